@@ -1,0 +1,7 @@
+//! What QEMU's "Backend program conventions" (docs/interop/vhost-user.rst) ask of every program,
+//! whatever device it serves.
+
+mod device;
+mod notify;
+
+pub use device::{Device, FIRST_TOKEN, Host};

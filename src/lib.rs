@@ -1,0 +1,4 @@
+//! vhost-user-gpu and vhost-user-input: a GPU and input devices for virtual machines, as ordinary
+//! host processes that any VMM with a vhost-user front-end can use.
+
+pub mod backend;
