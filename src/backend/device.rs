@@ -123,6 +123,9 @@ impl Failure {
     }
 
     pub(super) fn take(&self) -> Option<String> {
-        self.message.lock().unwrap_or_else(|e| e.into_inner()).take()
+        self.message
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .take()
     }
 }

@@ -3,5 +3,7 @@
 
 mod device;
 mod notify;
+mod ring;
 
 pub use device::{Device, FIRST_TOKEN, Host};
+pub use ring::{Chain, GuestMemory, MemoryGuard, Ring, RingError};
