@@ -2,3 +2,4 @@
 //! host processes that any VMM with a vhost-user front-end can use.
 
 pub mod backend;
+pub mod input;

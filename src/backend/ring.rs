@@ -11,8 +11,8 @@ use std::sync::atomic::{Ordering, fence};
 use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::{DescriptorChain, Queue, QueueT};
 use vm_memory::{
-    Address, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard,
-    GuestMemoryMmap,
+    Address, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend,
+    GuestMemoryLoadGuard, GuestMemoryMmap,
 };
 
 /// The guest's memory as the front-end shared it last.
@@ -62,6 +62,34 @@ impl<'a> Ring<'a> {
             memory: memory.memory(),
             done: Vec::new(),
         })
+    }
+
+    /// Whether nothing was taken from the queue yet, as after the start of a driver. (Or 65536
+    /// requests were, or a multiple of that: nobody can tell.)
+    pub fn is_untouched(&self) -> bool {
+        self.vring.get_ref().get_queue().next_avail() == 0
+    }
+
+    /// How many requests the driver has made that were not taken.
+    ///
+    /// # Errors
+    /// Where the ring lies outside the guest's memory, or the driver says that there are more than
+    /// its queue can hold.
+    pub fn available(&self) -> Result<u16, RingError> {
+        let state = self.vring.get_ref();
+        let queue = state.get_queue();
+        let length = AVAIL_RING + u64::from(queue.size()) * AVAIL_ELEMENT;
+        let ring = GuestAddress(queue.avail_ring());
+        // At most 64 KiB and a header.
+        if !self.memory.check_range(ring, length as usize) {
+            return Err(virtio_queue::Error::InvalidAvailRingIndex.into());
+        }
+        let index = queue.avail_idx(self.memory.deref(), Ordering::Acquire)?;
+        let available = (index - Wrapping(queue.next_avail())).0;
+        if available > queue.size() {
+            return Err(virtio_queue::Error::InvalidAvailRingIndex.into());
+        }
+        Ok(available)
     }
 
     /// The guest's memory for the length of this pass.
@@ -128,6 +156,35 @@ impl<'a> Ring<'a> {
         Ok(state
             .get_queue_mut()
             .enable_notification(self.memory.deref())?)
+    }
+
+    /// Asks the driver for a kick once it adds to the `seen` requests that are there and not taken,
+    /// because these are too few; `true` where it did so meanwhile, and perhaps without a kick.
+    ///
+    /// # Errors
+    /// Where the ring lies outside the guest's memory.
+    pub fn rearm_for_more(&mut self, seen: u16) -> Result<bool, RingError> {
+        let mut state = self.vring.get_mut();
+        let queue = state.get_queue_mut();
+        // With VIRTIO_F_RING_EVENT_IDX the driver kicks when it gets past the request that is asked
+        // for, and it is past the next one already.
+        let next = queue.next_avail();
+        queue.set_next_avail(next.wrapping_add(seen));
+        let more = queue.enable_notification(self.memory.deref());
+        queue.set_next_avail(next);
+        Ok(more?)
+    }
+
+    /// Tells the driver that no kicks are needed until [`Ring::rearm`] or [`Ring::rearm_for_more`].
+    /// Some may come nevertheless.
+    ///
+    /// # Errors
+    /// Where the ring lies outside the guest's memory.
+    pub fn disarm(&mut self) -> Result<(), RingError> {
+        let mut state = self.vring.get_mut();
+        Ok(state
+            .get_queue_mut()
+            .disable_notification(self.memory.deref())?)
     }
 }
 

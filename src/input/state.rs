@@ -1,0 +1,222 @@
+//! What is pressed, switched and touched, on the device or as the guest was told.
+
+use std::collections::BTreeMap;
+
+use super::source::is_contact_axis;
+use super::wire::code::{
+    ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_ABS, EV_KEY, EV_SW, EV_SYN, SYN_MT_REPORT,
+};
+use super::wire::{Bits, Event};
+
+/// The tracking id of a slot without a contact.
+const NO_CONTACT: i32 = -1;
+
+/// The lasting state of an input device: all that later events take for granted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The keys and buttons that are down.
+    pub keys: Bits,
+    /// The switches that are on.
+    pub switches: Bits,
+    /// The values of the absolute axes, as far as known, without those of contacts.
+    pub axes: BTreeMap<u16, i32>,
+    /// The contacts on a multitouch device.
+    pub touch: Touch,
+}
+
+/// The contacts on a multitouch device with slots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touch {
+    /// The slot that the next values belong to; `None` where that is not known.
+    pub slot: Option<usize>,
+    /// What is in each slot.
+    pub contacts: Vec<Contact>,
+}
+
+/// What is in a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// The tracking id, -1 for no contact.
+    pub id: i32,
+    /// The values of the contact's axes, as far as known.
+    pub values: BTreeMap<u16, i32>,
+}
+
+impl Contact {
+    /// The contact with the tracking id `id` (-1 for none), of whose axes nothing is known.
+    pub fn new(id: i32) -> Self {
+        Self {
+            id,
+            values: BTreeMap::new(),
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        self.id != NO_CONTACT
+    }
+}
+
+impl State {
+    /// The state of a device with `slots` slots, on which nothing is pressed or touched.
+    pub fn new(slots: usize) -> Self {
+        Self {
+            touch: Touch {
+                slot: None,
+                contacts: vec![Contact::new(NO_CONTACT); slots],
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Takes in what `event` says.
+    pub fn apply(&mut self, event: &Event) {
+        let Event { kind, code, value } = *event;
+        match kind {
+            EV_KEY => self.keys.set(code, value != 0),
+            EV_SW => self.switches.set(code, value != 0),
+            EV_ABS if self.touch.contacts.is_empty() => {
+                // Type A: contacts last no longer than a report.
+                if !is_contact_axis(code) {
+                    self.axes.insert(code, value);
+                }
+            }
+            EV_ABS if code == ABS_MT_SLOT => self.touch.slot = usize::try_from(value).ok(),
+            EV_ABS if is_contact_axis(code) => {
+                let slot = self.touch.slot;
+                let contact = slot.and_then(|slot| self.touch.contacts.get_mut(slot));
+                if let Some(contact) = contact {
+                    match code {
+                        ABS_MT_TRACKING_ID => contact.id = value,
+                        code => {
+                            contact.values.insert(code, value);
+                        }
+                    }
+                }
+            }
+            EV_ABS => {
+                self.axes.insert(code, value);
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets go of all that a guest which begins anew cannot know of `truth`, and keeps what a guest
+    /// that goes on has yet to see released.
+    ///
+    /// Nothing tells the two apart for certain, and nothing has to: telling a guest again what it
+    /// knows, or the release of what it never saw pressed, changes nothing for it.
+    pub fn doubt(&mut self, truth: &Self) {
+        self.keys = self.keys.without(&truth.keys);
+        self.switches = self.switches.without(&truth.switches);
+        self.axes.clear();
+        self.touch.slot = None;
+        for (told, real) in self.touch.contacts.iter_mut().zip(&truth.touch.contacts) {
+            told.values.clear();
+            if told.id == real.id {
+                told.id = NO_CONTACT;
+            }
+        }
+    }
+
+    /// Ends all that cannot stay when the device is gone: keys and contacts. Switches and axes stay
+    /// as they were last.
+    pub fn let_go(&mut self) {
+        self.keys = Bits::default();
+        for contact in &mut self.touch.contacts {
+            contact.id = NO_CONTACT;
+        }
+    }
+
+    /// The reports that bring a guest which was told `self` to `truth`, each with its `SYN_REPORT`;
+    /// none where it is there already. With `slotless`, that of a type A device, whose contacts are
+    /// not known, it is told that there are none; the next report names those there are.
+    pub fn reports_to(&self, truth: &Self, slotless: bool) -> Vec<Vec<Event>> {
+        let mut told = self.clone();
+        let ended = told.end_replaced_contacts(truth);
+        let mut report = told.difference(truth);
+        if slotless {
+            report.push(Event::new(EV_SYN, SYN_MT_REPORT, 0));
+        }
+        [ended, report]
+            .into_iter()
+            .filter(|report| !report.is_empty())
+            .map(|mut report| {
+                report.push(Event::REPORT);
+                report
+            })
+            .collect()
+    }
+
+    /// A contact that took another's slot: the other has to end in a report before, or the guest
+    /// would see one contact jump.
+    fn end_replaced_contacts(&mut self, truth: &Self) -> Vec<Event> {
+        let mut report = Vec::new();
+        for (slot, real) in truth.touch.contacts.iter().enumerate() {
+            let Some(told) = self.touch.contacts.get(slot) else {
+                break;
+            };
+            if told.is_there() && real.is_there() && told.id != real.id {
+                let ended = Event::new(EV_ABS, ABS_MT_TRACKING_ID, NO_CONTACT);
+                self.tell_in_slot(slot, ended, &mut report);
+            }
+        }
+        report
+    }
+
+    fn difference(&mut self, truth: &Self) -> Vec<Event> {
+        let mut report = Vec::new();
+        for (kind, told, real) in [
+            (EV_KEY, &self.keys, &truth.keys),
+            (EV_SW, &self.switches, &truth.switches),
+        ] {
+            let off = told.without(real);
+            let on = real.without(told);
+            report.extend(off.iter().map(|code| Event::new(kind, code, 0)));
+            report.extend(on.iter().map(|code| Event::new(kind, code, 1)));
+        }
+        for (axis, value) in &truth.axes {
+            if self.axes.get(axis) != Some(value) {
+                report.push(Event::new(EV_ABS, *axis, *value));
+            }
+        }
+        for (slot, real) in truth.touch.contacts.iter().enumerate() {
+            let Some(told) = self.touch.contacts.get(slot).cloned() else {
+                break;
+            };
+            if told.id != real.id {
+                let event = Event::new(EV_ABS, ABS_MT_TRACKING_ID, real.id);
+                self.tell_in_slot(slot, event, &mut report);
+            }
+            // The values of an empty slot are told with the contact that comes next: its device
+            // may leave out those that are as the last one's were.
+            for (axis, value) in &real.values {
+                if told.values.get(axis) != Some(value) {
+                    let event = Event::new(EV_ABS, *axis, *value);
+                    self.tell_in_slot(slot, event, &mut report);
+                }
+            }
+        }
+        // The events to come belong to the slot that the device is at.
+        if let Some(slot) = truth.touch.slot
+            && self.touch.slot != Some(slot)
+        {
+            self.choose_slot(slot, &mut report);
+        }
+        report
+    }
+
+    fn tell_in_slot(&mut self, slot: usize, event: Event, report: &mut Vec<Event>) {
+        if self.touch.slot != Some(slot) {
+            self.choose_slot(slot, report);
+        }
+        self.apply(&event);
+        report.push(event);
+    }
+
+    fn choose_slot(&mut self, slot: usize, report: &mut Vec<Event>) {
+        // There are at most 1024 slots.
+        let event = Event::new(EV_ABS, ABS_MT_SLOT, slot as i32);
+        self.apply(&event);
+        report.push(event);
+    }
+}
