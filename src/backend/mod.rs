@@ -7,3 +7,6 @@ mod ring;
 
 pub use device::{Device, FIRST_TOKEN, Host};
 pub use ring::{Chain, GuestMemory, MemoryGuard, Ring, RingError};
+
+#[cfg(test)]
+pub(crate) use ring::testing;

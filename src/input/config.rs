@@ -100,10 +100,12 @@ mod tests {
             properties: [1].into_iter().collect(),
             ..Description::default()
         };
-        device.add_codes(EV_KEY, [0x140, 0x14a].into_iter().collect());
-        device.add_codes(EV_ABS, [0, 1].into_iter().collect());
-        device.add_codes(EV_REP, [0, 1].into_iter().collect());
-        device.add_codes(EV_LED, Bits::default());
+        device
+            .codes
+            .insert(EV_KEY, [0x140, 0x14a].into_iter().collect());
+        device.codes.insert(EV_ABS, [0, 1].into_iter().collect());
+        device.codes.insert(EV_REP, [0, 1].into_iter().collect());
+        device.codes.insert(EV_LED, Bits::default());
         let axis = Axis {
             min: -5,
             max: 0x1_0000,

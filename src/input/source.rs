@@ -35,7 +35,8 @@ pub struct Description {
     pub properties: Bits,
     /// Its absolute axes, by code.
     pub axes: BTreeMap<u16, Axis>,
-    codes: BTreeMap<u16, Bits>,
+    /// The codes of each event type it has, by type.
+    pub codes: BTreeMap<u16, Bits>,
 }
 
 impl Description {
@@ -48,11 +49,6 @@ impl Description {
     /// Whether the device has the code `code` of the event type `kind`.
     pub fn has(&self, kind: u16, code: u16) -> bool {
         self.codes(kind).is_some_and(|codes| codes.contains(code))
-    }
-
-    /// Says that the device has `codes` of the event type `kind`.
-    pub fn add_codes(&mut self, kind: u16, codes: Bits) {
-        self.codes.insert(kind, codes);
     }
 
     /// How many contacts a multitouch device with slots (type B) follows; 0 for any other device.
@@ -396,7 +392,7 @@ fn describe(device: &RawDevice) -> io::Result<Description> {
     ];
     for (kind, codes) in types {
         if let Some(codes) = codes {
-            description.add_codes(kind, codes);
+            description.codes.insert(kind, codes);
         }
     }
     for (axis, info) in device.get_absinfo()? {

@@ -220,3 +220,179 @@ impl State {
         report.push(event);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::code::ABS_MT_FIRST;
+    use super::*;
+
+    const ABS_X: u16 = 0;
+    const ABS_MT_X: u16 = 0x35;
+
+    fn abs(code: u16, value: i32) -> Event {
+        Event::new(EV_ABS, code, value)
+    }
+
+    fn key(code: u16, value: i32) -> Event {
+        Event::new(EV_KEY, code, value)
+    }
+
+    fn after(state: &State, events: &[Event]) -> State {
+        let mut state = state.clone();
+        for event in events {
+            state.apply(event);
+        }
+        state
+    }
+
+    /// What a guest that was told `told` is told to get to `truth`, having checked that it gets
+    /// there.
+    fn told(told: &State, truth: &State) -> Vec<Vec<Event>> {
+        let reports = told.reports_to(truth, false);
+        let mut reached = after(told, &reports.concat());
+        for (reached, truth) in reached.touch.contacts.iter_mut().zip(&truth.touch.contacts) {
+            // Values that the truth does not know may stay.
+            reached
+                .values
+                .retain(|axis, _| truth.values.contains_key(axis));
+        }
+        assert_eq!(&reached, truth);
+        for report in &reports {
+            assert_eq!(report.iter().filter(|event| event.ends_report()).count(), 1);
+            assert!(report.last().is_some_and(Event::ends_report));
+        }
+        reports
+    }
+
+    #[test]
+    fn no_difference_is_no_report() {
+        let state = after(&State::new(2), &[key(30, 1), abs(ABS_X, 5)]);
+        assert_eq!(told(&state, &state), Vec::<Vec<Event>>::new());
+    }
+
+    #[test]
+    fn keys_switches_and_axes_are_brought_to_the_truth() {
+        let guest = after(
+            &State::new(0),
+            &[
+                key(30, 1),
+                key(31, 1),
+                Event::new(EV_SW, 0, 1),
+                abs(ABS_X, 5),
+            ],
+        );
+        let truth = after(
+            &State::new(0),
+            &[
+                key(31, 1),
+                key(700, 1),
+                Event::new(EV_SW, 5, 1),
+                abs(ABS_X, -5),
+            ],
+        );
+        let expected = vec![
+            key(30, 0),
+            key(700, 1),
+            Event::new(EV_SW, 0, 0),
+            Event::new(EV_SW, 5, 1),
+            abs(ABS_X, -5),
+            Event::REPORT,
+        ];
+        assert_eq!(told(&guest, &truth), [expected]);
+    }
+
+    #[test]
+    fn a_contact_that_ended_is_ended_and_the_slot_is_the_devices() {
+        let touched = [
+            abs(ABS_MT_SLOT, 0),
+            abs(ABS_MT_TRACKING_ID, 7),
+            abs(ABS_MT_X, 100),
+            abs(ABS_MT_SLOT, 1),
+            abs(ABS_MT_TRACKING_ID, 8),
+            abs(ABS_MT_X, 200),
+        ];
+        let guest = after(&State::new(3), &touched);
+        let lifted = [
+            abs(ABS_MT_SLOT, 0),
+            abs(ABS_MT_TRACKING_ID, -1),
+            abs(ABS_MT_SLOT, 1),
+            abs(ABS_MT_X, 250),
+            abs(ABS_MT_SLOT, 2),
+        ];
+        let truth = after(&guest, &lifted);
+        let expected = vec![
+            abs(ABS_MT_SLOT, 0),
+            abs(ABS_MT_TRACKING_ID, -1),
+            abs(ABS_MT_SLOT, 1),
+            abs(ABS_MT_X, 250),
+            abs(ABS_MT_SLOT, 2),
+            Event::REPORT,
+        ];
+        assert_eq!(told(&guest, &truth), [expected]);
+    }
+
+    #[test]
+    fn a_contact_in_anothers_slot_begins_after_the_other_ended() {
+        let begin = [abs(ABS_MT_SLOT, 0), abs(ABS_MT_TRACKING_ID, 7)];
+        let guest = after(&State::new(1), &begin);
+        let truth = after(&guest, &[abs(ABS_MT_TRACKING_ID, 9), abs(ABS_MT_FIRST, 3)]);
+        let ended = vec![abs(ABS_MT_TRACKING_ID, -1), Event::REPORT];
+        let begun = vec![
+            abs(ABS_MT_TRACKING_ID, 9),
+            abs(ABS_MT_FIRST, 3),
+            Event::REPORT,
+        ];
+        assert_eq!(told(&guest, &truth), [ended, begun]);
+    }
+
+    #[test]
+    fn after_doubt_all_is_told_again_and_nothing_stays_pressed() {
+        let touched = [
+            key(30, 1),
+            key(31, 1),
+            abs(ABS_X, 5),
+            abs(ABS_MT_SLOT, 0),
+            abs(ABS_MT_TRACKING_ID, 7),
+            abs(ABS_MT_X, 100),
+            abs(ABS_MT_SLOT, 1),
+            abs(ABS_MT_TRACKING_ID, 8),
+        ];
+        let mut guest = after(&State::new(2), &touched);
+        let truth = after(&guest, &[key(31, 0), abs(ABS_MT_TRACKING_ID, -1)]);
+        guest.doubt(&truth);
+        let expected = vec![
+            key(31, 0),
+            key(30, 1),
+            abs(ABS_X, 5),
+            abs(ABS_MT_SLOT, 0),
+            abs(ABS_MT_TRACKING_ID, 7),
+            abs(ABS_MT_X, 100),
+            abs(ABS_MT_SLOT, 1),
+            abs(ABS_MT_TRACKING_ID, -1),
+            Event::REPORT,
+        ];
+        assert_eq!(told(&guest, &truth), [expected]);
+    }
+
+    #[test]
+    fn without_slots_the_contacts_end_with_an_empty_one() {
+        let state = State::new(0);
+        let expected = vec![Event::new(EV_SYN, SYN_MT_REPORT, 0), Event::REPORT];
+        assert_eq!(state.reports_to(&state, true), [expected]);
+    }
+
+    #[test]
+    fn a_slot_that_there_is_not_is_no_slot() {
+        let events = [
+            abs(ABS_MT_SLOT, 99),
+            abs(ABS_MT_TRACKING_ID, 7),
+            abs(ABS_MT_SLOT, -1),
+            abs(ABS_MT_TRACKING_ID, 8),
+        ];
+        let state = after(&State::new(1), &events);
+        assert_eq!(state.touch.contacts, [Contact::new(-1)]);
+        let mut gone = after(&state, &[key(1, 1)]);
+        gone.let_go();
+        assert!(gone.keys.is_empty());
+    }
+}

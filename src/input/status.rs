@@ -59,11 +59,11 @@ mod tests {
 
     fn keyboard() -> Description {
         let mut device = Description::default();
-        device.add_codes(EV_KEY, [30].into_iter().collect());
-        device.add_codes(EV_MSC, [4].into_iter().collect());
-        device.add_codes(EV_REP, [0, 1].into_iter().collect());
-        device.add_codes(EV_LED, [0, 1].into_iter().collect());
-        device.add_codes(EV_SND, [2].into_iter().collect());
+        device.codes.insert(EV_KEY, [30].into_iter().collect());
+        device.codes.insert(EV_MSC, [4].into_iter().collect());
+        device.codes.insert(EV_REP, [0, 1].into_iter().collect());
+        device.codes.insert(EV_LED, [0, 1].into_iter().collect());
+        device.codes.insert(EV_SND, [2].into_iter().collect());
         device
     }
 
