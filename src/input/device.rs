@@ -558,3 +558,6 @@ impl<S: Source> Device for Input<S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,12 +74,8 @@ impl State {
         match kind {
             EV_KEY => self.keys.set(code, value != 0),
             EV_SW => self.switches.set(code, value != 0),
-            EV_ABS if self.touch.contacts.is_empty() => {
-                // Type A: contacts last no longer than a report.
-                if !is_contact_axis(code) {
-                    self.axes.insert(code, value);
-                }
-            }
+            // Without slots, contacts last no longer than a report.
+            EV_ABS if self.touch.contacts.is_empty() && is_contact_axis(code) => {}
             EV_ABS if code == ABS_MT_SLOT => self.touch.slot = usize::try_from(value).ok(),
             EV_ABS if is_contact_axis(code) => {
                 let slot = self.touch.slot;

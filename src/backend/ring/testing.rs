@@ -78,14 +78,15 @@ impl Driver {
         heads[0]
     }
 
-    /// The same, through an indirect table.
+    /// The same, through an indirect table, the buffers one after the other.
     pub(crate) fn offer_indirect(&mut self, parts: &[(u32, bool)]) -> u16 {
         let head = self.next_descriptor;
         let table = self.base + TABLES + u64::from(head) * 0x100;
+        let mut at = self.buffer(head);
         for (n, (length, writable)) in parts.iter().enumerate() {
             let next = (n + 1 < parts.len()).then_some(n as u16 + 1);
-            let at = self.buffer(head) + n as u64 * 8;
             self.write_descriptor(table, n as u16, at, *length, *writable, next);
+            at += u64::from(*length);
         }
         let length = parts.len() as u32 * 16;
         self.write_descriptor(self.base, head, table, length, false, None);
