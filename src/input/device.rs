@@ -16,8 +16,8 @@ use vmm_sys_util::epoll::EventSet;
 
 use crate::backend::{Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError};
 
-use super::buffer::{read_event, write_event};
 use super::config::Config;
+use super::queue::{EventQueue, Pass, StatusQueue};
 use super::report::Reports;
 use super::source::{Evdev, OpenError, Source};
 use super::state::State;
@@ -33,10 +33,6 @@ const DEVICE_READY: u16 = FIRST_TOKEN;
 const GO_ON: u16 = FIRST_TOKEN + 1;
 /// Reads of the evdev device in a pass, of 32 events each.
 const MAX_READS: usize = 32;
-/// Reports, or parts of one, that a pass gives the driver.
-const MAX_REPORTS: usize = 64;
-/// Status buffers that a pass takes.
-const MAX_STATUS: usize = 256;
 
 /// What the program was asked for.
 #[derive(Clone, Debug)]
@@ -69,13 +65,11 @@ pub struct Input<S = Evdev> {
     owner: Owner,
     reports: Reports,
     status: Status,
-    /// The most buffers that the driver had in the event queue at once. A report waits for as many
-    /// as it needs, but not for more than the driver has ever given.
-    most_buffers: u16,
+    event_queue: EventQueue,
+    status_queue: StatusQueue,
     gone: bool,
     ring_trouble: Throttle,
     device_trouble: Throttle,
-    buffer_trouble: Throttle,
     dropped_reports: Throttle,
 }
 
@@ -117,22 +111,19 @@ impl<S: Source> Input<S> {
             owner: Owner::Host,
             reports,
             status: Status::default(),
-            most_buffers: 0,
+            event_queue: EventQueue::default(),
+            status_queue: StatusQueue::default(),
             gone: false,
             ring_trouble: Throttle::default(),
             device_trouble: Throttle::default(),
-            buffer_trouble: Throttle::default(),
             dropped_reports: Throttle::default(),
         })
     }
 
     /// Gives the device to the guest once it runs, and back to the host once it does not.
     fn update_owner(&mut self, vrings: &[VringMutex]) {
-        let untouched = vrings
-            .get(EVENT_QUEUE)
-            .zip(self.memory.as_ref())
-            .and_then(|(vring, memory)| Ring::begin(vring, memory))
-            .map(|ring| ring.is_untouched());
+        let ring = pass(vrings, EVENT_QUEUE, self.memory.as_ref());
+        let untouched = ring.map(|ring| ring.is_untouched());
         match (self.owner, untouched) {
             (Owner::Host, Some(anew)) => self.begin_guest(anew),
             (Owner::HostUntilReleased | Owner::Guest, None) => self.end_guest(),
@@ -206,7 +197,7 @@ impl<S: Source> Input<S> {
             return;
         }
         self.owner = Owner::Host;
-        self.most_buffers = 0;
+        self.event_queue.reset();
         self.reports.end();
         self.write(self.status.end());
         self.release();
@@ -313,8 +304,8 @@ impl<S: Source> Input<S> {
         if self.owner != Owner::Guest {
             return;
         }
-        if let Some(vring) = vrings.get(EVENT_QUEUE) {
-            let given = self.fill_event_queue(vring);
+        if let Some(ring) = pass(vrings, EVENT_QUEUE, self.memory.as_ref()) {
+            let given = self.event_queue.give(ring, &mut self.reports);
             self.settle(given, "event");
         }
         let dropped = self.reports.take_dropped();
@@ -326,89 +317,17 @@ impl<S: Source> Input<S> {
         }
     }
 
-    fn fill_event_queue(&mut self, vring: &VringMutex) -> Result<bool, RingError> {
-        let memory = self.memory.as_ref();
-        let Some(mut ring) = memory.and_then(|memory| Ring::begin(vring, memory)) else {
-            return Ok(false);
-        };
-        let mut unfinished = true;
-        for _ in 0..MAX_REPORTS {
-            let Some(length) = self.reports.next_report() else {
-                ring.disarm()?;
-                unfinished = false;
-                break;
-            };
-            let available = ring.available()?;
-            self.most_buffers = self.most_buffers.max(available);
-            // A report becomes visible as a whole, unless the driver's buffers are too few for it
-            // even if it gives them all.
-            let needed = u16::try_from(length)
-                .map_or(self.most_buffers, |length| length.min(self.most_buffers));
-            if available < needed.max(1) {
-                if ring.rearm_for_more(available)? {
-                    continue;
-                }
-                unfinished = false;
-                break;
-            }
-            for _ in 0..needed {
-                let (Some(event), Some(chain)) = (self.reports.next_event(), ring.next_chain())
-                else {
-                    break;
-                };
-                let head = chain.head_index();
-                if write_event(&chain, ring.memory(), event) {
-                    ring.complete(head, Event::SIZE as u32);
-                    self.reports.sent();
-                } else {
-                    ring.complete(head, 0);
-                    self.buffer_trouble.warn(
-                        "the driver has a buffer in the event queue that does not take an event of 8 bytes",
-                    );
-                }
-            }
-        }
-        ring.publish()?;
-        Ok(unfinished)
-    }
-
     /// Does what the driver asked for in the status queue.
     fn take_status(&mut self, vrings: &[VringMutex]) {
-        if let Some(vring) = vrings.get(STATUS_QUEUE) {
-            let taken = self.empty_status_queue(vring);
+        if let Some(ring) = pass(vrings, STATUS_QUEUE, self.memory.as_ref()) {
+            let mut wanted = Vec::new();
+            let device = self.source.description();
+            let taken = self
+                .status_queue
+                .take(ring, &mut self.status, device, &mut wanted);
+            self.write(wanted);
             self.settle(taken, "status");
         }
-    }
-
-    fn empty_status_queue(&mut self, vring: &VringMutex) -> Result<bool, RingError> {
-        let memory = self.memory.as_ref();
-        let Some(mut ring) = memory.and_then(|memory| Ring::begin(vring, memory)) else {
-            return Ok(false);
-        };
-        let mut asked = Vec::new();
-        let mut unfinished = true;
-        for _ in 0..MAX_STATUS {
-            if ring.available()? == 0 {
-                if ring.rearm()? {
-                    continue;
-                }
-                unfinished = false;
-                break;
-            }
-            let Some(chain) = ring.next_chain() else {
-                break;
-            };
-            match read_event(&chain, ring.memory()) {
-                Some(event) => asked.extend(self.status.ask(event, self.source.description())),
-                None => self.buffer_trouble.warn(
-                    "the driver sent a buffer through the status queue that holds no event of 8 bytes",
-                ),
-            }
-            ring.complete(chain.head_index(), 0);
-        }
-        let published = ring.publish();
-        self.write(asked);
-        published.map(|()| unfinished)
     }
 
     /// Has the device do `events`.
@@ -424,10 +343,10 @@ impl<S: Source> Input<S> {
     }
 
     /// After a pass over the queue `queue`: goes on later where it is not finished.
-    fn settle(&mut self, unfinished: Result<bool, RingError>, queue: &str) {
-        match unfinished {
-            Ok(false) => {}
-            Ok(true) => {
+    fn settle(&mut self, pass: Result<Pass, RingError>, queue: &str) {
+        match pass {
+            Ok(Pass::Done) => {}
+            Ok(Pass::Unfinished) => {
                 if let Err(error) = rustix::io::write(&self.go_on, &1u64.to_ne_bytes()) {
                     // Only when it is set already, more than 2^64 times.
                     log::debug!("cannot call back: {error}");
@@ -447,8 +366,9 @@ impl<S: Source> Input<S> {
         )
     }
 
+    /// Says in the service's status who has the device: not in the journal, which a guest that
+    /// resets its device over and over would fill.
     fn say(&self, text: std::fmt::Arguments<'_>) {
-        log::info!("{text}");
         if let Some(host) = &self.host {
             host.status(text);
         }
@@ -460,6 +380,15 @@ impl<S: Source> Input<S> {
             None => log::error!("{message}"),
         }
     }
+}
+
+/// A pass over the queue `index`, where it may be used.
+fn pass<'a>(
+    vrings: &'a [VringMutex],
+    index: usize,
+    memory: Option<&GuestMemory>,
+) -> Option<Ring<'a>> {
+    Ring::begin(vrings.get(index)?, memory?)
 }
 
 /// Whether `key` is one that is held for a moment. Buttons of joysticks may be switches that stay:

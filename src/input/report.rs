@@ -82,8 +82,9 @@ impl Reports {
     pub fn begin(&mut self, truth: State) {
         self.end();
         self.truth = truth;
-        self.told.doubt(&self.truth);
-        self.correct();
+        // `told` becomes certain only as this is sent: before, the guest may pause again.
+        let told = self.told.in_doubt(&self.truth);
+        self.correct(&told);
     }
 
     /// Forgets what waits, because there is no guest to tell it to. What the guest was told is kept:
@@ -201,7 +202,7 @@ impl Reports {
     /// The events that are left of the next report; `None` where the guest is told all.
     pub fn next_report(&mut self) -> Option<usize> {
         if self.waiting.is_empty() && self.behind {
-            self.correct();
+            self.correct(&self.told.clone());
         }
         self.waiting.front().map(VecDeque::len)
     }
@@ -231,9 +232,9 @@ impl Reports {
         std::mem::take(&mut self.dropped)
     }
 
-    fn correct(&mut self) {
+    fn correct(&mut self, told: &State) {
         self.behind = false;
-        for report in self.told.reports_to(&self.truth, self.slotless) {
+        for report in told.reports_to(&self.truth, self.slotless) {
             self.push(report);
         }
     }
@@ -254,6 +255,7 @@ fn drop_repetitions(report: &mut Vec<Event>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::code::{ABS_MT_SLOT, ABS_MT_TRACKING_ID};
     use super::*;
 
     fn keyboard() -> Description {
@@ -399,6 +401,81 @@ mod tests {
         assert_eq!(reports.next_report(), None);
         reports.begin(State::new(0));
         assert_eq!(told(&mut reports), [key(30, 0), Event::REPORT]);
+    }
+
+    /// Random keys, contacts and pauses of the driver: what the guest is told are whole reports, and
+    /// when it has kept up it knows the state that the device is in.
+    #[test]
+    fn whatever_happens_the_guest_ends_in_the_true_state() {
+        let mut device = keyboard();
+        let slots = crate::input::Axis {
+            max: 4,
+            ..Default::default()
+        };
+        device.axes.insert(ABS_MT_SLOT, slots);
+        // xorshift64: the same numbers each time.
+        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+        let mut random = move |below: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % below
+        };
+        let mut reports = Reports::new(&device);
+        let (mut real, mut guest) = (State::new(5), State::new(5));
+        let mut dropped = 0;
+        for round in 0..20_000 {
+            let mut report = Vec::new();
+            for _ in 0..random(6) {
+                let value = random(3) as i32 - 1;
+                report.push(match random(4) {
+                    0 => key(random(256) as u16, value & 1),
+                    1 => Event::new(EV_ABS, ABS_MT_SLOT, random(5) as i32),
+                    2 => Event::new(EV_ABS, ABS_MT_TRACKING_ID, value * random(9) as i32),
+                    _ => Event::new(EV_ABS, 0x35, random(1000) as i32),
+                });
+            }
+            // A contact's id is -1 or none of the other negative numbers.
+            for event in &mut report {
+                if event.code == ABS_MT_TRACKING_ID {
+                    event.value = event.value.max(-1);
+                }
+                real.apply(event);
+            }
+            report.push(Event::REPORT);
+            match random(500) {
+                0 => {
+                    // The kernel loses this report, and the one before may have been cut.
+                    reports.take(&[key(1, 1), Event::new(EV_SYN, SYN_DROPPED, 0)]);
+                    reports.take(&report);
+                    reports.recover(Some(real.clone()));
+                }
+                1 => {
+                    reports.end();
+                    reports.begin(real.clone());
+                }
+                _ => reports.take(&report),
+            }
+            // For a while the driver takes nothing.
+            if round % 4000 < 2000 {
+                for _ in 0..random(12) {
+                    if reports.next_report().is_some() {
+                        guest.apply(&reports.next_event().expect("a report has events"));
+                        reports.sent();
+                    }
+                }
+            }
+            if round % 4000 == 3999 {
+                dropped += reports.take_dropped();
+                let told = told(&mut reports);
+                assert!(told.last().is_none_or(Event::ends_report));
+                for event in &told {
+                    guest.apply(event);
+                }
+                assert_eq!(guest, real);
+            }
+        }
+        assert!(dropped > 100, "{dropped}");
     }
 
     #[test]

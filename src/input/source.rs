@@ -126,7 +126,7 @@ pub enum OpenError {
     Missing(PathBuf),
     /// The user may not read it.
     #[error(
-        "no permission to open the input device {}: run as a member of the group that owns it (usually \"input\")",
+        "no permission to open the input device {}: run as a member of the group that owns it (usually \"input\"); a systemd unit also needs DeviceAllow= for it",
         .0.display()
     )]
     Denied(PathBuf),
@@ -410,4 +410,38 @@ fn describe(device: &RawDevice) -> io::Result<Description> {
 
 fn bits<T: evdev::EvdevEnum>(set: &AttributeSetRef<T>, number: impl Fn(T) -> u16) -> Bits {
     set.iter().map(number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_input_device_is_refused_with_the_reason() {
+        let folder = tempfile::tempdir().expect("cannot make a folder");
+        let missing = folder.path().join("event0");
+        let error = Evdev::open(&missing).expect_err("there is none");
+        assert!(matches!(&error, OpenError::Missing(path) if *path == missing));
+        assert!(error.to_string().contains("event0"));
+        for path in [folder.path(), Path::new("/dev/null")] {
+            let error = Evdev::open(path).expect_err("it is no evdev device");
+            assert!(matches!(error, OpenError::NotEvdev { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn slots_are_counted_and_bounded() {
+        let mut device = Description::default();
+        assert_eq!((device.slots(), device.is_slotless()), (0, false));
+        device.axes.insert(ABS_MT_FIRST, Axis::default());
+        assert_eq!((device.slots(), device.is_slotless()), (0, true));
+        for (max, slots) in [(-1, 0), (0, 1), (9, 10), (i32::MAX, MAX_SLOTS)] {
+            let axis = Axis {
+                max,
+                ..Axis::default()
+            };
+            device.axes.insert(ABS_MT_SLOT, axis);
+            assert_eq!(device.slots(), slots);
+        }
+    }
 }

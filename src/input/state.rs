@@ -96,21 +96,28 @@ impl State {
         }
     }
 
-    /// Lets go of all that a guest which begins anew cannot know of `truth`, and keeps what a guest
-    /// that goes on has yet to see released.
+    /// What is certain of a guest that was told `self` and then paused or began anew: only that it
+    /// has to be told all of `truth`, and the release of what it was told and is no more.
     ///
     /// Nothing tells the two apart for certain, and nothing has to: telling a guest again what it
     /// knows, or the release of what it never saw pressed, changes nothing for it.
-    pub fn doubt(&mut self, truth: &Self) {
-        self.keys = self.keys.without(&truth.keys);
-        self.switches = self.switches.without(&truth.switches);
-        self.axes.clear();
-        self.touch.slot = None;
-        for (told, real) in self.touch.contacts.iter_mut().zip(&truth.touch.contacts) {
-            told.values.clear();
-            if told.id == real.id {
-                told.id = NO_CONTACT;
-            }
+    pub fn in_doubt(&self, truth: &Self) -> Self {
+        let contacts = self.touch.contacts.iter().zip(&truth.touch.contacts);
+        let contacts = contacts.map(|(told, real)| {
+            Contact::new(if told.id == real.id {
+                NO_CONTACT
+            } else {
+                told.id
+            })
+        });
+        Self {
+            keys: self.keys.without(&truth.keys),
+            switches: self.switches.without(&truth.switches),
+            axes: BTreeMap::new(),
+            touch: Touch {
+                slot: None,
+                contacts: contacts.collect(),
+            },
         }
     }
 
@@ -342,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn after_doubt_all_is_told_again_and_nothing_stays_pressed() {
+    fn in_doubt_all_is_told_again_and_nothing_stays_pressed() {
         let touched = [
             key(30, 1),
             key(31, 1),
@@ -353,9 +360,9 @@ mod tests {
             abs(ABS_MT_SLOT, 1),
             abs(ABS_MT_TRACKING_ID, 8),
         ];
-        let mut guest = after(&State::new(2), &touched);
+        let guest = after(&State::new(2), &touched);
         let truth = after(&guest, &[key(31, 0), abs(ABS_MT_TRACKING_ID, -1)]);
-        guest.doubt(&truth);
+        let guest = guest.in_doubt(&truth);
         let expected = vec![
             key(31, 0),
             key(30, 1),

@@ -6,6 +6,7 @@ use vhost_user_backend::VringT;
 
 use crate::backend::testing::{Driver, guest_memory};
 
+use super::super::queue::MAX_REPORTS;
 use super::super::source::Description;
 use super::super::wire::Bits;
 use super::super::wire::code::{
