@@ -18,3 +18,6 @@ pub use options::{CommonOptions, ConnectionOptions, GeneralOptions};
 pub use program::{Program, run};
 pub use ring::{Chain, GuestMemory, MemoryGuard, Ring, RingError};
 pub use socket::SocketError;
+
+#[cfg(test)]
+pub(crate) use ring::testing;
