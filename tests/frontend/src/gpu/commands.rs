@@ -220,7 +220,7 @@ impl CommandQueue {
     /// # Errors
     /// As [`Queue::wait_used`]; [`Error::Protocol`] for an answer longer than its room or without a
     /// whole header. A chain with no room for an answer gives an [`ResponseKind::Unknown`] of 0.
-    pub fn next(&mut self) -> Result<(Ticket, Response)> {
+    pub fn next_response(&mut self) -> Result<(Ticket, Response)> {
         let used = self.queue.wait_used(self.limit)?;
         let Some((slot, room)) = self.pending[usize::from(used.head)].take() else {
             return Err(Error::Protocol(format!(
@@ -255,13 +255,13 @@ impl CommandQueue {
     /// Waits for the answer to this command; answers to others are kept.
     ///
     /// # Errors
-    /// As [`CommandQueue::next`].
+    /// As [`CommandQueue::next_response`].
     pub fn wait(&mut self, ticket: Ticket) -> Result<Response> {
         if let Some(n) = self.done.iter().position(|(t, _)| *t == ticket) {
             return Ok(self.done.swap_remove(n).1);
         }
         loop {
-            let (answered, response) = self.next()?;
+            let (answered, response) = self.next_response()?;
             if answered == ticket {
                 return Ok(response);
             }
@@ -272,7 +272,7 @@ impl CommandQueue {
     /// One command, from the request to the answer.
     ///
     /// # Errors
-    /// As [`CommandQueue::push`], [`Queue::submit`] and [`CommandQueue::next`].
+    /// As [`CommandQueue::push`], [`Queue::submit`] and [`CommandQueue::next_response`].
     pub fn command(&mut self, request: &[u8], response_len: u32) -> Result<Response> {
         let ticket = self.push(request, response_len)?;
         self.queue.submit()?;
