@@ -145,6 +145,8 @@ pub struct DisplayOptions {
     pub buffer: Option<usize>,
     /// Whether pixels are drawn, or only read: for measurements.
     pub draw: bool,
+    /// Whether flags that mean nothing are an error: QEMU's C program sends what its heap held.
+    pub strict: bool,
 }
 
 impl Default for DisplayOptions {
@@ -175,6 +177,7 @@ impl DisplayOptions {
             cut_answer: None,
             buffer: None,
             draw: true,
+            strict: true,
         }
     }
 }
@@ -385,7 +388,7 @@ impl Display {
         let Some(request) = Request::from_number(number) else {
             return Err(broken("unknown".into()));
         };
-        if flags != 0 {
+        if flags != 0 && self.options.strict {
             return Err(broken(format!("flags {flags:#x} in a request")));
         }
         let fixed = request.fixed_size();

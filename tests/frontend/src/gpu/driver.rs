@@ -402,13 +402,13 @@ impl Gpu {
         self.cursor.command(&request, 0).map(drop)
     }
 
-    /// MOVE_CURSOR. As Linux, with no room for an answer.
+    /// MOVE_CURSOR. The resource is the cursor's own, or 0 where it has none: as Linux sends it.
     ///
     /// # Errors
     /// As [`CommandQueue::command`].
-    pub fn move_cursor(&mut self, scanout: u32, (x, y): (u32, u32)) -> Result<()> {
+    pub fn move_cursor(&mut self, scanout: u32, (x, y): (u32, u32), id: u32) -> Result<()> {
         let command = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_MOVE_CURSOR;
-        let request = self.request(command, &[scanout, x, y, 0, 0, 0, 0, 0]);
+        let request = self.request(command, &[scanout, x, y, 0, id, 0, 0, 0]);
         self.cursor.command(&request, 0).map(drop)
     }
 }
