@@ -203,7 +203,7 @@ fn capabilities_win_over_everything_else() {
     for case in cases {
         for (program, kind) in [(gpu_program(), "gpu"), (input_program(), "input")] {
             let mut program = Command::new(program).args(case).spawn().unwrap();
-            let status = program.wait_exit(QUICK).unwrap();
+            let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
             assert!(status.success(), "{case:?}: {}", program.stderr());
             let json: serde_json::Value = serde_json::from_str(&program.stdout()).unwrap();
             assert_eq!(json["type"], kind);
@@ -231,7 +231,7 @@ fn the_gpu_has_a_render_node_only_where_the_host_has_one() {
         .arg("--print-capabilities")
         .spawn()
         .unwrap();
-    program.wait_exit(QUICK).unwrap();
+    program.wait_exit(DEFAULT_LIMIT).unwrap();
     let json: serde_json::Value = serde_json::from_str(&program.stdout()).unwrap();
     let told = json["features"]
         .as_array()
@@ -271,7 +271,7 @@ fn help_and_version_are_told() {
         ),
     ] {
         let mut help = Command::new(&program).arg("--help").spawn().unwrap();
-        assert!(help.wait_exit(QUICK).unwrap().success());
+        assert!(help.wait_exit(DEFAULT_LIMIT).unwrap().success());
         for option in options {
             assert!(
                 help.stdout().contains(option),
@@ -279,7 +279,7 @@ fn help_and_version_are_told() {
             );
         }
         let mut version = Command::new(&program).arg("--version").spawn().unwrap();
-        assert!(version.wait_exit(QUICK).unwrap().success());
+        assert!(version.wait_exit(DEFAULT_LIMIT).unwrap().success());
         assert!(
             version.stdout().contains(env!("CARGO_PKG_VERSION")),
             "{}",
@@ -640,7 +640,7 @@ fn hostile_messages_are_survived() {
         let session = program.session().unwrap();
         session.channel.send_bytes(message, &[]).unwrap();
         drop(session);
-        let status = program.wait_exit(QUICK).unwrap();
+        let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
         assert!(status.code().is_some(), "{message:?}: {status}");
         assert!(
             !program.stderr().contains("panicked"),
@@ -702,10 +702,6 @@ fn serve_once(mut session: Session) {
     let offer = session
         .negotiate(Session::usual_protocol_features())
         .unwrap();
-    assert_eq!(
-        offer.protocol_features,
-        Session::usual_protocol_features() & offer.protocol_features
-    );
     assert!(
         offer
             .protocol_features

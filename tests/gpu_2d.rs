@@ -284,11 +284,14 @@ fn two_scanouts_show_two_parts_of_one_resource() {
 #[test]
 fn a_flush_is_clipped_to_the_scanout_and_sent_in_its_coordinates() {
     let mut vm = GpuVm::start();
-    vm.painted(1, XRGB, (100, 100));
+    let backing = vm.painted(1, XRGB, (100, 100));
     ok(vm.gpu.set_scanout(0, 1, Rect::new(20, 30, 40, 50)));
     ok(vm.gpu.flush(1, Rect::sized(100, 100)));
     vm.display.wait_count(Request::Update, 1).unwrap();
 
+    // All of it changes, so that a backend that sends only changes has to send all it is asked for.
+    backing.write(0, &picture(XRGB, (100, 100), negative));
+    ok(vm.gpu.transfer_to_host_2d(1, Rect::sized(100, 100), 0));
     vm.display.lock().forget();
     ok(vm.gpu.flush(1, Rect::new(0, 0, 20, 100)));
     ok(vm.gpu.flush(1, Rect::new(0, 80, 100, 20)));
@@ -299,6 +302,10 @@ fn a_flush_is_clipped_to_the_scanout_and_sent_in_its_coordinates() {
     let updates: Vec<_> = display.of(Request::Update).map(|u| u.rect()).collect();
     assert_eq!(updates, [Rect::new(0, 0, 5, 5), Rect::new(39, 49, 1, 1)]);
     drop(display);
+    assert_shows(&vm.display, 0, (40, 50), |x, y| match (x, y) {
+        (0..5, 0..5) | (39, 49) => negative(x + 20, y + 30),
+        _ => pattern(x + 20, y + 30),
+    });
     vm.finish();
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use frontend::gpu::{
     DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Response, ResponseKind,
 };
-use frontend::{Command, Memory, Program, SocketForm};
+use frontend::{Command, DEFAULT_LIMIT, Memory, Program, SocketForm};
 
 /// "Well under a second", on a machine that builds and tests on all its cores.
 pub const QUICK: Duration = Duration::from_millis(900);
@@ -44,15 +44,11 @@ pub fn assert_clean_exit(program: &mut Program) {
     assert_eq!(program.stdout(), "", "nothing belongs on stdout");
 }
 
-/// Asserts that the program failed, soon, with a message on stderr that has all these words in it.
+/// Asserts that the program failed at its start, with a message on stderr that has all these words in it.
 pub fn assert_early_failure(program: &mut Program, words: &[&str]) -> ExitStatus {
-    let status = program.wait_exit(QUICK).unwrap();
+    let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
     assert!(!status.success(), "status 0, stderr: {}", program.stderr());
-    assert_eq!(
-        status.code(),
-        Some(status.code().unwrap_or(-1)),
-        "ended by a signal: {status}"
-    );
+    assert!(status.code().is_some(), "ended by a signal: {status}");
     let stderr = program.stderr();
     for word in words {
         assert!(stderr.contains(word), "{word:?} is not in {stderr:?}");
