@@ -81,6 +81,5 @@ mod tests {
         assert_eq!(parse("vhostctl -j --json=off").json, Some(JsonMode::Off));
         assert!(!parse("vhostctl -j --json=off").auto_json);
         assert!(parse("vhostctl --json=off -j").auto_json);
-        assert_eq!(parse("vhostctl --json=off list -j").json, None);
     }
 }

@@ -217,20 +217,18 @@ impl Output {
             table.force_no_tty();
         }
         if self.legend {
-            table.set_header(R::HEADER.iter().map(|name| {
+            let names = R::HEADER.iter().map(|name| {
                 let cell = TableCell::new(name);
                 if self.styled {
                     cell.add_attribute(Attribute::Underlined)
                 } else {
                     cell
                 }
-            }));
+            });
+            table.set_header(single_line(names));
         }
         for row in rows {
-            let mut line = comfy_table::Row::from(row.cells().into_iter().map(Cell::styled));
-            // What does not fit is cut off, not wrapped: a line stays a line.
-            line.max_height(1);
-            table.add_row(line);
+            table.add_row(single_line(row.cells().into_iter().map(Cell::styled)));
         }
         for column in table.column_iter_mut() {
             column.set_padding((0, 1));
@@ -245,6 +243,13 @@ impl Output {
         }
         table.trim_fmt()
     }
+}
+
+/// What does not fit is cut off, not wrapped: a line stays a line.
+fn single_line(cells: impl Iterator<Item = TableCell>) -> comfy_table::Row {
+    let mut line = comfy_table::Row::from(cells);
+    line.max_height(1);
+    line
 }
 
 fn json_mode(args: &OutputArgs, terminal: bool) -> Option<Json> {

@@ -148,9 +148,16 @@ impl Manager {
                 .build()
                 .await
         };
-        let bus = connect()
-            .await
-            .map_err(|error| Error::Bus(Box::new(error)))?;
+        let bus = connect().await.map_err(|error| {
+            // The test of sd_booted(3).
+            let booted = Path::new("/run/systemd/system").is_dir();
+            let error = Box::new(error);
+            if booted {
+                Error::Bus(error)
+            } else {
+                Error::NotBooted(error)
+            }
+        })?;
         let proxy = ManagerProxy::builder(&bus)
             .cache_properties(CacheProperties::No)
             .build()
@@ -259,7 +266,7 @@ impl Manager {
         Ok(listen
             .into_iter()
             .find(|(kind, _)| kind == "Stream")
-            .map(|(_, path)| path))
+            .map(|(_, path)| unescaped(&path)))
     }
 
     async fn main_pid(&self, service: &Unit) -> Result<Option<u32>, Error> {
@@ -273,6 +280,40 @@ impl Manager {
             .map_err(call(WHAT))?;
         Ok(answer(proxy.main_pid().await, WHAT)?.filter(|pid| *pid != 0))
     }
+}
+
+/// Takes back the C escapes that systemd shows the address of a socket with.
+fn unescaped(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let (byte, length) = escape_sequence(escape).unwrap_or((b'\\', 0));
+        bytes.push(byte);
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The byte that the text after a backslash stands for, and the length of that text.
+fn escape_sequence(text: &str) -> Option<(u8, usize)> {
+    let number = |digits: &str, radix| u8::from_str_radix(digits, radix).ok();
+    Some(match text.as_bytes().first()? {
+        b'\\' => (b'\\', 1),
+        b'"' => (b'"', 1),
+        b'\'' => (b'\'', 1),
+        b'a' => (7, 1),
+        b'b' => (8, 1),
+        b't' => (b'\t', 1),
+        b'n' => (b'\n', 1),
+        b'v' => (11, 1),
+        b'f' => (12, 1),
+        b'r' => (b'\r', 1),
+        b'x' => (number(text.get(1..3)?, 16)?, 3),
+        b'0'..=b'3' => (number(text.get(..3)?, 8)?, 3),
+        _ => return None,
+    })
 }
 
 /// What systemd refuses to say about one unit, which may just have gone, is no reason to fail for all.
@@ -384,6 +425,19 @@ mod tests {
                 serde_json::to_string(&state).expect("a string"),
                 format!("\"{state}\"")
             );
+        }
+    }
+
+    #[test]
+    fn escapes_are_taken_back() {
+        assert_eq!(
+            unescaped("/run/vhost-user/gpu/vm1.sock"),
+            "/run/vhost-user/gpu/vm1.sock"
+        );
+        assert_eq!(unescaped(r"/run/my\\x20vm.sock"), r"/run/my\x20vm.sock");
+        assert_eq!(unescaped(r"/run/T\303\244st\x41\t"), "/run/TästA\t");
+        for broken in [r"a\", r"a\x4", r"a\xzz", r"a\39", r"a\q", r"a\xä"] {
+            assert_eq!(unescaped(broken), broken);
         }
     }
 

@@ -5,14 +5,14 @@ use crate::systemd::{Backend, Manager, State};
 
 use super::Error;
 
-/// List the backends of all VMs: state, socket and main process
-///
-/// A backend is an instance of vhost-user-gpu@.socket or vhost-user-input@.socket. Listed are those
-/// that systemd has loaded, and those that are enabled or have a drop-in of their own.
-///
-/// STATE is "listening" while the backend waits for a VMM, "running" while it serves one, otherwise
-/// starting, stopping, failed or inactive.
+/// List the backends of all VMs (default)
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A backend is an instance of vhost-user-gpu@.socket or vhost-user-input@.socket. Listed are those
+that systemd has loaded, and those that are enabled or have a drop-in of their own.
+
+STATE is 'listening' while the backend waits for a VMM and 'running' while it serves one; otherwise
+it is starting, stopping, failed or inactive.")]
 pub struct Args {}
 
 impl Row for Backend {

@@ -7,10 +7,10 @@ use crate::output::{Cell, Output, Row};
 use super::Error;
 
 /// List the render nodes and input devices of the host
-///
-/// NODE is the device as it is now. LINK is a name for it that stays over reboots and replugging,
-/// where udev has one: use it in configuration.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+NODE is the device as it is now. LINK is a name for it that stays over reboots and replugging, where
+udev has one: use it in configuration.")]
 pub struct Args {
     /// Show devices of one type only (gpu, input)
     #[arg(
