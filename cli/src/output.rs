@@ -64,7 +64,7 @@ impl Cell {
         Self { emphasis, ..self }
     }
 
-    /// Aligns it to the right, as numbers are.
+    /// Aligns its column to the right, as numbers are.
     pub fn right(self) -> Self {
         Self {
             right: true,
@@ -74,11 +74,6 @@ impl Cell {
 
     fn styled(self) -> TableCell {
         let cell = TableCell::new(self.text);
-        let cell = if self.right {
-            cell.set_alignment(CellAlignment::Right)
-        } else {
-            cell
-        };
         match self.emphasis {
             Emphasis::None => cell,
             Emphasis::Good => cell.fg(Color::Green),
@@ -227,11 +222,17 @@ impl Output {
             });
             table.set_header(single_line(names));
         }
+        let mut numeric = Vec::new();
         for row in rows {
-            table.add_row(single_line(row.cells().into_iter().map(Cell::styled)));
+            let cells = row.cells();
+            numeric = cells.iter().map(|cell| cell.right).collect();
+            table.add_row(single_line(cells.into_iter().map(Cell::styled)));
         }
-        for column in table.column_iter_mut() {
+        for (column, numeric) in table.column_iter_mut().zip(numeric) {
             column.set_padding((0, 1));
+            if numeric {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
         }
         // The first column tells which line is which: the others give way first, where there is room.
         let (width, widest) = (table.width(), table.column_max_content_widths());
