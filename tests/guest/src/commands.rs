@@ -22,7 +22,7 @@ cursor move X Y           move it
 cursor off                hide it
 drm-info                  connectors, modes and EDID
 display-off               give the display up
-evdev-list                all input devices in the text form
+evdev-list [NAME]         all input devices, or one, in the text form
 evtest NAME               what evtest says about a device
 keys N [NAME]             report N events as they come
 key-state NAME            the keys that are down
@@ -73,6 +73,11 @@ impl Session {
                 Ok(())
             }
             ["evdev-list"] => list_devices(output),
+            ["evdev-list", name @ ..] => {
+                let (_, device) = find_device(&name.join(" "))?;
+                output(Description::of(&device)?.to_string().trim_end());
+                Ok(())
+            }
             ["evtest", name @ ..] => evtest(&name.join(" "), output),
             ["keys", count] => report_events(number(count)?, None, output),
             ["keys", count, name @ ..] => {

@@ -60,17 +60,25 @@ impl Image {
             bail!("no ppm of 8 bits a channel: {header:?}");
         };
         let (width, height): (u32, u32) = (width.parse()?, height.parse()?);
-        let (rgb, _) = rest.as_chunks::<3>();
-        let pixels: Vec<u32> = rgb
-            .iter()
+        let row = usize::try_from(u64::from(width) * 3)?;
+        let rows = usize::try_from(height)?;
+        // QEMU pads the rows to 4 bytes, which the format does not know.
+        let padded = row.next_multiple_of(4);
+        let stride = if rest.len() == padded * rows {
+            padded
+        } else {
+            row
+        };
+        ensure!(
+            rest.len() == stride * rows,
+            "{} bytes instead of {width}x{height}",
+            rest.len()
+        );
+        let pixels = rest
+            .chunks_exact(stride.max(1))
+            .flat_map(|line| line[..row].as_chunks::<3>().0)
             .map(|&[red, green, blue]| u32::from_be_bytes([0, red, green, blue]))
             .collect();
-        let count = usize::try_from(u64::from(width) * u64::from(height))?;
-        ensure!(
-            pixels.len() == count,
-            "{} pixels instead of {width}x{height}",
-            pixels.len()
-        );
         Ok(Self {
             width,
             height,
@@ -175,6 +183,12 @@ mod tests {
         assert_eq!(image.pixels, [0x01_02_03, 0x0a_0b_0c]);
         assert_eq!(image.get(1, 0), Some(0x0a_0b_0c));
         assert_eq!(image.get(2, 0), None);
+    }
+
+    #[test]
+    fn qemu_pads_the_rows() {
+        let image = Image::from_ppm(b"P6\n1 2\n255\n\x01\x02\x03\0\x04\x05\x06\0").expect("ppm");
+        assert_eq!(image.pixels, [0x01_02_03, 0x04_05_06]);
     }
 
     #[test]

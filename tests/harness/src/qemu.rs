@@ -146,7 +146,7 @@ impl<'a> Builder<'a> {
                 "-object",
                 &format!("memory-backend-memfd,id=memory,size={MEMORY},share=on"),
             ])
-            .args(["-machine", "q35,memory-backend=memory"])
+            .args(["-machine", "q35,i8042=off,memory-backend=memory"])
             .arg("-kernel")
             .arg(&self.artifacts.kernel)
             .arg("-initrd")

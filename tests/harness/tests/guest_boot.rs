@@ -100,7 +100,7 @@ fn keys_arrive_and_devices_are_described() -> anyhow::Result<()> {
         .device("virtio-keyboard-pci")
         .boot()?;
     let name = "QEMU Virtio Keyboard";
-    let list = vm.command("evdev-list")?;
+    let list = vm.command(&format!("evdev-list {name}"))?;
     assert_eq!(
         list.first().map(String::as_str),
         Some("name QEMU Virtio Keyboard")
