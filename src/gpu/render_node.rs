@@ -29,8 +29,13 @@ pub enum RenderNodeError {
     )]
     Permission(PathBuf),
     /// Anything else.
-    #[error("--render-node={}: {1}", .0.display())]
-    Open(PathBuf, io::Error),
+    #[error("--render-node={}: {error}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
 }
 
 /// The render nodes of this host, none of them opened.
@@ -57,7 +62,10 @@ pub fn check(path: &Path) -> Result<(), RenderNodeError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => RenderNodeError::Missing(path.to_owned()),
         io::ErrorKind::PermissionDenied => RenderNodeError::Permission(path.to_owned()),
-        _ => RenderNodeError::Open(path.to_owned(), error),
+        _ => RenderNodeError::Open {
+            path: path.to_owned(),
+            error,
+        },
     };
     let there = fs::metadata(path).map_err(failed)?;
     let number = there.rdev();
@@ -81,6 +89,9 @@ fn available() -> String {
     if nodes.is_empty() {
         return "this host has none".to_owned();
     }
-    let names: Vec<String> = nodes.iter().map(|path| path.display().to_string()).collect();
+    let names: Vec<String> = nodes
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     format!("this host has {}", names.join(", "))
 }

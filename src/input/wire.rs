@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(bits.trimmed(), [0b1, 0b110]);
         assert_eq!(bits.iter().collect::<Vec<_>>(), [0, 9, 10]);
         assert!(bits.contains(9) && !bits.contains(8));
-        assert_eq!(Bits::default().trimmed(), []);
+        assert!(Bits::default().trimmed().is_empty());
     }
 
     #[test]
