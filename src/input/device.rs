@@ -313,7 +313,7 @@ impl<S: Source> Input<S> {
         let dropped = self.reports.take_dropped();
         if dropped > 0 {
             self.dropped_reports.warn(format_args!(
-                "{dropped} reports of {} were dropped, because the guest or this host is too slow; the guest will be told the state that the device is in",
+                "dropped {dropped} of the reports of {}, because the guest or this host is too slow; the guest will be told the state that the device is in",
                 self.name()
             ));
         }
