@@ -280,22 +280,32 @@ def main():
     share(testbed.get_root_dir())
     loop = GLib.MainLoop()
 
-    def command(_fd, _condition):
-        line = sys.stdin.readline()
-        if not line:
-            loop.quit()
-            return GLib.SOURCE_REMOVE
+    commands = bytearray()
+
+    def obey(line):
         word, index, *numbers = line.split()
         index, numbers = int(index), list(map(int, numbers))
-        if word == "events":
+        if word == b"events":
             report = bytearray()
             for kind, code, value in zip(numbers[0::3], numbers[1::3], numbers[2::3]):
                 devices[index].follow(kind, code, value)
                 report += EVENT.pack(0, 0, kind, code, value)
             os.write(masters[index], report)
+
+    def readable(_fd, _condition):
+        # Not by sys.stdin: its buffer would hide lines from the main loop.
+        received = os.read(0, 4096)
+        if not received:
+            loop.quit()
+            return GLib.SOURCE_REMOVE
+        commands.extend(received)
+        while b"\n" in commands:
+            line, _, rest = bytes(commands).partition(b"\n")
+            commands[:] = rest
+            obey(line)
         return GLib.SOURCE_CONTINUE
 
-    GLib.unix_fd_add_full(GLib.PRIORITY_DEFAULT, 0, GLib.IO_IN | GLib.IO_HUP, command)
+    GLib.unix_fd_add_full(GLib.PRIORITY_DEFAULT, 0, GLib.IO_IN | GLib.IO_HUP, readable)
     say("ready", testbed.get_root_dir())
     loop.run()
 
