@@ -2,3 +2,5 @@
 //! host processes that any VMM with a vhost-user front-end can use.
 
 pub mod backend;
+pub mod gpu;
+pub mod input;

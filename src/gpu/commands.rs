@@ -1,0 +1,423 @@
+//! From a request's bytes to a change of the device's state and a response.
+
+use std::io::{self, Read};
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use vm_memory::GuestMemoryMmap;
+
+use super::backing::{self, BackingError};
+use super::edid;
+use super::image::{ImageError, PIXEL_LEN};
+use super::region::{Rect, Region};
+use super::renderer::{Renderer, ResourceError};
+use super::scanout::{Position, Screen, Shape};
+use super::wire::{Fields, Format, Header, Modes, Response, command, response};
+
+/// Which of the two queues a request came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueKind {
+    /// The control queue.
+    Control,
+    /// The cursor queue.
+    Cursor,
+}
+
+/// What only the front-end can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The sizes of all displays.
+    Modes,
+    /// The EDID of the display on this scanout.
+    Edid(u32),
+}
+
+/// What the front-end said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The sizes; also to a [`Question::Edid`] that the front-end cannot answer.
+    Modes(Box<Modes>),
+    /// The EDID.
+    Edid(Vec<u8>),
+    /// Nothing, or there is no front-end to ask.
+    Nothing,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done; the bytes of its response.
+    Done(Vec<u8>),
+    /// It is to be executed again with the answer to this.
+    Ask(Question),
+}
+
+/// Features of the device that commands depend on, as the driver accepted them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Features {
+    /// `VIRTIO_GPU_F_EDID`.
+    pub edid: bool,
+    /// `VIRTIO_GPU_F_RESOURCE_UUID`.
+    pub resource_uuid: bool,
+}
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the request is too short")]
+    Short(#[from] io::Error),
+    #[error("not a command of this queue")]
+    Unknown,
+    #[error("the driver did not accept the feature it needs")]
+    NotNegotiated,
+    #[error("there is no scanout {0}")]
+    Scanout(u32),
+    #[error("there is no capability set {0}")]
+    Capset(u32),
+    #[error("{0} is no format of a 2D resource")]
+    Format(u32),
+    #[error("a scanout cannot show {0:?}")]
+    EmptyScanout(Rect),
+    #[error("no random number: {0}")]
+    Random(io::Error),
+    #[error(transparent)]
+    Resource(#[from] ResourceError),
+}
+
+impl Refusal {
+    /// `VIRTIO_GPU_RESP_ERR_*`.
+    fn kind(&self) -> u32 {
+        use ResourceError as R;
+        match self {
+            Self::Unknown | Self::NotNegotiated | Self::Random(_) => response::ERR_UNSPEC,
+            Self::Scanout(_) => response::ERR_INVALID_SCANOUT_ID,
+            Self::Short(_) | Self::Capset(_) | Self::Format(_) | Self::EmptyScanout(_) => {
+                response::ERR_INVALID_PARAMETER
+            }
+            Self::Resource(error) => match error {
+                R::Zero | R::Exists(_) | R::Unknown(_) => response::ERR_INVALID_RESOURCE_ID,
+                R::HasBacking(_) | R::NoBacking(_) => response::ERR_UNSPEC,
+                R::TooMany(_) => response::ERR_OUT_OF_MEMORY,
+                R::Outside { .. } | R::NoCursor { .. } => response::ERR_INVALID_PARAMETER,
+                R::Image { error, .. } => match error {
+                    ImageError::Size(..) => response::ERR_INVALID_PARAMETER,
+                    ImageError::Budget(_) | ImageError::Host(..) => response::ERR_OUT_OF_MEMORY,
+                },
+                R::Backing { error, .. } => match error {
+                    BackingError::Budget => response::ERR_OUT_OF_MEMORY,
+                    BackingError::Unreadable(_) => response::ERR_UNSPEC,
+                    BackingError::Entries(_)
+                    | BackingError::Outside { .. }
+                    | BackingError::Short { .. } => response::ERR_INVALID_PARAMETER,
+                },
+            },
+        }
+    }
+}
+
+enum Done {
+    Answered(Response),
+    Ask(Question),
+}
+
+impl From<Response> for Done {
+    fn from(response: Response) -> Self {
+        Self::Answered(response)
+    }
+}
+
+/// What the driver set up, and what it is to see of it.
+pub struct State {
+    /// The resources.
+    renderer: Box<dyn Renderer>,
+    /// The scanouts and cursors.
+    pub screen: Screen,
+    /// The features that the driver accepted.
+    pub features: Features,
+    /// The answer to what the last request asked, for its second execution.
+    pub answer: Option<Answer>,
+    modes: Modes,
+    moved: u64,
+    complaint: Option<String>,
+}
+
+impl State {
+    /// A device to which nothing was done yet.
+    pub fn new(renderer: Box<dyn Renderer>) -> Self {
+        Self {
+            renderer,
+            screen: Screen::default(),
+            features: Features::default(),
+            answer: None,
+            modes: Modes::default(),
+            moved: 0,
+            complaint: None,
+        }
+    }
+
+    /// Forgets all that a driver set up.
+    pub fn reset(&mut self) {
+        self.renderer.reset();
+        self.screen.reset();
+        self.answer = None;
+    }
+
+    /// Bytes copied out of the guest since this was asked last: how much work a pass has done.
+    pub fn take_moved(&mut self) -> u64 {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Why the last request was refused, once.
+    pub fn take_complaint(&mut self) -> Option<String> {
+        self.complaint.take()
+    }
+
+    /// Executes the request that `source` holds.
+    pub fn execute(
+        &mut self,
+        queue: QueueKind,
+        memory: &GuestMemoryMmap,
+        source: impl Read,
+    ) -> Outcome {
+        let mut fields = Fields::new(source);
+        let header = match fields.header() {
+            Ok(header) => header,
+            Err(e) => {
+                let refusal = Refusal::Short(e);
+                let header = Header::default();
+                return Outcome::Done(self.refuse(&header, &refusal).to_bytes(&header));
+            }
+        };
+        let done = match queue {
+            QueueKind::Control => self.control(header.kind, memory, &mut fields),
+            QueueKind::Cursor => self.cursor(header.kind, &mut fields).map(Done::from),
+        };
+        let response = match done {
+            Ok(Done::Ask(question)) => return Outcome::Ask(question),
+            Ok(Done::Answered(response)) => response,
+            Err(refusal) => self.refuse(&header, &refusal),
+        };
+        // An answer is for one request only.
+        if queue == QueueKind::Control {
+            self.answer = None;
+        }
+        Outcome::Done(response.to_bytes(&header))
+    }
+
+    fn refuse(&mut self, header: &Header, refusal: &Refusal) -> Response {
+        self.complaint = Some(format!("command {:#06x} refused: {refusal}", header.kind));
+        Response::Plain(refusal.kind())
+    }
+
+    fn control(
+        &mut self,
+        kind: u32,
+        memory: &GuestMemoryMmap,
+        fields: &mut Fields<impl Read>,
+    ) -> Result<Done, Refusal> {
+        match kind {
+            command::GET_DISPLAY_INFO => Ok(self.display_info()),
+            command::GET_EDID => self.edid(fields),
+            command::RESOURCE_CREATE_2D => self.create_2d(fields),
+            command::RESOURCE_UNREF => self.unref(fields),
+            command::SET_SCANOUT => self.set_scanout(fields),
+            command::RESOURCE_FLUSH => self.flush(fields),
+            command::TRANSFER_TO_HOST_2D => self.transfer(memory, fields),
+            command::RESOURCE_ATTACH_BACKING => self.attach_backing(memory, fields),
+            command::RESOURCE_DETACH_BACKING => {
+                self.renderer.detach_backing(fields.u32()?)?;
+                Ok(Response::OK.into())
+            }
+            command::RESOURCE_ASSIGN_UUID => self.assign_uuid(fields),
+            // In 2D there are no capability sets.
+            command::GET_CAPSET_INFO | command::GET_CAPSET => Err(Refusal::Capset(fields.u32()?)),
+            _ => Err(Refusal::Unknown),
+        }
+    }
+
+    fn display_info(&mut self) -> Done {
+        match self.answer.take() {
+            None => Done::Ask(Question::Modes),
+            Some(answer) => {
+                if let Answer::Modes(modes) = answer {
+                    self.modes = *modes;
+                }
+                Response::DisplayInfo(Box::new(self.modes)).into()
+            }
+        }
+    }
+
+    fn edid(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+        if !self.features.edid {
+            return Err(Refusal::NotNegotiated);
+        }
+        let scanout = fields.u32()?;
+        if !Screen::has(scanout) {
+            return Err(Refusal::Scanout(scanout));
+        }
+        match self.answer.take() {
+            None => return Ok(Done::Ask(Question::Edid(scanout))),
+            Some(Answer::Edid(edid)) => return Ok(Response::Edid(edid).into()),
+            Some(Answer::Modes(modes)) => self.modes = *modes,
+            Some(Answer::Nothing) => {}
+        }
+        let fallback = Modes::default();
+        let preferred = self
+            .modes
+            .enabled(scanout)
+            .or(fallback.enabled(0))
+            .map_or(Rect::default(), |mode| mode.rect);
+        let edid = edid::edid(scanout, preferred.width, preferred.height);
+        Ok(Response::Edid(edid.to_vec()).into())
+    }
+
+    fn create_2d(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+        let id = fields.u32()?;
+        let format = fields.u32()?;
+        let (width, height) = (fields.u32()?, fields.u32()?);
+        let format = Format::from_number(format).ok_or(Refusal::Format(format))?;
+        self.renderer.create_2d(id, format, width, height)?;
+        Ok(Response::OK.into())
+    }
+
+    fn unref(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+        let id = fields.u32()?;
+        let image = self.renderer.image(id)?;
+        self.screen.forget_image(&image);
+        self.renderer.unref(id)?;
+        Ok(Response::OK.into())
+    }
+
+    /// The image of resource `id`, in which `rect` lies.
+    fn check(&self, id: u32, rect: Rect) -> Result<(), ResourceError> {
+        let (width, height) = self.renderer.size(id)?;
+        if rect.lies_within(width, height) {
+            return Ok(());
+        }
+        Err(ResourceError::Outside {
+            id,
+            rect,
+            width,
+            height,
+        })
+    }
+
+    fn set_scanout(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+        let rect = fields.rect()?;
+        let (scanout, id) = (fields.u32()?, fields.u32()?);
+        if !Screen::has(scanout) {
+            return Err(Refusal::Scanout(scanout));
+        }
+        if id == 0 {
+            self.screen.disable(scanout);
+            return Ok(Response::OK.into());
+        }
+        self.check(id, rect)?;
+        if rect.is_empty() {
+            return Err(Refusal::EmptyScanout(rect));
+        }
+        let image = self.renderer.image(id)?;
+        self.screen.show(scanout, image, rect);
+        Ok(Response::OK.into())
+    }
+
+    fn flush(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+        let rect = fields.rect()?;
+        let id = fields.u32()?;
+        self.check(id, rect)?;
+        let image = self.renderer.image(id)?;
+        self.screen.flush(&image, &rect);
+        Ok(Response::OK.into())
+    }
+
+    fn transfer(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        fields: &mut Fields<impl Read>,
+    ) -> Result<Done, Refusal> {
+        let rect = fields.rect()?;
+        let offset = fields.u64()?;
+        let id = fields.u32()?;
+        let mut changed = Region::default();
+        let result = self
+            .renderer
+            .transfer_to_host_2d(id, rect, offset, memory, &mut changed);
+        if !changed.is_empty() {
+            self.screen.changed(&self.renderer.image(id)?, &changed);
+        }
+        result?;
+        let bytes = rect.area().saturating_mul(PIXEL_LEN as u64);
+        self.moved = self.moved.saturating_add(bytes);
+        Ok(Response::OK.into())
+    }
+
+    fn attach_backing(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        fields: &mut Fields<impl Read>,
+    ) -> Result<Done, Refusal> {
+        let (id, count) = (fields.u32()?, fields.u32()?);
+        self.renderer.wants_backing(id)?;
+        if count > backing::MAX_ENTRIES {
+            let error = BackingError::Entries(count);
+            return Err(ResourceError::Backing { id, error }.into());
+        }
+        let pieces = fields.entries(count as usize)?;
+        self.renderer.attach_backing(id, &pieces, memory)?;
+        Ok(Response::OK.into())
+    }
+
+    fn assign_uuid(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+        if !self.features.resource_uuid {
+            return Err(Refusal::NotNegotiated);
+        }
+        let known = self.renderer.uuid(fields.u32()?)?;
+        let uuid = match *known {
+            Some(uuid) => uuid,
+            None => *known.insert(random_uuid()?),
+        };
+        Ok(Response::Uuid(uuid).into())
+    }
+
+    fn cursor(&mut self, kind: u32, fields: &mut Fields<impl Read>) -> Result<Response, Refusal> {
+        if kind != command::UPDATE_CURSOR && kind != command::MOVE_CURSOR {
+            return Err(Refusal::Unknown);
+        }
+        let scanout = fields.u32()?;
+        let (x, y, _padding) = (fields.u32()?, fields.u32()?, fields.u32()?);
+        let id = fields.u32()?;
+        let (hot_x, hot_y) = (fields.u32()?, fields.u32()?);
+        if !Screen::has(scanout) {
+            return Err(Refusal::Scanout(scanout));
+        }
+        let visible = id != 0;
+        let position = Position { x, y, visible };
+        if kind == command::UPDATE_CURSOR && visible {
+            let pixels = self.renderer.cursor(id)?;
+            let shape = Shape {
+                hot_x,
+                hot_y,
+                pixels,
+            };
+            self.screen.shape_cursor(scanout, position, shape);
+        } else {
+            self.screen.move_cursor(scanout, position);
+        }
+        Ok(Response::OK)
+    }
+}
+
+/// A version 4 UUID (RFC 9562).
+fn random_uuid() -> Result<[u8; 16], Refusal> {
+    let mut uuid = [0; 16];
+    let got =
+        getrandom(&mut uuid, GetRandomFlags::NONBLOCK).map_err(|e| Refusal::Random(e.into()))?;
+    if got != uuid.len() {
+        return Err(Refusal::Random(io::ErrorKind::UnexpectedEof.into()));
+    }
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ok(uuid)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,587 @@
+//! The device behind vhost-user: its queues, its configuration and its events.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use vhost::vhost_user::GpuBackend;
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost_user_backend::{VhostUserBackendMut, VringMutex, VringT};
+use virtio_bindings::{virtio_config, virtio_gpu, virtio_ring};
+use virtio_queue::QueueT;
+use vmm_sys_util::epoll::EventSet;
+
+use super::commands::{Answer, Features, Outcome, QueueKind, State};
+use super::display::{Display, DisplayError};
+use super::image::Budget;
+use super::limit::LogLimit;
+use super::renderer::SoftRenderer;
+use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
+use crate::backend::{Chain, Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError};
+
+const CONTROL_QUEUE: u16 = 0;
+const CURSOR_QUEUE: u16 = 1;
+const NUM_QUEUES: usize = 2;
+const MAX_QUEUE_SIZE: usize = 1024;
+
+/// Tokens of the descriptors that the device watches.
+const DISPLAY: u16 = FIRST_TOKEN;
+const TIMER: u16 = FIRST_TOKEN + 1;
+const WAKE: u16 = FIRST_TOKEN + 2;
+
+/// Requests of one queue after which the others have their turn.
+const PASS_REQUESTS: usize = 64;
+/// Bytes copied out of the guest after which the others have their turn.
+const PASS_BYTES: u64 = 32 << 20;
+
+/// `struct virtio_gpu_config`: events_read, events_clear, num_scanouts, num_capsets.
+const CONFIG_LEN: usize = 16;
+/// Most bytes of configuration that a front-end asks for (`VHOST_USER_CONFIG_SIZE`).
+const MAX_CONFIG_LEN: usize = 256;
+
+/// What a device can be told when it is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most bytes of host memory that the guest's resources may take.
+    pub max_hostmem: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_hostmem: 512 << 20,
+        }
+    }
+}
+
+/// What the device needs of the program around it.
+trait Surroundings: Send + Sync {
+    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()>;
+    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()>;
+    fn status(&self, text: &str);
+    fn take_gpu_socket(&self) -> Option<UnixStream>;
+}
+
+impl Surroundings for Host {
+    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
+        Host::watch(self, fd, interest, token)
+    }
+
+    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        Host::unwatch(self, fd)
+    }
+
+    fn status(&self, text: &str) {
+        Host::status(self, text);
+    }
+
+    fn take_gpu_socket(&self) -> Option<UnixStream> {
+        Host::take_gpu_socket(self)
+    }
+}
+
+/// What exists from the start of the worker on.
+struct Worker {
+    host: Box<dyn Surroundings>,
+    timer: OwnedFd,
+    timer_set: Option<Instant>,
+    wake: OwnedFd,
+    watched: Option<(Arc<UnixStream>, EventSet)>,
+}
+
+/// Whether rings that start go on with what a driver set up, or a new driver begins.
+///
+/// A front-end stops the rings alike for a guest that is paused and for a driver that leaves, and
+/// says nothing in between. But the rings of a paused guest go on where they stopped, those of a
+/// new driver begin at 0; and a new driver reads the configuration, a paused one does nothing.
+#[derive(Default)]
+struct Continuity {
+    stopped: bool,
+    /// Where the control queue is: its next available index.
+    position: u16,
+    config_was_read: AtomicBool,
+}
+
+impl Continuity {
+    fn is_new_driver(&self, position: u16) -> bool {
+        position != self.position || position == 0 && self.config_was_read.load(Ordering::Relaxed)
+    }
+}
+
+/// A virtio GPU without 3D.
+pub struct Gpu {
+    state: State,
+    display: Display,
+    memory: Option<GuestMemory>,
+    worker: Option<Worker>,
+    continuity: Continuity,
+    /// Queues in which requests may wait.
+    waiting: [bool; NUM_QUEUES],
+    status: Vec<(u32, u32)>,
+    complaints: LogLimit,
+    troubles: LogLimit,
+}
+
+impl Gpu {
+    /// A device to which no driver did anything yet.
+    pub fn new(options: Options) -> Self {
+        let renderer = SoftRenderer::new(Budget::new(options.max_hostmem));
+        Self {
+            state: State::new(Box::new(renderer)),
+            display: Display::default(),
+            memory: None,
+            worker: None,
+            continuity: Continuity::default(),
+            waiting: [false; NUM_QUEUES],
+            status: Vec::new(),
+            complaints: LogLimit::new(),
+            troubles: LogLimit::new(),
+        }
+    }
+
+    fn begin(&mut self, host: Box<dyn Surroundings>) -> io::Result<()> {
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+        )?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        host.watch(timer.as_fd(), EventSet::IN, TIMER)?;
+        host.watch(wake.as_fd(), EventSet::IN, WAKE)?;
+        self.worker = Some(Worker {
+            host,
+            timer,
+            timer_set: None,
+            wake,
+            watched: None,
+        });
+        Ok(())
+    }
+
+    /// Drops what the last driver set up.
+    fn reset(&mut self) {
+        self.state.reset();
+        self.display.forget_question();
+        self.continuity = Continuity::default();
+    }
+
+    /// Whether the queues may be served: false while, after a stop, it is not yet known who comes.
+    fn decide_who_comes(&mut self, vrings: &[VringMutex]) -> bool {
+        if !self.continuity.stopped {
+            return true;
+        }
+        let Some(control) = vrings.get(usize::from(CONTROL_QUEUE)) else {
+            return false;
+        };
+        let vring = control.get_ref();
+        if !vring.is_enabled() || !vring.get_queue().ready() {
+            return false;
+        }
+        let position = vring.get_queue().next_avail();
+        drop(vring);
+        if self.continuity.is_new_driver(position) {
+            log::debug!("a new driver begins");
+            self.reset();
+        } else {
+            log::debug!("the driver goes on");
+            self.continuity.stopped = false;
+        }
+        true
+    }
+
+    /// Serves all that waits, as far as it should be done in one go.
+    fn serve(&mut self, vrings: &[VringMutex]) {
+        if self.decide_who_comes(vrings) {
+            // Cursors are few and small, and should not wait for a screen full of pixels.
+            for (queue, kind) in [
+                (CURSOR_QUEUE, QueueKind::Cursor),
+                (CONTROL_QUEUE, QueueKind::Control),
+            ] {
+                let index = usize::from(queue);
+                let Some((vring, waiting)) = vrings.get(index).zip(self.waiting.get(index)) else {
+                    continue;
+                };
+                if !*waiting {
+                    continue;
+                }
+                let more = self.pass(vring, kind).unwrap_or_else(|e| {
+                    self.troubles.warn(format_args!("{kind:?} queue: {e}"));
+                    false
+                });
+                if let Some(waiting) = self.waiting.get_mut(index) {
+                    *waiting = more;
+                }
+            }
+            if let Some(control) = vrings.get(usize::from(CONTROL_QUEUE)) {
+                self.continuity.position = control.get_ref().get_queue().next_avail();
+            }
+        }
+        self.settle();
+    }
+
+    /// Serves one queue; `true` where requests are left that nobody will announce.
+    fn pass(&mut self, vring: &VringMutex, kind: QueueKind) -> Result<bool, RingError> {
+        let Some(memory) = &self.memory else {
+            return Ok(false);
+        };
+        let Some(mut ring) = Ring::begin(vring, memory) else {
+            return Ok(false);
+        };
+        for _ in 0..PASS_REQUESTS {
+            if kind == QueueKind::Control && self.display.is_asked() {
+                ring.publish()?;
+                // The answer makes it go on.
+                return Ok(false);
+            }
+            let Some(chain) = ring.next_chain() else {
+                ring.publish()?;
+                return ring.rearm();
+            };
+            self.request(&mut ring, chain, kind);
+            if self.state.take_moved() >= PASS_BYTES {
+                break;
+            }
+        }
+        ring.publish()?;
+        Ok(true)
+    }
+
+    fn request(&mut self, ring: &mut Ring<'_>, chain: Chain, kind: QueueKind) {
+        let head = chain.head_index();
+        let memory = ring.memory().clone();
+        let outcome = match chain.clone().reader(&memory) {
+            Ok(reader) => self.state.execute(kind, &memory, reader),
+            Err(e) => {
+                let trouble = format_args!("{kind:?} queue: unreadable request: {e}");
+                self.troubles.warn(trouble);
+                let unreadable = Response::Plain(response::ERR_UNSPEC);
+                Outcome::Done(unreadable.to_bytes(&Header::default()))
+            }
+        };
+        if let Some(complaint) = self.state.take_complaint() {
+            self.complaints.warn(complaint);
+        }
+        match outcome {
+            Outcome::Done(response) => ring.complete(head, respond(chain, &memory, &response)),
+            Outcome::Ask(question) => {
+                // It stays in the queue, so that a ring that is stopped meanwhile loses nothing.
+                ring.put_back();
+                if !self.display.ask(question, Instant::now()) {
+                    self.state.answer = Some(Answer::Nothing);
+                }
+            }
+        }
+    }
+
+    /// Uses a new display socket, and sends it what the driver has set up, unless that has yet to
+    /// show that it is still the same driver.
+    fn adopt(&mut self, socket: UnixStream) {
+        self.display.attach(socket, Instant::now());
+        self.state.screen.new_display();
+        self.settle();
+    }
+
+    /// Does what follows from a change: sends, waits, and says what is shown.
+    fn settle(&mut self) {
+        let screen = (!self.continuity.stopped).then_some(&mut self.state.screen);
+        if let Err(e) = self.display.send(screen) {
+            self.lost_display(&e);
+        }
+        self.watch_display();
+        self.set_timer();
+        self.take_answer();
+        // A ring that starts again brings an event of its own.
+        if self.waiting.contains(&true)
+            && !self.continuity.stopped
+            && let Some(worker) = &self.worker
+        {
+            wake(&worker.wake);
+        }
+        self.tell_status();
+    }
+
+    /// Has the control queue go on where the front-end has answered.
+    fn take_answer(&mut self) {
+        if let Some(answer) = self.display.take_answer() {
+            self.state.answer = Some(answer);
+            self.waiting[usize::from(CONTROL_QUEUE)] = true;
+        }
+    }
+
+    fn lost_display(&mut self, error: &DisplayError) {
+        match error {
+            DisplayError::Closed => log::debug!("{error}"),
+            DisplayError::Socket(_) | DisplayError::Protocol { .. } => self.troubles.warn(error),
+        }
+    }
+
+    fn watch_display(&mut self) {
+        let Some(worker) = &mut self.worker else {
+            return;
+        };
+        let wanted = self.display.interest();
+        let same = match (&worker.watched, &wanted) {
+            (None, None) => true,
+            (Some((old, was)), Some((new, is))) => Arc::ptr_eq(old, new) && was == is,
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        let wanted = wanted.map(|(socket, interest)| (socket.clone(), interest));
+        if let Some((old, _)) = worker.watched.take()
+            && let Err(e) = worker.host.unwatch(old.as_fd())
+        {
+            self.troubles
+                .warn(format_args!("cannot stop watching a display socket: {e}"));
+        }
+        if let Some((socket, interest)) = wanted {
+            match worker.host.watch(socket.as_fd(), interest, DISPLAY) {
+                Ok(()) => worker.watched = Some((socket, interest)),
+                Err(e) => {
+                    self.troubles
+                        .warn(format_args!("cannot watch the display socket: {e}"));
+                    self.display.detach();
+                }
+            }
+        }
+    }
+
+    fn set_timer(&mut self) {
+        let deadline = self.display.deadline();
+        let Some(worker) = &mut self.worker else {
+            return;
+        };
+        if worker.timer_set == deadline {
+            return;
+        }
+        let zero = Duration::ZERO;
+        let in_time = deadline.map_or(zero, |at| {
+            let left = at.saturating_duration_since(Instant::now());
+            // 0 would stop the timer.
+            left.max(Duration::from_nanos(1))
+        });
+        let spec = |d: Duration| Timespec::try_from(d).unwrap_or_default();
+        let time = Itimerspec {
+            it_interval: spec(zero),
+            it_value: spec(in_time),
+        };
+        match timerfd_settime(&worker.timer, TimerfdTimerFlags::empty(), &time) {
+            Ok(_) => worker.timer_set = deadline,
+            Err(e) => self
+                .troubles
+                .warn(format_args!("cannot set the display's timer: {e}")),
+        }
+    }
+
+    fn tell_status(&mut self) {
+        let sizes = self.state.screen.sizes();
+        if sizes == self.status {
+            return;
+        }
+        if let Some(worker) = &self.worker {
+            let mut text = String::from("vm connected");
+            for (i, (width, height)) in sizes.iter().enumerate() {
+                let separator = if i == 0 { ", " } else { " + " };
+                text.push_str(&format!("{separator}{width}x{height}"));
+            }
+            worker.host.status(&text);
+        }
+        self.status = sizes;
+    }
+}
+
+/// Writes a response into a request's buffers and tells its length. Where it does not fit, an
+/// error is written; where even that does not, nothing.
+fn respond(chain: Chain, memory: &vm_memory::GuestMemoryMmap, response: &[u8]) -> u32 {
+    use std::io::Write;
+    let Ok(mut writer) = chain.writer(memory) else {
+        return 0;
+    };
+    let room = writer.available_bytes();
+    let written = if room >= response.len() {
+        writer.write_all(response)
+    } else if room >= HEADER_LEN {
+        let mut error = [0; HEADER_LEN];
+        for (to, from) in error.iter_mut().zip(response) {
+            *to = *from;
+        }
+        error[..4].copy_from_slice(&response::ERR_UNSPEC.to_le_bytes());
+        writer.write_all(&error)
+    } else {
+        return 0;
+    };
+    match written {
+        Ok(()) => u32::try_from(writer.bytes_written()).unwrap_or(0),
+        Err(_) => 0,
+    }
+}
+
+/// Makes the event `wake` ready; one that is ready already stays so.
+fn wake(event: &OwnedFd) {
+    let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+}
+
+/// Takes back what made an event or a timer ready.
+fn drain(event: &OwnedFd) {
+    let _ = rustix::io::read(event, &mut [0_u8; 8]);
+}
+
+impl Device for Gpu {
+    fn start(&mut self, host: Host) -> io::Result<()> {
+        self.begin(Box::new(host))
+    }
+}
+
+impl VhostUserBackendMut for Gpu {
+    type Bitmap = ();
+    type Vring = VringMutex;
+
+    fn num_queues(&self) -> usize {
+        NUM_QUEUES
+    }
+
+    fn max_queue_size(&self) -> usize {
+        MAX_QUEUE_SIZE
+    }
+
+    fn features(&self) -> u64 {
+        1 << virtio_config::VIRTIO_F_VERSION_1
+            | 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX
+            | 1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC
+            | 1 << virtio_gpu::VIRTIO_GPU_F_EDID
+            | 1 << virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID
+            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn acked_features(&mut self, features: u64) {
+        let has = |bit: u32| features & 1 << bit != 0;
+        self.state.features = Features {
+            edid: has(virtio_gpu::VIRTIO_GPU_F_EDID),
+            resource_uuid: has(virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID),
+        };
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::RESET_DEVICE
+    }
+
+    fn reset_device(&mut self) {
+        self.reset();
+        self.settle();
+    }
+
+    fn set_event_idx(&mut self, _enabled: bool) {
+        // The rings know it themselves.
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        self.continuity
+            .config_was_read
+            .store(true, Ordering::Relaxed);
+        let mut config = [0; MAX_CONFIG_LEN];
+        // QEMU puts its own number of scanouts and its events over ours.
+        config[8..12].copy_from_slice(&(MAX_SCANOUTS as u32).to_le_bytes());
+        let start = offset as usize;
+        let end = start.saturating_add(size as usize);
+        // What newer versions of the structure have beyond ours is 0.
+        config
+            .get(start..end)
+            .map(<[u8]>::to_vec)
+            .unwrap_or_default()
+    }
+
+    fn set_config(&mut self, offset: u32, buf: &[u8]) -> io::Result<()> {
+        let end = (offset as usize).saturating_add(buf.len());
+        if end > MAX_CONFIG_LEN {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{end} bytes of configuration, there are {CONFIG_LEN}"),
+            ));
+        }
+        // Only events_clear can be written, and all events are the front-end's.
+        Ok(())
+    }
+
+    fn update_memory(&mut self, memory: GuestMemory) -> io::Result<()> {
+        self.memory = Some(memory);
+        Ok(())
+    }
+
+    fn set_gpu_socket(&mut self, _blocking: GpuBackend) -> io::Result<()> {
+        let worker = self.worker.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let socket = worker.host.take_gpu_socket();
+        let socket = socket.ok_or_else(|| io::Error::other("no display socket came along"))?;
+        self.adopt(socket);
+        Ok(())
+    }
+
+    fn stop_vring(&mut self, _queue_index: u32) -> io::Result<()> {
+        self.continuity.stopped = true;
+        self.continuity.config_was_read = AtomicBool::new(false);
+        self.waiting = [false; NUM_QUEUES];
+        self.state.answer = None;
+        self.display.forget_question();
+        self.settle();
+        Ok(())
+    }
+
+    fn handle_event(
+        &mut self,
+        device_event: u16,
+        _evset: EventSet,
+        vrings: &[VringMutex],
+        _thread_id: usize,
+    ) -> io::Result<()> {
+        match device_event {
+            CONTROL_QUEUE | CURSOR_QUEUE => {
+                if let Some(waiting) = self.waiting.get_mut(usize::from(device_event)) {
+                    *waiting = true;
+                }
+            }
+            DISPLAY => {
+                if let Err(e) = self.display.receive(Instant::now()) {
+                    self.lost_display(&e);
+                }
+            }
+            TIMER => {
+                if let Some(worker) = &mut self.worker {
+                    drain(&worker.timer);
+                    worker.timer_set = None;
+                }
+                if self.display.expire(Instant::now()) {
+                    self.troubles.warn(
+                        "the front-end did not answer on the display socket in time; \
+                         the guest gets what the device knows itself",
+                    );
+                }
+            }
+            WAKE => {
+                if let Some(worker) = &self.worker {
+                    drain(&worker.wake);
+                }
+            }
+            unknown => {
+                self.troubles
+                    .warn(format_args!("event {unknown} is none of the device's"));
+                return Ok(());
+            }
+        }
+        self.take_answer();
+        self.serve(vrings);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! What the front-end sends, one reply at a time, however its bytes arrive.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{RecvFlags, recv};
+use vhost::vhost_user::gpu_message::{GpuBackendReq, VhostUserGpuHeaderFlag};
+
+use super::super::wire::{Fields, HEADER_LEN, MAX_EDID_LEN, MODES_LEN, Modes, response};
+use super::DisplayError;
+use super::outbox::{MESSAGE_HEADER_LEN, Request};
+
+const MODES_REPLY_LEN: usize = HEADER_LEN + MODES_LEN;
+const EDID_REPLY_LEN: usize = HEADER_LEN + 8 + MAX_EDID_LEN;
+const MAX_LEN: usize = MESSAGE_HEADER_LEN + EDID_REPLY_LEN;
+
+/// An answer of the front-end.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// The protocol features it offers.
+    Features(u64),
+    /// Its displays.
+    Modes(Box<Modes>),
+    /// An EDID, unless it said that it has none.
+    Edid(Option<Vec<u8>>),
+}
+
+impl Reply {
+    pub(super) fn answers(&self, request: &Request) -> bool {
+        matches!(
+            (self, request),
+            (Self::Features(_), Request::Features)
+                | (Self::Modes(_), Request::Modes)
+                | (Self::Edid(_), Request::Edid(_))
+        )
+    }
+
+    fn parse(kind: GpuBackendReq, payload: &[u8]) -> io::Result<Option<Self>> {
+        Ok(match (kind, payload.len()) {
+            (GpuBackendReq::GET_PROTOCOL_FEATURES, 8) => {
+                // In the machine's order, as all of this protocol; the others are virtio's.
+                let mut offered = [0; 8];
+                offered.copy_from_slice(payload);
+                Some(Self::Features(u64::from_ne_bytes(offered)))
+            }
+            (GpuBackendReq::GET_DISPLAY_INFO, MODES_REPLY_LEN) => {
+                let mut source = payload;
+                Fields::new(&mut source).header()?;
+                Some(Self::Modes(Box::new(Modes::read(source)?)))
+            }
+            (GpuBackendReq::GET_EDID, EDID_REPLY_LEN) => {
+                let mut source = payload;
+                let mut fields = Fields::new(&mut source);
+                let header = fields.header()?;
+                let (size, _padding) = (fields.u32()?, fields.u32()?);
+                let edid = usize::try_from(size)
+                    .ok()
+                    .and_then(|size| source.get(..size));
+                let edid = edid.filter(|e| header.kind == response::OK_EDID && !e.is_empty());
+                Some(Self::Edid(edid.map(<[u8]>::to_vec)))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// The reply that is arriving.
+#[derive(Default)]
+pub(super) struct Inbox {
+    bytes: Vec<u8>,
+}
+
+impl Inbox {
+    /// The next whole reply; `None` where its end has not arrived.
+    pub(super) fn receive(&mut self, socket: &UnixStream) -> Result<Option<Reply>, DisplayError> {
+        loop {
+            let wanted = match self.header() {
+                None => MESSAGE_HEADER_LEN,
+                Some((request, flags, size)) => {
+                    let protocol = DisplayError::Protocol {
+                        request,
+                        flags,
+                        size,
+                    };
+                    let reply = flags & VhostUserGpuHeaderFlag::REPLY.bits() != 0;
+                    let len = MESSAGE_HEADER_LEN.saturating_add(size as usize);
+                    if !reply || len > MAX_LEN {
+                        return Err(protocol);
+                    }
+                    if self.bytes.len() == len {
+                        let payload = self.bytes.get(MESSAGE_HEADER_LEN..).unwrap_or_default();
+                        let parsed = GpuBackendReq::try_from(request)
+                            .ok()
+                            .map_or(Ok(None), |kind| Reply::parse(kind, payload));
+                        self.bytes.clear();
+                        return parsed?.ok_or(protocol).map(Some);
+                    }
+                    len
+                }
+            };
+            let mut buffer = [0; MAX_LEN];
+            let missing = wanted.saturating_sub(self.bytes.len());
+            let into = buffer.get_mut(..missing).unwrap_or_default();
+            match recv(socket, into, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err(DisplayError::Closed),
+                Ok((count, _)) => self.bytes.extend(buffer.iter().take(count)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(None),
+                Err(rustix::io::Errno::CONNRESET) => return Err(DisplayError::Closed),
+                Err(e) => return Err(io::Error::from(e).into()),
+            }
+        }
+    }
+
+    fn header(&self) -> Option<(u32, u32, u32)> {
+        let word = |at: usize| {
+            let bytes = self.bytes.get(at..at + 4)?;
+            Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+        };
+        Some((word(0)?, word(4)?, word(8)?))
+    }
+}

@@ -1,0 +1,274 @@
+//! What goes out to the front-end, one message at a time, as far as it reads.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use vhost::vhost_user::gpu_message::{
+    GpuBackendReq, VhostUserGpuCursorPos, VhostUserGpuCursorUpdate, VhostUserGpuEdidRequest,
+    VhostUserGpuScanout, VhostUserGpuUpdate,
+};
+use vm_memory::ByteValued;
+
+use super::super::image::{Image, PIXEL_LEN, SharedImage};
+use super::super::region::Rect;
+use super::super::renderer::{CURSOR_LEN, CursorPixels};
+use super::super::scanout::{Position, Screen, Update};
+
+/// Bytes of a message's header: request, flags, size of the payload.
+pub(super) const MESSAGE_HEADER_LEN: usize = 12;
+/// Most bytes of a message before its pixels.
+const MAX_HEAD_LEN: usize = MESSAGE_HEADER_LEN + size_of::<VhostUserGpuUpdate>();
+/// Most pieces of one `sendmsg(2)` (`IOV_MAX`).
+const MAX_PIECES: usize = 1024;
+/// Bytes after which the worker does something else before it sends on.
+const PASS_BYTES: usize = 64 << 20;
+
+/// What the front-end is asked or told by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    Features,
+    SetFeatures(u64),
+    Modes,
+    Edid(u32),
+}
+
+impl Request {
+    pub(super) fn has_reply(&self) -> bool {
+        !matches!(self, Self::SetFeatures(_))
+    }
+}
+
+/// How far sending came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// All is sent.
+    Done,
+    /// The rest is to be sent when the socket takes more.
+    Blocked,
+}
+
+enum Body {
+    Empty,
+    Cursor(CursorPixels),
+    /// The pixels as they are when they are sent: what a command changes meanwhile is sent again
+    /// after its flush.
+    Pixels {
+        image: SharedImage,
+        source: Rect,
+    },
+}
+
+struct Message {
+    head: [u8; MAX_HEAD_LEN],
+    head_len: usize,
+    body: Body,
+    body_len: usize,
+    sent: usize,
+}
+
+impl Message {
+    fn new(kind: GpuBackendReq, payload: &[u8], body: Body) -> Self {
+        let body_len = match &body {
+            Body::Empty => 0,
+            Body::Cursor(_) => CURSOR_LEN,
+            Body::Pixels { source, .. } => source.area() as usize * PIXEL_LEN,
+        };
+        let size = (payload.len() + body_len) as u32;
+        let mut head = [0; MAX_HEAD_LEN];
+        let words = [u32::from(kind), 0, size].map(u32::to_ne_bytes);
+        let bytes = words.iter().flatten().chain(payload);
+        for (to, from) in head.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        Self {
+            head,
+            head_len: MESSAGE_HEADER_LEN + payload.len(),
+            body,
+            body_len,
+            sent: 0,
+        }
+    }
+
+    fn request(request: Request) -> Self {
+        let new = |kind, payload: &[u8]| Self::new(kind, payload, Body::Empty);
+        match request {
+            Request::Features => new(GpuBackendReq::GET_PROTOCOL_FEATURES, &[]),
+            Request::SetFeatures(accepted) => new(
+                GpuBackendReq::SET_PROTOCOL_FEATURES,
+                &accepted.to_ne_bytes(),
+            ),
+            Request::Modes => new(GpuBackendReq::GET_DISPLAY_INFO, &[]),
+            Request::Edid(scanout_id) => {
+                let payload = VhostUserGpuEdidRequest { scanout_id };
+                new(GpuBackendReq::GET_EDID, payload.as_slice())
+            }
+        }
+    }
+
+    fn update(update: Update) -> Self {
+        match update {
+            Update::Scanout { id, width, height } => {
+                let payload = VhostUserGpuScanout {
+                    scanout_id: id,
+                    width,
+                    height,
+                };
+                Self::new(GpuBackendReq::SCANOUT, payload.as_slice(), Body::Empty)
+            }
+            Update::Pixels {
+                id,
+                rect,
+                image,
+                source,
+            } => {
+                let payload = VhostUserGpuUpdate {
+                    scanout_id: id,
+                    x: rect.x,
+                    y: rect.y,
+                    width: rect.width,
+                    height: rect.height,
+                };
+                let body = Body::Pixels { image, source };
+                Self::new(GpuBackendReq::UPDATE, payload.as_slice(), body)
+            }
+            Update::Cursor {
+                id,
+                position,
+                shape,
+            } => {
+                let payload = VhostUserGpuCursorUpdate {
+                    pos: cursor_pos(id, position),
+                    hot_x: shape.hot_x,
+                    hot_y: shape.hot_y,
+                };
+                let body = Body::Cursor(shape.pixels);
+                Self::new(GpuBackendReq::CURSOR_UPDATE, payload.as_slice(), body)
+            }
+            Update::CursorPosition { id, position } => {
+                let kind = if position.visible {
+                    GpuBackendReq::CURSOR_POS
+                } else {
+                    GpuBackendReq::CURSOR_POS_HIDE
+                };
+                let payload = cursor_pos(id, position);
+                Self::new(kind, payload.as_slice(), Body::Empty)
+            }
+        }
+    }
+
+    fn is_sent(&self) -> bool {
+        self.sent >= self.head_len + self.body_len
+    }
+
+    /// Sends what of the message is not sent yet, as far as one system call takes it.
+    fn send(&mut self, socket: &UnixStream) -> io::Result<usize> {
+        let mut pieces = Vec::new();
+        let head = self.head.get(self.sent..self.head_len).unwrap_or_default();
+        if !head.is_empty() {
+            pieces.push(IoSlice::new(head));
+        }
+        let skip = self.sent.saturating_sub(self.head_len);
+        let image;
+        match &self.body {
+            Body::Empty => {}
+            Body::Cursor(pixels) => {
+                pieces.push(IoSlice::new(pixels.get(skip..).unwrap_or_default()));
+            }
+            Body::Pixels {
+                image: shared,
+                source,
+            } => {
+                image = shared.lock();
+                add_rows(&mut pieces, &image, source, skip);
+            }
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = sendmsg(socket, &pieces, &mut SendAncillaryBuffer::default(), flags)?;
+        if sent == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.sent += sent;
+        Ok(sent)
+    }
+}
+
+/// Adds the rows of `source` as they lie in `image`, but for the first `skip` bytes; whole rows of
+/// the image in one piece.
+fn add_rows<'a>(pieces: &mut Vec<IoSlice<'a>>, image: &'a Image, source: &Rect, skip: usize) {
+    let row_len = source.width as usize * PIXEL_LEN;
+    let total = row_len * source.height as usize;
+    if row_len == image.stride() {
+        let all = image.bytes(source.x, source.y, total);
+        pieces.push(IoSlice::new(all.get(skip..).unwrap_or_default()));
+        return;
+    }
+    let Some(first) = skip.checked_div(row_len) else {
+        return;
+    };
+    let mut skip = skip % row_len;
+    for row in (first as u32..source.height).take(MAX_PIECES - pieces.len()) {
+        let bytes = image.bytes(source.x, source.y.saturating_add(row), row_len);
+        pieces.push(IoSlice::new(bytes.get(skip..).unwrap_or_default()));
+        skip = 0;
+    }
+}
+
+fn cursor_pos(scanout_id: u32, position: Position) -> VhostUserGpuCursorPos {
+    VhostUserGpuCursorPos {
+        scanout_id,
+        x: position.x,
+        y: position.y,
+    }
+}
+
+/// The message that is on its way, and the requests that come after it.
+#[derive(Default)]
+pub(super) struct Outbox {
+    requests: VecDeque<Request>,
+    current: Option<Message>,
+}
+
+impl Outbox {
+    /// Sends `request` after those before it, and ahead of everything on a screen.
+    pub(super) fn request(&mut self, request: Request) {
+        self.requests.push_back(request);
+    }
+
+    fn next(&mut self, screen: Option<&mut Screen>) -> Option<Message> {
+        match self.requests.pop_front() {
+            Some(request) => Some(Message::request(request)),
+            None => screen?.take_update().map(Message::update),
+        }
+    }
+
+    /// Sends as much as `socket` takes.
+    pub(super) fn send(
+        &mut self,
+        socket: &UnixStream,
+        mut screen: Option<&mut Screen>,
+    ) -> io::Result<Progress> {
+        let mut bytes: usize = 0;
+        loop {
+            if self.current.is_none() {
+                self.current = self.next(screen.as_deref_mut());
+            }
+            let Some(message) = &mut self.current else {
+                return Ok(Progress::Done);
+            };
+            match message.send(socket) {
+                Ok(sent) => bytes = bytes.saturating_add(sent),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
+                Err(e) => return Err(e),
+            }
+            if message.is_sent() {
+                self.current = None;
+            }
+            if bytes >= PASS_BYTES {
+                return Ok(Progress::Blocked);
+            }
+        }
+    }
+}

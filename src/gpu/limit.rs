@@ -1,0 +1,67 @@
+//! A limit on log messages that a guest can cause.
+
+use std::time::{Duration, Instant};
+
+/// Lets a few messages through in a period, and counts the others.
+#[derive(Debug)]
+pub struct LogLimit {
+    since: Option<Instant>,
+    passed: u32,
+    dropped: u64,
+}
+
+impl LogLimit {
+    const PERIOD: Duration = Duration::from_secs(10);
+    const BURST: u32 = 10;
+
+    /// A limit not yet used.
+    pub fn new() -> Self {
+        Self {
+            since: None,
+            passed: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Logs `message` as a warning, unless there were too many of late.
+    pub fn warn(&mut self, message: impl std::fmt::Display) {
+        if let Some(dropped) = self.admit(Instant::now()) {
+            if dropped != 0 {
+                log::warn!("{dropped} similar messages were left out");
+            }
+            log::warn!("{message}");
+        }
+    }
+
+    /// Whether a message may pass at `now`; how many were left out before it.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        let fresh = self
+            .since
+            .is_none_or(|since| now.saturating_duration_since(since) >= Self::PERIOD);
+        if fresh {
+            self.since = Some(now);
+            self.passed = 0;
+        }
+        if self.passed >= Self::BURST {
+            self.dropped = self.dropped.saturating_add(1);
+            return None;
+        }
+        self.passed += 1;
+        Some(std::mem::take(&mut self.dropped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_becomes_a_count() {
+        let mut limit = LogLimit::new();
+        let start = Instant::now();
+        let passed = (0..1000).filter(|_| limit.admit(start).is_some()).count();
+        assert_eq!(passed, 10);
+        assert_eq!(limit.admit(start + LogLimit::PERIOD), Some(990));
+        assert_eq!(limit.admit(start + LogLimit::PERIOD), Some(0));
+    }
+}

@@ -1,0 +1,20 @@
+//! vhost-user-gpu: a virtio GPU (virtio 1.2, 5.7) whose screens the front-end shows
+//! (QEMU, docs/interop/vhost-user-gpu.rst).
+//!
+//! Data flows one way: a queue brings a command, the command changes the device's state and has
+//! the renderer draw, and what changed on a screen goes out to the display.
+
+pub mod backing;
+pub mod commands;
+pub mod device;
+pub mod display;
+pub mod edid;
+pub mod image;
+mod limit;
+pub mod region;
+pub mod render_node;
+pub mod renderer;
+pub mod scanout;
+pub mod wire;
+
+pub use device::{Gpu, Options};

@@ -1,0 +1,467 @@
+//! The control and cursor queues' wire format (virtio 1.2, 5.7.6): little-endian structures, read
+//! field by field from whatever the driver's buffers hold.
+
+use std::io::{self, Read};
+
+use virtio_bindings::virtio_gpu as spec;
+
+use super::region::Rect;
+
+/// Scanouts a device can have.
+pub const MAX_SCANOUTS: usize = spec::VIRTIO_GPU_MAX_SCANOUTS as usize;
+/// Bytes of the header that every request and every response begins with.
+pub const HEADER_LEN: usize = 24;
+/// Bytes of one mode in a display information.
+const MODE_LEN: usize = 24;
+/// Bytes of all the modes in a display information.
+pub const MODES_LEN: usize = MODE_LEN * MAX_SCANOUTS;
+/// Most bytes of EDID that a response holds.
+pub const MAX_EDID_LEN: usize = 1024;
+
+/// `VIRTIO_GPU_CMD_*`: the requests this device knows by name.
+#[allow(missing_docs)]
+pub mod command {
+    use virtio_bindings::virtio_gpu as spec;
+
+    pub const GET_DISPLAY_INFO: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_DISPLAY_INFO;
+    pub const RESOURCE_CREATE_2D: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_CREATE_2D;
+    pub const RESOURCE_UNREF: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_UNREF;
+    pub const SET_SCANOUT: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_SET_SCANOUT;
+    pub const RESOURCE_FLUSH: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_FLUSH;
+    pub const TRANSFER_TO_HOST_2D: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_TRANSFER_TO_HOST_2D;
+    pub const RESOURCE_ATTACH_BACKING: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_ATTACH_BACKING;
+    pub const RESOURCE_DETACH_BACKING: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_DETACH_BACKING;
+    pub const GET_CAPSET_INFO: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_CAPSET_INFO;
+    pub const GET_CAPSET: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_CAPSET;
+    pub const GET_EDID: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_EDID;
+    pub const RESOURCE_ASSIGN_UUID: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID;
+    pub const UPDATE_CURSOR: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_UPDATE_CURSOR;
+    pub const MOVE_CURSOR: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_MOVE_CURSOR;
+}
+
+/// `VIRTIO_GPU_RESP_*`.
+#[allow(missing_docs)]
+pub mod response {
+    use virtio_bindings::virtio_gpu as spec;
+
+    pub const OK_NODATA: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_NODATA;
+    pub const OK_DISPLAY_INFO: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_DISPLAY_INFO;
+    pub const OK_EDID: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_EDID;
+    pub const OK_RESOURCE_UUID: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_RESOURCE_UUID;
+    pub const ERR_UNSPEC: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_UNSPEC;
+    pub const ERR_OUT_OF_MEMORY: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+    pub const ERR_INVALID_SCANOUT_ID: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID;
+    pub const ERR_INVALID_RESOURCE_ID: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+    pub const ERR_INVALID_PARAMETER: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+}
+
+/// Reads little-endian fields in their order on the wire.
+pub struct Fields<R>(R);
+
+impl<R: Read> Fields<R> {
+    /// Fields from here on in `source`.
+    pub fn new(source: R) -> Self {
+        Self(source)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.0.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The next `le32`.
+    ///
+    /// # Errors
+    /// Where the source ends first, as everything in here.
+    pub fn u32(&mut self) -> io::Result<u32> {
+        Ok(u32::from_le_bytes(self.bytes()?))
+    }
+
+    /// The next `le64`.
+    ///
+    /// # Errors
+    /// Where the source ends first.
+    pub fn u64(&mut self) -> io::Result<u64> {
+        Ok(u64::from_le_bytes(self.bytes()?))
+    }
+
+    /// The next `struct virtio_gpu_rect`.
+    ///
+    /// # Errors
+    /// Where the source ends first.
+    pub fn rect(&mut self) -> io::Result<Rect> {
+        let [x, y, width, height] = words(self.bytes::<16>()?);
+        Ok(Rect {
+            x,
+            y,
+            width,
+            height,
+        })
+    }
+
+    /// The next `struct virtio_gpu_ctrl_hdr`.
+    ///
+    /// # Errors
+    /// Where the source ends first.
+    pub fn header(&mut self) -> io::Result<Header> {
+        let kind = self.u32()?;
+        let flags = self.u32()?;
+        let fence_id = self.u64()?;
+        let ctx_id = self.u32()?;
+        let [ring_idx, ..] = self.bytes::<4>()?;
+        Ok(Header {
+            kind,
+            flags,
+            fence_id,
+            ctx_id,
+            ring_idx,
+        })
+    }
+
+    /// The next `count` entries of a backing (`struct virtio_gpu_mem_entry`): address and length.
+    ///
+    /// # Errors
+    /// Where the source ends first.
+    pub fn entries(&mut self, count: usize) -> io::Result<Vec<(u64, u32)>> {
+        /// Entries read at a time: what is allocated follows what the request really carries.
+        const BATCH: usize = 256;
+        const ENTRY_LEN: usize = 16;
+        let mut entries = Vec::new();
+        let mut buffer = [0; BATCH * ENTRY_LEN];
+        while entries.len() < count {
+            let batch = (count - entries.len()).min(BATCH);
+            let (wanted, _) = buffer.split_at_mut(batch * ENTRY_LEN);
+            self.0.read_exact(wanted)?;
+            let (chunks, _) = wanted.as_chunks::<ENTRY_LEN>();
+            entries.extend(chunks.iter().map(|entry| {
+                let [low, high, length, _padding] = words(*entry);
+                (u64::from(low) | u64::from(high) << 32, length)
+            }));
+        }
+        Ok(entries)
+    }
+}
+
+fn words(bytes: [u8; 16]) -> [u32; 4] {
+    let word = |at: usize| {
+        let mut word = [0; 4];
+        word.copy_from_slice(&bytes[at..at + 4]);
+        u32::from_le_bytes(word)
+    };
+    [word(0), word(4), word(8), word(12)]
+}
+
+/// `struct virtio_gpu_ctrl_hdr`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// A [`command`] or a [`response`].
+    pub kind: u32,
+    /// `VIRTIO_GPU_FLAG_*`.
+    pub flags: u32,
+    /// What the driver waits for with `VIRTIO_GPU_FLAG_FENCE`.
+    pub fence_id: u64,
+    /// Rendering context; 0 in 2D.
+    pub ctx_id: u32,
+    /// Ring of the context, with `VIRTIO_GPU_FLAG_INFO_RING_IDX`.
+    pub ring_idx: u8,
+}
+
+impl Header {
+    /// The header of a response of the kind `kind` to the request that began with this one: its
+    /// fence goes back with it (virtio 1.2, 5.7.6.7).
+    fn answer(&self, kind: u32) -> Self {
+        if self.flags & spec::VIRTIO_GPU_FLAG_FENCE == 0 {
+            return Self {
+                kind,
+                ..Self::default()
+            };
+        }
+        let flags = spec::VIRTIO_GPU_FLAG_FENCE | spec::VIRTIO_GPU_FLAG_INFO_RING_IDX;
+        Self {
+            kind,
+            flags: self.flags & flags,
+            ..*self
+        }
+    }
+
+    fn append_to(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.kind.to_le_bytes());
+        bytes.extend(self.flags.to_le_bytes());
+        bytes.extend(self.fence_id.to_le_bytes());
+        bytes.extend(self.ctx_id.to_le_bytes());
+        bytes.extend([self.ring_idx, 0, 0, 0]);
+    }
+}
+
+/// One entry of a display information (`struct virtio_gpu_display_one`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// Where the scanout lies among the others, and its size in pixels.
+    pub rect: Rect,
+    /// Whether the user has this display switched on.
+    pub enabled: bool,
+    /// `flags`, passed on as they are.
+    pub flags: u32,
+}
+
+/// The display information of all scanouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modes(pub [Mode; MAX_SCANOUTS]);
+
+impl Default for Modes {
+    /// One display, as large as QEMU's virtio-gpu makes it unless told otherwise.
+    fn default() -> Self {
+        let mut modes = [Mode::default(); MAX_SCANOUTS];
+        modes[0] = Mode {
+            rect: Rect::sized(1280, 800),
+            enabled: true,
+            flags: 0,
+        };
+        Self(modes)
+    }
+}
+
+impl Modes {
+    /// Reads the part after the header of a `struct virtio_gpu_resp_display_info`.
+    ///
+    /// # Errors
+    /// Where `source` ends before the last mode does.
+    pub fn read(source: impl Read) -> io::Result<Self> {
+        let mut fields = Fields::new(source);
+        let mut modes = [Mode::default(); MAX_SCANOUTS];
+        for mode in &mut modes {
+            *mode = Mode {
+                rect: fields.rect()?,
+                enabled: fields.u32()? != 0,
+                flags: fields.u32()?,
+            };
+        }
+        Ok(Self(modes))
+    }
+
+    /// The mode of scanout `id`, where the user has it switched on.
+    pub fn enabled(&self, id: u32) -> Option<&Mode> {
+        let mode = self.0.get(usize::try_from(id).ok()?)?;
+        mode.enabled.then_some(mode)
+    }
+}
+
+/// What a request is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// Done, or refused with a `VIRTIO_GPU_RESP_ERR_*`.
+    Plain(u32),
+    /// `struct virtio_gpu_resp_display_info`.
+    DisplayInfo(Box<Modes>),
+    /// `struct virtio_gpu_resp_edid`: at most [`MAX_EDID_LEN`] bytes.
+    Edid(Vec<u8>),
+    /// `struct virtio_gpu_resp_resource_uuid`.
+    Uuid([u8; 16]),
+}
+
+impl Response {
+    /// Done, with nothing to say.
+    pub const OK: Self = Self::Plain(response::OK_NODATA);
+
+    /// `VIRTIO_GPU_RESP_*`.
+    pub fn kind(&self) -> u32 {
+        match self {
+            Self::Plain(kind) => *kind,
+            Self::DisplayInfo(_) => response::OK_DISPLAY_INFO,
+            Self::Edid(_) => response::OK_EDID,
+            Self::Uuid(_) => response::OK_RESOURCE_UUID,
+        }
+    }
+
+    /// The bytes that answer the request with the header `request`.
+    pub fn to_bytes(&self, request: &Header) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_LEN);
+        request.answer(self.kind()).append_to(&mut bytes);
+        match self {
+            Self::Plain(_) => {}
+            Self::DisplayInfo(modes) => {
+                for mode in &modes.0 {
+                    let Rect {
+                        x,
+                        y,
+                        width,
+                        height,
+                    } = mode.rect;
+                    for field in [x, y, width, height, mode.enabled.into(), mode.flags] {
+                        bytes.extend(field.to_le_bytes());
+                    }
+                }
+            }
+            Self::Edid(edid) => {
+                let size = edid.len().min(MAX_EDID_LEN);
+                bytes.extend((size as u32).to_le_bytes());
+                bytes.extend([0; 4]);
+                let start = bytes.len();
+                bytes.extend(edid.iter().take(size));
+                bytes.resize(start + MAX_EDID_LEN, 0);
+            }
+            Self::Uuid(uuid) => bytes.extend(uuid),
+        }
+        bytes
+    }
+}
+
+/// The eight formats of a 2D resource, named by their bytes in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Format {
+    B8G8R8A8,
+    B8G8R8X8,
+    A8R8G8B8,
+    X8R8G8B8,
+    R8G8B8A8,
+    X8B8G8R8,
+    A8B8G8R8,
+    R8G8B8X8,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::B8G8R8A8,
+        Self::B8G8R8X8,
+        Self::A8R8G8B8,
+        Self::X8R8G8B8,
+        Self::R8G8B8A8,
+        Self::X8B8G8R8,
+        Self::A8B8G8R8,
+        Self::R8G8B8X8,
+    ];
+
+    /// `enum virtio_gpu_formats`.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::B8G8R8A8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_B8G8R8A8_UNORM,
+            Self::B8G8R8X8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_B8G8R8X8_UNORM,
+            Self::A8R8G8B8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_A8R8G8B8_UNORM,
+            Self::X8R8G8B8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_X8R8G8B8_UNORM,
+            Self::R8G8B8A8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_R8G8B8A8_UNORM,
+            Self::X8B8G8R8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_X8B8G8R8_UNORM,
+            Self::A8B8G8R8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_A8B8G8R8_UNORM,
+            Self::R8G8B8X8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_R8G8B8X8_UNORM,
+        }
+    }
+
+    /// The format with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|f| f.number() == number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: Header = Header {
+        kind: command::RESOURCE_FLUSH,
+        flags: 1,
+        fence_id: 0x0102_0304_0506_0708,
+        ctx_id: 9,
+        ring_idx: 3,
+    };
+
+    #[test]
+    fn a_header_survives_the_wire() {
+        let mut bytes = Vec::new();
+        REQUEST.append_to(&mut bytes);
+        assert_eq!(bytes.len(), HEADER_LEN);
+        assert_eq!(Fields::new(&bytes[..]).header().unwrap(), REQUEST);
+    }
+
+    #[test]
+    fn a_fence_goes_back_and_its_absence_too() {
+        let fenced = Response::OK.to_bytes(&REQUEST);
+        let header = Fields::new(&fenced[..]).header().unwrap();
+        assert_eq!(
+            header,
+            Header {
+                kind: response::OK_NODATA,
+                ..REQUEST
+            }
+        );
+        let unfenced = Response::OK.to_bytes(&Header {
+            flags: 0,
+            ..REQUEST
+        });
+        let header = Fields::new(&unfenced[..]).header().unwrap();
+        assert_eq!((header.flags, header.fence_id, header.ctx_id), (0, 0, 0));
+    }
+
+    #[test]
+    fn unknown_flags_do_not_come_back() {
+        let request = Header {
+            flags: u32::MAX,
+            ..REQUEST
+        };
+        let bytes = Response::OK.to_bytes(&request);
+        assert_eq!(Fields::new(&bytes[..]).header().unwrap().flags, 3);
+    }
+
+    #[test]
+    fn modes_survive_the_wire() {
+        let mut modes = Modes::default();
+        modes.0[15] = Mode {
+            rect: Rect {
+                x: 1,
+                y: 2,
+                width: 3,
+                height: 4,
+            },
+            enabled: true,
+            flags: 5,
+        };
+        let bytes = Response::DisplayInfo(Box::new(modes)).to_bytes(&REQUEST);
+        assert_eq!(bytes.len(), HEADER_LEN + MODES_LEN);
+        assert_eq!(Modes::read(&bytes[HEADER_LEN..]).unwrap(), modes);
+        assert!(Modes::read(&bytes[HEADER_LEN + 1..]).is_err());
+    }
+
+    #[test]
+    fn an_edid_response_has_its_full_length() {
+        let bytes = Response::Edid(vec![7; 128]).to_bytes(&REQUEST);
+        assert_eq!(bytes.len(), HEADER_LEN + 8 + MAX_EDID_LEN);
+        assert_eq!(bytes[HEADER_LEN..HEADER_LEN + 4], 128_u32.to_le_bytes());
+        assert_eq!(bytes[HEADER_LEN + 8 + 127], 7);
+        assert_eq!(bytes[HEADER_LEN + 8 + 128], 0);
+        let long = Response::Edid(vec![7; 5000]).to_bytes(&REQUEST);
+        assert_eq!(long.len(), bytes.len());
+    }
+
+    #[test]
+    fn entries_end_where_the_request_does() {
+        let mut bytes = Vec::new();
+        for i in 0..300_u64 {
+            bytes.extend((i << 33).to_le_bytes());
+            bytes.extend(4096_u32.to_le_bytes());
+            bytes.extend(0_u32.to_le_bytes());
+        }
+        let entries = Fields::new(&bytes[..]).entries(300).unwrap();
+        assert_eq!(entries.len(), 300);
+        assert_eq!(entries[299], (299 << 33, 4096));
+        assert!(Fields::new(&bytes[..]).entries(301).is_err());
+        assert!(Fields::new(&bytes[..]).entries(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn formats_have_the_numbers_of_the_specification() {
+        let numbers = [1, 2, 3, 4, 67, 68, 121, 134];
+        assert_eq!(Format::ALL.map(Format::number), numbers);
+        assert_eq!(Format::from_number(67), Some(Format::R8G8B8A8));
+        assert_eq!(Format::from_number(0), None);
+        assert_eq!(Format::from_number(5), None);
+    }
+}
