@@ -94,7 +94,9 @@ echo harness >"$root/etc/hostname"
 hostname harness
 
 for staging; do
-    cp -a --no-preserve=ownership "$staging/." "$root/"
+    # /lib is a link to usr/lib, and the root keeps its mode.
+    tar -C "$staging" -c . |
+        tar -C "$root" -x --no-same-owner --keep-directory-symlink --no-overwrite-dir
 done
 
 cd "$root"
@@ -123,6 +125,7 @@ clean() {
         [ -d "$cgroup" ] || break
         find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.02
     done
+    rmdir "$mountpoint" 2>/dev/null || true
     [ ! -d "$cgroup" ] || { echo "$cgroup cannot be removed" >&2; exit 1; }
 }
 
