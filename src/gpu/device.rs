@@ -13,9 +13,9 @@ use rustix::time::{
     timerfd_settime,
 };
 use vhost::vhost_user::GpuBackend;
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackendMut, VringMutex, VringT};
-use virtio_bindings::{virtio_config, virtio_gpu, virtio_ring};
+use virtio_bindings::virtio_gpu;
 use virtio_queue::QueueT;
 use vmm_sys_util::epoll::EventSet;
 
@@ -25,7 +25,9 @@ use super::image::Budget;
 use super::limit::LogLimit;
 use super::renderer::SoftRenderer;
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
-use crate::backend::{Chain, Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError};
+use crate::backend::{
+    Chain, Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES,
+};
 
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
@@ -453,12 +455,9 @@ impl VhostUserBackendMut for Gpu {
     }
 
     fn features(&self) -> u64 {
-        1 << virtio_config::VIRTIO_F_VERSION_1
-            | 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX
-            | 1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC
+        TRANSPORT_FEATURES
             | 1 << virtio_gpu::VIRTIO_GPU_F_EDID
             | 1 << virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID
-            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
     fn acked_features(&mut self, features: u64) {

@@ -7,15 +7,11 @@ use std::path::PathBuf;
 use evdev::KeyCode;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackendMut, VringMutex};
-use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::bindings::virtio_ring::{
-    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
-};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::backend::{Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError};
+use crate::backend::{Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES};
 
 use super::config::Config;
 use super::queue::{EventQueue, Pass, StatusQueue};
@@ -414,10 +410,7 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
     }
 
     fn features(&self) -> u64 {
-        1 << VIRTIO_F_VERSION_1
-            | 1 << VIRTIO_RING_F_INDIRECT_DESC
-            | 1 << VIRTIO_RING_F_EVENT_IDX
-            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+        TRANSPORT_FEATURES
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
