@@ -16,4 +16,5 @@ pub mod paths;
 pub mod qemu;
 pub mod qmp;
 pub mod run;
+pub mod staging;
 pub mod systemd;

@@ -24,7 +24,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const EXEC_SECONDS: &str = "90";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What the sandbox is made with.
-const PROGRAMS: [&str; 5] = ["unshare", "nsenter", "setpriv", "bash", "awk"];
+const PROGRAMS: [&str; 6] = ["unshare", "nsenter", "setpriv", "bash", "awk", "tar"];
 
 /// Why a private systemd cannot run here; `None` if it can.
 #[must_use]

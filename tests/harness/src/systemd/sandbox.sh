@@ -94,7 +94,9 @@ echo harness >"$root/etc/hostname"
 hostname harness
 
 for staging; do
-    cp -a --no-preserve=ownership "$staging/." "$root/"
+    # /lib is a link to usr/lib, and the root keeps its mode.
+    tar -C "$staging" -c . |
+        tar -C "$root" -x --no-same-owner --keep-directory-symlink --no-overwrite-dir
 done
 
 cd "$root"
@@ -123,21 +125,25 @@ clean() {
         [ -d "$cgroup" ] || break
         find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.02
     done
+    rm -f "$log"
+    rmdir "$mountpoint" 2>/dev/null || true
     [ ! -d "$cgroup" ] || { echo "$cgroup cannot be removed" >&2; exit 1; }
 }
 
 mkdir "$cgroup"
 first= container=
+# unshare complains when its child is killed, so this is shown only if nothing starts.
+log=$mountpoint.log
 trap clean EXIT
 # The namespace's root is the cgroup one is in when it is made.
 exec 3< <(
-    exec 3>&1 >&2 </dev/null
+    exec 3>&1 >"$log" 2>&1 </dev/null
     echo "$BASHPID" >"$cgroup/cgroup.procs"
     exec unshare --mount --propagation private --pid --fork --kill-child=KILL \
         --net --uts --ipc --cgroup bash -c "$inside" inside "$mountpoint" "${@:3}"
 )
 container=$!
-read -r first <&3 || exit 1
+read -r first <&3 || { cat "$log" >&2; exit 1; }
 # unshare itself leaves: a cgroup with processes of its own gets no controllers.
 echo "$container" >"$own_cgroup/cgroup.procs"
 echo "pid $first"

@@ -1,0 +1,28 @@
+//! Prints the nextest filterset of the tests that this machine can run; says on
+//! standard error what it lacks for the others, which nextest then counts as skipped.
+
+use harness::{mock, systemd};
+
+fn main() {
+    let mut lacking = Vec::new();
+    // Tests of whole systems are known by the names of their test programs.
+    if let Some(reason) = systemd::missing() {
+        lacking.push((
+            reason,
+            r"binary(/^units_/) | binary(/^guest_demo/) | binary(/^mock_/)",
+        ));
+    }
+    if let Some(reason) = mock::missing() {
+        lacking.push((reason, r"binary(/^mock_/) | binary(/^guest_demo/)"));
+    }
+    if !cfg!(target_arch = "x86_64") {
+        let reason = "the test guest is an x86-64 one".to_owned();
+        lacking.push((reason, r"binary(/^guest_/)"));
+    }
+    let mut filterset = "all()".to_owned();
+    for (reason, tests) in lacking {
+        eprintln!("skipping {tests}: {reason}");
+        filterset += &format!(" - ({tests})");
+    }
+    println!("{filterset}");
+}
