@@ -157,7 +157,10 @@ fn a_live_listener_is_not_disturbed() {
     let path = folder.path().join("sock");
     let listener = UnixListener::bind(&path).unwrap();
     listener.set_nonblocking(true).unwrap();
-    assert_early_failure(&mut at_path(&path), &[&path.display().to_string()]);
+    // Often: an end that is a race of threads is not the same each time.
+    for _ in 0..30 {
+        assert_early_failure(&mut at_path(&path), &[&path.display().to_string()]);
+    }
     let nobody = listener.accept().unwrap_err();
     assert_eq!(
         nobody.kind(),
