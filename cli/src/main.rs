@@ -1,1 +1,38 @@
-fn main() {}
+//! vhostctl: finds, makes and manages the vhost-user backends of virtual machines, in the manner of
+//! systemd's own tools.
+//!
+//! One room per outside world, so that nothing else knows it: [`devices`] is udev, [`systemd`] is
+//! D-Bus, [`output`] is the terminal. A verb of the command line is a file of [`verbs`].
+
+mod args;
+mod devices;
+mod instance;
+mod output;
+mod systemd;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        // Also the way of --help and --version. Bad usage is 1 as systemctl has it, not clap's 2.
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match verbs::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

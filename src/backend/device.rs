@@ -1,10 +1,10 @@
 //! What the common part of the programs asks of a device, and what it gives it.
 
 use std::fmt::Display;
-use std::io;
-use std::os::fd::BorrowedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use vhost_user_backend::{VhostUserBackendMut, VringMutex};
 use vmm_sys_util::epoll::EventSet;
@@ -39,7 +39,7 @@ pub(super) trait EventLoop: Send + Sync {
 pub struct Host {
     pub(super) event_loop: Arc<dyn EventLoop>,
     pub(super) gpu_socket: GpuSocketSlot,
-    pub(super) failure: Failure,
+    pub(super) main_thread: MainThread,
 }
 
 impl Host {
@@ -78,7 +78,7 @@ impl Host {
 
     /// Ends the program with `message` and a status that is not 0: the device cannot go on.
     pub fn fail(&self, message: impl Display) {
-        self.failure.set(message.to_string());
+        self.main_thread.tell(News::Failed(message.to_string()));
     }
 }
 
@@ -91,41 +91,69 @@ impl GpuSocketSlot {
         *self.0.lock().unwrap_or_else(|e| e.into_inner()) = Some(socket);
     }
 
-    fn take(&self) -> Option<UnixStream> {
+    pub(super) fn take(&self) -> Option<UnixStream> {
         self.0.lock().unwrap_or_else(|e| e.into_inner()).take()
     }
 }
 
-/// The first reason for which the program cannot go on, and the event that tells the main thread.
+/// What the other threads tell the main one.
+#[derive(Debug)]
+pub(super) enum News {
+    /// The device began, or did not.
+    Started(io::Result<()>),
+    /// The program cannot go on, and why.
+    Failed(String),
+}
+
+/// How the other threads reach the main one, which waits by poll.
 #[derive(Clone)]
-pub(super) struct Failure {
-    message: Arc<Mutex<Option<String>>>,
+pub(super) struct MainThread {
+    news: mpsc::Sender<News>,
     wake: Arc<UnixStream>,
 }
 
-impl Failure {
-    /// A failure not yet set, and the end that becomes readable once it is.
-    pub(super) fn new() -> io::Result<(Self, UnixStream)> {
+/// The main thread's end: readable once there is news.
+pub(super) struct Inbox {
+    news: mpsc::Receiver<News>,
+    woken: UnixStream,
+}
+
+impl MainThread {
+    pub(super) fn new() -> io::Result<(Self, Inbox)> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
-        let failure = Self {
-            message: Arc::default(),
+        woken.set_nonblocking(true)?;
+        let (sender, receiver) = mpsc::channel();
+        let main_thread = Self {
+            news: sender,
             wake: Arc::new(wake),
         };
-        Ok((failure, woken))
+        let inbox = Inbox {
+            news: receiver,
+            woken,
+        };
+        Ok((main_thread, inbox))
     }
 
-    pub(super) fn set(&self, message: String) {
-        let mut slot = self.message.lock().unwrap_or_else(|e| e.into_inner());
-        slot.get_or_insert(message);
-        // One byte is enough; a full socket has woken the main thread already.
-        let _ = io::Write::write(&mut &*self.wake, &[1]);
+    pub(super) fn tell(&self, news: News) {
+        // Without a receiver the program is ending already.
+        if self.news.send(news).is_ok() {
+            // A full socket has woken it already.
+            let _ = (&*self.wake).write(&[1]);
+        }
     }
+}
 
-    pub(super) fn take(&self) -> Option<String> {
-        self.message
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .take()
+impl Inbox {
+    pub(super) fn take(&self) -> Option<News> {
+        // A byte for each piece of news: what is left keeps the socket readable.
+        let _ = (&self.woken).read(&mut [0]);
+        self.news.try_recv().ok()
+    }
+}
+
+impl AsFd for Inbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.woken.as_fd()
     }
 }

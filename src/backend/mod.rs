@@ -1,9 +1,23 @@
 //! What QEMU's "Backend program conventions" (docs/interop/vhost-user.rst) ask of every program,
 //! whatever device it serves.
 
+mod capabilities;
 mod device;
+mod logging;
 mod notify;
+mod options;
+mod program;
+mod relay;
 mod ring;
+mod socket;
+mod worker;
 
+pub use capabilities::Capabilities;
 pub use device::{Device, FIRST_TOKEN, Host};
+pub use options::{CommonOptions, ConnectionOptions, GeneralOptions};
+pub use program::{Program, run};
 pub use ring::{Chain, GuestMemory, MemoryGuard, Ring, RingError};
+pub use socket::SocketError;
+
+#[cfg(test)]
+pub(crate) use ring::testing;

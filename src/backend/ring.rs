@@ -11,8 +11,8 @@ use std::sync::atomic::{Ordering, fence};
 use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::{DescriptorChain, Queue, QueueT};
 use vm_memory::{
-    Address, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard,
-    GuestMemoryMmap,
+    Address, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend,
+    GuestMemoryLoadGuard, GuestMemoryMmap,
 };
 
 /// The guest's memory as the front-end shared it last.
@@ -64,6 +64,34 @@ impl<'a> Ring<'a> {
         })
     }
 
+    /// Whether nothing was taken from the queue yet, as after the start of a driver. (Or 65536
+    /// requests were, or a multiple of that: nobody can tell.)
+    pub fn is_untouched(&self) -> bool {
+        self.vring.get_ref().get_queue().next_avail() == 0
+    }
+
+    /// How many requests the driver has made that were not taken.
+    ///
+    /// # Errors
+    /// Where the ring lies outside the guest's memory, or the driver says that there are more than
+    /// its queue can hold.
+    pub fn available(&self) -> Result<u16, RingError> {
+        let state = self.vring.get_ref();
+        let queue = state.get_queue();
+        let length = AVAIL_RING + u64::from(queue.size()) * AVAIL_ELEMENT;
+        let ring = GuestAddress(queue.avail_ring());
+        // At most 64 KiB and a header.
+        if !self.memory.check_range(ring, length as usize) {
+            return Err(virtio_queue::Error::InvalidAvailRingIndex.into());
+        }
+        let index = queue.avail_idx(self.memory.deref(), Ordering::Acquire)?;
+        let available = (index - Wrapping(queue.next_avail())).0;
+        if available > queue.size() {
+            return Err(virtio_queue::Error::InvalidAvailRingIndex.into());
+        }
+        Ok(available)
+    }
+
     /// The guest's memory for the length of this pass.
     pub fn memory(&self) -> &MemoryGuard {
         &self.memory
@@ -87,8 +115,13 @@ impl<'a> Ring<'a> {
 
     /// Takes the request with the head `head` as done, `len` bytes written into it. The driver sees
     /// it after [`Ring::publish`].
+    ///
+    /// A head that the queue does not have, which only a broken driver makes available, cannot be
+    /// given back; it does not keep the others from being.
     pub fn complete(&mut self, head: u16, len: u32) {
-        self.done.push((head, len));
+        if head < self.vring.get_ref().get_queue().size() {
+            self.done.push((head, len));
+        }
     }
 
     /// Shows the driver all that is done, and notifies it at most once.
@@ -129,6 +162,35 @@ impl<'a> Ring<'a> {
             .get_queue_mut()
             .enable_notification(self.memory.deref())?)
     }
+
+    /// Asks the driver for a kick once it adds to the `seen` requests that are there and not taken,
+    /// because these are too few; `true` where it did so meanwhile, and perhaps without a kick.
+    ///
+    /// # Errors
+    /// Where the ring lies outside the guest's memory.
+    pub fn rearm_for_more(&mut self, seen: u16) -> Result<bool, RingError> {
+        let mut state = self.vring.get_mut();
+        let queue = state.get_queue_mut();
+        // With VIRTIO_F_RING_EVENT_IDX the driver kicks when it gets past the request that is asked
+        // for, and it is past the next one already.
+        let next = queue.next_avail();
+        queue.set_next_avail(next.wrapping_add(seen));
+        let more = queue.enable_notification(self.memory.deref());
+        queue.set_next_avail(next);
+        Ok(more?)
+    }
+
+    /// Tells the driver that no kicks are needed until [`Ring::rearm`] or [`Ring::rearm_for_more`].
+    /// Some may come nevertheless.
+    ///
+    /// # Errors
+    /// Where the ring lies outside the guest's memory.
+    pub fn disarm(&mut self) -> Result<(), RingError> {
+        let mut state = self.vring.get_mut();
+        Ok(state
+            .get_queue_mut()
+            .disable_notification(self.memory.deref())?)
+    }
 }
 
 fn write_used(
@@ -138,9 +200,6 @@ fn write_used(
     head: u16,
     len: u32,
 ) -> Result<(), RingError> {
-    if head >= queue.size() {
-        return Err(virtio_queue::Error::InvalidDescriptorIndex.into());
-    }
     let slot = u64::from(index.0.checked_rem(queue.size()).unwrap_or(0));
     let element = (u64::from(head) | u64::from(len) << 32).to_le();
     let at = offset(queue.used_ring(), USED_RING + slot * USED_ELEMENT)?;
@@ -173,4 +232,194 @@ fn offset(base: u64, by: u64) -> Result<GuestAddress, RingError> {
     GuestAddress(base)
         .checked_add(by)
         .ok_or(RingError::Queue(virtio_queue::Error::AddressOverflow))
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Driver, guest_memory};
+    use super::*;
+
+    const BASE: u64 = 0x1_0000;
+
+    fn begin<'a>(driver: &'a Driver, memory: &GuestMemory) -> Ring<'a> {
+        Ring::begin(&driver.vring, memory).expect("the queue is started and enabled")
+    }
+
+    /// Takes `count` requests and completes them with their number in the pass.
+    fn complete(ring: &mut Ring<'_>, count: u32) {
+        for n in 0..count {
+            let chain = ring.next_chain().expect("there is a request");
+            ring.complete(chain.head_index(), n);
+        }
+    }
+
+    #[test]
+    fn a_queue_that_is_not_started_or_not_enabled_is_left_alone() {
+        let memory = guest_memory();
+        let driver = Driver::new(&memory, BASE, 4);
+        driver.vring.set_enabled(false);
+        assert!(Ring::begin(&driver.vring, &memory).is_none());
+        driver.vring.set_enabled(true);
+        assert!(Ring::begin(&driver.vring, &memory).is_some());
+        driver.vring.set_queue_ready(false);
+        assert!(Ring::begin(&driver.vring, &memory).is_none());
+    }
+
+    #[test]
+    fn a_pass_is_shown_at_once_and_with_one_notification() {
+        let memory = guest_memory();
+        let mut driver = Driver::new(&memory, BASE, 4);
+        let heads: Vec<u16> = (0..3).map(|_| driver.offer(&[(8, true)])).collect();
+        let vring = driver.vring.clone();
+        let mut ring = Ring::begin(&vring, &memory).expect("the queue is usable");
+        assert_eq!(ring.available().ok(), Some(3));
+        complete(&mut ring, 3);
+        assert_eq!(ring.available().ok(), Some(0));
+        assert!(ring.next_chain().is_none());
+        assert_eq!((driver.take_used(), driver.calls()), (vec![], 0));
+        ring.publish().expect("the ring is sound");
+        let used = (0..).zip(heads).map(|(n, head)| (u32::from(head), n));
+        assert_eq!(driver.take_used(), used.collect::<Vec<_>>());
+        assert_eq!(driver.calls(), 1);
+        // Nothing more to show.
+        ring.publish().expect("the ring is sound");
+        assert_eq!((driver.take_used(), driver.calls()), (vec![], 0));
+    }
+
+    #[test]
+    fn indices_wrap() {
+        let memory = guest_memory();
+        let mut driver = Driver::new(&memory, BASE, 4);
+        driver.about_to_wrap();
+        for _ in 0..3 {
+            driver.offer(&[(8, true)]);
+        }
+        let vring = driver.vring.clone();
+        let mut ring = Ring::begin(&vring, &memory).expect("the queue is usable");
+        assert_eq!(ring.available().ok(), Some(3));
+        complete(&mut ring, 3);
+        ring.publish().expect("the ring is sound");
+        assert_eq!(driver.take_used(), [(0, 0), (1, 1), (2, 2)]);
+        assert_eq!(driver.calls(), 1);
+    }
+
+    #[test]
+    fn a_driver_that_wants_no_notification_gets_none() {
+        let memory = guest_memory();
+        let mut driver = Driver::new(&memory, BASE, 4);
+        driver.refuse_calls();
+        driver.offer(&[(8, true)]);
+        let mut ring = begin(&driver, &memory);
+        complete(&mut ring, 1);
+        ring.publish().expect("the ring is sound");
+        assert_eq!(driver.calls(), 0);
+    }
+
+    #[test]
+    fn with_event_idx_the_driver_is_notified_when_its_event_is_passed() {
+        let memory = guest_memory();
+        let mut driver = Driver::new(&memory, BASE, 8);
+        driver.vring.set_queue_event_idx(true);
+        // Refused by flag, which has no meaning with EVENT_IDX.
+        driver.refuse_calls();
+        driver.want_call_after(2);
+        for (count, calls) in [(2, 0), (2, 1), (1, 0)] {
+            for _ in 0..count {
+                driver.offer(&[(8, true)]);
+            }
+            let mut ring = begin(&driver, &memory);
+            complete(&mut ring, count);
+            ring.publish().expect("the ring is sound");
+            assert_eq!(driver.calls(), calls);
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_put_back_is_found_again() {
+        let memory = guest_memory();
+        let mut driver = Driver::new(&memory, BASE, 4);
+        let head = driver.offer(&[(8, true)]);
+        let mut ring = begin(&driver, &memory);
+        assert!(ring.is_untouched());
+        assert!(ring.next_chain().is_some());
+        assert!(!ring.is_untouched());
+        ring.put_back();
+        drop(ring);
+        let mut ring = begin(&driver, &memory);
+        let again = ring.next_chain().map(|chain| chain.head_index());
+        assert_eq!(again, Some(head));
+    }
+
+    #[test]
+    fn kicks_are_asked_for_and_refused() {
+        let memory = guest_memory();
+        let mut driver = Driver::new(&memory, BASE, 4);
+        begin(&driver, &memory).disarm().expect("the ring is sound");
+        assert!(!driver.kicks_wanted());
+        let more = begin(&driver, &memory).rearm();
+        assert_eq!((more.ok(), driver.kicks_wanted()), (Some(false), true));
+        driver.offer(&[(8, true)]);
+        let mut ring = begin(&driver, &memory);
+        ring.disarm().expect("the ring is sound");
+        assert_eq!(ring.rearm().ok(), Some(true));
+        // One request is there, but two are needed.
+        assert_eq!(ring.rearm_for_more(1).ok(), Some(false));
+        assert_eq!(ring.rearm_for_more(0).ok(), Some(true));
+        assert_eq!(ring.available().ok(), Some(1));
+    }
+
+    #[test]
+    fn with_event_idx_the_kick_is_asked_for_the_request_after_those_there_are() {
+        let memory = guest_memory();
+        let mut driver = Driver::new(&memory, BASE, 4);
+        driver.vring.set_queue_event_idx(true);
+        driver.offer(&[(8, true)]);
+        driver.offer(&[(8, true)]);
+        let mut ring = begin(&driver, &memory);
+        assert_eq!(ring.rearm_for_more(2).ok(), Some(false));
+        assert_eq!(driver.kick_wanted_at(), 2);
+        assert!(ring.next_chain().is_some());
+        assert_eq!(ring.rearm_for_more(1).ok(), Some(false));
+        assert_eq!(driver.kick_wanted_at(), 2);
+    }
+
+    #[test]
+    fn a_broken_ring_is_an_error() {
+        let memory = guest_memory();
+        let mut driver = Driver::new(&memory, BASE, 4);
+        driver.set_available(5);
+        let mut ring = begin(&driver, &memory);
+        assert!(ring.available().is_err());
+        assert!(ring.next_chain().is_none());
+        drop(ring);
+        // A head that the queue does not have.
+        driver.set_available(0);
+        driver.make_available(4);
+        let mut ring = begin(&driver, &memory);
+        let mut chain = ring.next_chain().expect("the head is not looked at yet");
+        assert!(chain.next().is_none());
+        ring.complete(chain.head_index(), 0);
+        ring.complete(1, 0);
+        ring.publish().expect("the other request is sound");
+        drop(ring);
+        assert_eq!(driver.take_used(), [(1, 0)]);
+        // Rings that do not lie in memory as a whole.
+        let end = 0x9_0000;
+        let at = |avail, used| driver.vring.set_queue_info(BASE, avail, used);
+        at(end - 6, BASE + 0x2000).expect("the addresses are aligned");
+        assert!(begin(&driver, &memory).available().is_err());
+        at(BASE + 0x1000, end - 8).expect("the addresses are aligned");
+        let mut ring = begin(&driver, &memory);
+        ring.complete(0, 0);
+        assert!(ring.publish().is_err());
+        at(BASE + 0x1000, u64::MAX - 3).expect("the addresses are aligned");
+        let mut ring = begin(&driver, &memory);
+        ring.complete(0, 0);
+        ring.complete(1, 0);
+        assert!(ring.publish().is_err());
+        assert!(ring.rearm().is_err());
+    }
 }

@@ -1,1 +1,59 @@
-fn main() {}
+//! vhost-user-input: an input device of the host for a virtual machine, as a host process.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use vhost_user_backends::backend::{self, Capabilities, CommonOptions, Program};
+use vhost_user_backends::input::{self, Input};
+
+/// A keyboard, mouse, tablet or touch screen of the host for a virtual machine, over vhost-user
+///
+/// QEMU: -chardev socket,id=kbd,path=PATH -device vhost-user-input-pci,chardev=kbd
+#[derive(Parser)]
+#[command(name = VhostUserInput::NAME, version)]
+struct Options {
+    #[command(flatten)]
+    common: CommonOptions,
+
+    /// Serve the evdev device PATH, such as /dev/input/by-id/...-event-kbd
+    #[arg(long, value_name = "PATH", help_heading = "Input options")]
+    evdev_path: PathBuf,
+
+    /// Leave the device to the host's other programs too, while a guest runs
+    #[arg(long, help_heading = "Input options")]
+    no_grab: bool,
+}
+
+struct VhostUserInput;
+
+impl Program for VhostUserInput {
+    type Options = Options;
+    type Device = Input;
+
+    const NAME: &'static str = "vhost-user-input";
+
+    fn capabilities() -> Capabilities {
+        Capabilities {
+            kind: "input",
+            features: vec!["evdev-path", "no-grab"],
+        }
+    }
+
+    fn common(options: &Options) -> &CommonOptions {
+        &options.common
+    }
+
+    fn open(options: &Options) -> Result<Input, Box<dyn Error>> {
+        let device = input::Options {
+            evdev_path: options.evdev_path.clone(),
+            grab: !options.no_grab,
+        };
+        Ok(Input::open(device)?)
+    }
+}
+
+fn main() -> ExitCode {
+    backend::run::<VhostUserInput>()
+}

@@ -12,6 +12,7 @@ pub mod edid;
 pub mod image;
 mod limit;
 pub mod region;
+pub mod render_node;
 pub mod renderer;
 pub mod scanout;
 pub mod wire;

@@ -1,1 +1,19 @@
-//! x
+//! Real surroundings for the backends: a private systemd ([`systemd`]), QEMU with a
+//! small Linux guest ([`qemu`], [`artifacts`]) and mock input devices ([`mock`]).
+//!
+//! Nothing here changes the machine it runs on: what has to be fetched goes to the
+//! build folder, what has to be mounted is mounted in namespaces that end with the
+//! test. Every wait has an end.
+
+pub mod apt;
+pub mod artifacts;
+pub mod console;
+pub mod image;
+pub mod initramfs;
+pub mod kernel;
+pub mod mock;
+pub mod paths;
+pub mod qemu;
+pub mod qmp;
+pub mod run;
+pub mod systemd;

@@ -1,0 +1,416 @@
+//! The host's devices, as udev tells them. This is the only file that knows udev; nothing here opens a
+//! device, so no permission is needed.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+use udev::{Enumerator, Hwdb};
+
+/// Why devices could not be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// libudev refused.
+    #[error(
+        "Failed to ask udev for {what}: {source}. Its data lies in /sys and /run/udev: see that both are mounted and readable."
+    )]
+    Udev {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+/// Any device that can be given to a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Device {
+    Gpu(RenderNode),
+    Input(InputDevice),
+}
+
+/// A GPU's render node: drawing without the right to change what is on the screen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RenderNode {
+    /// The device node, such as `/dev/dri/renderD128`.
+    pub node: String,
+    /// Its stable name below `/dev/dri/by-path`.
+    pub by_path: Option<String>,
+    /// The kernel's driver.
+    pub driver: Option<String>,
+    /// The maker, by the hardware database, or its number.
+    pub vendor: Option<String>,
+    /// The product, by the hardware database, or its number.
+    pub model: Option<String>,
+    /// Whether the firmware showed its messages there.
+    pub boot_vga: bool,
+    /// The seat that its screens belong to.
+    pub seat: String,
+}
+
+/// An evdev device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InputDevice {
+    /// The device node, such as `/dev/input/event3`.
+    pub node: String,
+    /// Its stable name below `/dev/input/by-id`: follows the device to any other port.
+    pub by_id: Option<String>,
+    /// Its stable name below `/dev/input/by-path`: stays with the port.
+    pub by_path: Option<String>,
+    /// What the device calls itself.
+    pub name: Option<String>,
+    /// What it is; one device can be several things.
+    pub kinds: Vec<InputKind>,
+    /// How it is connected.
+    pub bus: Option<String>,
+    /// The vendor's number on that bus, in hexadecimal.
+    pub vendor_id: Option<String>,
+    /// The product's number, in hexadecimal.
+    pub product_id: Option<String>,
+    /// The seat that it belongs to.
+    pub seat: String,
+}
+
+/// What an input device is, by udev's classification (`ID_INPUT_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InputKind {
+    Keyboard,
+    /// A few keys that make no keyboard, such as a power button.
+    Button,
+    Mouse,
+    PointingStick,
+    Trackball,
+    Touchpad,
+    Touchscreen,
+    Tablet,
+    /// The buttons on a tablet.
+    TabletPad,
+    Joystick,
+    /// A lid, a dock, a plug.
+    Switch,
+    Accelerometer,
+    /// An input device that udev has no word for, such as a beeper.
+    Other,
+}
+
+impl fmt::Display for InputKind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Self::Keyboard => "keyboard",
+            Self::Button => "button",
+            Self::Mouse => "mouse",
+            Self::PointingStick => "pointing-stick",
+            Self::Trackball => "trackball",
+            Self::Touchpad => "touchpad",
+            Self::Touchscreen => "touchscreen",
+            Self::Tablet => "tablet",
+            Self::TabletPad => "tablet-pad",
+            Self::Joystick => "joystick",
+            Self::Switch => "switch",
+            Self::Accelerometer => "accelerometer",
+            Self::Other => "other",
+        })
+    }
+}
+
+/// The way to udev.
+pub struct Devices {
+    /// Names for numbers that udevd has not looked up itself; some machines have none.
+    hwdb: Option<Hwdb>,
+}
+
+impl Devices {
+    /// Opens it. Without a hardware database numbers are shown for names.
+    pub fn new() -> Self {
+        Self {
+            hwdb: Hwdb::new().ok(),
+        }
+    }
+
+    /// The GPUs, in the order of their nodes.
+    pub fn render_nodes(&self) -> Result<Vec<RenderNode>, Error> {
+        let nodes = scan("drm", "renderD*", "GPUs")?;
+        Ok(nodes
+            .iter()
+            .filter_map(|device| self.render_node(device))
+            .collect())
+    }
+
+    /// The input devices, in the order of their nodes.
+    pub fn inputs(&self) -> Result<Vec<InputDevice>, Error> {
+        let nodes = scan("input", "event*", "input devices")?;
+        Ok(nodes.iter().filter_map(input).collect())
+    }
+
+    fn render_node(&self, device: &udev::Device) -> Option<RenderNode> {
+        let node = utf8(device.devnode()?);
+        let parent = device.parent();
+        let pci = parent_of(device, "pci");
+        let (vendor, model) = pci.as_ref().map_or((None, None), |pci| {
+            let name = |key, attr| {
+                property(pci, key)
+                    .or_else(|| self.looked_up(pci, key))
+                    .or_else(|| attribute(pci, attr))
+            };
+            (
+                name("ID_VENDOR_FROM_DATABASE", "vendor"),
+                name("ID_MODEL_FROM_DATABASE", "device"),
+            )
+        });
+        Some(RenderNode {
+            by_path: link(device, "/dev/dri/by-path/"),
+            driver: parent.as_ref().and_then(|parent| parent.driver()).map(utf8),
+            vendor,
+            model,
+            boot_vga: pci
+                .and_then(|pci| attribute(&pci, "boot_vga"))
+                .is_some_and(|value| value == "1"),
+            seat: seat(device)
+                .or_else(|| card_of(&parent?).as_ref().and_then(seat))
+                .unwrap_or_else(|| DEFAULT_SEAT.to_owned()),
+            node,
+        })
+    }
+
+    fn looked_up(&self, device: &udev::Device, key: &str) -> Option<String> {
+        let modalias = attribute(device, "modalias")?;
+        Some(utf8(self.hwdb.as_ref()?.query_one(modalias.as_str(), key)?))
+    }
+}
+
+/// The seat of everything that no rule gives another one (sd-login(3)).
+const DEFAULT_SEAT: &str = "seat0";
+
+fn input(device: &udev::Device) -> Option<InputDevice> {
+    // The event node's parent is the input device as such, with the name and the numbers.
+    let parent = parent_of(device, "input");
+    let of_parent = |name| parent.as_ref().and_then(|parent| attribute(parent, name));
+    Some(InputDevice {
+        node: utf8(device.devnode()?),
+        by_id: link(device, "/dev/input/by-id/"),
+        by_path: link(device, "/dev/input/by-path/"),
+        name: of_parent("name"),
+        kinds: kinds(|key| property(device, key).is_some_and(|value| value == "1")),
+        bus: of_parent("id/bustype")
+            .and_then(|number| bus(&number))
+            .map(str::to_owned)
+            .or_else(|| property(device, "ID_BUS")),
+        vendor_id: of_parent("id/vendor"),
+        product_id: of_parent("id/product"),
+        seat: seat(device).unwrap_or_else(|| DEFAULT_SEAT.to_owned()),
+    })
+}
+
+/// Reads udev's classification; where it gives a general and a special word, the special one counts.
+fn kinds(is: impl Fn(&str) -> bool) -> Vec<InputKind> {
+    let keyboard = is("ID_INPUT_KEYBOARD");
+    let stick = is("ID_INPUT_POINTINGSTICK");
+    let trackball = is("ID_INPUT_TRACKBALL");
+    let pad = is("ID_INPUT_TABLET_PAD");
+    let mouse = is("ID_INPUT_MOUSE") && !stick && !trackball;
+    let tablet = is("ID_INPUT_TABLET") && !pad;
+    let mut kinds: Vec<_> = [
+        (keyboard, InputKind::Keyboard),
+        (mouse, InputKind::Mouse),
+        (stick, InputKind::PointingStick),
+        (trackball, InputKind::Trackball),
+        (is("ID_INPUT_TOUCHPAD"), InputKind::Touchpad),
+        (is("ID_INPUT_TOUCHSCREEN"), InputKind::Touchscreen),
+        (tablet, InputKind::Tablet),
+        (pad, InputKind::TabletPad),
+        (is("ID_INPUT_JOYSTICK"), InputKind::Joystick),
+        (is("ID_INPUT_SWITCH"), InputKind::Switch),
+        (is("ID_INPUT_ACCELEROMETER"), InputKind::Accelerometer),
+    ]
+    .into_iter()
+    .filter_map(|(is, kind)| is.then_some(kind))
+    .collect();
+    if kinds.is_empty() {
+        // Many a mouse or switch has a key or two as well; here there is nothing else.
+        kinds.push(if is("ID_INPUT_KEY") {
+            InputKind::Button
+        } else {
+            InputKind::Other
+        });
+    }
+    kinds
+}
+
+/// The word for a bus number of the kernel's `linux/input.h` (`BUS_*`), given in hexadecimal.
+fn bus(number: &str) -> Option<&'static str> {
+    Some(match u16::from_str_radix(number, 16).ok()? {
+        0x01 => "pci",
+        0x02 => "isapnp",
+        0x03 => "usb",
+        0x04 => "hil",
+        0x05 => "bluetooth",
+        0x06 => "virtual",
+        0x10 => "isa",
+        0x11 => "i8042",
+        0x12 => "xtkbd",
+        0x13 => "rs232",
+        0x14 => "gameport",
+        0x15 => "parport",
+        0x16 => "amiga",
+        0x17 => "adb",
+        0x18 => "i2c",
+        0x19 => "host",
+        0x1a => "gsc",
+        0x1b => "atari",
+        0x1c => "spi",
+        0x1d => "rmi",
+        0x1e => "cec",
+        0x1f => "intel-ishtp",
+        0x20 => "amd-sfh",
+        _ => return None,
+    })
+}
+
+/// The devices of a subsystem with such a name, in the order of their numbers.
+fn scan(subsystem: &str, sysname: &str, what: &'static str) -> Result<Vec<udev::Device>, Error> {
+    let scan = || {
+        let mut enumerator = Enumerator::new()?;
+        enumerator.match_subsystem(subsystem)?;
+        enumerator.match_sysname(sysname)?;
+        let mut devices: Vec<_> = enumerator.scan_devices()?.collect();
+        devices.sort_by_key(|device| (device.sysnum(), device.syspath().to_owned()));
+        Ok(devices)
+    };
+    scan().map_err(|source| Error::Udev { what, source })
+}
+
+/// The nearest of the devices above it in this subsystem.
+fn parent_of(device: &udev::Device, subsystem: &str) -> Option<udev::Device> {
+    device.parent_with_subsystem(subsystem).ok().flatten()
+}
+
+/// The display half of the GPU below `gpu`: rules give seats to it and not to render nodes.
+fn card_of(gpu: &udev::Device) -> Option<udev::Device> {
+    let mut enumerator = Enumerator::new().ok()?;
+    enumerator.match_subsystem("drm").ok()?;
+    enumerator.match_sysname("card[0-9]*").ok()?;
+    enumerator.match_parent(gpu).ok()?;
+    enumerator
+        .scan_devices()
+        .ok()?
+        .find(|card| card.devnode().is_some())
+}
+
+/// The seat that a rule gave it or one of the devices above.
+fn seat(device: &udev::Device) -> Option<String> {
+    std::iter::successors(Some(device.clone()), udev::Device::parent)
+        .find_map(|device| property(&device, "ID_SEAT"))
+}
+
+/// The best of a device's links in a folder: devices have more than one where udev keeps an old name
+/// for those who use it, and the new one is the longer one.
+fn link(device: &udev::Device, folder: &str) -> Option<String> {
+    let links = property(device, "DEVLINKS")?;
+    shortest(&links, folder).map(str::to_owned)
+}
+
+fn shortest<'a>(links: &'a str, folder: &str) -> Option<&'a str> {
+    links
+        .split_whitespace()
+        .filter(|link| link.starts_with(folder))
+        .min_by_key(|link| (link.len(), *link))
+}
+
+fn property(device: &udev::Device, key: &str) -> Option<String> {
+    device
+        .property_value(key)
+        .map(utf8)
+        .filter(|value| !value.is_empty())
+}
+
+fn attribute(device: &udev::Device, name: &str) -> Option<String> {
+    device
+        .attribute_value(name)
+        .map(|value| utf8(value).trim().to_owned())
+        .filter(|value| !value.is_empty())
+}
+
+fn utf8(text: impl AsRef<Path>) -> String {
+    text.as_ref().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classified(keys: &[&str]) -> Vec<InputKind> {
+        kinds(|key| keys.contains(&key))
+    }
+
+    #[test]
+    fn the_special_word_counts() {
+        assert_eq!(
+            classified(&["ID_INPUT", "ID_INPUT_KEY", "ID_INPUT_KEYBOARD"]),
+            [InputKind::Keyboard]
+        );
+        assert_eq!(
+            classified(&["ID_INPUT_MOUSE", "ID_INPUT_POINTINGSTICK"]),
+            [InputKind::PointingStick]
+        );
+        assert_eq!(
+            classified(&["ID_INPUT_MOUSE", "ID_INPUT_TRACKBALL"]),
+            [InputKind::Trackball]
+        );
+        assert_eq!(
+            classified(&["ID_INPUT_TABLET", "ID_INPUT_TABLET_PAD"]),
+            [InputKind::TabletPad]
+        );
+        assert_eq!(classified(&["ID_INPUT_KEY"]), [InputKind::Button]);
+        assert_eq!(
+            classified(&["ID_INPUT_KEY", "ID_INPUT_SWITCH"]),
+            [InputKind::Switch]
+        );
+        assert_eq!(classified(&["ID_INPUT"]), [InputKind::Other]);
+    }
+
+    #[test]
+    fn a_device_can_be_several_things() {
+        assert_eq!(
+            classified(&["ID_INPUT_KEY", "ID_INPUT_KEYBOARD", "ID_INPUT_MOUSE"]),
+            [InputKind::Keyboard, InputKind::Mouse]
+        );
+    }
+
+    #[test]
+    fn json_and_table_use_the_same_words() {
+        for kind in [
+            InputKind::PointingStick,
+            InputKind::TabletPad,
+            InputKind::Keyboard,
+            InputKind::Other,
+        ] {
+            let json = serde_json::to_string(&kind).expect("a string");
+            assert_eq!(json, format!("\"{kind}\""));
+        }
+    }
+
+    #[test]
+    fn buses_have_words() {
+        assert_eq!(bus("0003"), Some("usb"));
+        assert_eq!(bus("0018"), Some("i2c"));
+        assert_eq!(bus("0011"), Some("i8042"));
+        assert_eq!(bus("00ff"), None);
+        assert_eq!(bus("what"), None);
+    }
+
+    #[test]
+    fn the_shortest_link_of_the_folder_is_taken() {
+        let links = "/dev/input/by-path/pci-0000:00:14.0-usbv2-0:1:1.0-event-mouse \
+                     /dev/input/by-path/pci-0000:00:14.0-usb-0:1:1.0-event-mouse /dev/input/by-id/usb-m";
+        assert_eq!(
+            shortest(links, "/dev/input/by-path/"),
+            Some("/dev/input/by-path/pci-0000:00:14.0-usb-0:1:1.0-event-mouse")
+        );
+        assert_eq!(
+            shortest(links, "/dev/input/by-id/"),
+            Some("/dev/input/by-id/usb-m")
+        );
+        assert_eq!(shortest(links, "/dev/dri/by-path/"), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! Names: which unit is which device of which VM.
+//!
+//! A GPU is `vhost-user-gpu@VM`, an input device `vhost-user-input@VM:NAME`. The instance is taken
+//! as it is written in the name of the unit, escapes included, so that what is shown can be used in
+//! any other place.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// A type of device, by the conventions' names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Gpu,
+    Input,
+}
+
+impl Kind {
+    /// Every type there is.
+    pub const ALL: [Kind; 2] = [Kind::Gpu, Kind::Input];
+
+    /// The template's name without its suffix, such as `vhost-user-gpu`.
+    pub fn template(self) -> &'static str {
+        match self {
+            Kind::Gpu => "vhost-user-gpu",
+            Kind::Input => "vhost-user-input",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Gpu => "gpu",
+            Kind::Input => "input",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One of the two units that a backend consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    Socket,
+    Service,
+}
+
+/// A backend's identity: type, VM and, where a VM can have several, the name within the VM.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Instance {
+    // In this order an instance sorts by VM, and a VM's GPU comes first.
+    vm: String,
+    kind: Kind,
+    name: Option<String>,
+}
+
+impl Instance {
+    /// Reads the name of a unit; `None` if it is none of ours, a template itself included.
+    pub fn from_unit(unit: &str) -> Option<(Self, Half)> {
+        let (stem, half) = match unit.rsplit_once('.')? {
+            (stem, "socket") => (stem, Half::Socket),
+            (stem, "service") => (stem, Half::Service),
+            _ => return None,
+        };
+        let (template, instance) = stem.split_once('@')?;
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.template() == template)?;
+        let (vm, name) = match kind {
+            Kind::Gpu => (instance, None),
+            // Without a colon somebody started a half-named unit: it is shown as what it is.
+            Kind::Input => match instance.split_once(':') {
+                Some((vm, name)) => (vm, Some(name)),
+                None => (instance, None),
+            },
+        };
+        (!instance.is_empty()).then(|| {
+            (
+                Self {
+                    vm: vm.to_owned(),
+                    kind,
+                    name: name.map(str::to_owned),
+                },
+                half,
+            )
+        })
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> &str {
+        &self.vm
+    }
+
+    /// The type of device.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The name within the VM.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The unit's name.
+    pub fn unit(&self, half: Half) -> String {
+        let suffix = match half {
+            Half::Socket => "socket",
+            Half::Service => "service",
+        };
+        let (template, vm) = (self.kind.template(), &self.vm);
+        match &self.name {
+            Some(name) => format!("{template}@{vm}:{name}.{suffix}"),
+            None => format!("{template}@{vm}.{suffix}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(unit: &str) -> Option<(Kind, String, Option<String>, Half)> {
+        Instance::from_unit(unit).map(|(i, half)| (i.kind, i.vm, i.name, half))
+    }
+
+    #[test]
+    fn units_are_read() {
+        assert_eq!(
+            parsed("vhost-user-gpu@vm1.socket"),
+            Some((Kind::Gpu, "vm1".into(), None, Half::Socket))
+        );
+        assert_eq!(
+            parsed("vhost-user-input@vm1:kbd.service"),
+            Some((Kind::Input, "vm1".into(), Some("kbd".into()), Half::Service))
+        );
+        assert_eq!(
+            parsed(r"vhost-user-gpu@web.example\x20com.socket"),
+            Some((Kind::Gpu, r"web.example\x20com".into(), None, Half::Socket))
+        );
+        assert_eq!(
+            parsed("vhost-user-input@a:b:c@d.socket"),
+            Some((Kind::Input, "a".into(), Some("b:c@d".into()), Half::Socket))
+        );
+        assert_eq!(
+            parsed("vhost-user-input@vm1.socket"),
+            Some((Kind::Input, "vm1".into(), None, Half::Socket))
+        );
+    }
+
+    #[test]
+    fn other_units_are_not_ours() {
+        for unit in [
+            "vhost-user-gpu@.socket",
+            "vhost-user-gpu.socket",
+            "vhost-user-gpu@vm1.slice",
+            "vhost-user-gpu@vm1",
+            "vhost-user-blk@vm1.socket",
+            "getty@tty1.service",
+            "",
+        ] {
+            assert_eq!(parsed(unit), None, "{unit}");
+        }
+    }
+
+    #[test]
+    fn a_unit_is_named_as_it_was_read() {
+        for unit in [
+            "vhost-user-gpu@vm1.socket",
+            "vhost-user-input@vm1:kbd.service",
+            r"vhost-user-gpu@a\x2db.service",
+        ] {
+            let (instance, half) = Instance::from_unit(unit).expect("ours");
+            assert_eq!(instance.unit(half), unit);
+        }
+    }
+
+    #[test]
+    fn a_vm_is_listed_gpu_first() {
+        let mut all: Vec<_> = [
+            "vhost-user-input@b:kbd.socket",
+            "vhost-user-input@a:mouse.socket",
+            "vhost-user-gpu@b.socket",
+            "vhost-user-input@a:kbd.socket",
+            "vhost-user-gpu@a.socket",
+        ]
+        .iter()
+        .filter_map(|unit| Instance::from_unit(unit))
+        .map(|(instance, half)| instance.unit(half))
+        .collect();
+        all.sort_by_key(|unit| Instance::from_unit(unit).map(|(instance, _)| instance));
+        assert_eq!(
+            all,
+            [
+                "vhost-user-gpu@a.socket",
+                "vhost-user-input@a:kbd.socket",
+                "vhost-user-input@a:mouse.socket",
+                "vhost-user-gpu@b.socket",
+                "vhost-user-input@b:kbd.socket",
+            ]
+        );
+    }
+}

@@ -1,0 +1,484 @@
+//! The service manager, over D-Bus. This is the only file that knows D-Bus.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use zbus::proxy::CacheProperties;
+use zbus::zvariant::OwnedObjectPath;
+use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, SocketProxy};
+
+use crate::instance::{Half, Instance, Kind};
+
+/// Why systemd could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No bus.
+    #[error(
+        "The system bus cannot be reached: {0}. Backends are units of systemd, which is asked over D-Bus: \
+         see that the bus runs (systemctl start dbus.socket)."
+    )]
+    Bus(#[source] Box<zbus::Error>),
+    /// No bus, and no wonder.
+    #[error(
+        "The system bus cannot be reached: {0}. Backends are units of systemd, which is not the init system \
+         here; without it, start a backend by hand with --socket-path=."
+    )]
+    NotBooted(#[source] Box<zbus::Error>),
+    /// A bus without systemd.
+    #[error(
+        "systemd does not answer on the system bus: {0}. Backends are units of systemd, so it has to be \
+         the init system here; without it, start a backend by hand with --socket-path=."
+    )]
+    Absent(#[source] Box<zbus::Error>),
+    /// systemd refused, or its answer could not be read.
+    #[error("Failed to {what}: {source}.")]
+    Call {
+        what: &'static str,
+        source: Box<zbus::Error>,
+    },
+}
+
+/// How long an answer may take: the same as sd-bus, hence systemctl, allows.
+const TIMEOUT: Duration = Duration::from_secs(25);
+
+/// A backend as systemd sees it: the socket and the service that it starts, together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backend {
+    /// The VM.
+    pub vm: String,
+    /// The device's name within the VM, where a VM can have several.
+    pub name: Option<String>,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// Both units' states in one word.
+    pub state: State,
+    /// The path of the socket.
+    pub socket: Option<String>,
+    /// The main process while there is one.
+    pub pid: Option<u32>,
+    /// The name of the socket unit.
+    pub socket_unit: String,
+    /// The name of the service unit.
+    pub service_unit: String,
+    /// The socket unit's own state (SUB, in systemctl's words); none if it is not loaded.
+    pub socket_state: Option<String>,
+    /// The service unit's own state, likewise.
+    pub service_state: Option<String>,
+}
+
+/// What a backend does, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It serves a VMM, or will in a moment.
+    Running,
+    /// It comes up.
+    Starting,
+    /// It goes down.
+    Stopping,
+    /// The socket waits for a VMM.
+    Listening,
+    /// Something broke, and nobody listens any more.
+    Failed,
+    /// Not started, or stopped.
+    Inactive,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Starting => "starting",
+            Self::Stopping => "stopping",
+            Self::Listening => "listening",
+            Self::Failed => "failed",
+            Self::Inactive => "inactive",
+        })
+    }
+}
+
+impl State {
+    /// From the units' active states. A service that runs counts most; one that has failed counts only if
+    /// its socket does not wait for the next VMM, which will start it anew.
+    fn new(socket: &str, service: &str) -> Self {
+        match (socket, service) {
+            (_, "active" | "reloading" | "refreshing") => Self::Running,
+            (_, "activating") => Self::Starting,
+            (_, "deactivating") => Self::Stopping,
+            ("active", _) => Self::Listening,
+            ("activating", _) => Self::Starting,
+            ("deactivating", _) => Self::Stopping,
+            ("failed", _) | (_, "failed") => Self::Failed,
+            _ => Self::Inactive,
+        }
+    }
+}
+
+/// A unit that systemd has in memory.
+#[derive(Clone, Debug)]
+struct Unit {
+    active: String,
+    sub: String,
+    path: OwnedObjectPath,
+}
+
+/// The two units of a backend, as far as they are loaded.
+#[derive(Clone, Debug, Default)]
+struct Units {
+    socket: Option<Unit>,
+    service: Option<Unit>,
+}
+
+/// The way to systemd.
+pub struct Manager {
+    bus: zbus::Connection,
+    proxy: ManagerProxy<'static>,
+}
+
+impl Manager {
+    /// Connects to the system's manager.
+    pub async fn connect() -> Result<Self, Error> {
+        let connect = async || {
+            zbus::connection::Builder::system()?
+                .method_timeout(TIMEOUT)
+                .build()
+                .await
+        };
+        let bus = connect().await.map_err(|error| {
+            // The test of sd_booted(3).
+            let booted = Path::new("/run/systemd/system").is_dir();
+            let error = Box::new(error);
+            if booted {
+                Error::Bus(error)
+            } else {
+                Error::NotBooted(error)
+            }
+        })?;
+        let proxy = ManagerProxy::builder(&bus)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(call("reach systemd"))?;
+        Ok(Self { bus, proxy })
+    }
+
+    /// All backends that are loaded, enabled or configured, by VM.
+    pub async fn backends(&self) -> Result<Vec<Backend>, Error> {
+        let mut instances = self.loaded().await?;
+        let folders = self
+            .proxy
+            .unit_path()
+            .await
+            .map_err(call("ask systemd for its unit folders"))?;
+        for instance in configured(folders.iter().map(PathBuf::from)) {
+            instances.entry(instance).or_default();
+        }
+        let mut backends = Vec::with_capacity(instances.len());
+        for (instance, units) in instances {
+            backends.push(self.backend(&instance, units).await?);
+        }
+        Ok(backends)
+    }
+
+    async fn loaded(&self) -> Result<BTreeMap<Instance, Units>, Error> {
+        let patterns = Kind::ALL
+            .iter()
+            .flat_map(|kind| {
+                ["socket", "service"].map(|half| format!("{}@*.{half}", kind.template()))
+            })
+            .collect();
+        let listed = self
+            .proxy
+            .list_units_by_patterns(Vec::new(), patterns)
+            .await
+            .map_err(call("list the units of systemd"))?;
+        let mut instances = BTreeMap::<_, Units>::new();
+        for (name, _, load, active, sub, _, path, ..) in listed {
+            // Units that others only mention are listed too.
+            if load == "not-found" {
+                continue;
+            }
+            let Some((instance, half)) = Instance::from_unit(&name) else {
+                continue;
+            };
+            let units = instances.entry(instance).or_default();
+            let unit = Some(Unit { active, sub, path });
+            match half {
+                Half::Socket => units.socket = unit,
+                Half::Service => units.service = unit,
+            }
+        }
+        Ok(instances)
+    }
+
+    async fn backend(&self, instance: &Instance, units: Units) -> Result<Backend, Error> {
+        let active = |unit: &Option<Unit>| {
+            unit.as_ref()
+                .map_or("inactive", |unit| &unit.active)
+                .to_owned()
+        };
+        let (socket, service) = (active(&units.socket), active(&units.service));
+        let pid = match &units.service {
+            Some(unit) if !matches!(service.as_str(), "inactive" | "failed") => {
+                self.main_pid(unit).await?
+            }
+            _ => None,
+        };
+        let socket_unit = instance.unit(Half::Socket);
+        let socket_path = match &units.socket {
+            Some(unit) => Some(unit.path.clone()),
+            None => answer(
+                self.proxy.load_unit(socket_unit.clone()).await,
+                "load a unit",
+            )?,
+        };
+        Ok(Backend {
+            vm: instance.vm().to_owned(),
+            name: instance.name().map(str::to_owned),
+            kind: instance.kind(),
+            state: State::new(&socket, &service),
+            socket: match socket_path {
+                Some(path) => self.listens_at(path).await?,
+                None => None,
+            },
+            pid,
+            socket_unit,
+            service_unit: instance.unit(Half::Service),
+            socket_state: units.socket.map(|unit| unit.sub),
+            service_state: units.service.map(|unit| unit.sub),
+        })
+    }
+
+    async fn listens_at(&self, socket: OwnedObjectPath) -> Result<Option<String>, Error> {
+        const WHAT: &str = "ask systemd where a socket is";
+        let proxy = SocketProxy::builder(&self.bus)
+            .path(socket)
+            .map_err(call(WHAT))?
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(call(WHAT))?;
+        let listen = answer(proxy.listen().await, WHAT)?.unwrap_or_default();
+        Ok(listen
+            .into_iter()
+            .find(|(kind, _)| kind == "Stream")
+            .map(|(_, path)| unescaped(&path)))
+    }
+
+    async fn main_pid(&self, service: &Unit) -> Result<Option<u32>, Error> {
+        const WHAT: &str = "ask systemd for a main process";
+        let proxy = ServiceProxy::builder(&self.bus)
+            .path(service.path.clone())
+            .map_err(call(WHAT))?
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(call(WHAT))?;
+        Ok(answer(proxy.main_pid().await, WHAT)?.filter(|pid| *pid != 0))
+    }
+}
+
+/// Takes back the C escapes that systemd shows the address of a socket with.
+fn unescaped(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let (byte, length) = escape_sequence(escape).unwrap_or((b'\\', 0));
+        bytes.push(byte);
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The byte that the text after a backslash stands for, and the length of that text.
+fn escape_sequence(text: &str) -> Option<(u8, usize)> {
+    let number = |digits: &str, radix| u8::from_str_radix(digits, radix).ok();
+    Some(match text.as_bytes().first()? {
+        b'\\' => (b'\\', 1),
+        b'"' => (b'"', 1),
+        b'\'' => (b'\'', 1),
+        b'a' => (7, 1),
+        b'b' => (8, 1),
+        b't' => (b'\t', 1),
+        b'n' => (b'\n', 1),
+        b'v' => (11, 1),
+        b'f' => (12, 1),
+        b'r' => (b'\r', 1),
+        b'x' => (number(text.get(1..3)?, 16)?, 3),
+        b'0'..=b'3' => (number(text.get(..3)?, 8)?, 3),
+        _ => return None,
+    })
+}
+
+/// What systemd refuses to say about one unit, which may just have gone, is no reason to fail for all.
+fn answer<T>(result: zbus::Result<T>, what: &'static str) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(zbus::Error::MethodError(..)) => Ok(None),
+        Err(zbus::Error::FDO(error)) if !matches!(*error, zbus::fdo::Error::ZBus(_)) => Ok(None),
+        Err(error) => Err(call(what)(error)),
+    }
+}
+
+fn call(what: &'static str) -> impl Fn(zbus::Error) -> Error {
+    move |error| {
+        let absent = is_absence(&error);
+        let source = Box::new(error);
+        if absent {
+            Error::Absent(source)
+        } else {
+            Error::Call { what, source }
+        }
+    }
+}
+
+/// Whether an error is the bus's own: it knows nobody who would answer. On a system with another init
+/// it tries to start a systemd, which fails.
+fn is_absence(error: &zbus::Error) -> bool {
+    let name = match error {
+        zbus::Error::MethodError(name, ..) => name.as_str(),
+        zbus::Error::FDO(error) => {
+            return matches!(
+                **error,
+                zbus::fdo::Error::ServiceUnknown(_)
+                    | zbus::fdo::Error::NameHasNoOwner(_)
+                    | zbus::fdo::Error::SpawnChildExited(_)
+                    | zbus::fdo::Error::SpawnFailed(_)
+            );
+        }
+        _ => return false,
+    };
+    name.strip_prefix("org.freedesktop.DBus.Error.")
+        .is_some_and(|name| {
+            matches!(name, "ServiceUnknown" | "NameHasNoOwner") || name.starts_with("Spawn.")
+        })
+}
+
+/// The instances with a unit file, a drop-in or a `.wants` link of their own in one of the folders.
+/// systemd has those in memory only while something refers to them.
+fn configured(folders: impl IntoIterator<Item = PathBuf>) -> BTreeSet<Instance> {
+    let mut found = BTreeSet::new();
+    for folder in folders {
+        for name in names(&folder) {
+            if name.ends_with(".wants") || name.ends_with(".requires") {
+                found.extend(
+                    names(&folder.join(&name))
+                        .iter()
+                        .filter_map(|name| instance(name)),
+                );
+            } else {
+                found.extend(instance(name.strip_suffix(".d").unwrap_or(&name)));
+            }
+        }
+    }
+    found
+}
+
+fn instance(unit: &str) -> Option<Instance> {
+    Instance::from_unit(unit).map(|(instance, _)| instance)
+}
+
+/// The names in a folder. Most of systemd's folders do not exist on most systems.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn two_states_make_one() {
+        assert_eq!(State::new("active", "active"), State::Running);
+        assert_eq!(State::new("inactive", "active"), State::Running);
+        assert_eq!(State::new("active", "activating"), State::Starting);
+        assert_eq!(State::new("active", "deactivating"), State::Stopping);
+        assert_eq!(State::new("active", "inactive"), State::Listening);
+        assert_eq!(State::new("active", "failed"), State::Listening);
+        assert_eq!(State::new("failed", "inactive"), State::Failed);
+        assert_eq!(State::new("inactive", "failed"), State::Failed);
+        assert_eq!(State::new("inactive", "inactive"), State::Inactive);
+    }
+
+    #[test]
+    fn json_and_table_use_the_same_words() {
+        for state in [
+            State::Running,
+            State::Starting,
+            State::Stopping,
+            State::Listening,
+            State::Failed,
+            State::Inactive,
+        ] {
+            assert_eq!(
+                serde_json::to_string(&state).expect("a string"),
+                format!("\"{state}\"")
+            );
+        }
+    }
+
+    #[test]
+    fn escapes_are_taken_back() {
+        assert_eq!(
+            unescaped("/run/vhost-user/gpu/vm1.sock"),
+            "/run/vhost-user/gpu/vm1.sock"
+        );
+        assert_eq!(unescaped(r"/run/my\\x20vm.sock"), r"/run/my\x20vm.sock");
+        assert_eq!(unescaped(r"/run/T\303\244st\x41\t"), "/run/TästA\t");
+        for broken in [r"a\", r"a\x4", r"a\xzz", r"a\39", r"a\q", r"a\xä"] {
+            assert_eq!(unescaped(broken), broken);
+        }
+    }
+
+    #[test]
+    fn configured_instances_are_found_in_all_places() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let make =
+            |path: &str| fs::create_dir_all(folder.path().join(path)).expect("a folder in it");
+        make("etc/vhost-user-input@vm1:kbd.service.d");
+        make("etc/vhost-user-gpu@.service.d");
+        make("etc/sshd.service.d");
+        make("etc/sockets.target.wants/vhost-user-gpu@vm2.socket");
+        make("usr/vhost-user-gpu@vm3.service");
+        make("usr/vhost-user-input@vm1:kbd.socket.d");
+        let folders = ["etc", "usr", "missing"].map(|name| folder.path().join(name));
+        let found: Vec<_> = configured(folders)
+            .iter()
+            .map(|i| i.unit(Half::Socket))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "vhost-user-input@vm1:kbd.socket",
+                "vhost-user-gpu@vm2.socket",
+                "vhost-user-gpu@vm3.socket"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_systemd_is_told_from_a_refusal() {
+        let fdo = |error| zbus::Error::FDO(Box::new(error));
+        assert!(is_absence(&fdo(zbus::fdo::Error::ServiceUnknown(
+            String::new()
+        ))));
+        assert!(is_absence(&fdo(zbus::fdo::Error::SpawnChildExited(
+            String::new()
+        ))));
+        assert!(!is_absence(&fdo(zbus::fdo::Error::AccessDenied(
+            String::new()
+        ))));
+        assert!(!is_absence(&zbus::Error::InvalidReply));
+    }
+}

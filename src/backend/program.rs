@@ -1,0 +1,277 @@
+//! A backend program from its first line to its last.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use clap::Parser;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use vhost_user_backend::Error as DaemonError;
+
+use super::capabilities::Capabilities;
+use super::device::{Device, GpuSocketSlot, Inbox, MainThread, News};
+use super::options::{CommonOptions, wants_capabilities};
+use super::relay::{self, End, Relay};
+use super::socket::{Endpoint, Source};
+use super::{logging, notify, worker};
+
+/// A program's own part: its name, what it can do, and how its device comes from its options.
+pub trait Program {
+    /// The device's options, with [`CommonOptions`] flattened into them.
+    type Options: Parser;
+    /// The device.
+    type Device: Device;
+
+    /// The program's name, as it is in the log.
+    const NAME: &'static str;
+
+    /// What it can do on this host. Must not open a GPU or a device.
+    fn capabilities() -> Capabilities;
+
+    /// Where the common options are.
+    fn common(options: &Self::Options) -> &CommonOptions;
+
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// Whatever the user asked for and cannot have, in one line that says what to do.
+    fn open(options: &Self::Options) -> Result<Self::Device, Box<dyn std::error::Error>>;
+}
+
+/// Runs a program: options, socket, device, readiness, and one front-end served to its end.
+pub fn run<P: Program>() -> ExitCode {
+    if wants_capabilities(std::env::args_os()) {
+        return match P::capabilities().print(io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("{}: cannot print the capabilities: {e}", P::NAME);
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let options = P::Options::parse();
+    let common = P::common(&options);
+    // Before the log opens a socket, which could get the number that --fd names.
+    let source = Source::find(&common.connection);
+    logging::init(P::NAME, common.general.log_level);
+    let served = source
+        .map_err(Into::into)
+        .and_then(|source| serve::<P>(&options, source));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error!("{e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Why the program ends without a fault.
+enum Goodbye {
+    Signal,
+    FrontEnd,
+}
+
+fn serve<P: Program>(options: &P::Options, source: Source) -> Result<()> {
+    let (main_thread, inbox) = MainThread::new()?;
+    let waiter = Waiter {
+        stop: stop_signals()?,
+        inbox,
+    };
+    report_panics(main_thread.clone());
+    let device = P::open(options)?;
+    let gpu_socket = GpuSocketSlot::default();
+    let mut daemon = worker::spawn(P::NAME, device, gpu_socket.clone(), main_thread)?;
+    if waiter.started()?.is_none() {
+        return Ok(());
+    }
+    let (listener, private) = relay::private_connection()?;
+    daemon
+        .start(&mut listener.into())
+        .map_err(|e| e.to_string())?;
+    let endpoint = source.endpoint()?;
+
+    let place = endpoint.describe();
+    log::info!("serving on {place}");
+    notify::ready(format_args!("waiting for a front-end on {place}"));
+    let goodbye = waiter.front_end(&endpoint).and_then(|front_end| {
+        let Some(front_end) = front_end else {
+            return Ok(Goodbye::Signal);
+        };
+        log::info!("a front-end is connected");
+        notify::status("a front-end is connected");
+        let mut relay = Relay::new(front_end, private, gpu_socket)?;
+        match waiter.relay(&mut relay, &endpoint)? {
+            Ended::Signal => Ok(Goodbye::Signal),
+            Ended::Connection(End::FrontEnd) => Ok(Goodbye::FrontEnd),
+            Ended::Connection(End::Daemon) => Err(explain(daemon.wait())),
+        }
+    });
+    let last = match &goodbye {
+        Ok(Goodbye::Signal) => "stopped by a signal".to_owned(),
+        Ok(Goodbye::FrontEnd) => "the front-end left".to_owned(),
+        Err(e) => e.to_string(),
+    };
+    notify::stopping(&last);
+    if goodbye.is_ok() {
+        log::info!("{last}");
+    }
+    // The worker and the daemon end with the process: nothing they do is allowed to hold it up.
+    std::mem::forget(daemon);
+    goodbye.map(|_| ())
+}
+
+/// Why the daemon closed the connection first.
+fn explain(ended: std::result::Result<(), DaemonError>) -> Box<dyn std::error::Error> {
+    match ended {
+        Err(DaemonError::HandleRequest(e)) => {
+            format!("the front-end's vhost-user message cannot be served: {e}").into()
+        }
+        Err(e) => format!("the vhost-user daemon failed: {e}").into(),
+        Ok(()) => "the vhost-user daemon ended by itself".into(),
+    }
+}
+
+/// A socket that becomes readable on SIGTERM and SIGINT.
+fn stop_signals() -> io::Result<UnixStream> {
+    let (stop, signalled) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)?;
+    }
+    Ok(stop)
+}
+
+/// A panic in any thread ends the program: what it left half done must not be served.
+fn report_panics(main_thread: MainThread) {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default(panic);
+        let message = format!("internal error, please report it: {panic}");
+        main_thread.tell(News::Failed(message));
+    }));
+}
+
+/// What the main thread does for most of its life.
+struct Waiter {
+    stop: UnixStream,
+    inbox: Inbox,
+}
+
+enum Ended {
+    Signal,
+    Connection(End),
+}
+
+/// What ends a wait for anything else.
+enum Interruption {
+    Signal,
+    Started,
+}
+
+impl Waiter {
+    /// Waits for `others`; their events, unless a signal, or news of the other threads, came.
+    fn wait<const N: usize>(
+        &self,
+        others: [PollFd<'_>; N],
+    ) -> Result<std::result::Result<[PollFlags; N], Interruption>> {
+        loop {
+            let mut fds = vec![
+                PollFd::new(&self.stop, PollFlags::IN),
+                PollFd::new(&self.inbox, PollFlags::IN),
+            ];
+            fds.extend(others.iter().cloned());
+            match poll(&mut fds, None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(e) => return Err(io::Error::from(e).into()),
+            }
+            let mut events = fds.iter().map(PollFd::revents);
+            let stopped = events.next().is_some_and(|events| !events.is_empty());
+            let news = events.next().is_some_and(|events| !events.is_empty());
+            let others: [PollFlags; N] =
+                std::array::from_fn(|_| events.next().unwrap_or(PollFlags::empty()));
+            if stopped {
+                return Ok(Err(Interruption::Signal));
+            }
+            if news && let Some(news) = self.inbox.take() {
+                match news {
+                    News::Failed(message) => return Err(message.into()),
+                    News::Started(Err(e)) => return Err(e.into()),
+                    News::Started(Ok(())) => return Ok(Err(Interruption::Started)),
+                }
+            }
+            if others.iter().any(|events| !events.is_empty()) {
+                return Ok(Ok(others));
+            }
+        }
+    }
+
+    /// Waits until the device has begun; `None` after a signal.
+    fn started(&self) -> Result<Option<()>> {
+        Ok(match self.wait([])? {
+            Err(Interruption::Started) => Some(()),
+            Ok([]) | Err(Interruption::Signal) => None,
+        })
+    }
+
+    /// Waits for a front-end; `None` after a signal.
+    fn front_end(&self, endpoint: &Endpoint) -> Result<Option<UnixStream>> {
+        let listener = match endpoint {
+            Endpoint::Connected(stream) => return Ok(Some(stream.try_clone()?)),
+            Endpoint::Ours(listener, _) | Endpoint::Listening(listener) => listener,
+        };
+        loop {
+            if self.wait([PollFd::new(listener, PollFlags::IN)])?.is_err() {
+                return Ok(None);
+            }
+            match listener.accept() {
+                Ok((front_end, _)) => return Ok(Some(front_end)),
+                Err(e) if is_passing(&e) => continue,
+                Err(e) => return Err(format!("cannot accept a front-end: {e}").into()),
+            }
+        }
+    }
+
+    /// Passes messages until the connection or the program ends.
+    fn relay(&self, relay: &mut Relay, endpoint: &Endpoint) -> Result<Ended> {
+        loop {
+            let [front_end, daemon] = relay.poll_fds();
+            // Others who come to a socket of our own are told at once that we are taken; those who
+            // come to somebody else's wait there for the next of us.
+            let events = match endpoint {
+                Endpoint::Ours(listener, _) => {
+                    let others = PollFd::new(listener, PollFlags::IN);
+                    self.wait([front_end, daemon, others])?
+                        .map(|[front_end, daemon, others]| {
+                            if !others.is_empty() && listener.accept().is_ok() {
+                                log::warn!("turned away a second front-end: one is connected");
+                            }
+                            [front_end, daemon]
+                        })
+                }
+                _ => self.wait([front_end, daemon])?,
+            };
+            match events {
+                Ok(events) => {
+                    if let Some(end) = relay.pass(events)? {
+                        return Ok(Ended::Connection(end));
+                    }
+                }
+                Err(Interruption::Signal) => return Ok(Ended::Signal),
+                Err(Interruption::Started) => {}
+            }
+        }
+    }
+}
+
+/// Errors of accept(2) after which the next front-end is as welcome as this one was.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+    )
+}

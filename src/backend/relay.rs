@@ -1,0 +1,472 @@
+//! The small relay between the front-end's socket and the vhost-user daemon's own.
+//!
+//! `vhost-user-backend` serves only a connection that it accepted itself, so it gets a private one,
+//! and whole vhost-user messages pass between the two with their file descriptors. This gives the
+//! three forms of a front-end's socket one path, leaves the front-end's connection to a part that
+//! outlives the daemon, and keeps a stuck daemon from blocking anything: all of it is non-blocking.
+//! Only control messages come by here; the data path is shared memory and eventfds.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use vhost::vhost_user::message::FrontendReq;
+
+use super::device::GpuSocketSlot;
+
+/// Request, flags and payload size, 32 bits each, in host order.
+const HEADER: usize = 12;
+/// More than any vhost-user message has; the crate `vhost` takes 4 KiB.
+const PAYLOAD_MAX: u32 = 64 * 1024;
+/// The most file descriptors the crate `vhost` takes with one message.
+const FDS_MAX: usize = 32;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The front-end closed it: the usual goodbye.
+    FrontEnd,
+    /// The daemon closed it, on an error of its own.
+    Daemon,
+}
+
+/// Why a connection cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RelayError {
+    #[error("a vhost-user message of {0} bytes came, more than {PAYLOAD_MAX}")]
+    TooLarge(u32),
+    #[error("a vhost-user message came with more than {FDS_MAX} file descriptors")]
+    TooManyFds,
+    #[error("cannot receive a vhost-user message: {0}")]
+    Receive(io::Error),
+    #[error("cannot send a vhost-user message: {0}")]
+    Send(io::Error),
+}
+
+/// A front-end's connection, joined to the daemon's.
+pub(super) struct Relay {
+    front_end: UnixStream,
+    daemon: UnixStream,
+    requests: Lane,
+    replies: Lane,
+    gpu_socket: GpuSocketSlot,
+}
+
+impl Relay {
+    pub(super) fn new(
+        front_end: UnixStream,
+        daemon: UnixStream,
+        gpu_socket: GpuSocketSlot,
+    ) -> io::Result<Self> {
+        front_end.set_nonblocking(true)?;
+        daemon.set_nonblocking(true)?;
+        Ok(Self {
+            front_end,
+            daemon,
+            requests: Lane::default(),
+            replies: Lane::default(),
+            gpu_socket,
+        })
+    }
+
+    /// What to wait for before [`Relay::pass`]: the front-end, then the daemon.
+    pub(super) fn poll_fds(&self) -> [PollFd<'_>; 2] {
+        let interest = |incoming: &Lane, outgoing: &Lane| {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, !incoming.is_complete());
+            flags.set(PollFlags::OUT, outgoing.is_complete());
+            flags
+        };
+        [
+            PollFd::new(&self.front_end, interest(&self.requests, &self.replies)),
+            PollFd::new(&self.daemon, interest(&self.replies, &self.requests)),
+        ]
+    }
+
+    /// Passes on all that can be passed on now, after [`Relay::poll_fds`] told `events`.
+    pub(super) fn pass(&mut self, events: [PollFlags; 2]) -> Result<Option<End>, RelayError> {
+        let Self {
+            front_end,
+            daemon,
+            requests,
+            replies,
+            gpu_socket,
+        } = self;
+        // Replies first: a daemon's last words are for the front-end.
+        let replied = replies.pump(daemon, front_end, |_| ())?;
+        let requested = requests.pump(front_end, daemon, |message| keep(gpu_socket, message))?;
+        let [front_end_events, daemon_events] = events;
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        Ok(
+            if requested == Pumped::SourceClosed || replied == Pumped::SinkClosed {
+                Some(End::FrontEnd)
+            } else if requested == Pumped::SinkClosed || replied == Pumped::SourceClosed {
+                Some(End::Daemon)
+            } else if front_end_events.intersects(gone) {
+                Some(End::FrontEnd)
+            } else if daemon_events.intersects(gone) {
+                Some(End::Daemon)
+            } else {
+                None
+            },
+        )
+    }
+}
+
+/// Keeps a duplicate of the display socket for the device, which cannot get it from the daemon.
+fn keep(gpu_socket: &GpuSocketSlot, message: &Lane) {
+    if message.request() != Some(FrontendReq::GPU_SET_SOCKET as u32) {
+        return;
+    }
+    match message.fds.first().map(OwnedFd::try_clone) {
+        Some(Ok(socket)) => gpu_socket.put(socket.into()),
+        Some(Err(e)) => log::error!("cannot keep the front-end's display socket: {e}"),
+        None => log::warn!("the front-end sent VHOST_USER_GPU_SET_SOCKET without a socket"),
+    }
+}
+
+/// What a lane waits for, or why it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pumped {
+    Waiting,
+    SourceClosed,
+    SinkClosed,
+}
+
+/// One direction: the one message on its way, as far as it has come.
+#[derive(Default)]
+struct Lane {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    sent: usize,
+}
+
+impl Lane {
+    fn header_field(&self, index: usize) -> Option<u32> {
+        let header = self.bytes.first_chunk::<HEADER>()?;
+        let (fields, _) = header.as_chunks::<4>();
+        fields.get(index).map(|field| u32::from_ne_bytes(*field))
+    }
+
+    fn request(&self) -> Option<u32> {
+        self.header_field(0)
+    }
+
+    fn payload_size(&self) -> Option<u32> {
+        self.header_field(2)
+    }
+
+    /// The length of the message as far as it is known.
+    fn length(&self) -> usize {
+        // A size that does not fit is refused once it is seen.
+        HEADER + self.payload_size().map_or(0, |size| size as usize)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.bytes.len() >= HEADER && self.bytes.len() == self.length()
+    }
+
+    /// Moves messages until one side has to be waited for, or is gone. `look` sees each whole one.
+    fn pump(
+        &mut self,
+        source: &UnixStream,
+        sink: &UnixStream,
+        look: impl Fn(&Self),
+    ) -> Result<Pumped, RelayError> {
+        loop {
+            if self.is_complete() {
+                match self.send(sink) {
+                    Ok(()) => {}
+                    Err(Errno::AGAIN) => return Ok(Pumped::Waiting),
+                    Err(Errno::PIPE | Errno::CONNRESET) => return Ok(Pumped::SinkClosed),
+                    Err(e) => return Err(RelayError::Send(e.into())),
+                }
+                continue;
+            }
+            match self.receive(source)? {
+                Received::Some if self.is_complete() => look(self),
+                Received::Some => {}
+                Received::Nothing => return Ok(Pumped::Waiting),
+                Received::Closed => return Ok(Pumped::SourceClosed),
+            }
+        }
+    }
+
+    /// Receives a further part of the message, never a byte of the next one.
+    fn receive(&mut self, source: &UnixStream) -> Result<Received, RelayError> {
+        let have = self.bytes.len();
+        self.bytes.resize(self.length(), 0);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = net::recvmsg(
+            source,
+            &mut [IoSliceMut::new(
+                self.bytes.get_mut(have..).unwrap_or_default(),
+            )],
+            &mut control,
+            RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+        );
+        let got = received.as_ref().map_or(0, |message| message.bytes);
+        self.bytes.truncate(have + got);
+        let message = match received {
+            Ok(message) if message.bytes == 0 => return Ok(Received::Closed),
+            Ok(message) => message,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
+            Err(Errno::CONNRESET) => return Ok(Received::Closed),
+            Err(e) => return Err(RelayError::Receive(e.into())),
+        };
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = part {
+                self.fds.extend(fds);
+            }
+        }
+        if message.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > FDS_MAX {
+            return Err(RelayError::TooManyFds);
+        }
+        match self.payload_size() {
+            Some(size) if size > PAYLOAD_MAX => Err(RelayError::TooLarge(size)),
+            _ => Ok(Received::Some),
+        }
+    }
+
+    /// Sends what is left of the message; its descriptors go with the first byte.
+    fn send(&mut self, sink: &UnixStream) -> Result<(), Errno> {
+        while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !fds.is_empty() {
+                control.push(SendAncillaryMessage::ScmRights(&fds));
+            }
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match net::sendmsg(sink, &[IoSlice::new(rest)], &mut control, flags) {
+                Ok(sent) => self.sent += sent,
+                Err(Errno::INTR) => continue,
+                Err(e) => return Err(e),
+            }
+            self.fds.clear();
+        }
+        self.bytes.clear();
+        self.sent = 0;
+        Ok(())
+    }
+}
+
+enum Received {
+    Some,
+    Nothing,
+    Closed,
+}
+
+/// A connection to ourselves: the listener that the daemon accepts it from, and our end.
+///
+/// The listener has an abstract address of the kernel's choice and room for one connection: ours.
+/// Had anybody else found it first, ours would be refused.
+pub(super) fn private_connection() -> io::Result<(UnixListener, UnixStream)> {
+    let flags = SocketFlags::CLOEXEC;
+    let listener = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    net::bind(&listener, &SocketAddrUnix::new_unnamed())?;
+    net::listen(&listener, 0)?;
+    let address = net::getsockname(&listener)?;
+    let ours = net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        flags | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    net::connect(&ours, &address)?;
+    Ok((listener.into(), ours.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    fn message(request: u32, payload: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(payload.len()).unwrap();
+        let mut bytes = Vec::new();
+        for field in [request, 1, size] {
+            bytes.extend(field.to_ne_bytes());
+        }
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn joined() -> (Relay, UnixStream, UnixStream) {
+        let (front_end, relay_front_end) = UnixStream::pair().unwrap();
+        let (relay_daemon, daemon) = UnixStream::pair().unwrap();
+        let relay = Relay::new(relay_front_end, relay_daemon, GpuSocketSlot::default()).unwrap();
+        (relay, front_end, daemon)
+    }
+
+    const NOTHING: [PollFlags; 2] = [PollFlags::empty(); 2];
+
+    fn send_with_fd(to: &UnixStream, bytes: &[u8], fd: BorrowedFd<'_>) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        let sent = net::sendmsg(to, &[IoSlice::new(bytes)], &mut control, SendFlags::empty());
+        assert_eq!(sent.unwrap(), bytes.len());
+    }
+
+    #[test]
+    fn messages_pass_whole_however_they_are_split() {
+        let (mut relay, mut front_end, mut daemon) = joined();
+        let sent = [message(1, b""), message(5, b"payload"), message(2, b"x")].concat();
+        for byte in &sent {
+            front_end.write_all(&[*byte]).unwrap();
+            assert_eq!(relay.pass(NOTHING).unwrap(), None);
+        }
+        let mut got = vec![0; sent.len()];
+        daemon.read_exact(&mut got).unwrap();
+        assert_eq!(got, sent);
+
+        daemon.write_all(&message(1, b"reply")).unwrap();
+        assert_eq!(relay.pass(NOTHING).unwrap(), None);
+        let mut got = vec![0; HEADER + 5];
+        front_end.read_exact(&mut got).unwrap();
+        assert_eq!(got, message(1, b"reply"));
+    }
+
+    #[test]
+    fn a_half_message_waits_for_its_rest() {
+        let (mut relay, mut front_end, daemon) = joined();
+        daemon.set_nonblocking(true).unwrap();
+        front_end.write_all(&message(5, b"payload")[..15]).unwrap();
+        assert_eq!(relay.pass(NOTHING).unwrap(), None);
+        let nothing = (&daemon).read(&mut [0; 64]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn descriptors_stay_with_their_message() {
+        let (mut relay, mut front_end, daemon) = joined();
+        let file = File::open("/dev/null").unwrap();
+        front_end.write_all(&message(1, b"")).unwrap();
+        send_with_fd(&front_end, &message(12, b"12345678"), file.as_fd());
+        front_end.write_all(&message(2, b"")).unwrap();
+        relay.pass(NOTHING).unwrap();
+
+        let mut far = Lane::default();
+        let mut with_fds = Vec::new();
+        for _ in 0..3 {
+            while !far.is_complete() {
+                assert!(matches!(far.receive(&daemon).unwrap(), Received::Some));
+            }
+            with_fds.push((far.request().unwrap(), far.fds.len()));
+            far = Lane::default();
+        }
+        assert_eq!(with_fds, [(1, 0), (12, 1), (2, 0)]);
+    }
+
+    #[test]
+    fn the_display_socket_is_kept_and_passed_on() {
+        let (mut relay, front_end, daemon) = joined();
+        let slot = relay.gpu_socket.clone();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let request = FrontendReq::GPU_SET_SOCKET as u32;
+        send_with_fd(&front_end, &message(request, b""), theirs.as_fd());
+        drop(theirs);
+        relay.pass(NOTHING).unwrap();
+        let mut far = Lane::default();
+        far.receive(&daemon).unwrap();
+        assert_eq!(far.fds.len(), 1);
+        drop(far);
+        let mut kept = slot.take().expect("a display socket");
+        kept.write_all(b"x").unwrap();
+        let mut byte = [0];
+        (&ours).read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_read_blocks_nothing() {
+        let (mut relay, front_end, daemon) = joined();
+        front_end.set_nonblocking(true).unwrap();
+        let bytes = message(1, &[7; 4096]);
+        let mut sent = 0;
+        let mut part = 0;
+        for _ in 0..10_000 {
+            match (&front_end).write(&bytes[part..]) {
+                Ok(written) => {
+                    sent += written;
+                    part = (part + written) % bytes.len();
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && relay.requests.is_complete() => {
+                    break;
+                }
+                Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+            }
+            assert_eq!(relay.pass(NOTHING).unwrap(), None);
+        }
+        // More of the front-end's bytes wait, and the main thread sleeps all the same.
+        let now = rustix::event::Timespec::default();
+        let ready = rustix::event::poll(&mut relay.poll_fds(), Some(&now)).unwrap();
+        assert_eq!(ready, 0);
+
+        daemon.set_nonblocking(true).unwrap();
+        let mut got = 0;
+        let mut buffer = vec![0; 65536];
+        while got < sent {
+            match (&daemon).read(&mut buffer) {
+                Ok(read) => got += read,
+                Err(_) if sent - got < bytes.len() => break,
+                Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+            }
+            relay.pass(NOTHING).unwrap();
+        }
+        assert_eq!(got, sent / bytes.len() * bytes.len());
+    }
+
+    #[test]
+    fn goodbyes_are_told_apart() {
+        let (mut relay, front_end, _daemon) = joined();
+        drop(front_end);
+        assert_eq!(relay.pass(NOTHING).unwrap(), Some(End::FrontEnd));
+        let (mut relay, _front_end, daemon) = joined();
+        drop(daemon);
+        assert_eq!(relay.pass(NOTHING).unwrap(), Some(End::Daemon));
+    }
+
+    #[test]
+    fn oversized_messages_end_the_connection() {
+        let (mut relay, mut front_end, _daemon) = joined();
+        let mut header = message(1, b"");
+        header[8..12].copy_from_slice(&u32::MAX.to_ne_bytes());
+        front_end.write_all(&header).unwrap();
+        assert!(matches!(
+            relay.pass(NOTHING),
+            Err(RelayError::TooLarge(u32::MAX))
+        ));
+    }
+
+    #[test]
+    fn the_private_connection_has_room_for_one() {
+        let (listener, ours) = private_connection().unwrap();
+        let address = net::getsockname(&listener).unwrap();
+        let intruder = net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::NONBLOCK,
+            None,
+        )
+        .unwrap();
+        assert_eq!(net::connect(&intruder, &address), Err(Errno::AGAIN));
+        let (mut accepted, _) = listener.accept().unwrap();
+        (&ours).write_all(b"x").unwrap();
+        let mut byte = [0];
+        accepted.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+    }
+}

@@ -1,0 +1,225 @@
+//! The worker: the one thread on which a device lives, kept honest.
+//!
+//! `vhost-user-backend` ends a worker silently when a device's `handle_event` fails or panics, and
+//! the process lives on deaf. Here that ends the process, with a message.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost::vhost_user::{Backend, GpuBackend};
+use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringEpollHandler, VringMutex};
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::device::{Device, EventLoop, FIRST_TOKEN, GpuSocketSlot, Host, MainThread, News};
+use super::notify;
+use super::ring::GuestMemory;
+
+/// Tokens of the common part, between the queues' numbers and the devices' own.
+const BEGIN: u16 = FIRST_TOKEN - 2;
+const WATCHDOG: u16 = FIRST_TOKEN - 1;
+
+pub(super) type Daemon<D> = VhostUserDaemon<Arc<Served<D>>>;
+
+/// A device, as the vhost-user daemon sees it.
+pub(super) struct Served<D> {
+    device: Mutex<D>,
+    main_thread: MainThread,
+    begin: EventFd,
+    watchdog: Option<OwnedFd>,
+    host: Mutex<Option<Host>>,
+}
+
+/// Makes the daemon and its worker, and has the device begin there. The main thread hears of it.
+pub(super) fn spawn<D: Device>(
+    name: &str,
+    device: D,
+    gpu_socket: GpuSocketSlot,
+    main_thread: MainThread,
+) -> io::Result<Daemon<D>> {
+    let served = Arc::new(Served {
+        device: Mutex::new(device),
+        main_thread: main_thread.clone(),
+        begin: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
+        watchdog: watchdog_timer()?,
+        host: Mutex::new(None),
+    });
+    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let daemon = VhostUserDaemon::new(name.to_owned(), served.clone(), memory)
+        .map_err(|e| io::Error::other(e.to_string()))?;
+    let event_loop = daemon
+        .get_epoll_handlers()
+        .into_iter()
+        .next()
+        .ok_or_else(|| io::Error::other("the vhost-user daemon has no worker"))?;
+    let host = Host {
+        event_loop: event_loop.clone(),
+        gpu_socket,
+        main_thread,
+    };
+    *lock(&served.host) = Some(host);
+    if let Some(timer) = &served.watchdog {
+        event_loop.register_listener(timer.as_raw_fd(), EventSet::IN, WATCHDOG.into())?;
+    }
+    event_loop.register_listener(served.begin.as_raw_fd(), EventSet::IN, BEGIN.into())?;
+    served.begin.write(1)?;
+    Ok(daemon)
+}
+
+/// A timer for `WATCHDOG=1`, where the unit asks for it.
+fn watchdog_timer() -> io::Result<Option<OwnedFd>> {
+    let Some(interval) = notify::watchdog_interval() else {
+        return Ok(None);
+    };
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+    let every = Timespec::try_from(interval).map_err(io::Error::other)?;
+    let spec = Itimerspec {
+        it_interval: every,
+        it_value: every,
+    };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &spec)?;
+    Ok(Some(timer))
+}
+
+thread_local! {
+    /// Tells the main thread when the worker ends, however it ends.
+    static ALIVE: RefCell<Option<Alive>> = const { RefCell::new(None) };
+}
+
+struct Alive(MainThread);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let message = "the thread that serves the queues ended; the program cannot go on";
+        self.0.tell(News::Failed(message.to_owned()));
+    }
+}
+
+impl<D: Device> Served<D> {
+    fn device(&self) -> MutexGuard<'_, D> {
+        lock(&self.device)
+    }
+
+    fn begin(&self) {
+        let _ = self.begin.read();
+        ALIVE.set(Some(Alive(self.main_thread.clone())));
+        if let Some(host) = lock(&self.host).take() {
+            let started = self.device().start(host);
+            self.main_thread.tell(News::Started(started));
+        }
+    }
+
+    fn pet(&self) {
+        if let Some(timer) = &self.watchdog {
+            let mut expirations = [0; 8];
+            if rustix::io::read(timer, &mut expirations).is_ok() {
+                notify::watchdog();
+            }
+        }
+    }
+}
+
+/// A panic elsewhere ends the program by itself; until then the data is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<D: Device> EventLoop for VringEpollHandler<Arc<Served<D>>> {
+    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
+        self.register_listener(fd.as_raw_fd(), interest, token.into())
+    }
+
+    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        // epoll finds it by the descriptor alone.
+        self.unregister_listener(fd.as_raw_fd(), EventSet::empty(), FIRST_TOKEN.into())
+    }
+}
+
+impl<D: Device> VhostUserBackend for Served<D> {
+    type Bitmap = ();
+    type Vring = VringMutex;
+
+    fn num_queues(&self) -> usize {
+        self.device().num_queues()
+    }
+
+    fn max_queue_size(&self) -> usize {
+        self.device().max_queue_size()
+    }
+
+    fn features(&self) -> u64 {
+        self.device().features()
+    }
+
+    fn acked_features(&self, features: u64) {
+        self.device().acked_features(features);
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        self.device().protocol_features()
+    }
+
+    fn reset_device(&self) {
+        self.device().reset_device();
+    }
+
+    fn set_event_idx(&self, enabled: bool) {
+        self.device().set_event_idx(enabled);
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        self.device().get_config(offset, size)
+    }
+
+    fn set_config(&self, offset: u32, buf: &[u8]) -> io::Result<()> {
+        self.device().set_config(offset, buf)
+    }
+
+    fn update_memory(&self, mem: GuestMemory) -> io::Result<()> {
+        self.device().update_memory(mem)
+    }
+
+    fn set_backend_req_fd(&self, backend: Backend) {
+        self.device().set_backend_req_fd(backend);
+    }
+
+    fn set_gpu_socket(&self, gpu_backend: GpuBackend) -> io::Result<()> {
+        self.device().set_gpu_socket(gpu_backend)
+    }
+
+    fn stop_vring(&self, queue_index: u32) -> io::Result<()> {
+        self.device().stop_vring(queue_index)
+    }
+
+    fn handle_event(
+        &self,
+        device_event: u16,
+        evset: EventSet,
+        vrings: &[VringMutex],
+        thread_id: usize,
+    ) -> io::Result<()> {
+        match device_event {
+            BEGIN => self.begin(),
+            WATCHDOG => self.pet(),
+            _ => {
+                let handled = self
+                    .device()
+                    .handle_event(device_event, evset, vrings, thread_id);
+                if let Err(e) = handled {
+                    let message = format!("the device failed: {e}");
+                    self.main_thread.tell(News::Failed(message));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! Render nodes: the part of a GPU that needs no display and no privilege (Linux,
+//! Documentation/gpu/drm-uapi.rst, "Render nodes").
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{OFlags, major, minor};
+
+/// Linux's character device number of DRM, and where in it render nodes are.
+const DRM_MAJOR: u32 = 226;
+const RENDER_MINORS: std::ops::Range<u32> = 128..192;
+const FOLDER: &str = "/dev/dri";
+
+/// Why a render node cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderNodeError {
+    /// Nothing lies there.
+    #[error("--render-node={}: no such file; {}", .0.display(), available())]
+    Missing(PathBuf),
+    /// It is something else.
+    #[error("--render-node={}: not a DRM render node; {}", .0.display(), available())]
+    NotARenderNode(PathBuf),
+    /// It may not be opened.
+    #[error(
+        "--render-node={}: permission denied; run as a user of the group that owns it (usually \"render\")",
+        .0.display()
+    )]
+    Permission(PathBuf),
+    /// Anything else.
+    #[error("--render-node={}: {error}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// The render nodes of this host, none of them opened.
+pub fn list() -> Vec<PathBuf> {
+    let Ok(folder) = fs::read_dir(FOLDER) else {
+        return Vec::new();
+    };
+    let mut nodes: Vec<PathBuf> = folder
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"renderD"))
+        })
+        .collect();
+    nodes.sort();
+    nodes
+}
+
+/// Checks that `path` is a render node that can be opened.
+///
+/// # Errors
+/// Where it is not there, is something else, or may not be opened.
+pub fn check(path: &Path) -> Result<(), RenderNodeError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => RenderNodeError::Missing(path.to_owned()),
+        io::ErrorKind::PermissionDenied => RenderNodeError::Permission(path.to_owned()),
+        _ => RenderNodeError::Open {
+            path: path.to_owned(),
+            error,
+        },
+    };
+    let there = fs::metadata(path).map_err(failed)?;
+    let number = there.rdev();
+    if !there.file_type().is_char_device()
+        || major(number) != DRM_MAJOR
+        || !RENDER_MINORS.contains(&minor(number))
+    {
+        return Err(RenderNodeError::NotARenderNode(path.to_owned()));
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::CLOEXEC.bits().cast_signed())
+        .open(path)
+        .map_err(failed)?;
+    Ok(())
+}
+
+fn available() -> String {
+    let nodes = list();
+    if nodes.is_empty() {
+        return "this host has none".to_owned();
+    }
+    let names: Vec<String> = nodes
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    format!("this host has {}", names.join(", "))
+}

@@ -1,0 +1,492 @@
+//! The device: its two queues, and who has the evdev device at the moment.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use evdev::KeyCode;
+use rustix::event::EventfdFlags;
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost_user_backend::{VhostUserBackendMut, VringMutex};
+use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
+};
+use vmm_sys_util::epoll::EventSet;
+
+use crate::backend::{Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError};
+
+use super::config::Config;
+use super::queue::{EventQueue, Pass, StatusQueue};
+use super::report::Reports;
+use super::source::{Evdev, OpenError, Source};
+use super::state::State;
+use super::status::Status;
+use super::throttle::Throttle;
+use super::wire::{EVENT_QUEUE, Event, QUEUES, STATUS_QUEUE};
+
+/// Entries of a queue. QEMU makes 4 or 64, and Linux fills no more than 64.
+const MAX_QUEUE_SIZE: usize = 256;
+/// The evdev device has events.
+const DEVICE_READY: u16 = FIRST_TOKEN;
+/// A pass ended before its queue was empty.
+const GO_ON: u16 = FIRST_TOKEN + 1;
+/// Reads of the evdev device in a pass, of 32 events each.
+const MAX_READS: usize = 32;
+
+/// What the program was asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The device, `/dev/input/event*` or a link to one.
+    pub evdev_path: PathBuf,
+    /// Whether the host does not see the device's events while a guest has it.
+    pub grab: bool,
+}
+
+/// Who has the evdev device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// The host: no guest runs.
+    Host,
+    /// Still the host, where a key is held whose release it has to see.
+    HostUntilReleased,
+    /// The guest.
+    Guest,
+}
+
+/// A vhost-user-input device.
+pub struct Input<S = Evdev> {
+    source: S,
+    options: Options,
+    config: Config,
+    memory: Option<GuestMemory>,
+    host: Option<Host>,
+    go_on: OwnedFd,
+    owner: Owner,
+    reports: Reports,
+    status: Status,
+    event_queue: EventQueue,
+    status_queue: StatusQueue,
+    gone: bool,
+    ring_trouble: Throttle,
+    device_trouble: Throttle,
+    dropped_reports: Throttle,
+}
+
+impl Input<Evdev> {
+    /// Opens the evdev device and finds out all about it.
+    ///
+    /// # Errors
+    /// Where there is no such device, the user may not use it, or it is to be grabbed and another
+    /// process does so.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        let mut source = Evdev::open(&options.evdev_path)?;
+        let io = |error| OpenError::Io {
+            path: options.evdev_path.clone(),
+            error,
+        };
+        if options.grab {
+            // The guest gets it later; this is to fail now if it cannot be had at all.
+            source.grab().map_err(|error| match error.kind() {
+                io::ErrorKind::ResourceBusy => OpenError::Grabbed(options.evdev_path.clone()),
+                _ => io(error),
+            })?;
+            source.release().map_err(io)?;
+        }
+        Self::new(source, options.clone()).map_err(io)
+    }
+}
+
+impl<S: Source> Input<S> {
+    fn new(source: S, options: Options) -> io::Result<Self> {
+        let go_on = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let reports = Reports::new(source.description());
+        Ok(Self {
+            source,
+            options,
+            config: Config::default(),
+            memory: None,
+            host: None,
+            go_on,
+            owner: Owner::Host,
+            reports,
+            status: Status::default(),
+            event_queue: EventQueue::default(),
+            status_queue: StatusQueue::default(),
+            gone: false,
+            ring_trouble: Throttle::default(),
+            device_trouble: Throttle::default(),
+            dropped_reports: Throttle::default(),
+        })
+    }
+
+    /// Gives the device to the guest once it runs, and back to the host once it does not.
+    fn update_owner(&mut self, vrings: &[VringMutex]) {
+        let ring = pass(vrings, EVENT_QUEUE, self.memory.as_ref());
+        let untouched = ring.map(|ring| ring.is_untouched());
+        match (self.owner, untouched) {
+            (Owner::Host, Some(anew)) => self.begin_guest(anew),
+            (Owner::HostUntilReleased | Owner::Guest, None) => self.end_guest(),
+            _ => {}
+        }
+    }
+
+    fn begin_guest(&mut self, anew: bool) {
+        if self.gone {
+            return;
+        }
+        let leds = self.source.leds().unwrap_or_else(|error| {
+            self.device_trouble
+                .warn(format_args!("cannot read the device's LEDs: {error}"));
+            Default::default()
+        });
+        let again = self.status.begin(leds, anew);
+        self.write(again);
+        self.give_to_guest();
+    }
+
+    /// Gives the device to the guest, if no key is held that was pressed for the host. The host
+    /// would never see it released, and repeat it for ever.
+    fn give_to_guest(&mut self) {
+        self.owner = Owner::HostUntilReleased;
+        // What was read by nobody was meant for the host.
+        if let Err(error) = self.discard() {
+            self.lose_device(&error, &[]);
+            return;
+        }
+        let mut state = self.read_state();
+        if self.options.grab {
+            if self.waits_for_release(state.as_ref()) {
+                return;
+            }
+            if let Err(error) = self.source.grab() {
+                self.fail(format_args!("cannot grab {}: {error}", self.name()));
+                return;
+            }
+            // A key may have gone down between the look and the grab.
+            state = self.read_state();
+            if self.waits_for_release(state.as_ref()) {
+                self.release();
+                return;
+            }
+        }
+        self.owner = Owner::Guest;
+        let slots = self.source.description().slots();
+        self.reports
+            .begin(state.unwrap_or_else(|| State::new(slots)));
+        match self.options.grab {
+            true => self.say(format_args!("the guest has {}", self.name())),
+            false => self.say(format_args!("the guest and the host share {}", self.name())),
+        }
+    }
+
+    fn waits_for_release(&self, state: Option<&State>) -> bool {
+        let held = state.and_then(|state| state.keys.iter().find(|key| is_momentary(*key)));
+        if let Some(key) = held {
+            self.say(format_args!(
+                "the guest gets {} once {:?} is released on the host",
+                self.name(),
+                KeyCode(key)
+            ));
+        }
+        held.is_some()
+    }
+
+    fn end_guest(&mut self) {
+        if self.owner == Owner::Host {
+            return;
+        }
+        self.owner = Owner::Host;
+        self.event_queue.reset();
+        self.reports.end();
+        self.write(self.status.end());
+        self.release();
+        self.say(format_args!("no guest uses {}", self.name()));
+    }
+
+    fn release(&mut self) {
+        if let Err(error) = self.source.release()
+            && !self.gone
+        {
+            self.device_trouble.warn(format_args!(
+                "cannot give {} back to the host: {error}",
+                self.name()
+            ));
+        }
+    }
+
+    /// Reads what the device has and forgets it.
+    fn discard(&mut self) -> io::Result<()> {
+        let mut events = Vec::new();
+        for _ in 0..MAX_READS {
+            events.clear();
+            match self.source.read(&mut events) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read_state(&mut self) -> Option<State> {
+        self.source
+            .state()
+            .inspect_err(|error| {
+                self.device_trouble
+                    .warn(format_args!("cannot read the device's state: {error}"));
+            })
+            .ok()
+    }
+
+    /// The device has events, or is gone.
+    fn read_device(&mut self, happened: EventSet, vrings: &[VringMutex]) {
+        if self.gone {
+            return;
+        }
+        let read = match self.owner {
+            Owner::Host => self.discard(),
+            Owner::HostUntilReleased => {
+                self.give_to_guest();
+                Ok(())
+            }
+            Owner::Guest => self.read_reports(),
+        };
+        match read {
+            Err(error) => self.lose_device(&error, vrings),
+            // A device that says so without failing reads would have this called for ever.
+            Ok(()) if happened.intersects(EventSet::HANG_UP | EventSet::ERROR) => {
+                let error = io::ErrorKind::BrokenPipe.into();
+                self.lose_device(&error, vrings);
+            }
+            Ok(()) => self.give_reports(vrings),
+        }
+    }
+
+    fn read_reports(&mut self) -> io::Result<()> {
+        let mut events = Vec::new();
+        for _ in 0..MAX_READS {
+            events.clear();
+            match self.source.read(&mut events) {
+                Ok(()) => self.reports.take(&events),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Only now: what the kernel still had was older than the state it tells.
+                    if self.reports.lost() {
+                        let state = self.read_state();
+                        self.reports.recover(state);
+                    }
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The device is gone: a guest is not left with keys down, and the program ends.
+    fn lose_device(&mut self, error: &io::Error, vrings: &[VringMutex]) {
+        self.gone = true;
+        if let Some(host) = &self.host
+            && let Err(error) = host.unwatch(self.source.fd())
+        {
+            log::debug!("cannot stop watching {}: {error}", self.name());
+        }
+        if self.owner == Owner::Guest {
+            self.reports.gone();
+            self.give_reports(vrings);
+        }
+        self.fail(format_args!("{} was unplugged: {error}", self.name()));
+    }
+
+    /// Puts into the event queue what the driver has buffers for.
+    fn give_reports(&mut self, vrings: &[VringMutex]) {
+        if self.owner != Owner::Guest {
+            return;
+        }
+        if let Some(ring) = pass(vrings, EVENT_QUEUE, self.memory.as_ref()) {
+            let given = self.event_queue.give(ring, &mut self.reports);
+            self.settle(given, "event");
+        }
+        let dropped = self.reports.take_dropped();
+        if dropped > 0 {
+            self.dropped_reports.warn(format_args!(
+                "{dropped} reports of {} were dropped, because the guest or this host is too slow; the guest will be told the state that the device is in",
+                self.name()
+            ));
+        }
+    }
+
+    /// Does what the driver asked for in the status queue.
+    fn take_status(&mut self, vrings: &[VringMutex]) {
+        if let Some(ring) = pass(vrings, STATUS_QUEUE, self.memory.as_ref()) {
+            let mut wanted = Vec::new();
+            let device = self.source.description();
+            let taken = self
+                .status_queue
+                .take(ring, &mut self.status, device, &mut wanted);
+            self.write(wanted);
+            self.settle(taken, "status");
+        }
+    }
+
+    /// Has the device do `events`.
+    fn write(&mut self, mut events: Vec<Event>) {
+        if events.is_empty() || self.gone {
+            return;
+        }
+        events.push(Event::REPORT);
+        if let Err(error) = self.source.write(&events) {
+            self.device_trouble
+                .warn(format_args!("cannot set LEDs of {}: {error}", self.name()));
+        }
+    }
+
+    /// After a pass over the queue `queue`: goes on later where it is not finished.
+    fn settle(&mut self, pass: Result<Pass, RingError>, queue: &str) {
+        match pass {
+            Ok(Pass::Done) => {}
+            Ok(Pass::Unfinished) => {
+                if let Err(error) = rustix::io::write(&self.go_on, &1u64.to_ne_bytes()) {
+                    // Only when it is set already, more than 2^64 times.
+                    log::debug!("cannot call back: {error}");
+                }
+            }
+            Err(error) => self
+                .ring_trouble
+                .warn(format_args!("the {queue} queue cannot be used: {error}")),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!(
+            "{} ({})",
+            self.options.evdev_path.display(),
+            self.source.description().name
+        )
+    }
+
+    /// Says in the service's status who has the device: not in the journal, which a guest that
+    /// resets its device over and over would fill.
+    fn say(&self, text: std::fmt::Arguments<'_>) {
+        if let Some(host) = &self.host {
+            host.status(text);
+        }
+    }
+
+    fn fail(&self, message: std::fmt::Arguments<'_>) {
+        match &self.host {
+            Some(host) => host.fail(message),
+            None => log::error!("{message}"),
+        }
+    }
+}
+
+/// A pass over the queue `index`, where it may be used.
+fn pass<'a>(
+    vrings: &'a [VringMutex],
+    index: usize,
+    memory: Option<&GuestMemory>,
+) -> Option<Ring<'a>> {
+    Ring::begin(vrings.get(index)?, memory?)
+}
+
+/// Whether `key` is one that is held for a moment. Buttons of joysticks may be switches that stay:
+/// nobody repeats them, and a wait for their release would not end.
+fn is_momentary(key: u16) -> bool {
+    let joystick = KeyCode::BTN_TRIGGER.0..=KeyCode::BTN_THUMBR.0;
+    let more = KeyCode::BTN_TRIGGER_HAPPY1.0..=KeyCode::BTN_TRIGGER_HAPPY40.0;
+    !joystick.contains(&key) && !more.contains(&key)
+}
+
+impl<S: Source> VhostUserBackendMut for Input<S> {
+    type Bitmap = ();
+    type Vring = VringMutex;
+
+    fn num_queues(&self) -> usize {
+        QUEUES
+    }
+
+    fn max_queue_size(&self) -> usize {
+        MAX_QUEUE_SIZE
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_F_VERSION_1
+            | 1 << VIRTIO_RING_F_INDIRECT_DESC
+            | 1 << VIRTIO_RING_F_EVENT_IDX
+            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+    }
+
+    fn set_event_idx(&mut self, _enabled: bool) {
+        // The queues know it themselves.
+    }
+
+    fn reset_device(&mut self) {
+        self.end_guest();
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        self.config.read(self.source.description(), offset, size)
+    }
+
+    fn set_config(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
+        // Never an error, which would end the connection: other front-ends than QEMU may pass on
+        // whatever a guest writes.
+        self.config.write(offset, data);
+        Ok(())
+    }
+
+    fn update_memory(&mut self, memory: GuestMemory) -> io::Result<()> {
+        self.memory = Some(memory);
+        Ok(())
+    }
+
+    fn stop_vring(&mut self, index: u32) -> io::Result<()> {
+        if usize::try_from(index) == Ok(EVENT_QUEUE) {
+            self.end_guest();
+        }
+        Ok(())
+    }
+
+    fn handle_event(
+        &mut self,
+        event: u16,
+        happened: EventSet,
+        vrings: &[VringMutex],
+        _thread: usize,
+    ) -> io::Result<()> {
+        self.update_owner(vrings);
+        match event {
+            DEVICE_READY => self.read_device(happened, vrings),
+            GO_ON => {
+                // Only tells that there is more; how often it was said does not matter.
+                let _ = rustix::io::read(&self.go_on, &mut [0; 8]);
+                self.give_reports(vrings);
+                self.take_status(vrings);
+            }
+            queue if usize::from(queue) == STATUS_QUEUE => self.take_status(vrings),
+            _ => self.give_reports(vrings),
+        }
+        // An error would end the worker, and nothing that a guest does may.
+        Ok(())
+    }
+}
+
+impl<S: Source> Device for Input<S> {
+    fn start(&mut self, host: Host) -> io::Result<()> {
+        host.watch(self.source.fd(), EventSet::IN, DEVICE_READY)?;
+        host.watch(self.go_on.as_fd(), EventSet::IN, GO_ON)?;
+        self.host = Some(host);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,17 @@
+//! vhost-user-input: an input device of the host, given to a VM (virtio 1.2, 5.8).
+
+mod buffer;
+mod config;
+mod device;
+mod queue;
+mod report;
+mod source;
+mod state;
+mod status;
+mod throttle;
+mod wire;
+
+pub use device::{Input, Options};
+pub use source::{Description, Evdev, OpenError as Error, Source};
+pub use state::{Contact, State, Touch};
+pub use wire::{Axis, Bits, Event, Ids};

@@ -1,0 +1,508 @@
+//! From the device's events to what the guest is told: whole reports, or none of a report.
+//!
+//! A report is all the events up to a `SYN_REPORT`. Reports wait here while the driver has no
+//! buffers for them. What waits is bounded: once the bound is reached the reports that follow are
+//! dropped, the newest, because the guest is then told first what happened first, and each report
+//! that waits still follows from the one before. When all that waited is gone, the guest is told by
+//! one correction in which state the device is now, so that no key stays down for it and no contact
+//! stays on the screen. Only what leaves no state is lost: motion, and keys tapped meanwhile.
+
+use std::collections::VecDeque;
+
+use super::source::Description;
+use super::state::State;
+use super::wire::Event;
+use super::wire::code::{
+    EV_ABS, EV_KEY, EV_MSC, EV_REL, EV_REP, EV_SW, EV_SYN, SYN_DROPPED, SYN_MT_REPORT,
+};
+
+/// The events that may wait for the driver: what a mouse with 1000 reports a second makes in a third
+/// of a second, and a hundred frames of two fingers. Older input serves nobody.
+const MAX_WAITING: usize = 1024;
+/// The events of a report. Far more than any device makes, so that one that never ends a report
+/// does no harm.
+const MAX_REPORT: usize = 1024;
+/// The value of a key that repeats.
+const REPEATED: i32 = 2;
+
+/// What of a device's events the guest was told, and what it is still to be told.
+#[derive(Debug)]
+pub struct Reports {
+    repeats: bool,
+    slotless: bool,
+    /// The report that is being read.
+    partial: Vec<Event>,
+    reading: Reading,
+    /// Reports to be sent, the first of them perhaps in part.
+    waiting: VecDeque<VecDeque<Event>>,
+    /// How many events there are in `waiting`.
+    waiting_events: usize,
+    /// Whether a part of the first report in `waiting` was sent.
+    begun: bool,
+    /// Whether reports were dropped since the last correction.
+    behind: bool,
+    dropped: u64,
+    /// The device's state, after the last whole report of it.
+    truth: State,
+    /// The state that the events sent so far have brought the guest to.
+    told: State,
+}
+
+/// What becomes of the next event of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// It belongs to `partial`.
+    Report,
+    /// It belongs to a report that is too long: only its state is followed.
+    Oversized,
+    /// The kernel lost events, so that nothing is known until the device's state was read.
+    Lost,
+}
+
+impl Reports {
+    /// For a device that nothing is known of but its description, and a guest that was told nothing.
+    pub fn new(device: &Description) -> Self {
+        Self {
+            repeats: device.codes(EV_REP).is_some(),
+            slotless: device.is_slotless(),
+            partial: Vec::new(),
+            reading: Reading::Report,
+            waiting: VecDeque::new(),
+            waiting_events: 0,
+            begun: false,
+            behind: false,
+            dropped: 0,
+            truth: State::new(device.slots()),
+            told: State::new(device.slots()),
+        }
+    }
+
+    /// Begins with a guest, the device being in the state `truth`: whether the guest begins too or
+    /// goes on after a pause, it is told all of it.
+    pub fn begin(&mut self, truth: State) {
+        self.end();
+        self.truth = truth;
+        // `told` becomes certain only as this is sent: before, the guest may pause again.
+        let told = self.told.in_doubt(&self.truth);
+        self.correct(&told);
+    }
+
+    /// Forgets what waits, because there is no guest to tell it to. What the guest was told is kept:
+    /// it may only be paused.
+    pub fn end(&mut self) {
+        self.partial.clear();
+        self.reading = Reading::Report;
+        self.waiting.clear();
+        self.waiting_events = 0;
+        self.begun = false;
+        self.behind = false;
+    }
+
+    /// Takes in events as they were read from the device.
+    pub fn take(&mut self, events: &[Event]) {
+        for event in events {
+            match (event.kind, event.code) {
+                (EV_SYN, SYN_DROPPED) => {
+                    self.partial.clear();
+                    self.reading = Reading::Lost;
+                }
+                _ if self.reading == Reading::Lost => {}
+                _ if event.ends_report() => self.end_report(),
+                // LEDs, sounds and repeat rates go the other way. The kernel shows a reader its own
+                // writes too: handed back to the driver they would light an LED that it put out
+                // meanwhile, which it would report, and so on without an end.
+                (EV_KEY | EV_REL | EV_ABS | EV_MSC | EV_SW, _) | (EV_SYN, SYN_MT_REPORT) => {
+                    self.add(*event);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn add(&mut self, event: Event) {
+        if self.reading == Reading::Report {
+            // One place is left for the report's end.
+            if self.partial.len() < MAX_REPORT - 1 {
+                self.partial.push(event);
+                return;
+            }
+            self.reading = Reading::Oversized;
+            for event in std::mem::take(&mut self.partial) {
+                self.truth.apply(&event);
+            }
+        }
+        self.truth.apply(&event);
+    }
+
+    fn end_report(&mut self) {
+        if self.reading == Reading::Oversized {
+            self.reading = Reading::Report;
+            self.drop_report();
+            return;
+        }
+        let mut report = std::mem::take(&mut self.partial);
+        for event in &report {
+            self.truth.apply(event);
+        }
+        if self.repeats {
+            drop_repetitions(&mut report);
+        }
+        if report.is_empty() {
+            return;
+        }
+        report.push(Event::REPORT);
+        if self.behind || self.waiting_events + report.len() > MAX_WAITING {
+            self.drop_report();
+        } else {
+            self.push(report);
+        }
+    }
+
+    fn drop_report(&mut self) {
+        self.behind = true;
+        self.dropped = self.dropped.saturating_add(1);
+    }
+
+    fn push(&mut self, report: Vec<Event>) {
+        self.waiting_events += report.len();
+        self.waiting.push_back(report.into());
+    }
+
+    /// Whether the kernel lost events: all that it still has is to be read and dropped, and then
+    /// [`Reports::recover`] to be called.
+    pub fn lost(&self) -> bool {
+        self.reading == Reading::Lost
+    }
+
+    /// Goes on after the kernel lost events, with the device's state as it is now, or as it was
+    /// last, where it cannot be read.
+    pub fn recover(&mut self, truth: Option<State>) {
+        if let Some(truth) = truth {
+            self.truth = truth;
+        }
+        self.partial.clear();
+        self.reading = Reading::Report;
+        self.drop_report();
+    }
+
+    /// The device is gone: the guest is told that everything was let go, before anything else, but
+    /// after the rest of a report that it has begun to read.
+    pub fn gone(&mut self) {
+        let begun = self.waiting.pop_front().filter(|_| self.begun);
+        self.end();
+        if let Some(report) = begun {
+            self.begun = true;
+            self.waiting_events = report.len();
+            self.waiting.push_back(report);
+        }
+        self.truth.let_go();
+        self.behind = true;
+    }
+
+    /// The events that are left of the next report; `None` where the guest is told all.
+    pub fn next_report(&mut self) -> Option<usize> {
+        if self.waiting.is_empty() && self.behind {
+            self.correct(&self.told.clone());
+        }
+        self.waiting.front().map(VecDeque::len)
+    }
+
+    /// The next event for the guest.
+    pub fn next_event(&self) -> Option<Event> {
+        self.waiting.front()?.front().copied()
+    }
+
+    /// The guest was given what [`Reports::next_event`] says.
+    pub fn sent(&mut self) {
+        let Some(report) = self.waiting.front_mut() else {
+            return;
+        };
+        if let Some(event) = report.pop_front() {
+            self.told.apply(&event);
+            self.waiting_events -= 1;
+        }
+        self.begun = !report.is_empty();
+        if !self.begun {
+            self.waiting.pop_front();
+        }
+    }
+
+    /// How many reports were dropped since this was asked last.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
+    fn correct(&mut self, told: &State) {
+        self.behind = false;
+        for report in told.reports_to(&self.truth, self.slotless) {
+            self.push(report);
+        }
+    }
+}
+
+/// Takes the repetitions of keys out of `report`. The driver is told that the device repeats keys
+/// and then has the guest repeat them, so the host's repetitions would come on top. The guest's own
+/// are the better ones: they stop with the key, however late the host's events come.
+fn drop_repetitions(report: &mut Vec<Event>) {
+    let before = report.len();
+    report.retain(|event| !(event.kind == EV_KEY && event.value == REPEATED));
+    let dropped = report.len() < before;
+    if dropped && report.iter().all(|event| event.kind == EV_MSC) {
+        // The scancodes of the repetitions.
+        report.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::code::{ABS_MT_SLOT, ABS_MT_TRACKING_ID};
+    use super::*;
+
+    fn keyboard() -> Description {
+        let mut device = Description::default();
+        device.codes.insert(EV_KEY, (0..256).collect());
+        device.codes.insert(EV_MSC, [4].into_iter().collect());
+        device
+    }
+
+    fn key(code: u16, value: i32) -> Event {
+        Event::new(EV_KEY, code, value)
+    }
+
+    /// All that the guest is told now.
+    fn told(reports: &mut Reports) -> Vec<Event> {
+        let mut told = Vec::new();
+        while reports.next_report().is_some() {
+            told.extend(reports.next_event());
+            reports.sent();
+        }
+        assert_eq!(reports.waiting_events, 0);
+        told
+    }
+
+    #[test]
+    fn a_report_goes_out_once_it_is_whole() {
+        let mut reports = Reports::new(&keyboard());
+        reports.take(&[key(30, 1)]);
+        assert_eq!(reports.next_report(), None);
+        reports.take(&[key(31, 1), Event::REPORT, key(30, 0)]);
+        assert_eq!(reports.next_report(), Some(3));
+        assert_eq!(told(&mut reports), [key(30, 1), key(31, 1), Event::REPORT]);
+        reports.take(&[Event::REPORT]);
+        assert_eq!(told(&mut reports), [key(30, 0), Event::REPORT]);
+    }
+
+    #[test]
+    fn what_is_not_for_the_guest_is_left_out() {
+        let mut reports = Reports::new(&keyboard());
+        reports.take(&[
+            Event::new(super::super::wire::code::EV_LED, 0, 1),
+            Event::REPORT,
+            Event::new(0x17, 0, 1),
+            Event::REPORT,
+        ]);
+        assert_eq!(reports.next_report(), None);
+    }
+
+    #[test]
+    fn the_guest_repeats_keys_itself_where_it_knows_how() {
+        let repeated = [
+            Event::new(EV_MSC, 4, 30),
+            key(30, 2),
+            Event::new(EV_SYN, 0, 1),
+        ];
+        let mut device = keyboard();
+        let mut reports = Reports::new(&device);
+        reports.take(&repeated);
+        assert_eq!(
+            told(&mut reports),
+            [Event::new(EV_MSC, 4, 30), key(30, 2), Event::REPORT]
+        );
+        device.codes.insert(EV_REP, [0, 1].into_iter().collect());
+        let mut reports = Reports::new(&device);
+        reports.take(&repeated);
+        assert_eq!(told(&mut reports), []);
+        reports.take(&[key(30, 2), key(31, 1), Event::REPORT]);
+        assert_eq!(told(&mut reports), [key(31, 1), Event::REPORT]);
+    }
+
+    #[test]
+    fn too_many_reports_are_dropped_whole_and_corrected() {
+        let mut reports = Reports::new(&keyboard());
+        reports.take(&[key(30, 1), Event::REPORT]);
+        // Key 29 goes down and up for ever; then key 30 goes up and key 42 down.
+        for n in 0..5000 {
+            reports.take(&[key(29, n % 2), Event::REPORT]);
+            assert!(reports.waiting_events <= MAX_WAITING);
+        }
+        reports.take(&[key(30, 0), key(42, 1), Event::REPORT]);
+        let told = told(&mut reports);
+        assert_eq!(told.len(), MAX_WAITING + 4);
+        assert_eq!(told[..2], [key(30, 1), Event::REPORT]);
+        // What was told first was every report in its order.
+        for (n, report) in told[2..MAX_WAITING].chunks(2).enumerate() {
+            assert_eq!(report, [key(29, n as i32 % 2), Event::REPORT]);
+        }
+        // 511 of them: key 29 is up. The correction is one report, and the difference.
+        let correction = [key(30, 0), key(29, 1), key(42, 1), Event::REPORT];
+        assert_eq!(told[MAX_WAITING..], correction);
+        assert_eq!(reports.take_dropped(), 5002 - MAX_WAITING as u64 / 2);
+        assert_eq!(reports.take_dropped(), 0);
+        reports.take(&[key(42, 0), Event::REPORT]);
+        assert_eq!(
+            super::tests::told(&mut reports),
+            [key(42, 0), Event::REPORT]
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_lost_is_corrected() {
+        let mut reports = Reports::new(&keyboard());
+        reports.take(&[key(30, 1), Event::REPORT, key(31, 1)]);
+        assert_eq!(told(&mut reports), [key(30, 1), Event::REPORT]);
+        reports.take(&[
+            Event::new(EV_SYN, SYN_DROPPED, 0),
+            key(99, 1),
+            Event::REPORT,
+            key(98, 1),
+            Event::REPORT,
+        ]);
+        assert!(reports.lost());
+        assert_eq!(reports.next_report(), None);
+        let mut truth = State::new(0);
+        truth.apply(&key(98, 1));
+        reports.recover(Some(truth));
+        assert!(!reports.lost());
+        assert_eq!(told(&mut reports), [key(30, 0), key(98, 1), Event::REPORT]);
+    }
+
+    #[test]
+    fn a_report_without_end_is_not_kept() {
+        let mut reports = Reports::new(&keyboard());
+        for n in 0..100_000u32 {
+            reports.take(&[key((n % 200) as u16, 1)]);
+            assert!(reports.partial.len() <= MAX_REPORT);
+        }
+        reports.take(&[Event::REPORT]);
+        assert_eq!(told(&mut reports).len(), 201);
+        assert_eq!(reports.told, reports.truth);
+        assert_eq!(reports.take_dropped(), 1);
+    }
+
+    #[test]
+    fn a_guest_that_is_paused_keeps_its_belief() {
+        let mut reports = Reports::new(&keyboard());
+        reports.begin(State::new(0));
+        reports.take(&[key(30, 1), Event::REPORT, key(31, 1), Event::REPORT]);
+        assert_eq!(reports.next_event(), Some(key(30, 1)));
+        reports.sent();
+        // Paused in the middle of a report: what was not sent is not kept.
+        reports.end();
+        assert_eq!(reports.next_report(), None);
+        reports.begin(State::new(0));
+        assert_eq!(told(&mut reports), [key(30, 0), Event::REPORT]);
+    }
+
+    /// Random keys, contacts and pauses of the driver: what the guest is told are whole reports, and
+    /// when it has kept up it knows the state that the device is in.
+    #[test]
+    fn whatever_happens_the_guest_ends_in_the_true_state() {
+        let mut device = keyboard();
+        let slots = crate::input::Axis {
+            max: 4,
+            ..Default::default()
+        };
+        device.axes.insert(ABS_MT_SLOT, slots);
+        // xorshift64: the same numbers each time.
+        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+        let mut random = move |below: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % below
+        };
+        let mut reports = Reports::new(&device);
+        let (mut real, mut guest) = (State::new(5), State::new(5));
+        let mut dropped = 0;
+        for round in 0..20_000 {
+            let mut report = Vec::new();
+            for _ in 0..random(6) {
+                let value = random(3) as i32 - 1;
+                report.push(match random(4) {
+                    0 => key(random(256) as u16, value & 1),
+                    1 => Event::new(EV_ABS, ABS_MT_SLOT, random(5) as i32),
+                    2 => Event::new(EV_ABS, ABS_MT_TRACKING_ID, value * random(9) as i32),
+                    _ => Event::new(EV_ABS, 0x35, random(1000) as i32),
+                });
+            }
+            // A contact's id is -1 or none of the other negative numbers.
+            for event in &mut report {
+                if event.code == ABS_MT_TRACKING_ID {
+                    event.value = event.value.max(-1);
+                }
+                real.apply(event);
+            }
+            report.push(Event::REPORT);
+            match random(500) {
+                0 => {
+                    // The kernel loses this report, and the one before may have been cut.
+                    reports.take(&[key(1, 1), Event::new(EV_SYN, SYN_DROPPED, 0)]);
+                    reports.take(&report);
+                    reports.recover(Some(real.clone()));
+                }
+                1 => {
+                    reports.end();
+                    reports.begin(real.clone());
+                }
+                _ => reports.take(&report),
+            }
+            // For a while the driver takes nothing.
+            if round % 4000 < 2000 {
+                for _ in 0..random(12) {
+                    if reports.next_report().is_some() {
+                        guest.apply(&reports.next_event().expect("a report has events"));
+                        reports.sent();
+                    }
+                }
+            }
+            if round % 4000 == 3999 {
+                dropped += reports.take_dropped();
+                let told = told(&mut reports);
+                assert!(told.last().is_none_or(Event::ends_report));
+                for event in &told {
+                    guest.apply(event);
+                }
+                assert_eq!(guest, real);
+            }
+        }
+        assert!(dropped > 100, "{dropped}");
+    }
+
+    #[test]
+    fn when_the_device_is_gone_a_report_is_finished_and_all_let_go() {
+        let mut reports = Reports::new(&keyboard());
+        reports.take(&[
+            key(30, 1),
+            Event::REPORT,
+            key(31, 1),
+            key(32, 1),
+            Event::REPORT,
+        ]);
+        for _ in 0..3 {
+            reports.sent();
+        }
+        reports.take(&[key(33, 1), Event::REPORT, key(34, 1)]);
+        reports.gone();
+        assert_eq!(
+            told(&mut reports),
+            [
+                key(32, 1),
+                Event::REPORT,
+                key(30, 0),
+                key(31, 0),
+                key(32, 0),
+                Event::REPORT
+            ]
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! The programs under test, and what several tests share.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use frontend::gpu::{
+    DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Response, ResponseKind,
+};
+use frontend::{Command, DEFAULT_LIMIT, Memory, Program, SocketForm};
+
+/// "Well under a second", on a machine that builds and tests on all its cores.
+pub const QUICK: Duration = Duration::from_millis(900);
+
+/// The gpu program: ours, or the one `VHOST_USER_GPU` names, to see what another one does.
+pub fn gpu_program() -> PathBuf {
+    let other = std::env::var_os("VHOST_USER_GPU");
+    other.map_or_else(
+        || env!("CARGO_BIN_EXE_vhost-user-gpu").into(),
+        PathBuf::from,
+    )
+}
+
+/// The input program, in the same way.
+pub fn input_program() -> PathBuf {
+    let other = std::env::var_os("VHOST_USER_INPUT");
+    other.map_or_else(
+        || env!("CARGO_BIN_EXE_vhost-user-input").into(),
+        PathBuf::from,
+    )
+}
+
+/// The gpu program, to be started in this way.
+pub fn gpu_command(form: SocketForm) -> Command {
+    Command::new(gpu_program()).socket(form)
+}
+
+/// Asserts that the program ended by itself, with status 0, soon.
+pub fn assert_clean_exit(program: &mut Program) {
+    let status = program.wait_exit(QUICK).unwrap();
+    assert!(status.success(), "{status}, stderr: {}", program.stderr());
+    assert_eq!(program.stdout(), "", "nothing belongs on stdout");
+}
+
+/// Asserts that the program failed at its start, with a message on stderr that has all these words in it.
+pub fn assert_early_failure(program: &mut Program, words: &[&str]) -> ExitStatus {
+    let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
+    assert!(!status.success(), "status 0, stderr: {}", program.stderr());
+    assert!(status.code().is_some(), "ended by a signal: {status}");
+    let stderr = program.stderr();
+    for word in words {
+        assert!(stderr.contains(word), "{word:?} is not in {stderr:?}");
+    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert_eq!(program.stdout(), "", "nothing belongs on stdout");
+    status
+}
+
+/// A running gpu program, the guest's driver and the display.
+pub struct GpuVm {
+    pub gpu: Gpu,
+    pub display: DisplayThread,
+    pub program: Program,
+}
+
+impl GpuVm {
+    pub fn start() -> Self {
+        Self::with(DisplayOptions::default(), GpuOptions::default())
+    }
+
+    pub fn with_display(display: DisplayOptions) -> Self {
+        Self::with(display, GpuOptions::default())
+    }
+
+    pub fn with(display: DisplayOptions, options: GpuOptions) -> Self {
+        let mut program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
+        let (display, socket) = DisplayThread::start(display).unwrap();
+        let session = program.session().unwrap();
+        let gpu = Gpu::start(session, &guest_memory(), Some(socket), options).unwrap();
+        Self {
+            gpu,
+            display,
+            program,
+        }
+    }
+
+    /// Creates a resource with a backing that is laid out like `pieces`.
+    pub fn resource(
+        &mut self,
+        id: u32,
+        format: Format,
+        size: (u32, u32),
+        pieces: Pieces,
+    ) -> Backing {
+        let (width, height) = size;
+        ok(self.gpu.create_2d(id, format, width, height));
+        let backing = Backing::new(self.gpu.memory(), width * height * 4, pieces);
+        ok(self.gpu.attach_backing(id, &backing.entries));
+        backing
+    }
+
+    /// Creates a resource of `format` that holds the test pattern, whole.
+    pub fn painted(&mut self, id: u32, format: Format, size: (u32, u32)) -> Backing {
+        let backing = self.resource(id, format, size, Pieces::Whole);
+        backing.write(0, &picture(format, size, pattern));
+        ok(self
+            .gpu
+            .transfer_to_host_2d(id, Rect::sized(size.0, size.1), 0));
+        backing
+    }
+
+    /// Ends the front-end's side and asserts that the program ends well.
+    pub fn finish(self) {
+        let Self {
+            gpu,
+            display,
+            mut program,
+        } = self;
+        drop(gpu);
+        assert_clean_exit(&mut program);
+        display.finish().unwrap();
+    }
+}
+
+/// Two regions with a hole between them, as a PC with more than 3 GiB has.
+pub fn guest_memory() -> Memory {
+    Memory::new(&[(0x10_0000, 24 << 20), (1 << 32, 40 << 20)]).unwrap()
+}
+
+/// Asserts that a command was answered with OK_NODATA.
+#[track_caller]
+pub fn ok(response: frontend::Result<Response>) -> Response {
+    answered(response, ResponseKind::OkNodata)
+}
+
+/// Asserts that a command was answered with this.
+#[track_caller]
+pub fn answered(response: frontend::Result<Response>, kind: ResponseKind) -> Response {
+    let response = response.unwrap();
+    assert_eq!(response.kind, kind);
+    response
+}
+
+/// How a backing lies in the guest's memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Pieces {
+    /// In one piece.
+    Whole,
+    /// In pages, the last first.
+    Pages,
+    /// In pieces of 1 to 40 odd bytes in a mixed order over both regions.
+    Odd,
+}
+
+/// Guest memory behind a resource.
+pub struct Backing {
+    memory: Memory,
+    pub entries: Vec<(u64, u32)>,
+}
+
+impl Backing {
+    pub fn new(memory: &Memory, size: u32, pieces: Pieces) -> Self {
+        let mut entries = Vec::new();
+        match pieces {
+            Pieces::Whole => entries.push((memory.alloc(size.into(), 4096).unwrap(), size)),
+            Pieces::Pages => {
+                let pages = size.div_ceil(4096);
+                let start = memory.alloc(u64::from(pages) * 4096, 4096).unwrap();
+                entries.extend(
+                    (0..pages)
+                        .rev()
+                        .map(|n| (start + u64::from(n) * 4096, 4096)),
+                );
+            }
+            Pieces::Odd => {
+                let mut left = size;
+                let mut n = 0_u32;
+                while left > 0 {
+                    let len = (n * 7 % 40 + 1).min(left);
+                    let region = (n % 3 == 0) as usize;
+                    // A byte between two pieces: they never lie one after the other.
+                    let address = memory.alloc_in(region, u64::from(len) + 1, 1).unwrap();
+                    entries.push((address, len));
+                    left -= len;
+                    n += 1;
+                }
+            }
+        }
+        Self {
+            memory: memory.clone(),
+            entries,
+        }
+    }
+
+    /// Writes `bytes` at `offset` of the whole.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        let (mut skip, mut bytes) = (offset, bytes);
+        for &(address, len) in &self.entries {
+            let len = len as usize;
+            if skip >= len {
+                skip -= len;
+                continue;
+            }
+            let n = (len - skip).min(bytes.len());
+            self.memory
+                .write(address + skip as u64, &bytes[..n])
+                .unwrap();
+            (skip, bytes) = (0, &bytes[n..]);
+        }
+        assert!(bytes.is_empty(), "the backing is too small");
+    }
+}
+
+/// A picture in which no two places near each other are the same.
+pub fn pattern(x: u32, y: u32) -> [u8; 3] {
+    [
+        (x * 7 + y) as u8,
+        (x + y * 5) as u8 ^ 0x55,
+        (x * 3 ^ y * 11) as u8,
+    ]
+}
+
+/// Another one, different at each place.
+pub fn negative(x: u32, y: u32) -> [u8; 3] {
+    pattern(x, y).map(|c| !c)
+}
+
+/// The bytes of a picture in `format`.
+pub fn picture(
+    format: Format,
+    (width, height): (u32, u32),
+    color: impl Fn(u32, u32) -> [u8; 3],
+) -> Vec<u8> {
+    let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let pixel = |(x, y)| {
+        let [r, g, b] = color(x, y);
+        format.pixel(r, g, b, 0xff)
+    };
+    places.flat_map(pixel).collect()
+}
+
+/// Asserts that a scanout shows `color` at each of its places.
+#[track_caller]
+pub fn assert_shows(
+    display: &DisplayThread,
+    scanout: u32,
+    (width, height): (u32, u32),
+    color: impl Fn(u32, u32) -> [u8; 3],
+) {
+    let display = display.lock();
+    let surface = display.surface(scanout).unwrap();
+    assert_eq!(
+        (surface.width, surface.height),
+        (width, height),
+        "size of scanout {scanout}"
+    );
+    for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
+        let (shown, wanted) = (surface.rgb(x, y).unwrap(), color(x, y));
+        assert_eq!(shown, wanted, "scanout {scanout} at {x}, {y}");
+    }
+}

@@ -1,0 +1,654 @@
+//! QEMU's part of the vhost-user-gpu protocol (docs/interop/vhost-user-gpu.rst), polled by its
+//! owner.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+
+use super::{MAX_SCANOUTS, Rect};
+use crate::channel::receive_some;
+use crate::{DEFAULT_LIMIT, Deadline, Error, Result};
+
+const REPLY: u32 = 4;
+/// request, flags and size, 32 bits each.
+const HEADER_SIZE: usize = 12;
+/// Width and height of a cursor in pixels.
+const CURSOR_SIZE: usize = 64;
+/// The most of an answer's structure: `virtio_gpu_resp_edid`.
+const EDID_SIZE: usize = 1024;
+/// Larger than any message QEMU could be sent about a 16384x16384 surface.
+const MAX_SIZE: usize = 16384 * 16384 * 4 + 4096;
+
+/// A backend's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+#[allow(missing_docs, reason = "named as in the protocol")]
+pub enum Request {
+    GetProtocolFeatures = 1,
+    SetProtocolFeatures = 2,
+    GetDisplayInfo = 3,
+    CursorPos = 4,
+    CursorPosHide = 5,
+    CursorUpdate = 6,
+    Scanout = 7,
+    Update = 8,
+    DmabufScanout = 9,
+    DmabufUpdate = 10,
+    GetEdid = 11,
+    DmabufScanout2 = 12,
+}
+
+impl Request {
+    const ALL: [Self; 12] = [
+        Self::GetProtocolFeatures,
+        Self::SetProtocolFeatures,
+        Self::GetDisplayInfo,
+        Self::CursorPos,
+        Self::CursorPosHide,
+        Self::CursorUpdate,
+        Self::Scanout,
+        Self::Update,
+        Self::DmabufScanout,
+        Self::DmabufUpdate,
+        Self::GetEdid,
+        Self::DmabufScanout2,
+    ];
+
+    fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| *r as u32 == number)
+    }
+
+    /// Size of the message without pixels, in bytes.
+    fn fixed_size(self) -> usize {
+        match self {
+            Self::GetProtocolFeatures | Self::GetDisplayInfo => 0,
+            Self::SetProtocolFeatures => 8,
+            Self::GetEdid => 4,
+            Self::CursorPos | Self::CursorPosHide | Self::Scanout => 12,
+            Self::CursorUpdate | Self::Update | Self::DmabufUpdate => 20,
+            Self::DmabufScanout => 40,
+            Self::DmabufScanout2 => 48,
+        }
+    }
+}
+
+/// A message as it was received; pixels are drawn, not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// What it was.
+    pub request: Request,
+    /// Its fields, in their order; 0 where it has none.
+    pub words: [u32; 12],
+    /// Its size in bytes, header and pixels included.
+    pub size: usize,
+}
+
+impl Received {
+    /// The scanout it is about; every message but the questions about the whole has one.
+    pub fn scanout(&self) -> u32 {
+        self.words[0]
+    }
+
+    /// The rectangle of an UPDATE or DMABUF_UPDATE.
+    pub fn rect(&self) -> Rect {
+        let [_, x, y, width, height, ..] = self.words;
+        Rect {
+            x,
+            y,
+            width,
+            height,
+        }
+    }
+}
+
+/// A size a display wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// Where it lies among the others, and its size.
+    pub rect: Rect,
+    /// Whether it is shown at all.
+    pub enabled: bool,
+}
+
+/// What a display answers to GET_EDID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EdidAnswer {
+    /// The protocol feature is not offered, and a question all the same is not answered: as QEMU
+    /// 7.2.
+    NotOffered,
+    /// By scanout. A scanout beyond them is not answered: as QEMU does beyond its `max_outputs`.
+    Blocks(Vec<Vec<u8>>),
+}
+
+/// How a display behaves.
+#[derive(Clone, Debug)]
+pub struct DisplayOptions {
+    /// One for each scanout.
+    pub modes: Vec<Mode>,
+    /// What is answered to GET_EDID.
+    pub edid: EdidAnswer,
+    /// Whether DMABUF_SCANOUT2 is offered.
+    pub dmabuf2: bool,
+    /// How long it takes to answer.
+    pub delay: Duration,
+    /// Closes the socket after as many bytes were read, in the middle of a message perhaps.
+    pub close_after: Option<usize>,
+    /// Answers this request with as many bytes of the right answer only, then closes the socket.
+    pub cut_answer: Option<(Request, usize)>,
+    /// Size of the socket's buffers in bytes, both ways; the system's default if none. A small one
+    /// makes a display that does not read felt sooner.
+    pub buffer: Option<usize>,
+    /// Whether pixels are drawn, or only read: for measurements.
+    pub draw: bool,
+    /// Whether flags that mean nothing are an error: QEMU's C program sends what its heap held.
+    pub strict: bool,
+}
+
+impl Default for DisplayOptions {
+    /// One scanout of 1024x768, as QEMU 7.2 (no EDID).
+    fn default() -> Self {
+        Self::with_modes(&[(1024, 768)])
+    }
+}
+
+impl DisplayOptions {
+    /// Scanouts of these sizes, side by side.
+    pub fn with_modes(sizes: &[(u32, u32)]) -> Self {
+        let mut x = 0;
+        let mode = |&(width, height): &(u32, u32)| {
+            let rect = Rect::new(x, 0, width, height);
+            x += width;
+            Mode {
+                rect,
+                enabled: true,
+            }
+        };
+        Self {
+            modes: sizes.iter().map(mode).collect(),
+            edid: EdidAnswer::NotOffered,
+            dmabuf2: false,
+            delay: Duration::ZERO,
+            close_after: None,
+            cut_answer: None,
+            buffer: None,
+            draw: true,
+            strict: true,
+        }
+    }
+}
+
+/// The picture of a scanout, as SCANOUT made it and UPDATE drew it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surface {
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// Rows of `x8r8g8b8` words in the host's byte order, without gaps.
+    pub pixels: Vec<u8>,
+}
+
+impl Surface {
+    fn new(width: u32, height: u32) -> Self {
+        Self {
+            width,
+            height,
+            pixels: vec![0; width as usize * height as usize * 4],
+        }
+    }
+
+    /// Red, green and blue at this place; none outside.
+    pub fn rgb(&self, x: u32, y: u32) -> Option<[u8; 3]> {
+        if x >= self.width || y >= self.height {
+            return None;
+        }
+        let at = (y as usize * self.width as usize + x as usize) * 4;
+        let word = u32::from_ne_bytes([0, 1, 2, 3].map(|i| self.pixels[at + i]));
+        Some([(word >> 16) as u8, (word >> 8) as u8, word as u8])
+    }
+
+    fn contains(&self, rect: Rect) -> bool {
+        let within =
+            |start: u32, len: u32, all: u32| start.checked_add(len).is_some_and(|end| end <= all);
+        within(rect.x, rect.width, self.width) && within(rect.y, rect.height, self.height)
+    }
+}
+
+/// What the pointer looks like and where it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The scanout it is on.
+    pub scanout: u32,
+    /// Position of its hot spot.
+    pub position: (u32, u32),
+    /// The hot spot within the picture.
+    pub hot_spot: (u32, u32),
+    /// Whether it is shown.
+    pub visible: bool,
+    /// 64x64 words `a8r8g8b8`; empty before the first CURSOR_UPDATE.
+    pub pixels: Vec<u8>,
+}
+
+/// A scanout given as a dmabuf.
+#[derive(Debug)]
+pub struct DmabufScanout {
+    /// The message's fields: scanout, x, y, width, height, fd_width, fd_height, fd_stride,
+    /// fd_flags, fd_drm_fourcc.
+    pub fields: [u32; 10],
+    /// DMABUF_SCANOUT2 only.
+    pub modifier: Option<u64>,
+    /// The buffer; none if the scanout is disabled.
+    pub fd: Option<OwnedFd>,
+}
+
+/// The display, and what it was told. Nothing happens on its own: see [`Display::serve`], and
+/// [`super::DisplayThread`] for one that does.
+#[derive(Debug)]
+pub struct Display {
+    /// How it behaves; may be changed at any time.
+    pub options: DisplayOptions,
+    /// What each scanout shows; none before its first SCANOUT and once it is disabled.
+    pub surfaces: Vec<Option<Surface>>,
+    /// What each scanout shows if it was given as a dmabuf.
+    pub dmabufs: Vec<Option<DmabufScanout>>,
+    /// The pointer.
+    pub cursor: Cursor,
+    /// All messages, oldest first.
+    pub received: Vec<Received>,
+    /// All bytes that were read.
+    pub bytes: usize,
+    /// The protocol features the backend set.
+    pub protocol_features: Option<u64>,
+    /// Whether the backend closed the socket, or the options did.
+    pub closed: bool,
+    socket: Option<UnixStream>,
+    scratch: Vec<u8>,
+}
+
+impl Display {
+    /// A display, and the end of its socket that the backend gets.
+    ///
+    /// # Errors
+    /// As `socketpair(2)` and `setsockopt(2)`.
+    pub fn new(options: DisplayOptions) -> Result<(Self, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair().map_err(Error::io("socketpair"))?;
+        if let Some(size) = options.buffer {
+            for socket in [&ours, &theirs] {
+                set_socket_send_buffer_size(socket, size).map_err(Error::os("SO_SNDBUF"))?;
+                set_socket_recv_buffer_size(socket, size).map_err(Error::os("SO_RCVBUF"))?;
+            }
+        }
+        let display = Self {
+            surfaces: vec![None; MAX_SCANOUTS],
+            dmabufs: (0..MAX_SCANOUTS).map(|_| None).collect(),
+            cursor: Cursor::default(),
+            received: Vec::new(),
+            bytes: 0,
+            protocol_features: None,
+            closed: false,
+            socket: Some(ours),
+            scratch: Vec::new(),
+            options,
+        };
+        Ok((display, theirs))
+    }
+
+    pub(super) fn socket(&self) -> Option<&UnixStream> {
+        self.socket.as_ref()
+    }
+
+    /// Closes the socket, as QEMU does when the guest resets the device.
+    pub fn close(&mut self) {
+        self.socket = None;
+        self.closed = true;
+    }
+
+    /// The picture of a scanout.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if it has none.
+    pub fn surface(&self, scanout: u32) -> Result<&Surface> {
+        let none = || Error::Protocol(format!("scanout {scanout} shows nothing"));
+        self.surfaces
+            .get(scanout as usize)
+            .and_then(Option::as_ref)
+            .ok_or_else(none)
+    }
+
+    /// The messages of one kind, oldest first.
+    pub fn of(&self, request: Request) -> impl Iterator<Item = &Received> {
+        self.received.iter().filter(move |r| r.request == request)
+    }
+
+    /// Forgets the messages; pictures stay.
+    pub fn forget(&mut self) {
+        self.received.clear();
+    }
+
+    /// Serves one message. Gives whether there was one before `limit`: there is none either once
+    /// the socket is closed ([`Display::closed`]).
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] for what QEMU would not take: an unknown request, a wrong size, a scanout
+    /// that does not exist, an UPDATE outside the surface or without one. [`Error::Timeout`] if a
+    /// message stops in its middle.
+    pub fn serve(&mut self, limit: Duration) -> Result<bool> {
+        let Some(socket) = &self.socket else {
+            return Ok(false);
+        };
+        if !Deadline::after(limit).ready(socket, PollFlags::IN)? {
+            return Ok(false);
+        }
+        match self.message() {
+            Ok(()) => Ok(true),
+            Err(e) if e.is_closed() => {
+                self.close();
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Serves all messages that are there.
+    ///
+    /// # Errors
+    /// As [`Display::serve`].
+    pub fn serve_all(&mut self) -> Result<()> {
+        while self.serve(Duration::ZERO)? {}
+        Ok(())
+    }
+
+    /// Serves messages until `done`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] after [`DEFAULT_LIMIT`]; as [`Display::serve`].
+    pub fn serve_until(&mut self, what: &'static str, done: impl Fn(&Self) -> bool) -> Result<()> {
+        let deadline = Deadline::after(DEFAULT_LIMIT);
+        while !done(self) {
+            if !self.serve(deadline.left())? {
+                return Err(deadline.missed(what));
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&mut self) -> Result<()> {
+        let deadline = Deadline::default();
+        let mut header = [0; HEADER_SIZE];
+        let mut fds = Vec::new();
+        self.read(&mut header, &mut fds, &deadline)?;
+        let word = |n: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|i| header[4 * n + i]));
+        let (number, flags, size) = (word(0), word(1), word(2) as usize);
+        let broken = |why: String| Error::Protocol(format!("display message {number}: {why}"));
+        let Some(request) = Request::from_number(number) else {
+            return Err(broken("unknown".into()));
+        };
+        if flags != 0 && self.options.strict {
+            return Err(broken(format!("flags {flags:#x} in a request")));
+        }
+        let fixed = request.fixed_size();
+        if size < fixed || size > MAX_SIZE {
+            return Err(broken(format!("{size} bytes")));
+        }
+        let mut fields = [0; 48];
+        self.read(&mut fields[..fixed], &mut fds, &deadline)?;
+        let words =
+            std::array::from_fn(|n| u32::from_ne_bytes([0, 1, 2, 3].map(|i| fields[4 * n + i])));
+        let received = Received {
+            request,
+            words,
+            size: HEADER_SIZE + size,
+        };
+        let pixels = match request {
+            Request::Update => {
+                let Rect { width, height, .. } = received.rect();
+                width as usize * height as usize * 4
+            }
+            Request::CursorUpdate => CURSOR_SIZE * CURSOR_SIZE * 4,
+            _ => 0,
+        };
+        if size != fixed + pixels {
+            return Err(broken(format!(
+                "{size} bytes instead of {}",
+                fixed + pixels
+            )));
+        }
+        let about_scanout = !matches!(
+            request,
+            Request::GetProtocolFeatures | Request::SetProtocolFeatures | Request::GetDisplayInfo
+        );
+        if about_scanout && received.scanout() as usize >= MAX_SCANOUTS {
+            return Err(broken(format!("scanout {}", received.scanout())));
+        }
+        self.obey(&received, fds, &deadline)?;
+        self.received.push(received);
+        Ok(())
+    }
+
+    fn obey(
+        &mut self,
+        received: &Received,
+        mut fds: Vec<OwnedFd>,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        let [scanout, a, b, hot_x, hot_y, ..] = received.words;
+        let index = scanout as usize;
+        match received.request {
+            Request::GetProtocolFeatures => {
+                let edid = matches!(self.options.edid, EdidAnswer::Blocks(_));
+                let features = u64::from(edid) | u64::from(self.options.dmabuf2) << 1;
+                self.answer(received.request, &features.to_ne_bytes())
+            }
+            Request::SetProtocolFeatures => {
+                self.protocol_features = Some(u64::from(scanout) | u64::from(a) << 32);
+                Ok(())
+            }
+            Request::GetDisplayInfo => {
+                let answer = self.display_info();
+                self.answer(received.request, &answer)
+            }
+            Request::GetEdid => match &self.options.edid {
+                EdidAnswer::Blocks(blocks) if index < blocks.len() => {
+                    let answer = edid(&blocks[index]);
+                    self.answer(received.request, &answer)
+                }
+                _ => Ok(()),
+            },
+            Request::CursorPos | Request::CursorPosHide => {
+                self.cursor.scanout = scanout;
+                self.cursor.position = (a, b);
+                self.cursor.visible = received.request == Request::CursorPos;
+                Ok(())
+            }
+            Request::CursorUpdate => {
+                let mut pixels = std::mem::take(&mut self.cursor.pixels);
+                pixels.resize(CURSOR_SIZE * CURSOR_SIZE * 4, 0);
+                self.read(&mut pixels, &mut fds, deadline)?;
+                self.cursor = Cursor {
+                    scanout,
+                    position: (a, b),
+                    hot_spot: (hot_x, hot_y),
+                    visible: true,
+                    pixels,
+                };
+                Ok(())
+            }
+            Request::Scanout => {
+                let (width, height) = (a, b);
+                if width as usize * height as usize * 4 > MAX_SIZE {
+                    return Err(Error::Protocol(format!("a SCANOUT of {width}x{height}")));
+                }
+                let shown = width > 0 && height > 0;
+                self.surfaces[index] = shown.then(|| Surface::new(width, height));
+                self.dmabufs[index] = None;
+                Ok(())
+            }
+            Request::Update => self.draw(index, received.rect(), deadline),
+            Request::DmabufScanout | Request::DmabufScanout2 => {
+                let [fields @ .., low, high] = received.words;
+                let modifier = (received.request == Request::DmabufScanout2)
+                    .then(|| u64::from(low) | u64::from(high) << 32);
+                let fd = fds.pop();
+                let shown = fields[3] > 0 && fields[4] > 0;
+                if shown != fd.is_some() {
+                    return Err(Error::Protocol(format!(
+                        "a DMABUF_SCANOUT of {}x{} with {} descriptors",
+                        fields[3],
+                        fields[4],
+                        usize::from(fd.is_some()),
+                    )));
+                }
+                self.surfaces[index] = None;
+                self.dmabufs[index] = shown.then_some(DmabufScanout {
+                    fields,
+                    modifier,
+                    fd,
+                });
+                Ok(())
+            }
+            Request::DmabufUpdate => self.answer(received.request, &[]),
+        }
+    }
+
+    fn draw(&mut self, index: usize, rect: Rect, deadline: &Deadline) -> Result<()> {
+        let row = rect.width as usize * 4;
+        let len = row * rect.height as usize;
+        let Some(mut surface) = self.surfaces[index].take() else {
+            return Err(Error::Protocol(format!(
+                "an UPDATE before a SCANOUT of {index}"
+            )));
+        };
+        if !surface.contains(rect) {
+            let (w, h) = (surface.width, surface.height);
+            return Err(Error::Protocol(format!(
+                "an UPDATE of {rect:?} outside scanout {index} of {w}x{h}"
+            )));
+        }
+        let stride = surface.width as usize * 4;
+        let start = rect.y as usize * stride + rect.x as usize * 4;
+        let mut fds = Vec::new();
+        if row == stride && self.options.draw {
+            self.read(&mut surface.pixels[start..start + len], &mut fds, deadline)?;
+        } else {
+            let mut scratch = std::mem::take(&mut self.scratch);
+            scratch.resize(len.max(scratch.len()), 0);
+            self.read(&mut scratch[..len], &mut fds, deadline)?;
+            if self.options.draw && row > 0 {
+                let rows = surface.pixels[start..].chunks_mut(stride);
+                for (to, from) in rows.zip(scratch[..len].chunks(row)) {
+                    to[..row].copy_from_slice(from);
+                }
+            }
+            self.scratch = scratch;
+        }
+        self.surfaces[index] = Some(surface);
+        Ok(())
+    }
+
+    fn display_info(&self) -> Vec<u8> {
+        let mut answer = response_header(0x1101);
+        for n in 0..MAX_SCANOUTS {
+            let none = Mode {
+                rect: Rect::default(),
+                enabled: false,
+            };
+            let Mode { rect, enabled } = self.options.modes.get(n).copied().unwrap_or(none);
+            for word in [rect.x, rect.y, rect.width, rect.height, enabled.into(), 0] {
+                answer.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+        answer
+    }
+
+    fn answer(&mut self, request: Request, body: &[u8]) -> Result<()> {
+        if !self.options.delay.is_zero() {
+            std::thread::sleep(self.options.delay);
+        }
+        let mut message = Vec::with_capacity(HEADER_SIZE + body.len());
+        for word in [request as u32, REPLY, body.len() as u32] {
+            message.extend_from_slice(&word.to_ne_bytes());
+        }
+        message.extend_from_slice(body);
+        let cut = self.options.cut_answer.filter(|(cut, _)| *cut == request);
+        if let Some((_, len)) = cut {
+            message.truncate(len);
+        }
+        // Answers are small and few: the socket has room for them, or its peer is gone.
+        if let Some(mut socket) = self.socket.as_ref() {
+            let written = socket.write_all(&message);
+            match written {
+                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {
+                    return Err(Error::Closed {
+                        what: "answering as the display".into(),
+                    });
+                }
+                other => other.map_err(Error::io("answering as the display"))?,
+            }
+        }
+        if cut.is_some() {
+            self.close();
+        }
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        mut buffer: &mut [u8],
+        fds: &mut Vec<OwnedFd>,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        let closed = || Error::Closed {
+            what: "reading a display message".into(),
+        };
+        while !buffer.is_empty() {
+            let Some(socket) = &self.socket else {
+                return Err(closed());
+            };
+            let mut wanted = buffer.len();
+            if let Some(limit) = self.options.close_after {
+                wanted = wanted.min(limit.saturating_sub(self.bytes));
+                if wanted == 0 {
+                    return Err(closed());
+                }
+            }
+            match receive_some(socket, &mut buffer[..wanted], fds) {
+                Ok(0) | Err(Errno::CONNRESET) => return Err(closed()),
+                Ok(n) => {
+                    self.bytes += n;
+                    buffer = &mut buffer[n..];
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    if !deadline.ready(socket, PollFlags::IN)? {
+                        return Err(deadline.missed("the rest of a display message"));
+                    }
+                }
+                Err(e) => return Err(Error::os("reading a display message")(e)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A `virtio_gpu_ctrl_hdr` that says `kind`.
+fn response_header(kind: u32) -> Vec<u8> {
+    let mut header = vec![0; 24];
+    header[..4].copy_from_slice(&kind.to_le_bytes());
+    header
+}
+
+/// A `virtio_gpu_resp_edid`.
+fn edid(block: &[u8]) -> Vec<u8> {
+    let mut answer = response_header(0x1104);
+    let block = &block[..block.len().min(EDID_SIZE)];
+    answer.extend_from_slice(&(block.len() as u32).to_le_bytes());
+    answer.extend_from_slice(&[0; 4]);
+    answer.extend_from_slice(block);
+    answer.resize(24 + 8 + EDID_SIZE, 0);
+    answer
+}

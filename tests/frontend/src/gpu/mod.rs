@@ -1,0 +1,21 @@
+//! virtio-gpu: the guest's driver ([`Gpu`]) and QEMU's part of the vhost-user-gpu protocol
+//! ([`Display`], [`DisplayThread`]).
+
+mod commands;
+mod display;
+mod driver;
+mod edid;
+mod format;
+mod thread;
+
+pub use commands::{CommandQueue, Layout, Response, ResponseKind, Ticket};
+pub use display::{
+    Cursor, Display, DisplayOptions, DmabufScanout, EdidAnswer, Mode, Received, Request, Surface,
+};
+pub use driver::{DisplayInfo, Gpu, GpuOptions, Rect};
+pub use edid::{Edid, EdidError};
+pub use format::Format;
+pub use thread::DisplayThread;
+
+/// How many scanouts a virtio-gpu device can have (VIRTIO_GPU_MAX_SCANOUTS).
+pub const MAX_SCANOUTS: usize = 16;

@@ -1,0 +1,317 @@
+//! The commands of the agent.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, bail};
+use evdev::raw_stream::RawDevice;
+use evdev::{EventType, InputEvent};
+use guest::input::{Description, kind_name};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::system::{RebootCommand, reboot};
+
+use crate::display::Display;
+
+const USAGE: &str = "commands:
+testcard WxH [OUTPUTS]    draw one test card over all outputs, each WxH
+patch X Y W H RRGGBB      fill a rectangle and flush only it
+cursor X Y RRGGBB         show a square cursor of that colour
+cursor move X Y           move it
+cursor off                hide it
+drm-info                  connectors, modes and EDID
+display-off               give the display up
+evdev-list [NAME]         all input devices, or one, in the text form
+evtest NAME               what evtest says about a device
+keys N [NAME]             report N events as they come
+key-state NAME            the keys that are down
+led-state NAME            the LEDs that are lit
+led NAME CODE on|off      light an LED
+reload-driver DRIVER      unbind and bind a virtio driver
+run PROGRAM...            run a program of the guest
+reboot                    restart the guest";
+
+/// What outlives a command: the picture on the screen needs its owner.
+#[derive(Default)]
+pub struct Session {
+    display: Mutex<Option<Display>>,
+}
+
+impl Session {
+    /// Runs one command and gives its output to `output` line by line.
+    pub fn run(&self, command: &[String], output: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["testcard", size] => self.test_card(size, 1, output),
+            ["testcard", size, outputs] => self.test_card(size, number(outputs)?, output),
+            ["patch", x, y, width, height, colour] => {
+                let mut display = self.display.lock().unwrap_or_else(PoisonError::into_inner);
+                let display = display
+                    .as_mut()
+                    .context("nothing is drawn yet: testcard first")?;
+                let area = [number(x)?, number(y)?, number(width)?, number(height)?];
+                let sum = display.patch(area, colour_of(colour)?)?;
+                output(&format!("checksum {sum:016x}"));
+                Ok(())
+            }
+            ["cursor", "off"] => self.with_display(Display::hide_cursor),
+            ["cursor", "move", x, y] => {
+                let position = (number(x)?, number(y)?);
+                self.with_display(|display| display.move_cursor(position))
+            }
+            ["cursor", x, y, colour] => {
+                let (position, colour) = ((number(x)?, number(y)?), colour_of(colour)?);
+                self.with_display(|display| display.show_cursor(position, colour))
+            }
+            ["drm-info"] => self.with_display(|display| display.describe(output)),
+            ["display-off"] => {
+                self.display
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
+                Ok(())
+            }
+            ["evdev-list"] => list_devices(output),
+            ["evdev-list", name @ ..] => {
+                let (_, device) = find_device(&name.join(" "))?;
+                output(Description::of(&device)?.to_string().trim_end());
+                Ok(())
+            }
+            ["evtest", name @ ..] => evtest(&name.join(" "), output),
+            ["keys", count] => report_events(number(count)?, None, output),
+            ["keys", count, name @ ..] => {
+                report_events(number(count)?, Some(&name.join(" ")), output)
+            }
+            ["key-state", name @ ..] => {
+                let (_, device) = find_device(&name.join(" "))?;
+                device
+                    .get_key_state()?
+                    .iter()
+                    .for_each(|key| output(&key.0.to_string()));
+                Ok(())
+            }
+            ["led-state", name @ ..] => {
+                let (_, device) = find_device(&name.join(" "))?;
+                device
+                    .get_led_state()?
+                    .iter()
+                    .for_each(|led| output(&led.0.to_string()));
+                Ok(())
+            }
+            ["led", name @ .., code, state @ ("on" | "off")] => {
+                let (_, mut device) = find_device(&name.join(" "))?;
+                let lit = i32::from(*state == "on");
+                device.send_events(&[
+                    InputEvent::new(EventType::LED.0, number(code)?, lit),
+                    InputEvent::new(EventType::SYNCHRONIZATION.0, 0, 0),
+                ])?;
+                Ok(())
+            }
+            ["reload-driver", driver] => {
+                // An open card keeps its device alive past the unbind.
+                self.display
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
+                reload_driver(driver)
+            }
+            ["run", program, arguments @ ..] => run_program(program, arguments, output),
+            ["reboot"] => Ok(reboot(RebootCommand::Restart)?),
+            _ => bail!("no such command: {:?}\n{USAGE}", words.join(" ")),
+        }
+    }
+
+    fn test_card(
+        &self,
+        size: &str,
+        outputs: usize,
+        output: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<()> {
+        let (width, height) = size.split_once('x').context("the size is WIDTHxHEIGHT")?;
+        let size = (number(width)?, number(height)?);
+        let mut display = self.display.lock().unwrap_or_else(PoisonError::into_inner);
+        if display.is_none() {
+            *display = Some(Display::open()?);
+        }
+        let display = display.as_mut().context("no display")?;
+        let sum = display.test_card(size, outputs)?;
+        output(&format!("mode {}x{}", size.0, size.1));
+        output(&format!("checksum {sum:016x}"));
+        Ok(())
+    }
+
+    /// Runs `action` on the display in use, or on one opened for it.
+    fn with_display(
+        &self,
+        action: impl FnOnce(&mut Display) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut display = self.display.lock().unwrap_or_else(PoisonError::into_inner);
+        match display.as_mut() {
+            Some(display) => action(display),
+            None => action(&mut Display::open()?),
+        }
+    }
+}
+
+fn number<T>(word: &str) -> anyhow::Result<T>
+where
+    T: std::str::FromStr<Err = std::num::ParseIntError>,
+{
+    word.parse()
+        .with_context(|| format!("{word:?} is no number, or out of range here"))
+}
+
+fn colour_of(word: &str) -> anyhow::Result<u32> {
+    u32::from_str_radix(word, 16).with_context(|| format!("{word:?} is no colour: say RRGGBB"))
+}
+
+/// All event devices, in the order of their numbers.
+fn devices() -> anyhow::Result<Vec<(PathBuf, RawDevice)>> {
+    let mut paths: Vec<(u32, PathBuf)> = fs::read_dir("/dev/input")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let number = path
+                .file_name()?
+                .to_str()?
+                .strip_prefix("event")?
+                .parse()
+                .ok()?;
+            Some((number, path))
+        })
+        .collect();
+    paths.sort_unstable();
+    paths
+        .into_iter()
+        .map(|(_, path)| {
+            let device = RawDevice::open(&path)
+                .with_context(|| format!("cannot open {}", path.display()))?;
+            Ok((path, device))
+        })
+        .collect()
+}
+
+fn find_device(name: &str) -> anyhow::Result<(PathBuf, RawDevice)> {
+    devices()?
+        .into_iter()
+        .find(|(_, device)| device.name() == Some(name))
+        .with_context(|| format!("no input device is named {name:?}"))
+}
+
+fn list_devices(output: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    for (_, device) in devices()? {
+        output(Description::of(&device)?.to_string().trim_end());
+    }
+    Ok(())
+}
+
+/// evtest describes the device first and then waits for events: it is ended after
+/// the description.
+fn evtest(name: &str, output: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    use std::io::{BufRead as _, BufReader};
+
+    let (path, _) = find_device(name)?;
+    let mut evtest = Command::new("evtest")
+        .arg(&path)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .context("cannot start evtest")?;
+    let stdout = evtest.stdout.take().context("evtest has no output")?;
+    let mut complete = false;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        if line.starts_with("Testing ...") {
+            complete = true;
+            break;
+        }
+        output(&line);
+    }
+    evtest.kill()?;
+    let status = evtest.wait()?;
+    if !complete {
+        bail!("evtest {} ended early: {status}", path.display());
+    }
+    Ok(())
+}
+
+/// Reports events as `TYPE CODE VALUE` until `count` of them and the end of the last
+/// one's report have come. Marks of synchronisation are shown but not counted.
+fn report_events(
+    count: usize,
+    name: Option<&str>,
+    output: &mut dyn FnMut(&str),
+) -> anyhow::Result<()> {
+    let mut devices: Vec<RawDevice> = devices()?
+        .into_iter()
+        .map(|(_, device)| device)
+        .filter(|device| name.is_none_or(|name| device.name() == Some(name)))
+        .collect();
+    if devices.is_empty() {
+        bail!("no such input device");
+    }
+    output("listening");
+    let mut seen = 0;
+    loop {
+        let mut waiting: Vec<PollFd> = devices
+            .iter()
+            .map(|device| PollFd::new(device, PollFlags::IN))
+            .collect();
+        poll(&mut waiting, None)?;
+        let ready: Vec<bool> = waiting.iter().map(|fd| !fd.revents().is_empty()).collect();
+        for (device, _) in devices.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            for event in device.fetch_events()? {
+                let kind = event.event_type();
+                output(&format!(
+                    "{} {} {}",
+                    kind_name(kind),
+                    event.code(),
+                    event.value()
+                ));
+                if kind != EventType::SYNCHRONIZATION {
+                    seen += 1;
+                } else if seen >= count {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Takes a virtio driver from all its devices and gives it back.
+fn reload_driver(driver: &str) -> anyhow::Result<()> {
+    let folder = Path::new("/sys/bus/virtio/drivers").join(driver);
+    let bound: Vec<String> = fs::read_dir(&folder)
+        .with_context(|| format!("there is no virtio driver {driver:?}"))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("virtio"))
+        .collect();
+    if bound.is_empty() {
+        bail!("the driver {driver} has no device");
+    }
+    for action in ["unbind", "bind"] {
+        for device in &bound {
+            fs::write(folder.join(action), device)
+                .with_context(|| format!("cannot {action} {device}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn run_program(
+    program: &str,
+    arguments: &[&str],
+    output: &mut dyn FnMut(&str),
+) -> anyhow::Result<()> {
+    let result = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    output(&String::from_utf8_lossy(&result.stdout));
+    output(&String::from_utf8_lossy(&result.stderr));
+    if !result.status.success() {
+        bail!("{program}: {}", result.status);
+    }
+    Ok(())
+}

@@ -1,0 +1,339 @@
+//! What it takes to boot a guest: QEMU, a kernel, an initramfs, an accelerator.
+//!
+//! All of it is fetched or made on first use and kept in the build folder.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::apt::PrivateApt;
+use crate::initramfs::Contents;
+use crate::qemu::Vm;
+use crate::run::{is_installed, read};
+use crate::{kernel, paths};
+
+/// The first QEMU whose vhost-user devices work without KVM, as far as we know.
+const FIRST_QEMU: (u32, u32) = (10, 0);
+const PROGRAM: &str = "qemu-system-x86_64";
+/// What QEMU needs to run a guest from a kernel file; from Debian's backports.
+const QEMU_PACKAGES: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data"];
+/// Modules of the guest; the rest of Debian's kernel is built in or not needed.
+const MODULES: [&str; 4] = ["virtio_pci", "virtio-gpu", "virtio_input", "evdev"];
+/// How long an ordinary guest may take on an accelerator that deserves the name.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor itself.
+    Kvm,
+    /// QEMU's emulator.
+    Tcg,
+}
+
+impl Accelerator {
+    /// QEMU's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// A QEMU that can serve our devices.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    /// The program.
+    pub program: PathBuf,
+    /// The root of its package if it was unpacked and not installed.
+    pub root: Option<PathBuf>,
+    /// Major and minor version.
+    pub version: (u32, u32),
+}
+
+impl Qemu {
+    /// The program with its environment, and its data folders where they are not in
+    /// their usual place.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        if let Some(root) = &self.root {
+            let libraries = root.join("usr/lib/x86_64-linux-gnu");
+            command
+                .env("QEMU_MODULE_DIR", libraries.join("qemu"))
+                .env("LD_LIBRARY_PATH", libraries);
+            for data in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
+                command.arg("-L").arg(root.join(data));
+            }
+        }
+        command
+    }
+
+    fn at(program: PathBuf, root: Option<PathBuf>) -> anyhow::Result<Self> {
+        let mut qemu = Self {
+            program,
+            root,
+            version: (0, 0),
+        };
+        let text = read(qemu.command().arg("--version"))?;
+        qemu.version =
+            version(&text).with_context(|| format!("{PROGRAM} has no version: {text}"))?;
+        Ok(qemu)
+    }
+
+    fn serves(&self) -> bool {
+        self.version >= FIRST_QEMU
+    }
+}
+
+/// Reads `QEMU emulator version 10.0.2 (...)`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let (_, number) = text.split_once("version ")?;
+    let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+}
+
+/// Everything needed to boot the test guest.
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    /// The QEMU to run.
+    pub qemu: Qemu,
+    /// The kernel as an ELF file with a PVH note.
+    pub kernel: PathBuf,
+    /// Its version.
+    pub kernel_version: String,
+    /// The root file system.
+    pub initramfs: PathBuf,
+    /// KVM if it runs an ordinary guest here.
+    pub accelerator: Accelerator,
+}
+
+impl Artifacts {
+    /// Finds, fetches or makes them; `progress` is told what takes a while.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be fetched or made.
+    pub fn obtain(progress: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+        ensure!(
+            cfg!(target_arch = "x86_64"),
+            "the test guest is an x86-64 one"
+        );
+        let build = paths::build_dir();
+        fs::create_dir_all(&build).with_context(|| format!("cannot create {}", build.display()))?;
+        // Tests run side by side: one fetches, the others wait.
+        let lock = File::create(build.join("lock")).context("cannot create a lock file")?;
+        flock(&lock, FlockOperation::LockExclusive).context("cannot lock the build folder")?;
+
+        let mut apt = LazyApt {
+            dir: build.join("apt"),
+            apt: None,
+        };
+        let qemu = obtain_qemu(&build, &mut apt, progress)?;
+        let guest = build.join("guest");
+        if !guest.join("complete").exists() {
+            progress("fetching Debian's kernel, busybox and evtest");
+            fetch_guest(&guest, apt.get()?)?;
+        }
+        let kernel_version = fs::read_to_string(guest.join("complete"))
+            .context("cannot read the kernel's version")?;
+        let initramfs = build_initramfs(&build, &guest, &kernel_version)?;
+        let mut artifacts = Self {
+            qemu,
+            kernel: guest.join("vmlinux"),
+            kernel_version,
+            initramfs,
+            accelerator: Accelerator::Tcg,
+        };
+        artifacts.accelerator = artifacts.probe_accelerator(&build, progress)?;
+        Ok(artifacts)
+    }
+
+    /// Whether KVM runs an ordinary guest can only be seen by running one. The answer
+    /// is kept until the next boot of the host.
+    fn probe_accelerator(
+        &self,
+        build: &Path,
+        progress: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<Accelerator> {
+        if !Path::new("/dev/kvm").exists() {
+            return Ok(Accelerator::Tcg);
+        }
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let key = format!("{} {:?}", boot_id.trim(), self.qemu.version);
+        let answer = build.join("accelerator");
+        let known = fs::read_to_string(&answer).unwrap_or_default();
+        let accelerator = match known.strip_prefix(&key).map(str::trim) {
+            Some("kvm") => Accelerator::Kvm,
+            Some("tcg") => Accelerator::Tcg,
+            _ => {
+                progress("probing whether KVM runs an ordinary guest");
+                let with_kvm = Self {
+                    accelerator: Accelerator::Kvm,
+                    ..self.clone()
+                };
+                match Vm::builder(&with_kvm).boot_timeout(PROBE_TIMEOUT).boot() {
+                    Ok(_) => Accelerator::Kvm,
+                    Err(_) => Accelerator::Tcg,
+                }
+            }
+        };
+        replace(&answer, format!("{key} {}", accelerator.name()).as_bytes())?;
+        Ok(accelerator)
+    }
+}
+
+/// A private apt that fetches its lists only if something is missing.
+struct LazyApt {
+    dir: PathBuf,
+    apt: Option<PrivateApt>,
+}
+
+impl LazyApt {
+    fn get(&mut self) -> anyhow::Result<&PrivateApt> {
+        if self.apt.is_none() {
+            self.apt = Some(PrivateApt::open(&self.dir)?);
+        }
+        self.apt.as_ref().context("no package lists")
+    }
+}
+
+/// The system's QEMU if it can serve, else one from the backports.
+fn obtain_qemu(
+    build: &Path,
+    apt: &mut LazyApt,
+    progress: &mut dyn FnMut(&str),
+) -> anyhow::Result<Qemu> {
+    if is_installed(PROGRAM) {
+        let system = Qemu::at(PathBuf::from(PROGRAM), None)?;
+        if system.serves() {
+            return Ok(system);
+        }
+    }
+    let root = build.join("qemu");
+    let program = root.join("usr/bin").join(PROGRAM);
+    // What it needs of the host may have gone since it was unpacked.
+    if let Ok(qemu) = Qemu::at(program.clone(), Some(root.clone()))
+        && qemu.serves()
+    {
+        return Ok(qemu);
+    }
+    progress("fetching QEMU from Debian's backports");
+    let fresh = build.join("qemu.new");
+    remove_tree(&fresh)?;
+    remove_tree(&root)?;
+    apt.get()?.unpack_backports(&QEMU_PACKAGES, &fresh)?;
+    fs::rename(&fresh, &root).context("cannot put QEMU in place")?;
+    let qemu = Qemu::at(program, Some(root))?;
+    if !qemu.serves() {
+        bail!(
+            "the backports' QEMU {:?} is too old: {FIRST_QEMU:?} is needed",
+            qemu.version
+        );
+    }
+    Ok(qemu)
+}
+
+/// Kernel, modules, busybox and evtest, unpacked into `guest`.
+fn fetch_guest(guest: &Path, apt: &PrivateApt) -> anyhow::Result<()> {
+    remove_tree(guest)?;
+    let dependencies = apt.dependencies("linux-image-amd64")?;
+    let image = dependencies
+        .iter()
+        .find(|name| name.starts_with("linux-image-"))
+        .context("linux-image-amd64 depends on no kernel")?;
+    apt.unpack(&[image, "busybox-static", "evtest"], guest)?;
+    let version = image.trim_start_matches("linux-image-");
+    let depmod = ["/usr/sbin/depmod", "/sbin/depmod"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    if !modules_dir(guest, version).join("modules.dep").exists() {
+        let depmod = depmod.context("depmod is missing: install the package kmod")?;
+        crate::run::run(Command::new(depmod).arg("-b").arg(guest).arg(version))?;
+    }
+    let bz_image = guest.join(format!("boot/vmlinuz-{version}"));
+    kernel::extract_elf(&bz_image, &guest.join("vmlinux"))?;
+    fs::write(guest.join("complete"), version).context("cannot mark the guest as complete")
+}
+
+fn modules_dir(guest: &Path, version: &str) -> PathBuf {
+    guest.join("lib/modules").join(version)
+}
+
+/// The initramfs with the guest program as it is now.
+fn build_initramfs(build: &Path, guest: &Path, version: &str) -> anyhow::Result<PathBuf> {
+    let init = paths::program("guest")?;
+    let mut hasher = DefaultHasher::new();
+    (
+        version,
+        fs::read(&init).context("cannot read the guest program")?,
+    )
+        .hash(&mut hasher);
+    // Programs of different profiles may be in use at once.
+    let path = build.join(format!("initramfs-{:016x}", hasher.finish()));
+    if path.exists() {
+        return Ok(path);
+    }
+    for entry in fs::read_dir(build)?.flatten() {
+        let name = entry.file_name();
+        let old = entry
+            .metadata()
+            .and_then(|data| data.modified())
+            .is_ok_and(|time| {
+                time.elapsed()
+                    .is_ok_and(|age| age > Duration::from_secs(24 * 3600))
+            });
+        if old && name.to_string_lossy().starts_with("initramfs-") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    let programs = [guest.join("usr/bin/evtest")];
+    let contents = Contents {
+        init: &init,
+        busybox: &guest.join("bin/busybox"),
+        programs: &programs,
+        modules: &modules_dir(guest, version),
+        load: &MODULES,
+    };
+    replace(
+        &path,
+        &contents.build().context("cannot make the initramfs")?,
+    )?;
+    Ok(path)
+}
+
+/// Writes a file so that nobody sees half of it.
+fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, content).with_context(|| format!("cannot write {}", new.display()))?;
+    fs::rename(&new, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn remove_tree(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        let debian = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2~bpo12+1)\nCopyright";
+        assert_eq!(version(debian), Some((10, 0)));
+        assert_eq!(version("QEMU emulator version 7.2.22"), Some((7, 2)));
+        assert_eq!(version("something else"), None);
+    }
+}
