@@ -99,24 +99,25 @@ impl Gpu {
 
     /// Whether the queues may be served: false while, after a stop, it is not yet known who comes.
     fn decide_who_comes(&mut self, vrings: &[VringMutex]) -> bool {
-        if !self.continuity.is_stopped() {
-            return true;
-        }
-        let Some(control) = vrings.get(usize::from(CONTROL_QUEUE)) else {
-            return false;
+        let ready = |queue: u16| {
+            let state = vrings.get(usize::from(queue))?.get_ref();
+            let usable = state.is_enabled() && state.get_queue().ready();
+            usable.then(|| state.get_queue().next_avail())
         };
-        let vring = control.get_ref();
-        if !vring.is_enabled() || !vring.get_queue().ready() {
-            return false;
+        if self.continuity.is_stopped() {
+            let Some(position) = ready(CONTROL_QUEUE) else {
+                return false;
+            };
+            if self.continuity.is_new_driver(position) {
+                log::debug!("a new driver begins");
+                self.reset();
+            } else {
+                log::debug!("the driver goes on");
+                self.continuity.go_on();
+            }
         }
-        let position = vring.get_queue().next_avail();
-        drop(vring);
-        if self.continuity.is_new_driver(position) {
-            log::debug!("a new driver begins");
-            self.reset();
-        } else {
-            log::debug!("the driver goes on");
-            self.continuity.go_on();
+        if ready(CURSOR_QUEUE).is_some() {
+            self.continuity.cursor_runs();
         }
         true
     }
@@ -319,7 +320,10 @@ impl VhostUserBackendMut for Gpu {
     }
 
     fn features(&self) -> u64 {
+        // QEMU offers VIRTIO_F_RING_RESET to the driver whatever the backend has, and passes on
+        // that it was accepted.
         1 << virtio_config::VIRTIO_F_VERSION_1
+            | 1 << virtio_config::VIRTIO_F_RING_RESET
             | 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX
             | 1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC
             | 1 << virtio_gpu::VIRTIO_GPU_F_EDID
@@ -390,11 +394,15 @@ impl VhostUserBackendMut for Gpu {
         Ok(())
     }
 
-    fn stop_vring(&mut self, _queue_index: u32) -> io::Result<()> {
-        self.continuity.stop();
-        self.waiting = [false; NUM_QUEUES];
-        self.state.answer = None;
-        self.display.forget_question();
+    fn stop_vring(&mut self, queue_index: u32) -> io::Result<()> {
+        self.continuity.stop(queue_index == u32::from(CURSOR_QUEUE));
+        if let Some(waiting) = self.waiting.get_mut(queue_index as usize) {
+            *waiting = false;
+        }
+        if queue_index == u32::from(CONTROL_QUEUE) {
+            self.state.answer = None;
+            self.display.forget_question();
+        }
         self.settle();
         Ok(())
     }

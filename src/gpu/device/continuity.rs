@@ -7,30 +7,42 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A front-end stops the rings alike for both, and says nothing in between. But the rings of a
 /// paused guest go on where they stopped, and those of a new driver begin at 0. Where both is the
 /// same, for the index has just wrapped around, this tells: a new driver reads the configuration,
-/// a paused one does nothing.
+/// a paused one does nothing. A driver that resets a single queue (`VIRTIO_F_RING_RESET`) leaves
+/// the other one running.
 #[derive(Default)]
 pub(super) struct Continuity {
-    stopped: bool,
+    control_stopped: bool,
+    /// Whether the cursor queue was seen to run since it stopped last.
+    cursor_runs: bool,
     /// The control queue's next available index.
     position: u16,
     config_was_read: AtomicBool,
 }
 
 impl Continuity {
-    /// The rings stop.
-    pub(super) fn stop(&mut self) {
-        self.stopped = true;
+    /// The control queue stops, or the cursor queue.
+    pub(super) fn stop(&mut self, is_cursor: bool) {
+        if is_cursor {
+            self.cursor_runs = false;
+        } else {
+            self.control_stopped = true;
+        }
         *self.config_was_read.get_mut() = false;
     }
 
-    /// Whether the rings stopped, and it is not known yet who comes.
+    /// Whether the control queue stopped, and it is not known yet who comes.
     pub(super) fn is_stopped(&self) -> bool {
-        self.stopped
+        self.control_stopped
     }
 
     /// It is the same driver.
     pub(super) fn go_on(&mut self) {
-        self.stopped = false;
+        self.control_stopped = false;
+    }
+
+    /// The cursor queue runs, and so does the control queue.
+    pub(super) fn cursor_runs(&mut self) {
+        self.cursor_runs = true;
     }
 
     /// The control queue's next available index is `position` now.
@@ -45,7 +57,8 @@ impl Continuity {
 
     /// Whether it is a new driver whose control queue begins at `position`.
     pub(super) fn is_new_driver(&self, position: u16) -> bool {
-        position != self.position || position == 0 && self.config_was_read.load(Ordering::Relaxed)
+        let config_was_read = self.config_was_read.load(Ordering::Relaxed);
+        !self.cursor_runs && (position != self.position || position == 0 && config_was_read)
     }
 }
 
@@ -53,18 +66,35 @@ impl Continuity {
 mod tests {
     use super::*;
 
+    fn stopped_at(position: u16) -> Continuity {
+        let mut continuity = Continuity::default();
+        continuity.stands_at(position);
+        continuity.cursor_runs();
+        continuity.stop(false);
+        continuity.stop(true);
+        continuity
+    }
+
     #[test]
     fn the_position_tells_except_at_0() {
-        let mut continuity = Continuity::default();
-        continuity.stands_at(700);
-        continuity.stop();
+        let continuity = stopped_at(700);
         continuity.config_was_read();
         assert!(continuity.is_new_driver(0));
         assert!(!continuity.is_new_driver(700));
-        continuity.stands_at(0);
-        continuity.stop();
+        let continuity = stopped_at(0);
         assert!(!continuity.is_new_driver(0));
         continuity.config_was_read();
         assert!(continuity.is_new_driver(0));
+    }
+
+    #[test]
+    fn a_reset_of_one_queue_is_no_new_driver() {
+        let mut continuity = Continuity::default();
+        continuity.stands_at(700);
+        continuity.stop(true);
+        continuity.cursor_runs();
+        continuity.stop(false);
+        continuity.config_was_read();
+        assert!(!continuity.is_new_driver(0));
     }
 }
