@@ -62,8 +62,8 @@ install-units:
 		chmod 644 "$(DESTDIR)$(UNITDIR)/$$u"; \
 	done
 
-# libvirt starts no gpu at all while a file that it cannot read as a descriptor lies in this folder,
-# so nothing else goes into it, not even for a moment.
+# libvirt starts no gpu at all while a file that it cannot read as a descriptor lies in this folder:
+# nothing else may go into it.
 install-descriptors:
 	@set -e; $(INSTALL) -d -m 755 "$(DESTDIR)$(DESCRIPTORDIR)"; for j in $(INSTALL_DESCRIPTORS); do \
 		echo "  INSTALL  $(DESCRIPTORDIR)/$$j"; \

@@ -125,6 +125,9 @@ enum Width {
     Unlimited,
 }
 
+/// The width of a terminal that does not tell, as systemd's tools assume it.
+const FALLBACK_COLUMNS: u16 = 80;
+
 impl Output {
     /// As the command line and the environment ask for.
     pub fn new(args: &OutputArgs) -> Self {
@@ -199,13 +202,20 @@ impl Output {
         let mut table = Table::new();
         // A value is cut at any character, not only between words: no value has this one in it.
         table.load_style(presets::NOTHING).set_delimiter('\0');
+        table.set_content_arrangement(match self.width {
+            Width::Unlimited => ContentArrangement::Disabled,
+            Width::Terminal | Width::Columns(_) => ContentArrangement::Dynamic,
+        });
         match self.width {
-            Width::Terminal => table.set_content_arrangement(ContentArrangement::Dynamic),
-            Width::Columns(columns) => table
-                .set_content_arrangement(ContentArrangement::Dynamic)
-                .set_width(columns),
-            Width::Unlimited => table.set_content_arrangement(ContentArrangement::Disabled),
-        };
+            Width::Columns(columns) => {
+                table.set_width(columns);
+            }
+            // A serial line does not know its width.
+            Width::Terminal if matches!(table.width(), None | Some(0)) => {
+                table.set_width(FALLBACK_COLUMNS);
+            }
+            Width::Terminal | Width::Unlimited => {}
+        }
         if self.styled {
             table.enforce_styling();
         } else if self.width != Width::Terminal {
@@ -228,8 +238,9 @@ impl Output {
             numeric = cells.iter().map(|cell| cell.right).collect();
             table.add_row(single_line(cells.into_iter().map(Cell::styled)));
         }
-        for (column, numeric) in table.column_iter_mut().zip(numeric) {
-            column.set_padding((0, 1));
+        let last = R::HEADER.len().saturating_sub(1);
+        for ((index, column), numeric) in table.column_iter_mut().enumerate().zip(numeric) {
+            column.set_padding((0, if index == last { 0 } else { 1 }));
             if numeric {
                 column.set_cell_alignment(CellAlignment::Right);
             }

@@ -3,10 +3,11 @@
 mod common;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use common::{missing, stdout, vhostctl_with};
+use common::{have, missing, stdout, vhostctl_with};
 
 const GPUS: &str = "\
 NODE                DRIVER VENDOR            MODEL                               BOOT-VGA SEAT  LINK
@@ -221,4 +222,55 @@ fn what_udevd_did_not_name_the_hardware_database_does() {
             ),
         ]
     );
+}
+
+/// Runs it on a terminal of this many columns, where 0 is one that does not tell.
+fn on_terminal(columns: u16, arguments: &[&str]) -> Option<String> {
+    let mut command = vhostctl_with(&["laptop"])?;
+    command.args(arguments);
+    if !have("script", "package bsdutils") {
+        return None;
+    }
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let quoted: Vec<_> = words
+        .map(|word| format!("'{}'", word.to_str().expect("UTF-8")))
+        .collect();
+    let line = format!(
+        "stty cols {columns}; exec env -u COLUMNS TERM=xterm {}",
+        quoted.join(" ")
+    );
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    script
+        .env_remove("NO_COLOR")
+        .env_remove("SYSTEMD_COLORS")
+        .stdin(Stdio::null());
+    Some(stdout(&mut script).replace("\r\n", "\n"))
+}
+
+#[test]
+fn a_terminal_gets_its_width_and_colour() {
+    for (columns, width) in [(60, 60), (0, 80)] {
+        let Some(text) = on_terminal(columns, &["list-devices", "--type=gpu"]) else {
+            return;
+        };
+        assert!(
+            text.starts_with("\x1b[4mNODE"),
+            "the header is underlined: {text:?}"
+        );
+        let row = text
+            .lines()
+            .find(|line| line.contains("i915"))
+            .expect("a row");
+        assert_eq!(row.chars().count(), width, "{row}");
+        assert!(row.ends_with('…'), "{row}");
+    }
+}
+
+#[test]
+fn j_is_for_people_on_a_terminal() {
+    let Some(text) = on_terminal(80, &["list-devices", "-j"]) else {
+        return;
+    };
+    assert!(text.starts_with("[\n\t{\n"), "{text:?}");
 }

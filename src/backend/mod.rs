@@ -16,7 +16,7 @@ pub use capabilities::Capabilities;
 pub use device::{Device, FIRST_TOKEN, Host};
 pub use options::{CommonOptions, ConnectionOptions, GeneralOptions};
 pub use program::{Program, run};
-pub use ring::{Chain, GuestMemory, MemoryGuard, Ring, RingError};
+pub use ring::{Chain, GuestMemory, MemoryGuard, Ring, RingError, TRANSPORT_FEATURES};
 pub use socket::SocketError;
 
 #[cfg(test)]

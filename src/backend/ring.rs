@@ -8,12 +8,28 @@ use std::num::Wrapping;
 use std::ops::Deref;
 use std::sync::atomic::{Ordering, fence};
 
+use vhost::vhost_user::message::VhostUserVirtioFeatures;
 use vhost_user_backend::{VringMutex, VringT};
+use virtio_bindings::bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
+use virtio_bindings::bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
+};
 use virtio_queue::{DescriptorChain, Queue, QueueT};
 use vm_memory::{
     Address, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend,
     GuestMemoryLoadGuard, GuestMemoryMmap,
 };
+
+/// What every device offers, whatever it is: the rings as this room and `virtio-queue` serve them.
+///
+/// `VIRTIO_F_RING_RESET` is among them although it is the front-end that resets a ring, by stopping
+/// and starting it: QEMU offers it to the guest on its own, passes on that the guest took it, and
+/// the crate refuses what was not offered.
+pub const TRANSPORT_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
+    | 1 << VIRTIO_F_RING_RESET
+    | 1 << VIRTIO_RING_F_EVENT_IDX
+    | 1 << VIRTIO_RING_F_INDIRECT_DESC
+    | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
 /// The guest's memory as the front-end shared it last.
 pub type GuestMemory = GuestMemoryAtomic<GuestMemoryMmap>;

@@ -5,9 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use vhost::vhost_user::GpuBackend;
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackendMut, VringMutex, VringT};
-use virtio_bindings::{virtio_config, virtio_gpu, virtio_ring};
+use virtio_bindings::virtio_gpu;
 use virtio_queue::QueueT;
 use vmm_sys_util::epoll::EventSet;
 
@@ -17,12 +17,18 @@ use super::image::Budget;
 use super::limit::LogLimit;
 use super::renderer::SoftRenderer;
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
+<<<<<<< HEAD
 use crate::backend::{Chain, Device, GuestMemory, Host, Ring, RingError};
 use continuity::Continuity;
 use worker::{DISPLAY, Surroundings, TIMER, WAKE, Worker};
 
 mod continuity;
 mod worker;
+=======
+use crate::backend::{
+    Chain, Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES,
+};
+>>>>>>> main
 
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
@@ -320,15 +326,18 @@ impl VhostUserBackendMut for Gpu {
     }
 
     fn features(&self) -> u64 {
+<<<<<<< HEAD
         // QEMU offers VIRTIO_F_RING_RESET to the driver whatever the backend has, and passes on
         // that it was accepted.
         1 << virtio_config::VIRTIO_F_VERSION_1
             | 1 << virtio_config::VIRTIO_F_RING_RESET
             | 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX
             | 1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC
+=======
+        TRANSPORT_FEATURES
+>>>>>>> main
             | 1 << virtio_gpu::VIRTIO_GPU_F_EDID
             | 1 << virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID
-            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
     fn acked_features(&mut self, features: u64) {

@@ -137,7 +137,7 @@ fn fitting(width: u32, height: u32) -> (u32, u32) {
 }
 
 fn millimetres(pixels: u32) -> u32 {
-    pixels * 254 / (DPI * 10)
+    (pixels * 254 / (DPI * 10)).max(1)
 }
 
 fn centimetres(pixels: u32) -> u8 {

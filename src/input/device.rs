@@ -6,15 +6,12 @@ use std::path::PathBuf;
 
 use evdev::KeyCode;
 use rustix::event::EventfdFlags;
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use rustix::io::Errno;
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackendMut, VringMutex};
-use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::bindings::virtio_ring::{
-    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
-};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::backend::{Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError};
+use crate::backend::{Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES};
 
 use super::config::Config;
 use super::queue::{EventQueue, Pass, StatusQueue};
@@ -80,20 +77,20 @@ impl Input<Evdev> {
     /// Where there is no such device, the user may not use it, or it is to be grabbed and another
     /// process does so.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let mut source = Evdev::open(&options.evdev_path)?;
-        let io = |error| OpenError::Io {
-            path: options.evdev_path.clone(),
-            error,
-        };
+        let path = options.evdev_path.clone();
+        let mut source = Evdev::open(&path)?;
         if options.grab {
             // The guest gets it later; this is to fail now if it cannot be had at all.
-            source.grab().map_err(|error| match error.kind() {
-                io::ErrorKind::ResourceBusy => OpenError::Grabbed(options.evdev_path.clone()),
-                _ => io(error),
+            let tried = source.grab().and_then(|()| source.release());
+            tried.map_err(|error| match error.kind() {
+                io::ErrorKind::ResourceBusy => OpenError::Grabbed(path.clone()),
+                _ => OpenError::Io {
+                    path: path.clone(),
+                    error,
+                },
             })?;
-            source.release().map_err(io)?;
         }
-        Self::new(source, options.clone()).map_err(io)
+        Self::new(source, options).map_err(|error| OpenError::Io { path, error })
     }
 }
 
@@ -256,8 +253,7 @@ impl<S: Source> Input<S> {
             Err(error) => self.lose_device(&error, vrings),
             // A device that says so without failing reads would have this called for ever.
             Ok(()) if happened.intersects(EventSet::HANG_UP | EventSet::ERROR) => {
-                let error = io::ErrorKind::BrokenPipe.into();
-                self.lose_device(&error, vrings);
+                self.lose_device(&Errno::NODEV.into(), vrings);
             }
             Ok(()) => self.give_reports(vrings),
         }
@@ -286,7 +282,9 @@ impl<S: Source> Input<S> {
 
     /// The device is gone: a guest is not left with keys down, and the program ends.
     fn lose_device(&mut self, error: &io::Error, vrings: &[VringMutex]) {
-        self.gone = true;
+        if std::mem::replace(&mut self.gone, true) {
+            return;
+        }
         if let Some(host) = &self.host
             && let Err(error) = host.unwatch(self.source.fd())
         {
@@ -311,7 +309,7 @@ impl<S: Source> Input<S> {
         let dropped = self.reports.take_dropped();
         if dropped > 0 {
             self.dropped_reports.warn(format_args!(
-                "{dropped} reports of {} were dropped, because the guest or this host is too slow; the guest will be told the state that the device is in",
+                "dropped {dropped} of the reports of {}, because the guest or this host is too slow; the guest will be told the state that the device is in",
                 self.name()
             ));
         }
@@ -412,10 +410,7 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
     }
 
     fn features(&self) -> u64 {
-        1 << VIRTIO_F_VERSION_1
-            | 1 << VIRTIO_RING_F_INDIRECT_DESC
-            | 1 << VIRTIO_RING_F_EVENT_IDX
-            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+        TRANSPORT_FEATURES
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {

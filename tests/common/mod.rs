@@ -179,7 +179,7 @@ impl Backing {
                 let mut n = 0_u32;
                 while left > 0 {
                     let len = (n * 7 % 40 + 1).min(left);
-                    let region = (n % 3 == 0) as usize;
+                    let region = usize::from(n.is_multiple_of(3));
                     // A byte between two pieces: they never lie one after the other.
                     let address = memory.alloc_in(region, u64::from(len) + 1, 1).unwrap();
                     entries.push((address, len));
@@ -218,7 +218,7 @@ pub fn pattern(x: u32, y: u32) -> [u8; 3] {
     [
         (x * 7 + y) as u8,
         (x + y * 5) as u8 ^ 0x55,
-        (x * 3 ^ y * 11) as u8,
+        ((x * 3) ^ (y * 11)) as u8,
     ]
 }
 

@@ -1,0 +1,350 @@
+//! A real systemd of our own, with D-Bus and a journal, in namespaces.
+//!
+//! It runs on a throw-away overlay of the host's root: nothing on the host is touched,
+//! several may run at once, and all of it goes when the [`Sandbox`] is dropped, or when
+//! the process that made it dies.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdin, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use tempfile::TempDir;
+
+use crate::run::{is_installed, run};
+
+const SCRIPT: &str = include_str!("sandbox.sh");
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// For commands run inside: systemd itself gives up on units earlier.
+const EXEC_SECONDS: &str = "90";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What the sandbox is made with.
+const PROGRAMS: [&str; 5] = ["unshare", "nsenter", "setpriv", "bash", "awk"];
+
+/// Why a private systemd cannot run here; `None` if it can.
+#[must_use]
+pub fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("a private systemd needs root".to_owned());
+    }
+    if let Some(program) = PROGRAMS.into_iter().find(|program| !is_installed(program)) {
+        return Some(format!("a private systemd needs {program}"));
+    }
+    for (file, package) in [
+        ("/lib/systemd/systemd", "systemd"),
+        ("/usr/bin/dbus-daemon", "dbus"),
+    ] {
+        if !Path::new(file).exists() {
+            return Some(format!("a private systemd needs the package {package}"));
+        }
+    }
+    cgroup_root().err().map(|error| format!("{error:#}"))
+}
+
+/// Where the unified cgroup hierarchy is mounted.
+fn cgroup_root() -> anyhow::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
+    mounts
+        .lines()
+        .find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (path, kind) = (fields.next()?, fields.next()?);
+            (kind == "cgroup2").then(|| PathBuf::from(path))
+        })
+        .context("no cgroup2 file system is mounted")
+}
+
+/// A running systemd; dropping it ends it.
+#[derive(Debug)]
+pub struct Sandbox {
+    keeper: Child,
+    /// Closing it is what ends the keeper.
+    lifeline: Option<ChildStdin>,
+    stderr: Option<ChildStderr>,
+    cgroup: PathBuf,
+    pid: u32,
+    _mountpoint: TempDir,
+}
+
+impl Sandbox {
+    /// Starts a systemd on the host's root with the files of `staging` folders (laid
+    /// out as `make install DESTDIR=` does) on top, and waits until it has booted.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot run here or does not come up.
+    pub fn start(staging: &[&Path]) -> anyhow::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+
+        if let Some(reason) = missing() {
+            bail!(reason);
+        }
+        let mountpoint = tempfile::Builder::new()
+            .prefix("vhost-harness-")
+            .tempdir()
+            .context("cannot create a mount point")?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("vhost-harness-{}-{number}", std::process::id());
+        let cgroup = cgroup_root()?.join(name);
+        // A session of its own: what interrupts us must not interrupt its cleaning up.
+        let mut keeper = Command::new("setsid")
+            .args(["bash", "-c", SCRIPT, "sandbox"])
+            .arg(mountpoint.path())
+            .arg(&cgroup)
+            .args(staging)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start setsid")?;
+        let lifeline = keeper.stdin.take();
+        let stdout = keeper.stdout.take().context("no output of the sandbox")?;
+        let mut line = String::new();
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .context("cannot read from the sandbox")?;
+        let stderr = keeper.stderr.take();
+        let pid = line
+            .trim()
+            .strip_prefix("pid ")
+            .and_then(|pid| pid.parse().ok());
+        let mut sandbox = Self {
+            keeper,
+            lifeline,
+            stderr,
+            cgroup,
+            pid: pid.unwrap_or_default(),
+            _mountpoint: mountpoint,
+        };
+        if pid.is_none() {
+            let said = sandbox.stop();
+            bail!("the private systemd does not start: {}", said.trim());
+        }
+        sandbox.wait_booted()?;
+        Ok(sandbox)
+    }
+
+    fn wait_booted(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            // Before its socket is there, systemctl has nobody to ask.
+            if self.path("/run/systemd/private").exists() {
+                let state = self.exec(["systemctl", "is-system-running"])?;
+                match String::from_utf8_lossy(&state.stdout).trim() {
+                    "running" | "degraded" => return Ok(()),
+                    _ => {}
+                }
+            }
+            ensure!(
+                Path::new(&format!("/proc/{}", self.pid)).exists(),
+                "the private systemd has ended at once"
+            );
+            if Instant::now() > deadline {
+                bail!(
+                    "the private systemd is not up in {START_TIMEOUT:?}: {}",
+                    self.journal(&[])?
+                );
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A file of the sandbox by a path for the host: its sockets can be connected to
+    /// and its files read and written there.
+    #[must_use]
+    pub fn path(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.pid))
+    }
+
+    /// The address of its system bus, for `DBUS_SYSTEM_BUS_ADDRESS`.
+    #[must_use]
+    pub fn bus_address(&self) -> String {
+        format!(
+            "unix:path={}",
+            self.path("/run/dbus/system_bus_socket").display()
+        )
+    }
+
+    /// A command that runs inside when it is spawned, with a clean environment.
+    pub fn command<I, S>(&self, arguments: I) -> Command
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let mut command = Command::new("bash");
+        command
+            .args([
+                "-c",
+                r#"mkdir -p "$0" && echo $$ >"$0/cgroup.procs" && exec "$@""#,
+            ])
+            .arg(self.cgroup.join("exec"))
+            .args(["nsenter", "--target", &self.pid.to_string()])
+            .args([
+                "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wdns=/",
+            ])
+            .args([
+                "env",
+                "-i",
+                "HOME=/root",
+                "LANG=C.UTF-8",
+                "TERM=dumb",
+                "SYSTEMD_COLORS=0",
+            ])
+            .args(["SYSTEMD_PAGER=", &format!("PATH={PATH}")])
+            .args(arguments);
+        command
+    }
+
+    /// Runs a command inside to its end, whatever its exit status. It is killed after a
+    /// minute and a half.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn exec<I, S>(&self, arguments: I) -> anyhow::Result<Output>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.limited(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot enter the sandbox")
+    }
+
+    fn limited<I, S>(&self, arguments: I) -> Command
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let mut command = self.command(["timeout", "--kill-after=5", EXEC_SECONDS]);
+        command.args(arguments);
+        command
+    }
+
+    /// Runs `systemctl`, which has to succeed, and returns its output.
+    ///
+    /// # Errors
+    ///
+    /// If it fails; the message has what the journal says of late.
+    pub fn systemctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = run(self.limited(["systemctl"]).args(arguments));
+        let output = output.map_err(|error| match self.journal(&["--lines=30"]) {
+            Ok(journal) => error.context(format!("the journal ends with:\n{journal}")),
+            Err(_) => error,
+        })?;
+        Ok(String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned())
+    }
+
+    /// One property of a unit, as `systemctl show` tells it.
+    ///
+    /// # Errors
+    ///
+    /// If systemd does not answer.
+    pub fn property(&self, unit: &str, property: &str) -> anyhow::Result<String> {
+        self.systemctl(&["show", "--value", "--property", property, unit])
+    }
+
+    /// Waits until a property of a unit has that value.
+    ///
+    /// # Errors
+    ///
+    /// If it does not within `timeout`.
+    pub fn wait_property(
+        &self,
+        unit: &str,
+        property: &str,
+        value: &str,
+        timeout: Duration,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let is = self.property(unit, property)?;
+            if is == value {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let journal = self.journal(&["--unit", unit])?;
+                bail!("{unit}: {property} is {is:?}, not {value:?}; its journal:\n{journal}");
+            }
+            thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// What `journalctl` prints with these further arguments.
+    ///
+    /// # Errors
+    ///
+    /// If it fails.
+    pub fn journal(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.limited(["journalctl", "--no-pager", "--quiet"]);
+        Ok(String::from_utf8_lossy(&run(command.args(arguments))?.stdout).into_owned())
+    }
+
+    /// Writes a file inside, and the folders above it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write(&self, inside: &str, content: &str) -> anyhow::Result<()> {
+        let path = self.path(inside);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Adds a drop-in to a unit and makes systemd read it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written or systemd does not answer.
+    pub fn drop_in(&self, unit: &str, content: &str) -> anyhow::Result<()> {
+        self.write(
+            &format!("/run/systemd/system/{unit}.d/harness.conf"),
+            content,
+        )?;
+        self.systemctl(&["daemon-reload"]).map(drop)
+    }
+
+    /// The host's number of its first process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Its cgroup as the host sees it; gone when the sandbox is.
+    #[must_use]
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// Ends it and returns what its keeper complained about.
+    fn stop(&mut self) -> String {
+        drop(self.lifeline.take());
+        let mut said = String::new();
+        if let Some(mut stderr) = self.stderr.take() {
+            // Ends with the last process that could write there.
+            let _ = stderr.read_to_string(&mut said);
+        }
+        let _ = self.keeper.wait();
+        said
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let said = self.stop();
+        if !said.trim().is_empty() {
+            eprintln!("private systemd: {}", said.trim());
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The private systemd itself: it boots, keeps to itself and leaves nothing.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use harness::systemd::Sandbox;
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_unit_of_a_staging_folder_runs_and_is_logged() -> anyhow::Result<()> {
+    let staging = tempfile::tempdir()?;
+    let units = staging.path().join("usr/lib/systemd/system");
+    fs::create_dir_all(&units)?;
+    fs::write(
+        units.join("hello@.service"),
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nDynamicUser=yes\nPrivateNetwork=yes\n\
+         ExecStart=/bin/echo hello %i\n",
+    )?;
+    let sandbox = Sandbox::start(&[staging.path()])?;
+    sandbox.drop_in("hello@.service", "[Service]\nEnvironment=A=1\n")?;
+    sandbox.systemctl(&["start", "hello@you.service"])?;
+    assert_eq!(
+        sandbox.property("hello@you.service", "ActiveState")?,
+        "active"
+    );
+    assert!(
+        sandbox
+            .property("hello@you.service", "Environment")?
+            .contains("A=1")
+    );
+    let journal = sandbox.journal(&["--unit=hello@you.service", "--output=cat"])?;
+    assert!(journal.contains("hello you"), "{journal}");
+    sandbox.systemctl(&["stop", "hello@you.service"])?;
+    sandbox.wait_property("hello@you.service", "ActiveState", "inactive", SOON)?;
+    assert!(
+        !Path::new("/usr/lib/systemd/system/hello@.service").exists(),
+        "on the host"
+    );
+
+    let error = sandbox
+        .systemctl(&["start", "nothing.service"])
+        .expect_err("no such unit");
+    assert!(
+        format!("{error:#}").contains("nothing.service"),
+        "{error:#}"
+    );
+    Ok(())
+}
+
+#[test]
+fn devices_are_denied_as_a_unit_says() -> anyhow::Result<()> {
+    let sandbox = Sandbox::start(&[])?;
+    let node = "mkdir -p /dev/input && mknod -m 666 /dev/input/event7 c 13 71";
+    assert!(sandbox.exec(["sh", "-c", node])?.status.success());
+    let open = |allow: &str| {
+        let script = "exec 3</dev/input/event7";
+        let arguments = [
+            "systemd-run",
+            "--wait",
+            "--pipe",
+            "--quiet",
+            "-p",
+            "DevicePolicy=closed",
+        ];
+        let output = sandbox.exec(
+            arguments
+                .into_iter()
+                .chain(["-p", allow, "bash", "-c", script]),
+        )?;
+        anyhow::Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // There is no such device: whoever gets as far as the kernel's driver hears that.
+    assert!(open("DeviceAllow=char-input r")?.contains("No such device"));
+    assert!(open("DeviceAllow=/dev/null r")?.contains("Operation not permitted"));
+    Ok(())
+}
+
+#[test]
+fn nothing_is_left_and_two_do_not_meet() -> anyhow::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let (first, second) = (Sandbox::start(&[])?, Sandbox::start(&[])?);
+    first.write("/run/mine", "first")?;
+    assert!(!second.path("/run/mine").exists());
+    assert!(!Path::new("/run/mine").exists(), "on the host");
+    let names = Command::new("busctl")
+        .arg(format!("--address={}", first.bus_address()))
+        .args(["--no-pager", "list"])
+        .output()?;
+    let names = String::from_utf8_lossy(&names.stdout).into_owned();
+    assert!(names.contains("org.freedesktop.systemd1"), "{names}");
+
+    let (pids, cgroups) = (
+        [first.pid(), second.pid()],
+        [first.cgroup().to_owned(), second.cgroup().to_owned()],
+    );
+    assert!(cgroups.iter().all(|cgroup| cgroup.exists()));
+    drop((first, second));
+    assert!(
+        pids.iter()
+            .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    );
+    assert!(cgroups.iter().all(|cgroup| !cgroup.exists()));
+    assert_eq!(mounts, fs::read_to_string("/proc/self/mounts")?);
+    Ok(())
+}
