@@ -174,8 +174,10 @@ fn a_live_listener_is_not_disturbed() {
 fn another_file_at_the_path_outlives_the_program() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sock");
-    let mut program = at_path(&path);
-    wait_for_socket(&mut program, &path);
+    let option = format!("--socket-path={}", path.display());
+    let command = Command::new(gpu_program()).arg(option).notify();
+    let mut program = command.spawn().unwrap();
+    program.notify().unwrap().wait_ready(DEFAULT_LIMIT).unwrap();
     fs::remove_file(&path).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
     program.signal(Signal::TERM).unwrap();
