@@ -17,18 +17,12 @@ use super::image::Budget;
 use super::limit::LogLimit;
 use super::renderer::SoftRenderer;
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
-<<<<<<< HEAD
-use crate::backend::{Chain, Device, GuestMemory, Host, Ring, RingError};
+use crate::backend::{Chain, Device, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES};
 use continuity::Continuity;
 use worker::{DISPLAY, Surroundings, TIMER, WAKE, Worker};
 
 mod continuity;
 mod worker;
-=======
-use crate::backend::{
-    Chain, Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES,
-};
->>>>>>> main
 
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
@@ -326,16 +320,7 @@ impl VhostUserBackendMut for Gpu {
     }
 
     fn features(&self) -> u64 {
-<<<<<<< HEAD
-        // QEMU offers VIRTIO_F_RING_RESET to the driver whatever the backend has, and passes on
-        // that it was accepted.
-        1 << virtio_config::VIRTIO_F_VERSION_1
-            | 1 << virtio_config::VIRTIO_F_RING_RESET
-            | 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX
-            | 1 << virtio_ring::VIRTIO_RING_F_INDIRECT_DESC
-=======
         TRANSPORT_FEATURES
->>>>>>> main
             | 1 << virtio_gpu::VIRTIO_GPU_F_EDID
             | 1 << virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID
     }
