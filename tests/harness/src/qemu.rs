@@ -21,6 +21,9 @@ const QMP_TIMEOUT: Duration = Duration::from_secs(20);
 /// For a guest on an emulated processor of a busy machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(40);
+/// Kernel option that has the guest take the second output for connected: QEMU connects
+/// it only once somebody looks at it.
+pub const SECOND_OUTPUT: &str = "video=Virtual-2:640x480e";
 const MEMORY: &str = "384M";
 
 /// How a virtual machine is made.
@@ -351,20 +354,36 @@ impl Vm {
         Image::from_ppm(&fs::read(&path).context("QEMU wrote no picture")?)
     }
 
-    /// Waits until the first output shows `expected`: what a guest has flushed takes a
-    /// moment to go through the backend.
+    /// Waits until the first output of `gpu` shows `expected`: what a guest has flushed
+    /// takes a moment to go through the backend.
     ///
     /// # Errors
     ///
     /// If it does not within `timeout`; the message tells the difference.
     pub fn wait_screen(&mut self, expected: &Image, timeout: Duration) -> anyhow::Result<Image> {
+        self.wait_screen_of("gpu", 0, expected, timeout)
+    }
+
+    /// As [`wait_screen`](Self::wait_screen), for any output of any display device.
+    ///
+    /// # Errors
+    ///
+    /// As for [`wait_screen`](Self::wait_screen).
+    pub fn wait_screen_of(
+        &mut self,
+        device: &str,
+        head: u32,
+        expected: &Image,
+        timeout: Duration,
+    ) -> anyhow::Result<Image> {
         let deadline = Instant::now() + timeout;
         loop {
-            let screen = self.screendump()?;
+            let screen = self.screendump_of(device, head)?;
             match screen.difference(expected) {
                 None => return Ok(screen),
                 Some(difference) if Instant::now() > deadline => {
-                    return Err(self.explain(anyhow::anyhow!("wrong picture: {difference}")));
+                    let error = anyhow::anyhow!("{device}, output {head}: {difference}");
+                    return Err(self.explain(error));
                 }
                 Some(_) => std::thread::sleep(Duration::from_millis(50)),
             }
