@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -175,7 +175,13 @@ impl<'a> Builder<'a> {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {}", self.artifacts.qemu.program.display()))?;
-        let mut process = Process { child, folder };
+        let guard = Guard::of(&child);
+        let mut process = Process {
+            child,
+            guard: None,
+            folder,
+        };
+        process.guard = Some(guard?);
         let deadline = Instant::now() + QMP_TIMEOUT;
         let connected = (|| {
             let agent = process.accept(&agent, deadline)?;
@@ -195,6 +201,7 @@ impl<'a> Builder<'a> {
 #[derive(Debug)]
 struct Process {
     child: Child,
+    guard: Option<Guard>,
     folder: TempDir,
 }
 
@@ -236,9 +243,40 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // First, while the number is still QEMU's.
+        drop(self.guard.take());
         // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Ends a process if we die before we can: it waits for the end of its input.
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Guard {
+    fn of(child: &Child) -> anyhow::Result<Self> {
+        // A session of its own, or what kills us and QEMU's group kills it first.
+        let guard = Command::new("setsid")
+            .args([
+                "sh",
+                "-c",
+                r#"read -r _; kill -KILL "$0""#,
+                &child.id().to_string(),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Ok(Self(guard.context("cannot start setsid")?))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
