@@ -120,8 +120,6 @@ fn serve<P: Program>(options: &P::Options, source: Source) -> Result<()> {
     if goodbye.is_ok() {
         log::info!("{last}");
     }
-    // The worker and the daemon end with the process: nothing they do is allowed to hold it up.
-    std::mem::forget(daemon);
     goodbye.map(|_| ())
 }
 

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,7 +28,9 @@ use super::ring::GuestMemory;
 const BEGIN: u16 = FIRST_TOKEN - 2;
 const WATCHDOG: u16 = FIRST_TOKEN - 1;
 
-pub(super) type Daemon<D> = VhostUserDaemon<Arc<Served<D>>>;
+/// Never dropped: that would wait for the worker. Its threads end with the process, and nothing they
+/// do is allowed to hold that up.
+pub(super) type Daemon<D> = ManuallyDrop<VhostUserDaemon<Arc<Served<D>>>>;
 
 /// A device, as the vhost-user daemon sees it.
 pub(super) struct Served<D> {
@@ -54,6 +57,7 @@ pub(super) fn spawn<D: Device>(
     });
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let daemon = VhostUserDaemon::new(name.to_owned(), served.clone(), memory)
+        .map(ManuallyDrop::new)
         .map_err(|e| io::Error::other(e.to_string()))?;
     let event_loop = daemon
         .get_epoll_handlers()

@@ -264,6 +264,7 @@ impl State {
         let preferred = self
             .modes
             .enabled(scanout)
+            .filter(|mode| !mode.rect.is_empty())
             .or(fallback.enabled(0))
             .map_or(Rect::default(), |mode| mode.rect);
         let edid = edid::edid(scanout, preferred.width, preferred.height);

@@ -1,17 +1,9 @@
 //! The device behind vhost-user: its queues, its configuration and its events.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
 use vhost::vhost_user::GpuBackend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackendMut, VringMutex, VringT};
@@ -25,19 +17,17 @@ use super::image::Budget;
 use super::limit::LogLimit;
 use super::renderer::SoftRenderer;
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
-use crate::backend::{
-    Chain, Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES,
-};
+use crate::backend::{Chain, Device, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES};
+use continuity::Continuity;
+use worker::{DISPLAY, Surroundings, TIMER, WAKE, Worker};
+
+mod continuity;
+mod worker;
 
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
 const NUM_QUEUES: usize = 2;
 const MAX_QUEUE_SIZE: usize = 1024;
-
-/// Tokens of the descriptors that the device watches.
-const DISPLAY: u16 = FIRST_TOKEN;
-const TIMER: u16 = FIRST_TOKEN + 1;
-const WAKE: u16 = FIRST_TOKEN + 2;
 
 /// Requests of one queue after which the others have their turn.
 const PASS_REQUESTS: usize = 64;
@@ -61,60 +51,6 @@ impl Default for Options {
         Self {
             max_hostmem: 512 << 20,
         }
-    }
-}
-
-/// What the device needs of the program around it.
-trait Surroundings: Send + Sync {
-    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()>;
-    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()>;
-    fn status(&self, text: &str);
-    fn take_gpu_socket(&self) -> Option<UnixStream>;
-}
-
-impl Surroundings for Host {
-    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
-        Host::watch(self, fd, interest, token)
-    }
-
-    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        Host::unwatch(self, fd)
-    }
-
-    fn status(&self, text: &str) {
-        Host::status(self, text);
-    }
-
-    fn take_gpu_socket(&self) -> Option<UnixStream> {
-        Host::take_gpu_socket(self)
-    }
-}
-
-/// What exists from the start of the worker on.
-struct Worker {
-    host: Box<dyn Surroundings>,
-    timer: OwnedFd,
-    timer_set: Option<Instant>,
-    wake: OwnedFd,
-    watched: Option<(Arc<UnixStream>, EventSet)>,
-}
-
-/// Whether rings that start go on with what a driver set up, or a new driver begins.
-///
-/// A front-end stops the rings alike for a guest that is paused and for a driver that leaves, and
-/// says nothing in between. But the rings of a paused guest go on where they stopped, those of a
-/// new driver begin at 0; and a new driver reads the configuration, a paused one does nothing.
-#[derive(Default)]
-struct Continuity {
-    stopped: bool,
-    /// Where the control queue is: its next available index.
-    position: u16,
-    config_was_read: AtomicBool,
-}
-
-impl Continuity {
-    fn is_new_driver(&self, position: u16) -> bool {
-        position != self.position || position == 0 && self.config_was_read.load(Ordering::Relaxed)
     }
 }
 
@@ -150,20 +86,7 @@ impl Gpu {
     }
 
     fn begin(&mut self, host: Box<dyn Surroundings>) -> io::Result<()> {
-        let timer = timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
-        )?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        host.watch(timer.as_fd(), EventSet::IN, TIMER)?;
-        host.watch(wake.as_fd(), EventSet::IN, WAKE)?;
-        self.worker = Some(Worker {
-            host,
-            timer,
-            timer_set: None,
-            wake,
-            watched: None,
-        });
+        self.worker = Some(Worker::new(host)?);
         Ok(())
     }
 
@@ -176,24 +99,25 @@ impl Gpu {
 
     /// Whether the queues may be served: false while, after a stop, it is not yet known who comes.
     fn decide_who_comes(&mut self, vrings: &[VringMutex]) -> bool {
-        if !self.continuity.stopped {
-            return true;
-        }
-        let Some(control) = vrings.get(usize::from(CONTROL_QUEUE)) else {
-            return false;
+        let ready = |queue: u16| {
+            let state = vrings.get(usize::from(queue))?.get_ref();
+            let usable = state.is_enabled() && state.get_queue().ready();
+            usable.then(|| state.get_queue().next_avail())
         };
-        let vring = control.get_ref();
-        if !vring.is_enabled() || !vring.get_queue().ready() {
-            return false;
+        if self.continuity.is_stopped() {
+            let Some(position) = ready(CONTROL_QUEUE) else {
+                return false;
+            };
+            if self.continuity.is_new_driver(position) {
+                log::debug!("a new driver begins");
+                self.reset();
+            } else {
+                log::debug!("the driver goes on");
+                self.continuity.go_on();
+            }
         }
-        let position = vring.get_queue().next_avail();
-        drop(vring);
-        if self.continuity.is_new_driver(position) {
-            log::debug!("a new driver begins");
-            self.reset();
-        } else {
-            log::debug!("the driver goes on");
-            self.continuity.stopped = false;
+        if ready(CURSOR_QUEUE).is_some() {
+            self.continuity.cursor_runs();
         }
         true
     }
@@ -222,7 +146,8 @@ impl Gpu {
                 }
             }
             if let Some(control) = vrings.get(usize::from(CONTROL_QUEUE)) {
-                self.continuity.position = control.get_ref().get_queue().next_avail();
+                let position = control.get_ref().get_queue().next_avail();
+                self.continuity.stands_at(position);
             }
         }
         self.settle();
@@ -292,19 +217,28 @@ impl Gpu {
 
     /// Does what follows from a change: sends, waits, and says what is shown.
     fn settle(&mut self) {
-        let screen = (!self.continuity.stopped).then_some(&mut self.state.screen);
+        let screen = (!self.continuity.is_stopped()).then_some(&mut self.state.screen);
         if let Err(e) = self.display.send(screen) {
             self.lost_display(&e);
         }
-        self.watch_display();
-        self.set_timer();
+        if let Some(worker) = &mut self.worker {
+            if let Err(e) = worker.watch_display(self.display.interest()) {
+                self.troubles
+                    .warn(format_args!("cannot watch the display socket: {e}"));
+                self.display.detach();
+            }
+            if let Err(e) = worker.set_timer(self.display.deadline()) {
+                self.troubles
+                    .warn(format_args!("cannot set the display's timer: {e}"));
+            }
+        }
         self.take_answer();
         // A ring that starts again brings an event of its own.
         if self.waiting.contains(&true)
-            && !self.continuity.stopped
+            && !self.continuity.is_stopped()
             && let Some(worker) = &self.worker
         {
-            wake(&worker.wake);
+            worker.wake();
         }
         self.tell_status();
     }
@@ -324,79 +258,20 @@ impl Gpu {
         }
     }
 
-    fn watch_display(&mut self) {
-        let Some(worker) = &mut self.worker else {
-            return;
-        };
-        let wanted = self.display.interest();
-        let same = match (&worker.watched, &wanted) {
-            (None, None) => true,
-            (Some((old, was)), Some((new, is))) => Arc::ptr_eq(old, new) && was == is,
-            _ => false,
-        };
-        if same {
-            return;
-        }
-        let wanted = wanted.map(|(socket, interest)| (socket.clone(), interest));
-        if let Some((old, _)) = worker.watched.take()
-            && let Err(e) = worker.host.unwatch(old.as_fd())
-        {
-            self.troubles
-                .warn(format_args!("cannot stop watching a display socket: {e}"));
-        }
-        if let Some((socket, interest)) = wanted {
-            match worker.host.watch(socket.as_fd(), interest, DISPLAY) {
-                Ok(()) => worker.watched = Some((socket, interest)),
-                Err(e) => {
-                    self.troubles
-                        .warn(format_args!("cannot watch the display socket: {e}"));
-                    self.display.detach();
-                }
-            }
-        }
-    }
-
-    fn set_timer(&mut self) {
-        let deadline = self.display.deadline();
-        let Some(worker) = &mut self.worker else {
-            return;
-        };
-        if worker.timer_set == deadline {
-            return;
-        }
-        let zero = Duration::ZERO;
-        let in_time = deadline.map_or(zero, |at| {
-            let left = at.saturating_duration_since(Instant::now());
-            // 0 would stop the timer.
-            left.max(Duration::from_nanos(1))
-        });
-        let spec = |d: Duration| Timespec::try_from(d).unwrap_or_default();
-        let time = Itimerspec {
-            it_interval: spec(zero),
-            it_value: spec(in_time),
-        };
-        match timerfd_settime(&worker.timer, TimerfdTimerFlags::empty(), &time) {
-            Ok(_) => worker.timer_set = deadline,
-            Err(e) => self
-                .troubles
-                .warn(format_args!("cannot set the display's timer: {e}")),
-        }
-    }
-
     fn tell_status(&mut self) {
         let sizes = self.state.screen.sizes();
-        if sizes == self.status {
+        if self.status.iter().copied().eq(sizes) {
             return;
         }
+        self.status = self.state.screen.sizes().collect();
         if let Some(worker) = &self.worker {
             let mut text = String::from("vm connected");
-            for (i, (width, height)) in sizes.iter().enumerate() {
+            for (i, (width, height)) in self.status.iter().enumerate() {
                 let separator = if i == 0 { ", " } else { " + " };
                 text.push_str(&format!("{separator}{width}x{height}"));
             }
-            worker.host.status(&text);
+            worker.status(&text);
         }
-        self.status = sizes;
     }
 }
 
@@ -424,16 +299,6 @@ fn respond(chain: Chain, memory: &vm_memory::GuestMemoryMmap, response: &[u8]) -
         Ok(()) => u32::try_from(writer.bytes_written()).unwrap_or(0),
         Err(_) => 0,
     }
-}
-
-/// Makes the event `wake` ready; one that is ready already stays so.
-fn wake(event: &OwnedFd) {
-    let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
-}
-
-/// Takes back what made an event or a timer ready.
-fn drain(event: &OwnedFd) {
-    let _ = rustix::io::read(event, &mut [0_u8; 8]);
 }
 
 impl Device for Gpu {
@@ -485,9 +350,7 @@ impl VhostUserBackendMut for Gpu {
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        self.continuity
-            .config_was_read
-            .store(true, Ordering::Relaxed);
+        self.continuity.config_was_read();
         let mut config = [0; MAX_CONFIG_LEN];
         // QEMU puts its own number of scanouts and its events over ours.
         config[8..12].copy_from_slice(&(MAX_SCANOUTS as u32).to_le_bytes());
@@ -519,18 +382,21 @@ impl VhostUserBackendMut for Gpu {
 
     fn set_gpu_socket(&mut self, _blocking: GpuBackend) -> io::Result<()> {
         let worker = self.worker.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let socket = worker.host.take_gpu_socket();
+        let socket = worker.take_gpu_socket();
         let socket = socket.ok_or_else(|| io::Error::other("no display socket came along"))?;
         self.adopt(socket);
         Ok(())
     }
 
-    fn stop_vring(&mut self, _queue_index: u32) -> io::Result<()> {
-        self.continuity.stopped = true;
-        self.continuity.config_was_read = AtomicBool::new(false);
-        self.waiting = [false; NUM_QUEUES];
-        self.state.answer = None;
-        self.display.forget_question();
+    fn stop_vring(&mut self, queue_index: u32) -> io::Result<()> {
+        self.continuity.stop(queue_index == u32::from(CURSOR_QUEUE));
+        if let Some(waiting) = self.waiting.get_mut(queue_index as usize) {
+            *waiting = false;
+        }
+        if queue_index == u32::from(CONTROL_QUEUE) {
+            self.state.answer = None;
+            self.display.forget_question();
+        }
         self.settle();
         Ok(())
     }
@@ -555,8 +421,7 @@ impl VhostUserBackendMut for Gpu {
             }
             TIMER => {
                 if let Some(worker) = &mut self.worker {
-                    drain(&worker.timer);
-                    worker.timer_set = None;
+                    worker.timer_rang();
                 }
                 if self.display.expire(Instant::now()) {
                     self.troubles.warn(
@@ -567,7 +432,7 @@ impl VhostUserBackendMut for Gpu {
             }
             WAKE => {
                 if let Some(worker) = &self.worker {
-                    drain(&worker.wake);
+                    worker.woke();
                 }
             }
             unknown => {

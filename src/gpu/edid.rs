@@ -5,6 +5,8 @@ pub const LEN: usize = 128;
 
 /// Most columns and rows that a detailed timing can hold (12 bits).
 const MAX_ACTIVE: u32 = 4095;
+/// Lowest pixel clock of a detailed timing, in Hz.
+const MIN_CLOCK: u64 = 10_000_000;
 /// Highest pixel clock that a detailed timing can hold, in Hz (16 bits of 10 kHz).
 const MAX_CLOCK: u64 = 655_350_000;
 /// The refresh rate wanted, in Hz.
@@ -55,11 +57,10 @@ impl Cvt {
     /// Least vertical blanking, in microseconds.
     const VERTICAL_BLANK_TIME: u64 = 460;
 
-    /// The mode of this size at 60 Hz, or at what the highest pixel clock allows. Sides beyond
-    /// what a detailed timing can hold are cut to that.
+    /// The mode of this size at 60 Hz, or at what the highest pixel clock allows. Sizes beyond what
+    /// a detailed timing can hold become the largest of the same proportions.
     fn new(width: u32, height: u32) -> Self {
-        let width = width.clamp(1, MAX_ACTIVE);
-        let height = height.clamp(1, MAX_ACTIVE);
+        let (width, height) = fitting(width, height);
         let vertical_sync = match () {
             () if width * 3 == height * 4 => 4,
             () if width * 9 == height * 16 => 5,
@@ -71,9 +72,13 @@ impl Cvt {
         let visible_time = 1_000_000 - Self::VERTICAL_BLANK_TIME * REFRESH;
         let lines = Self::VERTICAL_BLANK_TIME * REFRESH * u64::from(height) / visible_time + 1;
         let least = Self::VERTICAL_FRONT + vertical_sync + Self::VERTICAL_BACK_LEAST;
-        let vertical_blank = u32::try_from(lines).unwrap_or(least).max(least);
-        let total = u64::from(width + Self::BLANK) * u64::from(height + vertical_blank);
-        let clock = (total * REFRESH / CLOCK_STEP * CLOCK_STEP).clamp(CLOCK_STEP, MAX_CLOCK);
+        // A small mode is blank for longer, as its pixel clock would be too low otherwise.
+        let total_width = u64::from(width + Self::BLANK);
+        let slow = (MIN_CLOCK / REFRESH / total_width + 1).saturating_sub(height.into());
+        let lines = lines.max(slow).max(least.into());
+        let vertical_blank = u32::try_from(lines).unwrap_or(least);
+        let total = total_width * u64::from(height + vertical_blank);
+        let clock = (total * REFRESH / CLOCK_STEP * CLOCK_STEP).clamp(MIN_CLOCK, MAX_CLOCK);
         Self {
             width,
             height,
@@ -123,8 +128,16 @@ impl Cvt {
     }
 }
 
+/// The largest size of these proportions whose sides a detailed timing can hold.
+fn fitting(width: u32, height: u32) -> (u32, u32) {
+    let (width, height) = (u64::from(width.max(1)), u64::from(height.max(1)));
+    let longest = width.max(height).max(MAX_ACTIVE.into());
+    let side = |side: u64| (side * u64::from(MAX_ACTIVE) / longest).max(1) as u32;
+    (side(width), side(height))
+}
+
 fn millimetres(pixels: u32) -> u32 {
-    pixels * 254 / (DPI * 10)
+    (pixels * 254 / (DPI * 10)).max(1)
 }
 
 fn centimetres(pixels: u32) -> u8 {
@@ -276,8 +289,14 @@ mod tests {
             assert_eq!(edid[..8], [0, 255, 255, 255, 255, 255, 255, 0]);
             let sum = edid.iter().fold(0_u8, |sum, b| sum.wrapping_add(*b));
             assert_eq!(sum, 0, "{width}x{height}");
-            let cut = (width.min(4095), height.min(4095));
-            assert_eq!(preferred(&edid), cut);
+            let expected = match (width, height) {
+                (5120, 2880) => (4095, 2303),
+                (u32::MAX, u32::MAX) => (4095, 4095),
+                fits => fits,
+            };
+            assert_eq!(preferred(&edid), expected);
+            let clock = u32::from(edid[54]) | u32::from(edid[55]) << 8;
+            assert!(clock >= 1000, "{width}x{height}: {clock}");
         }
     }
 

@@ -1,1 +1,520 @@
+//! Every command with right and wrong arguments, without queues and sockets.
 
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::super::image::Budget;
+use super::super::renderer::SoftRenderer;
+use super::super::scanout::Update;
+use super::super::wire::{HEADER_LEN, MAX_SCANOUTS};
+use super::*;
+
+const WIDTH: u32 = 64;
+const HEIGHT: u32 = 64;
+const LEN: u32 = WIDTH * HEIGHT * 4;
+const MEMORY: u64 = 0x10_0000;
+const BGRX: u32 = 2;
+
+struct Guest {
+    state: State,
+    memory: GuestMemoryMmap,
+}
+
+/// A request without a fence; `words` follow its header.
+fn request(kind: u32, words: &[u32]) -> Vec<u8> {
+    let mut bytes = kind.to_le_bytes().to_vec();
+    bytes.resize(HEADER_LEN, 0);
+    bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
+    bytes
+}
+
+fn kind(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes(bytes[..4].try_into().unwrap())
+}
+
+impl Guest {
+    fn new() -> Self {
+        let renderer = SoftRenderer::new(Budget::new(1 << 20));
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
+        let mut state = State::new(Box::new(renderer));
+        state.features = Features {
+            edid: true,
+            resource_uuid: true,
+        };
+        Self { state, memory }
+    }
+
+    /// With resource 1, 64 by 64 pixels, backed by the memory from 0 on.
+    fn with_resource() -> Self {
+        let mut guest = Self::new();
+        guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, WIDTH, HEIGHT]);
+        guest.ok(command::RESOURCE_ATTACH_BACKING, &[1, 1, 0, 0, LEN, 0]);
+        guest
+    }
+
+    fn execute(&mut self, queue: QueueKind, bytes: &[u8]) -> Outcome {
+        self.state.execute(queue, &self.memory, bytes)
+    }
+
+    fn done(&mut self, queue: QueueKind, bytes: &[u8]) -> Vec<u8> {
+        match self.execute(queue, bytes) {
+            Outcome::Done(response) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The kind of response to a command of the control queue.
+    fn control(&mut self, command: u32, words: &[u32]) -> u32 {
+        kind(&self.done(QueueKind::Control, &request(command, words)))
+    }
+
+    fn cursor(&mut self, command: u32, words: &[u32]) -> u32 {
+        kind(&self.done(QueueKind::Cursor, &request(command, words)))
+    }
+
+    #[track_caller]
+    fn ok(&mut self, command: u32, words: &[u32]) {
+        assert_eq!(self.control(command, words), response::OK_NODATA);
+    }
+
+    fn updates(&mut self) -> Vec<Update> {
+        std::iter::from_fn(|| self.state.screen.take_update()).collect()
+    }
+}
+
+#[test]
+fn a_request_of_any_length_is_answered() {
+    let commands = [
+        (command::RESOURCE_CREATE_2D, vec![7, BGRX, 1, 1]),
+        (command::RESOURCE_UNREF, vec![1, 0]),
+        (command::SET_SCANOUT, vec![0, 0, 1, 1, 0, 1]),
+        (command::RESOURCE_FLUSH, vec![0, 0, 1, 1, 1, 0]),
+        (command::TRANSFER_TO_HOST_2D, vec![0, 0, 1, 1, 0, 0, 1, 0]),
+        (command::RESOURCE_ATTACH_BACKING, vec![1, 1, 0, 0, 4, 0]),
+        (command::RESOURCE_DETACH_BACKING, vec![1, 0]),
+        (command::GET_EDID, vec![0, 0]),
+        (command::RESOURCE_ASSIGN_UUID, vec![1, 0]),
+    ];
+    for (command, words) in commands {
+        let whole = request(command, &words);
+        for len in 0..whole.len() {
+            let mut guest = Guest::with_resource();
+            let padding = 4;
+            if let Outcome::Done(response) = guest.execute(QueueKind::Control, &whole[..len]) {
+                assert_eq!(response.len() % 4, 0);
+                let short = len + padding < whole.len() || len < HEADER_LEN;
+                // A command may end with padding that nobody reads.
+                let kind = kind(&response);
+                assert!(
+                    !short
+                        || kind == response::ERR_INVALID_PARAMETER
+                        || kind == response::ERR_UNSPEC,
+                    "{command:#x} cut to {len}: {kind:#x}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn unknown_commands_are_unspecified_errors() {
+    let mut guest = Guest::new();
+    for command in [0, 0x10c, 0x200, 0x207, 0x300, 0x301, 0x1100, u32::MAX] {
+        assert_eq!(guest.control(command, &[0; 16]), response::ERR_UNSPEC);
+        assert!(guest.state.take_complaint().is_some());
+    }
+    assert_eq!(
+        guest.cursor(command::RESOURCE_CREATE_2D, &[1, BGRX, 1, 1]),
+        response::ERR_UNSPEC
+    );
+    assert_eq!(
+        guest.control(command::GET_CAPSET_INFO, &[0, 0]),
+        response::ERR_INVALID_PARAMETER
+    );
+}
+
+#[test]
+fn a_fence_comes_back_with_success_and_with_failure() {
+    let mut guest = Guest::new();
+    for words in [[1, BGRX, 1, 1], [1, BGRX, 1, 1]] {
+        let mut bytes = request(command::RESOURCE_CREATE_2D, &words);
+        bytes[4] = 1;
+        bytes[8..16].copy_from_slice(&77_u64.to_le_bytes());
+        bytes[16] = 5;
+        let response = guest.done(QueueKind::Control, &bytes);
+        let header = Fields::new(&response[..]).header().unwrap();
+        assert_eq!((header.flags, header.fence_id, header.ctx_id), (1, 77, 5));
+    }
+}
+
+#[test]
+fn resources_are_made_within_bounds() {
+    let mut guest = Guest::new();
+    let create = command::RESOURCE_CREATE_2D;
+    for format in [1, 2, 3, 4, 67, 68, 121, 134] {
+        guest.ok(create, &[format, format, 3, 5]);
+    }
+    let wrong = [
+        ([0, BGRX, 1, 1], response::ERR_INVALID_RESOURCE_ID),
+        ([1, BGRX, 1, 1], response::ERR_INVALID_RESOURCE_ID),
+        ([9, 0, 1, 1], response::ERR_INVALID_PARAMETER),
+        ([9, 5, 1, 1], response::ERR_INVALID_PARAMETER),
+        ([9, BGRX, 0, 1], response::ERR_INVALID_PARAMETER),
+        ([9, BGRX, 1, 0], response::ERR_INVALID_PARAMETER),
+        (
+            [9, BGRX, u32::MAX, u32::MAX],
+            response::ERR_INVALID_PARAMETER,
+        ),
+        ([9, BGRX, 0x4000_0001, 4], response::ERR_INVALID_PARAMETER),
+        ([9, BGRX, 1024, 1024], response::ERR_OUT_OF_MEMORY),
+    ];
+    for (words, expected) in wrong {
+        assert_eq!(guest.control(create, &words), expected, "{words:?}");
+        guest.state.take_complaint().unwrap();
+    }
+    guest.ok(command::RESOURCE_UNREF, &[1, 0]);
+    assert_eq!(
+        guest.control(command::RESOURCE_UNREF, &[1, 0]),
+        response::ERR_INVALID_RESOURCE_ID
+    );
+}
+
+#[test]
+fn a_backing_is_attached_once_and_from_the_guests_memory() {
+    let mut guest = Guest::new();
+    let attach = command::RESOURCE_ATTACH_BACKING;
+    guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, WIDTH, HEIGHT]);
+    let end = MEMORY as u32;
+    let wrong: [(&[u32], u32); 6] = [
+        (&[2, 1, 0, 0, 16, 0], response::ERR_INVALID_RESOURCE_ID),
+        (&[1, 2, 0, 0, 16, 0], response::ERR_INVALID_PARAMETER),
+        (&[1, u32::MAX, 0, 0, 16, 0], response::ERR_INVALID_PARAMETER),
+        (&[1, 1, end, 0, 1, 0], response::ERR_INVALID_PARAMETER),
+        (&[1, 1, end - 4, 0, 5, 0], response::ERR_INVALID_PARAMETER),
+        (
+            &[1, 1, u32::MAX, u32::MAX, u32::MAX, 0],
+            response::ERR_INVALID_PARAMETER,
+        ),
+    ];
+    for (words, expected) in wrong {
+        assert_eq!(guest.control(attach, words), expected, "{words:?}");
+    }
+    assert_eq!(
+        guest.control(command::RESOURCE_DETACH_BACKING, &[1, 0]),
+        response::ERR_UNSPEC
+    );
+    guest.ok(attach, &[1, 1, end - 4, 0, 4, 0]);
+    assert_eq!(
+        guest.control(attach, &[1, 1, 0, 0, 4, 0]),
+        response::ERR_UNSPEC
+    );
+    guest.ok(command::RESOURCE_DETACH_BACKING, &[1, 0]);
+    guest.ok(attach, &[1, 0]);
+}
+
+#[test]
+fn as_many_entries_as_qemu_takes() {
+    let mut guest = Guest::new();
+    guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, WIDTH, HEIGHT]);
+    let count = backing::MAX_ENTRIES;
+    let mut words = vec![1, count];
+    for i in 0..=count {
+        words.extend([i, 0, 1, 0]);
+    }
+    words[1] = count + 1;
+    assert_eq!(
+        guest.control(command::RESOURCE_ATTACH_BACKING, &words),
+        response::ERR_INVALID_PARAMETER
+    );
+    words[1] = count;
+    guest.ok(command::RESOURCE_ATTACH_BACKING, &words);
+    guest
+        .memory
+        .write_slice(&[1; 16384], GuestAddress(0))
+        .unwrap();
+    guest.ok(command::TRANSFER_TO_HOST_2D, &[0, 0, 64, 64, 0, 0, 1, 0]);
+}
+
+#[test]
+fn transfers_lie_within_resource_and_backing() {
+    let mut guest = Guest::with_resource();
+    let transfer = command::TRANSFER_TO_HOST_2D;
+    guest.ok(command::RESOURCE_CREATE_2D, &[2, BGRX, 8, 8]);
+    let wrong = [
+        ([0, 0, 1, 1, 0, 0, 9, 0], response::ERR_INVALID_RESOURCE_ID),
+        ([0, 0, 1, 1, 0, 0, 2, 0], response::ERR_UNSPEC),
+        ([0, 0, 65, 1, 0, 0, 1, 0], response::ERR_INVALID_PARAMETER),
+        ([0, 64, 1, 1, 0, 0, 1, 0], response::ERR_INVALID_PARAMETER),
+        (
+            [u32::MAX, 0, 2, 1, 0, 0, 1, 0],
+            response::ERR_INVALID_PARAMETER,
+        ),
+        ([0, 0, 64, 64, 1, 0, 1, 0], response::ERR_INVALID_PARAMETER),
+        (
+            [0, 0, 1, 1, u32::MAX, u32::MAX, 1, 0],
+            response::ERR_INVALID_PARAMETER,
+        ),
+    ];
+    for (words, expected) in wrong {
+        assert_eq!(guest.control(transfer, &words), expected, "{words:?}");
+    }
+    assert_eq!(guest.state.take_moved(), 0);
+    guest.ok(transfer, &[0, 0, 64, 64, 0, 0, 1, 0]);
+    assert_eq!(guest.state.take_moved(), u64::from(LEN));
+    guest.ok(transfer, &[64, 64, 0, 0, 0, 0, 1, 0]);
+    guest.ok(transfer, &[63, 63, 1, 1, LEN - 4, 0, 1, 0]);
+}
+
+#[test]
+fn what_is_drawn_reaches_the_scanouts_that_show_it() {
+    let mut guest = Guest::with_resource();
+    guest.ok(command::SET_SCANOUT, &[0, 0, 32, 64, 0, 1]);
+    guest.ok(command::SET_SCANOUT, &[32, 0, 32, 64, 15, 1]);
+    guest.ok(command::RESOURCE_FLUSH, &[0, 0, 64, 64, 1, 0]);
+    assert_eq!(guest.updates().len(), 4);
+    guest
+        .memory
+        .write_slice(&[5; 4], GuestAddress(36 * 4))
+        .unwrap();
+    guest.ok(command::TRANSFER_TO_HOST_2D, &[0, 0, 64, 64, 0, 0, 1, 0]);
+    guest.ok(command::RESOURCE_FLUSH, &[0, 0, 64, 64, 1, 0]);
+    let updates = guest.updates();
+    let [
+        Update::Pixels {
+            id: 15,
+            rect,
+            source,
+            image,
+        },
+    ] = &updates[..]
+    else {
+        panic!("{updates:?}");
+    };
+    assert_eq!((rect.x, rect.y, rect.width, rect.height), (4, 0, 1, 1));
+    assert_eq!(image.lock().bytes(source.x, source.y, 4), [5; 4]);
+}
+
+#[test]
+fn scanouts_lie_within_their_resource() {
+    let mut guest = Guest::with_resource();
+    let set = command::SET_SCANOUT;
+    let wrong = [
+        ([0, 0, 64, 64, 16, 1], response::ERR_INVALID_SCANOUT_ID),
+        (
+            [0, 0, 64, 64, u32::MAX, 0],
+            response::ERR_INVALID_SCANOUT_ID,
+        ),
+        ([0, 0, 64, 64, 0, 2], response::ERR_INVALID_RESOURCE_ID),
+        ([1, 0, 64, 64, 0, 1], response::ERR_INVALID_PARAMETER),
+        ([0, 0, 64, 65, 0, 1], response::ERR_INVALID_PARAMETER),
+        ([0, u32::MAX, 64, 2, 0, 1], response::ERR_INVALID_PARAMETER),
+        ([0, 0, 0, 64, 0, 1], response::ERR_INVALID_PARAMETER),
+        ([0, 0, 64, 0, 0, 1], response::ERR_INVALID_PARAMETER),
+    ];
+    for (words, expected) in wrong {
+        assert_eq!(guest.control(set, &words), expected, "{words:?}");
+    }
+    assert!(guest.updates().is_empty());
+    for scanout in 0..MAX_SCANOUTS as u32 {
+        guest.ok(set, &[1, 1, 63, 63, scanout, 1]);
+    }
+    assert_eq!(guest.updates().len(), MAX_SCANOUTS);
+    guest.ok(set, &[9, 9, 9, 9, 3, 0]);
+    assert!(matches!(
+        guest.updates()[..],
+        [Update::Scanout {
+            id: 3,
+            width: 0,
+            height: 0
+        }]
+    ));
+    guest.ok(command::RESOURCE_UNREF, &[1, 0]);
+    assert_eq!(guest.updates().len(), MAX_SCANOUTS - 1);
+    for (words, expected) in [
+        ([0, 0, 64, 64, 1, 0], response::ERR_INVALID_RESOURCE_ID),
+        ([0, 0, 64, 64, 0, 0], response::ERR_INVALID_RESOURCE_ID),
+    ] {
+        let flush = command::RESOURCE_FLUSH;
+        assert_eq!(guest.control(flush, &words), expected);
+    }
+}
+
+#[test]
+fn flushes_lie_within_their_resource() {
+    let mut guest = Guest::with_resource();
+    let flush = command::RESOURCE_FLUSH;
+    for rect in [
+        [0, 0, 65, 1],
+        [1, 0, 64, 1],
+        [0, 64, 1, 1],
+        [u32::MAX, 0, 1, 1],
+    ] {
+        let [x, y, width, height] = rect;
+        assert_eq!(
+            guest.control(flush, &[x, y, width, height, 1, 0]),
+            response::ERR_INVALID_PARAMETER
+        );
+    }
+    guest.ok(flush, &[64, 64, 0, 0, 1, 0]);
+}
+
+#[test]
+fn the_displays_sizes_are_asked_for() {
+    let mut guest = Guest::new();
+    let bytes = request(command::GET_DISPLAY_INFO, &[]);
+    let ask = Outcome::Ask(Question::Modes);
+    assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
+    assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
+    let mut modes = Modes::default();
+    modes.0[0].rect = Rect::sized(800, 600);
+    guest.state.answer = Some(Answer::Modes(Box::new(modes)));
+    let response = guest.done(QueueKind::Control, &bytes);
+    assert_eq!(kind(&response), response::OK_DISPLAY_INFO);
+    assert_eq!(Modes::read(&response[HEADER_LEN..]).unwrap(), modes);
+    // The answer is good once; what it said is remembered for when there is none.
+    assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
+    guest.state.answer = Some(Answer::Nothing);
+    let response = guest.done(QueueKind::Control, &bytes);
+    assert_eq!(Modes::read(&response[HEADER_LEN..]).unwrap(), modes);
+}
+
+#[test]
+fn an_answer_does_not_outlive_the_request_that_changed_meanwhile() {
+    let mut guest = Guest::new();
+    guest.state.answer = Some(Answer::Nothing);
+    guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, 1, 1]);
+    let bytes = request(command::GET_DISPLAY_INFO, &[]);
+    let outcome = guest.execute(QueueKind::Control, &bytes);
+    assert_eq!(outcome, Outcome::Ask(Question::Modes));
+}
+
+#[test]
+fn an_edid_comes_from_the_front_end_or_from_here() {
+    let mut guest = Guest::new();
+    let bytes = request(command::GET_EDID, &[1, 0]);
+    let ask = Outcome::Ask(Question::Edid(1));
+    assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
+    guest.state.answer = Some(Answer::Edid(vec![3; 256]));
+    let response = guest.done(QueueKind::Control, &bytes);
+    assert_eq!(kind(&response), response::OK_EDID);
+    assert_eq!(response[HEADER_LEN..HEADER_LEN + 4], 256_u32.to_le_bytes());
+
+    let mut modes = Modes::default();
+    modes.0[1] = modes.0[0];
+    modes.0[1].rect = Rect::sized(1600, 900);
+    guest.state.answer = Some(Answer::Modes(Box::new(modes)));
+    let response = guest.done(QueueKind::Control, &bytes);
+    assert_eq!(response[HEADER_LEN + 8..][..128], edid::edid(1, 1600, 900));
+    guest.state.answer = Some(Answer::Nothing);
+    let response = guest.done(QueueKind::Control, &bytes);
+    assert_eq!(response[HEADER_LEN + 8..][..128], edid::edid(1, 1600, 900));
+
+    assert_eq!(
+        guest.control(command::GET_EDID, &[16, 0]),
+        response::ERR_INVALID_SCANOUT_ID
+    );
+    guest.state.features.edid = false;
+    assert_eq!(
+        guest.control(command::GET_EDID, &[0, 0]),
+        response::ERR_UNSPEC
+    );
+}
+
+#[test]
+fn a_resource_keeps_its_uuid() {
+    let mut guest = Guest::with_resource();
+    guest.ok(command::RESOURCE_CREATE_2D, &[2, BGRX, 1, 1]);
+    let mut uuid = |id| {
+        let bytes = request(command::RESOURCE_ASSIGN_UUID, &[id, 0]);
+        let response = guest.done(QueueKind::Control, &bytes);
+        assert_eq!(kind(&response), response::OK_RESOURCE_UUID);
+        let uuid: [u8; 16] = response[HEADER_LEN..].try_into().unwrap();
+        assert_eq!((uuid[6] >> 4, uuid[8] >> 6), (4, 2));
+        uuid
+    };
+    assert_eq!(uuid(1), uuid(1));
+    assert_ne!(uuid(1), uuid(2));
+    assert_eq!(
+        guest.control(command::RESOURCE_ASSIGN_UUID, &[3, 0]),
+        response::ERR_INVALID_RESOURCE_ID
+    );
+    guest.state.features.resource_uuid = false;
+    assert_eq!(
+        guest.control(command::RESOURCE_ASSIGN_UUID, &[1, 0]),
+        response::ERR_UNSPEC
+    );
+}
+
+#[test]
+fn cursors_are_shaped_moved_and_hidden() {
+    let mut guest = Guest::with_resource();
+    guest
+        .memory
+        .write_slice(&[6; 16384], GuestAddress(0))
+        .unwrap();
+    guest.ok(command::TRANSFER_TO_HOST_2D, &[0, 0, 64, 64, 0, 0, 1, 0]);
+    let update = command::UPDATE_CURSOR;
+    let ok = response::OK_NODATA;
+    assert_eq!(guest.cursor(update, &[2, 10, 20, 0, 1, 3, 4, 0]), ok);
+    // A cursor is what the resource was at that time.
+    guest.ok(command::RESOURCE_UNREF, &[1, 0]);
+    let updates = guest.updates();
+    let [
+        Update::Cursor {
+            id: 2,
+            position,
+            shape,
+        },
+    ] = &updates[..]
+    else {
+        panic!("{updates:?}");
+    };
+    let visible = true;
+    assert_eq!(
+        *position,
+        Position {
+            x: 10,
+            y: 20,
+            visible
+        }
+    );
+    assert_eq!((shape.hot_x, shape.hot_y), (3, 4));
+    assert!(shape.pixels.iter().all(|b| *b == 6));
+
+    let move_cursor = command::MOVE_CURSOR;
+    for (command, id) in [(move_cursor, 1), (move_cursor, 0), (update, 0)] {
+        assert_eq!(guest.cursor(command, &[2, 5, 6, 0, id, 0, 0, 0]), ok);
+        let updates = guest.updates();
+        let [Update::CursorPosition { id: 2, position }] = &updates[..] else {
+            panic!("{updates:?}");
+        };
+        assert_eq!(position.visible, id != 0);
+    }
+}
+
+#[test]
+fn cursors_need_a_scanout_and_a_resource_of_their_size() {
+    let mut guest = Guest::new();
+    guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, 64, 65]);
+    guest.ok(command::RESOURCE_CREATE_2D, &[2, BGRX, 32, 128]);
+    let update = command::UPDATE_CURSOR;
+    for (words, expected) in [
+        ([16, 0, 0, 0, 1, 0, 0, 0], response::ERR_INVALID_SCANOUT_ID),
+        ([0, 0, 0, 0, 1, 0, 0, 0], response::ERR_INVALID_PARAMETER),
+        ([0, 0, 0, 0, 2, 0, 0, 0], response::ERR_INVALID_PARAMETER),
+        ([0, 0, 0, 0, 3, 0, 0, 0], response::ERR_INVALID_RESOURCE_ID),
+    ] {
+        assert_eq!(guest.cursor(update, &words), expected, "{words:?}");
+    }
+    let short = guest.cursor(command::MOVE_CURSOR, &[0, 0]);
+    assert_eq!(short, response::ERR_INVALID_PARAMETER);
+    assert!(guest.updates().is_empty());
+}
+
+#[test]
+fn a_new_driver_counts_from_one_again() {
+    let mut guest = Guest::with_resource();
+    guest.ok(command::SET_SCANOUT, &[0, 0, 64, 64, 0, 1]);
+    guest.state.reset();
+    assert_eq!(guest.state.screen.sizes().count(), 0);
+    guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, WIDTH, HEIGHT]);
+}

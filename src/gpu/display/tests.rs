@@ -1,1 +1,542 @@
+//! The display over a socket pair, with a front-end that reads, or does not.
 
+use std::io::{Read, Write};
+
+use super::super::image::{Budget, Image, SharedImage};
+use super::super::region::{Rect, Region};
+use super::super::scanout::{Position, Shape};
+use super::super::wire::{Header, Response};
+use super::*;
+
+const GET_PROTOCOL_FEATURES: u32 = 1;
+const SET_PROTOCOL_FEATURES: u32 = 2;
+const GET_DISPLAY_INFO: u32 = 3;
+const CURSOR_POS: u32 = 4;
+const CURSOR_UPDATE: u32 = 6;
+const SCANOUT: u32 = 7;
+const UPDATE: u32 = 8;
+const GET_EDID: u32 = 11;
+const REPLY: u32 = 4;
+
+struct FrontEnd {
+    socket: UnixStream,
+    now: Instant,
+}
+
+impl FrontEnd {
+    fn new() -> (Self, Display) {
+        let (socket, ours) = UnixStream::pair().unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let now = Instant::now();
+        let mut display = Display::default();
+        display.attach(ours, now);
+        (Self { socket, now }, display)
+    }
+
+    /// After the features are settled.
+    fn settled(features: u64) -> (Self, Display) {
+        let (mut front_end, mut display) = Self::new();
+        display.send(None).unwrap();
+        assert_eq!(front_end.message(), (GET_PROTOCOL_FEATURES, vec![]));
+        front_end.reply(GET_PROTOCOL_FEATURES, &features.to_ne_bytes());
+        display.receive(front_end.now).unwrap();
+        display.send(None).unwrap();
+        let accepted = (features & 1).to_ne_bytes().to_vec();
+        assert_eq!(front_end.message(), (SET_PROTOCOL_FEATURES, accepted));
+        (front_end, display)
+    }
+
+    fn message(&mut self) -> (u32, Vec<u8>) {
+        let mut header = [0; 12];
+        self.socket.read_exact(&mut header).unwrap();
+        let word = |i: usize| u32::from_ne_bytes(header[i * 4..][..4].try_into().unwrap());
+        assert_eq!(word(1), 0, "a request has no flags");
+        let mut payload = vec![0; word(2) as usize];
+        self.socket.read_exact(&mut payload).unwrap();
+        (word(0), payload)
+    }
+
+    fn nothing_arrived(&self) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let read = (&self.socket).read(&mut [0]);
+        self.socket.set_nonblocking(false).unwrap();
+        read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    fn raw(kind: u32, flags: u32, payload: &[u8]) -> Vec<u8> {
+        let words = [kind, flags, payload.len() as u32];
+        let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn reply(&mut self, kind: u32, payload: &[u8]) {
+        let bytes = Self::raw(kind, REPLY, payload);
+        self.socket.write_all(&bytes).unwrap();
+    }
+
+    fn reply_modes(&mut self, modes: Modes) {
+        let response = Response::DisplayInfo(Box::new(modes));
+        self.reply(GET_DISPLAY_INFO, &response.to_bytes(&Header::default()));
+    }
+}
+
+fn two_displays() -> Modes {
+    let mut modes = Modes::default();
+    modes.0[1] = modes.0[0];
+    modes
+}
+
+fn edid_reply(edid: &[u8]) -> Vec<u8> {
+    Response::Edid(edid.to_vec()).to_bytes(&Header::default())
+}
+
+fn words(bytes: &[u8]) -> Vec<u32> {
+    let (words, _) = bytes.as_chunks::<4>();
+    words.iter().map(|w| u32::from_ne_bytes(*w)).collect()
+}
+
+/// A screen whose first scanout shows an image of this size with numbered pixels, flushed.
+fn screen(width: u32, height: u32) -> (Screen, SharedImage) {
+    let mut image = Image::new(width, height, &Budget::new(1 << 30)).unwrap();
+    for y in 0..height {
+        let row: Vec<u8> = (0..width)
+            .flat_map(|x| (y << 16 | x | 1 << 31).to_le_bytes())
+            .collect();
+        image.merge_row(0, y, &row);
+    }
+    let image = SharedImage::new(image);
+    let mut screen = Screen::default();
+    screen.show(0, image.clone(), Rect::sized(width, height));
+    screen.flush(&image, &Rect::sized(width, height));
+    (screen, image)
+}
+
+#[test]
+fn features_come_first() {
+    let (mut front_end, mut display) = FrontEnd::new();
+    let (mut screen, _) = screen(4, 4);
+    display.send(Some(&mut screen)).unwrap();
+    assert_eq!(front_end.message(), (GET_PROTOCOL_FEATURES, vec![]));
+    assert!(front_end.nothing_arrived());
+    front_end.reply(GET_PROTOCOL_FEATURES, &3_u64.to_ne_bytes());
+    display.receive(front_end.now).unwrap();
+    display.send(Some(&mut screen)).unwrap();
+    assert_eq!(
+        front_end.message(),
+        (SET_PROTOCOL_FEATURES, 1_u64.to_ne_bytes().to_vec())
+    );
+    let (kind, payload) = front_end.message();
+    assert_eq!((kind, words(&payload)), (SCANOUT, vec![0, 4, 4]));
+    let (kind, payload) = front_end.message();
+    assert_eq!(
+        (kind, &words(&payload)[..5]),
+        (UPDATE, &[0, 0, 0, 4, 4][..])
+    );
+    assert_eq!(display.deadline(), None);
+}
+
+#[test]
+fn modes_are_asked_and_told() {
+    let (mut front_end, mut display) = FrontEnd::settled(0);
+    assert!(display.ask(Question::Modes, front_end.now));
+    display.send(None).unwrap();
+    assert_eq!(front_end.message(), (GET_DISPLAY_INFO, vec![]));
+    assert!(display.is_asked());
+    assert_eq!(display.take_answer(), None);
+    front_end.reply_modes(two_displays());
+    display.receive(front_end.now).unwrap();
+    let answer = Answer::Modes(Box::new(two_displays()));
+    assert_eq!(display.take_answer(), Some(answer));
+    assert!(!display.is_asked());
+    assert_eq!(display.deadline(), None);
+}
+
+#[test]
+fn a_question_before_the_features_waits_for_them() {
+    let (mut front_end, mut display) = FrontEnd::new();
+    assert!(display.ask(Question::Edid(0), front_end.now));
+    display.send(None).unwrap();
+    front_end.message();
+    assert!(front_end.nothing_arrived());
+    front_end.reply(GET_PROTOCOL_FEATURES, &1_u64.to_ne_bytes());
+    display.receive(front_end.now).unwrap();
+    display.send(None).unwrap();
+    assert_eq!(front_end.message().0, SET_PROTOCOL_FEATURES);
+    assert_eq!(front_end.message(), (GET_EDID, vec![0; 4]));
+    front_end.reply(GET_EDID, &edid_reply(&[9; 128]));
+    display.receive(front_end.now).unwrap();
+    assert_eq!(display.take_answer(), Some(Answer::Edid(vec![9; 128])));
+}
+
+#[test]
+fn no_edid_is_asked_of_a_front_end_that_does_not_offer_it() {
+    let (mut front_end, mut display) = FrontEnd::settled(2);
+    assert!(display.ask(Question::Edid(0), front_end.now));
+    display.send(None).unwrap();
+    assert_eq!(front_end.message().0, GET_DISPLAY_INFO);
+    front_end.reply_modes(Modes::default());
+    display.receive(front_end.now).unwrap();
+    display.send(None).unwrap();
+    let answer = Answer::Modes(Box::default());
+    assert_eq!(display.take_answer(), Some(answer));
+    assert!(front_end.nothing_arrived());
+}
+
+#[test]
+fn no_edid_is_asked_for_a_display_that_is_not_there() {
+    let (mut front_end, mut display) = FrontEnd::settled(1);
+    for (scanout, there) in [(1, true), (2, false)] {
+        assert!(display.ask(Question::Edid(scanout), front_end.now));
+        display.send(None).unwrap();
+        if scanout == 1 || !there {
+            assert_eq!(front_end.message().0, GET_DISPLAY_INFO);
+            front_end.reply_modes(two_displays());
+            display.receive(front_end.now).unwrap();
+            display.send(None).unwrap();
+        }
+        if there {
+            let (kind, payload) = front_end.message();
+            assert_eq!((kind, words(&payload)), (GET_EDID, vec![scanout]));
+            front_end.reply(GET_EDID, &edid_reply(&[1; 128]));
+            display.receive(front_end.now).unwrap();
+            assert_eq!(display.take_answer(), Some(Answer::Edid(vec![1; 128])));
+        } else {
+            assert!(matches!(display.take_answer(), Some(Answer::Modes(_))));
+            assert!(front_end.nothing_arrived());
+        }
+    }
+}
+
+#[test]
+fn a_reply_may_arrive_byte_by_byte() {
+    let (mut front_end, mut display) = FrontEnd::settled(1);
+    display.ask(Question::Edid(0), front_end.now);
+    display.send(None).unwrap();
+    let reply = FrontEnd::raw(GET_EDID, REPLY, &edid_reply(&[2; 128]));
+    for byte in reply {
+        assert_eq!(display.take_answer(), None);
+        front_end.socket.write_all(&[byte]).unwrap();
+        display.receive(front_end.now).unwrap();
+    }
+    assert_eq!(display.take_answer(), Some(Answer::Edid(vec![2; 128])));
+}
+
+#[test]
+fn a_silent_front_end_is_not_waited_for_twice() {
+    let (mut front_end, mut display) = FrontEnd::settled(1);
+    let asked = front_end.now;
+    assert!(display.ask(Question::Edid(0), asked));
+    display.send(None).unwrap();
+    assert_eq!(display.deadline(), Some(asked + REPLY_LIMIT));
+    assert!(!display.expire(asked + REPLY_LIMIT - Duration::from_millis(1)));
+    let late = asked + REPLY_LIMIT;
+    assert!(display.expire(late));
+    assert_eq!(display.take_answer(), Some(Answer::Nothing));
+    assert!(!display.ask(Question::Modes, late));
+    assert_eq!(display.deadline(), None);
+
+    // An answer that comes too late is no answer to the next question.
+    assert_eq!(front_end.message().0, GET_EDID);
+    assert!(display.ask(Question::Modes, late + RETRY_AFTER));
+    display.send(None).unwrap();
+    front_end.reply(GET_EDID, &edid_reply(&[3; 128]));
+    display.receive(late).unwrap();
+    assert_eq!(display.take_answer(), None);
+    front_end.reply_modes(Modes::default());
+    display.receive(late).unwrap();
+    assert!(matches!(display.take_answer(), Some(Answer::Modes(_))));
+    assert!(display.ask(Question::Modes, late));
+}
+
+#[test]
+fn one_question_left_out_does_not_spoil_the_next() {
+    let (mut front_end, mut display) = FrontEnd::settled(1);
+    display.ask(Question::Edid(0), front_end.now);
+    let later = front_end.now + REPLY_LIMIT + RETRY_AFTER;
+    assert!(display.expire(front_end.now + REPLY_LIMIT));
+    assert!(display.ask(Question::Modes, later));
+    display.send(None).unwrap();
+    front_end.reply_modes(Modes::default());
+    display.receive(later).unwrap();
+    assert!(matches!(display.take_answer(), Some(Answer::Modes(_))));
+    assert_eq!(display.deadline(), None);
+}
+
+#[test]
+fn questions_without_answers_do_not_pile_up() {
+    let (_front_end, mut display) = FrontEnd::settled(1);
+    let mut now = Instant::now();
+    let mut asked = 0;
+    for _ in 0..100 {
+        asked += usize::from(display.ask(Question::Modes, now));
+        display.send(None).unwrap();
+        now += REPLY_LIMIT;
+        display.expire(now);
+        now += RETRY_AFTER;
+    }
+    assert_eq!(asked, MAX_UNANSWERED);
+}
+
+#[test]
+fn no_features_are_taken_for_none() {
+    let (mut front_end, mut display) = FrontEnd::new();
+    let (mut screen, _) = screen(2, 2);
+    display.send(Some(&mut screen)).unwrap();
+    assert!(display.expire(front_end.now + REPLY_LIMIT));
+    display.send(Some(&mut screen)).unwrap();
+    assert_eq!(front_end.message().0, GET_PROTOCOL_FEATURES);
+    assert_eq!(front_end.message().0, SCANOUT);
+    assert_eq!(front_end.message().0, UPDATE);
+}
+
+#[test]
+fn the_end_of_the_socket_answers_with_nothing() {
+    let (front_end, mut display) = FrontEnd::settled(1);
+    let now = front_end.now;
+    display.ask(Question::Modes, now);
+    display.send(None).unwrap();
+    drop(front_end);
+    assert!(display.receive(now).is_err());
+    assert_eq!(display.take_answer(), Some(Answer::Nothing));
+    assert!(display.interest().is_none());
+    assert!(!display.ask(Question::Modes, now));
+    display.send(Some(&mut screen(2, 2).0)).unwrap();
+}
+
+#[test]
+fn a_front_end_that_breaks_the_protocol_is_left() {
+    let wrong: [(u32, u32, &[u8]); 6] = [
+        (GET_DISPLAY_INFO, 0, &[0; 408]),
+        (GET_DISPLAY_INFO, REPLY, &[0; 407]),
+        (GET_EDID, REPLY, &[0; 4]),
+        (GET_PROTOCOL_FEATURES, REPLY, &[0; 4]),
+        (UPDATE, REPLY, &[]),
+        (77, REPLY, &[0; 8]),
+    ];
+    for (kind, flags, payload) in wrong {
+        let (mut front_end, mut display) = FrontEnd::settled(1);
+        let bytes = FrontEnd::raw(kind, flags, payload);
+        front_end.socket.write_all(&bytes).unwrap();
+        let result = display.receive(front_end.now);
+        assert!(matches!(result, Err(DisplayError::Protocol { .. })));
+        assert!(display.interest().is_none());
+    }
+    let (mut front_end, mut display) = FrontEnd::settled(1);
+    let mut bytes = FrontEnd::raw(GET_EDID, REPLY, &[]);
+    bytes[8..].copy_from_slice(&u32::MAX.to_ne_bytes());
+    front_end.socket.write_all(&bytes).unwrap();
+    let result = display.receive(front_end.now);
+    assert!(matches!(result, Err(DisplayError::Protocol { .. })));
+}
+
+#[test]
+fn an_edid_with_an_impossible_size_is_none() {
+    let (mut front_end, mut display) = FrontEnd::settled(1);
+    for size in [0_u32, 1025, u32::MAX] {
+        display.ask(Question::Edid(0), front_end.now);
+        let mut reply = edid_reply(&[1; 128]);
+        reply[24..28].copy_from_slice(&size.to_le_bytes());
+        front_end.reply(GET_EDID, &reply);
+        display.receive(front_end.now).unwrap();
+        assert_eq!(display.take_answer(), Some(Answer::Nothing));
+    }
+}
+
+/// Sends all of `screen` to a front-end that reads in pieces of `piece` bytes, and returns what
+/// arrived.
+fn trickle(
+    display: &mut Display,
+    front_end: &FrontEnd,
+    screen: &mut Screen,
+    piece: usize,
+) -> Vec<u8> {
+    let mut arrived = Vec::new();
+    let mut buffer = vec![0; piece];
+    front_end.socket.set_nonblocking(true).unwrap();
+    loop {
+        display.send(Some(screen)).unwrap();
+        match (&front_end.socket).read(&mut buffer) {
+            Ok(count) => arrived.extend(&buffer[..count]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    let (_, interest) = display.interest().unwrap();
+    assert_eq!(interest, EventSet::IN);
+    arrived
+}
+
+#[test]
+fn a_message_larger_than_the_socket_goes_out_in_parts() {
+    for (view, piece) in [
+        (Rect::sized(700, 1500), 100_001),
+        (
+            Rect {
+                x: 3,
+                y: 5,
+                width: 690,
+                height: 1490,
+            },
+            65_537,
+        ),
+    ] {
+        let (front_end, mut display) = FrontEnd::settled(0);
+        let (_, image) = screen(700, 1500);
+        let mut screen = Screen::default();
+        screen.show(0, image.clone(), view);
+        screen.flush(&image, &view);
+        display.send(Some(&mut screen)).unwrap();
+        let (_, interest) = display.interest().unwrap();
+        assert_eq!(interest, EventSet::IN | EventSet::OUT);
+        let arrived = words(&trickle(&mut display, &front_end, &mut screen, piece));
+        let area = view.area() as usize;
+        assert_eq!(arrived.len(), 6 + 8 + area);
+        let size = (20 + area * 4) as u32;
+        let head = [UPDATE, 0, size, 0, 0, 0, view.width, view.height];
+        assert_eq!(arrived[6..14], head);
+        let rows = (view.y..view.y + view.height)
+            .flat_map(|y| (view.x..view.x + view.width).map(move |x| y << 16 | x | 1 << 31));
+        assert!(arrived[14..].iter().copied().eq(rows));
+    }
+}
+
+#[test]
+fn a_resource_may_go_while_it_is_sent() {
+    let (front_end, mut display) = FrontEnd::settled(0);
+    let (mut screen, image) = screen(700, 1500);
+    display.send(Some(&mut screen)).unwrap();
+    screen.forget_image(&image);
+    drop(image);
+    let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
+    let whole = 6 + 8 + 700 * 1500;
+    assert_eq!(arrived[whole - 1], 1499 << 16 | 699 | 1 << 31);
+    // And only then is the scanout disabled.
+    assert_eq!(arrived[whole..], [SCANOUT, 0, 12, 0, 0, 0]);
+}
+
+#[test]
+fn what_changes_while_it_is_sent_is_sent_again() {
+    let (front_end, mut display) = FrontEnd::settled(0);
+    let (mut screen, image) = screen(700, 1500);
+    display.send(Some(&mut screen)).unwrap();
+    let rect = Rect {
+        x: 0,
+        y: 0,
+        width: 1,
+        height: 1,
+    };
+    image.lock().merge_row(0, 0, &[7; 4]);
+    let mut changed = Region::default();
+    changed.add(rect);
+    screen.changed(&image, &changed);
+    screen.flush(&image, &rect);
+    let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
+    let whole = 6 + 8 + 700 * 1500;
+    assert_eq!(arrived[14], 1 << 31);
+    let pixel = u32::from_le_bytes([7; 4]);
+    assert_eq!(arrived[whole..], [UPDATE, 0, 24, 0, 0, 0, 1, 1, pixel]);
+}
+
+#[test]
+fn a_display_that_does_not_read_costs_no_memory() {
+    let (front_end, mut display) = FrontEnd::settled(0);
+    let (mut screen, image) = screen(700, 1500);
+    let shape = Shape {
+        hot_x: 1,
+        hot_y: 2,
+        pixels: Box::new([4; 16384]),
+    };
+    for i in 0..10_000 {
+        let rect = Rect {
+            x: i % 700,
+            y: i % 1500,
+            width: 1,
+            height: 1,
+        };
+        let mut changed = Region::default();
+        changed.add(rect);
+        screen.changed(&image, &changed);
+        screen.flush(&image, &rect);
+        let position = Position {
+            x: i,
+            y: i,
+            visible: true,
+        };
+        screen.shape_cursor(0, position, shape.clone());
+        display.send(Some(&mut screen)).unwrap();
+    }
+    let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
+    // The first cursor and the first pixels were on their way; what came after them is one cursor
+    // and a few rectangles.
+    let cursor = 8 + 64 * 64;
+    let begun = cursor + 6 + 8 + 700 * 1500;
+    let last = [CURSOR_UPDATE, 0, 20 + 16384, 0, 9999, 9999, 1, 2];
+    assert_eq!(arrived[begun..begun + 8], last);
+    let updates = arrived[begun + cursor..].len();
+    assert!(updates <= 700 * 1500 + Region::MAX_RECTS * 9, "{updates}");
+}
+
+#[test]
+fn a_socket_closed_in_the_middle_of_a_message_is_left() {
+    let (front_end, mut display) = FrontEnd::settled(0);
+    let (mut screen, _image) = screen(700, 1500);
+    display.send(Some(&mut screen)).unwrap();
+    drop(front_end);
+    assert!(display.send(Some(&mut screen)).is_err());
+    assert!(display.interest().is_none());
+
+    // The next one gets everything from its beginning.
+    let (socket, ours) = UnixStream::pair().unwrap();
+    let now = Instant::now();
+    let mut front_end = FrontEnd { socket, now };
+    display.attach(ours, now);
+    screen.new_display();
+    display.send(Some(&mut screen)).unwrap();
+    front_end.message();
+    front_end.reply(GET_PROTOCOL_FEATURES, &[0; 8]);
+    display.receive(now).unwrap();
+    let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
+    assert_eq!(arrived[..5], [SET_PROTOCOL_FEATURES, 0, 8, 0, 0]);
+    assert_eq!(arrived[5..11], [SCANOUT, 0, 12, 0, 700, 1500]);
+    assert_eq!(arrived.len(), 5 + 6 + 8 + 700 * 1500);
+}
+
+#[test]
+fn a_new_socket_ends_the_wait_on_the_old_one() {
+    let (front_end, mut display) = FrontEnd::settled(1);
+    display.ask(Question::Modes, front_end.now);
+    let (_peer, ours) = UnixStream::pair().unwrap();
+    display.attach(ours, front_end.now);
+    assert_eq!(display.take_answer(), Some(Answer::Nothing));
+    let mut rest = Vec::new();
+    (&front_end.socket).read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn cursor_positions_go_out() {
+    let (mut front_end, mut display) = FrontEnd::settled(0);
+    let mut screen = Screen::default();
+    let position = Position {
+        x: 8,
+        y: 9,
+        visible: true,
+    };
+    screen.move_cursor(3, position);
+    display.send(Some(&mut screen)).unwrap();
+    let (kind, payload) = front_end.message();
+    assert_eq!((kind, words(&payload)), (CURSOR_POS, vec![3, 8, 9]));
+    screen.move_cursor(
+        3,
+        Position {
+            visible: false,
+            ..position
+        },
+    );
+    display.send(Some(&mut screen)).unwrap();
+    let (kind, payload) = front_end.message();
+    assert_eq!((kind, words(&payload)), (CURSOR_POS + 1, vec![3, 8, 9]));
+}

@@ -1,0 +1,342 @@
+//! A machine around the device: an event loop, memory, a driver and a front-end.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
+
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
+
+use super::super::super::wire::command;
+use super::super::*;
+
+pub const MEMORY: usize = 0x40_0000;
+pub const QUEUE_SIZE: u16 = 256;
+pub const NEXT: u16 = 1;
+pub const WRITE: u16 = 2;
+
+pub const FEATURES: u32 = 1;
+pub const DISPLAY_INFO: u32 = 3;
+pub const SCANOUT: u32 = 7;
+pub const UPDATE: u32 = 8;
+
+/// The program around the device: a real event loop.
+#[derive(Clone)]
+pub struct Program(pub Arc<Inner>);
+
+pub struct Inner {
+    epoll: Epoll,
+    watched: Mutex<HashMap<i32, u16>>,
+    pub status: Mutex<Vec<String>>,
+    pub socket: Mutex<Option<UnixStream>>,
+}
+
+impl Surroundings for Program {
+    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
+        let event = EpollEvent::new(interest, token.into());
+        self.0
+            .epoll
+            .ctl(ControlOperation::Add, fd.as_raw_fd(), event)?;
+        self.0.watched.lock().unwrap().insert(fd.as_raw_fd(), token);
+        Ok(())
+    }
+
+    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let event = EpollEvent::default();
+        self.0.watched.lock().unwrap().remove(&fd.as_raw_fd());
+        self.0
+            .epoll
+            .ctl(ControlOperation::Delete, fd.as_raw_fd(), event)
+    }
+
+    fn status(&self, text: &str) {
+        self.0.status.lock().unwrap().push(text.to_string());
+    }
+
+    fn take_gpu_socket(&self) -> Option<UnixStream> {
+        self.0.socket.lock().unwrap().take()
+    }
+}
+
+/// The driver's side of a ring.
+pub struct Driver {
+    pub base: u64,
+    pub submitted: u16,
+    pub seen: u16,
+}
+
+impl Driver {
+    pub fn avail(&self) -> u64 {
+        self.base + 0x2000
+    }
+
+    pub fn used(&self) -> u64 {
+        self.base + 0x3000
+    }
+
+    pub fn heap(&self, slot: u16) -> u64 {
+        self.base + 0x4000 + u64::from(slot) * 0x400
+    }
+}
+
+pub struct Machine {
+    pub gpu: Gpu,
+    pub program: Program,
+    pub memory: GuestMemory,
+    pub vrings: Vec<VringMutex>,
+    pub drivers: [Driver; NUM_QUEUES],
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
+        let memory = GuestMemoryAtomic::new(memory);
+        let program = Program(Arc::new(Inner {
+            epoll: Epoll::new().unwrap(),
+            watched: Mutex::default(),
+            status: Mutex::default(),
+            socket: Mutex::default(),
+        }));
+        let mut gpu = Gpu::new(Options::default());
+        gpu.begin(Box::new(program.clone())).unwrap();
+        gpu.update_memory(memory.clone()).unwrap();
+        gpu.acked_features(gpu.features());
+        let vrings = (0..NUM_QUEUES)
+            .map(|_| VringMutex::new(memory.clone(), MAX_QUEUE_SIZE as u16).unwrap())
+            .collect();
+        let driver = |base| Driver {
+            base,
+            submitted: 0,
+            seen: 0,
+        };
+        Self {
+            gpu,
+            program,
+            memory,
+            vrings,
+            drivers: [driver(0x10_0000), driver(0x20_0000)],
+        }
+    }
+
+    pub fn started() -> Self {
+        let mut machine = Self::new();
+        machine.start(0);
+        machine
+    }
+
+    pub fn write(&self, addr: u64, bytes: &[u8]) {
+        let memory = self.memory.memory();
+        memory.write_slice(bytes, GuestAddress(addr)).unwrap();
+    }
+
+    pub fn read(&self, addr: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        let memory = self.memory.memory();
+        memory.read_slice(&mut bytes, GuestAddress(addr)).unwrap();
+        bytes
+    }
+
+    /// Starts the rings: a new driver's at 0, a paused one's where they were.
+    pub fn start(&mut self, position: u16) {
+        for (queue, vring) in self.vrings.iter().enumerate() {
+            let driver = &mut self.drivers[queue];
+            if position == 0 {
+                driver.submitted = 0;
+                driver.seen = 0;
+            }
+            vring.set_queue_size(QUEUE_SIZE);
+            vring
+                .set_queue_info(driver.base, driver.avail(), driver.used())
+                .unwrap();
+            vring.set_queue_next_avail(driver.submitted);
+            vring.set_queue_next_used(driver.seen);
+            vring.set_queue_ready(true);
+            vring.set_enabled(true);
+        }
+        if position == 0 {
+            for queue in 0..NUM_QUEUES {
+                self.write(self.drivers[queue].avail() + 2, &[0; 2]);
+                self.write(self.drivers[queue].used() + 2, &[0; 2]);
+            }
+        }
+        for queue in [CONTROL_QUEUE, CURSOR_QUEUE] {
+            self.event(queue);
+        }
+        self.run();
+    }
+
+    pub fn stop(&mut self) {
+        for (queue, vring) in self.vrings.iter().enumerate() {
+            vring.set_queue_ready(false);
+            self.gpu.stop_vring(queue as u32).unwrap();
+        }
+    }
+
+    pub fn event(&mut self, token: u16) {
+        self.gpu
+            .handle_event(token, EventSet::IN, &self.vrings, 0)
+            .unwrap();
+    }
+
+    /// Serves what the event loop has; waits for it up to `patience` where there is nothing.
+    pub fn run_for(&mut self, patience: i32) {
+        let mut events = [EpollEvent::default(); 8];
+        let mut timeout = patience;
+        for _ in 0..1000 {
+            let count = self.program.0.epoll.wait(timeout, &mut events).unwrap();
+            if count == 0 {
+                return;
+            }
+            timeout = 0;
+            for event in &events[..count] {
+                self.event(event.data() as u16);
+            }
+        }
+        panic!("the device never comes to rest");
+    }
+
+    pub fn run(&mut self) {
+        self.run_for(0);
+    }
+
+    pub fn descriptor(
+        &self,
+        queue: u16,
+        index: u16,
+        (addr, len): (u64, u32),
+        flags: u16,
+        next: u16,
+    ) {
+        let mut bytes = addr.to_le_bytes().to_vec();
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend(next.to_le_bytes());
+        let base = self.drivers[usize::from(queue)].base;
+        self.write(base + u64::from(index) * 16, &bytes);
+    }
+
+    /// Makes the chain at `head` available.
+    pub fn publish(&mut self, queue: u16, head: u16) {
+        let driver = &mut self.drivers[usize::from(queue)];
+        let slot = u64::from(driver.submitted % QUEUE_SIZE);
+        driver.submitted = driver.submitted.wrapping_add(1);
+        let (avail, submitted) = (driver.avail(), driver.submitted);
+        self.write(avail + 4 + slot * 2, &head.to_le_bytes());
+        self.write(avail + 2, &submitted.to_le_bytes());
+    }
+
+    /// Submits a request whose response has room for `room` bytes.
+    pub fn submit(&mut self, queue: u16, request: &[u8], room: u32) {
+        let driver = &self.drivers[usize::from(queue)];
+        let slot = driver.submitted % (QUEUE_SIZE / 2);
+        let heap = driver.heap(slot);
+        self.write(heap, request);
+        let head = slot * 2;
+        let flags = if room == 0 { 0 } else { NEXT };
+        self.descriptor(queue, head, (heap, request.len() as u32), flags, head + 1);
+        self.descriptor(queue, head + 1, (heap + 0x200, room), WRITE, 0);
+        self.publish(queue, head);
+    }
+
+    /// The next completed request: head and length.
+    pub fn completed(&mut self, queue: u16) -> Option<(u16, u32)> {
+        let driver = &self.drivers[usize::from(queue)];
+        let (used, seen) = (driver.used(), driver.seen);
+        let index = u16::from_le_bytes(self.read(used + 2, 2).try_into().unwrap());
+        if index == seen {
+            return None;
+        }
+        self.drivers[usize::from(queue)].seen = seen.wrapping_add(1);
+        let element = self.read(used + 4 + u64::from(seen % QUEUE_SIZE) * 8, 8);
+        let word = |at: usize| u32::from_le_bytes(element[at..at + 4].try_into().unwrap());
+        Some((word(0) as u16, word(4)))
+    }
+
+    /// The response of the next completed request of the control queue.
+    pub fn response(&mut self) -> Option<Vec<u8>> {
+        let (head, len) = self.completed(CONTROL_QUEUE)?;
+        let heap = self.drivers[0].heap(head / 2);
+        Some(self.read(heap + 0x200, len as usize))
+    }
+
+    pub fn kind(&mut self) -> Option<u32> {
+        let response = self.response()?;
+        Some(u32::from_le_bytes(response[..4].try_into().unwrap()))
+    }
+
+    #[track_caller]
+    pub fn control(&mut self, command: u32, words: &[u32]) -> u32 {
+        self.submit(CONTROL_QUEUE, &request(command, words), 24);
+        self.event(CONTROL_QUEUE);
+        self.run();
+        self.kind().expect("a response")
+    }
+
+    /// Resource 1, 16 by 16 pixels, on scanout 0, flushed.
+    #[track_caller]
+    pub fn show(&mut self) {
+        for (command, words) in [
+            (command::RESOURCE_CREATE_2D, vec![1, 2, 16, 16]),
+            (command::RESOURCE_ATTACH_BACKING, vec![1, 1, 0, 0, 1024, 0]),
+            (command::TRANSFER_TO_HOST_2D, vec![0, 0, 16, 16, 0, 0, 1, 0]),
+            (command::SET_SCANOUT, vec![0, 0, 16, 16, 0, 1]),
+            (command::RESOURCE_FLUSH, vec![0, 0, 16, 16, 1, 0]),
+        ] {
+            assert_eq!(self.control(command, &words), response::OK_NODATA);
+        }
+    }
+
+    pub fn plug_display(&mut self) -> FrontEnd {
+        let (socket, ours) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        self.gpu.adopt(ours);
+        self.run();
+        FrontEnd(socket)
+    }
+
+    pub fn plug_settled_display(&mut self) -> FrontEnd {
+        let mut front_end = self.plug_display();
+        assert_eq!(front_end.messages(), [FEATURES]);
+        front_end.reply(FEATURES, &0_u64.to_ne_bytes());
+        self.run();
+        front_end
+    }
+
+    pub fn watches_display(&self) -> usize {
+        let watched = self.program.0.watched.lock().unwrap();
+        watched.values().filter(|token| **token == DISPLAY).count()
+    }
+}
+
+pub struct FrontEnd(pub UnixStream);
+
+impl FrontEnd {
+    /// What kinds of messages arrived.
+    pub fn messages(&mut self) -> Vec<u32> {
+        let mut bytes = Vec::new();
+        let _ = self.0.read_to_end(&mut bytes);
+        let mut rest = &bytes[..];
+        let mut kinds = Vec::new();
+        while let Some((header, payload)) = rest.split_at_checked(12) {
+            let word = |i: usize| u32::from_ne_bytes(header[i * 4..][..4].try_into().unwrap());
+            kinds.push(word(0));
+            rest = payload.get(word(2) as usize..).expect("whole messages");
+        }
+        kinds
+    }
+
+    pub fn reply(&mut self, kind: u32, payload: &[u8]) {
+        let words = [kind, 4, payload.len() as u32];
+        let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        bytes.extend(payload);
+        self.0.write_all(&bytes).unwrap();
+    }
+}
+
+pub fn request(command: u32, words: &[u32]) -> Vec<u8> {
+    let mut bytes = command.to_le_bytes().to_vec();
+    bytes.resize(HEADER_LEN, 0);
+    bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
+    bytes
+}
