@@ -29,6 +29,14 @@ impl Kind {
         }
     }
 
+    /// Whether a VM can have several, each with a name.
+    pub fn is_named(self) -> bool {
+        match self {
+            Kind::Gpu => false,
+            Kind::Input => true,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Kind::Gpu => "gpu",
@@ -91,6 +99,15 @@ impl Instance {
         })
     }
 
+    /// A device of a VM.
+    pub fn new(kind: Kind, vm: &str, name: Option<&str>) -> Self {
+        Self {
+            vm: vm.to_owned(),
+            kind,
+            name: name.map(str::to_owned),
+        }
+    }
+
     /// The VM.
     pub fn vm(&self) -> &str {
         &self.vm
@@ -106,6 +123,12 @@ impl Instance {
         self.name.as_deref()
     }
 
+    /// Reads the path of a unit on the bus; `None` if it is none of ours.
+    pub fn from_object_path(path: &str) -> Option<(Self, Half)> {
+        let label = path.strip_prefix("/org/freedesktop/systemd1/unit/")?;
+        Self::from_unit(&unescaped_label(label)?)
+    }
+
     /// The unit's name.
     pub fn unit(&self, half: Half) -> String {
         let suffix = match half {
@@ -118,6 +141,30 @@ impl Instance {
             None => format!("{template}@{vm}.{suffix}"),
         }
     }
+}
+
+impl fmt::Display for Instance {
+    /// As `VM` or `VM:NAME`.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.name {
+            Some(name) => f.pad(&format!("{}:{name}", self.vm)),
+            None => f.pad(&self.vm),
+        }
+    }
+}
+
+/// Takes back what systemd makes of a unit's name for the path of an object: any byte but letters and
+/// digits is `_` and its number in hexadecimal.
+fn unescaped_label(label: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(label.len());
+    let mut rest = label;
+    while let Some((plain, escape)) = rest.split_once('_') {
+        bytes.extend_from_slice(plain.as_bytes());
+        bytes.push(u8::from_str_radix(escape.get(..2)?, 16).ok()?);
+        rest = escape.get(2..)?;
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -203,5 +250,31 @@ mod tests {
                 "vhost-user-input@b:kbd.socket",
             ]
         );
+    }
+
+    #[test]
+    fn objects_are_read() {
+        let read = |label: &str| {
+            Instance::from_object_path(&format!("/org/freedesktop/systemd1/unit/{label}"))
+                .map(|(instance, half)| instance.unit(half))
+        };
+        assert_eq!(
+            read("vhost_2duser_2dinput_40vm1_3akbd_2eservice").as_deref(),
+            Some("vhost-user-input@vm1:kbd.service")
+        );
+        for other in ["dbus_2esocket", "vhost_2duser_2dgpu_40vm1_2", "_zz", "_"] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_instance_is_shown_as_it_is_selected() {
+        for (unit, shown) in [
+            ("vhost-user-gpu@vm1.socket", "vm1"),
+            ("vhost-user-input@vm1:kbd.socket", "vm1:kbd"),
+        ] {
+            let (instance, _) = Instance::from_unit(unit).expect("ours");
+            assert_eq!(instance.to_string(), shown);
+        }
     }
 }
