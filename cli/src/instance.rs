@@ -1,38 +1,45 @@
 //! Names: which unit is which device of which VM.
 //!
-//! A GPU is `vhost-user-gpu@VM`, an input device `vhost-user-input@VM:NAME`. The instance is taken
-//! as it is written in the name of the unit, escapes included, so that what is shown can be used in
-//! any other place.
+//! A GPU is `vhost-user-gpu@VM`, an input device `vhost-user-input@VM:NAME`, any other backend
+//! `vhost-user@VM:NAME`. The instance is taken as it is written in the name of the unit, escapes
+//! included, so that what is shown can be used in any other place. What is made here has plain names.
 
 use std::fmt;
+use std::str::FromStr;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// A type of device, by the conventions' names.
+/// A kind of unit: two types of device have one of their own, the third is for all the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Gpu,
     Input,
+    /// Any installed backend, of whatever type.
+    #[value(skip)]
+    Backend,
 }
 
 impl Kind {
-    /// Every type there is.
-    pub const ALL: [Kind; 2] = [Kind::Gpu, Kind::Input];
+    /// Every kind there is.
+    pub const ALL: [Kind; 3] = [Kind::Gpu, Kind::Input, Kind::Backend];
 
     /// The template's name without its suffix, such as `vhost-user-gpu`.
     pub fn template(self) -> &'static str {
         match self {
             Kind::Gpu => "vhost-user-gpu",
             Kind::Input => "vhost-user-input",
+            Kind::Backend => "vhost-user",
         }
     }
 
-    fn name(self) -> &'static str {
+    /// Its word, which is also the name of the folder of its sockets.
+    pub fn name(self) -> &'static str {
         match self {
             Kind::Gpu => "gpu",
             Kind::Input => "input",
+            Kind::Backend => "backend",
         }
     }
 }
@@ -50,6 +57,103 @@ pub enum Half {
     Service,
 }
 
+/// The folder of all sockets, as the units have it.
+const SOCKETS: &str = "/run/vhost-user";
+/// What fits into the address of a Unix socket, without the NUL at its end (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Why a name cannot be one of a VM or a device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("the name is empty")]
+    Empty,
+    #[error(
+        "'{1}' has {0:?} in it; names are made of A-Z a-z 0-9 _ . - only, as they are part of the names of units \
+         and sockets"
+    )]
+    Character(char, String),
+    #[error(
+        "'{name}' is too long: its socket {path} would have {} bytes, and a socket's path has at most \
+         {SOCKET_PATH_MAX}", path.len()
+    )]
+    Length { name: String, path: String },
+    #[error(
+        "'{0}' is a type of device, by which '{1}:{0}' is understood already; take another name"
+    )]
+    Reserved(String, String),
+    #[error("a VM's GPU has no name of its own")]
+    Needless,
+    #[error("'{0}' has no name after the colon")]
+    Nameless(String),
+}
+
+/// Checks the name of a VM, or of a device within one.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    match name.chars().find(|c| !plain(*c)) {
+        Some(c) => Err(NameError::Character(c, name.to_owned())),
+        None if name.is_empty() => Err(NameError::Empty),
+        None => Ok(()),
+    }
+}
+
+/// The same for clap.
+pub fn parse_name(name: &str) -> Result<String, NameError> {
+    check_name(name).map(|()| name.to_owned())
+}
+
+/// What a verb is to work on: `VM`, or one device of it as `VM:NAME`, where a VM's GPU is `VM:gpu`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selector {
+    vm: String,
+    name: Option<String>,
+}
+
+impl Selector {
+    /// The VM.
+    pub fn vm(&self) -> &str {
+        &self.vm
+    }
+
+    /// Whether it means this backend.
+    pub fn matches(&self, instance: &Instance) -> bool {
+        self.vm == instance.vm
+            && self
+                .name
+                .as_deref()
+                .is_none_or(|name| name == instance.name.as_deref().unwrap_or(instance.kind.name()))
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{}:{name}", self.vm),
+            None => f.write_str(&self.vm),
+        }
+    }
+}
+
+impl FromStr for Selector {
+    type Err = NameError;
+
+    /// Takes odd names too: units of such names can exist, if not by this program.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (vm, name) = match text.split_once(':') {
+            Some((_, "")) => return Err(NameError::Nameless(text.to_owned())),
+            Some((vm, name)) => (vm, Some(name.to_owned())),
+            None => (text, None),
+        };
+        if vm.is_empty() {
+            return Err(NameError::Empty);
+        }
+        Ok(Self {
+            vm: vm.to_owned(),
+            name,
+        })
+    }
+}
+
 /// A backend's identity: type, VM and, where a VM can have several, the name within the VM.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instance {
@@ -60,6 +164,46 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// A new one, with names that are good for units, sockets and QEMU alike.
+    pub fn new(kind: Kind, vm: &str, name: Option<&str>) -> Result<Self, NameError> {
+        check_name(vm)?;
+        if let Some(name) = name {
+            check_name(name)?;
+            if kind == Kind::Gpu {
+                return Err(NameError::Needless);
+            }
+            if name == Kind::Gpu.name() {
+                return Err(NameError::Reserved(name.to_owned(), vm.to_owned()));
+            }
+        } else if kind != Kind::Gpu {
+            return Err(NameError::Empty);
+        }
+        let instance = Self {
+            vm: vm.to_owned(),
+            kind,
+            name: name.map(str::to_owned),
+        };
+        let path = instance.socket();
+        if path.len() > SOCKET_PATH_MAX {
+            let name = instance.to_string();
+            return Err(NameError::Length { name, path });
+        }
+        Ok(instance)
+    }
+
+    /// Where its socket is, unless a drop-in says otherwise.
+    pub fn socket(&self) -> String {
+        format!("{SOCKETS}/{}/{}.sock", self.kind.name(), self.specifier())
+    }
+
+    /// The part of the units' names after the "@".
+    pub fn specifier(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{}:{name}", self.vm),
+            None => self.vm.clone(),
+        }
+    }
+
     /// Reads the name of a unit; `None` if it is none of ours, a template itself included.
     pub fn from_unit(unit: &str) -> Option<(Self, Half)> {
         let (stem, half) = match unit.rsplit_once('.')? {
@@ -74,7 +218,7 @@ impl Instance {
         let (vm, name) = match kind {
             Kind::Gpu => (instance, None),
             // Without a colon somebody started a half-named unit: it is shown as what it is.
-            Kind::Input => match instance.split_once(':') {
+            Kind::Input | Kind::Backend => match instance.split_once(':') {
                 Some((vm, name)) => (vm, Some(name)),
                 None => (instance, None),
             },
@@ -112,11 +256,15 @@ impl Instance {
             Half::Socket => "socket",
             Half::Service => "service",
         };
-        let (template, vm) = (self.kind.template(), &self.vm);
-        match &self.name {
-            Some(name) => format!("{template}@{vm}:{name}.{suffix}"),
-            None => format!("{template}@{vm}.{suffix}"),
-        }
+        format!("{}@{}.{suffix}", self.kind.template(), self.specifier())
+    }
+}
+
+/// As it is written on the command line: `VM:NAME`, and `VM:gpu`.
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or(self.kind.name());
+        write!(f, "{}:{name}", self.vm)
     }
 }
 
@@ -165,6 +313,73 @@ mod tests {
         ] {
             assert_eq!(parsed(unit), None, "{unit}");
         }
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["vm1", "web.example-2", "_", "9"] {
+            assert_eq!(check_name(good), Ok(()));
+        }
+        assert_eq!(check_name(""), Err(NameError::Empty));
+        for (bad, c) in [
+            ("my vm", ' '),
+            ("a:b", ':'),
+            (r"a\x2db", '\\'),
+            ("a/b", '/'),
+            ("Tänzer", 'ä'),
+        ] {
+            assert_eq!(check_name(bad), Err(NameError::Character(c, bad.into())));
+        }
+    }
+
+    #[test]
+    fn a_new_instance_fits_its_socket() {
+        // "/run/vhost-user/input/" and ":kbd.sock" leave 76 bytes for the VM.
+        let longest = "v".repeat(76);
+        let instance = Instance::new(Kind::Input, &longest, Some("kbd")).expect("fits");
+        assert_eq!(instance.socket().len(), SOCKET_PATH_MAX);
+        let error = Instance::new(Kind::Input, &format!("{longest}v"), Some("kbd"));
+        assert!(matches!(error, Err(NameError::Length { .. })), "{error:?}");
+        let message = error.expect_err("too long").to_string();
+        assert!(message.contains("108 bytes"), "{message}");
+    }
+
+    #[test]
+    fn a_gpu_has_no_name_and_the_others_have() {
+        assert_eq!(
+            Instance::new(Kind::Gpu, "vm1", Some("a")),
+            Err(NameError::Needless)
+        );
+        assert_eq!(
+            Instance::new(Kind::Backend, "vm1", None),
+            Err(NameError::Empty)
+        );
+        assert!(Instance::new(Kind::Input, "vm1", Some("gpu")).is_err());
+    }
+
+    #[test]
+    fn a_selector_means_a_vm_or_one_device_of_it() {
+        let meant = |selector: &str| -> Vec<&str> {
+            let selector: Selector = selector.parse().expect("valid");
+            [
+                "vhost-user-gpu@vm1.socket",
+                "vhost-user-input@vm1:kbd.socket",
+                "vhost-user@vm1:data.socket",
+                "vhost-user-gpu@vm10.socket",
+            ]
+            .into_iter()
+            .filter(|unit| {
+                Instance::from_unit(unit).is_some_and(|(instance, _)| selector.matches(&instance))
+            })
+            .collect()
+        };
+        assert_eq!(meant("vm1").len(), 3);
+        assert_eq!(meant("vm1:gpu"), ["vhost-user-gpu@vm1.socket"]);
+        assert_eq!(meant("vm1:kbd"), ["vhost-user-input@vm1:kbd.socket"]);
+        assert_eq!(meant("vm1:data"), ["vhost-user@vm1:data.socket"]);
+        assert_eq!(meant("vm1:k"), [""; 0]);
+        assert!("vm1:".parse::<Selector>().is_err());
+        assert!(":kbd".parse::<Selector>().is_err());
     }
 
     #[test]

@@ -8,7 +8,9 @@ mod args;
 mod devices;
 mod instance;
 mod output;
+mod settings;
 mod systemd;
+mod unit_file;
 mod verbs;
 
 use std::process::ExitCode;
