@@ -5,6 +5,7 @@
 //! D-Bus, [`output`] is the terminal. A verb of the command line is a file of [`verbs`].
 
 mod args;
+mod descriptors;
 mod devices;
 mod instance;
 mod output;

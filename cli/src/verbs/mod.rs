@@ -1,6 +1,7 @@
 //! The verbs, one per file: each has its arguments (`Args`) and `run`.
 
 mod list;
+mod list_backends;
 mod list_devices;
 
 use clap::Subcommand;
@@ -12,6 +13,7 @@ use crate::output::Output;
 pub enum Verb {
     List(list::Args),
     ListDevices(list_devices::Args),
+    ListBackends(list_backends::Args),
 }
 
 /// Why a verb failed. The messages are whole sentences for people: `main` shows them as they are.
@@ -31,5 +33,6 @@ pub fn run(args: crate::args::Args) -> Result<(), Error> {
     match args.verb.unwrap_or(Verb::List(list::Args {})) {
         Verb::List(args) => list::run(&args, &output),
         Verb::ListDevices(args) => list_devices::run(&args, &output),
+        Verb::ListBackends(args) => list_backends::run(&args, &output),
     }
 }
