@@ -2,6 +2,7 @@
 
 use clap::{ArgAction, Parser, ValueEnum};
 
+use crate::systemd::Target;
 use crate::verbs::Verb;
 
 /// Finds, makes and manages the vhost-user backends of virtual machines.
@@ -20,6 +21,9 @@ use crate::verbs::Verb;
 pub struct Args {
     #[command(flatten)]
     pub output: OutputArgs,
+
+    #[command(flatten)]
+    pub target: Target,
 
     #[command(subcommand)]
     pub verb: Option<Verb>,

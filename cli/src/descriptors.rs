@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use probe::{Capabilities, probe};
+pub use probe::probe;
 
 /// The folders of the whole system, the most specific first. libvirt reads these two.
 const SYSTEM: [&str; 2] = ["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"];
@@ -135,8 +135,9 @@ pub fn list(folders: &[PathBuf], ask: bool) -> Vec<Descriptor> {
             let mut descriptor = Descriptor::read(path.clone());
             if let Some((by, empty)) = &first {
                 descriptor.state = if *empty { State::Masked } else { State::Hidden };
+                // libvirt does not look into a user's folder.
+                descriptor.breaks_libvirt &= !is_of_system(by);
                 descriptor.by = Some(by.clone());
-                descriptor.breaks_libvirt = false;
             } else {
                 first = Some((path, descriptor.state == State::Mask));
             }
@@ -172,7 +173,7 @@ impl Descriptor {
             Ok(text) => descriptor.judge(&text),
             Err(error) => {
                 descriptor.problem(format!("it cannot be read: {error}"));
-                descriptor.breaks_libvirt = descriptor.is_of_system();
+                descriptor.breaks_libvirt = is_of_system(&descriptor.path);
             }
         }
         if descriptor.name == file_name && descriptor.state != State::Mask {
@@ -193,7 +194,7 @@ impl Descriptor {
                 drop((content.tags, content.description));
                 if !TYPES.contains(&content.device_type.as_str()) {
                     self.problem(format!("there is no type '{}'", content.device_type));
-                    self.breaks_libvirt = self.is_of_system();
+                    self.breaks_libvirt = is_of_system(&self.path);
                 }
                 if let Some(problem) = program_problem(&content.binary) {
                     self.problem(problem);
@@ -203,7 +204,7 @@ impl Descriptor {
                 self.problem(format!("it is no descriptor: {error}"));
                 // libvirt can do without a description.
                 let enough = self.device_type.is_some() && self.binary.is_some();
-                self.breaks_libvirt = self.is_of_system() && !enough;
+                self.breaks_libvirt = is_of_system(&self.path) && !enough;
             }
         }
     }
@@ -211,13 +212,6 @@ impl Descriptor {
     fn problem(&mut self, text: String) {
         self.state = State::Broken;
         self.problems.push(text);
-    }
-
-    /// Whether it lies where libvirt looks.
-    fn is_of_system(&self) -> bool {
-        self.path.parent().is_some_and(|folder| {
-            folder.ends_with("etc/qemu/vhost-user") || folder.ends_with("usr/share/qemu/vhost-user")
-        })
     }
 
     /// Whether a name on the command line means it: that of the file, with or without the number
@@ -229,6 +223,13 @@ impl Descriptor {
             || unnumbered.strip_prefix('-') == Some(name)
             || program.is_some_and(|program| program == name)
     }
+}
+
+/// Whether a file lies where libvirt looks.
+fn is_of_system(path: &Path) -> bool {
+    path.parent().is_some_and(|folder| {
+        folder.ends_with("etc/qemu/vhost-user") || folder.ends_with("usr/share/qemu/vhost-user")
+    })
 }
 
 fn read(path: &Path) -> io::Result<String> {

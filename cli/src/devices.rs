@@ -1,5 +1,7 @@
-//! The host's devices, as udev tells them. This is the only file that knows udev; nothing here opens a
-//! device, so no permission is needed.
+//! The host's devices, as udev tells them. Nothing outside of this file and its folder knows udev; nothing
+//! here opens a device, so no permission is needed.
+
+mod watch;
 
 use std::fmt;
 use std::io;
@@ -7,6 +9,8 @@ use std::path::Path;
 
 use serde::Serialize;
 use udev::{Enumerator, Hwdb};
+
+pub use watch::Action;
 
 /// Why devices could not be listed.
 #[derive(Debug, thiserror::Error)]

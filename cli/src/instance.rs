@@ -5,7 +5,6 @@
 //! included, so that what is shown can be used in any other place. What is made here has plain names.
 
 use std::fmt;
-use std::str::FromStr;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -31,6 +30,14 @@ impl Kind {
             Kind::Gpu => "vhost-user-gpu",
             Kind::Input => "vhost-user-input",
             Kind::Backend => "vhost-user",
+        }
+    }
+
+    /// Whether a VM can have several, each with a name.
+    pub fn is_named(self) -> bool {
+        match self {
+            Kind::Gpu => false,
+            Kind::Input | Kind::Backend => true,
         }
     }
 
@@ -83,8 +90,6 @@ pub enum NameError {
     Reserved(String, String),
     #[error("a VM's GPU has no name of its own")]
     Needless,
-    #[error("'{0}' has no name after the colon")]
-    Nameless(String),
 }
 
 /// Checks the name of a VM, or of a device within one.
@@ -102,58 +107,6 @@ pub fn parse_name(name: &str) -> Result<String, NameError> {
     check_name(name).map(|()| name.to_owned())
 }
 
-/// What a verb is to work on: `VM`, or one device of it as `VM:NAME`, where a VM's GPU is `VM:gpu`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selector {
-    vm: String,
-    name: Option<String>,
-}
-
-impl Selector {
-    /// The VM.
-    pub fn vm(&self) -> &str {
-        &self.vm
-    }
-
-    /// Whether it means this backend.
-    pub fn matches(&self, instance: &Instance) -> bool {
-        self.vm == instance.vm
-            && self
-                .name
-                .as_deref()
-                .is_none_or(|name| name == instance.name.as_deref().unwrap_or(instance.kind.name()))
-    }
-}
-
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "{}:{name}", self.vm),
-            None => f.write_str(&self.vm),
-        }
-    }
-}
-
-impl FromStr for Selector {
-    type Err = NameError;
-
-    /// Takes odd names too: units of such names can exist, if not by this program.
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        let (vm, name) = match text.split_once(':') {
-            Some((_, "")) => return Err(NameError::Nameless(text.to_owned())),
-            Some((vm, name)) => (vm, Some(name.to_owned())),
-            None => (text, None),
-        };
-        if vm.is_empty() {
-            return Err(NameError::Empty);
-        }
-        Ok(Self {
-            vm: vm.to_owned(),
-            name,
-        })
-    }
-}
-
 /// A backend's identity: type, VM and, where a VM can have several, the name within the VM.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instance {
@@ -165,7 +118,7 @@ pub struct Instance {
 
 impl Instance {
     /// A new one, with names that are good for units, sockets and QEMU alike.
-    pub fn new(kind: Kind, vm: &str, name: Option<&str>) -> Result<Self, NameError> {
+    pub fn checked(kind: Kind, vm: &str, name: Option<&str>) -> Result<Self, NameError> {
         check_name(vm)?;
         if let Some(name) = name {
             check_name(name)?;
@@ -185,7 +138,7 @@ impl Instance {
         };
         let path = instance.socket();
         if path.len() > SOCKET_PATH_MAX {
-            let name = instance.to_string();
+            let name = instance.specifier();
             return Err(NameError::Length { name, path });
         }
         Ok(instance)
@@ -235,6 +188,15 @@ impl Instance {
         })
     }
 
+    /// A device of a VM.
+    pub fn new(kind: Kind, vm: &str, name: Option<&str>) -> Self {
+        Self {
+            vm: vm.to_owned(),
+            kind,
+            name: name.map(str::to_owned),
+        }
+    }
+
     /// The VM.
     pub fn vm(&self) -> &str {
         &self.vm
@@ -245,9 +207,21 @@ impl Instance {
         self.kind
     }
 
+    /// As the command line has it for this backend alone: `VM:NAME`, and `VM:gpu`.
+    pub fn selector(&self) -> String {
+        let name = self.name.as_deref().unwrap_or(self.kind.name());
+        format!("{}:{name}", self.vm)
+    }
+
     /// The name within the VM.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// Reads the path of a unit on the bus; `None` if it is none of ours.
+    pub fn from_object_path(path: &str) -> Option<(Self, Half)> {
+        let label = path.strip_prefix("/org/freedesktop/systemd1/unit/")?;
+        Self::from_unit(&unescaped_label(label)?)
     }
 
     /// The unit's name.
@@ -260,12 +234,25 @@ impl Instance {
     }
 }
 
-/// As it is written on the command line: `VM:NAME`, and `VM:gpu`.
 impl fmt::Display for Instance {
+    /// As `VM` or `VM:NAME`.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let name = self.name.as_deref().unwrap_or(self.kind.name());
-        write!(f, "{}:{name}", self.vm)
+        f.pad(&self.specifier())
     }
+}
+
+/// Takes back what systemd makes of a unit's name for the path of an object: any byte but letters and
+/// digits is `_` and its number in hexadecimal.
+fn unescaped_label(label: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(label.len());
+    let mut rest = label;
+    while let Some((plain, escape)) = rest.split_once('_') {
+        bytes.extend_from_slice(plain.as_bytes());
+        bytes.push(u8::from_str_radix(escape.get(..2)?, 16).ok()?);
+        rest = escape.get(2..)?;
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -336,9 +323,9 @@ mod tests {
     fn a_new_instance_fits_its_socket() {
         // "/run/vhost-user/input/" and ":kbd.sock" leave 76 bytes for the VM.
         let longest = "v".repeat(76);
-        let instance = Instance::new(Kind::Input, &longest, Some("kbd")).expect("fits");
+        let instance = Instance::checked(Kind::Input, &longest, Some("kbd")).expect("fits");
         assert_eq!(instance.socket().len(), SOCKET_PATH_MAX);
-        let error = Instance::new(Kind::Input, &format!("{longest}v"), Some("kbd"));
+        let error = Instance::checked(Kind::Input, &format!("{longest}v"), Some("kbd"));
         assert!(matches!(error, Err(NameError::Length { .. })), "{error:?}");
         let message = error.expect_err("too long").to_string();
         assert!(message.contains("108 bytes"), "{message}");
@@ -347,39 +334,14 @@ mod tests {
     #[test]
     fn a_gpu_has_no_name_and_the_others_have() {
         assert_eq!(
-            Instance::new(Kind::Gpu, "vm1", Some("a")),
+            Instance::checked(Kind::Gpu, "vm1", Some("a")),
             Err(NameError::Needless)
         );
         assert_eq!(
-            Instance::new(Kind::Backend, "vm1", None),
+            Instance::checked(Kind::Backend, "vm1", None),
             Err(NameError::Empty)
         );
-        assert!(Instance::new(Kind::Input, "vm1", Some("gpu")).is_err());
-    }
-
-    #[test]
-    fn a_selector_means_a_vm_or_one_device_of_it() {
-        let meant = |selector: &str| -> Vec<&str> {
-            let selector: Selector = selector.parse().expect("valid");
-            [
-                "vhost-user-gpu@vm1.socket",
-                "vhost-user-input@vm1:kbd.socket",
-                "vhost-user@vm1:data.socket",
-                "vhost-user-gpu@vm10.socket",
-            ]
-            .into_iter()
-            .filter(|unit| {
-                Instance::from_unit(unit).is_some_and(|(instance, _)| selector.matches(&instance))
-            })
-            .collect()
-        };
-        assert_eq!(meant("vm1").len(), 3);
-        assert_eq!(meant("vm1:gpu"), ["vhost-user-gpu@vm1.socket"]);
-        assert_eq!(meant("vm1:kbd"), ["vhost-user-input@vm1:kbd.socket"]);
-        assert_eq!(meant("vm1:data"), ["vhost-user@vm1:data.socket"]);
-        assert_eq!(meant("vm1:k"), [""; 0]);
-        assert!("vm1:".parse::<Selector>().is_err());
-        assert!(":kbd".parse::<Selector>().is_err());
+        assert!(Instance::checked(Kind::Input, "vm1", Some("gpu")).is_err());
     }
 
     #[test]
@@ -418,5 +380,31 @@ mod tests {
                 "vhost-user-input@b:kbd.socket",
             ]
         );
+    }
+
+    #[test]
+    fn objects_are_read() {
+        let read = |label: &str| {
+            Instance::from_object_path(&format!("/org/freedesktop/systemd1/unit/{label}"))
+                .map(|(instance, half)| instance.unit(half))
+        };
+        assert_eq!(
+            read("vhost_2duser_2dinput_40vm1_3akbd_2eservice").as_deref(),
+            Some("vhost-user-input@vm1:kbd.service")
+        );
+        for other in ["dbus_2esocket", "vhost_2duser_2dgpu_40vm1_2", "_zz", "_"] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_instance_is_shown_as_it_is_selected() {
+        for (unit, shown) in [
+            ("vhost-user-gpu@vm1.socket", "vm1"),
+            ("vhost-user-input@vm1:kbd.socket", "vm1:kbd"),
+        ] {
+            let (instance, _) = Instance::from_unit(unit).expect("ours");
+            assert_eq!(instance.to_string(), shown);
+        }
     }
 }

@@ -2,13 +2,16 @@
 //! systemd's own tools.
 //!
 //! One room per outside world, so that nothing else knows it: [`devices`] is udev, [`systemd`] is
-//! D-Bus, [`output`] is the terminal. A verb of the command line is a file of [`verbs`].
+//! D-Bus, [`journal`] is the log, [`output`] is the terminal. A verb of the command line is a file of [`verbs`].
 
 mod args;
 mod descriptors;
 mod devices;
+mod human;
 mod instance;
+mod journal;
 mod output;
+mod selector;
 mod settings;
 mod systemd;
 mod unit_file;
@@ -32,10 +35,10 @@ fn main() -> ExitCode {
         }
     };
     match verbs::run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            error.exit_code()
         }
     }
 }

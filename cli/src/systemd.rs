@@ -1,16 +1,27 @@
-//! The service manager, over D-Bus. This is the only file that knows D-Bus.
+//! The service manager, over D-Bus. Nothing outside of this file and its folder knows D-Bus.
+
+mod connection;
+mod details;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use serde::Serialize;
-use zbus::proxy::CacheProperties;
+use zbus::proxy::{CacheProperties, MethodFlags};
 use zbus::zvariant::OwnedObjectPath;
 use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, SocketProxy};
 
 use crate::instance::{Half, Instance, Kind};
+
+pub use connection::{Host, Target};
+pub use details::Details;
+pub use watch::Change;
+
+/// The name of the manager on the bus.
+const SERVICE: &str = "org.freedesktop.systemd1";
 
 /// Why systemd could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +38,24 @@ pub enum Error {
          here; without it, start a backend by hand with --socket-path=."
     )]
     NotBooted(#[source] Box<zbus::Error>),
+    /// No bus of the user's.
+    #[error(
+        "The bus of the user's service manager cannot be reached: {0}. It is there in a login session; \
+         elsewhere XDG_RUNTIME_DIR or DBUS_SESSION_BUS_ADDRESS has to say where."
+    )]
+    UserBus(#[source] Box<zbus::Error>),
+    /// No way to another machine.
+    #[error(
+        "The system bus of {host} cannot be reached: {source}. That takes ssh to it without a terminal, and \
+         systemd-stdio-bridge there (try: ssh {host} systemd-stdio-bridge --version)."
+    )]
+    Remote {
+        host: Host,
+        source: Box<zbus::Error>,
+    },
+    /// What only that machine itself can tell.
+    #[error("{verb} shows this machine only, not {host}. There is: ssh {host} vhostctl {verb}")]
+    LocalOnly { verb: &'static str, host: Host },
     /// A bus without systemd.
     #[error(
         "systemd does not answer on the system bus: {0}. Backends are units of systemd, so it has to be \
@@ -41,12 +70,12 @@ pub enum Error {
     },
 }
 
-/// How long an answer may take: the same as sd-bus, hence systemctl, allows.
-const TIMEOUT: Duration = Duration::from_secs(25);
-
 /// A backend as systemd sees it: the socket and the service that it starts, together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backend {
+    /// Which one.
+    #[serde(skip)]
+    pub instance: Instance,
     /// The VM.
     pub vm: String,
     /// The device's name within the VM, where a VM can have several.
@@ -137,51 +166,77 @@ struct Units {
 pub struct Manager {
     bus: zbus::Connection,
     proxy: ManagerProxy<'static>,
+    target: Target,
 }
 
 impl Manager {
-    /// Connects to the system's manager.
-    pub async fn connect() -> Result<Self, Error> {
-        let connect = async || {
-            zbus::connection::Builder::system()?
-                .method_timeout(TIMEOUT)
-                .build()
-                .await
-        };
-        let bus = connect().await.map_err(|error| {
-            // The test of sd_booted(3).
-            let booted = Path::new("/run/systemd/system").is_dir();
-            let error = Box::new(error);
-            if booted {
-                Error::Bus(error)
-            } else {
-                Error::NotBooted(error)
-            }
-        })?;
+    /// Connects to the manager.
+    pub async fn connect(target: &Target) -> Result<Self, Error> {
+        let bus = target.connect().await?;
         let proxy = ManagerProxy::builder(&bus)
             .cache_properties(CacheProperties::No)
             .build()
             .await
             .map_err(call("reach systemd"))?;
-        Ok(Self { bus, proxy })
+        Ok(Self {
+            bus,
+            proxy,
+            target: target.clone(),
+        })
+    }
+
+    /// Calls a method of the manager's that changes something, for which polkit may ask the user. Then it
+    /// takes as long as the user does; what needs no permission goes by the proxy, which has a time limit.
+    #[allow(dead_code, reason = "for the verbs that change something")]
+    pub async fn change<A, R>(
+        &self,
+        method: &'static str,
+        arguments: &A,
+        what: &'static str,
+    ) -> Result<R, Error>
+    where
+        A: serde::Serialize + zbus::zvariant::DynamicType,
+        R: for<'d> zbus::zvariant::DynamicDeserialize<'d>,
+    {
+        let proxy = self.proxy.inner();
+        let answer = if self.target.no_ask_password {
+            proxy.call(method, arguments).await
+        } else {
+            let flags = MethodFlags::AllowInteractiveAuth.into();
+            match proxy.call_with_flags(method, flags, arguments).await {
+                Ok(answer) => answer.ok_or(zbus::Error::InvalidReply),
+                Err(error) => Err(error),
+            }
+        };
+        answer.map_err(call(what))
     }
 
     /// All backends that are loaded, enabled or configured, by VM.
     pub async fn backends(&self) -> Result<Vec<Backend>, Error> {
+        let instances = self.instances().await?;
+        // All questions at once, so that it is one wait and not one for each.
+        try_join_all(
+            instances
+                .into_iter()
+                .map(async |(instance, units)| self.backend(&instance, units).await),
+        )
+        .await
+    }
+
+    async fn instances(&self) -> Result<BTreeMap<Instance, Units>, Error> {
         let mut instances = self.loaded().await?;
         let folders = self
             .proxy
             .unit_path()
             .await
             .map_err(call("ask systemd for its unit folders"))?;
-        for instance in configured(folders.iter().map(PathBuf::from)) {
-            instances.entry(instance).or_default();
+        // Of another machine only what is loaded can be seen; what is enabled there is.
+        if self.target.is_local() {
+            for instance in configured(folders.iter().map(PathBuf::from)) {
+                instances.entry(instance).or_default();
+            }
         }
-        let mut backends = Vec::with_capacity(instances.len());
-        for (instance, units) in instances {
-            backends.push(self.backend(&instance, units).await?);
-        }
-        Ok(backends)
+        Ok(instances)
     }
 
     async fn loaded(&self) -> Result<BTreeMap<Instance, Units>, Error> {
@@ -237,6 +292,7 @@ impl Manager {
             )?,
         };
         Ok(Backend {
+            instance: instance.clone(),
             vm: instance.vm().to_owned(),
             name: instance.name().map(str::to_owned),
             kind: instance.kind(),

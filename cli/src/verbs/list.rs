@@ -1,7 +1,7 @@
 //! `vhostctl list`: the backends that systemd knows, per VM.
 
 use crate::output::{Cell, Emphasis, Output, Row};
-use crate::systemd::{Backend, Manager, State};
+use crate::systemd::{Backend, Manager, State, Target};
 
 use super::Error;
 
@@ -19,25 +19,29 @@ impl Row for Backend {
     const HEADER: &[&str] = &["VM", "NAME", "TYPE", "STATE", "SOCKET", "PID"];
 
     fn cells(&self) -> Vec<Cell> {
-        let emphasis = match self.state {
-            State::Running => Emphasis::Good,
-            State::Failed => Emphasis::Bad,
-            State::Inactive => Emphasis::Faint,
-            _ => Emphasis::None,
-        };
         vec![
             Cell::new(&self.vm),
             Cell::optional(self.name.as_ref()),
             Cell::new(self.kind),
-            Cell::new(self.state).emphasis(emphasis),
+            Cell::new(self.state).emphasis(emphasis(self.state)),
             Cell::optional(self.socket.as_ref()),
             Cell::optional(self.pid).right(),
         ]
     }
 }
 
-pub fn run(Args {}: &Args, output: &Output) -> Result<(), Error> {
-    let backends = zbus::block_on(async { Manager::connect().await?.backends().await })?;
+/// The colours of systemctl.
+pub(super) fn emphasis(state: State) -> Emphasis {
+    match state {
+        State::Running => Emphasis::Good,
+        State::Failed => Emphasis::Bad,
+        State::Inactive => Emphasis::Faint,
+        _ => Emphasis::None,
+    }
+}
+
+pub fn run(Args {}: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+    let backends = zbus::block_on(async { Manager::connect(target).await?.backends().await })?;
     if output.json(&backends)? {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 use crate::devices::{Device, Devices, InputDevice, RenderNode};
 use crate::instance::Kind;
 use crate::output::{Cell, Output, Row};
+use crate::systemd::Target;
 
 use super::Error;
 
@@ -57,7 +58,8 @@ impl Row for InputDevice {
     }
 }
 
-pub fn run(args: &Args, output: &Output) -> Result<(), Error> {
+pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+    target.local_only("list-devices")?;
     let devices = Devices::new();
     let wanted = |kind| args.kind.is_none_or(|only| only == kind);
     let gpus = if wanted(Kind::Gpu) {

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -21,6 +21,9 @@ const QMP_TIMEOUT: Duration = Duration::from_secs(20);
 /// For a guest on an emulated processor of a busy machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(40);
+/// Kernel option that has the guest take the second output for connected: QEMU connects
+/// it only once somebody looks at it.
+pub const SECOND_OUTPUT: &str = "video=Virtual-2:640x480e";
 const MEMORY: &str = "384M";
 
 /// How a virtual machine is made.
@@ -172,7 +175,13 @@ impl<'a> Builder<'a> {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {}", self.artifacts.qemu.program.display()))?;
-        let mut process = Process { child, folder };
+        let guard = Guard::of(&child);
+        let mut process = Process {
+            child,
+            guard: None,
+            folder,
+        };
+        process.guard = Some(guard?);
         let deadline = Instant::now() + QMP_TIMEOUT;
         let connected = (|| {
             let agent = process.accept(&agent, deadline)?;
@@ -192,6 +201,7 @@ impl<'a> Builder<'a> {
 #[derive(Debug)]
 struct Process {
     child: Child,
+    guard: Option<Guard>,
     folder: TempDir,
 }
 
@@ -233,9 +243,40 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // First, while the number is still QEMU's.
+        drop(self.guard.take());
         // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Ends a process if we die before we can: it waits for the end of its input.
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Guard {
+    fn of(child: &Child) -> anyhow::Result<Self> {
+        // A session of its own, or what kills us and QEMU's group kills it first.
+        let guard = Command::new("setsid")
+            .args([
+                "sh",
+                "-c",
+                r#"read -r _; kill -KILL "$0""#,
+                &child.id().to_string(),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Ok(Self(guard.context("cannot start setsid")?))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -351,20 +392,36 @@ impl Vm {
         Image::from_ppm(&fs::read(&path).context("QEMU wrote no picture")?)
     }
 
-    /// Waits until the first output shows `expected`: what a guest has flushed takes a
-    /// moment to go through the backend.
+    /// Waits until the first output of `gpu` shows `expected`: what a guest has flushed
+    /// takes a moment to go through the backend.
     ///
     /// # Errors
     ///
     /// If it does not within `timeout`; the message tells the difference.
     pub fn wait_screen(&mut self, expected: &Image, timeout: Duration) -> anyhow::Result<Image> {
+        self.wait_screen_of("gpu", 0, expected, timeout)
+    }
+
+    /// As [`wait_screen`](Self::wait_screen), for any output of any display device.
+    ///
+    /// # Errors
+    ///
+    /// As for [`wait_screen`](Self::wait_screen).
+    pub fn wait_screen_of(
+        &mut self,
+        device: &str,
+        head: u32,
+        expected: &Image,
+        timeout: Duration,
+    ) -> anyhow::Result<Image> {
         let deadline = Instant::now() + timeout;
         loop {
-            let screen = self.screendump()?;
+            let screen = self.screendump_of(device, head)?;
             match screen.difference(expected) {
                 None => return Ok(screen),
                 Some(difference) if Instant::now() > deadline => {
-                    return Err(self.explain(anyhow::anyhow!("wrong picture: {difference}")));
+                    let error = anyhow::anyhow!("{device}, output {head}: {difference}");
+                    return Err(self.explain(error));
                 }
                 Some(_) => std::thread::sleep(Duration::from_millis(50)),
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use harness::artifacts::Artifacts;
 use harness::image::Image;
-use harness::qemu::Vm;
+use harness::qemu::{SECOND_OUTPUT, Vm};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -67,7 +67,7 @@ fn the_guest_survives_reboot_reset_and_reload() -> anyhow::Result<()> {
 }
 
 #[test]
-fn two_outputs_share_one_picture() -> anyhow::Result<()> {
+fn outputs_are_described_and_only_connected_ones_drawn_on() -> anyhow::Result<()> {
     let artifacts = artifacts()?;
     let mut vm = Vm::builder(&artifacts)
         .device("virtio-gpu-pci,id=gpu,max_outputs=2")
@@ -90,6 +90,21 @@ fn two_outputs_share_one_picture() -> anyhow::Result<()> {
         info.iter().any(|line| line.ends_with("preferred")),
         "{info:?}"
     );
+    Ok(())
+}
+
+#[test]
+fn two_outputs_share_one_picture() -> anyhow::Result<()> {
+    let artifacts = artifacts()?;
+    let mut vm = Vm::builder(&artifacts)
+        .device("virtio-gpu-pci,id=gpu,max_outputs=2")
+        .kernel_options(SECOND_OUTPUT)
+        .boot()?;
+    vm.command("testcard 640x480 2")?;
+    let card = Image::test_card(1280, 480);
+    for (head, left) in [(0, 0), (1, 640)] {
+        vm.wait_screen_of("gpu", head, &card.crop(left, 0, 640, 480), SOON)?;
+    }
     Ok(())
 }
 
