@@ -36,7 +36,8 @@ INSTALL_BACKENDS := vhost-user-gpu vhost-user-input
 INSTALL_COMMANDS := vhostctl
 # Quoted for the shell: the name of the slice has a backslash, as systemd escapes a dash.
 INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
-	'vhost-user-input@.service' 'vhost-user-input@.socket' 'system-vhost\x2duser.slice'
+	'vhost-user-input@.service' 'vhost-user-input@.socket' \
+	'vhost-user@.service' 'vhost-user@.socket' 'system-vhost\x2duser.slice'
 INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
 
 .PHONY: install uninstall install-programs install-units install-descriptors
@@ -82,5 +83,5 @@ uninstall:
 		[ ! -d "$(DESTDIR)$$d" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$$d"; \
 	done
 ifeq ($(DESTDIR),)
-	@echo "Removed. Instances that still run are stopped by: systemctl stop 'vhost-user-gpu@*' 'vhost-user-input@*'"
+	@echo "Removed. Instances that still run are stopped by: systemctl stop 'vhost-user*@*'"
 endif

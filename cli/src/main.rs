@@ -5,13 +5,16 @@
 //! D-Bus, [`journal`] is the log, [`output`] is the terminal. A verb of the command line is a file of [`verbs`].
 
 mod args;
+mod descriptors;
 mod devices;
 mod human;
 mod instance;
 mod journal;
 mod output;
 mod selector;
+mod settings;
 mod systemd;
+mod unit_file;
 mod verbs;
 
 use std::process::ExitCode;

@@ -270,6 +270,13 @@ impl Output {
         }
     }
 
+    /// Shows lines of text as they are, but for what could steer a terminal.
+    pub fn lines(&self, lines: &[impl AsRef<str>]) -> io::Result<()> {
+        lines
+            .iter()
+            .try_for_each(|line| print(&printable(line.as_ref())))
+    }
+
     /// Sets two tables apart.
     pub fn blank(&self) -> io::Result<()> {
         print("")

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use crate::instance::{Half, Instance, Kind};
 
-/// One or more backends of a VM, as `VM`, `VM:NAME` or the name of a unit.
+/// One or more backends of a VM, as `VM`, `VM:NAME`, `VM:gpu` for the one that has no name, or the name of
+/// a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
     text: String,
@@ -50,9 +51,16 @@ impl Selector {
             Some(unit) => instance == unit,
             None => {
                 instance.vm() == self.vm
-                    && (self.name.is_none() || self.name.as_deref() == instance.name())
+                    && self.name.as_deref().is_none_or(|name| {
+                        name == instance.name().unwrap_or(instance.kind().name())
+                    })
             }
         }
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> &str {
+        self.unit.as_ref().map_or(&self.vm, |unit| unit.vm())
     }
 
     /// The units that the journal has them as, also those that are no more: names, and glob(7) patterns
@@ -64,8 +72,8 @@ impl Selector {
         Kind::ALL
             .into_iter()
             .flat_map(|kind| match (kind.is_named(), &self.name) {
-                (false, Some(_)) => Vec::new(),
-                (false, None) => both_units(&Instance::new(kind, &self.vm, None)).into(),
+                (false, Some(name)) if name != kind.name() => Vec::new(),
+                (false, _) => both_units(&Instance::new(kind, &self.vm, None)).into(),
                 (true, Some(name)) => both_units(&Instance::new(kind, &self.vm, Some(name))).into(),
                 (true, None) => vec![format!("{}@{}:*", kind.template(), escaped(&self.vm))],
             })
@@ -128,6 +136,7 @@ mod tests {
     #[test]
     fn a_name_is_one_of_them() {
         assert_eq!(selected("vm1:kbd"), UNITS[1..2]);
+        assert_eq!(selected("vm1:gpu"), UNITS[..1]);
         assert!(selected("vm1:").is_empty());
         assert!(selected("vm10:kbd").is_empty());
     }
@@ -152,13 +161,20 @@ mod tests {
                 "vhost-user-gpu@vm1.socket",
                 "vhost-user-gpu@vm1.service",
                 "vhost-user-input@vm1:*",
+                "vhost-user@vm1:*",
             ]
+        );
+        assert_eq!(
+            units("vm1:gpu")[..2],
+            ["vhost-user-gpu@vm1.socket", "vhost-user-gpu@vm1.service"]
         );
         assert_eq!(
             units("vm1:kbd"),
             [
                 "vhost-user-input@vm1:kbd.socket",
                 "vhost-user-input@vm1:kbd.service",
+                "vhost-user@vm1:kbd.socket",
+                "vhost-user@vm1:kbd.service",
             ]
         );
         assert_eq!(

@@ -1,6 +1,7 @@
 //! The verbs, one per file: each has its arguments (`Args`) and `run`.
 
 mod list;
+mod list_backends;
 mod list_devices;
 mod log;
 mod monitor;
@@ -18,6 +19,7 @@ use crate::selector::Selector;
 pub enum Verb {
     List(list::Args),
     ListDevices(list_devices::Args),
+    ListBackends(list_backends::Args),
     Status(status::Args),
     Log(log::Args),
     Monitor(monitor::Args),
@@ -57,6 +59,7 @@ pub fn run(args: crate::args::Args) -> Result<ExitCode, Error> {
     match args.verb.unwrap_or(Verb::List(list::Args {})) {
         Verb::List(args) => list::run(&args, target, &output),
         Verb::ListDevices(args) => list_devices::run(&args, target, &output),
+        Verb::ListBackends(args) => list_backends::run(&args, &output),
         Verb::Status(args) => return status::run(&args, target, &output),
         Verb::Log(args) => log::run(&args, target, &output),
         Verb::Monitor(args) => monitor::run(&args, target, &output),
