@@ -50,6 +50,9 @@ pub struct RenderNode {
     pub boot_vga: bool,
     /// The seat that its screens belong to.
     pub seat: String,
+    /// All its stable names.
+    #[serde(skip)]
+    pub links: Vec<String>,
 }
 
 /// An evdev device.
@@ -73,6 +76,50 @@ pub struct InputDevice {
     pub product_id: Option<String>,
     /// The seat that it belongs to.
     pub seat: String,
+    /// All its stable names.
+    #[serde(skip)]
+    pub links: Vec<String>,
+}
+
+impl RenderNode {
+    /// The name to configure it by: the one that stays, where there is one.
+    pub fn stable(&self) -> &str {
+        self.by_path.as_deref().unwrap_or(&self.node)
+    }
+
+    /// Whether this is the path of its node, or of a link to it.
+    pub fn is_at(&self, path: &str) -> bool {
+        is_at(&self.node, &self.links, path)
+    }
+}
+
+impl InputDevice {
+    /// The name to configure it by: the one that stays, where there is one.
+    pub fn stable(&self) -> &str {
+        let link = self.by_id.as_ref().or(self.by_path.as_ref());
+        link.unwrap_or(&self.node)
+    }
+
+    /// Whether this is the path of its node, or of a link to it.
+    pub fn is_at(&self, path: &str) -> bool {
+        is_at(&self.node, &self.links, path)
+    }
+
+    /// Whether this could mean it: a part of what it is called.
+    pub fn is_like(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        let names = self.links.iter().chain(&self.name);
+        names
+            .map(|name| name.rsplit('/').next().unwrap_or_default())
+            .any(|name| name.to_lowercase().contains(&text))
+    }
+}
+
+fn is_at(node: &str, links: &[String], path: &str) -> bool {
+    // A link of somebody's own is followed.
+    node == path
+        || links.iter().any(|link| link == path)
+        || std::fs::canonicalize(path).is_ok_and(|target| target == Path::new(node))
 }
 
 /// What an input device is, by udev's classification (`ID_INPUT_*`).
@@ -164,6 +211,7 @@ impl Devices {
         });
         Some(RenderNode {
             by_path: link(device, "/dev/dri/by-path/"),
+            links: links(device),
             driver: parent.as_ref().and_then(|parent| parent.driver()).map(utf8),
             vendor,
             model,
@@ -193,6 +241,7 @@ fn input(device: &udev::Device) -> Option<InputDevice> {
     Some(InputDevice {
         node: utf8(device.devnode()?),
         by_id: link(device, "/dev/input/by-id/"),
+        links: links(device),
         by_path: link(device, "/dev/input/by-path/"),
         name: of_parent("name"),
         kinds: kinds(|key| property(device, key).is_some_and(|value| value == "1")),
@@ -312,6 +361,11 @@ fn seat(device: &udev::Device) -> Option<String> {
 fn link(device: &udev::Device, folder: &str) -> Option<String> {
     let links = property(device, "DEVLINKS")?;
     shortest(&links, folder).map(str::to_owned)
+}
+
+fn links(device: &udev::Device) -> Vec<String> {
+    let links = property(device, "DEVLINKS").unwrap_or_default();
+    links.split_whitespace().map(str::to_owned).collect()
 }
 
 fn shortest<'a>(links: &'a str, folder: &str) -> Option<&'a str> {

@@ -269,7 +269,7 @@ mod tests {
             .into();
             Message::signal(path, "org.freedesktop.DBus.Properties", "PropertiesChanged")
                 .expect("a signal")
-                .build(&(UNIT, values, [""; 0]))
+                .build(&(UNIT, values, Vec::<String>::new()))
                 .expect("a body")
         };
         let ours = "/org/freedesktop/systemd1/unit/vhost_2duser_2dgpu_40vm1_2eservice";
