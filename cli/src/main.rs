@@ -7,6 +7,7 @@
 mod args;
 mod descriptors;
 mod devices;
+mod front_end;
 mod holders;
 mod human;
 mod instance;

@@ -19,7 +19,7 @@ use crate::instance::{Half, Instance, Kind};
 
 pub use connection::{Host, Target};
 pub use details::Details;
-pub use jobs::{Failure, Job, unknown_group};
+pub use jobs::Job;
 pub use watch::Change;
 
 /// The name of the manager on the bus.

@@ -90,42 +90,46 @@ impl Manager {
 
     /// How a job ended, in words.
     async fn why(&self, unit: &str, result: &str) -> String {
-        let of_unit = match result {
-            "failed" => self.result_of(unit).await,
+        let known = match result {
+            "failed" => self.own_words(unit).await,
             _ => None,
         };
-        match (result, of_unit.as_deref()) {
-            ("timeout", _) => "it took too long".to_owned(),
-            ("canceled", _) => "another job came in between".to_owned(),
-            ("dependency", _) => "a unit that it needs does not start".to_owned(),
-            ("failed", Some("resources")) => "it lacks something".to_owned(),
-            ("failed", Some("service-start-limit-hit" | "trigger-limit-hit")) => {
-                "its service failed too often".to_owned()
-            }
-            ("failed", Some(result)) => format!("its result is '{result}'"),
-            (result, _) => format!("its job is '{result}'"),
-        }
+        known.unwrap_or_else(|| match result {
+            "timeout" => "it took too long".to_owned(),
+            "canceled" => "another job came in between".to_owned(),
+            "dependency" => "a unit that it needs does not start".to_owned(),
+            other => format!("its job ended as '{other}'"),
+        })
     }
 
-    /// The unit's own word for how it failed.
-    async fn result_of(&self, unit: &str) -> Option<String> {
+    /// What the unit itself tells of its failure.
+    async fn own_words(&self, unit: &str) -> Option<String> {
         let path = self.proxy.get_unit(unit.to_owned()).await.ok()?;
-        let interface = if unit.ends_with(".socket") {
-            "org.freedesktop.systemd1.Socket"
-        } else {
-            "org.freedesktop.systemd1.Service"
+        let properties = self.properties_of(&path, "").await.ok()?;
+        let text = |name: &str| {
+            let value = properties.get(name)?.try_clone().ok()?;
+            String::try_from(value).ok().filter(|text| !text.is_empty())
         };
-        let proxy = zbus::proxy::Builder::<zbus::Proxy>::new(&self.bus)
-            .destination(super::SERVICE)
-            .and_then(|builder| builder.path(path))
-            .and_then(|builder| builder.interface(interface))
-            .ok()?
-            .cache_properties(CacheProperties::No)
-            .build()
-            .await
-            .ok()?;
-        let result: String = proxy.get_property("Result").await.ok()?;
-        (result != "success").then_some(result)
+        for (key, kind, file) in [
+            ("SocketGroup", "group", "/etc/group"),
+            ("SocketUser", "user", "/etc/passwd"),
+        ] {
+            let Some(name) = text(key) else { continue };
+            if self.target.is_local() && is_missing(file, &name) {
+                let template = unit.split_once('@').map_or(unit, |(template, _)| template);
+                return Some(format!(
+                    "it needs {kind} {name}, which does not exist. Make it, or have the socket belong to another one \
+                     by {key}= (systemctl edit {template}@.socket)"
+                ));
+            }
+        }
+        match text("Result")?.as_str() {
+            "success" => None,
+            "service-start-limit-hit" | "trigger-limit-hit" => {
+                Some("its service failed again and again".to_owned())
+            }
+            other => Some(format!("its result is '{other}'")),
+        }
     }
 
     /// Has units started at boot, or no more. Says whether systemd took their [Install] section.
@@ -189,13 +193,12 @@ impl Manager {
     }
 }
 
-/// The names of the group and user that the unit wants and that are not known here, from the units' files:
-/// what systemd's own message leaves to be guessed.
-pub fn unknown_group(group: &str) -> bool {
-    // Groups of directory services are not in the file; then nothing is said.
-    fs::read_to_string("/etc/group").is_ok_and(|text| {
+/// Whether a file of users or groups is without this name. A name that a directory service knows is not in
+/// the file; but then this is not what a unit failed for.
+fn is_missing(file: &str, name: &str) -> bool {
+    fs::read_to_string(file).is_ok_and(|text| {
         !text
             .lines()
-            .any(|line| line.split(':').next() == Some(group))
+            .any(|line| line.split(':').next() == Some(name))
     })
 }

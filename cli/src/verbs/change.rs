@@ -35,7 +35,7 @@ impl<'a> Changes<'a> {
         for selector in selectors {
             if !all.iter().any(|instance| selector.matches(instance)) {
                 return Err(Error::Unknown {
-                    selector: selector.clone(),
+                    selector: selector.to_string(),
                 });
             }
         }

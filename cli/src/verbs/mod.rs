@@ -4,11 +4,13 @@ mod add;
 mod change;
 mod disable;
 mod enable;
+mod libvirt_xml;
 mod list;
 mod list_backends;
 mod list_devices;
 mod log;
 mod monitor;
+mod qemu_args;
 mod remove;
 mod restart;
 mod start;
@@ -22,7 +24,6 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::output::Output;
-use crate::selector::Selector;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -40,6 +41,8 @@ pub enum Verb {
     Restart(restart::Args),
     Enable(enable::Args),
     Disable(disable::Args),
+    QemuArgs(qemu_args::Args),
+    LibvirtXml(libvirt_xml::Args),
 }
 
 /// Why a verb failed. The messages are whole sentences for people: `main` shows them as they are.
@@ -54,13 +57,15 @@ pub enum Error {
     #[error(transparent)]
     Monitor(#[from] monitor::Error),
     #[error("There is no backend {selector}. 'vhostctl list' shows all there are.")]
-    NoBackend { selector: Selector },
+    NoBackend { selector: String },
     #[error(
         "There is no backend {selector}. 'vhostctl list' shows all there are, 'vhostctl add' makes one."
     )]
-    Unknown { selector: Selector },
+    Unknown { selector: String },
     #[error(transparent)]
     Add(#[from] add::Error),
+    #[error(transparent)]
+    NoDevice(#[from] crate::front_end::NoDevice),
     #[error("{0}")]
     Jobs(String),
     #[error("Failed to {what} {path}: {source}.{}", advice(source))]
@@ -127,6 +132,8 @@ pub fn run(args: crate::args::Args) -> Result<ExitCode, Error> {
         Verb::Restart(args) => restart::run(&args, target, &output),
         Verb::Enable(args) => enable::run(&args, target, &output),
         Verb::Disable(args) => disable::run(&args, target, &output),
+        Verb::QemuArgs(args) => qemu_args::run(&args, target, &output),
+        Verb::LibvirtXml(args) => libvirt_xml::run(&args, target, &output),
         Verb::Remove(args) => remove::run(&args, target, &output),
     }?;
     Ok(ExitCode::SUCCESS)
