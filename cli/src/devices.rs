@@ -4,7 +4,9 @@
 mod watch;
 
 use std::fmt;
+use std::fs;
 use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use serde::Serialize;
@@ -53,6 +55,9 @@ pub struct RenderNode {
     /// All its stable names.
     #[serde(skip)]
     pub links: Vec<String>,
+    /// The kernel's number of it.
+    #[serde(skip)]
+    pub number: Option<u64>,
 }
 
 /// An evdev device.
@@ -79,6 +84,9 @@ pub struct InputDevice {
     /// All its stable names.
     #[serde(skip)]
     pub links: Vec<String>,
+    /// The kernel's number of it.
+    #[serde(skip)]
+    pub number: Option<u64>,
 }
 
 impl RenderNode {
@@ -89,7 +97,7 @@ impl RenderNode {
 
     /// Whether this is the path of its node, or of a link to it.
     pub fn is_at(&self, path: &str) -> bool {
-        is_at(&self.node, &self.links, path)
+        is_at(&self.node, &self.links, self.number, path)
     }
 }
 
@@ -102,7 +110,7 @@ impl InputDevice {
 
     /// Whether this is the path of its node, or of a link to it.
     pub fn is_at(&self, path: &str) -> bool {
-        is_at(&self.node, &self.links, path)
+        is_at(&self.node, &self.links, self.number, path)
     }
 
     /// Whether this could mean it: a part of what it is called.
@@ -115,11 +123,13 @@ impl InputDevice {
     }
 }
 
-fn is_at(node: &str, links: &[String], path: &str) -> bool {
-    // A link of somebody's own is followed.
+fn is_at(node: &str, links: &[String], number: Option<u64>, path: &str) -> bool {
     node == path
         || links.iter().any(|link| link == path)
-        || std::fs::canonicalize(path).is_ok_and(|target| target == Path::new(node))
+        // A node or a link of somebody's own.
+        || number.is_some_and(|number| {
+            fs::metadata(path).is_ok_and(|data| data.file_type().is_char_device() && data.rdev() == number)
+        })
 }
 
 /// What an input device is, by udev's classification (`ID_INPUT_*`).
@@ -212,6 +222,7 @@ impl Devices {
         Some(RenderNode {
             by_path: link(device, "/dev/dri/by-path/"),
             links: links(device),
+            number: device.devnum(),
             driver: parent.as_ref().and_then(|parent| parent.driver()).map(utf8),
             vendor,
             model,
@@ -242,6 +253,7 @@ fn input(device: &udev::Device) -> Option<InputDevice> {
         node: utf8(device.devnode()?),
         by_id: link(device, "/dev/input/by-id/"),
         links: links(device),
+        number: device.devnum(),
         by_path: link(device, "/dev/input/by-path/"),
         name: of_parent("name"),
         kinds: kinds(|key| property(device, key).is_some_and(|value| value == "1")),

@@ -94,6 +94,7 @@ mod tests {
             product_id: None,
             seat: seat.to_owned(),
             links: vec![format!("/link{node}")],
+            number: None,
         }
     }
 

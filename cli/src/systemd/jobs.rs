@@ -58,7 +58,8 @@ impl Manager {
         const WHAT: &str = "be told of finished jobs";
         // First listen, then ask: a job may be over before its number is here.
         let mut removed = self.proxy.receive_job_removed().await.map_err(call(WHAT))?;
-        self.proxy.subscribe().await.map_err(call(WHAT))?;
+        // A second time on the same connection is refused, and not needed.
+        answer(self.proxy.subscribe().await, WHAT)?;
         let mut jobs = HashMap::new();
         for unit in units {
             let asked: Result<OwnedObjectPath, _> = self

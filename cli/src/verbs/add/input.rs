@@ -148,6 +148,7 @@ mod tests {
                 format!("/dev/input/by-id/{link}"),
                 format!("/dev/input/by-path/p{number}"),
             ],
+            number: None,
         }
     }
 
