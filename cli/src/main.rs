@@ -5,6 +5,7 @@
 //! D-Bus, [`journal`] is the log, [`output`] is the terminal. A verb of the command line is a file of [`verbs`].
 
 mod args;
+mod completion;
 mod descriptors;
 mod devices;
 mod front_end;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    completion::answer();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         // Also the way of --help and --version. Bad usage is 1 as systemctl has it, not clap's 2.

@@ -16,6 +16,7 @@ use zbus::zvariant::OwnedObjectPath;
 use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, SocketProxy};
 
 use crate::instance::{Half, Instance, Kind};
+use crate::settings::{Folders, Settings};
 
 pub use connection::{Host, Target};
 pub use details::Details;
@@ -176,9 +177,9 @@ pub struct Backend {
     pub vm: String,
     /// The device's name within the VM, where a VM can have several.
     pub name: Option<String>,
-    /// What it is.
+    /// What it is, by the conventions' names; "backend" where that is not known.
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub device_type: String,
     /// Both units' states in one word.
     pub state: State,
     /// The path of the socket.
@@ -395,7 +396,7 @@ impl Manager {
             instance: instance.clone(),
             vm: instance.vm().to_owned(),
             name: instance.name().map(str::to_owned),
-            kind: instance.kind(),
+            device_type: self.device_type(instance),
             state: State::new(&socket, &service),
             socket: match socket_path {
                 Some(path) => self.listens_at(path).await?,
@@ -407,6 +408,17 @@ impl Manager {
             socket_state: units.socket.map(|unit| unit.sub),
             service_state: units.service.map(|unit| unit.sub),
         })
+    }
+
+    /// The type of device, which for units of no type of their own only their files tell.
+    fn device_type(&self, instance: &Instance) -> String {
+        let told = match instance.kind() {
+            Kind::Backend if self.target.is_local() => {
+                Settings::read(&Folders::system(), instance).device_type
+            }
+            _ => None,
+        };
+        told.unwrap_or_else(|| instance.kind().name().to_owned())
     }
 
     async fn listens_at(&self, socket: OwnedObjectPath) -> Result<Option<String>, Error> {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 
+use crate::completion;
 use crate::descriptors::TYPES;
 use crate::devices::Devices;
 use crate::holders::Holders;
@@ -44,11 +45,11 @@ pub struct Args {
     device_type: String,
 
     /// The VM that it is for
-    #[arg(value_name = "VM", value_parser = parse_name)]
+    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
     vm: String,
 
     /// The input device of the host
-    #[arg(value_name = "DEVICE")]
+    #[arg(value_name = "DEVICE", add = completion::input_devices())]
     device: Option<String>,
 
     /// What the VM calls it; made up if not given
@@ -56,7 +57,7 @@ pub struct Args {
     name: Option<String>,
 
     /// gpu: use this render node; 'auto' is the host's main GPU
-    #[arg(long, value_name = "auto|PATH")]
+    #[arg(long, value_name = "auto|PATH", add = completion::render_nodes())]
     render_node: Option<String>,
 
     /// gpu: give the guest OpenGL
@@ -68,7 +69,7 @@ pub struct Args {
     no_grab: bool,
 
     /// Use this installed backend
-    #[arg(long, value_name = "BACKEND")]
+    #[arg(long, value_name = "BACKEND", add = completion::installed_backends())]
     backend: Option<String>,
 
     /// With --backend: let it open this device node; may be repeated

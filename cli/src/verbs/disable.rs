@@ -1,5 +1,6 @@
 //! `vhostctl disable`: backends listen at boot no more.
 
+use crate::completion;
 use crate::instance::Half;
 use crate::output::Output;
 use crate::selector::Selector;
@@ -12,7 +13,7 @@ use super::change::{Changes, units};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Disable these: all of a VM, or one
-    #[arg(value_name = "VM[:NAME]", required = true)]
+    #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
 
     /// Stop them now as well

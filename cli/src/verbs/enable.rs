@@ -1,5 +1,6 @@
 //! `vhostctl enable`: has backends listen from boot on.
 
+use crate::completion;
 use crate::instance::Half;
 use crate::output::Output;
 use crate::selector::Selector;
@@ -12,7 +13,7 @@ use super::change::{Changes, units};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Enable these: all of a VM, or one
-    #[arg(value_name = "VM[:NAME]", required = true)]
+    #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
 
     /// Start them now as well

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::completion;
 use crate::front_end::escaped;
 use crate::instance::parse_name;
 use crate::output::Output;
@@ -21,7 +22,7 @@ A GPU that needs no settings libvirt starts by itself, without this program: <vi
 'vhostuser'. Here is what uses the one that 'vhostctl add gpu' made.")]
 pub struct Args {
     /// The VM
-    #[arg(value_name = "VM", value_parser = parse_name)]
+    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
     vm: String,
 }
 

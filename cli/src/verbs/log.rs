@@ -1,5 +1,6 @@
 //! `vhostctl log`: what backends said, and what systemd said of them.
 
+use crate::completion;
 use crate::journal;
 use crate::output::{Json, Output};
 use crate::selector::{self, Selector};
@@ -14,7 +15,7 @@ Shows the log of all backends, of those of a VM, or of one; also what is left of
 It is read by journalctl(1): for more ways to search it, use that with -u and the name of the unit.")]
 pub struct Args {
     /// Show what these said
-    #[arg(value_name = "VM[:NAME]")]
+    #[arg(value_name = "VM[:NAME]", add = completion::backends())]
     backends: Vec<Selector>,
 
     /// Wait for more and show it as it comes

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 
+use crate::completion;
 use crate::front_end::{self, Device, Size};
 use crate::instance::parse_name;
 use crate::output::Output;
@@ -22,7 +23,7 @@ QEMU's user has to be in the group of the sockets, kvm as they come. QEMU before
 devices only with KVM.")]
 pub struct Args {
     /// The VM
-    #[arg(value_name = "VM", value_parser = parse_name)]
+    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
     vm: String,
 
     /// The guest's memory, such as 2G; 'none' for no memory

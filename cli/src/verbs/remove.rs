@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::completion;
 use crate::instance::{Half, Instance};
 use crate::output::Output;
 use crate::selector::Selector;
@@ -21,7 +22,7 @@ A VMM that is connected loses the device; a guest is not prepared for that. Shut
 Settings that others made for the backend (systemctl edit) are kept.")]
 pub struct Args {
     /// Remove these: all of a VM, or one
-    #[arg(value_name = "VM[:NAME]", required = true)]
+    #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
 }
 

@@ -1,5 +1,6 @@
 //! `vhostctl restart`: stops backends and lets them listen anew.
 
+use crate::completion;
 use crate::output::Output;
 use crate::selector::Selector;
 use crate::systemd::Target;
@@ -13,7 +14,7 @@ use super::change::Changes;
 A VMM that is connected loses the device; a guest is not prepared for that. Shut the VM down first.")]
 pub struct Args {
     /// Restart these: all of a VM, or one
-    #[arg(value_name = "VM[:NAME]", required = true)]
+    #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
 }
 

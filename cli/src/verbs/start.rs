@@ -1,5 +1,6 @@
 //! `vhostctl start`: lets backends listen for their VMM.
 
+use crate::completion;
 use crate::output::Output;
 use crate::selector::Selector;
 use crate::systemd::Target;
@@ -11,7 +12,7 @@ use super::change::Changes;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Start these: all of a VM, or one
-    #[arg(value_name = "VM[:NAME]", required = true)]
+    #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::completion;
 use crate::human;
 use crate::journal::{self, Entry};
 use crate::output::{Emphasis, Output};
@@ -21,7 +22,7 @@ Without an argument all backends are shown. With one, the exit status is 0 if ev
 listens, 3 if one does not, and 4 if there is none.")]
 pub struct Args {
     /// Show these: all of a VM, or one
-    #[arg(value_name = "VM[:NAME]")]
+    #[arg(value_name = "VM[:NAME]", add = completion::backends())]
     backends: Vec<Selector>,
 
     /// Show N lines of the log
