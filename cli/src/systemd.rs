@@ -488,6 +488,7 @@ fn escape_sequence(text: &str) -> Option<(u8, usize)> {
 fn answer<T>(result: zbus::Result<T>, what: &'static str) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
+        Err(error) if is_absence(&error) => Err(call(what)(error)),
         Err(zbus::Error::MethodError(..)) => Ok(None),
         Err(zbus::Error::FDO(error)) if !matches!(*error, zbus::fdo::Error::ZBus(_)) => Ok(None),
         Err(error) => Err(call(what)(error)),

@@ -12,7 +12,7 @@ use harness::staging::stage;
 use harness::systemd::Sandbox;
 use serde_json::Value;
 
-use common::{have, stderr};
+use common::stderr;
 
 fn vhostctl(sandbox: &Sandbox, arguments: &[&str]) -> anyhow::Result<Output> {
     sandbox.exec([&["vhostctl"], arguments].concat())
@@ -97,18 +97,14 @@ fn virtiofsd_serves_by_its_descriptor() -> anyhow::Result<()> {
 
 #[test]
 fn qemu_storage_daemon_serves_without_a_descriptor() -> anyhow::Result<()> {
-    if !have("qemu-storage-daemon", "package qemu-utils") {
-        return Ok(());
-    }
-    let staging = stage()?;
-    let sandbox = Sandbox::start(&[staging.path()])?;
+    let (staging, package) = (stage()?, packages::unpacked("qemu-system-common")?);
+    let sandbox = Sandbox::start(&[staging.path(), &package])?;
     sandbox.exec([
         "sh",
         "-c",
         "truncate -s 16M /srv/disk.img && chmod 666 /srv/disk.img",
     ])?;
-    let program = String::from_utf8(sandbox.exec(["which", "qemu-storage-daemon"])?.stdout)?;
-    let backend = format!("--backend={}", program.trim());
+    let backend = "--backend=/usr/bin/qemu-storage-daemon";
     let arguments = [
         "--blockdev",
         "driver=file,node-name=disk,filename=/srv/disk.img,read-only=on",
@@ -118,7 +114,7 @@ fn qemu_storage_daemon_serves_without_a_descriptor() -> anyhow::Result<()> {
     ok(
         &sandbox,
         &[
-            &["add", "block", "vm1", &backend, "--now", "--"],
+            &["add", "block", "vm1", backend, "--now", "--"],
             &arguments[..],
         ]
         .concat(),
