@@ -4,7 +4,7 @@ CARGO ?= cargo
 # What the programs are built with (Rust itself: see rust-version in Cargo.toml).
 BUILD_PACKAGES := build-essential pkg-config libudev-dev
 # What the demo and the tests run with.
-TEST_PACKAGES := systemd dbus umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils kmod util-linux
+TEST_PACKAGES := systemd dbus polkitd qemu-utils libseccomp2 libcap-ng0 umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils kmod util-linux
 PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 

@@ -11,6 +11,7 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
 use crate::args::Args;
+use crate::descriptors::{self, State};
 use crate::devices::Devices;
 use crate::systemd::{Manager, Target};
 
@@ -72,6 +73,19 @@ pub fn render_nodes() -> ArgValueCompleter {
     })
 }
 
+/// Installed backends, by the names of their descriptors.
+pub fn installed_backends() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        candidates(current, || {
+            let all = descriptors::list(&descriptors::folders(), false);
+            all.into_iter()
+                .filter(|descriptor| descriptor.state == State::Usable)
+                .map(|descriptor| (descriptor.name, descriptor.description.unwrap_or_default()))
+                .collect()
+        })
+    })
+}
+
 /// A candidate and what it is.
 type Named = (String, String);
 
@@ -84,7 +98,7 @@ fn every_backend() -> Vec<Named> {
             names.push(vm);
         }
         if backend.name.is_some() {
-            let what = format!("{}, {}", backend.kind, backend.state);
+            let what = format!("{}, {}", backend.device_type, backend.state);
             names.push((backend.instance.to_string(), what));
         }
     }

@@ -79,6 +79,8 @@ pub enum NameError {
          and sockets"
     )]
     Character(char, String),
+    #[error("'{0}' begins with a dash, as options do")]
+    Dash(String),
     #[error(
         "'{name}' is too long: its socket {path} would have {} bytes, and a socket's path has at most \
          {SOCKET_PATH_MAX}", path.len()
@@ -98,6 +100,7 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     match name.chars().find(|c| !plain(*c)) {
         Some(c) => Err(NameError::Character(c, name.to_owned())),
         None if name.is_empty() => Err(NameError::Empty),
+        None if name.starts_with('-') => Err(NameError::Dash(name.to_owned())),
         None => Ok(()),
     }
 }
@@ -308,6 +311,7 @@ mod tests {
             assert_eq!(check_name(good), Ok(()));
         }
         assert_eq!(check_name(""), Err(NameError::Empty));
+        assert_eq!(check_name("-a"), Err(NameError::Dash("-a".into())));
         for (bad, c) in [
             ("my vm", ' '),
             ("a:b", ':'),

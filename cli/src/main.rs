@@ -8,6 +8,8 @@ mod args;
 mod completion;
 mod descriptors;
 mod devices;
+mod front_end;
+mod holders;
 mod human;
 mod instance;
 mod journal;

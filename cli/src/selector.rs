@@ -58,11 +58,6 @@ impl Selector {
         }
     }
 
-    /// The VM.
-    pub fn vm(&self) -> &str {
-        self.unit.as_ref().map_or(&self.vm, |unit| unit.vm())
-    }
-
     /// The units that the journal has them as, also those that are no more: names, and glob(7) patterns
     /// where any name is meant.
     pub fn units(&self) -> Vec<String> {

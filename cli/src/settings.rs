@@ -141,11 +141,6 @@ impl Settings {
         Self::from_assignments(&assignments, instance)
     }
 
-    /// From the text of our own file alone.
-    pub fn from_text(text: &str, instance: &Instance) -> Self {
-        Self::from_assignments(&unit_file::parse(text), instance)
-    }
-
     fn from_assignments(assignments: &[Assignment], instance: &Instance) -> Self {
         let specifier = instance.specifier();
         let mut dynamic = true;
@@ -387,7 +382,11 @@ User=vu-input-vm1-kbd
             (instance("vhost-user@vm1:data.service"), fs),
         ] {
             let text = settings.text(&instance);
-            assert_eq!(Settings::from_text(&text, &instance), settings, "{text}");
+            assert_eq!(
+                Settings::from_assignments(&unit_file::parse(&text), &instance),
+                settings,
+                "{text}"
+            );
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod connection;
 mod details;
+mod jobs;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,9 +16,11 @@ use zbus::zvariant::OwnedObjectPath;
 use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, SocketProxy};
 
 use crate::instance::{Half, Instance, Kind};
+use crate::settings::{Folders, Settings};
 
 pub use connection::{Host, Target};
 pub use details::Details;
+pub use jobs::Job;
 pub use watch::Change;
 
 /// The name of the manager on the bus.
@@ -68,6 +71,100 @@ pub enum Error {
         what: &'static str,
         source: Box<zbus::Error>,
     },
+    /// polkit said no.
+    #[error(
+        "Failed to {what}: {}. Do it as root, or have a polkit rule allow it ({action}).",
+        said(source)
+    )]
+    Denied {
+        what: String,
+        action: &'static str,
+        source: Box<zbus::Error>,
+    },
+    /// systemd did not take a job.
+    #[error("Failed to {job} {unit}: {}", said(source))]
+    Unit {
+        job: Job,
+        unit: String,
+        source: Box<zbus::Error>,
+    },
+    /// Nobody tells how it went on.
+    #[error(
+        "Lost the connection to systemd before it was done with the {job}; see 'vhostctl list'."
+    )]
+    Lost { job: Job },
+}
+
+impl Error {
+    /// The exit status, as systemctl's.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Denied { .. } => 4,
+            Self::Unit { source, .. } => match error_name(source) {
+                "org.freedesktop.systemd1.NoSuchUnit" => 5,
+                "org.freedesktop.systemd1.LoadFailed"
+                | "org.freedesktop.systemd1.BadUnitSetting"
+                | "org.freedesktop.systemd1.UnitMasked" => 6,
+                _ => 1,
+            },
+            _ => 1,
+        }
+    }
+
+    /// The unit that it is about.
+    pub fn unit(&self) -> Option<&str> {
+        match self {
+            Self::Unit { unit, .. } => Some(unit),
+            _ => None,
+        }
+    }
+
+    /// Whether systemd does not know the unit.
+    fn is_unknown_unit(&self) -> bool {
+        matches!(self, Self::Call { source, .. } if error_name(source) == "org.freedesktop.systemd1.NoSuchUnit")
+    }
+
+    /// The same with the unit's name in it.
+    fn of_unit(self, job: Job, unit: &str) -> Self {
+        match self {
+            Self::Call { source, .. } => Self::Unit {
+                job,
+                unit: unit.to_owned(),
+                source,
+            },
+            Self::Denied { action, source, .. } => Self::Denied {
+                what: format!("{job} {unit}"),
+                action,
+                source,
+            },
+            other => other,
+        }
+    }
+}
+
+/// The name of an error that came over the bus.
+fn error_name(error: &zbus::Error) -> &str {
+    match error {
+        zbus::Error::MethodError(name, ..) => name.as_str(),
+        zbus::Error::FDO(error) => match **error {
+            zbus::fdo::Error::AccessDenied(_) => ACCESS_DENIED,
+            zbus::fdo::Error::InteractiveAuthorizationRequired(_) => AUTHORIZATION_REQUIRED,
+            _ => "",
+        },
+        _ => "",
+    }
+}
+
+const ACCESS_DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
+const AUTHORIZATION_REQUIRED: &str = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired";
+
+/// What the other side said, without the name of the error.
+fn said(error: &zbus::Error) -> String {
+    let text = match error {
+        zbus::Error::MethodError(_, Some(text), _) => text.clone(),
+        other => other.to_string(),
+    };
+    text.trim_end_matches('.').to_owned()
 }
 
 /// A backend as systemd sees it: the socket and the service that it starts, together.
@@ -80,9 +177,9 @@ pub struct Backend {
     pub vm: String,
     /// The device's name within the VM, where a VM can have several.
     pub name: Option<String>,
-    /// What it is.
+    /// What it is, by the conventions' names; "backend" where that is not known.
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub device_type: String,
     /// Both units' states in one word.
     pub state: State,
     /// The path of the socket.
@@ -187,7 +284,6 @@ impl Manager {
 
     /// Calls a method of the manager's that changes something, for which polkit may ask the user. Then it
     /// takes as long as the user does; what needs no permission goes by the proxy, which has a time limit.
-    #[allow(dead_code, reason = "for the verbs that change something")]
     pub async fn change<A, R>(
         &self,
         method: &'static str,
@@ -221,6 +317,11 @@ impl Manager {
                 .map(async |(instance, units)| self.backend(&instance, units).await),
         )
         .await
+    }
+
+    /// The names of all backends that are loaded, enabled or configured.
+    pub async fn names(&self) -> Result<Vec<Instance>, Error> {
+        Ok(self.instances().await?.into_keys().collect())
     }
 
     async fn instances(&self) -> Result<BTreeMap<Instance, Units>, Error> {
@@ -295,7 +396,7 @@ impl Manager {
             instance: instance.clone(),
             vm: instance.vm().to_owned(),
             name: instance.name().map(str::to_owned),
-            kind: instance.kind(),
+            device_type: self.device_type(instance),
             state: State::new(&socket, &service),
             socket: match socket_path {
                 Some(path) => self.listens_at(path).await?,
@@ -307,6 +408,17 @@ impl Manager {
             socket_state: units.socket.map(|unit| unit.sub),
             service_state: units.service.map(|unit| unit.sub),
         })
+    }
+
+    /// The type of device, which for units of no type of their own only their files tell.
+    fn device_type(&self, instance: &Instance) -> String {
+        let told = match instance.kind() {
+            Kind::Backend if self.target.is_local() => {
+                Settings::read(&Folders::system(), instance).device_type
+            }
+            _ => None,
+        };
+        told.unwrap_or_else(|| instance.kind().name().to_owned())
     }
 
     async fn listens_at(&self, socket: OwnedObjectPath) -> Result<Option<String>, Error> {
@@ -376,6 +488,7 @@ fn escape_sequence(text: &str) -> Option<(u8, usize)> {
 fn answer<T>(result: zbus::Result<T>, what: &'static str) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
+        Err(error) if is_absence(&error) => Err(call(what)(error)),
         Err(zbus::Error::MethodError(..)) => Ok(None),
         Err(zbus::Error::FDO(error)) if !matches!(*error, zbus::fdo::Error::ZBus(_)) => Ok(None),
         Err(error) => Err(call(what)(error)),
@@ -388,6 +501,12 @@ fn call(what: &'static str) -> impl Fn(zbus::Error) -> Error {
         let source = Box::new(error);
         if absent {
             Error::Absent(source)
+        } else if matches!(error_name(&source), ACCESS_DENIED | AUTHORIZATION_REQUIRED) {
+            Error::Denied {
+                what: what.to_owned(),
+                action: "org.freedesktop.systemd1.*",
+                source,
+            }
         } else {
             Error::Call { what, source }
         }
@@ -418,7 +537,7 @@ fn is_absence(error: &zbus::Error) -> bool {
 
 /// The instances with a unit file, a drop-in or a `.wants` link of their own in one of the folders.
 /// systemd has those in memory only while something refers to them.
-fn configured(folders: impl IntoIterator<Item = PathBuf>) -> BTreeSet<Instance> {
+pub fn configured(folders: impl IntoIterator<Item = PathBuf>) -> BTreeSet<Instance> {
     let mut found = BTreeSet::new();
     for folder in folders {
         for name in names(&folder) {

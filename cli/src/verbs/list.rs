@@ -8,8 +8,9 @@ use super::Error;
 /// List the backends of all VMs (default)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A backend is an instance of vhost-user-gpu@.socket or vhost-user-input@.socket. Listed are those
-that systemd has loaded, and those that are enabled or have a drop-in of their own.
+A backend is an instance of vhost-user-gpu@.socket, vhost-user-input@.socket or, for all other types,
+vhost-user@.socket. Listed are those that systemd has loaded, and those that are enabled or have a drop-in
+of their own.
 
 STATE is 'listening' while the backend waits for a VMM and 'running' while it serves one; otherwise
 it is starting, stopping, failed or inactive.")]
@@ -22,7 +23,7 @@ impl Row for Backend {
         vec![
             Cell::new(&self.vm),
             Cell::optional(self.name.as_ref()),
-            Cell::new(self.kind),
+            Cell::new(&self.device_type),
             Cell::new(self.state).emphasis(emphasis(self.state)),
             Cell::optional(self.socket.as_ref()),
             Cell::optional(self.pid).right(),

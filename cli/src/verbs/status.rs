@@ -72,7 +72,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitCode, Er
             .any(|report| selector.matches(&report.details.backend.instance))
         {
             return Err(Error::NoBackend {
-                selector: selector.clone(),
+                selector: selector.to_string(),
             });
         }
     }

@@ -64,6 +64,13 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Adds words to QEMU's command line, after all that is there: in what can be said only once, they count.
+    #[must_use]
+    pub fn arguments(mut self, words: &[String]) -> Self {
+        self.devices.extend_from_slice(words);
+        self
+    }
+
     /// Adds words to the kernel's command line.
     #[must_use]
     pub fn kernel_options(mut self, options: &str) -> Self {

@@ -9,11 +9,11 @@ fn main() {
     if let Some(reason) = systemd::missing() {
         lacking.push((
             reason,
-            r"binary(/^units_/) | binary(/^guest_demo/) | binary(/^mock_/)",
+            r"binary(/^units_/) | binary(/^guest_demo/) | binary(/^guest_qemu_args/) | binary(/^mock_/)",
         ));
     }
     if let Some(reason) = mock::missing() {
-        lacking.push((reason, r"binary(/^mock_/) | binary(/^guest_demo/)"));
+        lacking.push((reason, r"binary(/^mock_/) | binary(/^guest_demo/) | binary(/^guest_qemu_args/) | binary(/^units_add/)"));
     }
     if !cfg!(target_arch = "x86_64") {
         let reason = "the test guest is an x86-64 one".to_owned();
