@@ -88,11 +88,18 @@ fn verb(verb: &Command) -> anyhow::Result<String> {
     }
     page.render_extra_section(&mut text)?;
     let text = String::from_utf8(text)?;
+    // What are sections of a page are paragraphs here.
     let body: String = text
         .lines()
-        .filter(|line| {
-            !line.starts_with(".SH ") && !line.starts_with(".ie ") && !line.starts_with(".el ")
+        .filter(|line| !line.starts_with(".ie ") && !line.starts_with(".el "))
+        .map(|line| {
+            if line.starts_with(".SH ") {
+                ".PP"
+            } else {
+                line
+            }
         })
+        .skip_while(|line| *line == ".PP")
         .flat_map(|line| [line, "\n"])
         .collect();
     Ok(format!(".SS {}\n{body}", verb.get_name()))
