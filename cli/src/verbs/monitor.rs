@@ -125,7 +125,8 @@ fn show(event: Event, output: &Output) -> io::Result<bool> {
         }
     };
     let word = output.paint(&format!("{word:<12}"), emphasis);
-    output.line(&format!("{now} {word} {subject:<35} {text}"))
+    let what = output.paint(&format!("{subject:<35} {text}"), Emphasis::None);
+    output.line(&format!("{now} {word} {what}"))
 }
 
 /// A device in a line: its node, and what it is.
