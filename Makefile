@@ -4,7 +4,8 @@ CARGO ?= cargo
 # What the programs are built with (Rust itself: see rust-version in Cargo.toml).
 BUILD_PACKAGES := build-essential pkg-config libudev-dev
 # What the demo and the tests run with.
-TEST_PACKAGES := systemd dbus umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils kmod util-linux
+TEST_PACKAGES := systemd dbus umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils kmod util-linux \
+	libvirt-daemon libvirt-clients procps
 PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 

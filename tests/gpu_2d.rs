@@ -936,6 +936,34 @@ fn broken_chains_do_not_stop_the_device() {
     vm.finish();
 }
 
+#[test]
+fn an_available_index_that_runs_away_costs_no_time_and_no_log() {
+    let mut vm = GpuVm::start();
+    let before = vm.program.cpu_time().unwrap();
+    for _ in 0..100 {
+        let queue = &mut vm.gpu.control.queue;
+        queue.force_available_index(40_000).unwrap();
+        queue.kick().unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let used = vm.program.cpu_time().unwrap() - before;
+    assert!(
+        used < Duration::from_millis(200),
+        "it used {used:?} for nothing"
+    );
+    let lines = vm.program.stderr().lines().count();
+    assert!(lines < 50, "{}", vm.program.stderr());
+
+    // A new driver finds a device that works.
+    vm.gpu.stop().unwrap();
+    let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
+    vm.display = display;
+    vm.gpu.restart(Some(socket)).unwrap();
+    vm.painted(1, XRGB, (16, 16));
+    show(&mut vm, 1, Rect::sized(16, 16));
+    vm.finish();
+}
+
 /// Scanout 0 shows this part of the resource, and does so once this returns.
 fn show(vm: &mut GpuVm, id: u32, rect: Rect) {
     let before = vm.display.lock().of(Request::Update).count();

@@ -167,11 +167,17 @@ impl Gpu {
                 // The answer makes it go on.
                 return Ok(false);
             }
-            let Some(chain) = ring.next_chain() else {
-                ring.publish()?;
-                return ring.rearm();
-            };
-            self.request(&mut ring, chain, kind);
+            match ring.next_chain() {
+                Ok(Some(chain)) => self.request(&mut ring, chain, kind),
+                Ok(None) => {
+                    ring.publish()?;
+                    return ring.rearm();
+                }
+                Err(e) => {
+                    ring.publish()?;
+                    return Err(e);
+                }
+            }
             if self.state.take_moved() >= PASS_BYTES {
                 break;
             }

@@ -67,7 +67,7 @@ impl EventQueue {
                 return Ok(Pass::Done);
             }
             for _ in 0..needed {
-                let (Some(event), Some(chain)) = (reports.next_event(), ring.next_chain()) else {
+                let (Some(event), Some(chain)) = (reports.next_event(), ring.next_chain()?) else {
                     // The front-end stops the queue just now, or the driver breaks it.
                     return Ok(Pass::Done);
                 };
@@ -116,13 +116,10 @@ impl StatusQueue {
         mut sent: impl FnMut(Event),
     ) -> Result<Pass, RingError> {
         for _ in 0..MAX_STATUS {
-            if ring.available()? == 0 {
+            let Some(chain) = ring.next_chain()? else {
                 if ring.rearm()? {
                     continue;
                 }
-                return Ok(Pass::Done);
-            }
-            let Some(chain) = ring.next_chain() else {
                 return Ok(Pass::Done);
             };
             match read_event(&chain, ring.memory()) {
