@@ -14,10 +14,11 @@ use vmm_sys_util::epoll::EventSet;
 use super::commands::{Answer, Features, Outcome, QueueKind, State};
 use super::display::{Display, DisplayError};
 use super::image::Budget;
-use super::limit::LogLimit;
 use super::renderer::SoftRenderer;
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
-use crate::backend::{Chain, Device, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES};
+use crate::backend::{
+    Chain, Device, GuestMemory, Host, LogLimit, Ring, RingError, TRANSPORT_FEATURES,
+};
 use continuity::Continuity;
 use worker::{DISPLAY, Surroundings, TIMER, WAKE, Worker};
 
@@ -80,8 +81,8 @@ impl Gpu {
             continuity: Continuity::default(),
             waiting: [false; NUM_QUEUES],
             status: Vec::new(),
-            complaints: LogLimit::new(),
-            troubles: LogLimit::new(),
+            complaints: LogLimit::default(),
+            troubles: LogLimit::default(),
         }
     }
 

@@ -10,7 +10,6 @@ pub mod device;
 pub mod display;
 pub mod edid;
 pub mod image;
-mod limit;
 pub mod region;
 pub mod render_node;
 pub mod renderer;

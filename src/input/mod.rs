@@ -8,7 +8,6 @@ mod report;
 mod source;
 mod state;
 mod status;
-mod throttle;
 mod wire;
 
 pub use device::{Input, Options};

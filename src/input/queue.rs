@@ -1,12 +1,11 @@
 //! A pass over each of the two queues.
 
-use crate::backend::{Ring, RingError};
+use crate::backend::{LogLimit, Ring, RingError};
 
 use super::buffer::{read_event, write_event};
 use super::report::Reports;
 use super::source::Description;
 use super::status::Status;
-use super::throttle::Throttle;
 use super::wire::Event;
 
 /// Reports, or parts of one, that a pass gives the driver.
@@ -29,7 +28,7 @@ pub struct EventQueue {
     /// The most buffers that the driver had there at once. A report waits for as many as it needs,
     /// but not for more than the driver has ever given.
     most_buffers: u16,
-    trouble: Throttle,
+    trouble: LogLimit,
 }
 
 impl EventQueue {
@@ -90,7 +89,7 @@ impl EventQueue {
 /// The queue that carries status to the device.
 #[derive(Debug, Default)]
 pub struct StatusQueue {
-    trouble: Throttle,
+    trouble: LogLimit,
 }
 
 impl StatusQueue {
