@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 
 use crate::apt::PrivateApt;
 use crate::initramfs::Contents;
@@ -163,7 +163,8 @@ impl Artifacts {
         build: &Path,
         progress: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Accelerator> {
-        if !Path::new("/dev/kvm").exists() {
+        // The answer may be another user's.
+        if access("/dev/kvm", Access::READ_OK | Access::WRITE_OK).is_err() {
             return Ok(Accelerator::Tcg);
         }
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
