@@ -19,7 +19,6 @@ pub use log_limit::LogLimit;
 pub use options::{CommonOptions, ConnectionOptions, GeneralOptions};
 pub use program::{Program, run};
 pub use ring::{Chain, GuestMemory, MemoryGuard, Ring, RingError, TRANSPORT_FEATURES};
-pub use socket::SocketError;
 
 #[cfg(test)]
 pub(crate) use ring::testing;
