@@ -15,13 +15,13 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 .DEFAULT_GOAL := all
 .PHONY: all deps demo check tools fmt lint deny test clean help
 
+# All of the workspace, so that the demo and the installation share one build.
 all:
-	$(CARGO) build --release --package vhost-user-backends --package vhostctl
+	$(CARGO) build --release --workspace
 
 # The private systemd of the demo and the tests needs root; cargo runs as who calls make, and what
 # the demo leaves behind belongs to them too.
-demo: deps
-	$(CARGO) build --release --workspace
+demo: deps all
 	@demo="$$($(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/demo"; \
 	status=0; $(SUDO) "$$demo" || status=$$?; \
 	[ -z "$(SUDO)" ] || for made in build demo.png; do \
