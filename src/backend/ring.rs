@@ -131,7 +131,14 @@ impl<'a> Ring<'a> {
         self.announced = left;
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
-        Ok(queue.pop_descriptor_chain(self.memory.clone()))
+        match queue.pop_descriptor_chain(self.memory.clone()) {
+            Some(chain) => Ok(Some(chain)),
+            // The front-end stops the queue just now.
+            None if !queue.ready() => Ok(None),
+            // The driver takes its requests back, or has put the ring where `virtio-queue` does not
+            // look (address 0).
+            None => Err(virtio_queue::Error::InvalidAvailRingIndex.into()),
+        }
     }
 
     /// Gives the last request taken back, to be found by the next pass.
@@ -380,6 +387,33 @@ mod tests {
         let mut ring = begin(&driver, &memory);
         let again = ring.next_chain().unwrap().map(|chain| chain.head_index());
         assert_eq!(again, Some(head));
+    }
+
+    #[test]
+    fn requests_that_cannot_be_taken_are_an_error() {
+        // At address 0 `virtio-queue` takes a ring for one that was never set up. Were there nothing
+        // to do instead, the requests would still be announced, and looked for without an end.
+        let low = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x9_0000)]);
+        let memory = GuestMemoryAtomic::new(low.expect("cannot map memory"));
+        let driver = Driver::new(&memory, BASE, 4);
+        let used = BASE + 0x2000;
+        let at_zero = driver.vring.set_queue_info(BASE, 0, used);
+        at_zero.expect("the addresses are aligned");
+        let one = memory.memory().write_obj(1_u16.to_le(), GuestAddress(2));
+        one.expect("the ring lies in memory");
+        let mut ring = begin(&driver, &memory);
+        assert_eq!(ring.available().ok(), Some(1));
+        assert!(ring.next_chain().is_err());
+    }
+
+    #[test]
+    fn a_queue_that_stops_in_a_pass_has_no_more_requests() {
+        let memory = guest_memory();
+        let mut driver = Driver::new(&memory, BASE, 4);
+        driver.offer(&[(8, true)]);
+        let mut ring = begin(&driver, &memory);
+        driver.vring.set_queue_ready(false);
+        assert!(ring.next_chain().is_ok_and(|chain| chain.is_none()));
     }
 
     #[test]
