@@ -548,6 +548,34 @@ fn the_status_says_in_words_what_is_served() {
 }
 
 #[test]
+fn a_guest_that_changes_its_screens_does_not_flood_the_service_manager() {
+    let mut program = gpu_command(SocketForm::Path).notify().spawn().unwrap();
+    let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
+    let session = program.session().unwrap();
+    let memory = guest_memory();
+    let gpu = Gpu::start(session, &memory, Some(socket), GpuOptions::default()).unwrap();
+    let mut vm = GpuVm {
+        gpu,
+        display,
+        program,
+    };
+    vm.painted(1, XRGB, (640, 480));
+    // Nobody reads meanwhile: the device would wait for the service manager, if it told it itself.
+    for width in (1..=600).chain([640]) {
+        ok(vm.gpu.set_scanout(0, 1, Rect::sized(width, 480)));
+    }
+    let last = |n: &frontend::Notification| n.name == "STATUS" && n.value.contains("640x480");
+    let notify = vm.program.notify().unwrap();
+    notify
+        .wait_for("STATUS= with the last size", DEFAULT_LIMIT, last)
+        .unwrap();
+    let told = notify.seen().unwrap();
+    let told = told.iter().filter(|n| n.value.contains("vm connected"));
+    assert!(told.count() <= 20, "{:?}", notify.seen());
+    vm.finish();
+}
+
+#[test]
 fn the_watchdog_is_told_as_often_as_the_unit_wants() {
     let mut program = gpu_command(SocketForm::Path)
         .notify()
