@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vhost::vhost_user::GpuBackend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
@@ -34,6 +34,9 @@ const MAX_QUEUE_SIZE: usize = 1024;
 const PASS_REQUESTS: usize = 64;
 /// Bytes copied out of the guest after which the others have their turn.
 const PASS_BYTES: u64 = 32 << 20;
+/// Time after which the others have their turn: a driver can make a request of so many descriptors
+/// that looking at them takes longer than doing it.
+const PASS_TIME: Duration = Duration::from_millis(10);
 
 /// `struct virtio_gpu_config`: events_read, events_clear, num_scanouts, num_capsets.
 const CONFIG_LEN: usize = 16;
@@ -162,6 +165,7 @@ impl Gpu {
         let Some(mut ring) = Ring::begin(vring, memory) else {
             return Ok(false);
         };
+        let began = Instant::now();
         for _ in 0..PASS_REQUESTS {
             if kind == QueueKind::Control && self.display.is_asked() {
                 ring.publish()?;
@@ -179,7 +183,7 @@ impl Gpu {
                     return Err(e);
                 }
             }
-            if self.state.take_moved() >= PASS_BYTES {
+            if self.state.take_moved() >= PASS_BYTES || began.elapsed() >= PASS_TIME {
                 break;
             }
         }
