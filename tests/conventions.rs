@@ -683,6 +683,17 @@ fn hostile_messages_are_survived() {
     }
 }
 
+/// QEMU lets a guest take the legacy features that it hides from it, and choose queues of up to 1024
+/// entries, whatever the device's own are, and passes both on.
+#[test]
+fn what_a_guest_may_choose_does_not_end_the_connection() {
+    let mut program = gpu_command(SocketForm::Connected(6)).spawn().unwrap();
+    let mut session = program.session().unwrap();
+    assert_choices(&mut session);
+    drop(session);
+    assert_clean_exit(&mut program);
+}
+
 #[test]
 fn a_second_front_end_does_not_disturb_the_first() {
     let mut program = gpu_command(SocketForm::Path).spawn().unwrap();

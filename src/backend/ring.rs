@@ -10,7 +10,9 @@ use std::sync::atomic::{Ordering, fence};
 
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
 use vhost_user_backend::{VringMutex, VringT};
-use virtio_bindings::bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
+use virtio_bindings::bindings::virtio_config::{
+    VIRTIO_F_ANY_LAYOUT, VIRTIO_F_NOTIFY_ON_EMPTY, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
+};
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
 };
@@ -24,12 +26,20 @@ use vm_memory::{
 ///
 /// `VIRTIO_F_RING_RESET` is among them although it is the front-end that resets a ring, by stopping
 /// and starting it: QEMU offers it to the guest on its own, passes on that the guest took it, and
-/// the crate refuses what was not offered.
+/// the crate refuses what was not offered, which ends the connection. `VIRTIO_F_NOTIFY_ON_EMPTY` and
+/// `VIRTIO_F_ANY_LAYOUT` mean nothing to a driver of virtio 1, from which QEMU hides them; but QEMU
+/// lets it take them all the same.
 pub const TRANSPORT_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_F_RING_RESET
+    | 1 << VIRTIO_F_NOTIFY_ON_EMPTY
+    | 1 << VIRTIO_F_ANY_LAYOUT
     | 1 << VIRTIO_RING_F_EVENT_IDX
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
     | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+
+/// Most entries of a queue: as many as QEMU lets a guest choose, whatever the device's own number
+/// is. The crate refuses more, which ends the connection.
+pub const MAX_QUEUE_SIZE: usize = 1024;
 
 /// The guest's memory as the front-end shared it last.
 pub type GuestMemory = GuestMemoryAtomic<GuestMemoryMmap>;

@@ -17,7 +17,8 @@ use super::image::Budget;
 use super::renderer::SoftRenderer;
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
 use crate::backend::{
-    Chain, Device, GuestMemory, Host, LogLimit, Ring, RingError, TRANSPORT_FEATURES,
+    Chain, Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError,
+    TRANSPORT_FEATURES,
 };
 use continuity::Continuity;
 use worker::{DISPLAY, Surroundings, TIMER, WAKE, Worker};
@@ -28,7 +29,6 @@ mod worker;
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
 const NUM_QUEUES: usize = 2;
-const MAX_QUEUE_SIZE: usize = 1024;
 
 /// Requests of one queue after which the others have their turn.
 const PASS_REQUESTS: usize = 64;

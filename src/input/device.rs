@@ -12,7 +12,8 @@ use vhost_user_backend::{VhostUserBackendMut, VringMutex};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::backend::{
-    Device, FIRST_TOKEN, GuestMemory, Host, LogLimit, Ring, RingError, TRANSPORT_FEATURES,
+    Device, FIRST_TOKEN, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError,
+    TRANSPORT_FEATURES,
 };
 
 use super::config::Config;
@@ -23,8 +24,6 @@ use super::state::State;
 use super::status::Status;
 use super::wire::{EVENT_QUEUE, Event, QUEUES, STATUS_QUEUE};
 
-/// Entries of a queue. QEMU makes 4 or 64, and Linux fills no more than 64.
-const MAX_QUEUE_SIZE: usize = 256;
 /// The evdev device has events.
 const DEVICE_READY: u16 = FIRST_TOKEN;
 /// A pass ended before its queue was empty.
