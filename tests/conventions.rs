@@ -391,6 +391,27 @@ fn signals_end_it_in_the_middle_of_a_message() {
     }
 }
 
+/// A front-end that sends faster than it is served.
+#[test]
+fn signals_end_it_while_the_front_end_floods_it() {
+    // SET_OWNER and RESET_OWNER: nothing to wait for, nothing to do.
+    let messages = [
+        [3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+        [4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    let flood = messages.concat().repeat(100);
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut program = gpu_command(SocketForm::Connected(3)).spawn().unwrap();
+        let session = program.session().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| while session.channel.send_bytes(&flood, &[]).is_ok() {});
+            std::thread::sleep(Duration::from_millis(200));
+            program.signal(signal).unwrap();
+            assert_clean_exit(&mut program);
+        });
+    }
+}
+
 #[test]
 fn signals_end_it_while_rings_run() {
     for signal in [Signal::TERM, Signal::INT] {
