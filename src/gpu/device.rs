@@ -17,8 +17,7 @@ use super::image::Budget;
 use super::renderer::SoftRenderer;
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
 use crate::backend::{
-    Chain, Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError,
-    TRANSPORT_FEATURES,
+    Chain, Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError, TRANSPORT_FEATURES,
 };
 use continuity::Continuity;
 use worker::{DISPLAY, Surroundings, TIMER, WAKE, Worker};
@@ -393,9 +392,11 @@ impl VhostUserBackendMut for Gpu {
 
     fn set_gpu_socket(&mut self, _blocking: GpuBackend) -> io::Result<()> {
         let worker = self.worker.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let socket = worker.take_gpu_socket();
-        let socket = socket.ok_or_else(|| io::Error::other("no display socket came along"))?;
-        self.adopt(socket);
+        // Where there is none, the message after this one came along already, and its socket, the
+        // newer one, is in use. An error would end the connection.
+        if let Some(socket) = worker.take_gpu_socket() {
+            self.adopt(socket);
+        }
         Ok(())
     }
 

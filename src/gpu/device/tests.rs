@@ -397,5 +397,7 @@ fn the_program_hands_over_the_socket() {
     let blocking = || GpuBackend::from_stream(blocking.try_clone().unwrap());
     machine.gpu.set_gpu_socket(blocking()).unwrap();
     assert_eq!(FrontEnd(socket).messages(), [FEATURES]);
-    assert!(machine.gpu.set_gpu_socket(blocking()).is_err());
+    // Two messages so close to each other that the first was given the socket of the second.
+    machine.gpu.set_gpu_socket(blocking()).unwrap();
+    assert_eq!(machine.watches_display(), 1);
 }
