@@ -122,7 +122,11 @@ impl<S: Source> Input<S> {
         let ring = pass(vrings, EVENT_QUEUE, self.memory.as_ref());
         let untouched = ring.map(|ring| ring.is_untouched());
         match (self.owner, untouched) {
-            (Owner::Host, Some(anew)) => self.begin_guest(anew),
+            (Owner::Host, Some(anew)) => {
+                self.begin_guest(anew);
+                // What waited for it.
+                self.take_status(vrings);
+            }
             (Owner::HostUntilReleased | Owner::Guest, None) => self.end_guest(),
             _ => {}
         }
@@ -315,8 +319,12 @@ impl<S: Source> Input<S> {
         }
     }
 
-    /// Does what the driver asked for in the status queue.
+    /// Does what the driver asked for in the status queue, while the device is the guest's: what it
+    /// asks for in a queue that outlives the event queue waits for that.
     fn take_status(&mut self, vrings: &[VringMutex]) {
+        if self.owner == Owner::Host {
+            return;
+        }
         if let Some(ring) = pass(vrings, STATUS_QUEUE, self.memory.as_ref()) {
             let mut wanted = Vec::new();
             let device = self.source.description();
