@@ -15,6 +15,7 @@ use vhost_user_backend::Error as DaemonError;
 
 use super::capabilities::Capabilities;
 use super::device::{Device, GpuSocketSlot, Inbox, MainThread, News};
+use super::log_limit::LogLimit;
 use super::options::{CommonOptions, wants_capabilities};
 use super::relay::{self, End, Relay};
 use super::socket::{Endpoint, Source};
@@ -262,6 +263,7 @@ impl Waiter {
 
     /// Passes messages until the connection or the program ends.
     fn relay(&self, relay: &mut Relay, endpoint: &Endpoint) -> Result<Ended> {
+        let mut turned_away = LogLimit::default();
         loop {
             let [front_end, daemon] = relay.poll_fds();
             // Others who come to a socket of our own are told at once that we are taken; those who
@@ -272,7 +274,7 @@ impl Waiter {
                     self.wait([front_end, daemon, others])?
                         .map(|[front_end, daemon, others]| {
                             if !others.is_empty() && listener.accept().is_ok() {
-                                log::warn!("turned away a second front-end: one is connected");
+                                turned_away.warn("turned away a front-end: another is connected");
                             }
                             [front_end, daemon]
                         })
