@@ -558,16 +558,9 @@ fn the_status_says_in_words_what_is_served() {
 
 #[test]
 fn a_guest_that_changes_its_screens_does_not_flood_the_service_manager() {
-    let mut program = gpu_command(SocketForm::Path).notify().spawn().unwrap();
-    let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
-    let session = program.session().unwrap();
-    let memory = guest_memory();
-    let gpu = Gpu::start(session, &memory, Some(socket), GpuOptions::default()).unwrap();
-    let mut vm = GpuVm {
-        gpu,
-        display,
-        program,
-    };
+    let program = gpu_command(SocketForm::Path).notify().spawn().unwrap();
+    let display = DisplayThread::start(DisplayOptions::default()).unwrap();
+    let mut vm = GpuVm::of(program, display, GpuOptions::default());
     vm.painted(1, XRGB, (640, 480));
     // Nobody reads meanwhile: the device would wait for the service manager, if it told it itself.
     for width in (1..=600).chain([640]) {
