@@ -2,13 +2,14 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vhost::vhost_user::GpuBackend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackendMut, VringMutex, VringT};
 use virtio_bindings::virtio_gpu;
 use virtio_queue::QueueT;
+use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
 
 use super::commands::{Answer, Features, Outcome, QueueKind, State};
@@ -16,12 +17,16 @@ use super::display::{Display, DisplayError};
 use super::image::Budget;
 use super::limit::LogLimit;
 use super::renderer::SoftRenderer;
+#[cfg(feature = "virgl")]
+use super::renderer::{VirglRenderer, virgl};
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
 use crate::backend::{Chain, Device, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES};
 use continuity::Continuity;
-use worker::{DISPLAY, Surroundings, TIMER, WAKE, Worker};
+use fenced::Fenced;
+use worker::{DISPLAY, FENCE, Surroundings, TIMER, WAKE, Worker};
 
 mod continuity;
+mod fenced;
 mod worker;
 
 const CONTROL_QUEUE: u16 = 0;
@@ -33,29 +38,34 @@ const MAX_QUEUE_SIZE: usize = 1024;
 const PASS_REQUESTS: usize = 64;
 /// Bytes copied out of the guest after which the others have their turn.
 const PASS_BYTES: u64 = 32 << 20;
+/// Time after which the others have their turn: what a 3D command takes is the guest's to say.
+const PASS_TIME: Duration = Duration::from_millis(10);
 
 /// `struct virtio_gpu_config`: events_read, events_clear, num_scanouts, num_capsets.
 const CONFIG_LEN: usize = 16;
 /// Most bytes of configuration that a front-end asks for (`VHOST_USER_CONFIG_SIZE`).
 const MAX_CONFIG_LEN: usize = 256;
 
+/// Most bytes of host memory that the guest's resources may take, unless told otherwise.
+const MAX_HOSTMEM_2D: u64 = 512 << 20;
+#[cfg(feature = "virgl")]
+const MAX_HOSTMEM_3D: u64 = 2 << 30;
+
 /// What a device can be told when it is made.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub struct Options {
-    /// Most bytes of host memory that the guest's resources may take.
-    pub max_hostmem: u64,
+    /// Most bytes of host memory that the guest's resources may take; by default, half a gigabyte
+    /// in 2D and two in 3D.
+    pub max_hostmem: Option<u64>,
+    /// 3D by virglrenderer, and on what.
+    #[cfg(feature = "virgl")]
+    pub virgl: Option<virgl::Options>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            max_hostmem: 512 << 20,
-        }
-    }
-}
-
-/// A virtio GPU without 3D.
+/// A virtio GPU.
 pub struct Gpu {
+    /// How it is made, until it begins.
+    options: Option<Options>,
     state: State,
     display: Display,
     memory: Option<GuestMemory>,
@@ -63,6 +73,12 @@ pub struct Gpu {
     continuity: Continuity,
     /// Queues in which requests may wait.
     waiting: [bool; NUM_QUEUES],
+    /// How many sets of capabilities there are: none without 3D.
+    capsets: u32,
+    fenced: Fenced,
+    /// What the protocol thread leaves to the worker, to whose thread a renderer may be bound.
+    reset_due: bool,
+    memory_changed: bool,
     status: Vec<(u32, u32)>,
     complaints: LogLimit,
     troubles: LogLimit,
@@ -71,14 +87,19 @@ pub struct Gpu {
 impl Gpu {
     /// A device to which no driver did anything yet.
     pub fn new(options: Options) -> Self {
-        let renderer = SoftRenderer::new(Budget::new(options.max_hostmem));
+        let budget = Budget::new(options.max_hostmem.unwrap_or(MAX_HOSTMEM_2D));
         Self {
-            state: State::new(Box::new(renderer)),
+            options: Some(options),
+            state: State::new(Box::new(SoftRenderer::new(budget))),
             display: Display::default(),
             memory: None,
             worker: None,
             continuity: Continuity::default(),
             waiting: [false; NUM_QUEUES],
+            capsets: 0,
+            fenced: Fenced::default(),
+            reset_due: false,
+            memory_changed: false,
             status: Vec::new(),
             complaints: LogLimit::new(),
             troubles: LogLimit::new(),
@@ -86,7 +107,20 @@ impl Gpu {
     }
 
     fn begin(&mut self, host: Box<dyn Surroundings>) -> io::Result<()> {
-        self.worker = Some(Worker::new(host)?);
+        let worker = Worker::new(host)?;
+        #[cfg(feature = "virgl")]
+        if let Some(options) = self.options.take()
+            && let Some(virgl) = options.virgl
+        {
+            let budget = Budget::new(options.max_hostmem.unwrap_or(MAX_HOSTMEM_3D));
+            let renderer = VirglRenderer::new(virgl, budget).map_err(io::Error::other)?;
+            self.state = State::new(Box::new(renderer));
+        }
+        if let Some(renderer) = self.state.renderer_3d_mut() {
+            worker.watch_fences(renderer.fence_event())?;
+            self.capsets = renderer.capsets().len() as u32;
+        }
+        self.worker = Some(worker);
         Ok(())
     }
 
@@ -94,7 +128,25 @@ impl Gpu {
     fn reset(&mut self) {
         self.state.reset();
         self.display.forget_question();
+        self.fenced.forget();
         self.continuity = Continuity::default();
+    }
+
+    /// Does what the protocol thread left to the worker.
+    fn catch_up(&mut self) {
+        if std::mem::take(&mut self.reset_due) {
+            self.reset();
+        }
+        if std::mem::take(&mut self.memory_changed)
+            && let Some(memory) = &self.memory
+        {
+            self.state.memory_changed(&memory.memory());
+        }
+    }
+
+    /// Whether what the driver set up is there to be shown.
+    fn is_settled(&self) -> bool {
+        !self.continuity.is_stopped() && !self.reset_due
     }
 
     /// Whether the queues may be served: false while, after a stop, it is not yet known who comes.
@@ -161,6 +213,12 @@ impl Gpu {
         let Some(mut ring) = Ring::begin(vring, memory) else {
             return Ok(false);
         };
+        let begun = Instant::now();
+        if kind == QueueKind::Control
+            && let Some(renderer) = self.state.renderer_3d_mut()
+        {
+            self.fenced.answer(&mut ring, renderer);
+        }
         for _ in 0..PASS_REQUESTS {
             if kind == QueueKind::Control && self.display.is_asked() {
                 ring.publish()?;
@@ -171,8 +229,8 @@ impl Gpu {
                 ring.publish()?;
                 return ring.rearm();
             };
-            self.request(&mut ring, chain, kind);
-            if self.state.take_moved() >= PASS_BYTES {
+            self.request(vring, &mut ring, chain, kind);
+            if self.state.take_moved() >= PASS_BYTES || begun.elapsed() >= PASS_TIME {
                 break;
             }
         }
@@ -180,7 +238,7 @@ impl Gpu {
         Ok(true)
     }
 
-    fn request(&mut self, ring: &mut Ring<'_>, chain: Chain, kind: QueueKind) {
+    fn request(&mut self, vring: &VringMutex, ring: &mut Ring<'_>, chain: Chain, kind: QueueKind) {
         let head = chain.head_index();
         let memory = ring.memory().clone();
         let outcome = match chain.clone().reader(&memory) {
@@ -197,6 +255,7 @@ impl Gpu {
         }
         match outcome {
             Outcome::Done(response) => ring.complete(head, respond(chain, &memory, &response)),
+            Outcome::Fenced(response, fence) => self.fenced.keep(vring, chain, response, fence),
             Outcome::Ask(question) => {
                 // It stays in the queue, so that a ring that is stopped meanwhile loses nothing.
                 ring.put_back();
@@ -217,7 +276,7 @@ impl Gpu {
 
     /// Does what follows from a change: sends, waits, and says what is shown.
     fn settle(&mut self) {
-        let screen = (!self.continuity.is_stopped()).then_some(&mut self.state.screen);
+        let screen = self.is_settled().then_some(&mut self.state.screen);
         if let Err(e) = self.display.send(screen) {
             self.lost_display(&e);
         }
@@ -235,7 +294,7 @@ impl Gpu {
         self.take_answer();
         // A ring that starts again brings an event of its own.
         if self.waiting.contains(&true)
-            && !self.continuity.is_stopped()
+            && self.is_settled()
             && let Some(worker) = &self.worker
         {
             worker.wake();
@@ -248,6 +307,13 @@ impl Gpu {
         if let Some(answer) = self.display.take_answer() {
             self.state.answer = Some(answer);
             self.waiting[usize::from(CONTROL_QUEUE)] = true;
+        }
+    }
+
+    /// Has the worker look after what there is to do.
+    fn wake(&self) {
+        if let Some(worker) = &self.worker {
+            worker.wake();
         }
     }
 
@@ -269,6 +335,9 @@ impl Gpu {
             for (i, (width, height)) in self.status.iter().enumerate() {
                 let separator = if i == 0 { ", " } else { " + " };
                 text.push_str(&format!("{separator}{width}x{height}"));
+            }
+            if let Some(renderer) = self.state.describe_renderer() {
+                text.push_str(&format!(", {renderer}"));
             }
             worker.status(&text);
         }
@@ -323,6 +392,7 @@ impl VhostUserBackendMut for Gpu {
         TRANSPORT_FEATURES
             | 1 << virtio_gpu::VIRTIO_GPU_F_EDID
             | 1 << virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID
+            | u64::from(self.capsets != 0) << virtio_gpu::VIRTIO_GPU_F_VIRGL
     }
 
     fn acked_features(&mut self, features: u64) {
@@ -330,6 +400,7 @@ impl VhostUserBackendMut for Gpu {
         self.state.features = Features {
             edid: has(virtio_gpu::VIRTIO_GPU_F_EDID),
             resource_uuid: has(virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID),
+            virgl: has(virtio_gpu::VIRTIO_GPU_F_VIRGL),
         };
     }
 
@@ -341,8 +412,9 @@ impl VhostUserBackendMut for Gpu {
     }
 
     fn reset_device(&mut self) {
-        self.reset();
-        self.settle();
+        self.fenced.forget();
+        self.reset_due = true;
+        self.wake();
     }
 
     fn set_event_idx(&mut self, _enabled: bool) {
@@ -354,6 +426,7 @@ impl VhostUserBackendMut for Gpu {
         let mut config = [0; MAX_CONFIG_LEN];
         // QEMU puts its own number of scanouts and its events over ours.
         config[8..12].copy_from_slice(&(MAX_SCANOUTS as u32).to_le_bytes());
+        config[12..16].copy_from_slice(&self.capsets.to_le_bytes());
         let start = offset as usize;
         let end = start.saturating_add(size as usize);
         // What newer versions of the structure have beyond ours is 0.
@@ -377,6 +450,8 @@ impl VhostUserBackendMut for Gpu {
 
     fn update_memory(&mut self, memory: GuestMemory) -> io::Result<()> {
         self.memory = Some(memory);
+        self.memory_changed = true;
+        self.wake();
         Ok(())
     }
 
@@ -396,6 +471,11 @@ impl VhostUserBackendMut for Gpu {
         if queue_index == u32::from(CONTROL_QUEUE) {
             self.state.answer = None;
             self.display.forget_question();
+            if let Some(memory) = &self.memory
+                && let Err(e) = self.fenced.answer_all(memory)
+            {
+                self.troubles.warn(format_args!("Control queue: {e}"));
+            }
         }
         self.settle();
         Ok(())
@@ -408,6 +488,7 @@ impl VhostUserBackendMut for Gpu {
         vrings: &[VringMutex],
         _thread_id: usize,
     ) -> io::Result<()> {
+        self.catch_up();
         match device_event {
             CONTROL_QUEUE | CURSOR_QUEUE => {
                 if let Some(waiting) = self.waiting.get_mut(usize::from(device_event)) {
@@ -429,6 +510,12 @@ impl VhostUserBackendMut for Gpu {
                          the guest gets what the device knows itself",
                     );
                 }
+            }
+            FENCE => {
+                if let Some(renderer) = self.state.renderer_3d_mut() {
+                    renderer.poll_fences();
+                }
+                self.waiting[usize::from(CONTROL_QUEUE)] = true;
             }
             WAKE => {
                 if let Some(worker) = &self.worker {
