@@ -90,6 +90,8 @@ enum Refusal {
     Name(u32),
     #[error("a command stream of {0} bytes is too long, or not of whole words")]
     Stream(u32),
+    #[error("the command stream ends within a command")]
+    CutStream,
     #[error(transparent)]
     Context(#[from] ContextError),
     #[error(transparent)]
@@ -107,7 +109,8 @@ impl Refusal {
             | Self::Format(_)
             | Self::EmptyScanout(_)
             | Self::Name(_)
-            | Self::Stream(_) => response::ERR_INVALID_PARAMETER,
+            | Self::Stream(_)
+            | Self::CutStream => response::ERR_INVALID_PARAMETER,
             Self::Context(error) => Self::kind_of_context(error),
             Self::Resource(error) => Self::kind_of_resource(error),
         }

@@ -75,7 +75,12 @@ impl GpuVm {
     }
 
     pub fn with(display: DisplayOptions, options: GpuOptions) -> Self {
-        let mut program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
+        Self::of(gpu_command(SocketForm::Connected(7)), display, options)
+    }
+
+    /// With the program that this command starts.
+    pub fn of(command: Command, display: DisplayOptions, options: GpuOptions) -> Self {
+        let mut program = command.spawn().unwrap();
         let (display, socket) = DisplayThread::start(display).unwrap();
         let session = program.session().unwrap();
         let gpu = Gpu::start(session, &guest_memory(), Some(socket), options).unwrap();
@@ -192,6 +197,17 @@ impl Backing {
             memory: memory.clone(),
             entries,
         }
+    }
+
+    /// All its bytes.
+    pub fn read(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for &(address, len) in &self.entries {
+            let start = bytes.len();
+            bytes.resize(start + len as usize, 0);
+            self.memory.read(address, &mut bytes[start..]).unwrap();
+        }
+        bytes
     }
 
     /// Writes `bytes` at `offset` of the whole.

@@ -107,11 +107,27 @@ impl State {
             return Err(Refusal::Stream(len));
         }
         let mut stream = fields.stream(len as usize / 4)?;
+        if !is_whole(&stream) {
+            return Err(Refusal::CutStream);
+        }
         let cost = u64::from(len / 4).saturating_mul(WORD_COST);
         self.moved = self.moved.saturating_add(cost);
         self.renderer_3d()?.submit(header.ctx_id, &mut stream)?;
         Ok(Response::OK.into())
     }
+}
+
+/// Whether the last command of a stream ends where the stream does. Each begins with a word that
+/// has the number of those behind it in its upper half.
+fn is_whole(stream: &[u32]) -> bool {
+    let mut rest = stream;
+    while let Some((header, behind)) = rest.split_first() {
+        match behind.get((header >> 16) as usize..) {
+            Some(next) => rest = next,
+            None => return false,
+        }
+    }
+    true
 }
 
 impl Refusal {
@@ -125,6 +141,21 @@ impl Refusal {
             ContextError::TooMany(_) => response::ERR_OUT_OF_MEMORY,
             ContextError::Refused(_) => response::ERR_INVALID_PARAMETER,
             ContextError::Resource(error) => Self::kind_of_resource(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_whole;
+
+    #[test]
+    fn a_stream_ends_with_a_command() {
+        for whole in [&[][..], &[7], &[1 << 16, 0], &[0, 2 << 16, 9, 9, 5]] {
+            assert!(is_whole(whole), "{whole:?}");
+        }
+        for cut in [&[1 << 16][..], &[0, 2 << 16, 9], &[u32::MAX; 9]] {
+            assert!(!is_whole(cut), "{cut:?}");
         }
     }
 }

@@ -255,7 +255,7 @@ pub trait Renderer3d {
     /// Copies between a resource and its backing.
     ///
     /// # Errors
-    /// Where the transfer lies outside either, or there is no such context (0: none) or resource.
+    /// Where the transfer lies outside either, or there is no such context or resource.
     fn transfer_3d(
         &mut self,
         context: u32,

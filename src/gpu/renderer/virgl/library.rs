@@ -99,7 +99,7 @@ impl Library {
 
     fn initialise(node: Option<OwnedFd>) -> Result<Self, VirglError> {
         let api = Api::load()?;
-        egl::check()?;
+        egl::check(node.is_some())?;
         log::attach(&api);
         let mut flags = sys::VIRGL_RENDERER_USE_EGL | sys::VIRGL_RENDERER_THREAD_SYNC;
         if node.is_none() {

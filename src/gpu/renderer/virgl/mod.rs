@@ -29,6 +29,7 @@ mod library;
 mod log;
 mod pages;
 mod size;
+mod stream;
 
 /// Most resources a VM has at a time.
 const MAX_RESOURCES: usize = 65536;
@@ -231,7 +232,7 @@ impl VirglRenderer {
         let new = &self.get(id)?.new;
         let inside = size::level_size(new, transfer.level)
             .is_some_and(|(width, height, depth)| transfer.part.lies_within(width, height, depth));
-        if !inside {
+        if !inside || !size::is_computable(new, transfer) {
             let transfer = *transfer;
             return Err(ResourceError::Transfer { transfer });
         }
@@ -553,9 +554,8 @@ impl Renderer3d for VirglRenderer {
         transfer: &Transfer3d,
         direction: Direction,
     ) -> Result<(), ContextError> {
-        if context != 0 {
-            self.context(context)?;
-        }
+        // Never in the library's own context: an error there would last, for the screen too.
+        self.context(context)?;
         self.check_transfer(transfer)?;
         let done = match direction {
             Direction::ToHost => self.library.transfer_to_host(context, transfer),
@@ -566,6 +566,14 @@ impl Renderer3d for VirglRenderer {
 
     fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
         self.context(context)?;
+        for transfer in stream::transfers(stream) {
+            // Those of resources that do not exist the library refuses.
+            if let Ok(resource) = self.get(transfer.id)
+                && !size::is_computable(&resource.new, &transfer)
+            {
+                return Err(ResourceError::Transfer { transfer }.into());
+            }
+        }
         self.library
             .submit(context, stream)
             .map_err(|_| ContextError::Refused(context))

@@ -1,7 +1,7 @@
 //! How large 3D resources may be, and what they take of the VM's budget.
 
 use crate::gpu::image::MAX_SIDE;
-use crate::gpu::wire::Create3d;
+use crate::gpu::wire::{Create3d, Transfer3d};
 
 /// `enum pipe_texture_target`, as far as they differ here.
 pub(super) const BUFFER: u32 = 0;
@@ -82,9 +82,34 @@ pub(super) fn level_size(new: &Create3d, level: u32) -> Option<(u32, u32, u32)> 
     Some((smaller(new.width), smaller(new.height), layers))
 }
 
+/// Whether the library can be trusted with how far a transfer reaches in its backing: it computes
+/// that with 32 bits, and a stride that makes them overflow would lead it beyond the end.
+pub(super) fn is_computable(new: &Create3d, transfer: &Transfer3d) -> bool {
+    let Some((width, height, _)) = level_size(new, transfer.level) else {
+        return false;
+    };
+    let part = &transfer.part;
+    let row = u64::from(width).saturating_mul(texel_len(new.format));
+    let stride = match transfer.stride {
+        0 => row,
+        given => given.into(),
+    };
+    let layer = match transfer.layer_stride {
+        0 => stride.saturating_mul(height.into()),
+        given => given.into(),
+    };
+    let steps = |count: u32, length: u64| u64::from(count.saturating_sub(1)).saturating_mul(length);
+    let reach = steps(part.depth, layer)
+        .saturating_add(steps(part.height, stride))
+        .saturating_add(row)
+        .saturating_add(transfer.offset);
+    reach <= u32::MAX.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::wire::Box3;
 
     fn texture(width: u32, height: u32) -> Create3d {
         Create3d {
@@ -169,6 +194,62 @@ mod tests {
             ..texture(64, 1)
         };
         assert!(bytes(line).is_some_and(|b| b >= 127 * 4));
+    }
+
+    #[test]
+    fn a_reach_beyond_32_bits_is_not_computable() {
+        let new = Create3d {
+            target: TEXTURE_3D,
+            depth: 64,
+            ..texture(64, 64)
+        };
+        let good = Transfer3d {
+            part: Box3 {
+                width: 64,
+                height: 64,
+                depth: 64,
+                ..Box3::default()
+            },
+            offset: 0,
+            id: 1,
+            level: 0,
+            stride: 0,
+            layer_stride: 0,
+        };
+        assert!(is_computable(&new, &good));
+        let wrong = [
+            Transfer3d {
+                stride: u32::MAX,
+                ..good
+            },
+            Transfer3d {
+                stride: 1 << 26,
+                ..good
+            },
+            Transfer3d {
+                layer_stride: 1 << 26,
+                ..good
+            },
+            Transfer3d {
+                offset: u64::MAX,
+                ..good
+            },
+            Transfer3d { level: 1, ..good },
+        ];
+        for transfer in wrong {
+            assert!(!is_computable(&new, &transfer), "{transfer:?}");
+        }
+        let largest = texture(MAX_SIDE, MAX_SIDE);
+        let whole = Transfer3d {
+            part: Box3 {
+                width: MAX_SIDE,
+                height: MAX_SIDE,
+                depth: 1,
+                ..Box3::default()
+            },
+            ..good
+        };
+        assert!(is_computable(&largest, &whole));
     }
 
     #[test]
