@@ -5,7 +5,7 @@ CARGO ?= cargo
 BUILD_PACKAGES := build-essential pkg-config libudev-dev libvirglrenderer-dev libclang-dev
 # What the demo and the tests run with.
 TEST_PACKAGES := systemd dbus umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils kmod util-linux \
-	libvirglrenderer1 libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri
+	libvirglrenderer1 libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libgles2 kmscube
 PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 

@@ -12,6 +12,7 @@ pub mod image;
 pub mod initramfs;
 pub mod kernel;
 pub mod mock;
+pub mod opengl;
 pub mod paths;
 pub mod qemu;
 pub mod qmp;

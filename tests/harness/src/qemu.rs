@@ -24,6 +24,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(40);
 /// Kernel option that has the guest take the second output for connected: QEMU connects
 /// it only once somebody looks at it.
 pub const SECOND_OUTPUT: &str = "video=Virtual-2:640x480e";
+/// Memory of a guest, unless told otherwise.
 const MEMORY: &str = "384M";
 
 /// How a virtual machine is made.
@@ -32,6 +33,7 @@ pub struct Builder<'a> {
     artifacts: &'a Artifacts,
     devices: Vec<String>,
     kernel_options: String,
+    memory: String,
     boot_timeout: Duration,
 }
 
@@ -69,6 +71,13 @@ impl<'a> Builder<'a> {
     pub fn kernel_options(mut self, options: &str) -> Self {
         self.kernel_options.push(' ');
         self.kernel_options += options;
+        self
+    }
+
+    /// How much memory the guest has, in QEMU's words.
+    #[must_use]
+    pub fn memory(mut self, size: &str) -> Self {
+        size.clone_into(&mut self.memory);
         self
     }
 
@@ -143,11 +152,14 @@ impl<'a> Builder<'a> {
                 "-cpu",
                 cpu,
                 "-m",
-                MEMORY,
+                &self.memory,
             ])
             .args([
                 "-object",
-                &format!("memory-backend-memfd,id=memory,size={MEMORY},share=on"),
+                &format!(
+                    "memory-backend-memfd,id=memory,size={},share=on",
+                    self.memory
+                ),
             ])
             .args(["-machine", "q35,i8042=off,memory-backend=memory"])
             .arg("-kernel")
@@ -296,6 +308,7 @@ impl Vm {
             artifacts,
             devices: Vec::new(),
             kernel_options: String::new(),
+            memory: MEMORY.to_owned(),
             boot_timeout: BOOT_TIMEOUT,
         }
     }

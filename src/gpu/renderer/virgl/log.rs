@@ -89,7 +89,9 @@ fn attach_old(api: &Api) {
         if len > 0
             && let Ok(message) = CStr::from_bytes_until_nul(&text)
         {
-            say(message, true);
+            let text = message.to_bytes();
+            let complains = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+            say(message, complains(b"error") || complains(b"fail"));
         }
     }
 
