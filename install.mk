@@ -28,7 +28,7 @@ UNITDIR ?= /etc/systemd/system
 DESCRIPTORDIR ?= /etc/qemu/vhost-user
 endif
 
-CARGO_TARGET ?= target
+CARGO_TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 INSTALL ?= install
 
 INSTALL_TOP := $(dir $(lastword $(MAKEFILE_LIST)))
@@ -36,7 +36,8 @@ INSTALL_BACKENDS := vhost-user-gpu vhost-user-input
 INSTALL_COMMANDS := vhostctl
 # Quoted for the shell: the name of the slice has a backslash, as systemd escapes a dash.
 INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
-	'vhost-user-input@.service' 'vhost-user-input@.socket' 'system-vhost\x2duser.slice'
+	'vhost-user-input@.service' 'vhost-user-input@.socket' 'system-vhost\x2duser.slice' \
+	'vhost-user-gpu-virgl.conf'
 INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
 
 .PHONY: install uninstall install-programs install-units install-descriptors
@@ -47,7 +48,9 @@ ifeq ($(DESTDIR),)
 endif
 
 install-programs:
-	@set -e; for p in $(INSTALL_BACKENDS); do \
+	@set -e; for p in $(INSTALL_BACKENDS) $(INSTALL_COMMANDS); do \
+		[ -e "$(CARGO_TARGET)/release/$$p" ] || { echo "$(CARGO_TARGET)/release/$$p is missing: run \"make\" first" >&2; exit 1; }; \
+	done; for p in $(INSTALL_BACKENDS); do \
 		echo "  INSTALL  $(BACKENDDIR)/$$p"; \
 		$(INSTALL) -D -m 755 "$(CARGO_TARGET)/release/$$p" "$(DESTDIR)$(BACKENDDIR)/$$p"; \
 	done; for p in $(INSTALL_COMMANDS); do \

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::*;
 use frontend::gpu::{
-    DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Request, ResponseKind,
+    DisplayOptions, DisplayThread, Format, GpuOptions, Rect, Request, ResponseKind,
 };
 use frontend::{Command, DEFAULT_LIMIT, Deadline, Program, Session, SocketForm};
 use rustix::process::Signal;
@@ -523,20 +523,8 @@ fn the_status_says_in_words_what_is_served() {
     notify
         .wait_for("STATUS= with the path", DEFAULT_LIMIT, waiting)
         .unwrap();
-    let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
-    let session = program.session().unwrap();
-    let gpu = Gpu::start(
-        session,
-        &guest_memory(),
-        Some(socket),
-        GpuOptions::default(),
-    )
-    .unwrap();
-    let mut vm = GpuVm {
-        gpu,
-        display,
-        program,
-    };
+    let display = DisplayThread::start(DisplayOptions::default()).unwrap();
+    let mut vm = GpuVm::of(program, display, GpuOptions::default());
     vm.painted(1, XRGB, (640, 480));
     ok(vm.gpu.set_scanout(0, 1, Rect::sized(640, 480)));
     let shown = |n: &frontend::Notification| n.name == "STATUS" && n.value.contains("640x480");
@@ -597,24 +585,12 @@ fn the_watchdog_is_told_as_often_as_the_unit_wants() {
 
 #[test]
 fn nothing_it_does_writes_on_stdout() {
-    let mut program = gpu_command(SocketForm::Connected(3))
+    let program = gpu_command(SocketForm::Connected(3))
         .arg("--log-level=trace")
         .spawn()
         .unwrap();
-    let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
-    let session = program.session().unwrap();
-    let gpu = Gpu::start(
-        session,
-        &guest_memory(),
-        Some(socket),
-        GpuOptions::default(),
-    )
-    .unwrap();
-    let mut vm = GpuVm {
-        gpu,
-        display,
-        program,
-    };
+    let display = DisplayThread::start(DisplayOptions::default()).unwrap();
+    let mut vm = GpuVm::of(program, display, GpuOptions::default());
     vm.painted(1, XRGB, (64, 64));
     ok(vm.gpu.set_scanout(0, 1, Rect::sized(64, 64)));
     ok(vm.gpu.flush(1, Rect::sized(64, 64)));
@@ -718,19 +694,7 @@ fn serve_once(mut session: Session) {
 
 /// A gpu with a display that does not read.
 fn stuck(options: DisplayOptions) -> GpuVm {
-    let mut program = gpu_command(SocketForm::Connected(8)).spawn().unwrap();
-    let (display, socket) = DisplayThread::start_stuck(options).unwrap();
-    let session = program.session().unwrap();
-    let gpu = Gpu::start(
-        session,
-        &guest_memory(),
-        Some(socket),
-        GpuOptions::default(),
-    )
-    .unwrap();
-    GpuVm {
-        gpu,
-        display,
-        program,
-    }
+    let program = gpu_command(SocketForm::Connected(8)).spawn().unwrap();
+    let display = DisplayThread::start_stuck(options).unwrap();
+    GpuVm::of(program, display, GpuOptions::default())
 }

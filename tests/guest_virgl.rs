@@ -26,15 +26,14 @@ struct Machine {
 impl Machine {
     fn boot() -> anyhow::Result<Self> {
         let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
-        let artifacts = opengl::add_to(&artifacts)?;
         let program = gpu_command(SocketForm::Path)
             .arg("--virgl")
             .env("LIBGL_ALWAYS_SOFTWARE", "1")
             .spawn()?;
         program.wait_stderr("serving on")?;
-        let vm = Vm::builder(&artifacts)
-            .gpu_socket_with(program.socket_path(), "xres=640,yres=480")
-            .memory(opengl::MEMORY)
+        let guest =
+            Vm::builder(&artifacts).gpu_socket_with(program.socket_path(), "xres=640,yres=480");
+        let vm = opengl::add_to(guest)?
             .boot()
             .with_context(|| program.stderr())?;
         Ok(Self { vm, program })

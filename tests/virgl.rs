@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use frontend::gpu::{
-    Corner, Create3d, DisplayOptions, Format, Gpu, GpuOptions, Rect, Request, ResponseKind, Stream,
-    Transfer3d,
+    Corner, Create3d, DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Request,
+    ResponseKind, Stream, Transfer3d,
 };
 use frontend::{Command, Program, SocketForm};
 
@@ -31,11 +31,12 @@ fn virgl_command() -> Command {
 }
 
 fn start() -> GpuVm {
-    GpuVm::of(
-        virgl_command(),
-        DisplayOptions::default(),
-        GpuOptions::virgl(),
-    )
+    start_with(GpuOptions::virgl())
+}
+
+fn start_with(options: GpuOptions) -> GpuVm {
+    let display = DisplayThread::start(DisplayOptions::default()).unwrap();
+    GpuVm::of(virgl_command().spawn().unwrap(), display, options)
 }
 
 /// A picture with a backing that a context draws to.
@@ -641,11 +642,7 @@ fn what_is_no_picture_is_not_shown() {
 
 #[test]
 fn a_driver_without_the_feature_gets_no_3d() {
-    let mut vm = GpuVm::of(
-        virgl_command(),
-        DisplayOptions::default(),
-        GpuOptions::default(),
-    );
+    let mut vm = start_with(GpuOptions::default());
     answered(vm.gpu.create_context(CONTEXT, ""), ResponseKind::ErrUnspec);
     let picture = Create3d::picture(8, 8);
     answered(vm.gpu.create_3d(PICTURE, picture), ResponseKind::ErrUnspec);
@@ -668,7 +665,7 @@ fn a_new_driver_finds_nothing_of_the_old_one() {
     let (mut vm, _backing) = with_picture(size);
     ok(vm.gpu.submit_3d(CONTEXT, &clear(GREEN)));
     vm.gpu.stop().unwrap();
-    let (display, socket) = frontend::gpu::DisplayThread::start(DisplayOptions::default()).unwrap();
+    let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
     vm.gpu.restart(Some(socket)).unwrap();
     vm.display = display;
     // The same ids: the new driver counts from 1.

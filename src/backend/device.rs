@@ -55,8 +55,8 @@ impl Host {
         self.event_loop.watch(fd, interest, token)
     }
 
-    /// Ends what [`Host::watch`] began. An event already on its way may still arrive. Watching the same descriptor
-    /// for something else is: unwatch, watch.
+    /// Ends what [`Host::watch`] began. An event already on its way may still arrive. Watching the
+    /// same descriptor for something else is: unwatch, watch.
     ///
     /// # Errors
     /// As `epoll_ctl(2)`.

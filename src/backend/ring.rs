@@ -63,6 +63,8 @@ pub enum RingError {
 pub struct Ring<'a> {
     vring: &'a VringMutex,
     memory: MemoryGuard,
+    /// Requests that the driver was seen to have made and that were not taken yet.
+    announced: u16,
     done: Vec<(u16, u32)>,
 }
 
@@ -76,6 +78,7 @@ impl<'a> Ring<'a> {
         usable.then(|| Self {
             vring,
             memory: memory.memory(),
+            announced: 0,
             done: Vec::new(),
         })
     }
@@ -86,6 +89,7 @@ impl<'a> Ring<'a> {
         Self {
             vring,
             memory: memory.memory(),
+            announced: 0,
             done: Vec::new(),
         }
     }
@@ -123,13 +127,22 @@ impl<'a> Ring<'a> {
         &self.memory
     }
 
-    /// The driver's next request, or `None` where there is none (or the ring is broken, which
-    /// `virtio-queue` reports to the log).
-    pub fn next_chain(&mut self) -> Option<Chain> {
+    /// The driver's next request, or `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Ring::available`]. Such a ring must not be asked again before the next kick: it would
+    /// claim to have requests for ever.
+    pub fn next_chain(&mut self) -> Result<Option<Chain>, RingError> {
+        if self.announced == 0 {
+            self.announced = self.available()?;
+        }
+        let Some(left) = self.announced.checked_sub(1) else {
+            return Ok(None);
+        };
+        self.announced = left;
         let mut state = self.vring.get_mut();
-        state
-            .get_queue_mut()
-            .pop_descriptor_chain(self.memory.clone())
+        let queue = state.get_queue_mut();
+        Ok(queue.pop_descriptor_chain(self.memory.clone()))
     }
 
     /// Gives the last request taken back, to be found by the next pass.
@@ -137,6 +150,7 @@ impl<'a> Ring<'a> {
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
         queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+        self.announced = self.announced.saturating_add(1);
     }
 
     /// Takes the request with the head `head` as done, `len` bytes written into it. The driver sees
@@ -277,7 +291,7 @@ mod tests {
     /// Takes `count` requests and completes them with their number in the pass.
     fn complete(ring: &mut Ring<'_>, count: u32) {
         for n in 0..count {
-            let chain = ring.next_chain().expect("there is a request");
+            let chain = ring.next_chain().unwrap().expect("there is a request");
             ring.complete(chain.head_index(), n);
         }
     }
@@ -304,7 +318,7 @@ mod tests {
         assert_eq!(ring.available().ok(), Some(3));
         complete(&mut ring, 3);
         assert_eq!(ring.available().ok(), Some(0));
-        assert!(ring.next_chain().is_none());
+        assert!(ring.next_chain().unwrap().is_none());
         assert_eq!((driver.take_used(), driver.calls()), (vec![], 0));
         ring.publish().expect("the ring is sound");
         let used = (0..).zip(heads).map(|(n, head)| (u32::from(head), n));
@@ -370,12 +384,12 @@ mod tests {
         let head = driver.offer(&[(8, true)]);
         let mut ring = begin(&driver, &memory);
         assert!(ring.is_untouched());
-        assert!(ring.next_chain().is_some());
+        assert!(ring.next_chain().unwrap().is_some());
         assert!(!ring.is_untouched());
         ring.put_back();
         drop(ring);
         let mut ring = begin(&driver, &memory);
-        let again = ring.next_chain().map(|chain| chain.head_index());
+        let again = ring.next_chain().unwrap().map(|chain| chain.head_index());
         assert_eq!(again, Some(head));
     }
 
@@ -407,7 +421,7 @@ mod tests {
         let mut ring = begin(&driver, &memory);
         assert_eq!(ring.rearm_for_more(2).ok(), Some(false));
         assert_eq!(driver.kick_wanted_at(), 2);
-        assert!(ring.next_chain().is_some());
+        assert!(ring.next_chain().unwrap().is_some());
         assert_eq!(ring.rearm_for_more(1).ok(), Some(false));
         assert_eq!(driver.kick_wanted_at(), 2);
     }
@@ -419,13 +433,16 @@ mod tests {
         driver.set_available(5);
         let mut ring = begin(&driver, &memory);
         assert!(ring.available().is_err());
-        assert!(ring.next_chain().is_none());
+        assert!(ring.next_chain().is_err());
         drop(ring);
         // A head that the queue does not have.
         driver.set_available(0);
         driver.make_available(4);
         let mut ring = begin(&driver, &memory);
-        let mut chain = ring.next_chain().expect("the head is not looked at yet");
+        let mut chain = ring
+            .next_chain()
+            .unwrap()
+            .expect("the head is not looked at yet");
         assert!(chain.next().is_none());
         ring.complete(chain.head_index(), 0);
         ring.complete(1, 0);

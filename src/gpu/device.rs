@@ -15,12 +15,13 @@ use vmm_sys_util::epoll::EventSet;
 use super::commands::{Answer, Features, Outcome, QueueKind, State};
 use super::display::{Display, DisplayError};
 use super::image::Budget;
-use super::limit::LogLimit;
 use super::renderer::SoftRenderer;
 #[cfg(feature = "virgl")]
 use super::renderer::{VirglRenderer, virgl};
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
-use crate::backend::{Chain, Device, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES};
+use crate::backend::{
+    Chain, Device, GuestMemory, Host, LogLimit, Ring, RingError, TRANSPORT_FEATURES,
+};
 use continuity::Continuity;
 use fenced::Fenced;
 use worker::{DISPLAY, FENCE, Surroundings, TIMER, WAKE, Worker};
@@ -101,8 +102,8 @@ impl Gpu {
             reset_due: false,
             memory_changed: false,
             status: Vec::new(),
-            complaints: LogLimit::new(),
-            troubles: LogLimit::new(),
+            complaints: LogLimit::default(),
+            troubles: LogLimit::default(),
         }
     }
 
@@ -225,11 +226,17 @@ impl Gpu {
                 // The answer makes it go on.
                 return Ok(false);
             }
-            let Some(chain) = ring.next_chain() else {
-                ring.publish()?;
-                return ring.rearm();
-            };
-            self.request(vring, &mut ring, chain, kind);
+            match ring.next_chain() {
+                Ok(Some(chain)) => self.request(vring, &mut ring, chain, kind),
+                Ok(None) => {
+                    ring.publish()?;
+                    return ring.rearm();
+                }
+                Err(e) => {
+                    ring.publish()?;
+                    return Err(e);
+                }
+            }
             if self.state.take_moved() >= PASS_BYTES || begun.elapsed() >= PASS_TIME {
                 break;
             }

@@ -11,7 +11,9 @@ use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackendMut, VringMutex};
 use vmm_sys_util::epoll::EventSet;
 
-use crate::backend::{Device, FIRST_TOKEN, GuestMemory, Host, Ring, RingError, TRANSPORT_FEATURES};
+use crate::backend::{
+    Device, FIRST_TOKEN, GuestMemory, Host, LogLimit, Ring, RingError, TRANSPORT_FEATURES,
+};
 
 use super::config::Config;
 use super::queue::{EventQueue, Pass, StatusQueue};
@@ -19,7 +21,6 @@ use super::report::Reports;
 use super::source::{Evdev, OpenError, Source};
 use super::state::State;
 use super::status::Status;
-use super::throttle::Throttle;
 use super::wire::{EVENT_QUEUE, Event, QUEUES, STATUS_QUEUE};
 
 /// Entries of a queue. QEMU makes 4 or 64, and Linux fills no more than 64.
@@ -65,9 +66,9 @@ pub struct Input<S = Evdev> {
     event_queue: EventQueue,
     status_queue: StatusQueue,
     gone: bool,
-    ring_trouble: Throttle,
-    device_trouble: Throttle,
-    dropped_reports: Throttle,
+    ring_trouble: LogLimit,
+    device_trouble: LogLimit,
+    dropped_reports: LogLimit,
 }
 
 impl Input<Evdev> {
@@ -111,9 +112,9 @@ impl<S: Source> Input<S> {
             event_queue: EventQueue::default(),
             status_queue: StatusQueue::default(),
             gone: false,
-            ring_trouble: Throttle::default(),
-            device_trouble: Throttle::default(),
-            dropped_reports: Throttle::default(),
+            ring_trouble: LogLimit::default(),
+            device_trouble: LogLimit::default(),
+            dropped_reports: LogLimit::default(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -75,13 +76,16 @@ impl GpuVm {
     }
 
     pub fn with(display: DisplayOptions, options: GpuOptions) -> Self {
-        Self::of(gpu_command(SocketForm::Connected(7)), display, options)
+        let program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
+        Self::of(program, DisplayThread::start(display).unwrap(), options)
     }
 
-    /// With the program that this command starts.
-    pub fn of(command: Command, display: DisplayOptions, options: GpuOptions) -> Self {
-        let mut program = command.spawn().unwrap();
-        let (display, socket) = DisplayThread::start(display).unwrap();
+    /// A guest that uses a program that runs already, and the display with its socket.
+    pub fn of(
+        mut program: Program,
+        (display, socket): (DisplayThread, UnixStream),
+        options: GpuOptions,
+    ) -> Self {
         let session = program.session().unwrap();
         let gpu = Gpu::start(session, &guest_memory(), Some(socket), options).unwrap();
         Self {

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::artifacts::{Accelerator, Artifacts};
 use crate::console::{Console, Running};
 use crate::image::Image;
+use crate::initramfs::Archive;
 use crate::qmp::Qmp;
 
 /// For what should take no time at all.
@@ -33,6 +34,9 @@ pub struct Builder<'a> {
     artifacts: &'a Artifacts,
     devices: Vec<String>,
     kernel_options: String,
+    /// Programs and files of the host, and where they go.
+    programs: Vec<(PathBuf, String)>,
+    files: Vec<PathBuf>,
     memory: String,
     boot_timeout: Duration,
 }
@@ -64,6 +68,52 @@ impl<'a> Builder<'a> {
         self.devices
             .extend(["-device".to_owned(), device.to_owned()]);
         self
+    }
+
+    /// Adds a program of the host, as `/usr/bin/NAME` with the libraries it needs.
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let target = format!("/usr/bin/{name}");
+        self.programs.push((program.to_owned(), target));
+        self
+    }
+
+    /// Adds a shared library of the host at the same path, with the libraries it needs: one that is
+    /// loaded by name.
+    #[must_use]
+    pub fn library(mut self, library: &Path) -> Self {
+        let target = library.display().to_string();
+        self.programs.push((library.to_owned(), target));
+        self
+    }
+
+    /// Adds a file of the host at the same path.
+    #[must_use]
+    pub fn file(mut self, file: &Path) -> Self {
+        self.files.push(file.to_owned());
+        self
+    }
+
+    /// The guest's root file system with the further programs.
+    fn initramfs(&self, folder: &Path) -> anyhow::Result<PathBuf> {
+        if self.programs.is_empty() && self.files.is_empty() {
+            return Ok(self.artifacts.initramfs.clone());
+        }
+        let mut more = Archive::default();
+        for (program, target) in &self.programs {
+            more.program(program, target)?;
+        }
+        for file in &self.files {
+            more.copy(file, &file.display().to_string())?;
+        }
+        // The kernel unpacks one archive after the other.
+        let mut bytes = fs::read(&self.artifacts.initramfs).context("cannot read the initramfs")?;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend(more.finish()?);
+        let path = folder.join("initramfs");
+        fs::write(&path, bytes).context("cannot write the initramfs")?;
+        Ok(path)
     }
 
     /// Adds words to the kernel's command line.
@@ -165,7 +215,7 @@ impl<'a> Builder<'a> {
             .arg("-kernel")
             .arg(&self.artifacts.kernel)
             .arg("-initrd")
-            .arg(&self.artifacts.initramfs)
+            .arg(self.initramfs(folder.path())?)
             .args(["-append", &options])
             .args([
                 "-serial",
@@ -308,6 +358,8 @@ impl Vm {
             artifacts,
             devices: Vec::new(),
             kernel_options: String::new(),
+            programs: Vec::new(),
+            files: Vec::new(),
             memory: MEMORY.to_owned(),
             boot_timeout: BOOT_TIMEOUT,
         }

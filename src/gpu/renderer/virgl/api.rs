@@ -66,8 +66,6 @@ functions! {
     resource_unref = virgl_renderer_resource_unref(u32);
     resource_attach = virgl_renderer_resource_attach_iov(c_int, *mut sys::iovec, c_int) -> c_int;
     resource_detach = virgl_renderer_resource_detach_iov(c_int, *mut *mut sys::iovec, *mut c_int);
-    resource_info = virgl_renderer_resource_get_info(
-        c_int, *mut sys::virgl_renderer_resource_info) -> c_int;
     transfer_read = virgl_renderer_transfer_read_iov(
         u32, u32, u32, u32, u32, *mut sys::virgl_box, u64, *mut sys::iovec, c_int) -> c_int;
     transfer_write = virgl_renderer_transfer_write_iov(

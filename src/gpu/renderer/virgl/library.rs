@@ -365,15 +365,6 @@ impl Library {
         })
     }
 
-    /// The GL texture behind a resource; `None` where it is a buffer, or there is none.
-    pub(super) fn texture(&self, id: u32) -> Option<u32> {
-        // SAFETY: it consists of numbers.
-        let mut info: sys::virgl_renderer_resource_info = unsafe { std::mem::zeroed() };
-        // SAFETY: the library is initialised, this is its thread, and the result has a place.
-        let result = unsafe { (self.api().resource_info)(id.cast_signed(), &raw mut info) };
-        (result == 0 && info.tex_id != 0).then_some(info.tex_id)
-    }
-
     /// Makes a fence: [`Library::retired`] tells `fence`, or a later one, once all that was begun
     /// so far is done.
     pub(super) fn create_fence(&mut self, fence: u32) -> Result<(), Refused> {

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::{Mutex, PoisonError};
 
 use super::api::Api;
-use crate::gpu::limit::LogLimit;
+use crate::backend::LogLimit;
 
 /// What becomes of the library's messages. It is one for the process, as the library is.
 static SINK: Mutex<Sink> = Mutex::new(Sink {
@@ -31,7 +31,7 @@ pub(super) fn attach(api: &Api) {
 
 /// Begins to limit the messages: from here on a guest can cause them.
 pub(super) fn limit() {
-    lock().limit = Some(LogLimit::new());
+    lock().limit = Some(LogLimit::default());
 }
 
 /// What the library said last before [`limit`].
