@@ -41,11 +41,11 @@ impl Fenced {
 
     /// Answers those whose fence is retired.
     pub(super) fn answer(&mut self, ring: &mut Ring<'_>, renderer: &dyn Renderer3d) {
-        while let Some(request) = self
-            .requests
-            .pop_front_if(|request| renderer.is_retired(request.fence))
-        {
-            request.answer(ring);
+        let retired = |request: &Request| renderer.is_retired(request.fence);
+        while self.requests.front().is_some_and(retired) {
+            if let Some(request) = self.requests.pop_front() {
+                request.answer(ring);
+            }
         }
     }
 

@@ -223,11 +223,11 @@ mod tests {
                 ..good
             },
             Transfer3d {
-                stride: 1 << 26,
+                stride: 1 << 27,
                 ..good
             },
             Transfer3d {
-                layer_stride: 1 << 26,
+                layer_stride: 1 << 27,
                 ..good
             },
             Transfer3d {
