@@ -65,7 +65,8 @@ pub struct Options {
 
 /// A virtio GPU.
 pub struct Gpu {
-    /// How it is made, until it begins.
+    /// Of what it is made in 3D, until it begins.
+    #[cfg(feature = "virgl")]
     options: Option<Options>,
     state: State,
     display: Display,
@@ -90,6 +91,7 @@ impl Gpu {
     pub fn new(options: Options) -> Self {
         let budget = Budget::new(options.max_hostmem.unwrap_or(MAX_HOSTMEM_2D));
         Self {
+            #[cfg(feature = "virgl")]
             options: Some(options),
             state: State::new(Box::new(SoftRenderer::new(budget))),
             display: Display::default(),

@@ -9,7 +9,9 @@ use super::region::Rect;
 
 mod three_d;
 
-pub use three_d::{Box3, CONTEXT_NAME_LEN, CapsetInfo, Create3d, Transfer3d};
+#[cfg(feature = "virgl")]
+pub use three_d::Box3;
+pub use three_d::{CONTEXT_NAME_LEN, CapsetInfo, Create3d, Transfer3d};
 
 /// Scanouts a device can have.
 pub const MAX_SCANOUTS: usize = spec::VIRTIO_GPU_MAX_SCANOUTS as usize;
