@@ -28,7 +28,6 @@ UNITDIR ?= /etc/systemd/system
 DESCRIPTORDIR ?= /etc/qemu/vhost-user
 endif
 
-<<<<<<< HEAD
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
 # Where each shell looks for the completions that come with a program.
@@ -36,10 +35,7 @@ BASHCOMPLETIONDIR ?= $(DATADIR)/bash-completion/completions
 ZSHCOMPLETIONDIR ?= $(DATADIR)/zsh/site-functions
 FISHCOMPLETIONDIR ?= $(DATADIR)/fish/vendor_completions.d
 
-CARGO_TARGET ?= target
-=======
 CARGO_TARGET ?= $(or $(CARGO_TARGET_DIR),target)
->>>>>>> cli-a
 INSTALL ?= install
 
 INSTALL_TOP := $(dir $(lastword $(MAKEFILE_LIST)))
@@ -48,7 +44,8 @@ INSTALL_COMMANDS := vhostctl
 # Quoted for the shell: the name of the slice has a backslash, as systemd escapes a dash.
 INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
 	'vhost-user-input@.service' 'vhost-user-input@.socket' \
-	'vhost-user@.service' 'vhost-user@.socket' 'system-vhost\x2duser.slice'
+	'vhost-user@.service' 'vhost-user@.socket' 'system-vhost\x2duser.slice' \
+	'vhost-user-gpu-virgl.conf'
 INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
 
 INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-input.8

@@ -13,6 +13,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod manual;
 pub mod mock;
+pub mod opengl;
 pub mod packages;
 pub mod paths;
 pub mod qemu;
