@@ -35,7 +35,7 @@ BASHCOMPLETIONDIR ?= $(DATADIR)/bash-completion/completions
 ZSHCOMPLETIONDIR ?= $(DATADIR)/zsh/site-functions
 FISHCOMPLETIONDIR ?= $(DATADIR)/fish/vendor_completions.d
 
-CARGO_TARGET ?= target
+CARGO_TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 INSTALL ?= install
 
 INSTALL_TOP := $(dir $(lastword $(MAKEFILE_LIST)))
@@ -59,7 +59,9 @@ ifeq ($(DESTDIR),)
 endif
 
 install-programs:
-	@set -e; for p in $(INSTALL_BACKENDS); do \
+	@set -e; for p in $(INSTALL_BACKENDS) $(INSTALL_COMMANDS); do \
+		[ -e "$(CARGO_TARGET)/release/$$p" ] || { echo "$(CARGO_TARGET)/release/$$p is missing: run \"make\" first" >&2; exit 1; }; \
+	done; for p in $(INSTALL_BACKENDS); do \
 		echo "  INSTALL  $(BACKENDDIR)/$$p"; \
 		$(INSTALL) -D -m 755 "$(CARGO_TARGET)/release/$$p" "$(DESTDIR)$(BACKENDDIR)/$$p"; \
 	done; for p in $(INSTALL_COMMANDS); do \

@@ -702,25 +702,10 @@ fn a_display_that_answers_late_is_waited_for() {
 
 #[test]
 fn a_display_that_is_stuck_gets_the_right_picture_later() {
-    let mut program = gpu_command(SocketForm::Connected(5)).spawn().unwrap();
-    let options = DisplayOptions {
+    let mut vm = GpuVm::with_display(DisplayOptions {
         buffer: Some(4096),
         ..DisplayOptions::default()
-    };
-    let (display, socket) = DisplayThread::start(options).unwrap();
-    let session = program.session().unwrap();
-    let gpu = Gpu::start(
-        session,
-        &guest_memory(),
-        Some(socket),
-        GpuOptions::default(),
-    )
-    .unwrap();
-    let mut vm = GpuVm {
-        gpu,
-        display,
-        program,
-    };
+    });
     let size = (256, 256);
     let whole = Rect::sized(256, 256);
     let backing = vm.painted(1, XRGB, size);
@@ -925,6 +910,34 @@ fn broken_chains_do_not_stop_the_device() {
         vm.program.try_exit().unwrap().is_none(),
         "the program ended"
     );
+
+    // A new driver finds a device that works.
+    vm.gpu.stop().unwrap();
+    let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
+    vm.display = display;
+    vm.gpu.restart(Some(socket)).unwrap();
+    vm.painted(1, XRGB, (16, 16));
+    show(&mut vm, 1, Rect::sized(16, 16));
+    vm.finish();
+}
+
+#[test]
+fn an_available_index_that_runs_away_costs_no_time_and_no_log() {
+    let mut vm = GpuVm::start();
+    let before = vm.program.cpu_time().unwrap();
+    for _ in 0..100 {
+        let queue = &mut vm.gpu.control.queue;
+        queue.force_available_index(40_000).unwrap();
+        queue.kick().unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let used = vm.program.cpu_time().unwrap() - before;
+    assert!(
+        used < Duration::from_millis(200),
+        "it used {used:?} for nothing"
+    );
+    let lines = vm.program.stderr().lines().count();
+    assert!(lines < 50, "{}", vm.program.stderr());
 
     // A new driver finds a device that works.
     vm.gpu.stop().unwrap();

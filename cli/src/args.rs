@@ -11,7 +11,7 @@ use crate::verbs::Verb;
     name = "vhostctl",
     version,
     about = "Find and manage the vhost-user backends of virtual machines.",
-    after_help = "Without a verb, 'list' is meant. Exit status is 0 on success and 1 on failure.",
+    after_help = "Without a verb, 'list' is meant. Exit status is 0 on success, else as systemctl's.",
     override_usage = "vhostctl [OPTIONS...] [VERB] [ARGS...]",
     subcommand_help_heading = "Verbs",
     subcommand_value_name = "VERB",

@@ -84,7 +84,7 @@ pub fn words(value: &str) -> Vec<String> {
 }
 
 /// The byte that the text after a backslash stands for, and the length of that text.
-fn escape(text: &str) -> Option<(u8, usize)> {
+pub fn escape(text: &str) -> Option<(u8, usize)> {
     let number = |digits: &str, radix| u8::from_str_radix(digits, radix).ok();
     Some(match text.as_bytes().first()? {
         b's' => (b' ', 1),

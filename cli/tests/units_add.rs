@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context as _, ensure};
@@ -452,5 +453,103 @@ fn vmms_are_told_of_all_devices() -> anyhow::Result<()> {
         assert!(xml.contains(part), "{part}: {xml}");
     }
     assert!(host.fails(&["qemu-args", "vm2"], 5)?.contains("vm2"));
+    Ok(())
+}
+
+/// A program that stands for vhost-user-gpu where it can do 3D, or not.
+fn gpu_program(sandbox: &Sandbox, features: &str) -> anyhow::Result<()> {
+    let path = "/usr/local/bin/gpu";
+    let script = format!("#!/bin/sh\necho '{{\"type\": \"gpu\", \"features\": [{features}]}}'\n");
+    sandbox.write(path, &script)?;
+    sandbox.exec(["chmod", "755", path])?;
+    sandbox.drop_in(
+        "vhost-user-gpu@.service",
+        &format!("[Service]\nExecStart=\nExecStart={path}\n"),
+    )
+}
+
+#[test]
+fn a_gpu_gets_its_render_node() -> anyhow::Result<()> {
+    let host = Host::new(&[])?;
+    let laptop = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mock/laptop.umockdev"),
+    )?;
+    host.sandbox.write("/run/laptop.umockdev", &laptop)?;
+    let run = |arguments: &[&str]| {
+        let mock = [
+            "umockdev-run",
+            "--device",
+            "/run/laptop.umockdev",
+            "--",
+            "vhostctl",
+        ];
+        host.sandbox.exec([&mock[..], arguments].concat())
+    };
+    let said = stderr(&run(&["add", "gpu", "vm1", "--render-node=auto"])?);
+    assert!(
+        said.contains("Its render node is /dev/dri/by-path/pci-0000:00:02.0-render."),
+        "{said}"
+    );
+    let text = host.file("vhost-user-gpu@vm1.service")?;
+    for line in [
+        "PrivateDevices=no\n",
+        "SupplementaryGroups=render\n",
+        "Environment=OPTIONS=--render-node=/dev/dri/by-path/pci-0000:00:02.0-render\n",
+        "DeviceAllow=/dev/dri/by-path/pci-0000:00:02.0-render rw\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    // A render node is for many.
+    let output = run(&["add", "gpu", "vm2", "--render-node=/dev/dri/renderD128"])?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = run(&["list-devices", "--type=gpu", "--no-legend"])?;
+    assert!(String::from_utf8_lossy(&output.stdout).contains(" vm1,vm2 "));
+
+    gpu_program(&host.sandbox, "")?;
+    let output = run(&["add", "gpu", "vm3", "--virgl"])?;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("/usr/local/bin/gpu has no 3D"),
+        "{}",
+        stderr(&output)
+    );
+    gpu_program(&host.sandbox, "\"virgl\"")?;
+    let output = run(&["add", "gpu", "vm3", "--virgl"])?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = host.file("vhost-user-gpu@vm3.service")?;
+    assert!(text.contains("render --virgl\"\n"), "{text}");
+    let environment = host
+        .sandbox
+        .property("vhost-user-gpu@vm3.service", "Environment")?;
+    assert!(
+        environment.contains("--virgl"),
+        "systemd reads it so: {environment}"
+    );
+    Ok(())
+}
+
+#[test]
+fn devices_of_the_template_stay_closed_but_for_the_one() -> anyhow::Result<()> {
+    let host = Host::new(&[KEYBOARD])?;
+    // The nodes of a machine with two keyboards that its kernel lacks: whoever may open one hears of that.
+    let nodes = "mkdir -p /dev/input && cd /dev/input && for n in 0 1; do mknod -m 660 event$n c 13 $((64 + n)); \
+                 chgrp input event$n; done";
+    let made = host.sandbox.exec(["sh", "-c", nodes])?;
+    assert!(made.status.success(), "{}", stderr(&made));
+    host.ok(&["add", "input", "vm1", "/dev/input/event0", "--force"])?;
+    let service = "vhost-user-input@vm1:kbd.service";
+    for (node, error) in [
+        ("event0", "No such device"),
+        ("event1", "Operation not permitted"),
+    ] {
+        let program = format!("/bin/sh -c 'exec 3<>/dev/input/{node}'");
+        host.sandbox.drop_in(
+            service,
+            &format!("[Service]\nType=oneshot\nExecStartPre=\nExecStart=\nExecStart={program}\n"),
+        )?;
+        host.sandbox.exec(["systemctl", "start", service])?;
+        let journal = host.sandbox.journal(&["--unit", service, "--lines=10"])?;
+        assert!(journal.contains(error), "{node}: {journal}");
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod capabilities;
 mod device;
+mod log_limit;
 mod logging;
 mod notify;
 mod options;
@@ -14,10 +15,12 @@ mod worker;
 
 pub use capabilities::Capabilities;
 pub use device::{Device, FIRST_TOKEN, Host};
+pub use log_limit::LogLimit;
 pub use options::{CommonOptions, ConnectionOptions, GeneralOptions};
 pub use program::{Program, run};
-pub use ring::{Chain, GuestMemory, MemoryGuard, Ring, RingError, TRANSPORT_FEATURES};
-pub use socket::SocketError;
+pub use ring::{
+    Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, Ring, RingError, TRANSPORT_FEATURES,
+};
 
 #[cfg(test)]
 pub(crate) use ring::testing;

@@ -8,10 +8,7 @@ mod report;
 mod source;
 mod state;
 mod status;
-mod throttle;
 mod wire;
 
 pub use device::{Input, Options};
-pub use source::{Description, Evdev, OpenError as Error, Source};
-pub use state::{Contact, State, Touch};
-pub use wire::{Axis, Bits, Event, Ids};
+pub use source::OpenError as Error;

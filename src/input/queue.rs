@@ -1,12 +1,11 @@
 //! A pass over each of the two queues.
 
-use crate::backend::{Ring, RingError};
+use crate::backend::{LogLimit, Ring, RingError};
 
 use super::buffer::{read_event, write_event};
 use super::report::Reports;
 use super::source::Description;
 use super::status::Status;
-use super::throttle::Throttle;
 use super::wire::Event;
 
 /// Reports, or parts of one, that a pass gives the driver.
@@ -29,7 +28,7 @@ pub struct EventQueue {
     /// The most buffers that the driver had there at once. A report waits for as many as it needs,
     /// but not for more than the driver has ever given.
     most_buffers: u16,
-    trouble: Throttle,
+    trouble: LogLimit,
 }
 
 impl EventQueue {
@@ -67,7 +66,7 @@ impl EventQueue {
                 return Ok(Pass::Done);
             }
             for _ in 0..needed {
-                let (Some(event), Some(chain)) = (reports.next_event(), ring.next_chain()) else {
+                let (Some(event), Some(chain)) = (reports.next_event(), ring.next_chain()?) else {
                     // The front-end stops the queue just now, or the driver breaks it.
                     return Ok(Pass::Done);
                 };
@@ -90,7 +89,7 @@ impl EventQueue {
 /// The queue that carries status to the device.
 #[derive(Debug, Default)]
 pub struct StatusQueue {
-    trouble: Throttle,
+    trouble: LogLimit,
 }
 
 impl StatusQueue {
@@ -116,13 +115,10 @@ impl StatusQueue {
         mut sent: impl FnMut(Event),
     ) -> Result<Pass, RingError> {
         for _ in 0..MAX_STATUS {
-            if ring.available()? == 0 {
+            let Some(chain) = ring.next_chain()? else {
                 if ring.rearm()? {
                     continue;
                 }
-                return Ok(Pass::Done);
-            }
-            let Some(chain) = ring.next_chain() else {
                 return Ok(Pass::Done);
             };
             match read_event(&chain, ring.memory()) {

@@ -53,45 +53,48 @@ pub struct Args {
     device: Option<String>,
 
     /// What the VM calls it; made up if not given
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    #[arg(help_heading = HEADING, long, value_name = "NAME", value_parser = parse_name)]
     name: Option<String>,
 
     /// gpu: use this render node; 'auto' is the host's main GPU
-    #[arg(long, value_name = "auto|PATH", add = completion::render_nodes())]
+    #[arg(help_heading = HEADING, long, value_name = "auto|PATH", add = completion::render_nodes())]
     render_node: Option<String>,
 
     /// gpu: give the guest OpenGL
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     virgl: bool,
 
     /// input: leave the device to the host as well
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     no_grab: bool,
 
     /// Use this installed backend
-    #[arg(long, value_name = "BACKEND", add = completion::installed_backends())]
+    #[arg(help_heading = HEADING, long, value_name = "BACKEND", add = completion::installed_backends())]
     backend: Option<String>,
 
     /// With --backend: let it open this device node; may be repeated
-    #[arg(long, value_name = "PATH", requires = "backend")]
+    #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
     allow_device: Vec<PathBuf>,
 
     /// With --backend: run it as this user, such as root, not as one of its own
-    #[arg(long, value_name = "USER", requires = "backend")]
+    #[arg(help_heading = HEADING, long, value_name = "USER", requires = "backend")]
     run_as: Option<String>,
 
     /// Let it listen now, not only from the next boot on
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     now: bool,
 
     /// Also if another VM has the device, if it is the last keyboard, or if other settings are replaced
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     force: bool,
 
     /// With --backend: arguments for the program
     #[arg(last = true, value_name = "ARGS", requires = "backend")]
     arguments: Vec<String>,
 }
+
+/// Apart from the options that all verbs have.
+const HEADING: &str = "Settings";
 
 /// Why nothing was added.
 #[derive(Debug, thiserror::Error)]

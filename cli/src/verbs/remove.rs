@@ -35,11 +35,12 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
             units(&instances, Half::Socket),
             units(&instances, Half::Service),
         );
-        changes.stop(&instances).await?;
+        // First what may be refused: who cannot delete is not to stop anything.
         let folders = Folders::system();
         for instance in &instances {
             forget(&folders, instance, output)?;
         }
+        changes.stop(&instances).await?;
         // Makes systemd read its files again, too.
         changes.manager.disable(&sockets).await?;
         let all = [sockets, services].concat();

@@ -149,6 +149,32 @@ impl Image {
         ))
     }
 
+    /// Reads a PNG of 8 bits a channel without transparency, as [`save_png`](Self::save_png) and
+    /// QEMU write it.
+    ///
+    /// # Errors
+    ///
+    /// If it is none, or cut short.
+    pub fn from_png(bytes: &[u8]) -> anyhow::Result<Self> {
+        let mut png = png::Decoder::new(std::io::Cursor::new(bytes)).read_info()?;
+        let mut rgb = vec![0; png.output_buffer_size().context("a picture too large")?];
+        let info = png.next_frame(&mut rgb)?;
+        let format = (info.color_type, info.bit_depth);
+        ensure!(
+            format == (png::ColorType::Rgb, png::BitDepth::Eight),
+            "not RGB of 8 bits a channel: {format:?}"
+        );
+        let (rgb, _) = rgb.as_chunks::<3>();
+        let pixels = rgb
+            .iter()
+            .map(|&[red, green, blue]| u32::from_be_bytes([0, red, green, blue]));
+        Ok(Self {
+            width: info.width,
+            height: info.height,
+            pixels: pixels.collect(),
+        })
+    }
+
     /// Saves the picture as PNG.
     ///
     /// # Errors

@@ -70,7 +70,12 @@ pub(super) async fn carry_out(
         }
         return Err(error);
     }
-    output.hint(&format!("Created {}.", file.display()));
+    let what = match &before {
+        None => "Created",
+        Some(before) if *before == text => "Kept",
+        Some(_) => "Replaced",
+    };
+    output.hint(&format!("{what} {}.", file.display()));
     for hint in &plan.hints {
         output.hint(hint);
     }

@@ -1,6 +1,7 @@
 //! Prints the nextest filterset of the tests that this machine can run; says on
 //! standard error what it lacks for the others, which nextest then counts as skipped.
 
+use harness::run::is_installed;
 use harness::{mock, systemd};
 
 fn main() {
@@ -9,11 +10,16 @@ fn main() {
     if let Some(reason) = systemd::missing() {
         lacking.push((
             reason,
-            r"binary(/^units_/) | binary(/^guest_demo/) | binary(/^guest_qemu_args/) | binary(/^mock_/)",
+            r"binary(/^units_/) | binary(/^guest_demo/) | binary(/^guest_libvirt/) | binary(/^guest_qemu_args/) | binary(/^mock_/)",
         ));
     }
     if let Some(reason) = mock::missing() {
-        lacking.push((reason, r"binary(/^mock_/) | binary(/^guest_demo/) | binary(/^guest_qemu_args/) | binary(/^units_add/)"));
+        let tests = r"binary(/^mock_/) | binary(=input) | binary(=guest_input) | binary(/^guest_demo/) | binary(/^guest_qemu_args/) | binary(/^units_add/) | test(an_input_device_is_what_its_drop_in_says)";
+        lacking.push((reason, tests));
+    }
+    if !is_installed("virsh") {
+        let reason = "libvirt needs the packages libvirt-daemon and libvirt-clients".to_owned();
+        lacking.push((reason, "binary(=guest_libvirt)"));
     }
     if !cfg!(target_arch = "x86_64") {
         let reason = "the test guest is an x86-64 one".to_owned();

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// Lets a few messages through in a period, and counts the others.
-#[derive(Debug)]
+/// Lets 10 messages through in 10 seconds and counts the others, so that a guest cannot fill the
+/// journal.
+#[derive(Debug, Default)]
 pub struct LogLimit {
     since: Option<Instant>,
     passed: u32,
@@ -13,15 +14,6 @@ pub struct LogLimit {
 impl LogLimit {
     const PERIOD: Duration = Duration::from_secs(10);
     const BURST: u32 = 10;
-
-    /// A limit not yet used.
-    pub fn new() -> Self {
-        Self {
-            since: None,
-            passed: 0,
-            dropped: 0,
-        }
-    }
 
     /// Logs `message` as a warning, unless there were too many of late.
     pub fn warn(&mut self, message: impl std::fmt::Display) {
@@ -57,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_flood_becomes_a_count() {
-        let mut limit = LogLimit::new();
+        let mut limit = LogLimit::default();
         let start = Instant::now();
         let passed = (0..1000).filter(|_| limit.admit(start).is_some()).count();
         assert_eq!(passed, 10);
