@@ -86,4 +86,10 @@ mod tests {
         assert!(!parse("vhostctl -j --json=off").auto_json);
         assert!(parse("vhostctl --json=off -j").auto_json);
     }
+
+    #[test]
+    fn the_manual_page_is_what_the_program_says() -> anyhow::Result<()> {
+        let rest = include_str!("../../man/written/vhostctl.1");
+        harness::manual::check(Args::command(), "1", rest)
+    }
 }

@@ -11,6 +11,7 @@ pub mod console;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
+pub mod manual;
 pub mod mock;
 pub mod packages;
 pub mod paths;
