@@ -7,7 +7,8 @@ BUILD_PACKAGES := build-essential pkg-config libudev-dev libvirglrenderer-dev li
 # What the demo and the tests run with.
 TEST_PACKAGES := systemd dbus polkitd umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils kmod util-linux \
 	libvirt-daemon libvirt-clients procps qemu-utils libseccomp2 libcap-ng0 \
-	libvirglrenderer1 libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libgles2 kmscube
+	libvirglrenderer1 libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libgles2 kmscube \
+	man-db zsh fish
 PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
 # What the checks are run by, in versions that the oldest Rust we take can build.
 TOOLS := cargo-nextest@0.9.114 cargo-deny@0.20.2
