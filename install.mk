@@ -96,13 +96,13 @@ install-manual:
 	done
 
 install-completions:
-	@set -e; install() { \
+	@set -e; put() { \
 		echo "  INSTALL  $$2"; \
 		$(INSTALL) -D -m 644 "$(INSTALL_TOP)completions/$$1" "$(DESTDIR)$$2"; \
 	}; \
-	install vhostctl.bash "$(BASHCOMPLETIONDIR)/vhostctl"; \
-	install _vhostctl "$(ZSHCOMPLETIONDIR)/_vhostctl"; \
-	install vhostctl.fish "$(FISHCOMPLETIONDIR)/vhostctl.fish"
+	put vhostctl.bash "$(BASHCOMPLETIONDIR)/vhostctl"; \
+	put _vhostctl "$(ZSHCOMPLETIONDIR)/_vhostctl"; \
+	put vhostctl.fish "$(FISHCOMPLETIONDIR)/vhostctl.fish"
 
 # Folders that are left empty go too, if only these files made them.
 uninstall:

@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::instance::{Instance, Kind};
-use crate::settings::Settings;
+use crate::instance::Instance;
 
 /// A backend, as a front-end has to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +25,8 @@ pub struct NoDevice {
 }
 
 impl Device {
-    /// From what is known of an instance; `socket` is where it listens.
-    pub fn new(instance: &Instance, settings: &Settings, socket: &str) -> Self {
-        let device_type = match instance.kind() {
-            Kind::Gpu | Kind::Input => instance.kind().name(),
-            Kind::Backend => settings.device_type.as_deref().unwrap_or_default(),
-        };
+    /// Of a type by the conventions' names, listening at `socket`.
+    pub fn new(instance: &Instance, device_type: &str, socket: &str) -> Self {
         // Input devices and others may have the same name; QEMU's have to begin with a letter.
         let id = match instance.name() {
             Some(name) => format!("{}-{name}", instance.kind().name()),
@@ -208,13 +203,9 @@ pub fn shell_quoted(word: &str) -> String {
 mod tests {
     use super::*;
 
-    fn device(unit: &str, device_type: Option<&str>, socket: &str) -> Device {
+    fn device(unit: &str, device_type: &str, socket: &str) -> Device {
         let (instance, _) = Instance::from_unit(unit).expect("a unit");
-        let settings = Settings {
-            device_type: device_type.map(str::to_owned),
-            ..Settings::default()
-        };
-        Device::new(&instance, &settings, socket)
+        Device::new(&instance, device_type, socket)
     }
 
     fn line(device: &Device) -> String {
@@ -224,17 +215,17 @@ mod tests {
     #[test]
     fn qemu_gets_a_chardev_and_a_device() {
         assert_eq!(
-            line(&device("vhost-user-gpu@vm1.socket", None, "/run/a,b.sock")),
+            line(&device("vhost-user-gpu@vm1.socket", "gpu", "/run/a,b.sock")),
             "-chardev socket,id=gpu-socket,path=/run/a,,b.sock \
              -device vhost-user-gpu-pci,id=gpu,chardev=gpu-socket -vga none"
         );
         assert_eq!(
-            line(&device("vhost-user@vm1:data.socket", Some("fs"), "/s")),
+            line(&device("vhost-user@vm1:data.socket", "fs", "/s")),
             "-chardev socket,id=backend-data-socket,path=/s \
              -device vhost-user-fs-pci,id=backend-data,chardev=backend-data-socket,tag=data"
         );
         assert_eq!(
-            line(&device("vhost-user@vm1:lan.socket", Some("net"), "/s")),
+            line(&device("vhost-user@vm1:lan.socket", "net", "/s")),
             "-chardev socket,id=backend-lan-socket,path=/s \
              -netdev vhost-user,id=backend-lan-net,chardev=backend-lan-socket \
              -device virtio-net-pci,netdev=backend-lan-net,id=backend-lan"
@@ -243,12 +234,12 @@ mod tests {
 
     #[test]
     fn what_qemu_lacks_is_said() {
-        let error = device("vhost-user@vm1:x.socket", Some("caif"), "/s")
+        let error = device("vhost-user@vm1:x.socket", "caif", "/s")
             .qemu()
             .expect_err("no such device");
         assert!(error.to_string().contains("caif"));
         assert!(
-            device("vhost-user@vm1:x.socket", None, "/s")
+            device("vhost-user@vm1:x.socket", "backend", "/s")
                 .qemu()
                 .is_err()
         );

@@ -397,6 +397,25 @@ fn names_and_usage_are_checked_before_anything_is_done() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_unit_that_is_not_installed_is_named() -> anyhow::Result<()> {
+    let host = Host::new(&[])?;
+    for half in ["service", "socket"] {
+        for folder in ["/lib", "/usr/lib"] {
+            let path = format!("{folder}/systemd/system/vhost-user-gpu@.{half}");
+            host.sandbox.exec(["rm", "-f", &path])?;
+        }
+    }
+    host.sandbox.systemctl(&["daemon-reload"])?;
+    let said = host.fails(&["add", "gpu", "vm1"], 5)?;
+    assert!(
+        said.contains("vhost-user-gpu@vm1.service is not installed"),
+        "{said}"
+    );
+    assert!(!host.has_folder("vhost-user-gpu@vm1.service"));
+    Ok(())
+}
+
+#[test]
 fn other_settings_are_not_replaced_unasked() -> anyhow::Result<()> {
     let host = Host::new(&[KEYBOARD, MOUSE])?;
     host.ok(&["add", "input", "vm1", "mouse", "--name=a"])?;

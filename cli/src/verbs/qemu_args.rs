@@ -6,7 +6,6 @@ use crate::completion;
 use crate::front_end::{self, Device, Size};
 use crate::instance::parse_name;
 use crate::output::Output;
-use crate::settings::{Folders, Settings};
 use crate::systemd::{Manager, Target};
 
 use super::Error;
@@ -77,18 +76,13 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
 /// The devices of a VM, the GPU first.
 pub fn devices(vm: &str, target: &Target) -> Result<Vec<Device>, Error> {
     let all = zbus::block_on(async { Manager::connect(target).await?.backends().await })?;
-    // Of another host the files cannot be seen; what they say is needed for types without units of their own.
-    let folders = Folders::system();
     let devices: Vec<_> = all
         .iter()
         .filter(|backend| backend.vm == vm)
         .map(|backend| {
-            let settings = Settings::read(&folders, &backend.instance);
-            let socket = backend
-                .socket
-                .clone()
-                .unwrap_or_else(|| backend.instance.socket());
-            Device::new(&backend.instance, &settings, &socket)
+            let default = backend.instance.socket();
+            let socket = backend.socket.as_deref().unwrap_or(&default);
+            Device::new(&backend.instance, &backend.device_type, socket)
         })
         .collect();
     if devices.is_empty() {
