@@ -20,7 +20,7 @@ use super::renderer::SoftRenderer;
 use super::renderer::{VirglRenderer, virgl};
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
 use crate::backend::{
-    Chain, Device, GuestMemory, Host, LogLimit, Ring, RingError, TRANSPORT_FEATURES,
+    Chain, Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError, TRANSPORT_FEATURES,
 };
 use continuity::Continuity;
 use fenced::Fenced;
@@ -33,13 +33,14 @@ mod worker;
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
 const NUM_QUEUES: usize = 2;
-const MAX_QUEUE_SIZE: usize = 1024;
 
 /// Requests of one queue after which the others have their turn.
 const PASS_REQUESTS: usize = 64;
 /// Bytes copied out of the guest after which the others have their turn.
 const PASS_BYTES: u64 = 32 << 20;
-/// Time after which the others have their turn: what a 3D command takes is the guest's to say.
+/// Time after which the others have their turn: a driver can make a request of so many descriptors
+/// that looking at them takes longer than doing it, and what a 3D command takes is the guest's to
+/// say.
 const PASS_TIME: Duration = Duration::from_millis(10);
 
 /// `struct virtio_gpu_config`: events_read, events_clear, num_scanouts, num_capsets.
@@ -216,7 +217,7 @@ impl Gpu {
         let Some(mut ring) = Ring::begin(vring, memory) else {
             return Ok(false);
         };
-        let begun = Instant::now();
+        let began = Instant::now();
         if kind == QueueKind::Control
             && let Some(renderer) = self.state.renderer_3d_mut()
         {
@@ -239,7 +240,7 @@ impl Gpu {
                     return Err(e);
                 }
             }
-            if self.state.take_moved() >= PASS_BYTES || begun.elapsed() >= PASS_TIME {
+            if self.state.take_moved() >= PASS_BYTES || began.elapsed() >= PASS_TIME {
                 break;
             }
         }
@@ -466,9 +467,11 @@ impl VhostUserBackendMut for Gpu {
 
     fn set_gpu_socket(&mut self, _blocking: GpuBackend) -> io::Result<()> {
         let worker = self.worker.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let socket = worker.take_gpu_socket();
-        let socket = socket.ok_or_else(|| io::Error::other("no display socket came along"))?;
-        self.adopt(socket);
+        // Where there is none, the message after this one came along already, and its socket, the
+        // newer one, is in use. An error would end the connection.
+        if let Some(socket) = worker.take_gpu_socket() {
+            self.adopt(socket);
+        }
         Ok(())
     }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use frontend::gpu::{
     DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Response, ResponseKind,
 };
-use frontend::{Command, DEFAULT_LIMIT, Memory, Program, SocketForm};
+use frontend::{Command, DEFAULT_LIMIT, Memory, Program, Session, SocketForm};
+use vhost::vhost_user::message::FrontendReq;
 
 /// "Well under a second", on a machine that builds and tests on all its cores.
 pub const QUICK: Duration = Duration::from_millis(900);
@@ -57,6 +58,21 @@ pub fn assert_early_failure(program: &mut Program, words: &[&str]) -> ExitStatus
     assert!(!stderr.contains("panicked"), "{stderr}");
     assert_eq!(program.stdout(), "", "nothing belongs on stdout");
     status
+}
+
+/// Makes the choices of a guest that takes all that QEMU lets it have.
+pub fn assert_choices(session: &mut Session) {
+    const LEGACY: u64 = 1 << 24 | 1 << 27;
+    let offer = session
+        .negotiate(Session::usual_protocol_features())
+        .unwrap();
+    session.set_features(offer.features | LEGACY).unwrap();
+    for queue in 0..2 {
+        session
+            .set_vring_state(FrontendReq::SET_VRING_NUM, queue, 1024)
+            .unwrap();
+    }
+    session.config(0, 16).unwrap();
 }
 
 /// A running gpu program, the guest's driver and the display.
