@@ -445,8 +445,13 @@ fn resources_out_of_bounds_are_refused() {
         assert_eq!(response.kind, ResponseKind::ErrInvalidParameter, "{new:?}");
         answered(vm.gpu.unref(50), ResponseKind::ErrInvalidResourceId);
     }
-    // More than the VM's budget has: each is a gigabyte.
-    let huge = Create3d::picture(16384, 16384);
+    // More than the VM's budget has: each may be a gigabyte, of a format that is not known to be
+    // smaller (it is: VIRGL_FORMAT_R16_UINT).
+    let huge = Create3d {
+        format: 185,
+        flags: 0,
+        ..Create3d::picture(8192, 4096)
+    };
     let mut made = 0;
     while made < 8 {
         let response = vm.gpu.create_3d(100 + made, huge).unwrap();
