@@ -766,6 +766,24 @@ fn a_signal_ends_it_while_it_draws() {
 }
 
 #[test]
+fn a_signal_ends_it_in_a_draw_without_an_end() {
+    let size = (256, 256);
+    let (mut vm, _backing) = with_picture(size);
+    vertices_in(&mut vm.gpu);
+    ok(vm.gpu.submit_3d(CONTEXT, &clear(GREEN)));
+    ok(vm.gpu.submit_3d(CONTEXT, &triangle(size)));
+    // A billion instances of the triangle.
+    let endless = [0, 3, 4, 0, 1 << 30, 0, 0, 0, 0, 0, u32::MAX, 0];
+    let endless = Stream::default().command(8, 0, &endless);
+    vm.gpu.push_submit_3d(CONTEXT, &endless).unwrap();
+    vm.gpu.control.queue.submit().unwrap();
+    vm.gpu.control.limit = Duration::from_millis(300);
+    vm.gpu.control.next_response().unwrap_err();
+    vm.program.signal(Signal::TERM).unwrap();
+    assert_clean_exit(&mut vm.program);
+}
+
+#[test]
 fn a_stuck_display_stops_nothing() {
     let size = (512, 512);
     let (mut vm, backing) = with_picture(size);
