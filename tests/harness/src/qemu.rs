@@ -70,6 +70,13 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Adds words to QEMU's command line, after all that is there: in what can be said only once, they count.
+    #[must_use]
+    pub fn arguments(mut self, words: &[String]) -> Self {
+        self.devices.extend_from_slice(words);
+        self
+    }
+
     /// Adds a program of the host, as `/usr/bin/NAME` with the libraries it needs.
     #[must_use]
     pub fn program(mut self, program: &Path) -> Self {
