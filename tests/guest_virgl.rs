@@ -30,7 +30,10 @@ impl Machine {
             .arg("--virgl")
             .env("LIBGL_ALWAYS_SOFTWARE", "1")
             .spawn()?;
-        program.wait_stderr("serving on")?;
+        // From a cold cache, on a busy machine, Mesa and LLVM take their time to be read.
+        (0..6)
+            .find_map(|_| program.wait_stderr("serving on").ok())
+            .with_context(|| program.stderr())?;
         let guest =
             Vm::builder(&artifacts).gpu_socket_with(program.socket_path(), "xres=640,yres=480");
         let vm = opengl::add_to(guest)?

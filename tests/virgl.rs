@@ -445,8 +445,13 @@ fn resources_out_of_bounds_are_refused() {
         assert_eq!(response.kind, ResponseKind::ErrInvalidParameter, "{new:?}");
         answered(vm.gpu.unref(50), ResponseKind::ErrInvalidResourceId);
     }
-    // More than the VM's budget has: each is a gigabyte.
-    let huge = Create3d::picture(16384, 16384);
+    // More than the VM's budget has: each may be a gigabyte, of a format that is not known to be
+    // smaller (it is: VIRGL_FORMAT_R16_UINT).
+    let huge = Create3d {
+        format: 185,
+        flags: 0,
+        ..Create3d::picture(8192, 4096)
+    };
     let mut made = 0;
     while made < 8 {
         let response = vm.gpu.create_3d(100 + made, huge).unwrap();
@@ -758,6 +763,24 @@ fn a_signal_ends_it_while_it_draws() {
     vm.program.signal(Signal::TERM).unwrap();
     assert_clean_exit(&mut vm.program);
     assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_signal_ends_it_in_a_draw_without_an_end() {
+    let size = (256, 256);
+    let (mut vm, _backing) = with_picture(size);
+    vertices_in(&mut vm.gpu);
+    ok(vm.gpu.submit_3d(CONTEXT, &clear(GREEN)));
+    ok(vm.gpu.submit_3d(CONTEXT, &triangle(size)));
+    // A billion instances of the triangle.
+    let endless = [0, 3, 4, 0, 1 << 30, 0, 0, 0, 0, 0, u32::MAX, 0];
+    let endless = Stream::default().command(8, 0, &endless);
+    vm.gpu.push_submit_3d(CONTEXT, &endless).unwrap();
+    vm.gpu.control.queue.submit().unwrap();
+    vm.gpu.control.limit = Duration::from_millis(300);
+    vm.gpu.control.next_response().unwrap_err();
+    vm.program.signal(Signal::TERM).unwrap();
+    assert_clean_exit(&mut vm.program);
 }
 
 #[test]

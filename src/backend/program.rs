@@ -44,7 +44,8 @@ pub trait Program {
     fn open(options: &Self::Options) -> Result<Self::Device, Box<dyn std::error::Error>>;
 }
 
-/// Runs a program: options, socket, device, readiness, and one front-end served to its end.
+/// Runs a program: options, socket, device, readiness, and one front-end served to its end. Returns
+/// only where no device was to be served.
 pub fn run<P: Program>() -> ExitCode {
     if wants_capabilities(std::env::args_os()) {
         return match P::capabilities().print(io::stdout().lock()) {
@@ -63,13 +64,16 @@ pub fn run<P: Program>() -> ExitCode {
     let served = source
         .map_err(Into::into)
         .and_then(|source| serve::<P>(&options, source));
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
+    let status = match served {
+        Ok(()) => 0,
         Err(e) => {
             log::error!("{e}");
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    // Not by way of main: the other threads are at work still, perhaps in a library whose exit
+    // handlers would take away under their hands what they use.
+    signal_hook::low_level::exit(status)
 }
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;

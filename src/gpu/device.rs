@@ -39,7 +39,8 @@ const PASS_REQUESTS: usize = 64;
 /// Bytes copied out of the guest after which the others have their turn.
 const PASS_BYTES: u64 = 32 << 20;
 /// Time after which the others have their turn: a driver can make a request of so many descriptors
-/// that looking at them takes longer than doing it, and what a 3D command takes is the guest's to say.
+/// that looking at them takes longer than doing it, and what a 3D command takes is the guest's to
+/// say.
 const PASS_TIME: Duration = Duration::from_millis(10);
 
 /// `struct virtio_gpu_config`: events_read, events_clear, num_scanouts, num_capsets.

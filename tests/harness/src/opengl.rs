@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::bail;
 
 use crate::qemu::Builder;
 
@@ -18,17 +18,26 @@ const VENDOR: &str = "/usr/share/glvnd/egl_vendor.d/50_mesa.json";
 /// All of it lies in the guest's memory.
 const MEMORY: &str = "1G";
 
+/// What the host lacks for such a guest.
+#[must_use]
+pub fn missing() -> Option<String> {
+    let path = [CUBE, VENDOR]
+        .into_iter()
+        .chain(LIBRARIES)
+        .find(|path| !Path::new(path).exists())?;
+    Some(format!(
+        "{path} is missing: install kmscube, libegl-mesa0 and libgl1-mesa-dri"
+    ))
+}
+
 /// Adds Mesa's driver for virgl and [`CUBE`] to a guest.
 ///
 /// # Errors
 ///
 /// If the host lacks them.
 pub fn add_to(guest: Builder<'_>) -> anyhow::Result<Builder<'_>> {
-    for path in [CUBE, VENDOR].iter().chain(&LIBRARIES) {
-        ensure!(
-            Path::new(path).exists(),
-            "{path} is missing: install kmscube, libegl-mesa0 and libgl1-mesa-dri"
-        );
+    if let Some(reason) = missing() {
+        bail!("{reason}");
     }
     let guest = LIBRARIES
         .iter()

@@ -49,17 +49,15 @@ struct Callbacks(sys::virgl_renderer_callbacks);
 // SAFETY: the table is never written to, and what it points to are functions.
 unsafe impl Sync for Callbacks {}
 
-static CALLBACKS: Callbacks = Callbacks(sys::virgl_renderer_callbacks {
+static CALLBACKS: Callbacks = Callbacks({
+    // SAFETY: it consists of a number and of functions that may be none. Headers differ in how many
+    // they have.
+    let mut table: sys::virgl_renderer_callbacks = unsafe { std::mem::zeroed() };
     // The first with get_drm_fd. All that this version has, every version of the library has.
-    version: 2,
-    write_fence: Some(write_fence),
-    create_gl_context: None,
-    destroy_gl_context: None,
-    make_current: None,
-    get_drm_fd: Some(get_drm_fd),
-    write_context_fence: None,
-    get_server_fd: None,
-    get_egl_display: None,
+    table.version = 2;
+    table.write_fence = Some(write_fence);
+    table.get_drm_fd = Some(get_drm_fd);
+    table
 });
 
 /// The library refused what it was asked to do (and said why in the log): `errno`, as it tells.

@@ -2,7 +2,7 @@
 //! standard error what it lacks for the others, which nextest then counts as skipped.
 
 use harness::run::is_installed;
-use harness::{mock, systemd};
+use harness::{mock, opengl, systemd};
 
 fn main() {
     let mut lacking = Vec::new();
@@ -20,6 +20,9 @@ fn main() {
     if !is_installed("virsh") {
         let reason = "libvirt needs the packages libvirt-daemon and libvirt-clients".to_owned();
         lacking.push((reason, "binary(=guest_libvirt)"));
+    }
+    if let Some(reason) = opengl::missing() {
+        lacking.push((reason, "binary(=guest_virgl)"));
     }
     if !cfg!(target_arch = "x86_64") {
         let reason = "the test guest is an x86-64 one".to_owned();
