@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 use frontend::Deadline;
 use nix::sys::stat::Mode;
 use rustix::event::PollFlags;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const EVENT: &str = "raw_syscalls:sys_enter";
@@ -82,7 +83,8 @@ impl Counter {
     /// If perf has failed.
     pub fn stop(mut self) -> anyhow::Result<u64> {
         self.tell("disable\n")?;
-        self.control.write_all(b"stop\n")?;
+        // It writes its file at an interrupt; the control's own "stop" leaves it waiting.
+        kill_process(Pid::from_child(&self.perf), Signal::INT)?;
         self.perf.wait()?;
         let text = std::fs::read_to_string(self.folder.path().join("count"))?;
         parse(&text).with_context(|| format!("perf counted nothing: {text}"))
