@@ -1,46 +1,62 @@
 # Everything a developer does here; "make help" lists it. Installation is in install.mk.
 
 CARGO ?= cargo
-# What the programs are built with (Rust itself: see rust-version in Cargo.toml).
+RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+# What the programs are built with, beside Rust.
 BUILD_PACKAGES := build-essential pkg-config libudev-dev
 # What the demo and the tests run with.
 TEST_PACKAGES := systemd dbus umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils kmod util-linux \
 	libvirt-daemon libvirt-clients procps
 PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
+# What the checks are run by, in versions that the oldest Rust we take can build.
+TOOLS := cargo-nextest@0.9.114 cargo-deny@0.20.2
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := all
 .PHONY: all deps demo check tools fmt lint deny test clean help
 
+# All of the workspace, so that the demo and the installation share one build.
 all:
 	$(CARGO) build --release --workspace
 
-# The private systemd of the demo and the tests needs root; cargo runs as who calls make.
+# The private systemd of the demo and the tests needs root; cargo runs as who calls make, and what
+# the demo leaves behind belongs to them too.
 demo: deps all
-	$(SUDO) "$$($(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/demo"
+	@demo="$$($(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/demo"; \
+	status=0; $(SUDO) "$$demo" || status=$$?; \
+	[ -z "$(SUDO)" ] || for made in build demo.png; do \
+		[ ! -e "$$made" ] || $(SUDO) chown -R --reference=Makefile "$$made"; \
+	done; \
+	exit $$status
 
 deps:
-	@missing=; for package in $(PACKAGES); do \
+	@command -v apt-get >/dev/null || { \
+		echo "No apt-get: the demo and all of the checks want Debian. \"make\" and \"make test\" take what there is." >&2; \
+		exit 1; \
+	}; \
+	missing=; for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed \
 			|| missing="$$missing $$package"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 		echo "Installing Debian packages:$$missing"; \
-		export DEBIAN_FRONTEND=noninteractive; \
-		install="$(SUDO) apt-get install --yes -qq --no-install-recommends -o DPkg::Lock::Timeout=300"; \
+		install="$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends -o DPkg::Lock::Timeout=300"; \
 		$$install $$missing >build-deps.log 2>&1 \
 			|| { $(SUDO) apt-get update -qq >build-deps.log 2>&1 && $$install $$missing >>build-deps.log 2>&1; } \
 			|| { cat build-deps.log; rm -f build-deps.log; exit 1; }; \
 		rm -f build-deps.log; \
 	fi; \
-	command -v $(CARGO) >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
+	has=$$($(CARGO) --version 2>/dev/null | cut -d' ' -f2); \
+	[ "$$(printf '%s\n' "$(RUST_VERSION)" "$${has:-0}" | sort -V | head -n 1)" = "$(RUST_VERSION)" ] || { \
+		echo "Rust $(RUST_VERSION) or newer is needed, $(CARGO) is $${has:-missing}: see https://rustup.rs" >&2; exit 1; \
+	}
 
 check: deps tools fmt lint deny test
 
 # Tools of the checks, built only where they are missing.
 tools:
-	@for tool in cargo-nextest cargo-deny; do \
-		command -v "$$tool" >/dev/null && continue; \
+	@set -e; for tool in $(TOOLS); do \
+		if command -v "$${tool%@*}" >/dev/null; then continue; fi; \
 		echo "Installing $$tool (cargo install --locked; takes some minutes)"; \
 		$(CARGO) install --locked --quiet "$$tool"; \
 	done
@@ -70,6 +86,7 @@ help:
 	@echo "make            build the programs (target/release)"
 	@echo "make demo       show them at work on a small Linux guest; saves demo.png"
 	@echo "make check      format, lints, licenses and all tests"
+	@echo "make test       all tests that this machine can run"
 	@echo "make deps       install the Debian packages needed for demo and check"
 	@echo "make install    install programs, units and descriptors (PREFIX, DESTDIR)"
 	@echo "make uninstall  remove them"

@@ -28,7 +28,7 @@ UNITDIR ?= /etc/systemd/system
 DESCRIPTORDIR ?= /etc/qemu/vhost-user
 endif
 
-CARGO_TARGET ?= target
+CARGO_TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 INSTALL ?= install
 
 INSTALL_TOP := $(dir $(lastword $(MAKEFILE_LIST)))
@@ -47,7 +47,9 @@ ifeq ($(DESTDIR),)
 endif
 
 install-programs:
-	@set -e; for p in $(INSTALL_BACKENDS); do \
+	@set -e; for p in $(INSTALL_BACKENDS) $(INSTALL_COMMANDS); do \
+		[ -e "$(CARGO_TARGET)/release/$$p" ] || { echo "$(CARGO_TARGET)/release/$$p is missing: run \"make\" first" >&2; exit 1; }; \
+	done; for p in $(INSTALL_BACKENDS); do \
 		echo "  INSTALL  $(BACKENDDIR)/$$p"; \
 		$(INSTALL) -D -m 755 "$(CARGO_TARGET)/release/$$p" "$(DESTDIR)$(BACKENDDIR)/$$p"; \
 	done; for p in $(INSTALL_COMMANDS); do \

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::*;
 use frontend::gpu::{
-    DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Request, ResponseKind,
+    DisplayOptions, DisplayThread, Format, GpuOptions, Rect, Request, ResponseKind,
 };
 use frontend::{Command, DEFAULT_LIMIT, Deadline, Program, Session, SocketForm};
 use rustix::process::Signal;
@@ -391,6 +391,27 @@ fn signals_end_it_in_the_middle_of_a_message() {
     }
 }
 
+/// A front-end that sends faster than it is served.
+#[test]
+fn signals_end_it_while_the_front_end_floods_it() {
+    // SET_OWNER and RESET_OWNER: nothing to wait for, nothing to do.
+    let messages = [
+        [3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+        [4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    let flood = messages.concat().repeat(100);
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut program = gpu_command(SocketForm::Connected(3)).spawn().unwrap();
+        let session = program.session().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| while session.channel.send_bytes(&flood, &[]).is_ok() {});
+            std::thread::sleep(Duration::from_millis(200));
+            program.signal(signal).unwrap();
+            assert_clean_exit(&mut program);
+        });
+    }
+}
+
 #[test]
 fn signals_end_it_while_rings_run() {
     for signal in [Signal::TERM, Signal::INT] {
@@ -523,20 +544,8 @@ fn the_status_says_in_words_what_is_served() {
     notify
         .wait_for("STATUS= with the path", DEFAULT_LIMIT, waiting)
         .unwrap();
-    let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
-    let session = program.session().unwrap();
-    let gpu = Gpu::start(
-        session,
-        &guest_memory(),
-        Some(socket),
-        GpuOptions::default(),
-    )
-    .unwrap();
-    let mut vm = GpuVm {
-        gpu,
-        display,
-        program,
-    };
+    let display = DisplayThread::start(DisplayOptions::default()).unwrap();
+    let mut vm = GpuVm::of(program, display, GpuOptions::default());
     vm.painted(1, XRGB, (640, 480));
     ok(vm.gpu.set_scanout(0, 1, Rect::sized(640, 480)));
     let shown = |n: &frontend::Notification| n.name == "STATUS" && n.value.contains("640x480");
@@ -544,6 +553,27 @@ fn the_status_says_in_words_what_is_served() {
     notify
         .wait_for("STATUS= with the size", DEFAULT_LIMIT, shown)
         .unwrap();
+    vm.finish();
+}
+
+#[test]
+fn a_guest_that_changes_its_screens_does_not_flood_the_service_manager() {
+    let program = gpu_command(SocketForm::Path).notify().spawn().unwrap();
+    let display = DisplayThread::start(DisplayOptions::default()).unwrap();
+    let mut vm = GpuVm::of(program, display, GpuOptions::default());
+    vm.painted(1, XRGB, (640, 480));
+    // Nobody reads meanwhile: the device would wait for the service manager, if it told it itself.
+    for width in (1..=600).chain([640]) {
+        ok(vm.gpu.set_scanout(0, 1, Rect::sized(width, 480)));
+    }
+    let last = |n: &frontend::Notification| n.name == "STATUS" && n.value.contains("640x480");
+    let notify = vm.program.notify().unwrap();
+    notify
+        .wait_for("STATUS= with the last size", DEFAULT_LIMIT, last)
+        .unwrap();
+    let told = notify.seen().unwrap();
+    let told = told.iter().filter(|n| n.value.contains("vm connected"));
+    assert!(told.count() <= 20, "{:?}", notify.seen());
     vm.finish();
 }
 
@@ -597,24 +627,12 @@ fn the_watchdog_is_told_as_often_as_the_unit_wants() {
 
 #[test]
 fn nothing_it_does_writes_on_stdout() {
-    let mut program = gpu_command(SocketForm::Connected(3))
+    let program = gpu_command(SocketForm::Connected(3))
         .arg("--log-level=trace")
         .spawn()
         .unwrap();
-    let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
-    let session = program.session().unwrap();
-    let gpu = Gpu::start(
-        session,
-        &guest_memory(),
-        Some(socket),
-        GpuOptions::default(),
-    )
-    .unwrap();
-    let mut vm = GpuVm {
-        gpu,
-        display,
-        program,
-    };
+    let display = DisplayThread::start(DisplayOptions::default()).unwrap();
+    let mut vm = GpuVm::of(program, display, GpuOptions::default());
     vm.painted(1, XRGB, (64, 64));
     ok(vm.gpu.set_scanout(0, 1, Rect::sized(64, 64)));
     ok(vm.gpu.flush(1, Rect::sized(64, 64)));
@@ -653,6 +671,17 @@ fn hostile_messages_are_survived() {
             program.stderr()
         );
     }
+}
+
+/// QEMU lets a guest take the legacy features that it hides from it, and choose queues of up to 1024
+/// entries, whatever the device's own are, and passes both on.
+#[test]
+fn what_a_guest_may_choose_does_not_end_the_connection() {
+    let mut program = gpu_command(SocketForm::Connected(6)).spawn().unwrap();
+    let mut session = program.session().unwrap();
+    assert_choices(&mut session);
+    drop(session);
+    assert_clean_exit(&mut program);
 }
 
 #[test]
@@ -718,19 +747,7 @@ fn serve_once(mut session: Session) {
 
 /// A gpu with a display that does not read.
 fn stuck(options: DisplayOptions) -> GpuVm {
-    let mut program = gpu_command(SocketForm::Connected(8)).spawn().unwrap();
-    let (display, socket) = DisplayThread::start_stuck(options).unwrap();
-    let session = program.session().unwrap();
-    let gpu = Gpu::start(
-        session,
-        &guest_memory(),
-        Some(socket),
-        GpuOptions::default(),
-    )
-    .unwrap();
-    GpuVm {
-        gpu,
-        display,
-        program,
-    }
+    let program = gpu_command(SocketForm::Connected(8)).spawn().unwrap();
+    let display = DisplayThread::start_stuck(options).unwrap();
+    GpuVm::of(program, display, GpuOptions::default())
 }

@@ -702,25 +702,10 @@ fn a_display_that_answers_late_is_waited_for() {
 
 #[test]
 fn a_display_that_is_stuck_gets_the_right_picture_later() {
-    let mut program = gpu_command(SocketForm::Connected(5)).spawn().unwrap();
-    let options = DisplayOptions {
+    let mut vm = GpuVm::with_display(DisplayOptions {
         buffer: Some(4096),
         ..DisplayOptions::default()
-    };
-    let (display, socket) = DisplayThread::start(options).unwrap();
-    let session = program.session().unwrap();
-    let gpu = Gpu::start(
-        session,
-        &guest_memory(),
-        Some(socket),
-        GpuOptions::default(),
-    )
-    .unwrap();
-    let mut vm = GpuVm {
-        gpu,
-        display,
-        program,
-    };
+    });
     let size = (256, 256);
     let whole = Rect::sized(256, 256);
     let backing = vm.painted(1, XRGB, size);

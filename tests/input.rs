@@ -418,6 +418,16 @@ fn a_new_driver_gets_its_keyboard() {
 }
 
 #[test]
+fn what_a_guest_may_choose_does_not_end_the_connection() {
+    let device = HostDevice::new(KEYBOARD);
+    let mut program = spawn(&device, &[]);
+    let mut session = program.session().unwrap();
+    assert_choices(&mut session);
+    drop(session);
+    assert_clean_exit(&mut program);
+}
+
+#[test]
 fn signals_end_it_in_each_state() {
     for signal in [Signal::TERM, Signal::INT] {
         let device = HostDevice::new(KEYBOARD);

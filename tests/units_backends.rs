@@ -251,7 +251,14 @@ fn the_log_is_in_the_journal_with_its_fields() -> anyhow::Result<()> {
 fn an_installation_is_whole_and_goes_without_a_trace() -> anyhow::Result<()> {
     let host = Host::boot()?;
     // Every unit file that is installed is one that systemd understands.
-    for unit in ["vhost-user-gpu@vm1.socket", "vhost-user-gpu@vm1.service"] {
+    // To systemd-analyze, a colon would separate a file from its alias.
+    for unit in [
+        "vhost-user-gpu@vm1.socket",
+        "vhost-user-gpu@vm1.service",
+        "vhost-user-input@kbd.socket",
+        "vhost-user-input@kbd.service",
+        r"system-vhost\x2duser.slice",
+    ] {
         let verified = host
             .0
             .exec(["systemd-analyze", "verify", "--man=no", unit])?;

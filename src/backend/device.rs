@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use vhost_user_backend::{VhostUserBackendMut, VringMutex};
 use vmm_sys_util::epoll::EventSet;
@@ -55,8 +55,8 @@ impl Host {
         self.event_loop.watch(fd, interest, token)
     }
 
-    /// Ends what [`Host::watch`] began. An event already on its way may still arrive. Watching the same descriptor
-    /// for something else is: unwatch, watch.
+    /// Ends what [`Host::watch`] began. An event already on its way may still arrive. Watching the
+    /// same descriptor for something else is: unwatch, watch.
     ///
     /// # Errors
     /// As `epoll_ctl(2)`.
@@ -64,9 +64,10 @@ impl Host {
         self.event_loop.unwatch(fd)
     }
 
-    /// Says in words what is served, for `systemctl status` (`STATUS=`, sd_notify(3)).
+    /// Says in words what is served, for `systemctl status` (`STATUS=`, sd_notify(3)). Of texts
+    /// that come fast the newest is told; none waits for the service manager.
     pub fn status(&self, text: impl Display) {
-        super::notify::status(text);
+        self.main_thread.status(text);
     }
 
     /// The display socket the front-end sent last with `VHOST_USER_GPU_SET_SOCKET`, once. To be
@@ -88,12 +89,17 @@ pub(super) struct GpuSocketSlot(Arc<Mutex<Option<UnixStream>>>);
 
 impl GpuSocketSlot {
     pub(super) fn put(&self, socket: UnixStream) {
-        *self.0.lock().unwrap_or_else(|e| e.into_inner()) = Some(socket);
+        *lock(&self.0) = Some(socket);
     }
 
     pub(super) fn take(&self) -> Option<UnixStream> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).take()
+        lock(&self.0).take()
     }
+}
+
+/// A panic elsewhere ends the program by itself; until then the data is as good as any.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the other threads tell the main one.
@@ -109,12 +115,17 @@ pub(super) enum News {
 #[derive(Clone)]
 pub(super) struct MainThread {
     news: mpsc::Sender<News>,
+    status: StatusSlot,
     wake: Arc<UnixStream>,
 }
+
+/// The newest `STATUS=` that the service manager has not been told.
+type StatusSlot = Arc<Mutex<Option<String>>>;
 
 /// The main thread's end: readable once there is news.
 pub(super) struct Inbox {
     news: mpsc::Receiver<News>,
+    status: StatusSlot,
     woken: UnixStream,
 }
 
@@ -124,12 +135,15 @@ impl MainThread {
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         let (sender, receiver) = mpsc::channel();
+        let status = StatusSlot::default();
         let main_thread = Self {
             news: sender,
+            status: status.clone(),
             wake: Arc::new(wake),
         };
         let inbox = Inbox {
             news: receiver,
+            status,
             woken,
         };
         Ok((main_thread, inbox))
@@ -138,17 +152,39 @@ impl MainThread {
     pub(super) fn tell(&self, news: News) {
         // Without a receiver the program is ending already.
         if self.news.send(news).is_ok() {
-            // A full socket has woken it already.
-            let _ = (&*self.wake).write(&[1]);
+            self.wake();
         }
+    }
+
+    fn status(&self, text: impl Display) {
+        let before = lock(&self.status).replace(text.to_string());
+        // One that still waits has woken it already.
+        if before.is_none() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // A full socket has woken it already.
+        let _ = (&*self.wake).write(&[1]);
     }
 }
 
 impl Inbox {
     pub(super) fn take(&self) -> Option<News> {
-        // A byte for each piece of news: what is left keeps the socket readable.
+        // A byte for each piece of news, and for a status: what is left keeps the socket readable.
         let _ = (&self.woken).read(&mut [0]);
         self.news.try_recv().ok()
+    }
+
+    /// The newest status, once.
+    pub(super) fn take_status(&self) -> Option<String> {
+        lock(&self.status).take()
+    }
+
+    /// Whether there is a status to take.
+    pub(super) fn has_status(&self) -> bool {
+        lock(&self.status).is_some()
     }
 }
 

@@ -7,20 +7,17 @@ use sd_notify::NotifyState;
 
 /// `READY=1`, with the first `STATUS=`.
 pub(super) fn ready(text: impl Display) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&text.to_string())]);
+    tell(&[NotifyState::Ready, NotifyState::Status(&line(text))]);
 }
 
 /// Tells the service manager in words what is served (`STATUS=`).
 pub(super) fn status(text: impl Display) {
-    tell(&[NotifyState::Status(&text.to_string())]);
+    tell(&[NotifyState::Status(&line(text))]);
 }
 
 /// `STOPPING=1`, with the last `STATUS=`.
 pub(super) fn stopping(text: impl Display) {
-    tell(&[
-        NotifyState::Stopping,
-        NotifyState::Status(&text.to_string()),
-    ]);
+    tell(&[NotifyState::Stopping, NotifyState::Status(&line(text))]);
 }
 
 /// `WATCHDOG=1`.
@@ -35,8 +32,26 @@ pub(super) fn watchdog_interval() -> Option<Duration> {
         .filter(|interval| !interval.is_zero())
 }
 
+/// `text` in one line. Each line of a notification is an assignment, and a text may hold the name
+/// that an input device gives itself: it must not assign anything.
+fn line(text: impl Display) -> String {
+    text.to_string().replace(char::is_control, " ")
+}
+
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
         log::debug!("cannot notify the service manager: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+
+    #[test]
+    fn a_text_is_one_line() {
+        let name = "Keyboard\nMAINPID=1\r\u{85}\0";
+        assert_eq!(line(name), "Keyboard MAINPID=1   ");
+        assert_eq!(line("1920x1080 µ"), "1920x1080 µ");
     }
 }

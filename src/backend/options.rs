@@ -5,7 +5,11 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use log::LevelFilter;
+
+/// What `--log-level` takes. There is no "off": why a program failed is always told.
+const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// Where the front-end comes from. QEMU's "Backend program conventions", "Command line options".
 #[derive(Args, Debug, Clone)]
@@ -28,8 +32,14 @@ pub struct GeneralOptions {
     #[arg(long)]
     pub print_capabilities: bool,
 
-    /// How much to log: off, error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    /// How much to log
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        ignore_case = true,
+        value_parser = PossibleValuesParser::new(LOG_LEVELS).try_map(|level| level.parse::<LevelFilter>())
+    )]
     pub log_level: LevelFilter,
 }
 
@@ -59,7 +69,36 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::wants_capabilities;
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Options {
+        #[command(flatten)]
+        common: CommonOptions,
+    }
+
+    fn log_level(level: &str) -> Result<LevelFilter, String> {
+        Options::try_parse_from(["x", "--log-level", level])
+            .map(|options| options.common.general.log_level)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn no_log_level_hides_why_a_program_failed() {
+        for level in LOG_LEVELS {
+            assert!(log_level(level).unwrap() >= LevelFilter::Error, "{level}");
+        }
+        assert_eq!(log_level("Debug"), Ok(LevelFilter::Debug));
+        for other in ["off", "loud"] {
+            let error = log_level(other).unwrap_err();
+            assert!(
+                LOG_LEVELS.iter().all(|level| error.contains(level)),
+                "{error}"
+            );
+        }
+    }
 
     #[test]
     fn print_capabilities_wins_over_anything_else() {

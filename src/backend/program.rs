@@ -1,17 +1,21 @@
 //! A backend program from its first line to its last.
 
+use std::cell::Cell;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::time::Timespec;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vhost_user_backend::Error as DaemonError;
 
 use super::capabilities::Capabilities;
 use super::device::{Device, GpuSocketSlot, Inbox, MainThread, News};
+use super::log_limit::LogLimit;
 use super::options::{CommonOptions, wants_capabilities};
 use super::relay::{self, End, Relay};
 use super::socket::{Endpoint, Source};
@@ -81,6 +85,7 @@ fn serve<P: Program>(options: &P::Options, source: Source) -> Result<()> {
     let waiter = Waiter {
         stop: stop_signals()?,
         inbox,
+        next_status: Cell::new(None),
     };
     report_panics(main_thread.clone());
     let device = P::open(options)?;
@@ -157,7 +162,13 @@ fn report_panics(main_thread: MainThread) {
 struct Waiter {
     stop: UnixStream,
     inbox: Inbox,
+    /// When the service manager may be told the next status.
+    next_status: Cell<Option<Instant>>,
 }
+
+/// Between two `STATUS=` of the device. A guest can change what is served as fast as it likes, and
+/// the service manager, which tells all its listeners, is not to be kept busy with that.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 enum Ended {
     Signal,
@@ -177,12 +188,14 @@ impl Waiter {
         others: [PollFd<'_>; N],
     ) -> Result<std::result::Result<[PollFlags; N], Interruption>> {
         loop {
+            let timeout = self.tell_status(Instant::now()).map(Timespec::try_from);
+            let timeout = timeout.transpose().map_err(io::Error::other)?;
             let mut fds = vec![
                 PollFd::new(&self.stop, PollFlags::IN),
                 PollFd::new(&self.inbox, PollFlags::IN),
             ];
             fds.extend(others.iter().cloned());
-            match poll(&mut fds, None) {
+            match poll(&mut fds, timeout.as_ref()) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(e) => return Err(io::Error::from(e).into()),
@@ -206,6 +219,20 @@ impl Waiter {
                 return Ok(Ok(others));
             }
         }
+    }
+
+    /// Tells the service manager the device's newest status, unless it heard one just now; then,
+    /// after how long it is to be told.
+    fn tell_status(&self, now: Instant) -> Option<Duration> {
+        let due = self.next_status.get().unwrap_or(now);
+        if now < due {
+            return self.inbox.has_status().then(|| due - now);
+        }
+        if let Some(status) = self.inbox.take_status() {
+            notify::status(status);
+            self.next_status.set(Some(now + STATUS_INTERVAL));
+        }
+        None
     }
 
     /// Waits until the device has begun; `None` after a signal.
@@ -236,6 +263,7 @@ impl Waiter {
 
     /// Passes messages until the connection or the program ends.
     fn relay(&self, relay: &mut Relay, endpoint: &Endpoint) -> Result<Ended> {
+        let mut turned_away = LogLimit::default();
         loop {
             let [front_end, daemon] = relay.poll_fds();
             // Others who come to a socket of our own are told at once that we are taken; those who
@@ -246,7 +274,7 @@ impl Waiter {
                     self.wait([front_end, daemon, others])?
                         .map(|[front_end, daemon, others]| {
                             if !others.is_empty() && listener.accept().is_ok() {
-                                log::warn!("turned away a second front-end: one is connected");
+                                turned_away.warn("turned away a front-end: another is connected");
                             }
                             [front_end, daemon]
                         })

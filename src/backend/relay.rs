@@ -25,6 +25,9 @@ use super::device::GpuSocketSlot;
 const HEADER: usize = 12;
 /// More than any vhost-user message has; the crate `vhost` takes 4 KiB.
 const PAYLOAD_MAX: u32 = 64 * 1024;
+/// The messages of a direction after which signals and the other direction have their turn: a
+/// front-end can send for ever.
+const PASS_MESSAGES: usize = 64;
 /// The most file descriptors the crate `vhost` takes with one message.
 const FDS_MAX: usize = 32;
 
@@ -132,7 +135,7 @@ fn keep(gpu_socket: &GpuSocketSlot, message: &Lane) {
     }
 }
 
-/// What a lane waits for, or why it ended.
+/// Whether a lane has to be waited for, or why it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pumped {
     Waiting,
@@ -173,17 +176,19 @@ impl Lane {
         self.bytes.len() >= HEADER && self.bytes.len() == self.length()
     }
 
-    /// Moves messages until one side has to be waited for, or is gone. `look` sees each whole one.
+    /// Moves messages until one side has to be waited for, or is gone, or [`PASS_MESSAGES`] have
+    /// passed; poll tells of the rest. `look` sees each whole one.
     fn pump(
         &mut self,
         source: &UnixStream,
         sink: &UnixStream,
         look: impl Fn(&Self),
     ) -> Result<Pumped, RelayError> {
-        loop {
+        let mut passed = 0;
+        while passed < PASS_MESSAGES {
             if self.is_complete() {
                 match self.send(sink) {
-                    Ok(()) => {}
+                    Ok(()) => passed += 1,
                     Err(Errno::AGAIN) => return Ok(Pumped::Waiting),
                     Err(Errno::PIPE | Errno::CONNRESET) => return Ok(Pumped::SinkClosed),
                     Err(e) => return Err(RelayError::Send(e.into())),
@@ -197,6 +202,7 @@ impl Lane {
                 Received::Closed => return Ok(Pumped::SourceClosed),
             }
         }
+        Ok(Pumped::Waiting)
     }
 
     /// Receives a further part of the message, never a byte of the next one.
@@ -347,6 +353,22 @@ mod tests {
         assert_eq!(relay.pass(NOTHING).unwrap(), None);
         let nothing = (&daemon).read(&mut [0; 64]).unwrap_err();
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_front_end_that_sends_for_ever_leaves_the_others_their_turn() {
+        let (mut relay, mut front_end, mut daemon) = joined();
+        daemon.set_nonblocking(true).unwrap();
+        let sent = message(1, b"payload").repeat(2 * PASS_MESSAGES);
+        front_end.write_all(&sent).unwrap();
+        let mut got = Vec::new();
+        for passed in 1..=2 {
+            assert_eq!(relay.pass(NOTHING).unwrap(), None);
+            let drained = daemon.read_to_end(&mut got).unwrap_err();
+            assert_eq!(drained.kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(got.len(), passed * sent.len() / 2);
+        }
+        assert_eq!(got, sent);
     }
 
     #[test]

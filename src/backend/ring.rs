@@ -10,7 +10,9 @@ use std::sync::atomic::{Ordering, fence};
 
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
 use vhost_user_backend::{VringMutex, VringT};
-use virtio_bindings::bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
+use virtio_bindings::bindings::virtio_config::{
+    VIRTIO_F_ANY_LAYOUT, VIRTIO_F_NOTIFY_ON_EMPTY, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
+};
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
 };
@@ -24,12 +26,20 @@ use vm_memory::{
 ///
 /// `VIRTIO_F_RING_RESET` is among them although it is the front-end that resets a ring, by stopping
 /// and starting it: QEMU offers it to the guest on its own, passes on that the guest took it, and
-/// the crate refuses what was not offered.
+/// the crate refuses what was not offered, which ends the connection. `VIRTIO_F_NOTIFY_ON_EMPTY` and
+/// `VIRTIO_F_ANY_LAYOUT` mean nothing to a driver of virtio 1, from which QEMU hides them; but QEMU
+/// lets it take them all the same.
 pub const TRANSPORT_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_F_RING_RESET
+    | 1 << VIRTIO_F_NOTIFY_ON_EMPTY
+    | 1 << VIRTIO_F_ANY_LAYOUT
     | 1 << VIRTIO_RING_F_EVENT_IDX
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
     | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+
+/// Most entries of a queue: as many as QEMU lets a guest choose, whatever the device's own number
+/// is. The crate refuses more, which ends the connection.
+pub const MAX_QUEUE_SIZE: usize = 1024;
 
 /// The guest's memory as the front-end shared it last.
 pub type GuestMemory = GuestMemoryAtomic<GuestMemoryMmap>;
@@ -131,7 +141,14 @@ impl<'a> Ring<'a> {
         self.announced = left;
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
-        Ok(queue.pop_descriptor_chain(self.memory.clone()))
+        match queue.pop_descriptor_chain(self.memory.clone()) {
+            Some(chain) => Ok(Some(chain)),
+            // The front-end stops the queue just now.
+            None if !queue.ready() => Ok(None),
+            // The driver takes its requests back, or has put the ring where `virtio-queue` does not
+            // look (address 0).
+            None => Err(virtio_queue::Error::InvalidAvailRingIndex.into()),
+        }
     }
 
     /// Gives the last request taken back, to be found by the next pass.
@@ -380,6 +397,33 @@ mod tests {
         let mut ring = begin(&driver, &memory);
         let again = ring.next_chain().unwrap().map(|chain| chain.head_index());
         assert_eq!(again, Some(head));
+    }
+
+    #[test]
+    fn requests_that_cannot_be_taken_are_an_error() {
+        // At address 0 `virtio-queue` takes a ring for one that was never set up. Were there nothing
+        // to do instead, the requests would still be announced, and looked for without an end.
+        let low = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x9_0000)]);
+        let memory = GuestMemoryAtomic::new(low.expect("cannot map memory"));
+        let driver = Driver::new(&memory, BASE, 4);
+        let used = BASE + 0x2000;
+        let at_zero = driver.vring.set_queue_info(BASE, 0, used);
+        at_zero.expect("the addresses are aligned");
+        let one = memory.memory().write_obj(1_u16.to_le(), GuestAddress(2));
+        one.expect("the ring lies in memory");
+        let mut ring = begin(&driver, &memory);
+        assert_eq!(ring.available().ok(), Some(1));
+        assert!(ring.next_chain().is_err());
+    }
+
+    #[test]
+    fn a_queue_that_stops_in_a_pass_has_no_more_requests() {
+        let memory = guest_memory();
+        let mut driver = Driver::new(&memory, BASE, 4);
+        driver.offer(&[(8, true)]);
+        let mut ring = begin(&driver, &memory);
+        driver.vring.set_queue_ready(false);
+        assert!(ring.next_chain().is_ok_and(|chain| chain.is_none()));
     }
 
     #[test]

@@ -150,8 +150,13 @@ impl Endpoint {
             Some(folder) => folder,
             None => Path::new("/"),
         };
-        if !folder.is_dir() {
-            return Err(SocketError::NoFolder(path.to_owned(), folder.to_owned()));
+        match fs::metadata(folder) {
+            Ok(there) if there.is_dir() => {}
+            Ok(_) => return Err(SocketError::NoFolder(path.to_owned(), folder.to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(SocketError::NoFolder(path.to_owned(), folder.to_owned()));
+            }
+            Err(e) => return Err(failed("look into its folder")(e)),
         }
         match fs::symlink_metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -344,6 +349,19 @@ mod tests {
         assert!(matches!(
             error(Endpoint::listen(&missing)),
             SocketError::NoFolder(..)
+        ));
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(
+            error(Endpoint::listen(&file.join("gpu.sock"))),
+            SocketError::NoFolder(..)
+        ));
+        // A folder that is there and cannot be looked at is not called missing.
+        let circle = folder.path().join("circle");
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        assert!(matches!(
+            error(Endpoint::listen(&circle.join("gpu.sock"))),
+            SocketError::Path { .. }
         ));
     }
 

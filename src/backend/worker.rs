@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -20,7 +20,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::device::{Device, EventLoop, FIRST_TOKEN, GpuSocketSlot, Host, MainThread, News};
+use super::device::{Device, EventLoop, FIRST_TOKEN, GpuSocketSlot, Host, MainThread, News, lock};
 use super::notify;
 use super::ring::GuestMemory;
 
@@ -35,6 +35,8 @@ pub(super) type Daemon<D> = ManuallyDrop<VhostUserDaemon<Arc<Served<D>>>>;
 /// A device, as the vhost-user daemon sees it.
 pub(super) struct Served<D> {
     device: Mutex<D>,
+    /// Held by who is next to have the device, see [`Served::device`].
+    turn: Mutex<()>,
     main_thread: MainThread,
     begin: EventFd,
     watchdog: Option<OwnedFd>,
@@ -50,6 +52,7 @@ pub(super) fn spawn<D: Device>(
 ) -> io::Result<Daemon<D>> {
     let served = Arc::new(Served {
         device: Mutex::new(device),
+        turn: Mutex::new(()),
         main_thread: main_thread.clone(),
         begin: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         watchdog: watchdog_timer()?,
@@ -109,7 +112,11 @@ impl Drop for Alive {
 }
 
 impl<D: Device> Served<D> {
+    /// The device, for one of the two threads in turn. A mutex alone goes to whoever is there when
+    /// it is free, which is mostly a worker that a guest keeps busy: how long the front-end, with
+    /// its whole machine, waits for an answer of the protocol thread would be a matter of chance.
     fn device(&self) -> MutexGuard<'_, D> {
+        let _turn = lock(&self.turn);
         lock(&self.device)
     }
 
@@ -130,11 +137,6 @@ impl<D: Device> Served<D> {
             }
         }
     }
-}
-
-/// A panic elsewhere ends the program by itself; until then the data is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<D: Device> EventLoop for VringEpollHandler<Arc<Served<D>>> {
@@ -225,5 +227,99 @@ impl<D: Device> VhostUserBackend for Served<D> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use vhost_user_backend::VhostUserBackendMut;
+
+    use super::*;
+
+    /// Counts its events, and takes its time for each.
+    struct Busy(Arc<AtomicU32>);
+
+    impl VhostUserBackendMut for Busy {
+        type Bitmap = ();
+        type Vring = VringMutex;
+
+        fn num_queues(&self) -> usize {
+            1
+        }
+
+        fn max_queue_size(&self) -> usize {
+            1
+        }
+
+        fn features(&self) -> u64 {
+            0
+        }
+
+        fn protocol_features(&self) -> VhostUserProtocolFeatures {
+            VhostUserProtocolFeatures::empty()
+        }
+
+        fn set_event_idx(&mut self, _enabled: bool) {}
+
+        fn update_memory(&mut self, _memory: GuestMemory) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn handle_event(
+            &mut self,
+            _event: u16,
+            _events: EventSet,
+            _vrings: &[VringMutex],
+            _thread: usize,
+        ) -> io::Result<()> {
+            thread::sleep(Duration::from_millis(1));
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    impl Device for Busy {
+        fn start(&mut self, _host: Host) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_busy_worker_does_not_keep_the_device_from_the_protocol() {
+        const QUESTIONS: u32 = 50;
+        let events = Arc::new(AtomicU32::new(0));
+        let (main_thread, _inbox) = MainThread::new().unwrap();
+        let served = Served {
+            device: Mutex::new(Busy(events.clone())),
+            turn: Mutex::new(()),
+            main_thread,
+            begin: EventFd::new(EFD_CLOEXEC).unwrap(),
+            watchdog: None,
+            host: Mutex::new(None),
+        };
+        let over = AtomicBool::new(false);
+        let meanwhile = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    served.handle_event(0, EventSet::IN, &[], 0).unwrap();
+                }
+            });
+            let mut meanwhile = 0;
+            for _ in 0..QUESTIONS {
+                // The worker has taken up the device again.
+                thread::sleep(Duration::from_millis(2));
+                let before = events.load(Ordering::Relaxed);
+                served.features();
+                meanwhile += events.load(Ordering::Relaxed) - before;
+            }
+            over.store(true, Ordering::Relaxed);
+            meanwhile
+        });
+        // The end of one event for each question, and room for a machine that is busy otherwise.
+        assert!(meanwhile < 2 * QUESTIONS, "{meanwhile} events");
     }
 }

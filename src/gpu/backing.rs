@@ -86,11 +86,6 @@ impl Backing {
         self.len
     }
 
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Fills `into` with what lies from `offset` on.
     ///
     /// # Errors
@@ -192,7 +187,7 @@ mod tests {
             ));
         }
         let empty = Backing::new(&[(5, 0)], &memory, &budget()).unwrap();
-        assert!(empty.is_empty());
+        assert_eq!(empty.len(), 0);
         assert!(empty.read_at(&memory, 0, &mut bytes).is_err());
         assert!(empty.read_at(&memory, 0, &mut []).is_ok());
     }

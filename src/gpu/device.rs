@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vhost::vhost_user::GpuBackend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
@@ -17,7 +17,7 @@ use super::image::Budget;
 use super::renderer::SoftRenderer;
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
 use crate::backend::{
-    Chain, Device, GuestMemory, Host, LogLimit, Ring, RingError, TRANSPORT_FEATURES,
+    Chain, Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError, TRANSPORT_FEATURES,
 };
 use continuity::Continuity;
 use worker::{DISPLAY, Surroundings, TIMER, WAKE, Worker};
@@ -28,12 +28,14 @@ mod worker;
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
 const NUM_QUEUES: usize = 2;
-const MAX_QUEUE_SIZE: usize = 1024;
 
 /// Requests of one queue after which the others have their turn.
 const PASS_REQUESTS: usize = 64;
 /// Bytes copied out of the guest after which the others have their turn.
 const PASS_BYTES: u64 = 32 << 20;
+/// Time after which the others have their turn: a driver can make a request of so many descriptors
+/// that looking at them takes longer than doing it.
+const PASS_TIME: Duration = Duration::from_millis(10);
 
 /// `struct virtio_gpu_config`: events_read, events_clear, num_scanouts, num_capsets.
 const CONFIG_LEN: usize = 16;
@@ -162,6 +164,7 @@ impl Gpu {
         let Some(mut ring) = Ring::begin(vring, memory) else {
             return Ok(false);
         };
+        let began = Instant::now();
         for _ in 0..PASS_REQUESTS {
             if kind == QueueKind::Control && self.display.is_asked() {
                 ring.publish()?;
@@ -179,7 +182,7 @@ impl Gpu {
                     return Err(e);
                 }
             }
-            if self.state.take_moved() >= PASS_BYTES {
+            if self.state.take_moved() >= PASS_BYTES || began.elapsed() >= PASS_TIME {
                 break;
             }
         }
@@ -389,9 +392,11 @@ impl VhostUserBackendMut for Gpu {
 
     fn set_gpu_socket(&mut self, _blocking: GpuBackend) -> io::Result<()> {
         let worker = self.worker.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let socket = worker.take_gpu_socket();
-        let socket = socket.ok_or_else(|| io::Error::other("no display socket came along"))?;
-        self.adopt(socket);
+        // Where there is none, the message after this one came along already, and its socket, the
+        // newer one, is in use. An error would end the connection.
+        if let Some(socket) = worker.take_gpu_socket() {
+            self.adopt(socket);
+        }
         Ok(())
     }
 

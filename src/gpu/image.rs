@@ -44,6 +44,7 @@ impl Budget {
     }
 
     /// Bytes in use.
+    #[cfg(test)]
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
@@ -101,7 +102,6 @@ impl SharedImage {
 #[derive(Debug)]
 pub struct Image {
     width: u32,
-    height: u32,
     pixels: MmapMut,
     _charge: Charge,
 }
@@ -123,20 +123,9 @@ impl Image {
         let pixels = MmapMut::map_anon(len).map_err(|e| ImageError::Host(bytes, e))?;
         Ok(Self {
             width,
-            height,
             pixels,
             _charge: charge,
         })
-    }
-
-    /// Columns.
-    pub fn width(&self) -> u32 {
-        self.width
-    }
-
-    /// Rows.
-    pub fn height(&self) -> u32 {
-        self.height
     }
 
     /// Bytes from one row to the next.

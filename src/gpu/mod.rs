@@ -4,16 +4,16 @@
 //! Data flows one way: a queue brings a command, the command changes the device's state and has
 //! the renderer draw, and what changed on a screen goes out to the display.
 
-pub mod backing;
-pub mod commands;
-pub mod device;
-pub mod display;
-pub mod edid;
-pub mod image;
-pub mod region;
+mod backing;
+mod commands;
+mod device;
+mod display;
+mod edid;
+mod image;
+mod region;
 pub mod render_node;
 pub mod renderer;
-pub mod scanout;
-pub mod wire;
+mod scanout;
+mod wire;
 
 pub use device::{Gpu, Options};

@@ -174,9 +174,13 @@ impl Screen {
     }
 
     /// Has scanout `id` show the part `rect` of `image`. The display gets all of it with the first
-    /// flush.
+    /// flush, unless that is what it shows already.
     pub fn show(&mut self, id: u32, image: SharedImage, rect: Rect) {
         if let Some(scanout) = self.scanout(id) {
+            let shown = scanout.view.as_ref();
+            if shown.is_some_and(|view| view.image.is(&image) && view.rect == rect) {
+                return;
+            }
             scanout.view = Some(View { image, rect });
             scanout.fresh = true;
             scanout.changed.clear();
@@ -413,6 +417,25 @@ mod tests {
         assert_eq!(sent(&mut screen), []);
         screen.flush(&second, &rect(1, 1, 1, 1));
         assert_eq!(sent(&mut screen), [(0, all, Some(all))]);
+    }
+
+    #[test]
+    fn what_was_flushed_is_sent_although_the_view_is_set_again() {
+        let mut screen = Screen::default();
+        let image = image();
+        let all = Rect::sized(100, 100);
+        screen.show(0, image.clone(), all);
+        screen.flush(&image, &all);
+        sent(&mut screen);
+        change(&mut screen, &image, rect(0, 0, 10, 10));
+        change(&mut screen, &image, rect(50, 50, 1, 1));
+        screen.flush(&image, &rect(0, 0, 10, 10));
+        screen.show(0, image.clone(), all);
+        let flushed = rect(0, 0, 10, 10);
+        assert_eq!(sent(&mut screen), [(0, flushed, Some(flushed))]);
+        screen.flush(&image, &all);
+        let rest = rect(50, 50, 1, 1);
+        assert_eq!(sent(&mut screen), [(0, rest, Some(rest))]);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use vhost_user_backend::{VhostUserBackendMut, VringMutex};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::backend::{
-    Device, FIRST_TOKEN, GuestMemory, Host, LogLimit, Ring, RingError, TRANSPORT_FEATURES,
+    Device, FIRST_TOKEN, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError,
+    TRANSPORT_FEATURES,
 };
 
 use super::config::Config;
@@ -23,8 +24,6 @@ use super::state::State;
 use super::status::Status;
 use super::wire::{EVENT_QUEUE, Event, QUEUES, STATUS_QUEUE};
 
-/// Entries of a queue. QEMU makes 4 or 64, and Linux fills no more than 64.
-const MAX_QUEUE_SIZE: usize = 256;
 /// The evdev device has events.
 const DEVICE_READY: u16 = FIRST_TOKEN;
 /// A pass ended before its queue was empty.
@@ -123,7 +122,11 @@ impl<S: Source> Input<S> {
         let ring = pass(vrings, EVENT_QUEUE, self.memory.as_ref());
         let untouched = ring.map(|ring| ring.is_untouched());
         match (self.owner, untouched) {
-            (Owner::Host, Some(anew)) => self.begin_guest(anew),
+            (Owner::Host, Some(anew)) => {
+                self.begin_guest(anew);
+                // What waited for it.
+                self.take_status(vrings);
+            }
             (Owner::HostUntilReleased | Owner::Guest, None) => self.end_guest(),
             _ => {}
         }
@@ -316,8 +319,12 @@ impl<S: Source> Input<S> {
         }
     }
 
-    /// Does what the driver asked for in the status queue.
+    /// Does what the driver asked for in the status queue, while the device is the guest's: what it
+    /// asks for in a queue that outlives the event queue waits for that.
     fn take_status(&mut self, vrings: &[VringMutex]) {
+        if self.owner == Owner::Host {
+            return;
+        }
         if let Some(ring) = pass(vrings, STATUS_QUEUE, self.memory.as_ref()) {
             let mut wanted = Vec::new();
             let device = self.source.description();

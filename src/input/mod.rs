@@ -11,6 +11,4 @@ mod status;
 mod wire;
 
 pub use device::{Input, Options};
-pub use source::{Description, Evdev, OpenError as Error, Source};
-pub use state::{Contact, State, Touch};
-pub use wire::{Axis, Bits, Event, Ids};
+pub use source::OpenError as Error;

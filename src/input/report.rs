@@ -255,6 +255,7 @@ fn drop_repetitions(report: &mut Vec<Event>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::Axis;
     use super::super::wire::code::{ABS_MT_SLOT, ABS_MT_TRACKING_ID};
     use super::*;
 
@@ -408,7 +409,7 @@ mod tests {
     #[test]
     fn whatever_happens_the_guest_ends_in_the_true_state() {
         let mut device = keyboard();
-        let slots = crate::input::Axis {
+        let slots = Axis {
             max: 4,
             ..Default::default()
         };

@@ -14,8 +14,8 @@ use vmm_sys_util::ioctl;
 
 use super::state::{Contact, State, Touch};
 use super::wire::code::{
-    ABS_MT_FIRST, ABS_MT_LAST, ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_ABS, EV_KEY, EV_LED, EV_MSC,
-    EV_REL, EV_REP, EV_SND, EV_SW, REP_DELAY, REP_PERIOD,
+    ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_ABS, EV_KEY, EV_LED, EV_MSC, EV_REL, EV_REP, EV_SND, EV_SW,
+    REP_DELAY, REP_PERIOD, is_contact_axis,
 };
 use super::wire::{Axis, Bits, Event, Ids};
 
@@ -66,11 +66,6 @@ impl Description {
     pub fn is_slotless(&self) -> bool {
         self.slots() == 0 && self.axes.keys().any(|axis| is_contact_axis(*axis))
     }
-}
-
-/// Whether every contact of a multitouch device has the axis `code` for itself.
-pub fn is_contact_axis(code: u16) -> bool {
-    (ABS_MT_FIRST..=ABS_MT_LAST).contains(&code)
 }
 
 /// An input device of the host. Nothing of it may block.
@@ -414,6 +409,7 @@ fn bits<T: evdev::EvdevEnum>(set: &AttributeSetRef<T>, number: impl Fn(T) -> u16
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::code::ABS_MT_FIRST;
     use super::*;
 
     #[test]

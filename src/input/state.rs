@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::source::is_contact_axis;
 use super::wire::code::{
-    ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_ABS, EV_KEY, EV_SW, EV_SYN, SYN_MT_REPORT,
+    ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_ABS, EV_KEY, EV_SW, EV_SYN, SYN_MT_REPORT, is_contact_axis,
 };
 use super::wire::{Bits, Event};
 

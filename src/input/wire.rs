@@ -72,6 +72,11 @@ pub mod code {
     /// Last of the axes that every contact has for itself.
     pub const ABS_MT_LAST: u16 = AbsoluteAxisCode::ABS_MT_TOOL_Y.0;
 
+    /// Whether every contact of a multitouch device has the absolute axis `axis` for itself.
+    pub fn is_contact_axis(axis: u16) -> bool {
+        (ABS_MT_FIRST..=ABS_MT_LAST).contains(&axis)
+    }
+
     /// Delay before a key repeats.
     pub const REP_DELAY: u16 = RepeatCode::REP_DELAY.0;
     /// Period in which a key repeats.

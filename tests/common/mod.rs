@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use frontend::gpu::{
     DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Response, ResponseKind,
 };
-use frontend::{Command, DEFAULT_LIMIT, Memory, Program, SocketForm};
+use frontend::{Command, DEFAULT_LIMIT, Memory, Program, Session, SocketForm};
+use vhost::vhost_user::message::FrontendReq;
 
 /// "Well under a second", on a machine that builds and tests on all its cores.
 pub const QUICK: Duration = Duration::from_millis(900);
@@ -58,6 +60,21 @@ pub fn assert_early_failure(program: &mut Program, words: &[&str]) -> ExitStatus
     status
 }
 
+/// Makes the choices of a guest that takes all that QEMU lets it have.
+pub fn assert_choices(session: &mut Session) {
+    const LEGACY: u64 = 1 << 24 | 1 << 27;
+    let offer = session
+        .negotiate(Session::usual_protocol_features())
+        .unwrap();
+    session.set_features(offer.features | LEGACY).unwrap();
+    for queue in 0..2 {
+        session
+            .set_vring_state(FrontendReq::SET_VRING_NUM, queue, 1024)
+            .unwrap();
+    }
+    session.config(0, 16).unwrap();
+}
+
 /// A running gpu program, the guest's driver and the display.
 pub struct GpuVm {
     pub gpu: Gpu,
@@ -75,8 +92,16 @@ impl GpuVm {
     }
 
     pub fn with(display: DisplayOptions, options: GpuOptions) -> Self {
-        let mut program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
-        let (display, socket) = DisplayThread::start(display).unwrap();
+        let program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
+        Self::of(program, DisplayThread::start(display).unwrap(), options)
+    }
+
+    /// A guest that uses a program that runs already, and the display with its socket.
+    pub fn of(
+        mut program: Program,
+        (display, socket): (DisplayThread, UnixStream),
+        options: GpuOptions,
+    ) -> Self {
         let session = program.session().unwrap();
         let gpu = Gpu::start(session, &guest_memory(), Some(socket), options).unwrap();
         Self {

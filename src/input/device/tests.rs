@@ -492,6 +492,26 @@ fn leds_are_set_and_nothing_else() {
 }
 
 #[test]
+fn a_guest_without_the_device_sets_no_leds() {
+    let mut bench = Bench::running(64);
+    bench.events.vring.set_queue_ready(false);
+    bench.input.stop_vring(0).expect("a queue can be stopped");
+    let lit = Event::new(EV_LED, 1, 1);
+    let head = bench.status.offer(&[(8, false)]);
+    bench
+        .status
+        .write(bench.status.buffer(head), &lit.to_bytes());
+    bench.kick(STATUS_QUEUE);
+    assert_eq!(bench.hardware().written, []);
+    assert_eq!(bench.status.take_used(), []);
+    // It waits until the guest has the device again.
+    bench.events.vring.set_queue_ready(true);
+    bench.kick(EVENT_QUEUE);
+    assert_eq!(bench.hardware().written, [lit, Event::REPORT]);
+    assert_eq!(bench.status.take_used(), [(u32::from(head), 0)]);
+}
+
+#[test]
 fn an_unplugged_device_leaves_no_key_down() {
     let mut bench = Bench::running(64);
     bench.offer(64);

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 
 use crate::apt::PrivateApt;
 use crate::initramfs::Contents;
@@ -23,7 +23,13 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// What QEMU needs to run a guest from a kernel file; from Debian's backports.
 const QEMU_PACKAGES: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data"];
 /// Modules of the guest; the rest of Debian's kernel is built in or not needed.
-const MODULES: [&str; 4] = ["virtio_pci", "virtio-gpu", "virtio_input", "evdev"];
+const MODULES: [&str; 5] = [
+    "virtio_pci",
+    "virtio-gpu",
+    "virtio_input",
+    "evdev",
+    "uinput",
+];
 /// How long an ordinary guest may take on an accelerator that deserves the name.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -163,7 +169,8 @@ impl Artifacts {
         build: &Path,
         progress: &mut dyn FnMut(&str),
     ) -> anyhow::Result<Accelerator> {
-        if !Path::new("/dev/kvm").exists() {
+        // The answer may be another user's.
+        if access("/dev/kvm", Access::READ_OK | Access::WRITE_OK).is_err() {
             return Ok(Accelerator::Tcg);
         }
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -273,6 +280,7 @@ fn build_initramfs(build: &Path, guest: &Path, version: &str) -> anyhow::Result<
     let mut hasher = DefaultHasher::new();
     (
         version,
+        MODULES,
         fs::read(&init).context("cannot read the guest program")?,
     )
         .hash(&mut hasher);

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::artifacts::{Accelerator, Artifacts};
 use crate::console::{Console, Running};
 use crate::image::Image;
+use crate::initramfs::Archive;
 use crate::qmp::Qmp;
 
 /// For what should take no time at all.
@@ -32,6 +33,7 @@ pub struct Builder<'a> {
     artifacts: &'a Artifacts,
     devices: Vec<String>,
     kernel_options: String,
+    programs: Vec<PathBuf>,
     boot_timeout: Duration,
 }
 
@@ -62,6 +64,33 @@ impl<'a> Builder<'a> {
         self.devices
             .extend(["-device".to_owned(), device.to_owned()]);
         self
+    }
+
+    /// Adds a program of the host, as `/usr/bin/NAME` with the libraries it needs.
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        self.programs.push(program.to_owned());
+        self
+    }
+
+    /// The guest's root file system with the further programs.
+    fn initramfs(&self, folder: &Path) -> anyhow::Result<PathBuf> {
+        if self.programs.is_empty() {
+            return Ok(self.artifacts.initramfs.clone());
+        }
+        let mut more = Archive::default();
+        for program in &self.programs {
+            let name = program.file_name().and_then(|name| name.to_str());
+            let name = name.with_context(|| format!("{} has no name", program.display()))?;
+            more.program(program, &format!("/usr/bin/{name}"))?;
+        }
+        // The kernel unpacks one archive after the other.
+        let mut bytes = fs::read(&self.artifacts.initramfs).context("cannot read the initramfs")?;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend(more.finish()?);
+        let path = folder.join("initramfs");
+        fs::write(&path, bytes).context("cannot write the initramfs")?;
+        Ok(path)
     }
 
     /// Adds words to the kernel's command line.
@@ -153,7 +182,7 @@ impl<'a> Builder<'a> {
             .arg("-kernel")
             .arg(&self.artifacts.kernel)
             .arg("-initrd")
-            .arg(&self.artifacts.initramfs)
+            .arg(self.initramfs(folder.path())?)
             .args(["-append", &options])
             .args([
                 "-serial",
@@ -296,6 +325,7 @@ impl Vm {
             artifacts,
             devices: Vec::new(),
             kernel_options: String::new(),
+            programs: Vec::new(),
             boot_timeout: BOOT_TIMEOUT,
         }
     }
