@@ -80,6 +80,16 @@ pub fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Option<Box<
     Ok(Some(Box::new(Machine::start(who, scenario)?)))
 }
 
+/// What went wrong, and what the program says of it.
+fn told(program: &Program, error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let said = program.stderr();
+    let error = error.into();
+    match said.trim().lines().last() {
+        Some(line) => error.context(format!("it said \"{line}\"")),
+        None => error,
+    }
+}
+
 /// A guest with a screen, before a backend.
 struct Machine {
     program: Program,
@@ -110,14 +120,16 @@ impl Machine {
             ..GpuOptions::default()
         };
         let mut machine = Self {
-            gpu: Gpu::start(session, &memory, Some(socket), options)?,
+            gpu: Gpu::start(session, &memory, Some(socket), options)
+                .map_err(|e| told(&program, e))?,
             program,
             display,
             scenario,
             screen,
             round: 0,
         };
-        machine.prepare(width, height)?;
+        let prepared = machine.prepare(width, height);
+        prepared.map_err(|e| told(&machine.program, e))?;
         Ok(machine)
     }
 
@@ -255,7 +267,8 @@ impl Rig for Machine {
     }
 
     fn batch(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>> {
-        batch.run(|| self.piece())
+        let done = batch.run(|| self.piece());
+        done.map_err(|e| told(&self.program, e))
     }
 }
 

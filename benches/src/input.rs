@@ -16,6 +16,8 @@ use crate::rig::{Batch, Rig, Sample};
 
 /// Time between two reports of a mouse with 8000 of them in a second.
 const PERIOD: Duration = Duration::from_micros(125);
+/// After how long without an event a device is at rest.
+const QUIET: Duration = Duration::from_millis(100);
 /// Entries of the event queue, as in QEMU 7.2.
 const QUEUE_SIZE: u16 = 64;
 const ABS_MT_SLOT: u16 = 47;
@@ -57,6 +59,17 @@ pub fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Option<Box<
     };
     let mut input = Input::start(started.session, &memory, options)?;
     input.give(QUEUE_SIZE)?;
+    // A program may tell a new guest first in which state the device is.
+    while input
+        .next_event(QUIET)
+        .map(|_| true)
+        .or_else(|e| match e.is_timeout() {
+            true => Ok(false),
+            false => Err(e),
+        })?
+    {
+        input.give(1)?;
+    }
     Ok(Some(Box::new(Desk {
         program: started.program,
         input,

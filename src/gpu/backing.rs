@@ -67,7 +67,9 @@ impl Backing {
         let mut entries = Vec::with_capacity(pieces.len());
         let mut start: u64 = 0;
         for &(addr, len) in pieces.iter().filter(|(_, len)| *len != 0) {
-            if !memory.check_range(GuestAddress(addr), len as usize) {
+            // Almost always within one region; what spans several takes longer to look up.
+            let (at, size) = (GuestAddress(addr), len as usize);
+            if memory.get_slice(at, size).is_err() && !memory.check_range(at, size) {
                 return Err(BackingError::Outside { addr, len });
             }
             entries.push(Entry { start, addr });
@@ -122,7 +124,13 @@ impl Backing {
                 .min(rest.len());
             let (now, later) = rest.split_at_mut(piece);
             let addr = entry.addr.saturating_add(at.saturating_sub(entry.start));
-            memory.read_slice(now, GuestAddress(addr))?;
+            match memory.get_slice(GuestAddress(addr), now.len()) {
+                Ok(piece) => {
+                    piece.copy_to(now);
+                }
+                // It goes on in another region.
+                Err(_) => memory.read_slice(now, GuestAddress(addr))?,
+            }
             at = end;
             rest = later;
         }

@@ -245,30 +245,39 @@ impl<S: Source> Input<S> {
         if self.gone {
             return;
         }
+        let ends = happened.intersects(EventSet::HANG_UP | EventSet::ERROR);
         let read = match self.owner {
             Owner::Host => self.discard(),
             Owner::HostUntilReleased => {
                 self.give_to_guest();
                 Ok(())
             }
-            Owner::Guest => self.read_reports(),
+            Owner::Guest => self.read_reports(ends),
         };
         match read {
             Err(error) => self.lose_device(&error, vrings),
             // A device that says so without failing reads would have this called for ever.
-            Ok(()) if happened.intersects(EventSet::HANG_UP | EventSet::ERROR) => {
+            Ok(()) if ends => {
                 self.lose_device(&Errno::NODEV.into(), vrings);
             }
             Ok(()) => self.give_reports(vrings),
         }
     }
 
-    fn read_reports(&mut self) -> io::Result<()> {
+    /// Reads up to the end of a report; all there is where the device `ends`, or the kernel lost
+    /// events. A report has one read: what comes after it makes the device readable again.
+    fn read_reports(&mut self, ends: bool) -> io::Result<()> {
         let mut events = Vec::new();
         for _ in 0..MAX_READS {
             events.clear();
             match self.source.read(&mut events) {
-                Ok(()) => self.reports.take(&events),
+                Ok(()) => {
+                    self.reports.take(&events);
+                    let whole = events.last().is_some_and(Event::ends_report);
+                    if whole && !ends && !self.reports.lost() {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // Only now: what the kernel still had was older than the state it tells.

@@ -168,14 +168,33 @@ impl Renderer for SoftRenderer {
         let mut image = resource.image.lock();
         let mut joined = Joined::new(changed);
         self.row.resize(row_len, 0);
+        let all = rect.x..rect.x.saturating_add(rect.width);
+        // Whether the row before changed from end to end, as this one may have.
+        let mut all_changed = true;
         for line in 0..rect.height {
             let from = offset.saturating_add(u64::from(line) * stride);
-            backing
-                .read_at(memory, from, &mut self.row)
-                .map_err(failed)?;
-            to_display_order(resource.format, &mut self.row);
             let y = rect.y.saturating_add(line);
-            if let Some(columns) = image.merge_row(rect.x, y, &self.row) {
+            let read = |at: u64, into: &mut [u8]| {
+                let read = backing.read_at(memory, from.saturating_add(at), into);
+                to_display_order(resource.format, into);
+                read.map_err(failed)
+            };
+            let differs = |column: u32| {
+                let mut pixel = [0; PIXEL_LEN];
+                read(u64::from(column) * PIXEL_LEN as u64, &mut pixel)?;
+                let x = rect.x.saturating_add(column);
+                Ok(image.bytes(x, y, PIXEL_LEN) != pixel)
+            };
+            if all_changed && differs(0)? && differs(rect.width - 1)? {
+                // All of it is sent whatever lies between, so it needs no look at, and no way round.
+                joined.row(y, all.clone());
+                read(0, image.bytes_mut(rect.x, y, row_len))?;
+                continue;
+            }
+            read(0, &mut self.row)?;
+            let changed = image.merge_row(rect.x, y, &self.row);
+            all_changed = changed.as_ref() == Some(&all);
+            if let Some(columns) = changed {
                 joined.row(y, columns);
             }
         }
