@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use frontend::gpu::{
-    DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Request, ResponseKind,
+    DisplayOptions, DisplayThread, EdidAnswer, Format, Gpu, GpuOptions, Rect, Request, ResponseKind,
 };
 use frontend::{Memory, Program};
 use virtio_bindings::virtio_gpu as v;
@@ -112,6 +112,8 @@ impl Machine {
         let options = DisplayOptions {
             draw: false,
             strict: false,
+            // Newer C programs refuse a front-end that takes the feature and cannot answer.
+            edid: EdidAnswer::Blocks(vec![vec![0; 128]]),
             ..DisplayOptions::with_modes(&[(width, height)])
         };
         let (display, socket) = DisplayThread::start(options)?;

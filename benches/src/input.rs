@@ -60,15 +60,12 @@ pub fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Option<Box<
     let mut input = Input::start(started.session, &memory, options)?;
     input.give(QUEUE_SIZE)?;
     // A program may tell a new guest first in which state the device is.
-    while input
-        .next_event(QUIET)
-        .map(|_| true)
-        .or_else(|e| match e.is_timeout() {
-            true => Ok(false),
-            false => Err(e),
-        })?
-    {
-        input.give(1)?;
+    loop {
+        match input.next_event(QUIET) {
+            Ok(_) => input.give(1)?,
+            Err(e) if e.is_timeout() => break,
+            Err(e) => return Err(e.into()),
+        }
     }
     Ok(Some(Box::new(Desk {
         program: started.program,

@@ -264,17 +264,16 @@ impl<S: Source> Input<S> {
         }
     }
 
-    /// Reads up to the end of a report; all there is where the device `ends`, or the kernel lost
-    /// events. A report has one read: what comes after it makes the device readable again.
+    /// Reads what there is. A report costs one read: only a device that `ends`, or has lost events,
+    /// is asked until it says that there are no more.
     fn read_reports(&mut self, ends: bool) -> io::Result<()> {
         let mut events = Vec::new();
         for _ in 0..MAX_READS {
             events.clear();
             match self.source.read(&mut events) {
-                Ok(()) => {
+                Ok(more) => {
                     self.reports.take(&events);
-                    let whole = events.last().is_some_and(Event::ends_report);
-                    if whole && !ends && !self.reports.lost() {
+                    if !more && !ends && !self.reports.lost() {
                         break;
                     }
                 }

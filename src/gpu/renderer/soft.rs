@@ -410,6 +410,52 @@ mod tests {
     }
 
     #[test]
+    fn rows_arrive_whatever_those_before_them_were() {
+        let memory = memory();
+        let mut renderer = renderer(Format::R8G8B8X8, &memory);
+        let all = Rect::sized(WIDTH, HEIGHT);
+        let (right, first) = (WIDTH - 1, GuestAddress(0));
+        // By row: the columns that change, in turn at both ends, within, on one side, nowhere.
+        let columns = |y: u32, turn: u32| match (y * 7 + turn) % 5 {
+            0 => vec![0, right],
+            1 => (0..WIDTH).collect(),
+            2 => vec![3],
+            3 => vec![right],
+            _ => vec![],
+        };
+        for turn in 0..20_u32 {
+            let mut bytes = vec![0; LEN as usize];
+            memory.read_slice(&mut bytes, first).unwrap();
+            for y in 0..HEIGHT {
+                for x in columns(y, turn) {
+                    bytes[((y * WIDTH + x) * 4) as usize] ^= 0x55;
+                }
+            }
+            memory.write_slice(&bytes, first).unwrap();
+            let mut changed = Region::default();
+            renderer
+                .transfer_to_host_2d(1, all, 0, &memory, &mut changed)
+                .unwrap();
+            for (n, guest) in (0..).zip(bytes.chunks(4)) {
+                let (x, y) = (n % WIDTH, n / WIDTH);
+                let expected = [guest[2], guest[1], guest[0], guest[3]];
+                assert_eq!(pixel(&renderer, x, y), expected, "{x},{y} in turn {turn}");
+                if columns(y, turn).contains(&x) {
+                    let (width, height) = (1, 1);
+                    let one = Rect {
+                        x,
+                        y,
+                        width,
+                        height,
+                    };
+                    let told = changed.rects().iter();
+                    assert!(told.map(|r| r.intersection(&one)).any(|r| r == Some(one)));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_transfer_that_fails_half_way_tells_what_it_changed() {
         let whole = memory();
         let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
