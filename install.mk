@@ -1,6 +1,6 @@
 # Installation, for every build and for packagers:
 #
-#   make install [DESTDIR=...] [PREFIX=/usr/local]     programs, units, descriptors
+#   make install [DESTDIR=...] [PREFIX=/usr/local]     programs, units, descriptors, manual, completions
 #   make uninstall                                     with the same variables
 #
 # Units and descriptors lie in systemd/ and json/ as a package with PREFIX=/usr has them; only the
@@ -28,6 +28,13 @@ UNITDIR ?= /etc/systemd/system
 DESCRIPTORDIR ?= /etc/qemu/vhost-user
 endif
 
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+# Where each shell looks for the completions that come with a program.
+BASHCOMPLETIONDIR ?= $(DATADIR)/bash-completion/completions
+ZSHCOMPLETIONDIR ?= $(DATADIR)/zsh/site-functions
+FISHCOMPLETIONDIR ?= $(DATADIR)/fish/vendor_completions.d
+
 CARGO_TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 INSTALL ?= install
 
@@ -36,12 +43,18 @@ INSTALL_BACKENDS := vhost-user-gpu vhost-user-input
 INSTALL_COMMANDS := vhostctl
 # Quoted for the shell: the name of the slice has a backslash, as systemd escapes a dash.
 INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
-	'vhost-user-input@.service' 'vhost-user-input@.socket' 'system-vhost\x2duser.slice'
+	'vhost-user-input@.service' 'vhost-user-input@.socket' \
+	'vhost-user@.service' 'vhost-user@.socket' 'system-vhost\x2duser.slice' \
+	'vhost-user-gpu-virgl.conf'
 INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
 
-.PHONY: install uninstall install-programs install-units install-descriptors
+INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-input.8
+# The page about the units by the names of all of them.
+INSTALL_PAGE_ALIASES := vhost-user-gpu@.service.5 vhost-user-input@.service.5
 
-install: install-programs install-units install-descriptors
+.PHONY: install uninstall install-programs install-units install-descriptors install-manual install-completions
+
+install: install-programs install-units install-descriptors install-manual install-completions
 ifeq ($(DESTDIR),)
 	@echo "Installed. For systemd to see the units: systemctl daemon-reload"
 endif
@@ -73,16 +86,37 @@ install-descriptors:
 		chmod 644 "$(DESTDIR)$(DESCRIPTORDIR)/$$j"; \
 	done
 
+# Pages and scripts lie in man/ and completions/ as they are installed.
+install-manual:
+	@set -e; for p in $(INSTALL_PAGES); do \
+		echo "  INSTALL  $(MANDIR)/man$${p##*.}/$$p"; \
+		$(INSTALL) -D -m 644 "$(INSTALL_TOP)man/$$p" "$(DESTDIR)$(MANDIR)/man$${p##*.}/$$p"; \
+	done; for p in $(INSTALL_PAGE_ALIASES); do \
+		ln -sf vhost-user@.service.5 "$(DESTDIR)$(MANDIR)/man5/$$p"; \
+	done
+
+install-completions:
+	@set -e; install() { \
+		echo "  INSTALL  $$2"; \
+		$(INSTALL) -D -m 644 "$(INSTALL_TOP)completions/$$1" "$(DESTDIR)$$2"; \
+	}; \
+	install vhostctl.bash "$(BASHCOMPLETIONDIR)/vhostctl"; \
+	install _vhostctl "$(ZSHCOMPLETIONDIR)/_vhostctl"; \
+	install vhostctl.fish "$(FISHCOMPLETIONDIR)/vhostctl.fish"
+
 # Folders that are left empty go too, if only these files made them.
 uninstall:
 	@set -e; for p in $(INSTALL_BACKENDS); do rm -fv "$(DESTDIR)$(BACKENDDIR)/$$p"; done; \
 	for p in $(INSTALL_COMMANDS); do rm -fv "$(DESTDIR)$(BINDIR)/$$p"; done; \
 	for u in $(INSTALL_UNITS); do rm -fv "$(DESTDIR)$(UNITDIR)/$$u"; done; \
 	for j in $(INSTALL_DESCRIPTORS); do rm -fv "$(DESTDIR)$(DESCRIPTORDIR)/$$j"; done; \
+	for p in $(INSTALL_PAGES) $(INSTALL_PAGE_ALIASES); do rm -fv "$(DESTDIR)$(MANDIR)/man$${p##*.}/$$p"; done; \
+	rm -fv "$(DESTDIR)$(BASHCOMPLETIONDIR)/vhostctl" "$(DESTDIR)$(ZSHCOMPLETIONDIR)/_vhostctl" \
+		"$(DESTDIR)$(FISHCOMPLETIONDIR)/vhostctl.fish"; \
 	for d in "$(DESCRIPTORDIR)" "$(patsubst %/,%,$(dir $(DESCRIPTORDIR)))" \
 		"$(UNITDIR)" "$(patsubst %/,%,$(dir $(UNITDIR)))"; do \
 		[ ! -d "$(DESTDIR)$$d" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$$d"; \
 	done
 ifeq ($(DESTDIR),)
-	@echo "Removed. Instances that still run are stopped by: systemctl stop 'vhost-user-gpu@*' 'vhost-user-input@*'"
+	@echo "Removed. Instances that still run are stopped by: systemctl stop 'vhost-user*@*'"
 endif

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::*;
 use evdev::HostDevice;
 use frontend::input::{AbsInfo, ConfigAccess, Event, Input, InputOptions, Select};
-use frontend::{DEFAULT_LIMIT, Memory, Program, SocketForm};
+use frontend::{DEFAULT_LIMIT, Deadline, Memory, Program, SocketForm};
 use rustix::process::Signal;
 
 const EV_SYN: u8 = 0;
@@ -286,6 +286,7 @@ fn a_slow_driver_gets_whole_reports_and_no_stuck_key() {
     let mut down = std::collections::BTreeSet::new();
     let mut report = Vec::new();
     let mut reports = 0;
+    let deadline = Deadline::after(DEFAULT_LIMIT);
     loop {
         vm.input.give(8).unwrap();
         match vm.input.next_event(Duration::from_millis(300)) {
@@ -302,7 +303,12 @@ fn a_slow_driver_gets_whole_reports_and_no_stuck_key() {
                 reports += 1;
             }
             Ok(event) => report.push(event),
-            Err(e) if e.is_timeout() => break,
+            // On a busy machine the mock may not have come to the last key yet.
+            Err(e) if e.is_timeout() => {
+                if down.contains(&57) || deadline.left().is_zero() {
+                    break;
+                }
+            }
             Err(e) => panic!("{e}"),
         }
     }

@@ -317,6 +317,10 @@ fn an_installation_is_whole_and_goes_without_a_trace() -> anyhow::Result<()> {
                 continue;
             };
             let binary = binary.with_context(|| format!("{name} names no program"))?;
+            // The unit for any backend has none of its own: a shell says so.
+            if name == "vhost-user@.service" && binary == "/bin/sh" {
+                continue;
+            }
             let there = root.join(binary.trim_start_matches('/'));
             assert!(there.exists(), "{name} names {binary}");
         }

@@ -2,6 +2,7 @@
 
 use clap::{ArgAction, Parser, ValueEnum};
 
+use crate::systemd::Target;
 use crate::verbs::Verb;
 
 /// Finds, makes and manages the vhost-user backends of virtual machines.
@@ -10,7 +11,7 @@ use crate::verbs::Verb;
     name = "vhostctl",
     version,
     about = "Find and manage the vhost-user backends of virtual machines.",
-    after_help = "Without a verb, 'list' is meant. Exit status is 0 on success and 1 on failure.",
+    after_help = "Without a verb, 'list' is meant. Exit status is 0 on success, else as systemctl's.",
     override_usage = "vhostctl [OPTIONS...] [VERB] [ARGS...]",
     subcommand_help_heading = "Verbs",
     subcommand_value_name = "VERB",
@@ -20,6 +21,9 @@ use crate::verbs::Verb;
 pub struct Args {
     #[command(flatten)]
     pub output: OutputArgs,
+
+    #[command(flatten)]
+    pub target: Target,
 
     #[command(subcommand)]
     pub verb: Option<Verb>,
@@ -81,5 +85,11 @@ mod tests {
         assert_eq!(parse("vhostctl -j --json=off").json, Some(JsonMode::Off));
         assert!(!parse("vhostctl -j --json=off").auto_json);
         assert!(parse("vhostctl --json=off -j").auto_json);
+    }
+
+    #[test]
+    fn the_manual_page_is_what_the_program_says() -> anyhow::Result<()> {
+        let rest = include_str!("../../man/written/vhostctl.1");
+        harness::manual::check(Args::command(), "1", rest)
     }
 }

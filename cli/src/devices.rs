@@ -1,12 +1,18 @@
-//! The host's devices, as udev tells them. This is the only file that knows udev; nothing here opens a
-//! device, so no permission is needed.
+//! The host's devices, as udev tells them. Nothing outside of this file and its folder knows udev; nothing
+//! here opens a device, so no permission is needed.
+
+mod watch;
 
 use std::fmt;
+use std::fs;
 use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use serde::Serialize;
 use udev::{Enumerator, Hwdb};
+
+pub use watch::Action;
 
 /// Why devices could not be listed.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,12 @@ pub struct RenderNode {
     pub boot_vga: bool,
     /// The seat that its screens belong to.
     pub seat: String,
+    /// All its stable names.
+    #[serde(skip)]
+    pub links: Vec<String>,
+    /// The kernel's number of it.
+    #[serde(skip)]
+    pub number: Option<u64>,
 }
 
 /// An evdev device.
@@ -69,6 +81,55 @@ pub struct InputDevice {
     pub product_id: Option<String>,
     /// The seat that it belongs to.
     pub seat: String,
+    /// All its stable names.
+    #[serde(skip)]
+    pub links: Vec<String>,
+    /// The kernel's number of it.
+    #[serde(skip)]
+    pub number: Option<u64>,
+}
+
+impl RenderNode {
+    /// The name to configure it by: the one that stays, where there is one.
+    pub fn stable(&self) -> &str {
+        self.by_path.as_deref().unwrap_or(&self.node)
+    }
+
+    /// Whether this is the path of its node, or of a link to it.
+    pub fn is_at(&self, path: &str) -> bool {
+        is_at(&self.node, &self.links, self.number, path)
+    }
+}
+
+impl InputDevice {
+    /// The name to configure it by: the one that stays, where there is one.
+    pub fn stable(&self) -> &str {
+        let link = self.by_id.as_ref().or(self.by_path.as_ref());
+        link.unwrap_or(&self.node)
+    }
+
+    /// Whether this is the path of its node, or of a link to it.
+    pub fn is_at(&self, path: &str) -> bool {
+        is_at(&self.node, &self.links, self.number, path)
+    }
+
+    /// Whether this could mean it: a part of what it is called.
+    pub fn is_like(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        let names = self.links.iter().chain(&self.name);
+        names
+            .map(|name| name.rsplit('/').next().unwrap_or_default())
+            .any(|name| name.to_lowercase().contains(&text))
+    }
+}
+
+fn is_at(node: &str, links: &[String], number: Option<u64>, path: &str) -> bool {
+    node == path
+        || links.iter().any(|link| link == path)
+        // A node or a link of somebody's own.
+        || number.is_some_and(|number| {
+            fs::metadata(path).is_ok_and(|data| data.file_type().is_char_device() && data.rdev() == number)
+        })
 }
 
 /// What an input device is, by udev's classification (`ID_INPUT_*`).
@@ -160,6 +221,8 @@ impl Devices {
         });
         Some(RenderNode {
             by_path: link(device, "/dev/dri/by-path/"),
+            links: links(device),
+            number: device.devnum(),
             driver: parent.as_ref().and_then(|parent| parent.driver()).map(utf8),
             vendor,
             model,
@@ -189,6 +252,8 @@ fn input(device: &udev::Device) -> Option<InputDevice> {
     Some(InputDevice {
         node: utf8(device.devnode()?),
         by_id: link(device, "/dev/input/by-id/"),
+        links: links(device),
+        number: device.devnum(),
         by_path: link(device, "/dev/input/by-path/"),
         name: of_parent("name"),
         kinds: kinds(|key| property(device, key).is_some_and(|value| value == "1")),
@@ -308,6 +373,11 @@ fn seat(device: &udev::Device) -> Option<String> {
 fn link(device: &udev::Device, folder: &str) -> Option<String> {
     let links = property(device, "DEVLINKS")?;
     shortest(&links, folder).map(str::to_owned)
+}
+
+fn links(device: &udev::Device) -> Vec<String> {
+    let links = property(device, "DEVLINKS").unwrap_or_default();
+    links.split_whitespace().map(str::to_owned).collect()
 }
 
 fn shortest<'a>(links: &'a str, folder: &str) -> Option<&'a str> {

@@ -1,38 +1,52 @@
 //! Names: which unit is which device of which VM.
 //!
-//! A GPU is `vhost-user-gpu@VM`, an input device `vhost-user-input@VM:NAME`. The instance is taken
-//! as it is written in the name of the unit, escapes included, so that what is shown can be used in
-//! any other place.
+//! A GPU is `vhost-user-gpu@VM`, an input device `vhost-user-input@VM:NAME`, any other backend
+//! `vhost-user@VM:NAME`. The instance is taken as it is written in the name of the unit, escapes
+//! included, so that what is shown can be used in any other place. What is made here has plain names.
 
 use std::fmt;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// A type of device, by the conventions' names.
+/// A kind of unit: two types of device have one of their own, the third is for all the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Gpu,
     Input,
+    /// Any installed backend, of whatever type.
+    #[value(skip)]
+    Backend,
 }
 
 impl Kind {
-    /// Every type there is.
-    pub const ALL: [Kind; 2] = [Kind::Gpu, Kind::Input];
+    /// Every kind there is.
+    pub const ALL: [Kind; 3] = [Kind::Gpu, Kind::Input, Kind::Backend];
 
     /// The template's name without its suffix, such as `vhost-user-gpu`.
     pub fn template(self) -> &'static str {
         match self {
             Kind::Gpu => "vhost-user-gpu",
             Kind::Input => "vhost-user-input",
+            Kind::Backend => "vhost-user",
         }
     }
 
-    fn name(self) -> &'static str {
+    /// Whether a VM can have several, each with a name.
+    pub fn is_named(self) -> bool {
+        match self {
+            Kind::Gpu => false,
+            Kind::Input | Kind::Backend => true,
+        }
+    }
+
+    /// Its word, which is also the name of the folder of its sockets.
+    pub fn name(self) -> &'static str {
         match self {
             Kind::Gpu => "gpu",
             Kind::Input => "input",
+            Kind::Backend => "backend",
         }
     }
 }
@@ -50,6 +64,52 @@ pub enum Half {
     Service,
 }
 
+/// The folder of all sockets, as the units have it.
+const SOCKETS: &str = "/run/vhost-user";
+/// What fits into the address of a Unix socket, without the NUL at its end (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Why a name cannot be one of a VM or a device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("the name is empty")]
+    Empty,
+    #[error(
+        "'{1}' has {0:?} in it; names are made of A-Z a-z 0-9 _ . - only, as they are part of the names of units \
+         and sockets"
+    )]
+    Character(char, String),
+    #[error("'{0}' begins with a dash, as options do")]
+    Dash(String),
+    #[error(
+        "'{name}' is too long: its socket {path} would have {} bytes, and a socket's path has at most \
+         {SOCKET_PATH_MAX}", path.len()
+    )]
+    Length { name: String, path: String },
+    #[error(
+        "'{0}' is a type of device, by which '{1}:{0}' is understood already; take another name"
+    )]
+    Reserved(String, String),
+    #[error("a VM's GPU has no name of its own")]
+    Needless,
+}
+
+/// Checks the name of a VM, or of a device within one.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    match name.chars().find(|c| !plain(*c)) {
+        Some(c) => Err(NameError::Character(c, name.to_owned())),
+        None if name.is_empty() => Err(NameError::Empty),
+        None if name.starts_with('-') => Err(NameError::Dash(name.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// The same for clap.
+pub fn parse_name(name: &str) -> Result<String, NameError> {
+    check_name(name).map(|()| name.to_owned())
+}
+
 /// A backend's identity: type, VM and, where a VM can have several, the name within the VM.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instance {
@@ -60,6 +120,46 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// A new one, with names that are good for units, sockets and QEMU alike.
+    pub fn checked(kind: Kind, vm: &str, name: Option<&str>) -> Result<Self, NameError> {
+        check_name(vm)?;
+        if let Some(name) = name {
+            check_name(name)?;
+            if kind == Kind::Gpu {
+                return Err(NameError::Needless);
+            }
+            if name == Kind::Gpu.name() {
+                return Err(NameError::Reserved(name.to_owned(), vm.to_owned()));
+            }
+        } else if kind != Kind::Gpu {
+            return Err(NameError::Empty);
+        }
+        let instance = Self {
+            vm: vm.to_owned(),
+            kind,
+            name: name.map(str::to_owned),
+        };
+        let path = instance.socket();
+        if path.len() > SOCKET_PATH_MAX {
+            let name = instance.specifier();
+            return Err(NameError::Length { name, path });
+        }
+        Ok(instance)
+    }
+
+    /// Where its socket is, unless a drop-in says otherwise.
+    pub fn socket(&self) -> String {
+        format!("{SOCKETS}/{}/{}.sock", self.kind.name(), self.specifier())
+    }
+
+    /// The part of the units' names after the "@".
+    pub fn specifier(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{}:{name}", self.vm),
+            None => self.vm.clone(),
+        }
+    }
+
     /// Reads the name of a unit; `None` if it is none of ours, a template itself included.
     pub fn from_unit(unit: &str) -> Option<(Self, Half)> {
         let (stem, half) = match unit.rsplit_once('.')? {
@@ -74,7 +174,7 @@ impl Instance {
         let (vm, name) = match kind {
             Kind::Gpu => (instance, None),
             // Without a colon somebody started a half-named unit: it is shown as what it is.
-            Kind::Input => match instance.split_once(':') {
+            Kind::Input | Kind::Backend => match instance.split_once(':') {
                 Some((vm, name)) => (vm, Some(name)),
                 None => (instance, None),
             },
@@ -91,6 +191,15 @@ impl Instance {
         })
     }
 
+    /// A device of a VM.
+    pub fn new(kind: Kind, vm: &str, name: Option<&str>) -> Self {
+        Self {
+            vm: vm.to_owned(),
+            kind,
+            name: name.map(str::to_owned),
+        }
+    }
+
     /// The VM.
     pub fn vm(&self) -> &str {
         &self.vm
@@ -101,9 +210,21 @@ impl Instance {
         self.kind
     }
 
+    /// As the command line has it for this backend alone: `VM:NAME`, and `VM:gpu`.
+    pub fn selector(&self) -> String {
+        let name = self.name.as_deref().unwrap_or(self.kind.name());
+        format!("{}:{name}", self.vm)
+    }
+
     /// The name within the VM.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// Reads the path of a unit on the bus; `None` if it is none of ours.
+    pub fn from_object_path(path: &str) -> Option<(Self, Half)> {
+        let label = path.strip_prefix("/org/freedesktop/systemd1/unit/")?;
+        Self::from_unit(&unescaped_label(label)?)
     }
 
     /// The unit's name.
@@ -112,12 +233,29 @@ impl Instance {
             Half::Socket => "socket",
             Half::Service => "service",
         };
-        let (template, vm) = (self.kind.template(), &self.vm);
-        match &self.name {
-            Some(name) => format!("{template}@{vm}:{name}.{suffix}"),
-            None => format!("{template}@{vm}.{suffix}"),
-        }
+        format!("{}@{}.{suffix}", self.kind.template(), self.specifier())
     }
+}
+
+impl fmt::Display for Instance {
+    /// As `VM` or `VM:NAME`.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(&self.specifier())
+    }
+}
+
+/// Takes back what systemd makes of a unit's name for the path of an object: any byte but letters and
+/// digits is `_` and its number in hexadecimal.
+fn unescaped_label(label: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(label.len());
+    let mut rest = label;
+    while let Some((plain, escape)) = rest.split_once('_') {
+        bytes.extend_from_slice(plain.as_bytes());
+        bytes.push(u8::from_str_radix(escape.get(..2)?, 16).ok()?);
+        rest = escape.get(2..)?;
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -168,6 +306,49 @@ mod tests {
     }
 
     #[test]
+    fn names_are_checked() {
+        for good in ["vm1", "web.example-2", "_", "9"] {
+            assert_eq!(check_name(good), Ok(()));
+        }
+        assert_eq!(check_name(""), Err(NameError::Empty));
+        assert_eq!(check_name("-a"), Err(NameError::Dash("-a".into())));
+        for (bad, c) in [
+            ("my vm", ' '),
+            ("a:b", ':'),
+            (r"a\x2db", '\\'),
+            ("a/b", '/'),
+            ("Tänzer", 'ä'),
+        ] {
+            assert_eq!(check_name(bad), Err(NameError::Character(c, bad.into())));
+        }
+    }
+
+    #[test]
+    fn a_new_instance_fits_its_socket() {
+        // "/run/vhost-user/input/" and ":kbd.sock" leave 76 bytes for the VM.
+        let longest = "v".repeat(76);
+        let instance = Instance::checked(Kind::Input, &longest, Some("kbd")).expect("fits");
+        assert_eq!(instance.socket().len(), SOCKET_PATH_MAX);
+        let error = Instance::checked(Kind::Input, &format!("{longest}v"), Some("kbd"));
+        assert!(matches!(error, Err(NameError::Length { .. })), "{error:?}");
+        let message = error.expect_err("too long").to_string();
+        assert!(message.contains("108 bytes"), "{message}");
+    }
+
+    #[test]
+    fn a_gpu_has_no_name_and_the_others_have() {
+        assert_eq!(
+            Instance::checked(Kind::Gpu, "vm1", Some("a")),
+            Err(NameError::Needless)
+        );
+        assert_eq!(
+            Instance::checked(Kind::Backend, "vm1", None),
+            Err(NameError::Empty)
+        );
+        assert!(Instance::checked(Kind::Input, "vm1", Some("gpu")).is_err());
+    }
+
+    #[test]
     fn a_unit_is_named_as_it_was_read() {
         for unit in [
             "vhost-user-gpu@vm1.socket",
@@ -203,5 +384,31 @@ mod tests {
                 "vhost-user-input@b:kbd.socket",
             ]
         );
+    }
+
+    #[test]
+    fn objects_are_read() {
+        let read = |label: &str| {
+            Instance::from_object_path(&format!("/org/freedesktop/systemd1/unit/{label}"))
+                .map(|(instance, half)| instance.unit(half))
+        };
+        assert_eq!(
+            read("vhost_2duser_2dinput_40vm1_3akbd_2eservice").as_deref(),
+            Some("vhost-user-input@vm1:kbd.service")
+        );
+        for other in ["dbus_2esocket", "vhost_2duser_2dgpu_40vm1_2", "_zz", "_"] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_instance_is_shown_as_it_is_selected() {
+        for (unit, shown) in [
+            ("vhost-user-gpu@vm1.socket", "vm1"),
+            ("vhost-user-input@vm1:kbd.socket", "vm1:kbd"),
+        ] {
+            let (instance, _) = Instance::from_unit(unit).expect("ours");
+            assert_eq!(instance.to_string(), shown);
+        }
     }
 }

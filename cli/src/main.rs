@@ -2,13 +2,22 @@
 //! systemd's own tools.
 //!
 //! One room per outside world, so that nothing else knows it: [`devices`] is udev, [`systemd`] is
-//! D-Bus, [`output`] is the terminal. A verb of the command line is a file of [`verbs`].
+//! D-Bus, [`journal`] is the log, [`output`] is the terminal. A verb of the command line is a file of [`verbs`].
 
 mod args;
+mod completion;
+mod descriptors;
 mod devices;
+mod front_end;
+mod holders;
+mod human;
 mod instance;
+mod journal;
 mod output;
+mod selector;
+mod settings;
 mod systemd;
+mod unit_file;
 mod verbs;
 
 use std::process::ExitCode;
@@ -16,6 +25,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    completion::answer();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         // Also the way of --help and --version. Bad usage is 1 as systemctl has it, not clap's 2.
@@ -29,10 +39,10 @@ fn main() -> ExitCode {
         }
     };
     match verbs::run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            error.exit_code()
         }
     }
 }

@@ -36,6 +36,7 @@ pub enum Emphasis {
     Good,
     Bad,
     Faint,
+    Strong,
 }
 
 impl Cell {
@@ -79,6 +80,7 @@ impl Cell {
             Emphasis::Good => cell.fg(Color::Green),
             Emphasis::Bad => cell.fg(Color::Red).add_attribute(Attribute::Bold),
             Emphasis::Faint => cell.add_attribute(Attribute::Dim),
+            Emphasis::Strong => cell.add_attribute(Attribute::Bold),
         }
     }
 }
@@ -104,15 +106,36 @@ fn printable(text: &str) -> Cow<'_, str> {
 #[derive(Debug)]
 pub struct Output {
     json: Option<Json>,
+    /// Whether every event of a stream is to be on more than one line.
+    json_events: Json,
     legend: bool,
+    quiet: bool,
+    pager: bool,
     width: Width,
     styled: bool,
 }
 
+/// What JSON looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Json {
+pub enum Json {
     Pretty,
     Short,
+}
+
+impl Json {
+    fn text<T: Serialize + ?Sized>(self, value: &T) -> io::Result<String> {
+        match self {
+            Self::Short => Ok(serde_json::to_string(value)?),
+            Self::Pretty => {
+                let mut text = Vec::new();
+                let indent = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+                value.serialize(&mut serde_json::Serializer::with_formatter(
+                    &mut text, indent,
+                ))?;
+                String::from_utf8(text).map_err(io::Error::other)
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +158,13 @@ impl Output {
         let variable = |name| std::env::var(name).ok();
         Self {
             json: json_mode(args, terminal),
+            json_events: match args.json {
+                Some(JsonMode::Pretty) => Json::Pretty,
+                _ => Json::Short,
+            },
             legend: !args.no_legend && !args.quiet,
+            quiet: args.quiet,
+            pager: !args.no_pager,
             width: width(variable("COLUMNS").as_deref(), terminal),
             styled: styled(
                 variable("SYSTEMD_COLORS").as_deref(),
@@ -151,6 +180,16 @@ impl Output {
         self.json.is_some()
     }
 
+    /// How the result is to be written for a program, if it is for one.
+    pub fn json_mode(&self) -> Option<Json> {
+        self.json
+    }
+
+    /// Whether a pager may be used.
+    pub fn pager(&self) -> bool {
+        self.pager
+    }
+
     /// Whether headers and footers are shown.
     pub fn legend(&self) -> bool {
         self.legend
@@ -158,20 +197,68 @@ impl Output {
 
     /// Shows the rows as a JSON array if JSON was asked for, and says whether it was.
     pub fn json<R: Serialize>(&self, rows: &[R]) -> io::Result<bool> {
-        let text = match self.json {
-            None => return Ok(false),
-            Some(Json::Short) => serde_json::to_string(rows)?,
-            Some(Json::Pretty) => {
-                let mut text = Vec::new();
-                let indent = serde_json::ser::PrettyFormatter::with_indent(b"\t");
-                rows.serialize(&mut serde_json::Serializer::with_formatter(
-                    &mut text, indent,
-                ))?;
-                String::from_utf8(text).map_err(io::Error::other)?
-            }
+        let Some(json) = self.json else {
+            return Ok(false);
         };
+        let text = json.text(rows)?;
         print(&text)?;
         Ok(true)
+    }
+
+    /// Shows one event of a stream, as JSON; false if nobody reads any more.
+    pub fn json_event<E: Serialize>(&self, event: &E) -> io::Result<bool> {
+        write_line(&self.json_events.text(event)?)
+    }
+
+    /// Shows a line; false if nobody reads any more.
+    pub fn line(&self, text: &str) -> io::Result<bool> {
+        write_line(text)
+    }
+
+    /// Says on standard error what is no result.
+    pub fn hint(&self, text: &str) {
+        if !self.quiet {
+            // Nobody there to be told is no reason to fail.
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// A text in the colours of systemd's tools, where colours are wanted. What could steer a terminal is
+    /// shown as an escape.
+    pub fn paint(&self, text: &str, emphasis: Emphasis) -> String {
+        let text = printable(text);
+        let code = match emphasis {
+            Emphasis::Good => "0;1;32",
+            Emphasis::Bad => "0;1;31",
+            Emphasis::Faint => "0;90",
+            Emphasis::Strong => "0;1",
+            Emphasis::None => "",
+        };
+        if self.styled && !code.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.into_owned()
+        }
+    }
+
+    /// As much of a line as there is room for.
+    pub fn fit(&self, text: &str) -> String {
+        let text = printable(text);
+        let columns = match self.width {
+            Width::Unlimited => return text.into_owned(),
+            Width::Columns(columns) => columns,
+            Width::Terminal => match Table::new().width() {
+                None | Some(0) => FALLBACK_COLUMNS,
+                Some(columns) => columns,
+            },
+        };
+        let room = usize::from(columns);
+        if text.chars().count() <= room {
+            return text.into_owned();
+        }
+        let mut cut: String = text.chars().take(room.saturating_sub(1)).collect();
+        cut.push('…');
+        cut
     }
 
     /// Shows the rows as a table; nothing if there are none.
@@ -181,6 +268,13 @@ impl Output {
         } else {
             print(&self.render(rows))
         }
+    }
+
+    /// Shows lines of text as they are, but for what could steer a terminal.
+    pub fn lines(&self, lines: &[impl AsRef<str>]) -> io::Result<()> {
+        lines
+            .iter()
+            .try_for_each(|line| print(&printable(line.as_ref())))
     }
 
     /// Sets two tables apart.
@@ -298,9 +392,15 @@ fn styled(
 
 /// Writes a line. Nobody left to read it, as in `vhostctl | head -1`, is not an error.
 fn print(text: &str) -> io::Result<()> {
+    write_line(text).map(drop)
+}
+
+/// Writes a line, as a whole; false if nobody is left to read it.
+fn write_line(text: &str) -> io::Result<bool> {
     match writeln!(io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -323,7 +423,10 @@ mod tests {
     fn plain(width: Width, legend: bool) -> Output {
         Output {
             json: None,
+            json_events: Json::Short,
             legend,
+            quiet: false,
+            pager: false,
             width,
             styled: false,
         }
@@ -367,6 +470,32 @@ mod tests {
         .render(PAIRS);
         assert!(styled.contains("\x1b["), "{styled:?}");
         assert!(!plain(Width::Unlimited, true).render(PAIRS).contains('\x1b'));
+    }
+
+    #[test]
+    fn a_line_is_cut_to_its_room() {
+        let output = plain(Width::Columns(6), true);
+        assert_eq!(output.fit("größer"), "größer");
+        assert_eq!(output.fit("größere"), "größe…");
+        assert_eq!(output.fit("a\x1bb"), r"a\x1bb");
+        assert_eq!(plain(Width::Unlimited, true).fit("größere"), "größere");
+    }
+
+    #[test]
+    fn painted_text_cannot_steer_the_terminal() {
+        let styled = Output {
+            styled: true,
+            ..plain(Width::Unlimited, true)
+        };
+        assert_eq!(
+            styled.paint("a\x1b[2J", Emphasis::Bad),
+            "\x1b[0;1;31ma\\x1b[2J\x1b[0m"
+        );
+        assert_eq!(styled.paint("a", Emphasis::None), "a");
+        assert_eq!(
+            plain(Width::Unlimited, true).paint("a", Emphasis::Good),
+            "a"
+        );
     }
 
     #[test]

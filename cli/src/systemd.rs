@@ -1,59 +1,49 @@
-//! The service manager, over D-Bus. This is the only file that knows D-Bus.
+//! The service manager, over D-Bus. Nothing outside of this file and its folder knows D-Bus.
+
+mod connection;
+mod details;
+mod error;
+mod jobs;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use serde::Serialize;
-use zbus::proxy::CacheProperties;
+use zbus::proxy::{CacheProperties, MethodFlags};
 use zbus::zvariant::OwnedObjectPath;
 use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, SocketProxy};
 
 use crate::instance::{Half, Instance, Kind};
+use crate::settings::{Folders, Settings};
+use crate::unit_file;
 
-/// Why systemd could not be asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No bus.
-    #[error(
-        "The system bus cannot be reached: {0}. Backends are units of systemd, which is asked over D-Bus: \
-         see that the bus runs (systemctl start dbus.socket)."
-    )]
-    Bus(#[source] Box<zbus::Error>),
-    /// No bus, and no wonder.
-    #[error(
-        "The system bus cannot be reached: {0}. Backends are units of systemd, which is not the init system \
-         here; without it, start a backend by hand with --socket-path=."
-    )]
-    NotBooted(#[source] Box<zbus::Error>),
-    /// A bus without systemd.
-    #[error(
-        "systemd does not answer on the system bus: {0}. Backends are units of systemd, so it has to be \
-         the init system here; without it, start a backend by hand with --socket-path=."
-    )]
-    Absent(#[source] Box<zbus::Error>),
-    /// systemd refused, or its answer could not be read.
-    #[error("Failed to {what}: {source}.")]
-    Call {
-        what: &'static str,
-        source: Box<zbus::Error>,
-    },
-}
+use error::{answer, call};
 
-/// How long an answer may take: the same as sd-bus, hence systemctl, allows.
-const TIMEOUT: Duration = Duration::from_secs(25);
+pub use connection::{Host, Target};
+pub use details::Details;
+pub use error::Error;
+pub use jobs::Job;
+pub use watch::Change;
+
+/// The name of the manager on the bus.
+const SERVICE: &str = "org.freedesktop.systemd1";
 
 /// A backend as systemd sees it: the socket and the service that it starts, together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backend {
+    /// Which one.
+    #[serde(skip)]
+    pub instance: Instance,
     /// The VM.
     pub vm: String,
     /// The device's name within the VM, where a VM can have several.
     pub name: Option<String>,
-    /// What it is.
+    /// What it is, by the conventions' names; "backend" where that is not known.
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub device_type: String,
     /// Both units' states in one word.
     pub state: State,
     /// The path of the socket.
@@ -137,51 +127,81 @@ struct Units {
 pub struct Manager {
     bus: zbus::Connection,
     proxy: ManagerProxy<'static>,
+    target: Target,
 }
 
 impl Manager {
-    /// Connects to the system's manager.
-    pub async fn connect() -> Result<Self, Error> {
-        let connect = async || {
-            zbus::connection::Builder::system()?
-                .method_timeout(TIMEOUT)
-                .build()
-                .await
-        };
-        let bus = connect().await.map_err(|error| {
-            // The test of sd_booted(3).
-            let booted = Path::new("/run/systemd/system").is_dir();
-            let error = Box::new(error);
-            if booted {
-                Error::Bus(error)
-            } else {
-                Error::NotBooted(error)
-            }
-        })?;
+    /// Connects to the manager.
+    pub async fn connect(target: &Target) -> Result<Self, Error> {
+        let bus = target.connect().await?;
         let proxy = ManagerProxy::builder(&bus)
             .cache_properties(CacheProperties::No)
             .build()
             .await
             .map_err(call("reach systemd"))?;
-        Ok(Self { bus, proxy })
+        Ok(Self {
+            bus,
+            proxy,
+            target: target.clone(),
+        })
+    }
+
+    /// Calls a method of the manager's that changes something, for which polkit may ask the user. Then it
+    /// takes as long as the user does; what needs no permission goes by the proxy, which has a time limit.
+    pub async fn change<A, R>(
+        &self,
+        method: &'static str,
+        arguments: &A,
+        what: &'static str,
+    ) -> Result<R, Error>
+    where
+        A: serde::Serialize + zbus::zvariant::DynamicType,
+        R: for<'d> zbus::zvariant::DynamicDeserialize<'d>,
+    {
+        let proxy = self.proxy.inner();
+        let answer = if self.target.no_ask_password {
+            proxy.call(method, arguments).await
+        } else {
+            let flags = MethodFlags::AllowInteractiveAuth.into();
+            match proxy.call_with_flags(method, flags, arguments).await {
+                Ok(answer) => answer.ok_or(zbus::Error::InvalidReply),
+                Err(error) => Err(error),
+            }
+        };
+        answer.map_err(call(what))
     }
 
     /// All backends that are loaded, enabled or configured, by VM.
     pub async fn backends(&self) -> Result<Vec<Backend>, Error> {
+        let instances = self.instances().await?;
+        // All questions at once, so that it is one wait and not one for each.
+        try_join_all(
+            instances
+                .into_iter()
+                .map(async |(instance, units)| self.backend(&instance, units).await),
+        )
+        .await
+    }
+
+    /// The names of all backends that are loaded, enabled or configured.
+    pub async fn names(&self) -> Result<Vec<Instance>, Error> {
+        Ok(self.instances().await?.into_keys().collect())
+    }
+
+    async fn instances(&self) -> Result<BTreeMap<Instance, Units>, Error> {
         let mut instances = self.loaded().await?;
         let folders = self
             .proxy
             .unit_path()
             .await
             .map_err(call("ask systemd for its unit folders"))?;
-        for instance in configured(folders.iter().map(PathBuf::from)) {
-            instances.entry(instance).or_default();
+        // Of another machine only what is loaded can be seen; what is enabled there is.
+        if self.target.is_local() {
+            for instance in configured(folders.iter().map(PathBuf::from)) {
+                instances.entry(instance).or_default();
+            }
         }
-        let mut backends = Vec::with_capacity(instances.len());
-        for (instance, units) in instances {
-            backends.push(self.backend(&instance, units).await?);
-        }
-        Ok(backends)
+        Ok(instances)
     }
 
     async fn loaded(&self) -> Result<BTreeMap<Instance, Units>, Error> {
@@ -237,9 +257,10 @@ impl Manager {
             )?,
         };
         Ok(Backend {
+            instance: instance.clone(),
             vm: instance.vm().to_owned(),
             name: instance.name().map(str::to_owned),
-            kind: instance.kind(),
+            device_type: self.device_type(instance),
             state: State::new(&socket, &service),
             socket: match socket_path {
                 Some(path) => self.listens_at(path).await?,
@@ -251,6 +272,17 @@ impl Manager {
             socket_state: units.socket.map(|unit| unit.sub),
             service_state: units.service.map(|unit| unit.sub),
         })
+    }
+
+    /// The type of device, which for units of no type of their own only their files tell.
+    fn device_type(&self, instance: &Instance) -> String {
+        let told = match instance.kind() {
+            Kind::Backend if self.target.is_local() => {
+                Settings::read(&Folders::system(), instance).device_type
+            }
+            _ => None,
+        };
+        told.unwrap_or_else(|| instance.kind().name().to_owned())
     }
 
     async fn listens_at(&self, socket: OwnedObjectPath) -> Result<Option<String>, Error> {
@@ -288,7 +320,7 @@ fn unescaped(path: &str) -> String {
     let mut rest = path;
     while let Some((plain, escape)) = rest.split_once('\\') {
         bytes.extend_from_slice(plain.as_bytes());
-        let (byte, length) = escape_sequence(escape).unwrap_or((b'\\', 0));
+        let (byte, length) = unit_file::escape(escape).unwrap_or((b'\\', 0));
         bytes.push(byte);
         rest = escape.get(length..).unwrap_or_default();
     }
@@ -296,73 +328,9 @@ fn unescaped(path: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The byte that the text after a backslash stands for, and the length of that text.
-fn escape_sequence(text: &str) -> Option<(u8, usize)> {
-    let number = |digits: &str, radix| u8::from_str_radix(digits, radix).ok();
-    Some(match text.as_bytes().first()? {
-        b'\\' => (b'\\', 1),
-        b'"' => (b'"', 1),
-        b'\'' => (b'\'', 1),
-        b'a' => (7, 1),
-        b'b' => (8, 1),
-        b't' => (b'\t', 1),
-        b'n' => (b'\n', 1),
-        b'v' => (11, 1),
-        b'f' => (12, 1),
-        b'r' => (b'\r', 1),
-        b'x' => (number(text.get(1..3)?, 16)?, 3),
-        b'0'..=b'3' => (number(text.get(..3)?, 8)?, 3),
-        _ => return None,
-    })
-}
-
-/// What systemd refuses to say about one unit, which may just have gone, is no reason to fail for all.
-fn answer<T>(result: zbus::Result<T>, what: &'static str) -> Result<Option<T>, Error> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(zbus::Error::MethodError(..)) => Ok(None),
-        Err(zbus::Error::FDO(error)) if !matches!(*error, zbus::fdo::Error::ZBus(_)) => Ok(None),
-        Err(error) => Err(call(what)(error)),
-    }
-}
-
-fn call(what: &'static str) -> impl Fn(zbus::Error) -> Error {
-    move |error| {
-        let absent = is_absence(&error);
-        let source = Box::new(error);
-        if absent {
-            Error::Absent(source)
-        } else {
-            Error::Call { what, source }
-        }
-    }
-}
-
-/// Whether an error is the bus's own: it knows nobody who would answer. On a system with another init
-/// it tries to start a systemd, which fails.
-fn is_absence(error: &zbus::Error) -> bool {
-    let name = match error {
-        zbus::Error::MethodError(name, ..) => name.as_str(),
-        zbus::Error::FDO(error) => {
-            return matches!(
-                **error,
-                zbus::fdo::Error::ServiceUnknown(_)
-                    | zbus::fdo::Error::NameHasNoOwner(_)
-                    | zbus::fdo::Error::SpawnChildExited(_)
-                    | zbus::fdo::Error::SpawnFailed(_)
-            );
-        }
-        _ => return false,
-    };
-    name.strip_prefix("org.freedesktop.DBus.Error.")
-        .is_some_and(|name| {
-            matches!(name, "ServiceUnknown" | "NameHasNoOwner") || name.starts_with("Spawn.")
-        })
-}
-
 /// The instances with a unit file, a drop-in or a `.wants` link of their own in one of the folders.
 /// systemd has those in memory only while something refers to them.
-fn configured(folders: impl IntoIterator<Item = PathBuf>) -> BTreeSet<Instance> {
+pub fn configured(folders: impl IntoIterator<Item = PathBuf>) -> BTreeSet<Instance> {
     let mut found = BTreeSet::new();
     for folder in folders {
         for name in names(&folder) {
@@ -465,20 +433,5 @@ mod tests {
                 "vhost-user-gpu@vm3.socket"
             ]
         );
-    }
-
-    #[test]
-    fn a_missing_systemd_is_told_from_a_refusal() {
-        let fdo = |error| zbus::Error::FDO(Box::new(error));
-        assert!(is_absence(&fdo(zbus::fdo::Error::ServiceUnknown(
-            String::new()
-        ))));
-        assert!(is_absence(&fdo(zbus::fdo::Error::SpawnChildExited(
-            String::new()
-        ))));
-        assert!(!is_absence(&fdo(zbus::fdo::Error::AccessDenied(
-            String::new()
-        ))));
-        assert!(!is_absence(&zbus::Error::InvalidReply));
     }
 }

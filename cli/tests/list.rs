@@ -341,3 +341,42 @@ fn a_missing_bus_is_told_with_its_address() {
     );
     assert!(text.contains(&address), "{text}");
 }
+
+#[test]
+fn verbs_that_change_something_tell_what_is_missing() {
+    let Some(bus) = Bus::new() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let nowhere = format!("unix:path={}", folder.path().join("no-bus").display());
+    for verb in [
+        &["start", "vm1"][..],
+        &["stop", "vm1"],
+        &["restart", "vm1"],
+        &["enable", "vm1"],
+        &["disable", "vm1"],
+        &["remove", "vm1"],
+        &["add", "gpu", "vm1"],
+        &["qemu-args", "vm1"],
+        &["libvirt-xml", "vm1"],
+    ] {
+        let units = folder.path().display().to_string();
+        let output = run(bus.vhostctl().args(verb).env("SYSTEMD_UNIT_PATH", &units));
+        assert_eq!(output.status.code(), Some(1), "{verb:?}");
+        assert!(
+            stderr(&output).starts_with("systemd does not answer on the system bus: "),
+            "{verb:?}: {}",
+            stderr(&output)
+        );
+        let output = run(vhostctl()
+            .args(verb)
+            .env("SYSTEMD_UNIT_PATH", &units)
+            .env("DBUS_SYSTEM_BUS_ADDRESS", &nowhere));
+        assert_eq!(output.status.code(), Some(1), "{verb:?}");
+        assert!(
+            stderr(&output).starts_with("The system bus cannot be reached: "),
+            "{verb:?}: {}",
+            stderr(&output)
+        );
+    }
+    let left: Vec<_> = folder.path().read_dir().expect("a folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+}

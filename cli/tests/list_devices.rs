@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 use common::{have, missing, stdout, vhostctl_with};
 
 const GPUS: &str = "\
-NODE                DRIVER VENDOR            MODEL                               BOOT-VGA SEAT  LINK
-/dev/dri/renderD128 i915   Intel Corporation TigerLake-LP GT2 [Iris Xe Graphics] yes      seat0 /dev/dri/by-path/pci-0000:00:02.0-render
-/dev/dri/renderD129 amdgpu 0x1002            0x73ff                              no       seat1 /dev/dri/by-path/pci-0000:03:00.0-render
+NODE                DRIVER VENDOR            MODEL                               BOOT-VGA SEAT  VM LINK
+/dev/dri/renderD128 i915   Intel Corporation TigerLake-LP GT2 [Iris Xe Graphics] yes      seat0 -  /dev/dri/by-path/pci-0000:00:02.0-render
+/dev/dri/renderD129 amdgpu 0x1002            0x73ff                              no       seat1 -  /dev/dri/by-path/pci-0000:03:00.0-render
 ";
 
 const INPUTS: &str = "\
-NODE                KIND        NAME                                               BUS   SEAT  LINK
-/dev/input/event0   button      Power Button                                       host  seat0 -
-/dev/input/event1   switch      Lid Switch                                         host  seat0 -
-/dev/input/event2   keyboard    AT Translated Set 2 keyboard                       i8042 seat0 /dev/input/by-path/platform-i8042-serio-0-event-kbd
-/dev/input/event7   touchpad    SYNA8004:00 06CB:CD8B Touchpad                     i2c   seat0 /dev/input/by-path/pci-0000:00:15.0-platform-i2c_designware.0-event-mouse
-/dev/input/event8   touchscreen ELAN2514:00 04F3:2C68                              i2c   seat0 /dev/input/by-path/pci-0000:00:15.1-platform-i2c_designware.1-event
-/dev/input/event12  mouse       Logitech USB Optical Mouse                         usb   seat0 /dev/input/by-id/usb-Logitech_USB_Optical_Mouse-event-mouse
-/dev/input/event100 joystick    Sony Interactive Entertainment Wireless Controller usb   seat1 /dev/input/by-id/usb-Sony_Interactive_Entertainment_Wireless_Controller-if03-event-joystick
+NODE                KIND        NAME                                               BUS   SEAT  VM LINK
+/dev/input/event0   button      Power Button                                       host  seat0 -  -
+/dev/input/event1   switch      Lid Switch                                         host  seat0 -  -
+/dev/input/event2   keyboard    AT Translated Set 2 keyboard                       i8042 seat0 -  /dev/input/by-path/platform-i8042-serio-0-event-kbd
+/dev/input/event7   touchpad    SYNA8004:00 06CB:CD8B Touchpad                     i2c   seat0 -  /dev/input/by-path/pci-0000:00:15.0-platform-i2c_designware.0-event-mouse
+/dev/input/event8   touchscreen ELAN2514:00 04F3:2C68                              i2c   seat0 -  /dev/input/by-path/pci-0000:00:15.1-platform-i2c_designware.1-event
+/dev/input/event12  mouse       Logitech USB Optical Mouse                         usb   seat0 -  /dev/input/by-id/usb-Logitech_USB_Optical_Mouse-event-mouse
+/dev/input/event100 joystick    Sony Interactive Entertainment Wireless Controller usb   seat1 -  /dev/input/by-id/usb-Sony_Interactive_Entertainment_Wireless_Controller-if03-event-joystick
 ";
 
 #[test]
@@ -74,7 +74,7 @@ fn json_has_every_field() {
             "type": "gpu", "node": "/dev/dri/renderD128",
             "by_path": "/dev/dri/by-path/pci-0000:00:02.0-render", "driver": "i915",
             "vendor": "Intel Corporation", "model": "TigerLake-LP GT2 [Iris Xe Graphics]",
-            "boot_vga": true, "seat": "seat0",
+            "boot_vga": true, "seat": "seat0", "used_by": [],
         })
     );
     assert_eq!(
@@ -84,7 +84,7 @@ fn json_has_every_field() {
             "by_id": "/dev/input/by-id/usb-Logitech_USB_Optical_Mouse-event-mouse",
             "by_path": "/dev/input/by-path/pci-0000:00:14.0-usb-0:2:1.0-event-mouse",
             "name": "Logitech USB Optical Mouse", "kinds": ["mouse"], "bus": "usb",
-            "vendor_id": "046d", "product_id": "c077", "seat": "seat0",
+            "vendor_id": "046d", "product_id": "c077", "seat": "seat0", "used_by": [],
         })
     );
 }
@@ -181,9 +181,9 @@ fn what_is_unknown_is_a_dash_and_what_is_hostile_is_harmless() {
     assert_eq!(
         text,
         "\
-NODE               KIND           NAME                BUS     SEAT  LINK
-/dev/input/event3  other          Evil \\x1b[2J Device virtual seat0 -
-/dev/input/event10 keyboard,mouse Logitech K400 Plus  usb     seat0 -
+NODE               KIND           NAME                BUS     SEAT  VM LINK
+/dev/input/event3  other          Evil \\x1b[2J Device virtual seat0 -  -
+/dev/input/event10 keyboard,mouse Logitech K400 Plus  usb     seat0 -  -
 
 2 devices listed.
 "

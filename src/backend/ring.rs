@@ -93,6 +93,17 @@ impl<'a> Ring<'a> {
         })
     }
 
+    /// A last pass over a queue that the front-end has just stopped: until it is told where the
+    /// queue stands, what is done can still be shown.
+    pub fn last(vring: &'a VringMutex, memory: &GuestMemory) -> Self {
+        Self {
+            vring,
+            memory: memory.memory(),
+            announced: 0,
+            done: Vec::new(),
+        }
+    }
+
     /// Whether nothing was taken from the queue yet, as after the start of a driver. (Or 65536
     /// requests were, or a multiple of that: nobody can tell.)
     pub fn is_untouched(&self) -> bool {

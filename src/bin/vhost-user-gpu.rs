@@ -1,7 +1,7 @@
 //! vhost-user-gpu: a virtio-gpu for a virtual machine, as a host process.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -21,7 +21,8 @@ struct Options {
     #[arg(long, value_name = "PATH", help_heading = "GPU options")]
     render_node: Option<PathBuf>,
 
-    /// Give the guest OpenGL by virglrenderer (not in this version: refused)
+    /// Give the guest OpenGL by virglrenderer: on the render node, or else on the first one that
+    /// can be opened, or else by software
     #[arg(long, help_heading = "GPU options")]
     virgl: bool,
 }
@@ -37,11 +38,13 @@ impl Program for VhostUserGpu {
     /// `render-node` only where there is one: libvirt asks for a node whenever it is listed, and
     /// could not start a guest on a host without a GPU.
     fn capabilities() -> Capabilities {
-        let features = if render_node::list().is_empty() {
-            Vec::new()
-        } else {
-            vec!["render-node"]
-        };
+        let mut features = Vec::new();
+        if !render_node::list().is_empty() {
+            features.push("render-node");
+        }
+        if cfg!(feature = "virgl") {
+            features.push("virgl");
+        }
         Capabilities {
             kind: "gpu",
             features,
@@ -53,18 +56,43 @@ impl Program for VhostUserGpu {
     }
 
     fn open(options: &Options) -> Result<Gpu, Box<dyn Error>> {
+        let node = options.render_node.as_deref();
         if options.virgl {
-            return Err(
-                "--virgl: this version of vhost-user-gpu has no 3D; start it without".into(),
-            );
+            return virgl(node);
         }
-        if let Some(path) = &options.render_node {
-            render_node::check(path)?;
+        if let Some(path) = node {
+            render_node::open(path)?;
         }
         Ok(Gpu::new(gpu::Options::default()))
     }
 }
 
+#[cfg(feature = "virgl")]
+fn virgl(node: Option<&Path>) -> Result<Gpu, Box<dyn Error>> {
+    Ok(Gpu::new(gpu::Options {
+        virgl: Some(gpu::renderer::virgl::Options::new(node)?),
+        ..gpu::Options::default()
+    }))
+}
+
+#[cfg(not(feature = "virgl"))]
+fn virgl(_: Option<&Path>) -> Result<Gpu, Box<dyn Error>> {
+    Err("--virgl: this vhost-user-gpu was built without 3D; start it without".into())
+}
+
 fn main() -> ExitCode {
     backend::run::<VhostUserGpu>()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Options;
+
+    #[test]
+    fn the_manual_page_is_what_the_program_says() -> Result<(), String> {
+        let rest = include_str!("../../man/written/vhost-user-gpu.8");
+        harness::manual::check(Options::command(), "8", rest).map_err(|error| format!("{error:#}"))
+    }
 }

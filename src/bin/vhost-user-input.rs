@@ -57,3 +57,16 @@ impl Program for VhostUserInput {
 fn main() -> ExitCode {
     backend::run::<VhostUserInput>()
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Options;
+
+    #[test]
+    fn the_manual_page_is_what_the_program_says() -> Result<(), String> {
+        let rest = include_str!("../../man/written/vhost-user-input.8");
+        harness::manual::check(Options::command(), "8", rest).map_err(|error| format!("{error:#}"))
+    }
+}

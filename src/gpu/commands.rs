@@ -3,15 +3,18 @@
 use std::io::{self, Read};
 
 use rustix::rand::{GetRandomFlags, getrandom};
-use vm_memory::GuestMemoryMmap;
+
+use crate::backend::MemoryGuard;
 
 use super::backing::{self, BackingError};
 use super::edid;
 use super::image::{ImageError, PIXEL_LEN};
 use super::region::{Rect, Region};
-use super::renderer::{Renderer, ResourceError};
+use super::renderer::{ContextError, Fence, Renderer, Renderer3d, ResourceError};
 use super::scanout::{Position, Screen, Shape};
 use super::wire::{Fields, Format, Header, Modes, Response, command, response};
+
+mod three_d;
 
 /// Which of the two queues a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub enum Answer {
 pub enum Outcome {
     /// It is done; the bytes of its response.
     Done(Vec<u8>),
+    /// It is begun; the bytes of its response, for when the renderer has come so far.
+    Fenced(Vec<u8>, Fence),
     /// It is to be executed again with the answer to this.
     Ask(Question),
 }
@@ -58,6 +63,8 @@ pub struct Features {
     pub edid: bool,
     /// `VIRTIO_GPU_F_RESOURCE_UUID`.
     pub resource_uuid: bool,
+    /// `VIRTIO_GPU_F_VIRGL`.
+    pub virgl: bool,
 }
 
 /// Why a request is refused.
@@ -79,6 +86,14 @@ enum Refusal {
     EmptyScanout(Rect),
     #[error("no random number: {0}")]
     Random(io::Error),
+    #[error("a context's name of {0} bytes is too long")]
+    Name(u32),
+    #[error("a command stream of {0} bytes is too long, or not of whole words")]
+    Stream(u32),
+    #[error("the command stream ends within a command")]
+    CutStream,
+    #[error(transparent)]
+    Context(#[from] ContextError),
     #[error(transparent)]
     Resource(#[from] ResourceError),
 }
@@ -86,29 +101,44 @@ enum Refusal {
 impl Refusal {
     /// `VIRTIO_GPU_RESP_ERR_*`.
     fn kind(&self) -> u32 {
-        use ResourceError as R;
         match self {
             Self::Unknown | Self::NotNegotiated | Self::Random(_) => response::ERR_UNSPEC,
             Self::Scanout(_) => response::ERR_INVALID_SCANOUT_ID,
-            Self::Short(_) | Self::Capset(_) | Self::Format(_) | Self::EmptyScanout(_) => {
-                response::ERR_INVALID_PARAMETER
-            }
-            Self::Resource(error) => match error {
-                R::Zero | R::Exists(_) | R::Unknown(_) => response::ERR_INVALID_RESOURCE_ID,
-                R::HasBacking(_) | R::NoBacking(_) => response::ERR_UNSPEC,
-                R::TooMany(_) => response::ERR_OUT_OF_MEMORY,
-                R::Outside { .. } | R::NoCursor { .. } => response::ERR_INVALID_PARAMETER,
-                R::Image { error, .. } => match error {
-                    ImageError::Size(..) => response::ERR_INVALID_PARAMETER,
-                    ImageError::Budget(_) | ImageError::Host(..) => response::ERR_OUT_OF_MEMORY,
-                },
-                R::Backing { error, .. } => match error {
-                    BackingError::Budget => response::ERR_OUT_OF_MEMORY,
-                    BackingError::Unreadable(_) => response::ERR_UNSPEC,
-                    BackingError::Entries(_)
-                    | BackingError::Outside { .. }
-                    | BackingError::Short { .. } => response::ERR_INVALID_PARAMETER,
-                },
+            Self::Short(_)
+            | Self::Capset(_)
+            | Self::Format(_)
+            | Self::EmptyScanout(_)
+            | Self::Name(_)
+            | Self::Stream(_)
+            | Self::CutStream => response::ERR_INVALID_PARAMETER,
+            Self::Context(error) => Self::kind_of_context(error),
+            Self::Resource(error) => Self::kind_of_resource(error),
+        }
+    }
+
+    /// `VIRTIO_GPU_RESP_ERR_*` for a command on a resource.
+    fn kind_of_resource(error: &ResourceError) -> u32 {
+        use ResourceError as R;
+        match error {
+            R::Zero | R::Exists(_) | R::Unknown(_) => response::ERR_INVALID_RESOURCE_ID,
+            R::HasBacking(_) | R::NoBacking(_) => response::ERR_UNSPEC,
+            R::TooMany(_) => response::ERR_OUT_OF_MEMORY,
+            R::Outside { .. }
+            | R::NoCursor { .. }
+            | R::OutOfBounds { .. }
+            | R::NoPicture { .. }
+            | R::Transfer { .. }
+            | R::Refused(_) => response::ERR_INVALID_PARAMETER,
+            R::Image { error, .. } => match error {
+                ImageError::Size(..) => response::ERR_INVALID_PARAMETER,
+                ImageError::Budget(_) | ImageError::Host(..) => response::ERR_OUT_OF_MEMORY,
+            },
+            R::Backing { error, .. } => match error {
+                BackingError::Budget => response::ERR_OUT_OF_MEMORY,
+                BackingError::Unreadable(_) => response::ERR_UNSPEC,
+                BackingError::Entries(_)
+                | BackingError::Outside { .. }
+                | BackingError::Short { .. } => response::ERR_INVALID_PARAMETER,
             },
         }
     }
@@ -161,6 +191,21 @@ impl State {
         self.answer = None;
     }
 
+    /// The renderer's 3D commands, where it has them.
+    pub fn renderer_3d_mut(&mut self) -> Option<&mut dyn Renderer3d> {
+        self.renderer.as_3d()
+    }
+
+    /// What draws, in words, where there is a choice.
+    pub fn describe_renderer(&self) -> Option<&str> {
+        self.renderer.describe()
+    }
+
+    /// The guest's memory was mapped anew.
+    pub fn memory_changed(&mut self, memory: &MemoryGuard) {
+        self.renderer.memory_changed(memory);
+    }
+
     /// Bytes copied out of the guest since this was asked last: how much work a pass has done.
     pub fn take_moved(&mut self) -> u64 {
         std::mem::take(&mut self.moved)
@@ -175,7 +220,7 @@ impl State {
     pub fn execute(
         &mut self,
         queue: QueueKind,
-        memory: &GuestMemoryMmap,
+        memory: &MemoryGuard,
         source: impl Read,
     ) -> Outcome {
         let mut fields = Fields::new(source);
@@ -188,7 +233,7 @@ impl State {
             }
         };
         let done = match queue {
-            QueueKind::Control => self.control(header.kind, memory, &mut fields),
+            QueueKind::Control => self.control(&header, memory, &mut fields),
             QueueKind::Cursor => self.cursor(header.kind, &mut fields).map(Done::from),
         };
         let response = match done {
@@ -200,7 +245,16 @@ impl State {
         if queue == QueueKind::Control {
             self.answer = None;
         }
-        Outcome::Done(response.to_bytes(&header))
+        let bytes = response.to_bytes(&header);
+        // What was refused began nothing.
+        if queue == QueueKind::Control
+            && header.is_fenced()
+            && !response.is_error()
+            && let Some(fence) = self.renderer.as_3d().and_then(Renderer3d::fence)
+        {
+            return Outcome::Fenced(bytes, fence);
+        }
+        Outcome::Done(bytes)
     }
 
     fn refuse(&mut self, header: &Header, refusal: &Refusal) -> Response {
@@ -210,11 +264,11 @@ impl State {
 
     fn control(
         &mut self,
-        kind: u32,
-        memory: &GuestMemoryMmap,
+        header: &Header,
+        memory: &MemoryGuard,
         fields: &mut Fields<impl Read>,
     ) -> Result<Done, Refusal> {
-        match kind {
+        match header.kind {
             command::GET_DISPLAY_INFO => Ok(self.display_info()),
             command::GET_EDID => self.edid(fields),
             command::RESOURCE_CREATE_2D => self.create_2d(fields),
@@ -228,8 +282,17 @@ impl State {
                 Ok(Response::OK.into())
             }
             command::RESOURCE_ASSIGN_UUID => self.assign_uuid(fields),
-            // In 2D there are no capability sets.
-            command::GET_CAPSET_INFO | command::GET_CAPSET => Err(Refusal::Capset(fields.u32()?)),
+            command::GET_CAPSET_INFO => self.capset_info(fields),
+            command::GET_CAPSET => self.capset(fields),
+            command::CTX_CREATE | command::CTX_DESTROY => self.context(header, fields),
+            command::CTX_ATTACH_RESOURCE | command::CTX_DETACH_RESOURCE => {
+                self.context_resource(header, fields)
+            }
+            command::RESOURCE_CREATE_3D => self.create_3d(fields),
+            command::TRANSFER_TO_HOST_3D | command::TRANSFER_FROM_HOST_3D => {
+                self.transfer_3d(header, fields)
+            }
+            command::SUBMIT_3D => self.submit(header, fields),
             _ => Err(Refusal::Unknown),
         }
     }
@@ -282,8 +345,9 @@ impl State {
 
     fn unref(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
         let id = fields.u32()?;
-        let image = self.renderer.image(id)?;
-        self.screen.forget_image(&image);
+        if let Some(image) = self.renderer.shown(id)? {
+            self.screen.forget_image(&image);
+        }
         self.renderer.unref(id)?;
         Ok(Response::OK.into())
     }
@@ -325,14 +389,22 @@ impl State {
         let rect = fields.rect()?;
         let id = fields.u32()?;
         self.check(id, rect)?;
-        let image = self.renderer.image(id)?;
+        let Some(image) = self.renderer.shown(id)? else {
+            // It never was on a scanout.
+            return Ok(Response::OK.into());
+        };
+        let wanted = self.screen.wanted(&image, &rect);
+        let mut changed = Region::default();
+        let result = self.renderer.refresh(id, &wanted, &mut changed);
+        self.screen.changed(&image, &changed);
+        result?;
         self.screen.flush(&image, &rect);
         Ok(Response::OK.into())
     }
 
     fn transfer(
         &mut self,
-        memory: &GuestMemoryMmap,
+        memory: &MemoryGuard,
         fields: &mut Fields<impl Read>,
     ) -> Result<Done, Refusal> {
         let rect = fields.rect()?;
@@ -342,8 +414,10 @@ impl State {
         let result = self
             .renderer
             .transfer_to_host_2d(id, rect, offset, memory, &mut changed);
-        if !changed.is_empty() {
-            self.screen.changed(&self.renderer.image(id)?, &changed);
+        if !changed.is_empty()
+            && let Some(image) = self.renderer.shown(id)?
+        {
+            self.screen.changed(&image, &changed);
         }
         result?;
         let bytes = rect.area().saturating_mul(PIXEL_LEN as u64);
@@ -353,7 +427,7 @@ impl State {
 
     fn attach_backing(
         &mut self,
-        memory: &GuestMemoryMmap,
+        memory: &MemoryGuard,
         fields: &mut Fields<impl Read>,
     ) -> Result<Done, Refusal> {
         let (id, count) = (fields.u32()?, fields.u32()?);
@@ -363,7 +437,7 @@ impl State {
             return Err(ResourceError::Backing { id, error }.into());
         }
         let pieces = fields.entries(count as usize)?;
-        self.renderer.attach_backing(id, &pieces, memory)?;
+        self.renderer.attach_backing(id, pieces, memory)?;
         Ok(Response::OK.into())
     }
 

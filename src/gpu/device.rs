@@ -9,20 +9,25 @@ use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackendMut, VringMutex, VringT};
 use virtio_bindings::virtio_gpu;
 use virtio_queue::QueueT;
+use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
 
 use super::commands::{Answer, Features, Outcome, QueueKind, State};
 use super::display::{Display, DisplayError};
 use super::image::Budget;
 use super::renderer::SoftRenderer;
+#[cfg(feature = "virgl")]
+use super::renderer::{VirglRenderer, virgl};
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
 use crate::backend::{
     Chain, Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError, TRANSPORT_FEATURES,
 };
 use continuity::Continuity;
-use worker::{DISPLAY, Surroundings, TIMER, WAKE, Worker};
+use fenced::Fenced;
+use worker::{DISPLAY, FENCE, Surroundings, TIMER, WAKE, Worker};
 
 mod continuity;
+mod fenced;
 mod worker;
 
 const CONTROL_QUEUE: u16 = 0;
@@ -34,7 +39,7 @@ const PASS_REQUESTS: usize = 64;
 /// Bytes copied out of the guest after which the others have their turn.
 const PASS_BYTES: u64 = 32 << 20;
 /// Time after which the others have their turn: a driver can make a request of so many descriptors
-/// that looking at them takes longer than doing it.
+/// that looking at them takes longer than doing it, and what a 3D command takes is the guest's to say.
 const PASS_TIME: Duration = Duration::from_millis(10);
 
 /// `struct virtio_gpu_config`: events_read, events_clear, num_scanouts, num_capsets.
@@ -42,23 +47,27 @@ const CONFIG_LEN: usize = 16;
 /// Most bytes of configuration that a front-end asks for (`VHOST_USER_CONFIG_SIZE`).
 const MAX_CONFIG_LEN: usize = 256;
 
+/// Most bytes of host memory that the guest's resources may take, unless told otherwise.
+const MAX_HOSTMEM_2D: u64 = 512 << 20;
+#[cfg(feature = "virgl")]
+const MAX_HOSTMEM_3D: u64 = 2 << 30;
+
 /// What a device can be told when it is made.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub struct Options {
-    /// Most bytes of host memory that the guest's resources may take.
-    pub max_hostmem: u64,
+    /// Most bytes of host memory that the guest's resources may take; by default, half a gigabyte
+    /// in 2D and two in 3D.
+    pub max_hostmem: Option<u64>,
+    /// 3D by virglrenderer, and on what.
+    #[cfg(feature = "virgl")]
+    pub virgl: Option<virgl::Options>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            max_hostmem: 512 << 20,
-        }
-    }
-}
-
-/// A virtio GPU without 3D.
+/// A virtio GPU.
 pub struct Gpu {
+    /// Of what it is made in 3D, until it begins.
+    #[cfg(feature = "virgl")]
+    options: Option<Options>,
     state: State,
     display: Display,
     memory: Option<GuestMemory>,
@@ -66,6 +75,12 @@ pub struct Gpu {
     continuity: Continuity,
     /// Queues in which requests may wait.
     waiting: [bool; NUM_QUEUES],
+    /// How many sets of capabilities there are: none without 3D.
+    capsets: u32,
+    fenced: Fenced,
+    /// What the protocol thread leaves to the worker, to whose thread a renderer may be bound.
+    reset_due: bool,
+    memory_changed: bool,
     status: Vec<(u32, u32)>,
     complaints: LogLimit,
     troubles: LogLimit,
@@ -74,14 +89,20 @@ pub struct Gpu {
 impl Gpu {
     /// A device to which no driver did anything yet.
     pub fn new(options: Options) -> Self {
-        let renderer = SoftRenderer::new(Budget::new(options.max_hostmem));
+        let budget = Budget::new(options.max_hostmem.unwrap_or(MAX_HOSTMEM_2D));
         Self {
-            state: State::new(Box::new(renderer)),
+            #[cfg(feature = "virgl")]
+            options: Some(options),
+            state: State::new(Box::new(SoftRenderer::new(budget))),
             display: Display::default(),
             memory: None,
             worker: None,
             continuity: Continuity::default(),
             waiting: [false; NUM_QUEUES],
+            capsets: 0,
+            fenced: Fenced::default(),
+            reset_due: false,
+            memory_changed: false,
             status: Vec::new(),
             complaints: LogLimit::default(),
             troubles: LogLimit::default(),
@@ -89,7 +110,20 @@ impl Gpu {
     }
 
     fn begin(&mut self, host: Box<dyn Surroundings>) -> io::Result<()> {
-        self.worker = Some(Worker::new(host)?);
+        let worker = Worker::new(host)?;
+        #[cfg(feature = "virgl")]
+        if let Some(options) = self.options.take()
+            && let Some(virgl) = options.virgl
+        {
+            let budget = Budget::new(options.max_hostmem.unwrap_or(MAX_HOSTMEM_3D));
+            let renderer = VirglRenderer::new(virgl, budget).map_err(io::Error::other)?;
+            self.state = State::new(Box::new(renderer));
+        }
+        if let Some(renderer) = self.state.renderer_3d_mut() {
+            worker.watch_fences(renderer.fence_event())?;
+            self.capsets = renderer.capsets().len() as u32;
+        }
+        self.worker = Some(worker);
         Ok(())
     }
 
@@ -97,7 +131,25 @@ impl Gpu {
     fn reset(&mut self) {
         self.state.reset();
         self.display.forget_question();
+        self.fenced.forget();
         self.continuity = Continuity::default();
+    }
+
+    /// Does what the protocol thread left to the worker.
+    fn catch_up(&mut self) {
+        if std::mem::take(&mut self.reset_due) {
+            self.reset();
+        }
+        if std::mem::take(&mut self.memory_changed)
+            && let Some(memory) = &self.memory
+        {
+            self.state.memory_changed(&memory.memory());
+        }
+    }
+
+    /// Whether what the driver set up is there to be shown.
+    fn is_settled(&self) -> bool {
+        !self.continuity.is_stopped() && !self.reset_due
     }
 
     /// Whether the queues may be served: false while, after a stop, it is not yet known who comes.
@@ -165,6 +217,11 @@ impl Gpu {
             return Ok(false);
         };
         let began = Instant::now();
+        if kind == QueueKind::Control
+            && let Some(renderer) = self.state.renderer_3d_mut()
+        {
+            self.fenced.answer(&mut ring, renderer);
+        }
         for _ in 0..PASS_REQUESTS {
             if kind == QueueKind::Control && self.display.is_asked() {
                 ring.publish()?;
@@ -172,7 +229,7 @@ impl Gpu {
                 return Ok(false);
             }
             match ring.next_chain() {
-                Ok(Some(chain)) => self.request(&mut ring, chain, kind),
+                Ok(Some(chain)) => self.request(vring, &mut ring, chain, kind),
                 Ok(None) => {
                     ring.publish()?;
                     return ring.rearm();
@@ -190,7 +247,7 @@ impl Gpu {
         Ok(true)
     }
 
-    fn request(&mut self, ring: &mut Ring<'_>, chain: Chain, kind: QueueKind) {
+    fn request(&mut self, vring: &VringMutex, ring: &mut Ring<'_>, chain: Chain, kind: QueueKind) {
         let head = chain.head_index();
         let memory = ring.memory().clone();
         let outcome = match chain.clone().reader(&memory) {
@@ -207,6 +264,7 @@ impl Gpu {
         }
         match outcome {
             Outcome::Done(response) => ring.complete(head, respond(chain, &memory, &response)),
+            Outcome::Fenced(response, fence) => self.fenced.keep(vring, chain, response, fence),
             Outcome::Ask(question) => {
                 // It stays in the queue, so that a ring that is stopped meanwhile loses nothing.
                 ring.put_back();
@@ -227,7 +285,7 @@ impl Gpu {
 
     /// Does what follows from a change: sends, waits, and says what is shown.
     fn settle(&mut self) {
-        let screen = (!self.continuity.is_stopped()).then_some(&mut self.state.screen);
+        let screen = self.is_settled().then_some(&mut self.state.screen);
         if let Err(e) = self.display.send(screen) {
             self.lost_display(&e);
         }
@@ -245,7 +303,7 @@ impl Gpu {
         self.take_answer();
         // A ring that starts again brings an event of its own.
         if self.waiting.contains(&true)
-            && !self.continuity.is_stopped()
+            && self.is_settled()
             && let Some(worker) = &self.worker
         {
             worker.wake();
@@ -258,6 +316,13 @@ impl Gpu {
         if let Some(answer) = self.display.take_answer() {
             self.state.answer = Some(answer);
             self.waiting[usize::from(CONTROL_QUEUE)] = true;
+        }
+    }
+
+    /// Has the worker look after what there is to do.
+    fn wake(&self) {
+        if let Some(worker) = &self.worker {
+            worker.wake();
         }
     }
 
@@ -279,6 +344,9 @@ impl Gpu {
             for (i, (width, height)) in self.status.iter().enumerate() {
                 let separator = if i == 0 { ", " } else { " + " };
                 text.push_str(&format!("{separator}{width}x{height}"));
+            }
+            if let Some(renderer) = self.state.describe_renderer() {
+                text.push_str(&format!(", {renderer}"));
             }
             worker.status(&text);
         }
@@ -333,6 +401,7 @@ impl VhostUserBackendMut for Gpu {
         TRANSPORT_FEATURES
             | 1 << virtio_gpu::VIRTIO_GPU_F_EDID
             | 1 << virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID
+            | u64::from(self.capsets != 0) << virtio_gpu::VIRTIO_GPU_F_VIRGL
     }
 
     fn acked_features(&mut self, features: u64) {
@@ -340,6 +409,7 @@ impl VhostUserBackendMut for Gpu {
         self.state.features = Features {
             edid: has(virtio_gpu::VIRTIO_GPU_F_EDID),
             resource_uuid: has(virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID),
+            virgl: has(virtio_gpu::VIRTIO_GPU_F_VIRGL),
         };
     }
 
@@ -351,8 +421,9 @@ impl VhostUserBackendMut for Gpu {
     }
 
     fn reset_device(&mut self) {
-        self.reset();
-        self.settle();
+        self.fenced.forget();
+        self.reset_due = true;
+        self.wake();
     }
 
     fn set_event_idx(&mut self, _enabled: bool) {
@@ -364,6 +435,7 @@ impl VhostUserBackendMut for Gpu {
         let mut config = [0; MAX_CONFIG_LEN];
         // QEMU puts its own number of scanouts and its events over ours.
         config[8..12].copy_from_slice(&(MAX_SCANOUTS as u32).to_le_bytes());
+        config[12..16].copy_from_slice(&self.capsets.to_le_bytes());
         let start = offset as usize;
         let end = start.saturating_add(size as usize);
         // What newer versions of the structure have beyond ours is 0.
@@ -387,6 +459,8 @@ impl VhostUserBackendMut for Gpu {
 
     fn update_memory(&mut self, memory: GuestMemory) -> io::Result<()> {
         self.memory = Some(memory);
+        self.memory_changed = true;
+        self.wake();
         Ok(())
     }
 
@@ -408,6 +482,11 @@ impl VhostUserBackendMut for Gpu {
         if queue_index == u32::from(CONTROL_QUEUE) {
             self.state.answer = None;
             self.display.forget_question();
+            if let Some(memory) = &self.memory
+                && let Err(e) = self.fenced.answer_all(memory)
+            {
+                self.troubles.warn(format_args!("Control queue: {e}"));
+            }
         }
         self.settle();
         Ok(())
@@ -420,6 +499,7 @@ impl VhostUserBackendMut for Gpu {
         vrings: &[VringMutex],
         _thread_id: usize,
     ) -> io::Result<()> {
+        self.catch_up();
         match device_event {
             CONTROL_QUEUE | CURSOR_QUEUE => {
                 if let Some(waiting) = self.waiting.get_mut(usize::from(device_event)) {
@@ -441,6 +521,12 @@ impl VhostUserBackendMut for Gpu {
                          the guest gets what the device knows itself",
                     );
                 }
+            }
+            FENCE => {
+                if let Some(renderer) = self.state.renderer_3d_mut() {
+                    renderer.poll_fences();
+                }
+                self.waiting[usize::from(CONTROL_QUEUE)] = true;
             }
             WAKE => {
                 if let Some(worker) = &self.worker {

@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -54,11 +55,11 @@ pub fn list() -> Vec<PathBuf> {
     nodes
 }
 
-/// Checks that `path` is a render node that can be opened.
+/// Opens the render node `path`.
 ///
 /// # Errors
 /// Where it is not there, is something else, or may not be opened.
-pub fn check(path: &Path) -> Result<(), RenderNodeError> {
+pub fn open(path: &Path) -> Result<OwnedFd, RenderNodeError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => RenderNodeError::Missing(path.to_owned()),
         io::ErrorKind::PermissionDenied => RenderNodeError::Permission(path.to_owned()),
@@ -75,13 +76,13 @@ pub fn check(path: &Path) -> Result<(), RenderNodeError> {
     {
         return Err(RenderNodeError::NotARenderNode(path.to_owned()));
     }
-    OpenOptions::new()
+    let node = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(OFlags::CLOEXEC.bits().cast_signed())
         .open(path)
         .map_err(failed)?;
-    Ok(())
+    Ok(node.into())
 }
 
 fn available() -> String {

@@ -221,6 +221,18 @@ impl Screen {
         }
     }
 
+    /// The parts of `image` that a flush of `rect` sends if they changed: those within it that a
+    /// scanout shows, or all that a scanout shows if it has not been sent anything of it.
+    pub fn wanted(&mut self, image: &SharedImage, rect: &Rect) -> Region {
+        let mut wanted = Region::default();
+        for (scanout, view) in showing(&mut self.scanouts, image) {
+            if let Some(part) = rect.intersection(&view) {
+                wanted.add(if scanout.fresh { view } else { part });
+            }
+        }
+        wanted
+    }
+
     /// Has the displays brought up to date within `rect` of `image`: each scanout that shows it is
     /// sent what changed there, or everything if it has not been sent anything of its view.
     pub fn flush(&mut self, image: &SharedImage, rect: &Rect) {

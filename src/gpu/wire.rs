@@ -7,6 +7,12 @@ use virtio_bindings::virtio_gpu as spec;
 
 use super::region::Rect;
 
+mod three_d;
+
+#[cfg(feature = "virgl")]
+pub use three_d::Box3;
+pub use three_d::{CONTEXT_NAME_LEN, CapsetInfo, Create3d, Transfer3d};
+
 /// Scanouts a device can have.
 pub const MAX_SCANOUTS: usize = spec::VIRTIO_GPU_MAX_SCANOUTS as usize;
 /// Bytes of the header that every request and every response begins with.
@@ -40,6 +46,19 @@ pub mod command {
     pub const GET_EDID: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_EDID;
     pub const RESOURCE_ASSIGN_UUID: u32 =
         spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID;
+    pub const CTX_CREATE: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_CREATE;
+    pub const CTX_DESTROY: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_DESTROY;
+    pub const CTX_ATTACH_RESOURCE: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE;
+    pub const CTX_DETACH_RESOURCE: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_DETACH_RESOURCE;
+    pub const RESOURCE_CREATE_3D: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_CREATE_3D;
+    pub const TRANSFER_TO_HOST_3D: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_TRANSFER_TO_HOST_3D;
+    pub const TRANSFER_FROM_HOST_3D: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_TRANSFER_FROM_HOST_3D;
+    pub const SUBMIT_3D: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_SUBMIT_3D;
     pub const UPDATE_CURSOR: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_UPDATE_CURSOR;
     pub const MOVE_CURSOR: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_MOVE_CURSOR;
 }
@@ -51,6 +70,8 @@ pub mod response {
 
     pub const OK_NODATA: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_NODATA;
     pub const OK_DISPLAY_INFO: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_DISPLAY_INFO;
+    pub const OK_CAPSET_INFO: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_CAPSET_INFO;
+    pub const OK_CAPSET: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_CAPSET;
     pub const OK_EDID: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_EDID;
     pub const OK_RESOURCE_UUID: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_RESOURCE_UUID;
     pub const ERR_UNSPEC: u32 = spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_UNSPEC;
@@ -59,6 +80,8 @@ pub mod response {
         spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID;
     pub const ERR_INVALID_RESOURCE_ID: u32 =
         spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+    pub const ERR_INVALID_CONTEXT_ID: u32 =
+        spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
     pub const ERR_INVALID_PARAMETER: u32 =
         spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 }
@@ -72,16 +95,51 @@ impl<R: Read> Fields<R> {
         Self(source)
     }
 
-    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// Where the source ends first, as everything in here.
+    pub fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         self.0.read_exact(&mut bytes)?;
         Ok(bytes)
     }
 
+    /// The next `N` times `le32`.
+    ///
+    /// # Errors
+    /// Where the source ends first.
+    pub fn words<const N: usize>(&mut self) -> io::Result<[u32; N]> {
+        let mut words = [0; N];
+        for word in &mut words {
+            *word = self.u32()?;
+        }
+        Ok(words)
+    }
+
+    /// The next `count` times `le32`. What is allocated follows what the source really holds.
+    ///
+    /// # Errors
+    /// Where the source ends first.
+    pub fn stream(&mut self, count: usize) -> io::Result<Vec<u32>> {
+        /// Words read at a time.
+        const BATCH: usize = 4096;
+        let mut words = Vec::new();
+        let mut buffer = [0; BATCH * 4];
+        while words.len() < count {
+            let batch = (count - words.len()).min(BATCH);
+            let (wanted, _) = buffer.split_at_mut(batch * 4);
+            self.0.read_exact(wanted)?;
+            let (chunks, _) = wanted.as_chunks::<4>();
+            words.extend(chunks.iter().map(|word| u32::from_le_bytes(*word)));
+        }
+        Ok(words)
+    }
+
     /// The next `le32`.
     ///
     /// # Errors
-    /// Where the source ends first, as everything in here.
+    /// Where the source ends first.
     pub fn u32(&mut self) -> io::Result<u32> {
         Ok(u32::from_le_bytes(self.bytes()?))
     }
@@ -169,17 +227,22 @@ pub struct Header {
     pub flags: u32,
     /// What the driver waits for with `VIRTIO_GPU_FLAG_FENCE`.
     pub fence_id: u64,
-    /// Rendering context; 0 in 2D.
+    /// The rendering context; 0 for none, as always in 2D.
     pub ctx_id: u32,
     /// Ring of the context, with `VIRTIO_GPU_FLAG_INFO_RING_IDX`.
     pub ring_idx: u8,
 }
 
 impl Header {
+    /// Whether the driver waits for the end of what the request begins.
+    pub fn is_fenced(&self) -> bool {
+        self.flags & spec::VIRTIO_GPU_FLAG_FENCE != 0
+    }
+
     /// The header of a response of the kind `kind` to the request that began with this one: its
     /// fence goes back with it (virtio 1.2, 5.7.6.7).
     fn answer(&self, kind: u32) -> Self {
-        if self.flags & spec::VIRTIO_GPU_FLAG_FENCE == 0 {
+        if !self.is_fenced() {
             return Self {
                 kind,
                 ..Self::default()
@@ -266,6 +329,10 @@ pub enum Response {
     Edid(Vec<u8>),
     /// `struct virtio_gpu_resp_resource_uuid`.
     Uuid([u8; 16]),
+    /// `struct virtio_gpu_resp_capset_info`.
+    CapsetInfo(CapsetInfo),
+    /// `struct virtio_gpu_resp_capset`.
+    Capset(Vec<u8>),
 }
 
 impl Response {
@@ -279,7 +346,14 @@ impl Response {
             Self::DisplayInfo(_) => response::OK_DISPLAY_INFO,
             Self::Edid(_) => response::OK_EDID,
             Self::Uuid(_) => response::OK_RESOURCE_UUID,
+            Self::CapsetInfo(_) => response::OK_CAPSET_INFO,
+            Self::Capset(_) => response::OK_CAPSET,
         }
+    }
+
+    /// Whether it is one of `VIRTIO_GPU_RESP_ERR_*`.
+    pub fn is_error(&self) -> bool {
+        self.kind() >= response::ERR_UNSPEC
     }
 
     /// The bytes that answer the request with the header `request`.
@@ -310,6 +384,12 @@ impl Response {
                 bytes.resize(start + MAX_EDID_LEN, 0);
             }
             Self::Uuid(uuid) => bytes.extend(uuid),
+            Self::CapsetInfo(set) => {
+                for field in [set.id, set.max_version, set.max_size, 0] {
+                    bytes.extend(field.to_le_bytes());
+                }
+            }
+            Self::Capset(set) => bytes.extend(set),
         }
         bytes
     }

@@ -219,6 +219,17 @@ impl Backing {
         }
     }
 
+    /// All its bytes.
+    pub fn read(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for &(address, len) in &self.entries {
+            let start = bytes.len();
+            bytes.resize(start + len as usize, 0);
+            self.memory.read(address, &mut bytes[start..]).unwrap();
+        }
+        bytes
+    }
+
     /// Writes `bytes` at `offset` of the whole.
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         let (mut skip, mut bytes) = (offset, bytes);

@@ -1,8 +1,13 @@
 //! `vhostctl list-devices`: what of the host can be given to a VM.
 
-use crate::devices::{Device, Devices, InputDevice, RenderNode};
+use serde::Serialize;
+
+use crate::devices::{Devices, InputDevice, RenderNode};
+use crate::holders::Holders;
 use crate::instance::Kind;
 use crate::output::{Cell, Output, Row};
+use crate::settings::Folders;
+use crate::systemd::Target;
 
 use super::Error;
 
@@ -10,7 +15,7 @@ use super::Error;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 NODE is the device as it is now. LINK is a name for it that stays over reboots and replugging, where
-udev has one: use it in configuration.")]
+udev has one: use it in configuration. VM tells for which backends it is configured.")]
 pub struct Args {
     /// Show devices of one type only (gpu, input)
     #[arg(
@@ -23,61 +28,92 @@ pub struct Args {
     kind: Option<Kind>,
 }
 
-impl Row for RenderNode {
+/// A device and who has it.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Shown {
+    Gpu(Gpu),
+    Input(Input),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename = "gpu")]
+struct Gpu {
+    #[serde(flatten)]
+    device: RenderNode,
+    used_by: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename = "input")]
+struct Input {
+    #[serde(flatten)]
+    device: InputDevice,
+    used_by: Vec<String>,
+}
+
+impl Row for Gpu {
     const HEADER: &[&str] = &[
-        "NODE", "DRIVER", "VENDOR", "MODEL", "BOOT-VGA", "SEAT", "LINK",
+        "NODE", "DRIVER", "VENDOR", "MODEL", "BOOT-VGA", "SEAT", "VM", "LINK",
     ];
 
     fn cells(&self) -> Vec<Cell> {
+        let device = &self.device;
         vec![
-            Cell::new(&self.node),
-            Cell::optional(self.driver.as_ref()),
-            Cell::optional(self.vendor.as_ref()),
-            Cell::optional(self.model.as_ref()),
-            Cell::new(if self.boot_vga { "yes" } else { "no" }),
-            Cell::new(&self.seat),
-            Cell::optional(self.by_path.as_ref()),
+            Cell::new(&device.node),
+            Cell::optional(device.driver.as_ref()),
+            Cell::optional(device.vendor.as_ref()),
+            Cell::optional(device.model.as_ref()),
+            Cell::new(if device.boot_vga { "yes" } else { "no" }),
+            Cell::new(&device.seat),
+            Cell::new(self.used_by.join(",")),
+            Cell::optional(device.by_path.as_ref()),
         ]
     }
 }
 
-impl Row for InputDevice {
-    const HEADER: &[&str] = &["NODE", "KIND", "NAME", "BUS", "SEAT", "LINK"];
+impl Row for Input {
+    const HEADER: &[&str] = &["NODE", "KIND", "NAME", "BUS", "SEAT", "VM", "LINK"];
 
     fn cells(&self) -> Vec<Cell> {
-        let kinds: Vec<_> = self.kinds.iter().map(ToString::to_string).collect();
+        let device = &self.device;
+        let kinds: Vec<_> = device.kinds.iter().map(ToString::to_string).collect();
         vec![
-            Cell::new(&self.node),
+            Cell::new(&device.node),
             Cell::new(kinds.join(",")),
-            Cell::optional(self.name.as_ref()),
-            Cell::optional(self.bus.as_ref()),
-            Cell::new(&self.seat),
-            Cell::optional(self.by_id.as_ref().or(self.by_path.as_ref())),
+            Cell::optional(device.name.as_ref()),
+            Cell::optional(device.bus.as_ref()),
+            Cell::new(&device.seat),
+            Cell::new(self.used_by.join(",")),
+            Cell::optional(device.by_id.as_ref().or(device.by_path.as_ref())),
         ]
     }
 }
 
-pub fn run(args: &Args, output: &Output) -> Result<(), Error> {
+pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+    target.local_only("list-devices")?;
     let devices = Devices::new();
     let wanted = |kind| args.kind.is_none_or(|only| only == kind);
-    let gpus = if wanted(Kind::Gpu) {
-        devices.render_nodes()?
-    } else {
-        Vec::new()
-    };
-    let inputs = if wanted(Kind::Input) {
-        devices.inputs()?
-    } else {
-        Vec::new()
-    };
+    let holders = Holders::read(&Folders::system());
+    let mut gpus = Vec::new();
+    if wanted(Kind::Gpu) {
+        gpus.extend(devices.render_nodes()?.into_iter().map(|device| Gpu {
+            used_by: holders.of(Kind::Gpu, |path| device.is_at(path)),
+            device,
+        }));
+    }
+    let mut inputs = Vec::new();
+    if wanted(Kind::Input) {
+        inputs.extend(devices.inputs()?.into_iter().map(|device| Input {
+            used_by: holders.of(Kind::Input, |path| device.is_at(path)),
+            device,
+        }));
+    }
 
     let count = gpus.len() + inputs.len();
     if output.is_json() {
-        let all: Vec<_> = gpus
-            .into_iter()
-            .map(Device::Gpu)
-            .chain(inputs.into_iter().map(Device::Input))
-            .collect();
+        let gpus = gpus.into_iter().map(Shown::Gpu);
+        let all: Vec<_> = gpus.chain(inputs.into_iter().map(Shown::Input)).collect();
         output.json(&all)?;
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! Every command with right and wrong arguments, without queues and sockets.
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::super::image::Budget;
 use super::super::renderer::SoftRenderer;
@@ -16,7 +16,7 @@ const BGRX: u32 = 2;
 
 struct Guest {
     state: State,
-    memory: GuestMemoryMmap,
+    memory: MemoryGuard,
 }
 
 /// A request without a fence; `words` follow its header.
@@ -35,10 +35,12 @@ impl Guest {
     fn new() -> Self {
         let renderer = SoftRenderer::new(Budget::new(1 << 20));
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
+        let memory = GuestMemoryAtomic::new(memory).memory();
         let mut state = State::new(Box::new(renderer));
         state.features = Features {
             edid: true,
             resource_uuid: true,
+            virgl: false,
         };
         Self { state, memory }
     }

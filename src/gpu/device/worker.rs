@@ -19,6 +19,7 @@ use crate::backend::{FIRST_TOKEN, Host};
 pub(super) const DISPLAY: u16 = FIRST_TOKEN;
 pub(super) const TIMER: u16 = FIRST_TOKEN + 1;
 pub(super) const WAKE: u16 = FIRST_TOKEN + 2;
+pub(super) const FENCE: u16 = FIRST_TOKEN + 3;
 
 /// What the device needs of the program around it: a [`Host`].
 pub(super) trait Surroundings: Send + Sync {
@@ -72,6 +73,11 @@ impl Worker {
             wake,
             watched: None,
         })
+    }
+
+    /// Has [`FENCE`] come while `event` is readable.
+    pub(super) fn watch_fences(&self, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.host.watch(event, EventSet::IN, FENCE)
     }
 
     /// Watches the display's socket for what it is waited for, and no other any more.

@@ -1,15 +1,22 @@
 //! What draws: the part behind the commands that holds the resources and their pixels.
 
-use vm_memory::GuestMemoryMmap;
+use std::os::fd::BorrowedFd;
+
+use crate::backend::MemoryGuard;
 
 use super::backing::BackingError;
 use super::image::{ImageError, SharedImage};
 use super::region::{Rect, Region};
-use super::wire::Format;
+use super::wire::{CapsetInfo, Create3d, Format, Transfer3d};
 
+mod rows;
 mod soft;
+#[cfg(feature = "virgl")]
+pub mod virgl;
 
 pub use soft::SoftRenderer;
+#[cfg(feature = "virgl")]
+pub use virgl::VirglRenderer;
 
 /// Rows and columns of a cursor.
 pub const CURSOR_SIDE: u32 = 64;
@@ -48,6 +55,45 @@ pub enum ResourceError {
     },
     #[error("resource {id} is {width}x{height}, a cursor is 64x64")]
     NoCursor { id: u32, width: u32, height: u32 },
+    #[error("resource {id} is out of bounds or more than a GPU has: {new:?}")]
+    OutOfBounds { id: u32, new: Create3d },
+    #[error("resource {id}, {new:?}, is no picture that a display could show")]
+    NoPicture { id: u32, new: Create3d },
+    #[error("{transfer:?} does not lie within its resource")]
+    Transfer { transfer: Transfer3d },
+    #[error("resource {0}: the renderer refuses the command")]
+    Refused(u32),
+}
+
+/// Why a command on a rendering context is refused.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ContextError {
+    #[error("context 0 cannot be made")]
+    Zero,
+    #[error("context {0} exists already")]
+    Exists(u32),
+    #[error("there is no context {0}")]
+    Unknown(u32),
+    #[error("there are {0} contexts already, the most there can be")]
+    TooMany(usize),
+    #[error("context {0}: the renderer refuses the command")]
+    Refused(u32),
+    #[error(transparent)]
+    Resource(#[from] ResourceError),
+}
+
+/// A point in the work of a renderer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence(pub u32);
+
+/// Which way a transfer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the guest's pages into the resource.
+    ToHost,
+    /// From the resource into the guest's pages.
+    FromHost,
 }
 
 /// What 2D and 3D rendering do alike. A resource is known by the driver's id.
@@ -89,8 +135,8 @@ pub trait Renderer: Send + Sync {
     fn attach_backing(
         &mut self,
         id: u32,
-        pieces: &[(u64, u32)],
-        memory: &GuestMemoryMmap,
+        pieces: Vec<(u64, u32)>,
+        memory: &MemoryGuard,
     ) -> Result<(), ResourceError>;
 
     /// Forgets the guest's pages.
@@ -109,21 +155,41 @@ pub trait Renderer: Send + Sync {
         id: u32,
         rect: Rect,
         offset: u64,
-        memory: &GuestMemoryMmap,
+        memory: &MemoryGuard,
         changed: &mut Region,
     ) -> Result<(), ResourceError>;
 
-    /// The image that a scanout of the resource shows.
+    /// The image that a scanout of the resource shows, made where there was none yet.
     ///
     /// # Errors
-    /// Where there is none with that id.
-    fn image(&self, id: u32) -> Result<SharedImage, ResourceError>;
+    /// Where there is no resource with that id, or it is nothing that could be shown.
+    fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError>;
+
+    /// The image that scanouts of the resource show, if any ever did.
+    ///
+    /// # Errors
+    /// Where there is no resource with that id.
+    fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError>;
+
+    /// Brings the resource's image up to date within `wanted`, which lies within it, and adds the
+    /// pixels that changed to `changed`: also where it fails half-way.
+    ///
+    /// # Errors
+    /// Where the pixels cannot be had.
+    fn refresh(
+        &mut self,
+        _id: u32,
+        _wanted: &Region,
+        _changed: &mut Region,
+    ) -> Result<(), ResourceError> {
+        Ok(())
+    }
 
     /// The pixels of a resource as a cursor.
     ///
     /// # Errors
     /// Where there is none with that id, or it is not of a cursor's size.
-    fn cursor(&self, id: u32) -> Result<CursorPixels, ResourceError>;
+    fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError>;
 
     /// The name by which other devices of the guest know the resource, if it was given one.
     ///
@@ -131,6 +197,87 @@ pub trait Renderer: Send + Sync {
     /// Where there is none with that id.
     fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError>;
 
-    /// Forgets all resources.
+    /// Forgets all that a driver made.
     fn reset(&mut self);
+
+    /// The guest's memory was mapped anew.
+    fn memory_changed(&mut self, _memory: &MemoryGuard) {}
+
+    /// What draws, in words, where there is a choice.
+    fn describe(&self) -> Option<&str> {
+        None
+    }
+
+    /// The same renderer's 3D commands, where it has them.
+    fn as_3d(&mut self) -> Option<&mut dyn Renderer3d> {
+        None
+    }
+}
+
+/// What only 3D rendering does. A context, too, is known by the driver's id.
+pub trait Renderer3d {
+    /// The sets of capabilities, by their index.
+    fn capsets(&self) -> &[CapsetInfo];
+
+    /// A set of capabilities in one of its versions; `None` where there is no such set or version.
+    fn capset(&mut self, id: u32, version: u32) -> Option<Vec<u8>>;
+
+    /// Makes a context.
+    ///
+    /// # Errors
+    /// Where the id is taken or 0, or there are too many.
+    fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), ContextError>;
+
+    /// Destroys a context.
+    ///
+    /// # Errors
+    /// Where there is none with that id.
+    fn destroy_context(&mut self, id: u32) -> Result<(), ContextError>;
+
+    /// Lets a context use a resource.
+    ///
+    /// # Errors
+    /// Where there is no such context or resource.
+    fn attach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError>;
+
+    /// No longer lets a context use a resource.
+    ///
+    /// # Errors
+    /// Where there is no such context or resource.
+    fn detach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError>;
+
+    /// Makes a resource.
+    ///
+    /// # Errors
+    /// Where the id is taken or 0, its sizes are out of bounds, or the memory is not there.
+    fn create_3d(&mut self, new: &Create3d) -> Result<(), ResourceError>;
+
+    /// Copies between a resource and its backing.
+    ///
+    /// # Errors
+    /// Where the transfer lies outside either, or there is no such context or resource.
+    fn transfer_3d(
+        &mut self,
+        context: u32,
+        transfer: &Transfer3d,
+        direction: Direction,
+    ) -> Result<(), ContextError>;
+
+    /// Executes a command stream in a context. `stream` is of no more use then.
+    ///
+    /// # Errors
+    /// Where there is no such context, or something in the stream is wrong: what came before is done.
+    fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError>;
+
+    /// A fence after all that was begun so far; `None` where that is done already.
+    fn fence(&mut self) -> Option<Fence>;
+
+    /// Finds out what [`Renderer3d::is_retired`] tells.
+    fn poll_fences(&mut self);
+
+    /// Whether all that was begun before `fence` is done.
+    fn is_retired(&self, fence: Fence) -> bool;
+
+    /// Is readable when [`Renderer3d::poll_fences`] is to be called.
+    fn fence_event(&self) -> BorrowedFd<'_>;
 }

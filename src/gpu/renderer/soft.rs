@@ -2,20 +2,19 @@
 
 use std::collections::HashMap;
 
-use vm_memory::GuestMemoryMmap;
+use crate::backend::MemoryGuard;
 
 use super::super::backing::{Backing, BackingError};
 use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
 use super::super::wire::Format;
+use super::rows::{Joined, to_display_order};
 use super::{CURSOR_LEN, CURSOR_SIDE, CursorPixels, Renderer, ResourceError};
 
 /// Most resources a VM has at a time.
 const MAX_RESOURCES: usize = 16384;
 /// What a resource is charged besides its pixels: its entry in the table, rounded up.
 const RESOURCE_COST: u64 = 512;
-/// Rows without a change between two changes that still make one rectangle.
-const JOINED_ROWS: u32 = 16;
 
 struct Resource {
     format: Format,
@@ -113,11 +112,11 @@ impl Renderer for SoftRenderer {
     fn attach_backing(
         &mut self,
         id: u32,
-        pieces: &[(u64, u32)],
-        memory: &GuestMemoryMmap,
+        pieces: Vec<(u64, u32)>,
+        memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
         self.wants_backing(id)?;
-        let backing = Backing::new(pieces, memory, &self.budget)
+        let backing = Backing::new(&pieces, memory, &self.budget)
             .map_err(|error| ResourceError::Backing { id, error })?;
         self.get_mut(id)?.backing = Some(backing);
         Ok(())
@@ -135,7 +134,7 @@ impl Renderer for SoftRenderer {
         id: u32,
         rect: Rect,
         offset: u64,
-        memory: &GuestMemoryMmap,
+        memory: &MemoryGuard,
         changed: &mut Region,
     ) -> Result<(), ResourceError> {
         let resource = self.resources.get(&id).ok_or(ResourceError::Unknown(id))?;
@@ -201,11 +200,15 @@ impl Renderer for SoftRenderer {
         Ok(())
     }
 
-    fn image(&self, id: u32) -> Result<SharedImage, ResourceError> {
+    fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
         Ok(self.get(id)?.image.clone())
     }
 
-    fn cursor(&self, id: u32) -> Result<CursorPixels, ResourceError> {
+    fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+        Ok(Some(self.get(id)?.image.clone()))
+    }
+
+    fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
         let resource = self.get(id)?;
         let (width, height) = (resource.width, resource.height);
         let mut pixels = Box::new([0; CURSOR_LEN]);
@@ -228,59 +231,9 @@ impl Renderer for SoftRenderer {
     }
 }
 
-/// Puts a row's bytes into the display's order (blue, green, red, alpha or unused), in place.
-fn to_display_order(format: Format, row: &mut [u8]) {
-    let (pixels, _) = row.as_chunks_mut::<PIXEL_LEN>();
-    match format {
-        Format::B8G8R8A8 | Format::B8G8R8X8 => {}
-        Format::A8R8G8B8 | Format::X8R8G8B8 => pixels.iter_mut().for_each(|p| p.reverse()),
-        Format::R8G8B8A8 | Format::R8G8B8X8 => pixels.iter_mut().for_each(|p| p.swap(0, 2)),
-        Format::A8B8G8R8 | Format::X8B8G8R8 => pixels.iter_mut().for_each(|p| p.rotate_left(1)),
-    }
-}
-
-/// Joins changed rows to rectangles, and adds them to a region: also when it is dropped half-way.
-struct Joined<'a> {
-    region: &'a mut Region,
-    open: Option<Rect>,
-}
-
-impl<'a> Joined<'a> {
-    fn new(region: &'a mut Region) -> Self {
-        Self { region, open: None }
-    }
-
-    fn row(&mut self, y: u32, columns: std::ops::Range<u32>) {
-        let row = Rect {
-            x: columns.start,
-            y,
-            width: columns.end.saturating_sub(columns.start),
-            height: 1,
-        };
-        self.open = Some(match self.open.take() {
-            Some(open) if y.saturating_sub(open.y.saturating_add(open.height)) <= JOINED_ROWS => {
-                open.around(&row)
-            }
-            Some(open) => {
-                self.region.add(open);
-                row
-            }
-            None => row,
-        });
-    }
-}
-
-impl Drop for Joined<'_> {
-    fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
-            self.region.add(open);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use vm_memory::{Bytes, GuestAddress};
+    use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
     use super::*;
 
@@ -288,8 +241,9 @@ mod tests {
     const HEIGHT: u32 = 64;
     const LEN: u32 = WIDTH * HEIGHT * 4;
 
-    fn memory() -> GuestMemoryMmap {
+    fn memory() -> MemoryGuard {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+        let memory = GuestMemoryAtomic::new(memory).memory();
         for i in 0..LEN {
             let byte = (i % 255) as u8 + 1;
             memory.write_obj(byte, GuestAddress(i.into())).unwrap();
@@ -297,15 +251,16 @@ mod tests {
         memory
     }
 
-    fn renderer(format: Format, memory: &GuestMemoryMmap) -> SoftRenderer {
+    fn renderer(format: Format, memory: &MemoryGuard) -> SoftRenderer {
         let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
         renderer.create_2d(1, format, WIDTH, HEIGHT).unwrap();
-        renderer.attach_backing(1, &[(0, LEN)], memory).unwrap();
+        renderer.attach_backing(1, vec![(0, LEN)], memory).unwrap();
         renderer
     }
 
     fn pixel(renderer: &SoftRenderer, x: u32, y: u32) -> Vec<u8> {
-        renderer.image(1).unwrap().lock().bytes(x, y, 4).to_vec()
+        let image = renderer.shown(1).unwrap().unwrap();
+        image.lock().bytes(x, y, 4).to_vec()
     }
 
     fn guest(x: u32, y: u32) -> [u8; 4] {
@@ -463,8 +418,9 @@ mod tests {
             .create_2d(1, Format::B8G8R8X8, WIDTH, HEIGHT)
             .unwrap();
         let pieces = [(0, WIDTH * 4), (0x8000, LEN)];
-        renderer.attach_backing(1, &pieces, &whole).unwrap();
+        renderer.attach_backing(1, pieces.to_vec(), &whole).unwrap();
         let less = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x8000)]).unwrap();
+        let less = GuestMemoryAtomic::new(less).memory();
         less.write_slice(&[9; 32], GuestAddress(0)).unwrap();
         let mut changed = Region::default();
         let all = Rect::sized(WIDTH, HEIGHT);

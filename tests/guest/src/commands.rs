@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
@@ -30,6 +30,7 @@ led-state NAME            the LEDs that are lit
 led NAME CODE on|off      light an LED
 reload-driver DRIVER      unbind and bind a virtio driver
 run PROGRAM...            run a program of the guest
+spawn FILE PROGRAM...     start one, with its output in FILE
 reboot                    restart the guest";
 
 /// What outlives a command: the picture on the screen needs its owner.
@@ -117,6 +118,7 @@ impl Session {
                 reload_driver(driver)
             }
             ["run", program, arguments @ ..] => run_program(program, arguments, output),
+            ["spawn", file, program, arguments @ ..] => spawn_program(file, program, arguments),
             ["reboot"] => Ok(reboot(RebootCommand::Restart)?),
             _ => bail!("no such command: {:?}\n{USAGE}", words.join(" ")),
         }
@@ -296,6 +298,20 @@ fn reload_driver(driver: &str) -> anyhow::Result<()> {
                 .with_context(|| format!("cannot {action} {device}"))?;
         }
     }
+    Ok(())
+}
+
+fn spawn_program(file: &str, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let out = fs::File::create(file).with_context(|| format!("cannot create {file}"))?;
+    let child = Command::new(program)
+        .args(arguments)
+        // Nobody types: a program that ends on a key, or on the end of its input, goes on.
+        .stdin(Stdio::piped())
+        .stdout(out.try_clone()?)
+        .stderr(out)
+        .spawn()
+        .with_context(|| format!("cannot run {program}"))?;
+    std::mem::forget(child);
     Ok(())
 }
 

@@ -25,6 +25,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(40);
 /// Kernel option that has the guest take the second output for connected: QEMU connects
 /// it only once somebody looks at it.
 pub const SECOND_OUTPUT: &str = "video=Virtual-2:640x480e";
+/// Memory of a guest, unless told otherwise.
 const MEMORY: &str = "384M";
 
 /// How a virtual machine is made.
@@ -33,7 +34,10 @@ pub struct Builder<'a> {
     artifacts: &'a Artifacts,
     devices: Vec<String>,
     kernel_options: String,
-    programs: Vec<PathBuf>,
+    /// Programs and files of the host, and where they go.
+    programs: Vec<(PathBuf, String)>,
+    files: Vec<PathBuf>,
+    memory: String,
     boot_timeout: Duration,
 }
 
@@ -66,23 +70,49 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Adds words to QEMU's command line, after all that is there: in what can be said only once, they count.
+    #[must_use]
+    pub fn arguments(mut self, words: &[String]) -> Self {
+        self.devices.extend_from_slice(words);
+        self
+    }
+
     /// Adds a program of the host, as `/usr/bin/NAME` with the libraries it needs.
     #[must_use]
     pub fn program(mut self, program: &Path) -> Self {
-        self.programs.push(program.to_owned());
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let target = format!("/usr/bin/{name}");
+        self.programs.push((program.to_owned(), target));
+        self
+    }
+
+    /// Adds a shared library of the host at the same path, with the libraries it needs: one that is
+    /// loaded by name.
+    #[must_use]
+    pub fn library(mut self, library: &Path) -> Self {
+        let target = library.display().to_string();
+        self.programs.push((library.to_owned(), target));
+        self
+    }
+
+    /// Adds a file of the host at the same path.
+    #[must_use]
+    pub fn file(mut self, file: &Path) -> Self {
+        self.files.push(file.to_owned());
         self
     }
 
     /// The guest's root file system with the further programs.
     fn initramfs(&self, folder: &Path) -> anyhow::Result<PathBuf> {
-        if self.programs.is_empty() {
+        if self.programs.is_empty() && self.files.is_empty() {
             return Ok(self.artifacts.initramfs.clone());
         }
         let mut more = Archive::default();
-        for program in &self.programs {
-            let name = program.file_name().and_then(|name| name.to_str());
-            let name = name.with_context(|| format!("{} has no name", program.display()))?;
-            more.program(program, &format!("/usr/bin/{name}"))?;
+        for (program, target) in &self.programs {
+            more.program(program, target)?;
+        }
+        for file in &self.files {
+            more.copy(file, &file.display().to_string())?;
         }
         // The kernel unpacks one archive after the other.
         let mut bytes = fs::read(&self.artifacts.initramfs).context("cannot read the initramfs")?;
@@ -98,6 +128,13 @@ impl<'a> Builder<'a> {
     pub fn kernel_options(mut self, options: &str) -> Self {
         self.kernel_options.push(' ');
         self.kernel_options += options;
+        self
+    }
+
+    /// How much memory the guest has, in QEMU's words.
+    #[must_use]
+    pub fn memory(mut self, size: &str) -> Self {
+        size.clone_into(&mut self.memory);
         self
     }
 
@@ -172,11 +209,14 @@ impl<'a> Builder<'a> {
                 "-cpu",
                 cpu,
                 "-m",
-                MEMORY,
+                &self.memory,
             ])
             .args([
                 "-object",
-                &format!("memory-backend-memfd,id=memory,size={MEMORY},share=on"),
+                &format!(
+                    "memory-backend-memfd,id=memory,size={},share=on",
+                    self.memory
+                ),
             ])
             .args(["-machine", "q35,i8042=off,memory-backend=memory"])
             .arg("-kernel")
@@ -326,6 +366,8 @@ impl Vm {
             devices: Vec::new(),
             kernel_options: String::new(),
             programs: Vec::new(),
+            files: Vec::new(),
+            memory: MEMORY.to_owned(),
             boot_timeout: BOOT_TIMEOUT,
         }
     }

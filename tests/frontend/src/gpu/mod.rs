@@ -7,6 +7,7 @@ mod driver;
 mod edid;
 mod format;
 mod thread;
+mod virgl;
 
 pub use commands::{CommandQueue, Layout, Response, ResponseKind, Ticket};
 pub use display::{
@@ -16,6 +17,7 @@ pub use driver::{DisplayInfo, Gpu, GpuOptions, Rect};
 pub use edid::{Edid, EdidError};
 pub use format::Format;
 pub use thread::DisplayThread;
+pub use virgl::{Corner, Create3d, Stream, Transfer3d};
 
 /// How many scanouts a virtio-gpu device can have (VIRTIO_GPU_MAX_SCANOUTS).
 pub const MAX_SCANOUTS: usize = 16;

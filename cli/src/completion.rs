@@ -1,0 +1,130 @@
+//! What a shell can complete beyond words that are known beforehand. Whatever goes wrong, there are no
+//! candidates: nobody wants to read of it while typing.
+
+use std::ffi::OsStr;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use clap::CommandFactory as _;
+use clap_complete::CompleteEnv;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+
+use crate::args::Args;
+use crate::descriptors::{self, State};
+use crate::devices::Devices;
+use crate::systemd::{Manager, Target};
+
+/// The variable by which the scripts of the shells ask for candidates.
+const VARIABLE: &str = "VHOSTCTL_COMPLETE";
+/// How long somebody who types may wait.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Answers a shell that asks for candidates, or for its script, and ends; returns if none does.
+pub fn answer() {
+    CompleteEnv::with_factory(Args::command)
+        .var(VARIABLE)
+        .bin("vhostctl")
+        .completer("vhostctl")
+        .complete();
+}
+
+/// Backends, as `VM:NAME`, and VMs.
+pub fn backends() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| candidates(current, every_backend))
+}
+
+/// VMs.
+pub fn vms() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        candidates(current, || {
+            let mut vms = every_backend();
+            vms.retain(|(name, _)| !name.contains(':'));
+            vms
+        })
+    })
+}
+
+/// Input devices, by the names that last.
+pub fn input_devices() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        candidates(current, || {
+            let devices = Devices::new().inputs().unwrap_or_default();
+            let named = devices.into_iter().map(|device| {
+                let node = device.by_id.or(device.by_path).unwrap_or(device.node);
+                (node, device.name.unwrap_or_default())
+            });
+            named.collect()
+        })
+    })
+}
+
+/// Render nodes, by the names that last.
+pub fn render_nodes() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        candidates(current, || {
+            let nodes = Devices::new().render_nodes().unwrap_or_default();
+            let named = nodes.into_iter().map(|node| {
+                let model = node.model.or(node.driver).unwrap_or_default();
+                (node.by_path.unwrap_or(node.node), model)
+            });
+            named.collect()
+        })
+    })
+}
+
+/// Installed backends, by the names of their descriptors.
+pub fn installed_backends() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        candidates(current, || {
+            let all = descriptors::list(&descriptors::folders(), false);
+            all.into_iter()
+                .filter(|descriptor| descriptor.state == State::Usable)
+                .map(|descriptor| (descriptor.name, descriptor.description.unwrap_or_default()))
+                .collect()
+        })
+    })
+}
+
+/// A candidate and what it is.
+type Named = (String, String);
+
+fn every_backend() -> Vec<Named> {
+    let listed = async { Manager::connect(&Target::default()).await?.backends().await };
+    let mut names = Vec::new();
+    for backend in zbus::block_on(listed).unwrap_or_default() {
+        let vm = (backend.vm.clone(), "virtual machine".to_owned());
+        if names.last() != Some(&vm) && !names.contains(&vm) {
+            names.push(vm);
+        }
+        if backend.name.is_some() {
+            let what = format!("{}, {}", backend.device_type, backend.state);
+            names.push((backend.instance.to_string(), what));
+        }
+    }
+    names
+}
+
+/// Those that begin with what is there, if they can be had in time.
+fn candidates(
+    current: &OsStr,
+    find: impl FnOnce() -> Vec<Named> + Send + 'static,
+) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else {
+        return Vec::new();
+    };
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        // Somebody may have gone on.
+        let _ = sender.send(find());
+    });
+    let found = receiver.recv_timeout(PATIENCE).unwrap_or_default();
+    found
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(current))
+        .map(|(name, what)| {
+            let what = (!what.is_empty()).then(|| what.into());
+            CompletionCandidate::new(name).help(what)
+        })
+        .collect()
+}

@@ -1,0 +1,150 @@
+//! Which backend is configured for which device of the host.
+
+use std::collections::BTreeMap;
+
+use crate::devices::{InputDevice, InputKind};
+use crate::instance::{Instance, Kind};
+use crate::settings::{Folders, Settings};
+use crate::systemd::configured;
+
+/// The backends that have a device of the host.
+#[derive(Debug)]
+pub struct Holders(BTreeMap<Instance, Settings>);
+
+impl Holders {
+    /// As the files of the units have it.
+    pub fn read(folders: &Folders) -> Self {
+        let instances = configured(folders.search().iter().cloned());
+        let settings = instances.into_iter().map(|instance| {
+            let settings = Settings::read(folders, &instance);
+            (instance, settings)
+        });
+        Self(settings.collect())
+    }
+
+    /// Every backend that is configured.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.0.keys()
+    }
+
+    /// Those of one kind whose device is at a path that is the one.
+    pub fn of(&self, kind: Kind, is_at: impl Fn(&str) -> bool) -> Vec<String> {
+        self.holding(kind, is_at)
+            .map(|(instance, _)| instance.to_string())
+            .collect()
+    }
+
+    /// Whether this backend's device is at a path that is the one.
+    pub fn has(&self, instance: &Instance, is_at: impl Fn(&str) -> bool) -> bool {
+        let device = self.0.get(instance).and_then(|s| s.device.as_deref());
+        device.is_some_and(is_at)
+    }
+
+    /// Another one that has an input device.
+    pub fn other(&self, device: &InputDevice, than: &Instance) -> Option<&Instance> {
+        self.holding(Kind::Input, |path| device.is_at(path))
+            .map(|(instance, _)| instance)
+            .find(|instance| *instance != than)
+    }
+
+    /// Whether taking a device from the host leaves seat0 without a keyboard.
+    pub fn takes_last_keyboard(&self, device: &InputDevice, all: &[InputDevice]) -> bool {
+        let is_keyboard = |device: &InputDevice| {
+            device.seat == "seat0" && device.kinds.contains(&InputKind::Keyboard)
+        };
+        // One that a backend does not grab is still the host's as well.
+        let is_taken = |device: &InputDevice| {
+            self.holding(Kind::Input, |path| device.is_at(path))
+                .any(|(_, settings)| !settings.options.iter().any(|option| option == NO_GRAB))
+        };
+        is_keyboard(device)
+            && !all
+                .iter()
+                .filter(|other| other.node != device.node)
+                .any(|other| is_keyboard(other) && !is_taken(other))
+    }
+
+    fn holding(
+        &self,
+        kind: Kind,
+        is_at: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = (&Instance, &Settings)> {
+        self.0.iter().filter(move |(instance, settings)| {
+            instance.kind() == kind && settings.device.as_deref().is_some_and(&is_at)
+        })
+    }
+}
+
+/// The option by which the host keeps the use of an input device.
+pub const NO_GRAB: &str = "--no-grab";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keyboard(node: &str, seat: &str) -> InputDevice {
+        InputDevice {
+            node: node.to_owned(),
+            by_id: None,
+            by_path: None,
+            name: None,
+            kinds: vec![InputKind::Keyboard],
+            bus: None,
+            vendor_id: None,
+            product_id: None,
+            seat: seat.to_owned(),
+            links: vec![format!("/link{node}")],
+            number: None,
+        }
+    }
+
+    fn holders(list: &[(&str, &str, &[&str])]) -> Holders {
+        let entries = list.iter().map(|(unit, device, options)| {
+            let settings = Settings {
+                device: Some((*device).to_owned()),
+                options: options.iter().map(|option| (*option).to_owned()).collect(),
+                ..Settings::default()
+            };
+            (Instance::from_unit(unit).expect("a unit").0, settings)
+        });
+        Holders(entries.collect())
+    }
+
+    const ONE: &str = "vhost-user-input@vm1:kbd.socket";
+
+    #[test]
+    fn a_holder_is_found_by_any_name_of_the_device() {
+        let device = keyboard("/e1", "seat0");
+        let (own, _) = Instance::from_unit("vhost-user-input@vm2:kbd.socket").expect("a unit");
+        for path in ["/e1", "/link/e1"] {
+            let holders = holders(&[(ONE, path, &[])]);
+            assert_eq!(
+                holders.of(Kind::Input, |path| device.is_at(path)),
+                ["vm1:kbd"]
+            );
+            assert!(holders.other(&device, &own).is_some());
+        }
+        assert!(holders(&[(ONE, "/e2", &[])]).other(&device, &own).is_none());
+        let (same, _) = Instance::from_unit(ONE).expect("a unit");
+        assert!(
+            holders(&[(ONE, "/e1", &[])])
+                .other(&device, &same)
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn the_last_keyboard_of_the_seat_is_known() {
+        let one = keyboard("/e1", "seat0");
+        let two = keyboard("/e2", "seat0");
+        let other = keyboard("/e3", "seat1");
+        let all = [one.clone(), two, other.clone()];
+        assert!(!holders(&[]).takes_last_keyboard(&one, &all));
+        assert!(holders(&[(ONE, "/e2", &[])]).takes_last_keyboard(&one, &all));
+        assert!(!holders(&[(ONE, "/e2", &[NO_GRAB])]).takes_last_keyboard(&one, &all));
+        assert!(!holders(&[(ONE, "/e2", &[])]).takes_last_keyboard(&other, &all));
+        let mut mouse = one.clone();
+        mouse.kinds = vec![InputKind::Mouse];
+        assert!(!holders(&[]).takes_last_keyboard(&mouse, &[mouse.clone()]));
+    }
+}

@@ -1,0 +1,482 @@
+//! What the drop-ins of an instance say: its device, its options, its backend.
+//!
+//! vhostctl writes one file per instance, `50-vhostctl.conf`, and reads all that count, also those
+//! of `systemctl edit`: what somebody set by hand is as true as what was added here.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::instance::{Half, Instance, Kind};
+use crate::unit_file::{self, Assignment, expand, quoted, words};
+
+/// The name of our file. systemd reads drop-ins by name: `override.conf`, which is what
+/// `systemctl edit` makes, comes after it and counts more.
+pub const FILE_NAME: &str = "50-vhostctl.conf";
+/// A section of ours, which systemd leaves alone as its name begins with "X-".
+const SECTION: &str = "X-vhostctl";
+/// The highest number of characters of a user's name.
+const USER_MAX: usize = 31;
+
+/// Where systemd's unit files are.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    search: Vec<PathBuf>,
+    write: PathBuf,
+}
+
+impl Folders {
+    /// Those of the system's manager; SYSTEMD_UNIT_PATH is honoured as systemd does (systemd(1)).
+    pub fn system() -> Self {
+        const WRITE: &str = "/etc/systemd/system";
+        const DEFAULT: [&str; 8] = [
+            "/etc/systemd/system.control",
+            "/run/systemd/system.control",
+            "/run/systemd/transient",
+            WRITE,
+            "/run/systemd/system",
+            "/usr/local/lib/systemd/system",
+            "/usr/lib/systemd/system",
+            "/lib/systemd/system",
+        ];
+        let default = || DEFAULT.iter().map(PathBuf::from);
+        let Some(path) = env::var_os("SYSTEMD_UNIT_PATH") else {
+            return Self {
+                search: default().collect(),
+                write: WRITE.into(),
+            };
+        };
+        let mut search = Vec::new();
+        for part in env::split_paths(&path) {
+            if part.as_os_str().is_empty() {
+                search.extend(default());
+            } else {
+                search.push(part);
+            }
+        }
+        let write = search.first().cloned().unwrap_or_else(|| WRITE.into());
+        Self { search, write }
+    }
+
+    /// Those that are searched, the most important first.
+    pub fn search(&self) -> &[PathBuf] {
+        &self.search
+    }
+
+    /// Our file for an instance.
+    pub fn own_file(&self, instance: &Instance) -> PathBuf {
+        self.drop_in_folder(instance).join(FILE_NAME)
+    }
+
+    /// The administrator's folder for the drop-ins of an instance.
+    pub fn drop_in_folder(&self, instance: &Instance) -> PathBuf {
+        self.write
+            .join(format!("{}.d", instance.unit(Half::Service)))
+    }
+
+    /// Every file that makes a service what it is, in the order in which systemd reads them.
+    fn files(&self, instance: &Instance) -> Vec<PathBuf> {
+        let names = [
+            instance.unit(Half::Service),
+            format!("{}@.service", instance.kind().template()),
+        ];
+        let in_order = || {
+            names
+                .iter()
+                .flat_map(|name| self.search.iter().map(move |folder| (folder, name)))
+        };
+        let mut files: Vec<_> = in_order()
+            .map(|(folder, name)| folder.join(name))
+            .find(|path| path.is_file())
+            .into_iter()
+            .collect();
+        // Of drop-ins with the same name, the first one hides the others.
+        let mut drop_ins = BTreeMap::new();
+        for (folder, name) in in_order() {
+            let entries = folder.join(format!("{name}.d")).read_dir();
+            for entry in entries.into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path
+                    .extension()
+                    .is_some_and(|extension| extension == "conf")
+                {
+                    drop_ins.entry(entry.file_name()).or_insert(path);
+                }
+            }
+        }
+        files.extend(drop_ins.into_values());
+        files
+    }
+}
+
+/// What there is to say about an instance besides its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The type of device, where the kind of unit does not tell.
+    pub device_type: Option<String>,
+    /// The backend, by the name of its descriptor or its program, where that goes for the unit.
+    pub backend: Option<String>,
+    /// The device of the host that it opens.
+    pub device: Option<String>,
+    /// Further options of the program: words.
+    pub options: Vec<String>,
+    /// The whole command line, where that is not the template's.
+    pub command: Vec<String>,
+    /// Device nodes that it may open besides.
+    pub nodes: Vec<String>,
+    /// The user that it runs as, where that is not one made up by systemd.
+    pub user: Option<String>,
+}
+
+impl Settings {
+    /// Those in effect; what cannot be read is as good as not there.
+    pub fn read(folders: &Folders, instance: &Instance) -> Self {
+        let assignments = folders
+            .files(instance)
+            .iter()
+            .filter_map(|path| fs::read_to_string(path).ok())
+            .flat_map(|text| unit_file::parse(&text))
+            .collect::<Vec<_>>();
+        Self::from_assignments(&assignments, instance)
+    }
+
+    fn from_assignments(assignments: &[Assignment], instance: &Instance) -> Self {
+        let specifier = instance.specifier();
+        let mut dynamic = true;
+        let mut settings = Self::default();
+        let mut environment = BTreeMap::new();
+        for Assignment {
+            section,
+            key,
+            value,
+        } in assignments
+        {
+            let plain = expand(value, &specifier);
+            match (section.as_str(), key.as_str()) {
+                (SECTION, "Type") => settings.device_type = Some(plain),
+                (SECTION, "Backend") => settings.backend = Some(plain),
+                ("Service", "Environment") if value.is_empty() => environment.clear(),
+                ("Service", "Environment") => environment.extend(
+                    words(&plain)
+                        .iter()
+                        .filter_map(|word| word.split_once('='))
+                        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+                ),
+                ("Service", "ExecStart") if instance.kind() == Kind::Backend => {
+                    settings.command = words(&plain)
+                        .iter()
+                        .map(|word| unit_file::from_command_word(word))
+                        .collect();
+                }
+                ("Service", "DeviceAllow") if value.is_empty() => settings.nodes.clear(),
+                ("Service", "DeviceAllow") => {
+                    settings.nodes.extend(words(&plain).into_iter().take(1))
+                }
+                ("Service", "User") => settings.user = Some(plain),
+                ("Service", "DynamicUser") => dynamic = plain != "no",
+                _ => {}
+            }
+        }
+        let options = environment.remove("OPTIONS").unwrap_or_default();
+        for word in options.split_whitespace() {
+            match word.strip_prefix("--render-node=") {
+                Some(path) if instance.kind() == Kind::Gpu => {
+                    settings.device = Some(path.to_owned())
+                }
+                _ => settings.options.push(word.to_owned()),
+            }
+        }
+        if instance.kind() == Kind::Input {
+            settings.device = environment
+                .remove("EVDEV_PATH")
+                .filter(|path| !path.is_empty());
+        }
+        settings.user = settings.user.filter(|_| !dynamic);
+        let device = settings.device.clone();
+        settings.nodes.retain(|node| Some(node) != device.as_ref());
+        settings
+    }
+
+    /// The text of our file.
+    pub fn text(&self, instance: &Instance) -> String {
+        let service = instance.unit(Half::Service);
+        let selector = instance.selector();
+        let mut text = format!(
+            "# Written by \"vhostctl add\", deleted by \"vhostctl remove {selector}\". Settings of your own go into a\n\
+             # file beside it: systemctl edit {service}\n"
+        );
+        let record = [("Type", &self.device_type), ("Backend", &self.backend)];
+        let record = record
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, percent(value.as_deref()?))));
+        section(&mut text, SECTION, record.collect());
+        section(&mut text, "Service", self.service(instance));
+        text
+    }
+
+    /// The assignments of the section Service.
+    fn service(&self, instance: &Instance) -> Vec<(&'static str, String)> {
+        let mut keys = Vec::new();
+        let mut options = self.options.clone();
+        match (&self.device, instance.kind()) {
+            (Some(device), Kind::Input) => {
+                keys.push(("Environment", quoted(&format!("EVDEV_PATH={device}"))));
+            }
+            (Some(device), Kind::Gpu) => {
+                options.insert(0, format!("--render-node={device}"));
+                keys.push(("PrivateDevices", "no".to_owned()));
+                keys.push(("SupplementaryGroups", "render".to_owned()));
+            }
+            _ => {}
+        }
+        if !options.is_empty() {
+            let options = format!("OPTIONS={}", options.join(" "));
+            keys.push(("Environment", quoted(&options)));
+        }
+        if !self.command.is_empty() {
+            let words: Vec<_> = self
+                .command
+                .iter()
+                .map(|word| unit_file::command_word(word))
+                .collect();
+            keys.push(("ExecStart", String::new()));
+            keys.push(("ExecStart", words.join(" ")));
+        }
+        for node in self.device.iter().chain(&self.nodes) {
+            keys.push(("DeviceAllow", format!("{} rw", quoted(node))));
+        }
+        match &self.user {
+            // One that exists already.
+            Some(user) => {
+                keys.push(("DynamicUser", "no".to_owned()));
+                keys.push(("User", percent(user)));
+            }
+            None => keys.extend(dynamic_user(instance).map(|user| ("User", user))),
+        }
+        keys
+    }
+}
+
+fn section(text: &mut String, name: &str, assignments: Vec<(&str, String)>) {
+    if assignments.is_empty() {
+        return;
+    }
+    text.push_str(&format!("\n[{name}]\n"));
+    for (key, value) in assignments {
+        text.push_str(&format!("{key}={value}\n"));
+    }
+}
+
+/// Takes a value from being read for specifiers.
+fn percent(value: &str) -> String {
+    value.replace('%', "%%")
+}
+
+/// The name of a user for this instance alone; none where the one in the template will do.
+fn dynamic_user(instance: &Instance) -> Option<String> {
+    let kind = match instance.kind() {
+        Kind::Gpu => "gpu",
+        Kind::Input => "input",
+        Kind::Backend => "dev",
+    };
+    let joined = match instance.name() {
+        Some(name) => format!("{}-{name}", instance.vm()),
+        None => instance.vm().to_owned(),
+    };
+    let plain = format!("vu-{kind}-{joined}");
+    let parts = [Some(instance.vm()), instance.name()];
+    // "a-b:c" and "a:b-c" are not to be the same user.
+    let clear = instance.name().is_none() || !parts.iter().flatten().any(|part| part.contains('-'));
+    if plain.len() <= USER_MAX && !joined.contains('.') && clear {
+        return instance.name().map(|_| plain);
+    }
+    let safe = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            c
+        } else {
+            '-'
+        }
+    };
+    let hash = fnv1a(instance.unit(Half::Service).as_bytes()) & 0xffff_ffff_ffff;
+    let room = USER_MAX.saturating_sub("vu--".len() + kind.len() + "-".len() + 12);
+    let start: String = joined
+        .chars()
+        .map(safe)
+        .take(room.saturating_add(1))
+        .collect();
+    Some(format!(
+        "vu-{kind}-{}-{hash:012x}",
+        start.get(..room).unwrap_or(&start)
+    ))
+}
+
+/// The FNV-1a hash, 64 bits: the same on every machine and in every version, unlike the standard
+/// library's.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(unit: &str) -> Instance {
+        Instance::from_unit(unit).expect("a unit").0
+    }
+
+    fn keyboard() -> (Instance, Settings) {
+        let settings = Settings {
+            device: Some("/dev/input/by-id/usb-A\\x20B-event-kbd".into()),
+            options: vec!["--no-grab".into()],
+            ..Settings::default()
+        };
+        (instance("vhost-user-input@vm1:kbd.service"), settings)
+    }
+
+    #[test]
+    fn a_keyboard_reads_well() {
+        let (instance, settings) = keyboard();
+        assert_eq!(
+            settings.text(&instance),
+            r#"# Written by "vhostctl add", deleted by "vhostctl remove vm1:kbd". Settings of your own go into a
+# file beside it: systemctl edit vhost-user-input@vm1:kbd.service
+
+[Service]
+Environment=EVDEV_PATH=/dev/input/by-id/usb-A\\x20B-event-kbd
+Environment=OPTIONS=--no-grab
+DeviceAllow=/dev/input/by-id/usb-A\\x20B-event-kbd rw
+User=vu-input-vm1-kbd
+"#
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let gpu = Settings {
+            device: Some("/dev/dri/by-path/pci-0000:00:02.0-render".into()),
+            options: vec!["--virgl".into()],
+            ..Settings::default()
+        };
+        let fs = Settings {
+            device_type: Some("fs".into()),
+            backend: Some("50-qemu-virtiofsd".into()),
+            command: [
+                "/usr/lib/qemu/virtiofsd",
+                "--fd=3",
+                "-o",
+                "source=/srv/a b/100%/$x",
+            ]
+            .map(String::from)
+            .into(),
+            nodes: vec!["/dev/fuse".into()],
+            user: Some("root".into()),
+            ..Settings::default()
+        };
+        for (instance, settings) in [
+            keyboard(),
+            (instance("vhost-user-gpu@vm1.service"), gpu),
+            (instance("vhost-user-gpu@vm1.service"), Settings::default()),
+            (instance("vhost-user@vm1:data.service"), fs),
+        ] {
+            let text = settings.text(&instance);
+            assert_eq!(
+                Settings::from_assignments(&unit_file::parse(&text), &instance),
+                settings,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_drop_ins_of_others_count() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folders = Folders {
+            search: ["etc", "usr"].map(|name| folder.path().join(name)).into(),
+            write: folder.path().join("etc"),
+        };
+        let put = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        };
+        let (instance, settings) = keyboard();
+        put(
+            "usr/vhost-user-input@.service",
+            "[Service]\nEnvironment=OPTIONS=\n",
+        );
+        assert_eq!(Settings::read(&folders, &instance), Settings::default());
+        let own = folders.own_file(&instance);
+        put(
+            own.strip_prefix(folder.path())
+                .expect("below")
+                .to_str()
+                .expect("UTF-8"),
+            &settings.text(&instance),
+        );
+        assert_eq!(Settings::read(&folders, &instance), settings);
+        put(
+            "usr/vhost-user-input@.service.d/40-all.conf",
+            "[Service]\nEnvironment=EVDEV_PATH=/dev/input/event9\n",
+        );
+        assert_eq!(
+            Settings::read(&folders, &instance).device,
+            settings.device,
+            "an earlier name counts less"
+        );
+        put(
+            "etc/vhost-user-input@.service.d/60-all.conf",
+            "[Service]\nEnvironment=\nEnvironment=EVDEV_PATH=/dev/%i\n",
+        );
+        let read = Settings::read(&folders, &instance);
+        assert_eq!(
+            (read.device.as_deref(), &read.options),
+            (Some("/dev/vm1:kbd"), &Vec::new())
+        );
+        put(
+            "etc/vhost-user-input@vm1:kbd.service.d/60-all.conf",
+            "[Service]\nEnvironment=OPTIONS=--x\n",
+        );
+        let read = Settings::read(&folders, &instance);
+        assert_eq!(
+            read.device, settings.device,
+            "hidden by the same name for the instance"
+        );
+        assert_eq!(read.options, ["--x"]);
+    }
+
+    #[test]
+    fn every_instance_has_a_user_of_its_own() {
+        let user = |unit: &str| dynamic_user(&instance(unit));
+        assert_eq!(user("vhost-user-gpu@vm-1.service"), None, "the template's");
+        assert_eq!(
+            user("vhost-user-input@vm1:kbd.service").as_deref(),
+            Some("vu-input-vm1-kbd")
+        );
+        let (one, two) = (
+            user("vhost-user-input@a-b:c.service"),
+            user("vhost-user-input@a:b-c.service"),
+        );
+        assert_ne!(one, two);
+        let long = format!("vhost-user-gpu@{}.service", "v".repeat(80));
+        for unit in [
+            long.as_str(),
+            "vhost-user-gpu@web.example.com.service",
+            "vhost-user@a.b:c.service",
+        ] {
+            let name = user(unit).expect("another than the template's");
+            assert!(name.len() <= USER_MAX, "{name}");
+            assert!(
+                name.chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)),
+                "{name}"
+            );
+        }
+        assert_eq!(
+            user("vhost-user-gpu@web.example.com.service").as_deref(),
+            user("vhost-user-gpu@web.example.com.service").as_deref()
+        );
+    }
+}

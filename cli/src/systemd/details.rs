@@ -1,0 +1,319 @@
+//! All that systemd knows about a backend.
+
+use std::collections::HashMap;
+
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use serde::Serialize;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue};
+
+use super::{Backend, Error, Manager, State, answer};
+use crate::instance::{Half, Instance};
+
+/// A backend and its circumstances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Details {
+    /// What `list` shows of it.
+    #[serde(flatten)]
+    pub backend: Backend,
+    /// What the service says that it is.
+    pub description: Option<String>,
+    /// Whether its units could be read; "loaded" if so.
+    pub load_state: String,
+    /// Why they could not be.
+    pub load_error: Option<String>,
+    /// The file of the socket unit.
+    pub socket_file: Option<String>,
+    /// The file of the service unit.
+    pub service_file: Option<String>,
+    /// The drop-ins of both.
+    pub drop_ins: Vec<String>,
+    /// Whether the socket is started at boot, in systemctl's words.
+    pub enabled: Option<String>,
+    /// Since when the state is what it is.
+    pub since: Option<Timestamp>,
+    /// Whether a front-end is connected; none if the backend does not tell.
+    pub front_end: Option<bool>,
+    /// What the backend says that it does.
+    pub status: Option<String>,
+    /// The device of the host that it uses.
+    pub device: Option<String>,
+    /// How the last run ended, in systemd's words; "success" before the first.
+    pub result: Option<String>,
+    /// The exit status of the last run, if it ended by itself.
+    pub exit_status: Option<i32>,
+    /// When the last run ended.
+    pub ended: Option<Timestamp>,
+    /// The memory of its processes, in bytes.
+    pub memory: Option<u64>,
+    /// The number of its threads.
+    pub tasks: Option<u64>,
+    /// How many it may have.
+    pub tasks_max: Option<u64>,
+    /// The processor time that it used, in nanoseconds.
+    pub cpu_nsec: Option<u64>,
+    /// Where its processes are, below the root of control groups.
+    pub control_group: Option<String>,
+}
+
+/// A unit's properties.
+#[derive(Default)]
+struct Properties(HashMap<String, OwnedValue>);
+
+impl Properties {
+    fn get<T: TryFrom<OwnedValue>>(&self, name: &str) -> Option<T> {
+        T::try_from(self.0.get(name)?.try_clone().ok()?).ok()
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.get::<String>(name).filter(|text| !text.is_empty())
+    }
+
+    /// A number, for which all ones stand for none.
+    fn number(&self, name: &str) -> Option<u64> {
+        self.get(name).filter(|number| *number != u64::MAX)
+    }
+
+    /// A time in microseconds since 1970, for which 0 stands for never.
+    fn time(&self, name: &str) -> Option<Timestamp> {
+        let time = self.number(name).filter(|time| *time != 0)?;
+        Timestamp::from_microsecond(i64::try_from(time).ok()?).ok()
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        self.get(name).unwrap_or_default()
+    }
+
+    /// When it came into its state, as systemctl reads it.
+    fn since(&self, state: &str) -> Option<Timestamp> {
+        self.time(match state {
+            "active" | "reloading" | "refreshing" => "ActiveEnterTimestamp",
+            "activating" => "InactiveExitTimestamp",
+            "deactivating" => "ActiveExitTimestamp",
+            _ => "InactiveEnterTimestamp",
+        })
+    }
+
+    fn load_error(&self) -> Option<String> {
+        let (_, message) = self.get::<(String, String)>("LoadError")?;
+        (!message.is_empty()).then_some(message)
+    }
+}
+
+impl Manager {
+    /// Everything about the backends that are chosen, by VM.
+    pub async fn details(&self, chosen: impl Fn(&Instance) -> bool) -> Result<Vec<Details>, Error> {
+        let mut instances = self.instances().await?;
+        instances.retain(|instance, _| chosen(instance));
+        try_join_all(instances.into_iter().map(async |(instance, units)| {
+            let backend = self.backend(&instance, units).await?;
+            let socket = self.properties(&instance, Half::Socket).await?;
+            let service = self.properties(&instance, Half::Service).await?;
+            Ok(details(backend, &socket, &service))
+        }))
+        .await
+    }
+
+    async fn properties(&self, instance: &Instance, half: Half) -> Result<Properties, Error> {
+        const WHAT: &str = "ask systemd about a unit";
+        let unit = self.proxy.load_unit(instance.unit(half)).await;
+        let Some(path) = answer(unit, WHAT)? else {
+            return Ok(Properties::default());
+        };
+        let all = self.properties_of(&path, "").await;
+        Ok(Properties(answer(all, WHAT)?.unwrap_or_default()))
+    }
+
+    /// The properties of an object's interface; of all of its interfaces if that is empty.
+    pub(super) async fn properties_of(
+        &self,
+        path: &OwnedObjectPath,
+        interface: &str,
+    ) -> zbus::Result<HashMap<String, OwnedValue>> {
+        let properties = Some("org.freedesktop.DBus.Properties");
+        let service = Some(super::SERVICE);
+        let reply = self
+            .bus
+            .call_method(service, path, properties, "GetAll", &interface)
+            .await?;
+        reply.body().deserialize()
+    }
+}
+
+fn details(backend: Backend, socket: &Properties, service: &Properties) -> Details {
+    let since = match backend.state {
+        State::Running => service.since("active"),
+        // Since the socket is there or the last VMM left, whatever came later.
+        State::Listening => socket.since("active").max(service.since("inactive")),
+        state => {
+            let active = |unit: &Properties| {
+                let active = unit.text("ActiveState")?;
+                unit.since(&active)
+            };
+            match state {
+                State::Failed | State::Inactive => active(socket).max(active(service)),
+                _ => active(service).or_else(|| active(socket)),
+            }
+        }
+    };
+    let runs = backend.pid.is_some();
+    let status = service.text("StatusText").filter(|_| runs);
+    let drop_ins = [socket, service]
+        .iter()
+        .flat_map(|unit| unit.list("DropInPaths"))
+        .collect();
+    let load_state = [socket, service]
+        .iter()
+        .filter_map(|unit| unit.text("LoadState"))
+        .find(|state| state != "loaded");
+    let ran = service.time("ExecMainExitTimestamp").is_some()
+        || service.time("InactiveEnterTimestamp").is_some();
+    Details {
+        description: service.text("Description"),
+        load_state: load_state.unwrap_or_else(|| "loaded".to_owned()),
+        load_error: socket.load_error().or_else(|| service.load_error()),
+        socket_file: socket.text("FragmentPath"),
+        service_file: service.text("FragmentPath"),
+        drop_ins,
+        enabled: socket.text("UnitFileState"),
+        since,
+        front_end: front_end(backend.state, status.as_deref()),
+        status,
+        device: device(&service.list("Environment")),
+        result: service.text("Result"),
+        exit_status: service
+            .get("ExecMainStatus")
+            // CLD_EXITED of sigaction(2): otherwise it is the number of a signal.
+            .filter(|_| ran && service.get::<i32>("ExecMainCode") == Some(1)),
+        ended: service.since("inactive").filter(|_| !runs),
+        memory: service.number("MemoryCurrent").filter(|_| runs),
+        tasks: service.number("TasksCurrent").filter(|_| runs),
+        tasks_max: service.number("TasksMax").filter(|_| runs),
+        cpu_nsec: service.number("CPUUsageNSec"),
+        control_group: service.text("ControlGroup").filter(|_| runs),
+        backend,
+    }
+}
+
+/// A backend that systemd started by its socket has a front-end from the first moment; one that somebody
+/// started by hand waits for it, and says so.
+fn front_end(state: State, status: Option<&str>) -> Option<bool> {
+    match (state, status) {
+        (State::Running, Some("a front-end is connected")) => Some(true),
+        (State::Running, Some(status)) if status.starts_with("waiting for a front-end") => {
+            Some(false)
+        }
+        (State::Running | State::Starting | State::Stopping, _) => None,
+        (State::Listening | State::Failed | State::Inactive, _) => Some(false),
+    }
+}
+
+/// The device that the options of the service name.
+fn device(environment: &[String]) -> Option<String> {
+    let variable = |name: &str| {
+        environment
+            .iter()
+            .rev()
+            .find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='))
+    };
+    variable("EVDEV_PATH")
+        .or_else(|| {
+            variable("OPTIONS")?
+                .split_whitespace()
+                .find_map(|option| option.strip_prefix("--render-node="))
+        })
+        .filter(|path| !path.is_empty())
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use zbus::zvariant::Value;
+
+    use super::*;
+
+    fn properties<const N: usize>(list: [(&str, Value<'static>); N]) -> Properties {
+        Properties(
+            list.into_iter()
+                .map(|(name, value)| {
+                    let value = OwnedValue::try_from(value).expect("a value");
+                    (name.to_owned(), value)
+                })
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn what_stands_for_nothing_is_nothing() {
+        let unit = properties([
+            ("MemoryCurrent", u64::MAX.into()),
+            ("TasksCurrent", 3_u64.into()),
+            ("ActiveEnterTimestamp", 0_u64.into()),
+            ("StatusText", "".into()),
+            ("LoadError", ("", "").into()),
+            ("DropInPaths", vec!["/etc/a.conf", "/run/b.conf"].into()),
+        ]);
+        assert_eq!(unit.number("MemoryCurrent"), None);
+        assert_eq!(unit.number("TasksCurrent"), Some(3));
+        assert_eq!(unit.time("ActiveEnterTimestamp"), None);
+        assert_eq!(unit.text("StatusText"), None);
+        assert_eq!(unit.load_error(), None);
+        assert_eq!(unit.list("DropInPaths"), ["/etc/a.conf", "/run/b.conf"]);
+        assert_eq!(unit.list("Missing"), [""; 0]);
+        let broken = properties([("LoadError", ("org.example", "no such file").into())]);
+        assert_eq!(broken.load_error().as_deref(), Some("no such file"));
+    }
+
+    #[test]
+    fn a_state_has_its_own_time() {
+        let unit = properties([
+            ("ActiveEnterTimestamp", 1_u64.into()),
+            ("ActiveExitTimestamp", 2_u64.into()),
+            ("InactiveEnterTimestamp", 3_u64.into()),
+            ("InactiveExitTimestamp", 4_u64.into()),
+        ]);
+        for (state, time) in [
+            ("active", 1),
+            ("deactivating", 2),
+            ("inactive", 3),
+            ("failed", 3),
+            ("activating", 4),
+        ] {
+            let since = unit.since(state).map(Timestamp::as_microsecond);
+            assert_eq!(since, Some(time), "{state}");
+        }
+    }
+
+    #[test]
+    fn a_front_end_is_there_if_the_backend_says_so() {
+        let connected = Some("a front-end is connected");
+        let waiting = Some("waiting for a front-end on /run/x.sock");
+        assert_eq!(front_end(State::Running, connected), Some(true));
+        assert_eq!(front_end(State::Running, waiting), Some(false));
+        assert_eq!(front_end(State::Running, None), None);
+        assert_eq!(front_end(State::Listening, None), Some(false));
+        assert_eq!(front_end(State::Failed, connected), Some(false));
+    }
+
+    #[test]
+    fn the_device_is_in_the_environment() {
+        let device = |variables: &[&str]| {
+            let variables: Vec<_> = variables.iter().map(ToString::to_string).collect();
+            device(&variables)
+        };
+        assert_eq!(
+            device(&["OPTIONS=--no-grab", "EVDEV_PATH=/dev/input/event3"]).as_deref(),
+            Some("/dev/input/event3")
+        );
+        assert_eq!(
+            device(&[
+                "OPTIONS=",
+                "OPTIONS=--virgl --render-node=/dev/dri/renderD129"
+            ])
+            .as_deref(),
+            Some("/dev/dri/renderD129")
+        );
+        assert_eq!(device(&["OPTIONS=--no-grab", "EVDEV_PATH="]), None);
+        assert_eq!(device(&[]), None);
+    }
+}

@@ -1,0 +1,243 @@
+//! What can go wrong with systemd, in words that say what to do.
+
+use super::{Host, Job};
+
+/// Why systemd could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No bus.
+    #[error(
+        "The system bus cannot be reached: {0}. Backends are units of systemd, which is asked over D-Bus: \
+         see that the bus runs (systemctl start dbus.socket)."
+    )]
+    Bus(#[source] Box<zbus::Error>),
+    /// No bus, and no wonder.
+    #[error(
+        "The system bus cannot be reached: {0}. Backends are units of systemd, which is not the init system \
+         here; without it, start a backend by hand with --socket-path=."
+    )]
+    NotBooted(#[source] Box<zbus::Error>),
+    /// No bus of the user's.
+    #[error(
+        "The bus of the user's service manager cannot be reached: {0}. It is there in a login session; \
+         elsewhere XDG_RUNTIME_DIR or DBUS_SESSION_BUS_ADDRESS has to say where."
+    )]
+    UserBus(#[source] Box<zbus::Error>),
+    /// No way to another machine.
+    #[error(
+        "The system bus of {host} cannot be reached: {source}. That takes ssh to it without a terminal, and \
+         systemd-stdio-bridge there (try: ssh {host} systemd-stdio-bridge --version)."
+    )]
+    Remote {
+        host: Host,
+        source: Box<zbus::Error>,
+    },
+    /// What only that machine itself can tell.
+    #[error("{verb} is for this machine only, not {host}. There is: ssh {host} vhostctl {verb}")]
+    LocalOnly { verb: &'static str, host: Host },
+    /// A bus without systemd.
+    #[error(
+        "systemd does not answer on the system bus: {0}. Backends are units of systemd, so it has to be \
+         the init system here; without it, start a backend by hand with --socket-path=."
+    )]
+    Absent(#[source] Box<zbus::Error>),
+    /// systemd refused, or its answer could not be read.
+    #[error("Failed to {what}: {source}.")]
+    Call {
+        what: &'static str,
+        source: Box<zbus::Error>,
+    },
+    /// polkit said no.
+    #[error(
+        "Failed to {what}: {}. Do it as root, or have a polkit rule allow it ({action}).",
+        said(source)
+    )]
+    Denied {
+        what: String,
+        action: &'static str,
+        source: Box<zbus::Error>,
+    },
+    /// systemd did not take a job.
+    #[error("Failed to {job} {unit}: {}", said(source))]
+    Unit {
+        job: Job,
+        unit: String,
+        source: Box<zbus::Error>,
+    },
+    /// Nobody tells how it went on.
+    #[error(
+        "Lost the connection to systemd before it was done with the {job}; see 'vhostctl list'."
+    )]
+    Lost { job: Job },
+}
+
+impl Error {
+    /// The exit status, as systemctl's.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Denied { .. } => 4,
+            Self::Unit { source, .. } => match error_name(source) {
+                "org.freedesktop.systemd1.NoSuchUnit" => 5,
+                "org.freedesktop.systemd1.LoadFailed"
+                | "org.freedesktop.systemd1.BadUnitSetting"
+                | "org.freedesktop.systemd1.UnitMasked" => 6,
+                _ => 1,
+            },
+            _ => 1,
+        }
+    }
+
+    /// The unit that it is about.
+    pub fn unit(&self) -> Option<&str> {
+        match self {
+            Self::Unit { unit, .. } => Some(unit),
+            _ => None,
+        }
+    }
+
+    /// Whether systemd does not know the unit.
+    pub(super) fn is_unknown_unit(&self) -> bool {
+        matches!(self, Self::Call { source, .. } if error_name(source) == "org.freedesktop.systemd1.NoSuchUnit")
+    }
+
+    /// The same with the unit's name in it.
+    pub(super) fn of_unit(self, job: Job, unit: &str) -> Self {
+        match self {
+            Self::Call { source, .. } => Self::Unit {
+                job,
+                unit: unit.to_owned(),
+                source,
+            },
+            Self::Denied { action, source, .. } => Self::Denied {
+                what: format!("{job} {unit}"),
+                action,
+                source,
+            },
+            other => other,
+        }
+    }
+}
+
+/// The name of an error that came over the bus.
+fn error_name(error: &zbus::Error) -> &str {
+    match error {
+        zbus::Error::MethodError(name, ..) => name.as_str(),
+        zbus::Error::FDO(error) => match **error {
+            zbus::fdo::Error::AccessDenied(_) => ACCESS_DENIED,
+            zbus::fdo::Error::InteractiveAuthorizationRequired(_) => AUTHORIZATION_REQUIRED,
+            _ => "",
+        },
+        _ => "",
+    }
+}
+
+const ACCESS_DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
+const AUTHORIZATION_REQUIRED: &str = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired";
+
+/// What the other side said, without the name of the error.
+fn said(error: &zbus::Error) -> String {
+    let text = match error {
+        zbus::Error::MethodError(_, Some(text), _) => text.clone(),
+        other => other.to_string(),
+    };
+    text.trim_end_matches('.').to_owned()
+}
+
+/// What systemd refuses to say about one unit, which may just have gone, is no reason to fail for all.
+pub(super) fn answer<T>(result: zbus::Result<T>, what: &'static str) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_absence(&error) => Err(call(what)(error)),
+        Err(zbus::Error::MethodError(..)) => Ok(None),
+        Err(zbus::Error::FDO(error)) if !matches!(*error, zbus::fdo::Error::ZBus(_)) => Ok(None),
+        Err(error) => Err(call(what)(error)),
+    }
+}
+
+pub(super) fn call(what: &'static str) -> impl Fn(zbus::Error) -> Error {
+    move |error| {
+        let absent = is_absence(&error);
+        let source = Box::new(error);
+        if absent {
+            Error::Absent(source)
+        } else if matches!(error_name(&source), ACCESS_DENIED | AUTHORIZATION_REQUIRED) {
+            Error::Denied {
+                what: what.to_owned(),
+                action: "org.freedesktop.systemd1.*",
+                source,
+            }
+        } else {
+            Error::Call { what, source }
+        }
+    }
+}
+
+/// Whether an error is the bus's own: it knows nobody who would answer. On a system with another init
+/// it tries to start a systemd, which fails.
+fn is_absence(error: &zbus::Error) -> bool {
+    let name = match error {
+        zbus::Error::MethodError(name, ..) => name.as_str(),
+        zbus::Error::FDO(error) => {
+            return matches!(
+                **error,
+                zbus::fdo::Error::ServiceUnknown(_)
+                    | zbus::fdo::Error::NameHasNoOwner(_)
+                    | zbus::fdo::Error::SpawnChildExited(_)
+                    | zbus::fdo::Error::SpawnFailed(_)
+            );
+        }
+        _ => return false,
+    };
+    name.strip_prefix("org.freedesktop.DBus.Error.")
+        .is_some_and(|name| {
+            matches!(name, "ServiceUnknown" | "NameHasNoOwner") || name.starts_with("Spawn.")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_systemd_is_told_from_a_refusal() {
+        let fdo = |error| zbus::Error::FDO(Box::new(error));
+        assert!(is_absence(&fdo(zbus::fdo::Error::ServiceUnknown(
+            String::new()
+        ))));
+        assert!(is_absence(&fdo(zbus::fdo::Error::SpawnChildExited(
+            String::new()
+        ))));
+        assert!(!is_absence(&fdo(zbus::fdo::Error::AccessDenied(
+            String::new()
+        ))));
+        assert!(!is_absence(&zbus::Error::InvalidReply));
+    }
+
+    #[test]
+    fn the_exit_status_is_that_of_systemctl() {
+        let refused = |name: &str| {
+            let name = zbus::names::OwnedErrorName::try_from(name.to_owned()).expect("a name");
+            let message = zbus::Message::signal("/a", "a.b", "C")
+                .and_then(|message| message.build(&()))
+                .expect("a message");
+            let source = zbus::Error::MethodError(name, Some("No.".to_owned()), message);
+            call("start a unit")(source).of_unit(Job::Start, "a.socket")
+        };
+        for (name, code) in [
+            (ACCESS_DENIED, 4),
+            (AUTHORIZATION_REQUIRED, 4),
+            ("org.freedesktop.systemd1.NoSuchUnit", 5),
+            ("org.freedesktop.systemd1.UnitMasked", 6),
+            ("org.freedesktop.systemd1.TransactionIsDestructive", 1),
+        ] {
+            let error = refused(name);
+            assert_eq!(error.exit_code(), code, "{name}");
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("Failed to start a.socket: No"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! `vhostctl add`: a device for a VM, as an instance of our units.
+
+mod backend;
+mod gpu;
+mod input;
+mod write;
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+
+use crate::completion;
+use crate::descriptors::TYPES;
+use crate::devices::Devices;
+use crate::holders::Holders;
+use crate::instance::{Half, Instance, NameError, parse_name};
+use crate::output::Output;
+use crate::settings::{Folders, Settings};
+use crate::systemd::Target;
+
+use super::change::Changes;
+
+/// Give a VM a device: a GPU, an input device, or any installed backend
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "\
+vhostctl add gpu VM [--render-node=auto|PATH] [--virgl]
+       vhostctl add input VM DEVICE [--name=NAME] [--no-grab]
+       vhostctl add TYPE VM --backend=BACKEND [--name=NAME] [-- ARGS...]",
+    after_help = "\
+The settings become one file, 50-vhostctl.conf, below the unit's name in /etc/systemd/system. The socket
+listens from boot on, and with --now at once; the program runs while a VMM is connected. Then:
+vhostctl qemu-args VM, or vhostctl libvirt-xml VM.
+
+DEVICE is a device node, a name below /dev/input/by-id or by-path, or a part of such a name or of the
+device's own, if that is the only one: see vhostctl list-devices.
+
+BACKEND is the name of a descriptor, with or without its number, or the name of its program: see vhostctl
+list-backends. A path is taken as a program without a descriptor. The program is passed its listening
+socket by --fd=3. Where it wants that said otherwise, write {fd} into an argument: it becomes 3."
+)]
+pub struct Args {
+    /// What it is: gpu, input, or with --backend any type of the conventions, such as fs or block
+    #[arg(value_name = "TYPE", value_parser = PossibleValuesParser::new(TYPES), hide_possible_values = true)]
+    device_type: String,
+
+    /// The VM that it is for
+    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
+    vm: String,
+
+    /// The input device of the host
+    #[arg(value_name = "DEVICE", add = completion::input_devices())]
+    device: Option<String>,
+
+    /// What the VM calls it; made up if not given
+    #[arg(help_heading = HEADING, long, value_name = "NAME", value_parser = parse_name)]
+    name: Option<String>,
+
+    /// gpu: use this render node; 'auto' is the host's main GPU
+    #[arg(help_heading = HEADING, long, value_name = "auto|PATH", add = completion::render_nodes())]
+    render_node: Option<String>,
+
+    /// gpu: give the guest OpenGL
+    #[arg(help_heading = HEADING, long)]
+    virgl: bool,
+
+    /// input: leave the device to the host as well
+    #[arg(help_heading = HEADING, long)]
+    no_grab: bool,
+
+    /// Use this installed backend
+    #[arg(help_heading = HEADING, long, value_name = "BACKEND", add = completion::installed_backends())]
+    backend: Option<String>,
+
+    /// With --backend: let it open this device node; may be repeated
+    #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
+    allow_device: Vec<PathBuf>,
+
+    /// With --backend: run it as this user, such as root, not as one of its own
+    #[arg(help_heading = HEADING, long, value_name = "USER", requires = "backend")]
+    run_as: Option<String>,
+
+    /// Let it listen now, not only from the next boot on
+    #[arg(help_heading = HEADING, long)]
+    now: bool,
+
+    /// Also if another VM has the device, if it is the last keyboard, or if other settings are replaced
+    #[arg(help_heading = HEADING, long)]
+    force: bool,
+
+    /// With --backend: arguments for the program
+    #[arg(last = true, value_name = "ARGS", requires = "backend")]
+    arguments: Vec<String>,
+}
+
+/// Apart from the options that all verbs have.
+const HEADING: &str = "Settings";
+
+/// Why nothing was added.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("Failed to add it: {0}.")]
+    Name(#[from] NameError),
+    #[error("{0}")]
+    Usage(String),
+    #[error(
+        "There is no device '{text}'. 'vhostctl list-devices --type={kind}' shows all there are."
+    )]
+    NoDevice { text: String, kind: &'static str },
+    #[error("'{text}' could be any of these; take one of the paths:\n{}", candidates.join("\n"))]
+    Ambiguous {
+        text: String,
+        candidates: Vec<String>,
+    },
+    #[error(
+        "{device} is {holder}'s already. 'vhostctl remove {holder}' frees it; --force gives it to both."
+    )]
+    Held { device: String, holder: String },
+    #[error(
+        "{device} is the last keyboard of seat0: while {vm} runs, nobody could type on this host. --no-grab leaves it \
+         to the host as well; --force takes it all the same."
+    )]
+    LastKeyboard { device: String, vm: String },
+    #[error(
+        "{unit} has other settings already, in {file}. 'vhostctl remove {selector}' removes it; --force replaces them."
+    )]
+    Exists {
+        unit: String,
+        selector: String,
+        file: String,
+    },
+    #[error("{unit} is not installed, or systemd was not told (systemctl daemon-reload).")]
+    NotInstalled { unit: String },
+    #[error(
+        "There is no usable backend '{name}' of type {device_type}. 'vhostctl list-backends' shows all there are."
+    )]
+    NoBackend { name: String, device_type: String },
+    #[error("'{name}' could be any of these backends; take the name of one:\n{}", candidates.join("\n"))]
+    AmbiguousBackend {
+        name: String,
+        candidates: Vec<String>,
+    },
+    #[error("{program} has no 3D: {why}")]
+    NoVirgl { program: String, why: String },
+}
+
+impl Error {
+    /// The exit status, as systemctl's.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotInstalled { .. } => 5,
+            _ => 1,
+        }
+    }
+}
+
+/// What is to be added.
+struct Plan {
+    instance: Instance,
+    settings: Settings,
+    /// What the user should know of it.
+    hints: Vec<String>,
+}
+
+/// What of the host a plan depends on.
+struct Host {
+    devices: Devices,
+    folders: Folders,
+    holders: Holders,
+}
+
+pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::Error> {
+    target.local_only("add")?;
+    if target.user {
+        let text = "The units of backends are the system's: add makes none for --user.";
+        return Err(Error::Usage(text.to_owned()).into());
+    }
+    let folders = Folders::system();
+    let host = Host {
+        devices: Devices::new(),
+        holders: Holders::read(&folders),
+        folders,
+    };
+    let plan = match (args.device_type.as_str(), &args.backend) {
+        (_, Some(name)) => backend::plan(args, name, &host)?,
+        ("gpu", None) => gpu::plan(args, &host)?,
+        ("input", None) => input::plan(args, &host)?,
+        (device_type, None) => {
+            let text = format!(
+                "Which backend of type {device_type}? --backend=BACKEND has to say; see vhostctl list-backends."
+            );
+            return Err(Error::Usage(text).into());
+        }
+    };
+    zbus::block_on(async {
+        let changes = Changes::connect(target, output).await?;
+        check_program(args, &changes, &plan.instance).await?;
+        write::carry_out(args, &changes, &host.folders, &plan, output).await
+    })
+}
+
+/// Sees that the unit is installed, and can do what is asked of it.
+async fn check_program(
+    args: &Args,
+    changes: &Changes<'_>,
+    instance: &Instance,
+) -> Result<(), super::Error> {
+    let unit = instance.unit(Half::Service);
+    let Some(program) = changes.manager.program(&unit).await? else {
+        return Err(Error::NotInstalled { unit }.into());
+    };
+    if args.virgl {
+        gpu::check_virgl(&program)?;
+    }
+    Ok(())
+}
+
+/// Fails if an option is there that is for another type only.
+fn only_for(what: &str, unwanted: &[(&str, bool)]) -> Result<(), Error> {
+    match unwanted.iter().find(|(_, is_there)| *is_there) {
+        Some((option, _)) => Err(Error::Usage(format!(
+            "{option} is not for {what}. See vhostctl add --help."
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A name that no other device of the VM has: that word, or with a number.
+fn free_name(word: &str, vm: &str, holders: &Holders) -> String {
+    let is_taken = |name: &str| {
+        holders
+            .instances()
+            .any(|instance| instance.vm() == vm && instance.name() == Some(name))
+    };
+    std::iter::once(word.to_owned())
+        .chain((2_u32..).map(|number| format!("{word}{number}")))
+        .find(|name| !is_taken(name))
+        .unwrap_or_else(|| word.to_owned())
+}

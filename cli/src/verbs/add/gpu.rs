@@ -1,0 +1,88 @@
+//! `vhostctl add gpu`.
+
+use std::path::Path;
+
+use crate::descriptors;
+use crate::devices::RenderNode;
+use crate::instance::{Instance, Kind};
+use crate::settings::Settings;
+
+use super::super::Error as VerbError;
+use super::{Args, Error, Host, Plan, only_for};
+
+pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
+    only_for(
+        "a GPU",
+        &[
+            ("DEVICE", args.device.is_some()),
+            ("--no-grab", args.no_grab),
+        ],
+    )?;
+    let instance =
+        Instance::checked(Kind::Gpu, &args.vm, args.name.as_deref()).map_err(Error::Name)?;
+    let mut hints = Vec::new();
+    let device = match args.render_node.as_deref() {
+        // 3D is drawn by the host's GPU: which one is better known now than guessed later.
+        None if args.virgl => Some("auto"),
+        other => other,
+    };
+    let device = match device {
+        Some(wanted) => {
+            let node = choose(wanted, host.devices.render_nodes()?)?;
+            if wanted == "auto" {
+                hints.push(format!("Its render node is {}.", node.stable()));
+            }
+            Some(node.stable().to_owned())
+        }
+        None => None,
+    };
+    let settings = Settings {
+        device,
+        options: args
+            .virgl
+            .then(|| "--virgl".to_owned())
+            .into_iter()
+            .collect(),
+        ..Settings::default()
+    };
+    Ok(Plan {
+        instance,
+        settings,
+        hints,
+    })
+}
+
+/// The render node that is meant.
+fn choose(wanted: &str, nodes: Vec<RenderNode>) -> Result<RenderNode, Error> {
+    let no_device = || Error::NoDevice {
+        text: wanted.to_owned(),
+        kind: "gpu",
+    };
+    if wanted == "auto" {
+        let main = nodes.iter().position(|node| node.boot_vga).unwrap_or(0);
+        return nodes.into_iter().nth(main).ok_or_else(no_device);
+    }
+    nodes
+        .into_iter()
+        .find(|node| node.is_at(wanted))
+        .ok_or_else(no_device)
+}
+
+/// Sees that the program can do 3D, which not every build of it can.
+pub(super) fn check_virgl(program: &str) -> Result<(), Error> {
+    let no = |why| Error::NoVirgl {
+        program: program.to_owned(),
+        why,
+    };
+    match descriptors::probe(Path::new(program)) {
+        Ok(capabilities) => {
+            let features = capabilities.features.unwrap_or_default();
+            if features.iter().any(|feature| feature == "virgl") {
+                Ok(())
+            } else {
+                Err(no("it does not list 'virgl' among its capabilities. Without --virgl the guest gets a 2D GPU.".into()))
+            }
+        }
+        Err(problem) => Err(no(format!("{program} --print-capabilities {problem}."))),
+    }
+}

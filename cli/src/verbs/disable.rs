@@ -1,0 +1,35 @@
+//! `vhostctl disable`: backends listen at boot no more.
+
+use crate::completion;
+use crate::instance::Half;
+use crate::output::Output;
+use crate::selector::Selector;
+use crate::systemd::Target;
+
+use super::Error;
+use super::change::{Changes, units};
+
+/// Have backends not listen at boot any more
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Disable these: all of a VM, or one
+    #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
+    backends: Vec<Selector>,
+
+    /// Stop them now as well
+    #[arg(long)]
+    now: bool,
+}
+
+pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+    zbus::block_on(async {
+        let changes = Changes::connect(target, output).await?;
+        let instances = changes.select(&args.backends).await?;
+        let sockets = units(&instances, Half::Socket);
+        changes.manager.disable(&sockets).await?;
+        if args.now {
+            changes.stop(&instances).await?;
+        }
+        Ok(())
+    })
+}

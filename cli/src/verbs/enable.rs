@@ -1,0 +1,35 @@
+//! `vhostctl enable`: has backends listen from boot on.
+
+use crate::completion;
+use crate::instance::Half;
+use crate::output::Output;
+use crate::selector::Selector;
+use crate::systemd::Target;
+
+use super::Error;
+use super::change::{Changes, units};
+
+/// Have backends listen from boot on
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Enable these: all of a VM, or one
+    #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
+    backends: Vec<Selector>,
+
+    /// Start them now as well
+    #[arg(long)]
+    now: bool,
+}
+
+pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+    zbus::block_on(async {
+        let changes = Changes::connect(target, output).await?;
+        let instances = changes.select(&args.backends).await?;
+        let sockets = units(&instances, Half::Socket);
+        changes.manager.enable(&sockets).await?;
+        if args.now {
+            changes.start(&instances).await?;
+        }
+        Ok(())
+    })
+}

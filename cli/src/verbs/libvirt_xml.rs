@@ -1,0 +1,106 @@
+//! `vhostctl libvirt-xml`: libvirt's elements for the backends of a VM.
+
+use serde::Serialize;
+
+use crate::completion;
+use crate::front_end::escaped;
+use crate::instance::parse_name;
+use crate::output::Output;
+use crate::systemd::Target;
+
+use super::Error;
+use super::qemu_args::devices;
+
+/// Show the XML by which libvirt uses the backends of a VM
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Merge it into the domain (virsh edit); the namespace in the first line is needed where there are
+<qemu:arg>s. libvirt's AppArmor and SELinux profiles know nothing of sockets in <qemu:arg>s: where one is
+enforced, let it allow /run/vhost-user/.
+
+A GPU that needs no settings libvirt starts by itself, without this program: <video> with the driver
+'vhostuser'. Here is what uses the one that 'vhostctl add gpu' made.")]
+pub struct Args {
+    /// The VM
+    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
+    vm: String,
+}
+
+/// The parts of a domain.
+#[derive(Debug, Serialize)]
+struct Domain {
+    /// Elements right below `<domain>`.
+    elements: Vec<String>,
+    /// Elements in `<devices>`.
+    devices: Vec<String>,
+    /// The words of `<qemu:commandline>`.
+    arguments: Vec<String>,
+}
+
+const MEMORY: &str =
+    "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>";
+/// QEMU's own screen is none of the guest's then.
+const NO_VIDEO: &str = "<video>\n  <model type='none'/>\n</video>";
+
+pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+    let mut domain = Domain {
+        elements: vec![MEMORY.to_owned()],
+        devices: Vec::new(),
+        arguments: Vec::new(),
+    };
+    let mut disks = 0;
+    for device in devices(&args.vm, target)? {
+        match device.libvirt(disks) {
+            Some(element) => {
+                disks += usize::from(device.device_type() == "block");
+                domain.devices.push(element);
+            }
+            None => {
+                if device.is_gpu() {
+                    domain.devices.push(NO_VIDEO.to_owned());
+                }
+                // libvirt says "-vga none" itself.
+                let pairs = device
+                    .qemu()?
+                    .into_iter()
+                    .filter(|[option, _]| option != "-vga");
+                domain.arguments.extend(pairs.flatten());
+            }
+        }
+    }
+    if !output.json(&[&domain])? {
+        output.line(&domain.xml())?;
+    }
+    Ok(())
+}
+
+impl Domain {
+    fn xml(&self) -> String {
+        let mut lines = vec![
+            "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>"
+                .to_owned(),
+        ];
+        lines.extend(self.elements.iter().map(|element| indented(element, 1)));
+        if !self.devices.is_empty() {
+            lines.push("  <devices>".to_owned());
+            lines.extend(self.devices.iter().map(|element| indented(element, 2)));
+            lines.push("  </devices>".to_owned());
+        }
+        if !self.arguments.is_empty() {
+            lines.push("  <qemu:commandline>".to_owned());
+            let arguments = self.arguments.iter();
+            lines
+                .extend(arguments.map(|word| format!("    <qemu:arg value='{}'/>", escaped(word))));
+            lines.push("  </qemu:commandline>".to_owned());
+        }
+        lines.push("</domain>".to_owned());
+        lines.join("\n")
+    }
+}
+
+fn indented(text: &str, levels: usize) -> String {
+    let lines = text
+        .lines()
+        .map(|line| format!("{}{line}", "  ".repeat(levels)));
+    lines.collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,71 @@
+//! `vhostctl list-backends`: the programs that are installed as backends.
+
+use crate::descriptors::{self, Descriptor, State};
+use crate::output::{Cell, Emphasis, Output, Row};
+
+use super::Error;
+
+/// List the installed backends, by their descriptors
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Descriptors are searched in $XDG_CONFIG_HOME/qemu/vhost-user, /etc/qemu/vhost-user and
+/usr/share/qemu/vhost-user, and listed in the order in which QEMU's conventions have them tried. A
+file hides those of the same name in a later folder; an empty one masks them. Every program that
+counts is asked what it can do (--print-capabilities).
+
+STATE is usable, broken, hidden, masked, or mask for an empty file.")]
+pub struct Args {}
+
+impl Row for Descriptor {
+    const HEADER: &[&str] = &["NAME", "TYPE", "STATE", "BINARY", "FEATURES", "DESCRIPTOR"];
+
+    fn cells(&self) -> Vec<Cell> {
+        let emphasis = match self.state {
+            State::Usable => Emphasis::Good,
+            State::Broken => Emphasis::Bad,
+            State::Hidden | State::Masked | State::Mask => Emphasis::Faint,
+        };
+        vec![
+            Cell::new(&self.name),
+            Cell::optional(self.device_type.as_ref()),
+            Cell::new(self.state).emphasis(emphasis),
+            Cell::optional(self.binary.as_ref().map(|path| path.display())),
+            Cell::new(self.features.as_deref().unwrap_or_default().join(",")),
+            Cell::new(self.path.display()),
+        ]
+    }
+}
+
+pub fn run(Args {}: &Args, output: &Output) -> Result<(), Error> {
+    let found = descriptors::list(&descriptors::folders(), true);
+    if output.json(&found)? {
+        return Ok(());
+    }
+    output.table(&found)?;
+    let mut notes = Vec::new();
+    for descriptor in &found {
+        let path = descriptor.path.display();
+        if let Some(by) = &descriptor.by {
+            notes.push(format!(
+                "{path} is {} by {}.",
+                descriptor.state,
+                by.display()
+            ));
+            continue;
+        }
+        for problem in &descriptor.problems {
+            notes.push(format!("{path}: {problem}."));
+        }
+        if descriptor.breaks_libvirt {
+            notes.push(format!(
+                "{path}: libvirt starts no vhost-user GPU while this file is there; put it right or remove it."
+            ));
+        }
+    }
+    if !notes.is_empty() && output.legend() {
+        output.blank()?;
+        output.lines(&notes)?;
+    }
+    output.count(found.len(), "descriptor")?;
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! `vhostctl monitor`: devices that come and go and units that change their state, as it happens.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use jiff::{Timestamp, Zoned};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::devices::{self, Action, Device, Devices};
+use crate::output::{Emphasis, Output};
+use crate::systemd::{self, Change, Manager, Target};
+
+use super::Error as VerbError;
+
+/// Show devices that come and go and units that change, live
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Runs until it is interrupted or nobody reads its output any more. With -j every event is a JSON object
+on a line of its own.")]
+pub struct Args {
+    /// Show devices only
+    #[arg(short, long, conflicts_with = "units")]
+    devices: bool,
+
+    /// Show units only
+    #[arg(short, long)]
+    units: bool,
+}
+
+/// Why there is nothing more to show.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("The connection to the bus has ended: systemd or its bus was stopped or restarted.")]
+    BusGone,
+    #[error("Failed to prepare for signals: {0}.")]
+    Signals(#[source] io::Error),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event {
+    Device { action: Action, device: Device },
+    Unit(Change),
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    time: Timestamp,
+    #[serde(flatten)]
+    event: Event,
+}
+
+/// What the threads tell the one that writes.
+enum News {
+    Event(Event),
+    Failed(VerbError),
+    End,
+}
+
+/// How long a reader that does not read may delay the end.
+const GRACE: Duration = Duration::from_millis(500);
+
+pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), VerbError> {
+    if args.devices {
+        target.local_only("monitor --devices")?;
+    }
+    let (sender, news) = channel();
+    // First of all, so that a signal ends this in an orderly way from the first moment.
+    watch_for_end(sender.clone())?;
+    let mut what = Vec::new();
+    if !args.units && target.is_local() {
+        watch_devices(sender.clone())?;
+        what.push("devices");
+    }
+    if !args.devices {
+        watch_units(target, sender)?;
+        what.push("units");
+    }
+    output.hint(&format!("Watching {}.", what.join(" and ")));
+    for news in news {
+        match news {
+            News::Event(event) => {
+                if !show(event, output)? {
+                    break;
+                }
+            }
+            News::Failed(error) => return Err(error),
+            News::End => break,
+        }
+    }
+    Ok(())
+}
+
+/// Writes an event; false if nobody reads any more.
+fn show(event: Event, output: &Output) -> io::Result<bool> {
+    if output.is_json() {
+        let time = Timestamp::now();
+        return output.json_event(&Line { time, event });
+    }
+    let now = Zoned::now().strftime("%H:%M:%S%.3f").to_string();
+    let (word, emphasis, subject, text) = match event {
+        Event::Device { action, device } => {
+            let emphasis = match action {
+                Action::Added => Emphasis::Good,
+                Action::Removed => Emphasis::Faint,
+                Action::Changed => Emphasis::None,
+            };
+            let (node, text) = describe(&device);
+            (action.to_string(), emphasis, node, text)
+        }
+        Event::Unit(change) => {
+            let emphasis = match change.active_state.as_str() {
+                "active" => Emphasis::Good,
+                "failed" => Emphasis::Bad,
+                "inactive" => Emphasis::Faint,
+                _ => Emphasis::None,
+            };
+            (change.active_state, emphasis, change.unit, change.sub_state)
+        }
+    };
+    let word = output.paint(&format!("{word:<12}"), emphasis);
+    let what = output.paint(&format!("{subject:<35} {text}"), Emphasis::None);
+    output.line(&format!("{now} {word} {what}"))
+}
+
+/// A device in a line: its node, and what it is.
+fn describe(device: &Device) -> (String, String) {
+    match device {
+        Device::Gpu(gpu) => {
+            let words = [&gpu.driver, &gpu.vendor, &gpu.model];
+            let words: Vec<_> = words.into_iter().flatten().map(String::as_str).collect();
+            let text = if words.is_empty() {
+                "gpu".to_owned()
+            } else {
+                format!("gpu, {}", words.join(" "))
+            };
+            (gpu.node.clone(), text)
+        }
+        Device::Input(input) => {
+            let kinds: Vec<_> = input.kinds.iter().map(ToString::to_string).collect();
+            let name = input.name.as_deref().unwrap_or("-");
+            (input.node.clone(), format!("{}, {name}", kinds.join(",")))
+        }
+    }
+}
+
+/// Waits in a thread for SIGINT and SIGTERM, and for whoever reads our output to leave.
+fn watch_for_end(news: Sender<News>) -> Result<(), Error> {
+    let (signalled, handler) = UnixStream::pair().map_err(Error::Signals)?;
+    for signal in [SIGINT, SIGTERM] {
+        let handler = handler.try_clone().map_err(Error::Signals)?;
+        signal_hook::low_level::pipe::register(signal, handler).map_err(Error::Signals)?;
+    }
+    thread::spawn(move || {
+        let stdout = rustix::stdio::stdout();
+        loop {
+            let mut fds = [
+                PollFd::new(&signalled, PollFlags::IN),
+                // Only its end is waited for: HUP and ERR need not be asked for.
+                PollFd::from_borrowed_fd(stdout, PollFlags::empty()),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) => break,
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+        let _ = news.send(News::End);
+        // Still here: the other thread writes to somebody who does not read.
+        thread::sleep(GRACE);
+        std::process::exit(0);
+    });
+    Ok(())
+}
+
+fn watch_devices(news: Sender<News>) -> Result<(), devices::Error> {
+    let (ready, started) = channel();
+    // What belongs to libudev stays in the thread that made it.
+    thread::spawn(move || {
+        let mut watch = match Devices::new().watch() {
+            Ok(watch) => watch,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
+        let _ = ready.send(Ok(()));
+        loop {
+            let event = match watch.next() {
+                Ok((action, device)) => News::Event(Event::Device { action, device }),
+                Err(error) => News::Failed(error.into()),
+            };
+            let last = matches!(event, News::Failed(_));
+            if news.send(event).is_err() || last {
+                return;
+            }
+        }
+    });
+    // It sends before it ends, whatever happens.
+    started.recv().unwrap_or(Ok(()))
+}
+
+fn watch_units(target: &Target, news: Sender<News>) -> Result<(), systemd::Error> {
+    let mut watch = zbus::block_on(async { Manager::connect(target).await?.watch().await })?;
+    thread::spawn(move || {
+        loop {
+            let event = match zbus::block_on(watch.next()) {
+                Ok(Some(change)) => News::Event(Event::Unit(change)),
+                Ok(None) => News::Failed(Error::BusGone.into()),
+                Err(error) => News::Failed(error.into()),
+            };
+            let last = matches!(event, News::Failed(_));
+            if news.send(event).is_err() || last {
+                return;
+            }
+        }
+    });
+    Ok(())
+}

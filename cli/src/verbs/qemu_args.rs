@@ -1,0 +1,100 @@
+//! `vhostctl qemu-args`: QEMU's arguments for the backends of a VM.
+
+use std::io::IsTerminal as _;
+
+use crate::completion;
+use crate::front_end::{self, Device, Size};
+use crate::instance::parse_name;
+use crate::output::Output;
+use crate::settings::{Folders, Settings};
+use crate::systemd::{Manager, Target};
+
+use super::Error;
+
+/// Show the arguments by which QEMU uses the backends of a VM
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Quoted for a shell: eval qemu-system-x86_64 ... $(vhostctl qemu-args vm1)
+
+The guest's memory is shared with the backends, without which they cannot work, so its size has to be said
+here. --memory=none leaves that out, for a machine whose memory is shared by other arguments.
+
+QEMU's user has to be in the group of the sockets, kvm as they come. QEMU before 10.0 takes GPU and input
+devices only with KVM.")]
+pub struct Args {
+    /// The VM
+    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
+    vm: String,
+
+    /// The guest's memory, such as 2G; 'none' for no memory
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = memory)]
+    memory: Memory,
+}
+
+#[derive(Clone, Debug)]
+enum Memory {
+    None,
+    Shared(Size),
+}
+
+fn memory(text: &str) -> Result<Memory, front_end::SizeError> {
+    match text {
+        "none" => Ok(Memory::None),
+        size => Ok(Memory::Shared(size.parse()?)),
+    }
+}
+
+pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+    let devices = devices(&args.vm, target)?;
+    let mut pairs = match &args.memory {
+        Memory::None => Vec::new(),
+        Memory::Shared(size) => front_end::shared_memory(size),
+    };
+    for device in devices {
+        pairs.extend(device.qemu()?);
+    }
+    if output.json(&pairs.concat())? {
+        return Ok(());
+    }
+    let words = pairs.iter().map(|pair| {
+        let quoted: Vec<_> = pair
+            .iter()
+            .map(|word| front_end::shell_quoted(word))
+            .collect();
+        quoted.join(" ")
+    });
+    // For people a line each, which a shell still takes; for the shell itself, which in $(...) does not
+    // take line ends away, one.
+    let between = if std::io::stdout().is_terminal() {
+        " \\\n"
+    } else {
+        " "
+    };
+    output.line(&words.collect::<Vec<_>>().join(between))?;
+    Ok(())
+}
+
+/// The devices of a VM, the GPU first.
+pub fn devices(vm: &str, target: &Target) -> Result<Vec<Device>, Error> {
+    let all = zbus::block_on(async { Manager::connect(target).await?.backends().await })?;
+    // Of another host the files cannot be seen; what they say is needed for types without units of their own.
+    let folders = Folders::system();
+    let devices: Vec<_> = all
+        .iter()
+        .filter(|backend| backend.vm == vm)
+        .map(|backend| {
+            let settings = Settings::read(&folders, &backend.instance);
+            let socket = backend
+                .socket
+                .clone()
+                .unwrap_or_else(|| backend.instance.socket());
+            Device::new(&backend.instance, &settings, &socket)
+        })
+        .collect();
+    if devices.is_empty() {
+        return Err(Error::Unknown {
+            selector: vm.to_owned(),
+        });
+    }
+    Ok(devices)
+}

@@ -1,0 +1,264 @@
+//! `vhostctl status`: a backend with all its circumstances, in the layout of `systemctl status`.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::completion;
+use crate::human;
+use crate::journal::{self, Entry};
+use crate::output::{Emphasis, Output};
+use crate::selector::{self, Selector};
+use crate::systemd::{Details, Manager, State, Target};
+
+use super::Error;
+use super::list::emphasis;
+
+/// Show the state of backends, and their last log lines
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Without an argument all backends are shown. With one, the exit status is 0 if every backend shown runs or
+listens, 3 if one does not, and 4 if there is none.")]
+pub struct Args {
+    /// Show these: all of a VM, or one
+    #[arg(value_name = "VM[:NAME]", add = completion::backends())]
+    backends: Vec<Selector>,
+
+    /// Show N lines of the log
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    lines: u32,
+
+    /// Show lines in full, however long
+    #[arg(short = 'l', long)]
+    full: bool,
+}
+
+/// What is shown of a backend.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    details: Details,
+    log: Vec<Entry>,
+}
+
+pub fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitCode, Error> {
+    let chosen = |instance: &_| {
+        args.backends.is_empty() || args.backends.iter().any(|chosen| chosen.matches(instance))
+    };
+    let all = zbus::block_on(async { Manager::connect(target).await?.details(chosen).await })?;
+    let mut reports = Vec::with_capacity(all.len());
+    for details in all {
+        let log = log(&details, args.lines, target, output);
+        reports.push(Report { details, log });
+    }
+    if !output.json(&reports)? {
+        for (index, report) in reports.iter().enumerate() {
+            if index > 0 {
+                output.blank()?;
+            }
+            show(report, args, target, output)?;
+        }
+    }
+    if args.backends.is_empty() {
+        if reports.is_empty() && !output.is_json() {
+            output.count(0, "backend")?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    for selector in &args.backends {
+        if !reports
+            .iter()
+            .any(|report| selector.matches(&report.details.backend.instance))
+        {
+            return Err(Error::NoBackend {
+                selector: selector.to_string(),
+            });
+        }
+    }
+    let idle = |state| matches!(state, State::Inactive | State::Failed);
+    if reports
+        .iter()
+        .any(|report| idle(report.details.backend.state))
+    {
+        return Ok(ExitCode::from(NOT_RUNNING));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Of the LSB: the program is not running.
+const NOT_RUNNING: u8 = 3;
+
+/// The last lines; what keeps them from being shown keeps nothing else from it.
+fn log(details: &Details, lines: u32, target: &Target, output: &Output) -> Vec<Entry> {
+    if lines == 0 || !target.is_local() {
+        return Vec::new();
+    }
+    let units = selector::both_units(&details.backend.instance);
+    journal::last(&units, lines, target).unwrap_or_else(|error| {
+        output.hint(&error.to_string());
+        Vec::new()
+    })
+}
+
+/// The width of the labels, as systemctl has it.
+const LABEL: usize = 11;
+
+fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+    let details = &report.details;
+    let backend = &details.backend;
+    let style = emphasis(backend.state);
+    let dot = match backend.state {
+        State::Failed => "×",
+        State::Inactive => "○",
+        State::Running | State::Listening => "●",
+        State::Starting | State::Stopping => "↻",
+    };
+    let title = [
+        Some(backend.instance.to_string()),
+        details.description.clone(),
+    ];
+    let title: Vec<_> = title.into_iter().flatten().collect();
+    output.line(&format!(
+        "{} {}",
+        output.paint(dot, style),
+        output.paint(&title.join(" - "), Emphasis::None)
+    ))?;
+
+    let field = |label: &str, text: &dyn Display| {
+        let text = output.paint(&text.to_string(), Emphasis::None);
+        output.line(&format!("{label:>LABEL$}: {text}"))
+    };
+    field("Loaded", &loaded(details))?;
+    if let Some((last, others)) = details.drop_ins.split_last() {
+        let mut label = "Drop-In";
+        for (branch, path) in others.iter().map(|path| ("├─", path)).chain([("└─", last)]) {
+            let colon = if label.is_empty() { ' ' } else { ':' };
+            let path = output.paint(path, Emphasis::None);
+            output.line(&format!("{label:>LABEL$}{colon} {branch}{path}"))?;
+            label = "";
+        }
+    }
+    let since = details
+        .since
+        .map(|since| format!(" since {}", human::moment(since)));
+    let reason = match (backend.state, &details.result) {
+        (State::Failed, Some(result)) => format!(" (Result: {result})"),
+        _ => String::new(),
+    };
+    output.line(&format!(
+        "{:>LABEL$}: {}{}",
+        "Active",
+        output.paint(&format!("{}{reason}", backend.state), style),
+        since.unwrap_or_default()
+    ))?;
+    let listens = [&backend.socket_unit, &backend.service_unit];
+    field("Units", &listens.map(String::as_str).join(", "))?;
+    if let Some(socket) = &backend.socket {
+        field("Socket", socket)?;
+    }
+    field(
+        "Front-end",
+        &match details.front_end {
+            Some(true) => "connected",
+            Some(false) => "not connected",
+            None => "unknown, the backend does not tell",
+        },
+    )?;
+    if let Some(device) = &details.device {
+        field("Device", device)?;
+    }
+    if let Some(end) = last_run(details) {
+        field("Last run", &end)?;
+    }
+    if let Some(status) = &details.status {
+        field("Status", &format_args!("\"{status}\""))?;
+    }
+    if let Some(pid) = backend.pid {
+        let command = target.is_local().then(|| command_of(pid)).flatten();
+        let command = command.map(|command| format!(" ({command})"));
+        field(
+            "Main PID",
+            &format_args!("{pid}{}", command.unwrap_or_default()),
+        )?;
+    }
+    if let Some(tasks) = details.tasks {
+        let limit = details.tasks_max.map(|limit| format!(" (limit: {limit})"));
+        field(
+            "Tasks",
+            &format_args!("{tasks}{}", limit.unwrap_or_default()),
+        )?;
+    }
+    if let Some(memory) = details.memory {
+        field("Memory", &human::bytes(memory))?;
+    }
+    if let Some(cpu) = details.cpu_nsec.filter(|_| backend.pid.is_some()) {
+        field("CPU", &human::span(std::time::Duration::from_nanos(cpu)))?;
+    }
+    if let Some(group) = &details.control_group {
+        field("CGroup", group)?;
+    }
+    if !report.log.is_empty() {
+        output.blank()?;
+    }
+    for entry in &report.log {
+        let line = log_line(entry);
+        let line = if args.full { line } else { output.fit(&line) };
+        let emphasis = match entry.priority {
+            // From "error" and from "notice" up, as of syslog(3).
+            Some(0..=3) => Emphasis::Bad,
+            Some(4..=5) => Emphasis::Strong,
+            _ => Emphasis::None,
+        };
+        output.line(&output.paint(&line, emphasis))?;
+    }
+    Ok(())
+}
+
+/// What the units are made of.
+fn loaded(details: &Details) -> String {
+    let state = &details.load_state;
+    if let Some(error) = &details.load_error {
+        return format!("{state} (Reason: {error})");
+    }
+    let parts: Vec<_> = [&details.socket_file, &details.enabled]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    if parts.is_empty() {
+        state.clone()
+    } else {
+        format!("{state} ({})", parts.join("; "))
+    }
+}
+
+/// How the last run ended, if it ended badly.
+fn last_run(details: &Details) -> Option<String> {
+    let result = details
+        .result
+        .as_ref()
+        .filter(|result| *result != "success")?;
+    let ended = details.ended?;
+    let status = match details.exit_status {
+        Some(status) => format!(", status {status}"),
+        None => String::new(),
+    };
+    Some(format!("{result}{status}, {}", human::ago(ended)))
+}
+
+/// The name of a process.
+fn command_of(pid: u32) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(text.trim_end().to_owned())
+}
+
+/// A line of the log, in the short form of journalctl.
+fn log_line(entry: &Entry) -> String {
+    let time = human::local(entry.time).strftime("%b %d %H:%M:%S");
+    let who = entry.identifier.as_deref().unwrap_or("unknown");
+    match entry.pid {
+        Some(pid) => format!("{time} {who}[{pid}]: {}", entry.message),
+        None => format!("{time} {who}: {}", entry.message),
+    }
+}

@@ -1,0 +1,92 @@
+//! What `qemu-args` gives boots a guest with its devices.
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use harness::artifacts::Artifacts;
+use harness::image::Image;
+use harness::mock::{KEYBOARD, MockInput};
+use harness::qemu::Vm;
+use harness::staging::stage;
+use harness::systemd::Sandbox;
+
+use common::stderr;
+
+const SOON: Duration = Duration::from_secs(20);
+const KEY_A: u16 = 30;
+
+#[test]
+fn a_guest_has_what_two_commands_gave_it() -> anyhow::Result<()> {
+    let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
+    let staging = stage()?;
+    let sandbox = Sandbox::start(&[staging.path()])?;
+    let mut keyboard = MockInput::start_in(&sandbox, &[KEYBOARD])?;
+    let with_devices = |arguments: &[&str]| -> anyhow::Result<()> {
+        let mut command = vec!["env".to_owned()];
+        command.extend(
+            keyboard
+                .environment()
+                .map(|(name, value)| format!("{name}={value}")),
+        );
+        command.push("vhostctl".to_owned());
+        command.extend(arguments.iter().map(|word| (*word).to_owned()));
+        let output = sandbox.exec(command)?;
+        ensure!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        Ok(())
+    };
+    with_devices(&["add", "gpu", "vm1", "--now"])?;
+    with_devices(&[
+        "add",
+        "input",
+        "vm1",
+        "/dev/input/event0",
+        "--force",
+        "--now",
+    ])?;
+    // The mock is a library and a terminal, which the unit's confinement has to let through.
+    sandbox.drop_in("vhost-user-input@vm1:kbd.service", &keyboard.drop_in())?;
+
+    // The words as a shell has them, and the sockets where QEMU finds them from outside.
+    let output = sandbox.exec(["vhostctl", "qemu-args", "vm1", "--memory=384M"])?;
+    let line = String::from_utf8(output.stdout)?;
+    let script = format!("eval 'printf \"%s\\n\"' {line}");
+    let words = Command::new("sh").args(["-c", &script]).output()?.stdout;
+    let root = sandbox.path("/run/vhost-user").display().to_string();
+    let words: Vec<String> = String::from_utf8(words)?
+        .lines()
+        .map(|word| word.replace("/run/vhost-user", &root))
+        .collect();
+
+    let mut vm = Vm::builder(&artifacts)
+        .arguments(&words)
+        .boot()
+        .with_context(|| line.clone())?;
+    vm.command("testcard 640x480")?;
+    vm.wait_screen(&Image::test_card(640, 480), SOON)?;
+    let name = keyboard.description(0)?.name.clone();
+    let listening = vm.listen(2, &name)?;
+    keyboard.type_keys(0, &[KEY_A])?;
+    assert_eq!(
+        listening.finish(SOON)?,
+        ["key 30 1", "syn 0 0", "key 30 0", "syn 0 0"]
+    );
+    drop(vm);
+    sandbox.wait_property(
+        "vhost-user-gpu@vm1.service",
+        "ActiveState",
+        "inactive",
+        SOON,
+    )?;
+    assert_eq!(
+        sandbox.property("vhost-user-gpu@vm1.service", "Result")?,
+        "success"
+    );
+    Ok(())
+}

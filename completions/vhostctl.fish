@@ -1,0 +1,3 @@
+# fish completion of vhostctl(1). The program brings its own.
+
+VHOSTCTL_COMPLETE=fish vhostctl | source

@@ -1,0 +1,81 @@
+//! Requests that are executed, and answered once the renderer has done what they began.
+
+use std::collections::VecDeque;
+
+use vhost_user_backend::VringMutex;
+
+use super::super::renderer::{Fence, Renderer3d};
+use super::respond;
+use crate::backend::{Chain, GuestMemory, Ring, RingError};
+
+struct Request {
+    chain: Chain,
+    response: Vec<u8>,
+    fence: Fence,
+}
+
+/// Those of the control queue, in the order in which they are answered. There are no more than the
+/// queue has room for.
+#[derive(Default)]
+pub(super) struct Fenced {
+    requests: VecDeque<Request>,
+    queue: Option<VringMutex>,
+}
+
+impl Fenced {
+    /// Keeps a request of `queue` until its fence is retired.
+    pub(super) fn keep(
+        &mut self,
+        queue: &VringMutex,
+        chain: Chain,
+        response: Vec<u8>,
+        fence: Fence,
+    ) {
+        self.queue.get_or_insert_with(|| queue.clone());
+        self.requests.push_back(Request {
+            chain,
+            response,
+            fence,
+        });
+    }
+
+    /// Answers those whose fence is retired.
+    pub(super) fn answer(&mut self, ring: &mut Ring<'_>, renderer: &dyn Renderer3d) {
+        let retired = |request: &Request| renderer.is_retired(request.fence);
+        while self.requests.front().is_some_and(retired) {
+            if let Some(request) = self.requests.pop_front() {
+                request.answer(ring);
+            }
+        }
+    }
+
+    /// Answers all of them: their queue has stopped, and a driver that goes on later does not ask
+    /// again. All that can be seen of the work they began is done in its order anyway.
+    ///
+    /// # Errors
+    /// Where the ring lies outside the guest's memory, or the notification cannot be sent.
+    pub(super) fn answer_all(&mut self, memory: &GuestMemory) -> Result<(), RingError> {
+        let Some(queue) = self.queue.take() else {
+            return Ok(());
+        };
+        let mut ring = Ring::last(&queue, memory);
+        for request in self.requests.drain(..) {
+            request.answer(&mut ring);
+        }
+        ring.publish()
+    }
+
+    /// Forgets them, with the driver that made them.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Request {
+    fn answer(self, ring: &mut Ring<'_>) {
+        let head = self.chain.head_index();
+        let memory = ring.memory().clone();
+        let len = respond(self.chain, &memory, &self.response);
+        ring.complete(head, len);
+    }
+}

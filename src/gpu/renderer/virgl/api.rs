@@ -1,0 +1,101 @@
+//! The functions of libvirglrenderer, loaded when they are needed and not before.
+//!
+//! Linked in, the library would bring some twenty others into every process, also into those that
+//! render in 2D or only print their capabilities. So it is loaded by name here. Its types come from
+//! its own header, and so does the check that each function is called as that header declares it.
+
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+use libloading::Library;
+use virglrenderer_sys as sys;
+
+use super::VirglError;
+
+/// The name of the library, with the version of its interface.
+const LIBRARY: &str = "libvirglrenderer.so.1";
+
+macro_rules! functions {
+    ($($(#[$doc:meta])* $name:ident = $symbol:ident($($argument:ty),*) $(-> $result:ty)?;)*) => {
+        /// The library's functions.
+        pub(super) struct Api {
+            $($(#[$doc])* pub(super) $name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
+            /// How its log is taken over, where it is new enough (1.1).
+            pub(super) set_log_callback: Option<SetLogCallback>,
+        }
+
+        // What is called here is what the header declares.
+        const _: () = {
+            $(let _: unsafe extern "C" fn($($argument),*) $(-> $result)? = sys::$symbol;)*
+        };
+
+        impl Api {
+            fn find(library: &Library) -> Result<Self, libloading::Error> {
+                Ok(Self {
+                    // SAFETY: the types are those of the header, as is checked above, and the
+                    // library's name says that it keeps to this version of the interface.
+                    $($name: unsafe { *library.get(stringify!($symbol))? },)*
+                    // SAFETY: the type is that of the header of the versions that have it.
+                    set_log_callback: unsafe { library.get("virgl_set_log_callback") }
+                        .ok()
+                        .map(|symbol| *symbol),
+                })
+            }
+        }
+    };
+}
+
+/// `virgl_log_callback_type`: level, message, user data.
+pub(super) type LogCallback = unsafe extern "C" fn(c_int, *const c_char, *mut c_void);
+type SetLogCallback =
+    unsafe extern "C" fn(LogCallback, *mut c_void, Option<unsafe extern "C" fn(*mut c_void)>);
+
+functions! {
+    init = virgl_renderer_init(*mut c_void, c_int, *mut sys::virgl_renderer_callbacks) -> c_int;
+    cleanup = virgl_renderer_cleanup(*mut c_void);
+    poll = virgl_renderer_poll();
+    get_poll_fd = virgl_renderer_get_poll_fd() -> c_int;
+    force_ctx_0 = virgl_renderer_force_ctx_0();
+    get_cap_set = virgl_renderer_get_cap_set(u32, *mut u32, *mut u32);
+    fill_caps = virgl_renderer_fill_caps(u32, u32, *mut c_void);
+    context_create = virgl_renderer_context_create(u32, u32, *const c_char) -> c_int;
+    context_destroy = virgl_renderer_context_destroy(u32);
+    context_attach = virgl_renderer_ctx_attach_resource(c_int, c_int);
+    context_detach = virgl_renderer_ctx_detach_resource(c_int, c_int);
+    resource_create = virgl_renderer_resource_create(
+        *mut sys::virgl_renderer_resource_create_args, *mut sys::iovec, u32) -> c_int;
+    resource_unref = virgl_renderer_resource_unref(u32);
+    resource_attach = virgl_renderer_resource_attach_iov(c_int, *mut sys::iovec, c_int) -> c_int;
+    resource_detach = virgl_renderer_resource_detach_iov(c_int, *mut *mut sys::iovec, *mut c_int);
+    transfer_read = virgl_renderer_transfer_read_iov(
+        u32, u32, u32, u32, u32, *mut sys::virgl_box, u64, *mut sys::iovec, c_int) -> c_int;
+    transfer_write = virgl_renderer_transfer_write_iov(
+        u32, u32, c_int, u32, u32, *mut sys::virgl_box, u64, *mut sys::iovec, c_uint) -> c_int;
+    submit = virgl_renderer_submit_cmd(*mut c_void, c_int, c_int) -> c_int;
+    create_fence = virgl_renderer_create_fence(c_int, u32) -> c_int;
+    set_debug_callback = virgl_set_debug_callback(sys::virgl_debug_callback_type)
+        -> sys::virgl_debug_callback_type;
+}
+
+impl Api {
+    /// Loads the library, for good: it keeps a thread and callbacks.
+    pub(super) fn load() -> Result<Self, VirglError> {
+        let library = open(LIBRARY)?;
+        let api = Self::find(library).map_err(|error| VirglError::Missing {
+            library: LIBRARY,
+            error,
+        })?;
+        Ok(api)
+    }
+}
+
+/// Loads a library that stays loaded for the rest of the process's life.
+pub(super) fn open(name: &'static str) -> Result<&'static Library, VirglError> {
+    // SAFETY: these are the system's own libraries, and their constructors are made for being run
+    // by whichever thread loads them.
+    let library = unsafe { Library::new(name) };
+    let library = library.map_err(|error| VirglError::Missing {
+        library: name,
+        error,
+    })?;
+    Ok(Box::leak(Box::new(library)))
+}

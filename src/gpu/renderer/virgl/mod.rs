@@ -1,0 +1,602 @@
+//! 3D by virglrenderer: the guest's OpenGL commands on the host's OpenGL.
+//!
+//! All that is unsafe about it is in the rooms below; in here is what a resource, a context and a
+//! fence are. The renderer belongs to the thread that made it.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use virtio_bindings::virtio_gpu as spec;
+
+use super::super::backing::BackingError;
+use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedImage};
+use super::super::region::{Rect, Region};
+use super::super::render_node::{self, RenderNodeError};
+use super::super::wire::{Box3, CapsetInfo, Create3d, Format, Transfer3d};
+use super::rows::{Joined, to_display_order};
+use super::{
+    CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Direction, Fence, Renderer, Renderer3d,
+    ResourceError,
+};
+use crate::backend::MemoryGuard;
+use library::Library;
+use pages::Pages;
+
+mod api;
+mod egl;
+mod library;
+mod log;
+mod pages;
+mod size;
+mod stream;
+
+/// Most resources a VM has at a time.
+const MAX_RESOURCES: usize = 65536;
+/// Most contexts a VM has at a time: one for each program that draws.
+const MAX_CONTEXTS: usize = 256;
+/// Most bytes that are read back at a time.
+const BAND_LEN: u32 = 4 << 20;
+
+/// `VIRGL_BIND_RENDER_TARGET`, for what 2D commands make.
+const BIND_RENDER_TARGET: u32 = 1 << 1;
+
+/// Why there is no 3D.
+#[derive(Debug, thiserror::Error)]
+pub enum VirglError {
+    /// The render node that was asked for cannot be had.
+    #[error(transparent)]
+    Node(#[from] RenderNodeError),
+    /// A library cannot be loaded.
+    #[error(
+        "--virgl: {library} cannot be loaded, install it (Debian: libvirglrenderer1, libegl1, libgl1, libgl1-mesa-dri): {error}"
+    )]
+    Missing {
+        /// Its name.
+        library: &'static str,
+        /// What the loader says.
+        error: libloading::Error,
+    },
+    /// There is another renderer in this process.
+    #[error("--virgl: virglrenderer is in use by this process already")]
+    Taken,
+    /// The library does not begin.
+    #[error(
+        "--virgl: virglrenderer finds no usable OpenGL by EGL; check the GPU's driver, or Mesa (Debian: libegl-mesa0, libgl1-mesa-dri){}{said}",
+        if said.is_empty() { "" } else { ": " }
+    )]
+    Init {
+        /// What it said last.
+        said: String,
+    },
+    /// The library does not tell when work is done.
+    #[error("--virgl: virglrenderer has no event for its fences; unset VIRGL_DISABLE_MT")]
+    NoFences,
+}
+
+/// What a renderer runs on.
+#[derive(Debug)]
+pub struct Options {
+    node: Option<(PathBuf, OwnedFd)>,
+}
+
+impl Options {
+    /// On `render_node` and no other. Without one: on the first render node in `/dev/dri`, by name,
+    /// that may be opened; where there is none, or the environment has `LIBGL_ALWAYS_SOFTWARE`, by
+    /// software.
+    ///
+    /// # Errors
+    /// Where `render_node` is not there, is something else, or may not be opened.
+    pub fn new(render_node: Option<&Path>) -> Result<Self, RenderNodeError> {
+        let node = match render_node {
+            Some(path) => Some((path.to_owned(), render_node::open(path)?)),
+            None if software_is_asked_for() => None,
+            None => render_node::list().into_iter().find_map(|path| {
+                let node = render_node::open(&path).ok()?;
+                Some((path, node))
+            }),
+        };
+        Ok(Self { node })
+    }
+}
+
+/// Mesa's own switch, read as Mesa reads it.
+fn software_is_asked_for() -> bool {
+    let value = std::env::var("LIBGL_ALWAYS_SOFTWARE").unwrap_or_default();
+    ["1", "true", "y", "yes"].contains(&value.to_ascii_lowercase().as_str())
+}
+
+struct Resource {
+    new: Create3d,
+    /// What scanouts show of it, once one did.
+    image: Option<SharedImage>,
+    uuid: Option<[u8; 16]>,
+    _charge: Charge,
+}
+
+impl Resource {
+    /// The format of its pixels, where it is a picture.
+    fn format(&self) -> Option<Format> {
+        let new = &self.new;
+        let flat = [size::TEXTURE_2D, size::TEXTURE_RECT].contains(&new.target);
+        let single = new.depth == 1 && new.array_size == 1 && new.samples <= 1;
+        Format::from_number(new.format).filter(|_| flat && single)
+    }
+}
+
+/// The renderer with virglrenderer.
+pub struct VirglRenderer {
+    library: Library,
+    capsets: Vec<CapsetInfo>,
+    description: String,
+    resources: HashMap<u32, Resource>,
+    contexts: HashSet<u32>,
+    budget: Budget,
+    last_fence: u32,
+    /// Pixels that are read back, kept for the next.
+    band: Vec<u8>,
+}
+
+impl VirglRenderer {
+    /// Initialises virglrenderer on this thread, to which the renderer belongs from now on. Its
+    /// resources take their memory from `budget`.
+    ///
+    /// # Errors
+    /// Where a library is missing, or none of the drivers works.
+    pub fn new(options: Options, budget: Budget) -> Result<Self, VirglError> {
+        let (place, node) = match options.node {
+            Some((path, node)) => (path.display().to_string(), Some(node)),
+            None => ("no GPU".to_owned(), None),
+        };
+        let library = Library::open(node)?;
+        library.make_current();
+        let gl = egl::renderer().unwrap_or_else(|| "an unknown GL".to_owned());
+        let description = format!("virgl on {place} ({gl}), screens read back");
+        ::log::info!("{description}");
+        let capsets = CapsetInfo::VIRGL.map(|id| library.capset(id));
+        Ok(Self {
+            capsets: capsets.into_iter().flatten().collect(),
+            library,
+            description,
+            resources: HashMap::new(),
+            contexts: HashSet::new(),
+            budget,
+            last_fence: 0,
+            band: Vec::new(),
+        })
+    }
+
+    fn get(&self, id: u32) -> Result<&Resource, ResourceError> {
+        self.resources.get(&id).ok_or(ResourceError::Unknown(id))
+    }
+
+    fn get_mut(&mut self, id: u32) -> Result<&mut Resource, ResourceError> {
+        self.resources
+            .get_mut(&id)
+            .ok_or(ResourceError::Unknown(id))
+    }
+
+    fn context(&self, id: u32) -> Result<(), ContextError> {
+        if self.contexts.contains(&id) {
+            Ok(())
+        } else {
+            Err(ContextError::Unknown(id))
+        }
+    }
+
+    /// Reads `rect` of a resource in the display's order of bytes, in bands of whole rows. `take`
+    /// gets the rectangle of each and its rows.
+    fn read(
+        &mut self,
+        id: u32,
+        rect: Rect,
+        mut take: impl FnMut(Rect, &[u8]),
+    ) -> Result<(), ResourceError> {
+        let resource = self.get(id)?;
+        let new = resource.new;
+        let format = resource.format();
+        let format = format.ok_or(ResourceError::NoPicture { id, new })?;
+        let stride = rect.width.saturating_mul(PIXEL_LEN as u32);
+        let rows = BAND_LEN.checked_div(stride).unwrap_or(0).max(1);
+        let mut done = 0;
+        while done < rect.height {
+            let height = rows.min(rect.height.saturating_sub(done));
+            let part = Rect {
+                y: rect.y.saturating_add(done),
+                height,
+                ..rect
+            };
+            let band = Box3 {
+                x: part.x,
+                y: part.y,
+                z: 0,
+                width: part.width,
+                height: part.height,
+                depth: 1,
+            };
+            let len = part.area() as usize * PIXEL_LEN;
+            self.band.resize(len, 0);
+            self.library
+                .read(id, &band, stride, &mut self.band)
+                .map_err(|_| ResourceError::Refused(id))?;
+            to_display_order(format, &mut self.band);
+            take(part, &self.band);
+            done = done.saturating_add(height);
+        }
+        Ok(())
+    }
+
+    /// Where a transfer lies within its resource and its backing; the library looks at both again.
+    fn check_transfer(&self, transfer: &Transfer3d) -> Result<(), ResourceError> {
+        let id = transfer.id;
+        let new = &self.get(id)?.new;
+        let inside = size::level_size(new, transfer.level)
+            .is_some_and(|(width, height, depth)| transfer.part.lies_within(width, height, depth));
+        if !inside || !size::is_computable(new, transfer) {
+            let transfer = *transfer;
+            return Err(ResourceError::Transfer { transfer });
+        }
+        let pages = self.library.pages(id).ok_or(ResourceError::NoBacking(id))?;
+        if transfer.offset >= pages.len() {
+            let error = BackingError::Short {
+                has: pages.len(),
+                needed: transfer.offset.saturating_add(1),
+            };
+            return Err(ResourceError::Backing { id, error });
+        }
+        Ok(())
+    }
+}
+
+impl Renderer for VirglRenderer {
+    fn create_2d(
+        &mut self,
+        id: u32,
+        format: Format,
+        width: u32,
+        height: u32,
+    ) -> Result<(), ResourceError> {
+        self.create_3d(&Create3d {
+            id,
+            target: size::TEXTURE_2D,
+            format: format.number(),
+            bind: BIND_RENDER_TARGET,
+            width,
+            height,
+            depth: 1,
+            array_size: 1,
+            last_level: 0,
+            samples: 0,
+            flags: spec::VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP,
+        })
+        .map_err(|error| match error {
+            ResourceError::OutOfBounds { id, .. } => ResourceError::Image {
+                id,
+                error: ImageError::Size(width, height),
+            },
+            other => other,
+        })
+    }
+
+    fn unref(&mut self, id: u32) -> Result<(), ResourceError> {
+        self.get(id)?;
+        self.library.unref_resource(id);
+        self.resources.remove(&id);
+        Ok(())
+    }
+
+    fn size(&self, id: u32) -> Result<(u32, u32), ResourceError> {
+        let new = &self.get(id)?.new;
+        Ok((new.width, new.height))
+    }
+
+    fn wants_backing(&self, id: u32) -> Result<(), ResourceError> {
+        self.get(id)?;
+        match self.library.pages(id) {
+            Some(_) => Err(ResourceError::HasBacking(id)),
+            None => Ok(()),
+        }
+    }
+
+    fn attach_backing(
+        &mut self,
+        id: u32,
+        pieces: Vec<(u64, u32)>,
+        memory: &MemoryGuard,
+    ) -> Result<(), ResourceError> {
+        self.wants_backing(id)?;
+        let pages = Pages::new(pieces, memory, &self.budget)
+            .map_err(|error| ResourceError::Backing { id, error })?;
+        self.library
+            .attach(id, pages)
+            .map_err(|_| ResourceError::Refused(id))
+    }
+
+    fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError> {
+        self.get(id)?;
+        match self.library.detach(id) {
+            Some(_) => Ok(()),
+            None => Err(ResourceError::NoBacking(id)),
+        }
+    }
+
+    fn transfer_to_host_2d(
+        &mut self,
+        id: u32,
+        rect: Rect,
+        offset: u64,
+        _memory: &MemoryGuard,
+        _changed: &mut Region,
+    ) -> Result<(), ResourceError> {
+        let (width, height) = self.size(id)?;
+        if !rect.lies_within(width, height) {
+            return Err(ResourceError::Outside {
+                id,
+                rect,
+                width,
+                height,
+            });
+        }
+        let pages = self.library.pages(id).ok_or(ResourceError::NoBacking(id))?;
+        if rect.is_empty() {
+            return Ok(());
+        }
+        let pixel = PIXEL_LEN as u64;
+        let stride = u64::from(width) * pixel;
+        let needed = u64::from(rect.height - 1)
+            .saturating_mul(stride)
+            .saturating_add(u64::from(rect.width) * pixel)
+            .saturating_add(offset);
+        if needed > pages.len() {
+            let has = pages.len();
+            let error = BackingError::Short { has, needed };
+            return Err(ResourceError::Backing { id, error });
+        }
+        let transfer = Transfer3d {
+            part: Box3 {
+                x: rect.x,
+                y: rect.y,
+                z: 0,
+                width: rect.width,
+                height: rect.height,
+                depth: 1,
+            },
+            offset,
+            id,
+            level: 0,
+            stride: 0,
+            layer_stride: 0,
+        };
+        self.library
+            .transfer_to_host(0, &transfer)
+            .map_err(|_| ResourceError::Refused(id))
+    }
+
+    fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
+        let budget = self.budget.clone();
+        let resource = self.get_mut(id)?;
+        if let Some(image) = &resource.image {
+            return Ok(image.clone());
+        }
+        let new = resource.new;
+        if resource.format().is_none() {
+            return Err(ResourceError::NoPicture { id, new });
+        }
+        let image = Image::new(new.width, new.height, &budget)
+            .map_err(|error| ResourceError::Image { id, error })?;
+        Ok(resource.image.insert(SharedImage::new(image)).clone())
+    }
+
+    fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+        Ok(self.get(id)?.image.clone())
+    }
+
+    fn refresh(
+        &mut self,
+        id: u32,
+        wanted: &Region,
+        changed: &mut Region,
+    ) -> Result<(), ResourceError> {
+        let Some(image) = self.shown(id)? else {
+            return Ok(());
+        };
+        for rect in wanted.rects() {
+            let mut joined = Joined::new(changed);
+            self.read(id, *rect, |part, pixels| {
+                let mut image = image.lock();
+                let rows = pixels.chunks_exact(part.width as usize * PIXEL_LEN);
+                for (y, row) in (part.y..).zip(rows) {
+                    if let Some(columns) = image.merge_row(part.x, y, row) {
+                        joined.row(y, columns);
+                    }
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
+        let (width, height) = self.size(id)?;
+        if (width, height) != (CURSOR_SIDE, CURSOR_SIDE) {
+            return Err(ResourceError::NoCursor { id, width, height });
+        }
+        let mut cursor = Box::new([0; CURSOR_LEN]);
+        // A cursor is one band.
+        self.read(id, Rect::sized(width, height), |_, pixels| {
+            for (to, from) in cursor.iter_mut().zip(pixels) {
+                *to = *from;
+            }
+        })?;
+        Ok(cursor)
+    }
+
+    fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError> {
+        Ok(&mut self.get_mut(id)?.uuid)
+    }
+
+    fn reset(&mut self) {
+        for id in std::mem::take(&mut self.contexts) {
+            self.library.destroy_context(id);
+        }
+        for (id, _) in std::mem::take(&mut self.resources) {
+            self.library.unref_resource(id);
+        }
+        self.band = Vec::new();
+    }
+
+    fn memory_changed(&mut self, memory: &MemoryGuard) {
+        for id in self.library.with_pages() {
+            let Some(pages) = self.library.detach(id) else {
+                continue;
+            };
+            let again = Pages::new(pages.into_pieces(), memory, &self.budget)
+                .map_err(|error| error.to_string())
+                .and_then(|pages| {
+                    let attached = self.library.attach(id, pages);
+                    attached.map_err(|error| error.to_string())
+                });
+            if let Err(error) = again {
+                ::log::warn!("the guest's memory changed: resource {id} has no backing: {error}");
+            }
+        }
+    }
+
+    fn describe(&self) -> Option<&str> {
+        Some(&self.description)
+    }
+
+    fn as_3d(&mut self) -> Option<&mut dyn Renderer3d> {
+        Some(self)
+    }
+}
+
+impl Renderer3d for VirglRenderer {
+    fn capsets(&self) -> &[CapsetInfo] {
+        &self.capsets
+    }
+
+    fn capset(&mut self, id: u32, version: u32) -> Option<Vec<u8>> {
+        let set = self.capsets.iter().find(|set| set.id == id)?;
+        (version <= set.max_version).then(|| self.library.capset_data(set, version))
+    }
+
+    fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), ContextError> {
+        if id == 0 {
+            return Err(ContextError::Zero);
+        }
+        if self.contexts.contains(&id) {
+            return Err(ContextError::Exists(id));
+        }
+        if self.contexts.len() >= MAX_CONTEXTS {
+            return Err(ContextError::TooMany(MAX_CONTEXTS));
+        }
+        self.library
+            .create_context(id, name)
+            .map_err(|_| ContextError::Refused(id))?;
+        self.contexts.insert(id);
+        Ok(())
+    }
+
+    fn destroy_context(&mut self, id: u32) -> Result<(), ContextError> {
+        if !self.contexts.remove(&id) {
+            return Err(ContextError::Unknown(id));
+        }
+        self.library.destroy_context(id);
+        Ok(())
+    }
+
+    fn attach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError> {
+        self.context(context)?;
+        self.get(id)?;
+        self.library.context_attach(context, id);
+        Ok(())
+    }
+
+    fn detach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError> {
+        self.context(context)?;
+        self.get(id)?;
+        self.library.context_detach(context, id);
+        Ok(())
+    }
+
+    fn create_3d(&mut self, new: &Create3d) -> Result<(), ResourceError> {
+        let (id, new) = (new.id, *new);
+        if id == 0 {
+            return Err(ResourceError::Zero);
+        }
+        if self.resources.contains_key(&id) {
+            return Err(ResourceError::Exists(id));
+        }
+        if self.resources.len() >= MAX_RESOURCES {
+            return Err(ResourceError::TooMany(MAX_RESOURCES));
+        }
+        let bytes = size::cost(&new).ok_or(ResourceError::OutOfBounds { id, new })?;
+        let charge = self.budget.charge(bytes).ok_or(ResourceError::Image {
+            id,
+            error: ImageError::Budget(bytes),
+        })?;
+        self.library
+            .create_resource(&new)
+            .map_err(|_| ResourceError::OutOfBounds { id, new })?;
+        let resource = Resource {
+            new,
+            image: None,
+            uuid: None,
+            _charge: charge,
+        };
+        self.resources.insert(id, resource);
+        Ok(())
+    }
+
+    fn transfer_3d(
+        &mut self,
+        context: u32,
+        transfer: &Transfer3d,
+        direction: Direction,
+    ) -> Result<(), ContextError> {
+        // Never in the library's own context: an error there would last, for the screen too.
+        self.context(context)?;
+        self.check_transfer(transfer)?;
+        let done = match direction {
+            Direction::ToHost => self.library.transfer_to_host(context, transfer),
+            Direction::FromHost => self.library.transfer_from_host(context, transfer),
+        };
+        done.map_err(|_| ResourceError::Refused(transfer.id).into())
+    }
+
+    fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
+        self.context(context)?;
+        for transfer in stream::transfers(stream) {
+            // Those of resources that do not exist the library refuses.
+            if let Ok(resource) = self.get(transfer.id)
+                && !size::is_computable(&resource.new, &transfer)
+            {
+                return Err(ResourceError::Transfer { transfer }.into());
+            }
+        }
+        self.library
+            .submit(context, stream)
+            .map_err(|_| ContextError::Refused(context))
+    }
+
+    fn fence(&mut self) -> Option<Fence> {
+        let fence = self.last_fence.wrapping_add(1);
+        // A fence that cannot be made is one that cannot be waited for.
+        self.library.create_fence(fence).ok()?;
+        self.last_fence = fence;
+        Some(Fence(fence))
+    }
+
+    fn poll_fences(&mut self) {
+        self.library.poll();
+    }
+
+    fn is_retired(&self, fence: Fence) -> bool {
+        // The numbers wrap around; those in flight are near each other.
+        self.library.retired().wrapping_sub(fence.0).cast_signed() >= 0
+    }
+
+    fn fence_event(&self) -> BorrowedFd<'_> {
+        self.library.fence_event()
+    }
+}

@@ -1,0 +1,91 @@
+//! The GPU's unit with the drop-in for OpenGL, under a real systemd.
+
+#![cfg(feature = "virgl")]
+
+mod common;
+
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use common::{guest_memory, ok};
+use frontend::Session;
+use frontend::gpu::{
+    Corner, Create3d, DisplayOptions, DisplayThread, Gpu, GpuOptions, Rect, Request, Stream,
+};
+use harness::staging;
+use harness::systemd::Sandbox;
+
+const SOON: Duration = Duration::from_secs(20);
+const SERVICE: &str = "vhost-user-gpu@vm1.service";
+
+#[test]
+fn a_hardened_unit_draws_by_opengl() -> anyhow::Result<()> {
+    let staging = staging::stage()?;
+    let host = Sandbox::start(&[staging.path()])?;
+    let link = "cd /run/systemd/system && mkdir vhost-user-gpu@vm1.service.d && \
+                ln -s /usr/lib/systemd/system/vhost-user-gpu-virgl.conf \
+                vhost-user-gpu@vm1.service.d/virgl.conf";
+    ensure!(host.exec(["sh", "-c", link])?.status.success());
+    host.systemctl(&["daemon-reload"])?;
+    host.systemctl(&["start", "vhost-user-gpu@vm1.socket"])?;
+
+    let path = host.path("/run/vhost-user/gpu/vm1.sock");
+    let stream = UnixStream::connect(&path).context("cannot connect")?;
+    let (display, socket) = DisplayThread::start(DisplayOptions::default())?;
+    let memory = guest_memory();
+    let gpu = Gpu::start(
+        Session::new(stream),
+        &memory,
+        Some(socket),
+        GpuOptions::virgl(),
+    );
+    let mut gpu = gpu.with_context(|| {
+        let journal = host.journal(&["--unit", SERVICE, "--output=cat"]);
+        journal.unwrap_or_default()
+    })?;
+    // A triangle takes shaders: memory that is written and executed.
+    ok(gpu.create_context(1, "unit"));
+    ok(gpu.create_3d(1, Create3d::picture(64, 64)));
+    ok(gpu.create_3d(2, Create3d::vertices(96)));
+    ok(gpu.context_attach(1, 1));
+    ok(gpu.context_attach(1, 2));
+    let corner = |x, y| Corner {
+        x,
+        y,
+        color: [1.0, 0.0, 0.0],
+    };
+    let corners = [corner(-3.0, -1.0), corner(3.0, -1.0), corner(0.0, 3.0)];
+    let stream = Stream::default()
+        .draw_to(1, 1)
+        .clear([0.0, 1.0, 0.0])
+        .triangle(10, 2, (64, 64), corners);
+    ok(gpu.submit_3d(1, &stream));
+    ok(gpu.set_scanout(0, 1, Rect::sized(64, 64)));
+    ok(gpu.flush(1, Rect::sized(64, 64)));
+    display.wait_count(Request::Update, 1)?;
+    let middle = display.lock().surface(0)?.rgb(32, 60);
+    assert_eq!(middle, Some([255, 0, 0]));
+
+    let status = host.property(SERVICE, "StatusText")?;
+    assert!(
+        status.contains("64x64") && status.contains("llvmpipe"),
+        "{status}"
+    );
+    // The rest of the unit's walls stands.
+    for (property, value) in [
+        ("PrivateDevices", "yes"),
+        ("NoNewPrivileges", "yes"),
+        ("PrivateNetwork", "yes"),
+        ("MemoryDenyWriteExecute", "no"),
+    ] {
+        assert_eq!(host.property(SERVICE, property)?, value, "{property}");
+    }
+    let cache = host.exec(["sh", "-c", "ls -A /var/cache/private/vhost-user-gpu/vm1"])?;
+    ensure!(!cache.stdout.is_empty(), "no shader was kept");
+
+    drop((gpu, display));
+    host.wait_property(SERVICE, "ActiveState", "inactive", SOON)?;
+    assert_eq!(host.property(SERVICE, "Result")?, "success");
+    Ok(())
+}
