@@ -1,7 +1,5 @@
 //! Work for a vhost-user-input program, before a device that umockdev plays.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -101,7 +99,7 @@ impl Desk {
         let events = events(self.scenario, self.round);
         let start = Instant::now();
         self.mock.report(0, &events)?;
-        let count = receive(&mut self.input)?;
+        let (count, _) = receive(&mut self.input, DEFAULT_LIMIT)?;
         ensure!(
             count == events.len() + 1,
             "a report of {count} events instead of {}",
@@ -113,40 +111,41 @@ impl Desk {
         })
     }
 
-    /// Reports come at their time; a batch has as many as fit into its time.
+    /// Reports come at their time; a batch has as many as fit into its time. What the mock or the
+    /// program drops because it cannot keep up is no piece of work done.
     fn at_rate(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>> {
         let count = (batch.time.as_nanos() / PERIOD.as_nanos()) as usize;
         let count = count.max(batch.pieces);
-        let sent = Mutex::new(VecDeque::with_capacity(count));
         let (input, mock) = (&mut self.input, &mut self.mock);
-        let sent = &sent;
+        let begin = Instant::now();
+        let due = |n: usize| begin + PERIOD * n as u32;
         std::thread::scope(|scope| {
             let sender = scope.spawn(move || {
-                let begin = Instant::now();
                 for n in 0..count {
-                    let due = begin + PERIOD * n as u32;
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                    let mut times = sent.lock().unwrap_or_else(|e| e.into_inner());
-                    times.push_back(Instant::now());
-                    drop(times);
-                    mock.report(0, &events(Scenario::Mouse, n as i32))?;
+                    std::thread::sleep(due(n).saturating_duration_since(Instant::now()));
+                    // Told by how far it moves, so that it is known again.
+                    mock.report(0, &[(EV_REL, 0, n as i32 + 1), (EV_REL, 1, 1)])?;
                 }
                 anyhow::Ok(())
             });
             let mut samples = Vec::with_capacity(count);
-            while samples.len() < count {
-                receive(input)?;
-                let mut times = sent.lock().unwrap_or_else(|e| e.into_inner());
-                let start = times.pop_front();
-                samples.push(Sample {
-                    latency: start.map_or(Duration::ZERO, |start| start.elapsed()),
-                    bytes: 0,
-                });
+            let mut last = 0;
+            while last < count {
+                match receive(input, QUIET) {
+                    Ok((_, moved)) => last = usize::try_from(moved)?,
+                    Err(e) if e.is_timeout() && sender.is_finished() => break,
+                    Err(e) if e.is_timeout() => continue,
+                    Err(e) => return Err(e.into()),
+                }
+                let latency = due(last.saturating_sub(1)).elapsed();
+                samples.push(Sample { latency, bytes: 0 });
             }
             match sender.join() {
-                Ok(sent) => sent.map(|()| samples),
+                Ok(sent) => sent?,
                 Err(_) => anyhow::bail!("the sender panicked"),
             }
+            ensure!(!samples.is_empty(), "none of {count} reports arrived");
+            Ok(samples)
         })
     }
 }
@@ -165,18 +164,20 @@ impl Rig for Desk {
     }
 }
 
-/// Takes a report and gives its buffers back. Tells how many events it had.
-fn receive(input: &mut Input) -> anyhow::Result<usize> {
+/// Takes a report and gives its buffers back. Tells how many events it had, and the value of the
+/// first of them.
+fn receive(input: &mut Input, limit: Duration) -> frontend::Result<(usize, i32)> {
+    let mut first = None;
     let mut count = 0;
     loop {
-        let event = input.next_event(DEFAULT_LIMIT)?;
+        let event = input.next_event(limit)?;
         count += 1;
+        let value = *first.get_or_insert(event.value);
         if event.is_report() {
-            break;
+            input.give(count)?;
+            return Ok((count.into(), value));
         }
     }
-    input.give(count)?;
-    Ok(count.into())
 }
 
 /// A report without its end. No two in a row are alike.

@@ -100,7 +100,8 @@ impl Limit {
             child,
             orders,
             display,
-            buffer: vec![0; 1 << 20],
+            // As large as the message, as that of the other contestants' display.
+            buffer: vec![0; HEAD + sent as usize],
             memory,
             copied,
             sent,
@@ -122,13 +123,7 @@ impl Rig for Limit {
             let start = Instant::now();
             let words = [self.copied, self.sent].map(u64::to_ne_bytes);
             self.orders.write_all(words.as_flattened())?;
-            let mut left = HEAD + self.sent as usize;
-            while left > 0 {
-                let room = left.min(self.buffer.len());
-                let n = self.display.read(&mut self.buffer[..room])?;
-                anyhow::ensure!(n > 0, "the limit has ended");
-                left -= n;
-            }
+            self.display.read_exact(&mut self.buffer)?;
             self.orders.read_exact(&mut [0; 8])?;
             Ok(Sample {
                 latency: start.elapsed(),
