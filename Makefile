@@ -10,12 +10,16 @@ TEST_PACKAGES := systemd dbus polkitd umockdev gir1.2-umockdev-1.0 python3-gi cp
 	libvirglrenderer1 libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libgles2 kmscube \
 	man-db zsh fish
 PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
+# What QEMU's vhost-user-gpu links to, and what counts system calls.
+BENCH_PACKAGES := libepoxy0 libgbm1 libpixman-1-0 libvirglrenderer1 linux-perf
+# rust-vmm's program to compare with.
+BENCH_CRATE := vhost-device-input@0.1.0
 # What the checks are run by, in versions that the oldest Rust we take can build.
 TOOLS := cargo-nextest@0.9.114 cargo-deny@0.20.2
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo check tools fmt lint deny test clean help
+.PHONY: all deps demo check tools fmt lint deny test bench clean help
 
 # All of the workspace, so that the demo and the installation share one build.
 all:
@@ -80,6 +84,14 @@ test:
 	filter=$$($(CARGO) run --quiet -p harness --bin runnable) && \
 	$(CARGO) nextest run --workspace --filterset "$$filter"
 
+# Beside their peers, of which those that cannot be had are named and left out.
+bench: PACKAGES += $(BENCH_PACKAGES)
+bench: deps
+	@test -x build/peers/bin/vhost-device-input \
+		|| $(CARGO) install --quiet --root build/peers $(BENCH_CRATE) || true
+	$(CARGO) build --release -p vhost-user-backends -p bench
+	$(CARGO) run --release --quiet -p bench
+
 clean:
 	$(CARGO) clean
 	rm -rf build demo.png
@@ -89,6 +101,7 @@ help:
 	@echo "make demo       show them at work on a small Linux guest; saves demo.png"
 	@echo "make check      format, lints, licenses and all tests"
 	@echo "make test       all tests that this machine can run"
+	@echo "make bench      measure the programs beside QEMU's and rust-vmm's"
 	@echo "make deps       install the Debian packages needed for demo and check"
 	@echo "make install    install programs, units and descriptors (PREFIX, DESTDIR)"
 	@echo "make uninstall  remove them"

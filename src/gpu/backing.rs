@@ -1,6 +1,9 @@
 //! A resource's backing: the guest's pages, scattered, in the resource's order.
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{
+    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap,
+};
 
 use super::image::{Budget, Charge};
 
@@ -66,9 +69,20 @@ impl Backing {
         let charge = budget.charge(bytes).ok_or(BackingError::Budget)?;
         let mut entries = Vec::with_capacity(pieces.len());
         let mut start: u64 = 0;
+        // The region of the piece before, in which the next one is likely to lie too.
+        let mut last: Option<&GuestRegionMmap> = None;
         for &(addr, len) in pieces.iter().filter(|(_, len)| *len != 0) {
-            if !memory.check_range(GuestAddress(addr), len as usize) {
-                return Err(BackingError::Outside { addr, len });
+            let within = |region: &&GuestRegionMmap| {
+                let room = addr
+                    .checked_sub(region.start_addr().raw_value())
+                    .and_then(|at| region.len().checked_sub(at));
+                room.is_some_and(|room| u64::from(len) <= room)
+            };
+            if !last.as_ref().is_some_and(within) {
+                if !memory.check_range(GuestAddress(addr), len as usize) {
+                    return Err(BackingError::Outside { addr, len });
+                }
+                last = memory.find_region(GuestAddress(addr));
             }
             entries.push(Entry { start, addr });
             // 32-bit lengths, bounded in number by what a request can carry: far from overflow.
@@ -122,7 +136,13 @@ impl Backing {
                 .min(rest.len());
             let (now, later) = rest.split_at_mut(piece);
             let addr = entry.addr.saturating_add(at.saturating_sub(entry.start));
-            memory.read_slice(now, GuestAddress(addr))?;
+            match memory.get_slice(GuestAddress(addr), now.len()) {
+                Ok(piece) => {
+                    piece.copy_to(now);
+                }
+                // It goes on in another region.
+                Err(_) => memory.read_slice(now, GuestAddress(addr))?,
+            }
             at = end;
             rest = later;
         }

@@ -146,6 +146,12 @@ impl Image {
         self.pixels.get(self.span(x, y, bytes)).unwrap_or_default()
     }
 
+    /// As [`Image::bytes`], to be written.
+    pub fn bytes_mut(&mut self, x: u32, y: u32, bytes: usize) -> &mut [u8] {
+        let span = self.span(x, y, bytes);
+        self.pixels.get_mut(span).unwrap_or_default()
+    }
+
     /// Writes `row` from column `x` of row `y` on, and tells which columns it changed.
     pub fn merge_row(&mut self, x: u32, y: u32, row: &[u8]) -> Option<Range<u32>> {
         let span = self.span(x, y, row.len());

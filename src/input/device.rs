@@ -245,30 +245,38 @@ impl<S: Source> Input<S> {
         if self.gone {
             return;
         }
+        let ends = happened.intersects(EventSet::HANG_UP | EventSet::ERROR);
         let read = match self.owner {
             Owner::Host => self.discard(),
             Owner::HostUntilReleased => {
                 self.give_to_guest();
                 Ok(())
             }
-            Owner::Guest => self.read_reports(),
+            Owner::Guest => self.read_reports(ends),
         };
         match read {
             Err(error) => self.lose_device(&error, vrings),
             // A device that says so without failing reads would have this called for ever.
-            Ok(()) if happened.intersects(EventSet::HANG_UP | EventSet::ERROR) => {
+            Ok(()) if ends => {
                 self.lose_device(&Errno::NODEV.into(), vrings);
             }
             Ok(()) => self.give_reports(vrings),
         }
     }
 
-    fn read_reports(&mut self) -> io::Result<()> {
+    /// Reads what there is. A report costs one read: only a device that `ends`, or has lost events,
+    /// is asked until it says that there are no more.
+    fn read_reports(&mut self, ends: bool) -> io::Result<()> {
         let mut events = Vec::new();
         for _ in 0..MAX_READS {
             events.clear();
             match self.source.read(&mut events) {
-                Ok(()) => self.reports.take(&events),
+                Ok(more) => {
+                    self.reports.take(&events);
+                    if !more && !ends && !self.reports.lost() {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // Only now: what the kernel still had was older than the state it tells.

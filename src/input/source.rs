@@ -68,6 +68,9 @@ impl Description {
     }
 }
 
+/// Events that a read of the crate evdev has room for, or more.
+const READ_ROOM: usize = 32;
+
 /// An input device of the host. Nothing of it may block.
 pub trait Source: Send + Sync + 'static {
     /// What the device is.
@@ -76,11 +79,11 @@ pub trait Source: Send + Sync + 'static {
     /// The descriptor that is readable while there are events.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// Appends the next events to `events`.
+    /// Appends the next events to `events`. `true` where there may be more already.
     ///
     /// # Errors
     /// `WouldBlock` where there are none now; any other kind where the device is gone.
-    fn read(&mut self, events: &mut Vec<Event>) -> io::Result<()>;
+    fn read(&mut self, events: &mut Vec<Event>) -> io::Result<bool>;
 
     /// What is pressed, switched and touched now.
     ///
@@ -222,16 +225,16 @@ impl Source for Evdev {
         self.device.as_fd()
     }
 
-    fn read(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+    fn read(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
         let before = events.len();
         let read = self.device.fetch_events()?;
         events.extend(
             read.map(|event| Event::new(event.event_type().0, event.code(), event.value())),
         );
-        if events.len() == before {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match events.len() - before {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => Ok(count >= READ_ROOM),
         }
-        Ok(())
     }
 
     fn state(&self) -> io::Result<State> {

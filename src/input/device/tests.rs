@@ -49,7 +49,7 @@ impl Source for Fake {
         self.fd.as_fd()
     }
 
-    fn read(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+    fn read(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
         let mut hardware = self.hardware();
         if hardware.unplugged {
             return Err(io::Error::from_raw_os_error(
@@ -57,12 +57,13 @@ impl Source for Fake {
             ));
         }
         // Reads end wherever they do.
-        let count = hardware.events.len().min(7);
+        let room = 7;
+        let count = hardware.events.len().min(room);
         if count == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         events.extend(hardware.events.drain(..count));
-        Ok(())
+        Ok(count == room)
     }
 
     fn state(&self) -> io::Result<State> {

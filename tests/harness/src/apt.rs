@@ -56,6 +56,12 @@ impl PrivateApt {
         Ok(apt)
     }
 
+    /// The name of the backports' suite; `PACKAGE/SUITE` names a package of it.
+    #[must_use]
+    pub fn backports(&self) -> &str {
+        &self.backports
+    }
+
     /// Unpacks `packages` from the backports, with all they depend on that the host
     /// has not installed, into `into`.
     ///

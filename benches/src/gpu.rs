@@ -1,0 +1,353 @@
+//! Work for a vhost-user-gpu program in 2D.
+
+use std::time::Instant;
+
+use anyhow::ensure;
+use frontend::gpu::{
+    DisplayOptions, DisplayThread, EdidAnswer, Format, Gpu, GpuOptions, Rect, Request, ResponseKind,
+};
+use frontend::{Memory, Program};
+use virtio_bindings::virtio_gpu as v;
+
+use crate::contestant::{Contestant, Started, Style};
+use crate::limit::Limit;
+use crate::rig::{Batch, Rig, Sample};
+
+const PAGE: u64 = 4096;
+const RESOURCE: u32 = 1;
+const TRANSFER: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_TRANSFER_TO_HOST_2D;
+const FLUSH: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_FLUSH;
+/// Room for rings, requests and a list of 16384 entries, besides the screen.
+const OTHER_MEMORY: u64 = 4 << 20;
+
+/// What a guest does again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Draws `changed` of a screen of this size, transfers and flushes `damage`.
+    Draw {
+        /// Of the screen.
+        screen: (u32, u32),
+        /// What is transferred and flushed.
+        damage: Rect,
+        /// What really changed.
+        changed: Rect,
+    },
+    /// Moves the cursor.
+    Cursor,
+    /// Transfers 8x8 pixels that did not change, so many times a kick.
+    Commands(u16),
+    /// Attaches a backing of as many entries, and detaches it.
+    Attach(u32),
+    /// Nothing; for measuring a program at rest.
+    Rest,
+}
+
+impl Scenario {
+    fn screen(self) -> (u32, u32) {
+        match self {
+            Self::Draw { screen, .. } => screen,
+            Self::Attach(entries) => (1024, entries),
+            _ => (1920, 1080),
+        }
+    }
+
+    /// Bytes that must be copied and sent for it; `None` where that says nothing.
+    fn bytes(self) -> Option<(u64, u64)> {
+        match self {
+            Self::Draw {
+                damage, changed, ..
+            } => Some((bytes(damage), bytes(changed))),
+            _ => None,
+        }
+    }
+}
+
+fn bytes(rect: Rect) -> u64 {
+    u64::from(rect.width) * u64::from(rect.height) * 4
+}
+
+/// Sets a contestant up for a scenario.
+///
+/// # Errors
+/// If it cannot do that.
+pub fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Option<Box<dyn Rig>>> {
+    if who.style == Style::Limit {
+        return match scenario.bytes() {
+            Some((copied, sent)) => Ok(Some(Box::new(Limit::start(&who.path, copied, sent)?))),
+            None => Ok(None),
+        };
+    }
+    Ok(Some(Box::new(Machine::start(who, scenario)?)))
+}
+
+/// What went wrong, and what the program says of it.
+fn told(program: &Program, error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let said = program.stderr();
+    let error = error.into();
+    match said.trim().lines().last() {
+        Some(line) => error.context(format!("it said \"{line}\"")),
+        None => error,
+    }
+}
+
+/// A guest with a screen, before a backend.
+struct Machine {
+    program: Program,
+    gpu: Gpu,
+    display: DisplayThread,
+    scenario: Scenario,
+    screen: Scattered,
+    round: u32,
+}
+
+impl Machine {
+    fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Self> {
+        let Started {
+            program, session, ..
+        } = who.start(&[], &[])?;
+        let (width, height) = scenario.screen();
+        let len = u64::from(width) * u64::from(height) * 4;
+        let memory = Memory::with_size((len + OTHER_MEMORY).next_multiple_of(PAGE))?;
+        let screen = Scattered::new(&memory, len)?;
+        let options = DisplayOptions {
+            draw: false,
+            strict: false,
+            // Newer C programs refuse a front-end that takes the feature and cannot answer.
+            edid: EdidAnswer::Blocks(vec![vec![0; 128]]),
+            ..DisplayOptions::with_modes(&[(width, height)])
+        };
+        let (display, socket) = DisplayThread::start(options)?;
+        let options = GpuOptions {
+            control_size: 256,
+            ..GpuOptions::default()
+        };
+        let mut machine = Self {
+            gpu: Gpu::start(session, &memory, Some(socket), options)
+                .map_err(|e| told(&program, e))?,
+            program,
+            display,
+            scenario,
+            screen,
+            round: 0,
+        };
+        let prepared = machine.prepare(width, height);
+        prepared.map_err(|e| told(&machine.program, e))?;
+        Ok(machine)
+    }
+
+    /// What a driver does before the work begins.
+    fn prepare(&mut self, width: u32, height: u32) -> anyhow::Result<()> {
+        let gpu = &mut self.gpu;
+        let ok = |r: frontend::Result<frontend::gpu::Response>| {
+            r.and_then(|r| r.expect("setting up", ResponseKind::OkNodata))
+        };
+        gpu.get_display_info()?;
+        if self.scenario == Scenario::Rest {
+            return Ok(());
+        }
+        ok(gpu.create_2d(RESOURCE, Format::B8G8R8X8, width, height))?;
+        if matches!(self.scenario, Scenario::Attach(_)) {
+            return Ok(());
+        }
+        let whole = Rect::sized(width, height);
+        ok(gpu.attach_backing(RESOURCE, &self.screen.entries()))?;
+        ok(gpu.set_scanout(0, RESOURCE, whole))?;
+        ok(gpu.transfer_to_host_2d(RESOURCE, whole, 0))?;
+        ok(gpu.flush(RESOURCE, whole))?;
+        self.display.wait_count(Request::Update, 1)?;
+        if self.scenario == Scenario::Cursor {
+            ok(gpu.create_2d(2, Format::B8G8R8A8, 64, 64))?;
+            ok(gpu.attach_backing(2, &[(self.screen.pages[0], 64 * 64 * 4)]))?;
+            ok(gpu.transfer_to_host_2d(2, Rect::sized(64, 64), 0))?;
+            gpu.update_cursor(0, (0, 0), 2, (0, 0))?;
+            self.display.wait_count(Request::CursorUpdate, 1)?;
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self) -> anyhow::Result<Sample> {
+        self.round = self.round.wrapping_add(1);
+        let before = {
+            let mut display = self.display.lock();
+            display.forget();
+            display.bytes
+        };
+        let start = match self.scenario {
+            Scenario::Draw {
+                screen: (width, _),
+                damage,
+                changed,
+            } => {
+                self.screen.draw(width, changed, self.round)?;
+                let start = Instant::now();
+                self.push_transfer(width, damage)?;
+                let Rect {
+                    x,
+                    y,
+                    width: w,
+                    height: h,
+                } = damage;
+                self.gpu.push(FLUSH, &[x, y, w, h, RESOURCE, 0])?;
+                self.finish(2)?;
+                self.display.wait_count(Request::Update, 1)?;
+                start
+            }
+            Scenario::Cursor => {
+                let start = Instant::now();
+                self.gpu
+                    .move_cursor(0, (self.round % 1900, self.round % 1000), 2)?;
+                self.display.wait_count(Request::CursorPos, 1)?;
+                start
+            }
+            Scenario::Commands(count) => {
+                let start = Instant::now();
+                for _ in 0..count {
+                    self.push_transfer(1920, Rect::new(800, 600, 8, 8))?;
+                }
+                self.finish(count.into())?;
+                start
+            }
+            Scenario::Attach(count) => {
+                let entries = self.screen.entries();
+                let start = Instant::now();
+                let (n, entries) = (count, &entries[..count as usize]);
+                let attached = self.gpu.attach_backing_raw(RESOURCE, n, entries)?;
+                attached.expect("ATTACH_BACKING", ResponseKind::OkNodata)?;
+                let detached = self.gpu.detach_backing(RESOURCE)?;
+                detached.expect("DETACH_BACKING", ResponseKind::OkNodata)?;
+                start
+            }
+            Scenario::Rest => Instant::now(),
+        };
+        let latency = start.elapsed();
+        Ok(Sample {
+            latency,
+            bytes: (self.display.lock().bytes - before) as u64,
+        })
+    }
+
+    fn push_transfer(&mut self, stride: u32, rect: Rect) -> anyhow::Result<()> {
+        let offset = (u64::from(rect.y) * u64::from(stride) + u64::from(rect.x)) * 4;
+        let Rect {
+            x,
+            y,
+            width,
+            height,
+        } = rect;
+        let words = [
+            x,
+            y,
+            width,
+            height,
+            offset as u32,
+            (offset >> 32) as u32,
+            RESOURCE,
+            0,
+        ];
+        self.gpu.push(TRANSFER, &words)?;
+        Ok(())
+    }
+
+    /// Kicks once for all that was pushed, and waits for as many answers.
+    fn finish(&mut self, count: usize) -> anyhow::Result<()> {
+        self.gpu.control.queue.submit()?;
+        for _ in 0..count {
+            let (_, answer) = self.gpu.control.next_response()?;
+            ensure!(
+                answer.kind == ResponseKind::OkNodata,
+                "answered with {:?}",
+                answer.kind
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Rig for Machine {
+    fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+
+    fn batch(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>> {
+        let done = batch.run(|| self.piece());
+        done.map_err(|e| told(&self.program, e))
+    }
+}
+
+/// Pixels in pages that lie anywhere, as a guest's do after a while.
+struct Scattered {
+    memory: Memory,
+    /// In the order of the pixels.
+    pages: Vec<u64>,
+    row: Vec<u8>,
+}
+
+impl Scattered {
+    fn new(memory: &Memory, len: u64) -> anyhow::Result<Self> {
+        let base = memory.alloc(len.next_multiple_of(PAGE), PAGE)?;
+        let mut pages: Vec<u64> = (0..len.div_ceil(PAGE)).map(|n| base + n * PAGE).collect();
+        // Fisher and Yates, with a generator that is the same in each run (Knuth's constants).
+        let mut state: u64 = 1;
+        for i in (1..pages.len()).rev() {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            pages.swap(i, (state >> 33) as usize % (i + 1));
+        }
+        Ok(Self {
+            memory: memory.clone(),
+            pages,
+            row: Vec::new(),
+        })
+    }
+
+    fn entries(&self) -> Vec<(u64, u32)> {
+        self.pages.iter().map(|page| (*page, PAGE as u32)).collect()
+    }
+
+    /// Changes every pixel of `rect`.
+    fn draw(&mut self, width: u32, rect: Rect, round: u32) -> anyhow::Result<()> {
+        let mut row = std::mem::take(&mut self.row);
+        row.clear();
+        let color = round.wrapping_mul(0x0001_0305);
+        row.extend((0..rect.width).flat_map(|x| color.wrapping_add(x).to_le_bytes()));
+        let stride = u64::from(width) * 4;
+        for y in rect.y..rect.y + rect.height {
+            let mut at = u64::from(y) * stride + u64::from(rect.x) * 4;
+            let mut rest = &row[..];
+            while !rest.is_empty() {
+                let within = at % PAGE;
+                let (now, later) = rest.split_at(rest.len().min((PAGE - within) as usize));
+                self.memory
+                    .write(self.pages[(at / PAGE) as usize] + within, now)?;
+                at += now.len() as u64;
+                rest = later;
+            }
+        }
+        self.row = row;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawing_is_scattered_and_whole() {
+        let memory = Memory::with_size(1 << 20).unwrap();
+        let mut screen = Scattered::new(&memory, 64 * 64 * 4).unwrap();
+        assert!(!screen.pages.is_sorted());
+        screen.draw(64, Rect::new(8, 60, 8, 4), 1).unwrap();
+        let mut page = [0; PAGE as usize];
+        memory.read(screen.pages[3], &mut page).unwrap();
+        let drawn = page.chunks(4).enumerate().filter(|(_, p)| **p != [0; 4]);
+        let places: Vec<_> = drawn.map(|(n, _)| (n % 64, 48 + n / 64)).collect();
+        assert_eq!(places.len(), 8 * 4);
+        assert!(
+            places
+                .iter()
+                .all(|(x, y)| (8..16).contains(x) && (60..64).contains(y))
+        );
+    }
+}

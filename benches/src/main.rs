@@ -1,0 +1,227 @@
+//! Measures vhost-user-gpu and vhost-user-input programs side by side.
+//!
+//! Each is driven over its socket by the same front-end, in rounds in which all have their turn, and
+//! is charged for the processor time that the kernel counted for it. See docs/performance.md.
+
+mod contestant;
+mod gpu;
+mod input;
+mod limit;
+mod measure;
+mod rest;
+mod rig;
+mod syscalls;
+mod table;
+mod usage;
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Parser;
+use frontend::gpu::Rect;
+
+use contestant::{Contestant, Style};
+use measure::{Effort, Record, compare};
+use table::{Table, number};
+
+/// Measures vhost-user-gpu and vhost-user-input programs side by side.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Measure this vhost-user-gpu program as well
+    #[arg(long, value_name = "NAME=PATH", value_parser = Contestant::parse)]
+    gpu: Vec<Contestant>,
+    /// Measure this vhost-user-input program as well
+    #[arg(long, value_name = "NAME=PATH", value_parser = Contestant::parse)]
+    input: Vec<Contestant>,
+    /// Fetch no other programs to compare with
+    #[arg(long)]
+    no_peers: bool,
+    /// Measure only work whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// Rounds of which medians are taken
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// How long each program works in each round
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 100)]
+    time: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(limit::WORD)
+        && let (Some(memory), Some(size)) = (words.next(), words.next())
+    {
+        return limit::serve(Path::new(&memory), size.parse()?);
+    }
+    let args = Args::parse();
+    let mut notes = Vec::new();
+    let mut gpus = vec![Contestant::ours("vhost-user-gpu")?];
+    let mut inputs = vec![Contestant::ours("vhost-user-input")?];
+    if !args.no_peers {
+        gpus.extend(contestant::debian_gpus(&mut |text| notes.push(text)));
+        match contestant::vhost_device_input() {
+            Some(peer) => inputs.push(peer),
+            None => notes.push("vhost-device-input: not in build/peers".into()),
+        }
+    }
+    gpus.extend(args.gpu.iter().cloned());
+    inputs.extend(args.input.iter().cloned());
+    let limit = Contestant {
+        name: "limit".into(),
+        path: std::env::current_exe()?,
+        style: Style::Limit,
+    };
+    let trouble = syscalls::missing();
+    let bench = Bench {
+        effort: Effort {
+            rounds: args.rounds.into(),
+            time: Duration::from_millis(args.time),
+        },
+        count_syscalls: trouble.is_none(),
+    };
+    notes.extend(trouble);
+    if let Some(why) = harness::mock::missing() {
+        notes.push(why);
+        inputs.clear();
+    }
+    let wanted = |name: &str| name.contains(&args.only);
+
+    let gpus_and_limit = [&gpus[..], &[limit]].concat();
+    for (name, scenario) in gpu_work().into_iter().filter(|(name, _)| wanted(name)) {
+        bench.show(name, &gpus_and_limit, |who| gpu::start(who, scenario));
+    }
+    for (name, scenario) in INPUT_WORK.into_iter().filter(|(name, _)| wanted(name)) {
+        bench.show(name, &inputs, |who| input::start(who, scenario));
+    }
+    if wanted(rest::NAME) {
+        rest::show(&gpus, &inputs, bench.effort.rounds);
+    }
+    for note in notes {
+        println!("- {note}");
+    }
+    Ok(())
+}
+
+fn gpu_work() -> Vec<(&'static str, gpu::Scenario)> {
+    use gpu::Scenario::{Attach, Commands, Cursor, Draw};
+    const FHD: (u32, u32) = (1920, 1080);
+    const UHD: (u32, u32) = (3840, 2160);
+    let patch = Rect::new(700, 500, 64, 64);
+    let all = |(width, height)| Rect::sized(width, height);
+    let draw = |screen, damage, changed| Draw {
+        screen,
+        damage,
+        changed,
+    };
+    let part = Rect::new(700, 500, 400, 300);
+    vec![
+        (
+            "1920x1080 flushed, all changed",
+            draw(FHD, all(FHD), all(FHD)),
+        ),
+        (
+            "1920x1080 flushed, 64x64 changed",
+            draw(FHD, all(FHD), patch),
+        ),
+        (
+            "3840x2160 flushed, all changed",
+            draw(UHD, all(UHD), all(UHD)),
+        ),
+        (
+            "3840x2160 flushed, 64x64 changed",
+            draw(UHD, all(UHD), patch),
+        ),
+        ("400x300 flushed, all changed", draw(FHD, part, part)),
+        ("64x64 flushed, all changed", draw(FHD, patch, patch)),
+        ("cursor moved", Cursor),
+        ("1 command a kick", Commands(1)),
+        ("100 commands a kick", Commands(100)),
+        ("8192 entries attached and detached", Attach(8192)),
+    ]
+}
+
+const INPUT_WORK: [(&str, input::Scenario); 3] = [
+    (
+        "mouse, one report of 3 events at a time",
+        input::Scenario::Mouse,
+    ),
+    (
+        "mouse, 8000 reports of 3 events a second",
+        input::Scenario::MouseAtRate,
+    ),
+    (
+        "touch screen, one report of 31 events at a time",
+        input::Scenario::Touch,
+    ),
+];
+
+struct Bench {
+    effort: Effort,
+    count_syscalls: bool,
+}
+
+impl Bench {
+    /// Measures one kind of work and prints its table.
+    fn show(
+        &self,
+        name: &str,
+        who: &[Contestant],
+        start: impl Fn(&Contestant) -> anyhow::Result<Option<Box<dyn rig::Rig>>>,
+    ) {
+        let results = compare(who, self.effort, self.count_syscalls, start);
+        let record = |n: usize| results.get(n)?.as_ref()?.as_ref().ok();
+        // The first is ours; what is no limit is a peer.
+        let peers = (1..who.len()).filter(|n| who[*n].style != Style::Limit);
+        let best = peers
+            .filter_map(record)
+            .min_by(|a, b| cpu(a).total_cmp(&cpu(b)));
+        let limits = (0..who.len()).filter(|n| who[*n].style == Style::Limit);
+        let least = limits.filter_map(record).next();
+        let mut table = Table::new(&[
+            "", "CPU µs", "to peer", "to limit", "per s", "p50 µs", "p99 µs", "sleeps", "syscalls",
+            "KiB sent",
+        ]);
+        let mut failures = Vec::new();
+        for (contestant, result) in who.iter().zip(&results) {
+            match result {
+                Some(Ok(record)) => table.row(cells(&contestant.name, record, best, least)),
+                Some(Err(e)) => {
+                    table.row(vec![contestant.name.clone()]);
+                    failures.push(format!("- {}: {e:#}", contestant.name));
+                }
+                None => {}
+            }
+        }
+        println!("### {name}\n\n{}", table.render());
+        if !failures.is_empty() {
+            println!("{}\n", failures.join("\n"));
+        }
+    }
+}
+
+fn cpu(record: &Record) -> f64 {
+    record.median(|round| round.cpu)
+}
+
+fn cells(
+    name: &str,
+    record: &Record,
+    best: Option<&Record>,
+    least: Option<&Record>,
+) -> Vec<String> {
+    let ratio = |to: Option<&Record>| to.map_or("-".into(), |to| number(record.ratio(to)));
+    let micros = |share| number(record.latency(share).as_secs_f64() * 1e6);
+    vec![
+        name.to_owned(),
+        number(cpu(record)),
+        ratio(best),
+        ratio(least),
+        number(1.0 / record.median(|round| round.latency)),
+        micros(0.5),
+        micros(0.99),
+        number(record.median(|round| round.sleeps)),
+        record.syscalls.map_or("-".into(), number),
+        number(record.median(|round| round.bytes) / 1024.0),
+    ]
+}

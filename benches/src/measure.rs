@@ -1,0 +1,212 @@
+//! Rounds: every contestant in turn, again and again, so that whatever else the machine does meets
+//! all of them alike.
+
+use std::time::Duration;
+
+use crate::contestant::Contestant;
+use crate::rig::{Batch, Rig, Sample};
+use crate::syscalls::Counter;
+use crate::usage::Usage;
+
+/// How long a program gets to go to sleep before its books are read.
+const SETTLE: Duration = Duration::from_millis(2);
+/// Fewest pieces of a batch.
+const MIN_PIECES: usize = 4;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Rounds of which medians are taken.
+    pub rounds: usize,
+    /// How long each contestant works in each round.
+    pub time: Duration,
+}
+
+/// What a contestant took in one round, per piece of work.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Round {
+    /// Processor time in microseconds.
+    pub cpu: f64,
+    /// Times a thread went to sleep.
+    pub sleeps: f64,
+    /// Seconds from its begin to its end.
+    pub latency: f64,
+    /// Bytes to the display.
+    pub bytes: f64,
+}
+
+/// What a contestant took in all rounds.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// In the order in which they were.
+    pub rounds: Vec<Round>,
+    /// Of all rounds, sorted.
+    pub latencies: Vec<Duration>,
+    /// System calls per piece; none where they cannot be counted.
+    pub syscalls: Option<f64>,
+}
+
+impl Record {
+    /// The median over rounds of something.
+    pub fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
+        median(self.rounds.iter().map(of).collect())
+    }
+
+    /// The median over rounds of the ratio of its processor time to another's in the same round.
+    pub fn ratio(&self, other: &Self) -> f64 {
+        let pairs = self.rounds.iter().zip(&other.rounds);
+        median(pairs.map(|(a, b)| a.cpu / b.cpu).collect())
+    }
+
+    /// The latency that this share of all pieces keep.
+    pub fn latency(&self, share: f64) -> Duration {
+        let last = self.latencies.len().saturating_sub(1);
+        let index = (last as f64 * share).round() as usize;
+        self.latencies.get(index).copied().unwrap_or_default()
+    }
+}
+
+/// The middle one, or the mean of both; 0 of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let upper = values.len() / 2;
+    match (values.get(upper), values.len() % 2) {
+        (Some(value), 1) => *value,
+        (Some(value), _) => (value + values[upper - 1]) / 2.0,
+        (None, _) => 0.0,
+    }
+}
+
+struct Lane {
+    rig: Box<dyn Rig>,
+    record: Record,
+}
+
+impl Lane {
+    fn round(&mut self, batch: Batch) -> anyhow::Result<()> {
+        std::thread::sleep(SETTLE);
+        let before = Usage::of(self.rig.pid())?;
+        let samples = self.rig.batch(batch)?;
+        std::thread::sleep(SETTLE);
+        let used = Usage::of(self.rig.pid())?.since(before);
+        let pieces = samples.len() as f64;
+        let sum = |of: fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>();
+        self.record.rounds.push(Round {
+            cpu: used.cpu.as_secs_f64() * 1e6 / pieces,
+            sleeps: used.sleeps as f64 / pieces,
+            latency: sum(|s| s.latency.as_secs_f64()) / pieces,
+            bytes: sum(|s| s.bytes as f64) / pieces,
+        });
+        let latencies = &mut self.record.latencies;
+        latencies.extend(samples.iter().map(|sample| sample.latency));
+        Ok(())
+    }
+
+    fn count_syscalls(&mut self, batch: Batch) -> anyhow::Result<()> {
+        let counter = Counter::start(self.rig.pid())?;
+        let samples = self.rig.batch(batch)?;
+        let count = counter.stop()?;
+        self.record.syscalls = Some(count as f64 / samples.len() as f64);
+        Ok(())
+    }
+}
+
+/// Has all contestants do one kind of work. A contestant that cannot do it has an error instead of a
+/// record; one for whom it means nothing has neither.
+pub fn compare(
+    who: &[Contestant],
+    effort: Effort,
+    count_syscalls: bool,
+    start: impl Fn(&Contestant) -> anyhow::Result<Option<Box<dyn Rig>>>,
+) -> Vec<Option<anyhow::Result<Record>>> {
+    let batch = Batch {
+        pieces: MIN_PIECES,
+        time: effort.time,
+    };
+    let warm_up = Batch {
+        time: effort.time / 2,
+        ..batch
+    };
+    let lane = |contestant: &Contestant| {
+        let mut rig = match start(contestant) {
+            Ok(Some(rig)) => rig,
+            Ok(None) => return None,
+            Err(e) => return Some(Err(e)),
+        };
+        let record = Record::default();
+        let warm = rig.batch(warm_up);
+        Some(warm.map(|_| Lane { rig, record }))
+    };
+    let mut lanes: Vec<_> = who.iter().map(lane).collect();
+    for round in 0..effort.rounds {
+        // Nobody always comes after the same one.
+        for step in 0..lanes.len() {
+            let at = (round + step) % who.len();
+            attempt(&mut lanes[at], |lane| lane.round(batch));
+        }
+    }
+    if count_syscalls {
+        for lane in &mut lanes {
+            attempt(lane, |lane| lane.count_syscalls(batch));
+        }
+    }
+    let finish = |mut lane: Lane| {
+        lane.record.latencies.sort_unstable();
+        lane.record
+    };
+    lanes
+        .into_iter()
+        .map(|lane| lane.map(|lane| lane.map(finish)))
+        .collect()
+}
+
+fn attempt(
+    lane: &mut Option<anyhow::Result<Lane>>,
+    what: impl FnOnce(&mut Lane) -> anyhow::Result<()>,
+) {
+    if let Some(Ok(running)) = lane
+        && let Err(e) = what(running)
+    {
+        *lane = Some(Err(e));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_lie_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(Vec::new()), 0.0);
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let record = |cpu: &[f64]| Record {
+            rounds: cpu
+                .iter()
+                .map(|&cpu| Round {
+                    cpu,
+                    ..Round::default()
+                })
+                .collect(),
+            ..Record::default()
+        };
+        // The second round was slow for both.
+        let ours = record(&[1.0, 10.0, 1.0]);
+        assert_eq!(ours.ratio(&record(&[2.0, 20.0, 2.0])), 0.5);
+    }
+
+    #[test]
+    fn latencies_are_shares_of_all() {
+        let record = Record {
+            latencies: (0..=100).map(Duration::from_micros).collect(),
+            ..Record::default()
+        };
+        assert_eq!(record.latency(0.5), Duration::from_micros(50));
+        assert_eq!(record.latency(0.99), Duration::from_micros(99));
+        assert_eq!(Record::default().latency(0.5), Duration::ZERO);
+    }
+}

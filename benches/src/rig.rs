@@ -1,0 +1,52 @@
+//! A program that is set up for one kind of work.
+
+use std::time::{Duration, Instant};
+
+/// How much is done at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// At least as many pieces.
+    pub pieces: usize,
+    /// At least for as long.
+    pub time: Duration,
+}
+
+impl Batch {
+    /// Does `piece` as often.
+    ///
+    /// # Errors
+    /// The first of `piece`.
+    pub fn run(
+        self,
+        mut piece: impl FnMut() -> anyhow::Result<Sample>,
+    ) -> anyhow::Result<Vec<Sample>> {
+        let begin = Instant::now();
+        let mut samples = Vec::new();
+        while samples.len() < self.pieces || begin.elapsed() < self.time {
+            samples.push(piece()?);
+        }
+        Ok(samples)
+    }
+}
+
+/// What one piece of work took.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// From the guest's kick (or the device's event) until the guest has its answer and the display
+    /// its pixels.
+    pub latency: Duration,
+    /// Bytes that the display got.
+    pub bytes: u64,
+}
+
+/// A program at work.
+pub trait Rig {
+    /// Its process.
+    fn pid(&self) -> u32;
+
+    /// Has it do some work.
+    ///
+    /// # Errors
+    /// If it does not do it, or does it wrong.
+    fn batch(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>>;
+}
