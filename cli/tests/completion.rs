@@ -26,7 +26,8 @@ fn shell(name: &str) -> Option<Command> {
     let mut command = Command::new(name);
     command
         .env("PATH", path)
-        .env("HOME", "/nonexistent")
+        // Where no shell can make a folder: fish would, and leave it there.
+        .env("HOME", "/proc/nonexistent")
         .env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
     Some(command)
 }
@@ -104,11 +105,12 @@ fn fish_completes_with_descriptions() {
 #[test]
 fn zsh_completes() {
     let Some(mut zsh) = shell("zsh") else { return };
-    // A terminal of its own, in which somebody types a tab.
+    // A terminal of its own, in which somebody types a tab. (With more typed behind it, zsh would
+    // take the tab as it is.)
     let typing = r#"
         zmodload zsh/zpty
         zpty shell zsh -f -i
-        zpty -w shell "PS1=; fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -D; print ready"
+        zpty -w shell "PS1=; fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -D; zstyle ':completion:*' insert-tab false; print ready"
         zpty -r -m shell line '*ready*ready*'
         zpty -w -n shell $'vhostctl mon\t\025print done\n'
         zpty -r -m shell line '*done*'
