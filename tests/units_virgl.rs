@@ -29,7 +29,21 @@ fn a_hardened_unit_draws_by_opengl() -> anyhow::Result<()> {
     ensure!(host.exec(["sh", "-c", link])?.status.success());
     host.systemctl(&["daemon-reload"])?;
     host.systemctl(&["start", "vhost-user-gpu@vm1.socket"])?;
+    draws(&host)
+}
 
+#[test]
+fn vhostctl_gives_a_vm_opengl_in_one_command() -> anyhow::Result<()> {
+    let staging = staging::stage()?;
+    let host = Sandbox::start(&[staging.path()])?;
+    let added = host.exec(["vhostctl", "add", "gpu", "vm1", "--virgl", "--now"])?;
+    let said = String::from_utf8_lossy(&added.stderr).into_owned();
+    ensure!(added.status.success(), "{said}");
+    draws(&host)
+}
+
+/// Draws a triangle by the VM's GPU, and looks at the unit meanwhile.
+fn draws(host: &Sandbox) -> anyhow::Result<()> {
     let path = host.path("/run/vhost-user/gpu/vm1.sock");
     let stream = UnixStream::connect(&path).context("cannot connect")?;
     let (display, socket) = DisplayThread::start(DisplayOptions::default())?;

@@ -3,6 +3,7 @@
 //! vhostctl writes one file per instance, `50-vhostctl.conf`, and reads all that count, also those
 //! of `systemctl edit`: what somebody set by hand is as true as what was added here.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -211,13 +212,17 @@ impl Settings {
             .into_iter()
             .filter_map(|(key, value)| Some((key, percent(value.as_deref()?))));
         section(&mut text, SECTION, record.collect());
-        section(&mut text, "Service", self.service(instance));
+        let mut service = self.service(instance);
+        if instance.kind() == Kind::Gpu && self.options.iter().any(|option| option == "--virgl") {
+            service.extend(opengl());
+        }
+        section(&mut text, "Service", service);
         text
     }
 
     /// The assignments of the section Service.
-    fn service(&self, instance: &Instance) -> Vec<(&'static str, String)> {
-        let mut keys = Vec::new();
+    fn service(&self, instance: &Instance) -> Vec<(Cow<'static, str>, String)> {
+        let mut keys: Vec<(&'static str, String)> = Vec::new();
         let mut options = self.options.clone();
         match (&self.device, instance.kind()) {
             (Some(device), Kind::Input) => {
@@ -254,17 +259,30 @@ impl Settings {
             }
             None => keys.extend(dynamic_user(instance).map(|user| ("User", user))),
         }
-        keys
+        keys.into_iter()
+            .map(|(key, value)| (key.into(), value))
+            .collect()
     }
 }
 
-fn section(text: &mut String, name: &str, assignments: Vec<(&str, String)>) {
+/// What the host's OpenGL driver needs of a unit, as the drop-in that is installed has it; but for
+/// the options, which are the instance's own.
+fn opengl() -> impl Iterator<Item = (Cow<'static, str>, String)> {
+    unit_file::parse(include_str!("../../systemd/vhost-user-gpu-virgl.conf"))
+        .into_iter()
+        .filter(|Assignment { key, value, .. }| {
+            key != "Environment" || !value.starts_with("OPTIONS=")
+        })
+        .map(|Assignment { key, value, .. }| (key.into(), value))
+}
+
+fn section<K: AsRef<str>>(text: &mut String, name: &str, assignments: Vec<(K, String)>) {
     if assignments.is_empty() {
         return;
     }
     text.push_str(&format!("\n[{name}]\n"));
     for (key, value) in assignments {
-        text.push_str(&format!("{key}={value}\n"));
+        text.push_str(&format!("{}={value}\n", key.as_ref()));
     }
 }
 

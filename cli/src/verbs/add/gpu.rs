@@ -23,7 +23,11 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
     let mut hints = Vec::new();
     let device = match args.render_node.as_deref() {
         // 3D is drawn by the host's GPU: which one is better known now than guessed later.
-        None if args.virgl => Some("auto"),
+        None if args.virgl && !host.devices.render_nodes()?.is_empty() => Some("auto"),
+        None if args.virgl => {
+            hints.push("This host has no render node: OpenGL is drawn by software.".to_owned());
+            None
+        }
         other => other,
     };
     let device = match device {
