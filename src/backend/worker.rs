@@ -133,6 +133,8 @@ impl<D: Device> Served<D> {
         if let Some(timer) = &self.watchdog {
             let mut expirations = [0; 8];
             if rustix::io::read(timer, &mut expirations).is_ok() {
+                // A protocol thread that hangs with the device in its hands is a hang too.
+                drop(self.device());
                 notify::watchdog();
             }
         }
