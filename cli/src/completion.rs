@@ -6,11 +6,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use clap::CommandFactory as _;
+use clap::Command;
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
-use crate::args::Args;
 use crate::descriptors::{self, State};
 use crate::devices::Devices;
 use crate::systemd::{Manager, Target};
@@ -21,8 +20,8 @@ const VARIABLE: &str = "VHOSTCTL_COMPLETE";
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Answers a shell that asks for candidates, or for its script, and ends; returns if none does.
-pub fn answer() {
-    CompleteEnv::with_factory(Args::command)
+pub fn answer(definition: fn() -> Command) {
+    CompleteEnv::with_factory(definition)
         .var(VARIABLE)
         .bin("vhostctl")
         .completer("vhostctl")

@@ -22,10 +22,10 @@ mod verbs;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
-    completion::answer();
+    completion::answer(args::Args::command);
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         // Also the way of --help and --version. Bad usage is 1 as systemctl has it, not clap's 2.
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
             };
         }
     };
-    match verbs::run(args) {
+    match verbs::run(args.verb, &args.target, &args.output) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{error}");

@@ -10,7 +10,9 @@ use comfy_table::{
 };
 use serde::Serialize;
 
-use crate::args::{JsonMode, OutputArgs};
+pub use options::{JsonMode, OutputArgs};
+
+mod options;
 
 /// A line of a table.
 pub trait Row {

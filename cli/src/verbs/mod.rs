@@ -23,7 +23,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::output::Output;
+use crate::output::{Output, OutputArgs};
+use crate::systemd::Target;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -116,10 +117,9 @@ fn advice(error: &std::io::Error) -> &'static str {
 }
 
 /// Does what the command line says; the exit status says how it is, where a verb answers a question.
-pub fn run(args: crate::args::Args) -> Result<ExitCode, Error> {
-    let output = Output::new(&args.output);
-    let target = &args.target;
-    match args.verb.unwrap_or(Verb::List(list::Args {})) {
+pub fn run(verb: Option<Verb>, target: &Target, output: &OutputArgs) -> Result<ExitCode, Error> {
+    let output = Output::new(output);
+    match verb.unwrap_or(Verb::List(list::Args {})) {
         Verb::List(args) => list::run(&args, target, &output),
         Verb::ListDevices(args) => list_devices::run(&args, target, &output),
         Verb::ListBackends(args) => list_backends::run(&args, &output),

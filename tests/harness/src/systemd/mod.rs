@@ -302,6 +302,25 @@ impl Sandbox {
         fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Has a file or folder of the host inside at the same path: copied, where the host's root does
+    /// not bring it along, as what lies below `/tmp` or on another file system.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be copied.
+    pub fn bring(&self, path: &Path) -> anyhow::Result<()> {
+        let name = path.to_str().context("the path is no text")?;
+        let inside = self.path(name);
+        if inside.exists() {
+            return Ok(());
+        }
+        if let Some(folder) = inside.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        run(Command::new("cp").arg("-a").arg(path).arg(inside)).map(drop)
+    }
+
     /// Adds a drop-in to a unit and makes systemd read it.
     ///
     /// # Errors
