@@ -105,13 +105,13 @@ fn fish_completes_with_descriptions() {
 #[test]
 fn zsh_completes() {
     let Some(mut zsh) = shell("zsh") else { return };
-    // A terminal of its own, in which somebody types a tab. (With more typed behind it, zsh would
-    // take the tab as it is.)
+    // A terminal of its own, in which somebody types a tab: after the prompt, or the terminal would
+    // take it. (With more typed behind it, zsh would take the tab as it is.)
     let typing = r#"
         zmodload zsh/zpty
         zpty shell zsh -f -i
-        zpty -w shell "PS1=; fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -D; zstyle ':completion:*' insert-tab false; print ready"
-        zpty -r -m shell line '*ready*ready*'
+        zpty -w shell "fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -D; zstyle ':completion:*' insert-tab false; PS1=re; PS1+='ady>'"
+        zpty -r -m shell line '*ready>*'
         zpty -w -n shell $'vhostctl mon\t\025print done\n'
         zpty -r -m shell line '*done*'
         print -r -- $line
