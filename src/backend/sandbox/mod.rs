@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
-};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 mod calls;
 mod files;
@@ -93,11 +91,10 @@ impl Sandbox {
     }
 }
 
-/// No program that is executed gains anything, no process of the same user looks into this one (nor
-/// does a core dump), and no capability is left.
+/// No process of the same user looks into this one, nor does a core dump, and no capability is left.
+/// That none comes back (`PR_SET_NO_NEW_PRIVS`) is a part of the other steps.
 fn give_up_privileges() -> Result<(), SandboxError> {
     let failed = |attempt| move |error| SandboxError::Privileges { attempt, error };
-    set_no_new_privs(true).map_err(failed("no new privileges"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("closing /proc"))?;
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
