@@ -91,7 +91,7 @@ impl Served {
         inject(thread, number, words).unwrap()
     }
 
-    /// Has its first thread open a file.
+    /// Has all threads open a file, which has to end in the same way for all, but for the descriptor.
     fn opens(&self, path: &str, flags: i32) -> Outcome {
         let words = [
             Number(i64::from(libc::AT_FDCWD)),
@@ -99,7 +99,14 @@ impl Served {
             Number(flags.into()),
             Number(0o600),
         ];
-        self.does(0, libc::SYS_openat, &words)
+        let count = threads(self.program.pid()).unwrap().len();
+        let outcomes = (0..count).map(|n| match self.does(n, libc::SYS_openat, &words) {
+            Returned(0..) => Returned(0),
+            other => other,
+        });
+        let outcomes: Vec<_> = outcomes.collect();
+        assert!(outcomes.iter().all(|o| *o == outcomes[0]), "{outcomes:?}");
+        outcomes[0]
     }
 
     fn status(&self, thread: i32) -> String {
