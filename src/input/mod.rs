@@ -3,6 +3,7 @@
 mod buffer;
 mod config;
 mod device;
+mod needs;
 mod queue;
 mod report;
 mod source;
