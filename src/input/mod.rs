@@ -3,6 +3,9 @@
 mod buffer;
 mod config;
 mod device;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod queue;
 mod report;
 mod source;
