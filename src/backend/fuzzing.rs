@@ -100,6 +100,7 @@ fn failure(inbox: &Inbox) -> Option<String> {
 /// The whole of a program behind a front-end's socket: relay, daemon, worker and device.
 pub struct Connection<D: Device> {
     relay: Relay,
+    goes_on: bool,
     daemon: worker::Daemon<D>,
     inbox: Inbox,
 }
@@ -119,9 +120,16 @@ impl<D: Device> Connection<D> {
             .map_err(|e| io::Error::other(e.to_string()))?;
         Ok(Self {
             relay: Relay::new(front_end, private, slot)?,
+            goes_on: true,
             daemon,
             inbox,
         })
+    }
+
+    /// Passes what can be passed on now; `false` where that ended the connection.
+    pub fn pass(&mut self) -> bool {
+        self.goes_on &= matches!(self.relay.pass([PollFlags::empty(); 2]), Ok(None));
+        self.goes_on
     }
 
     /// Passes messages until the front-end has closed its end, or the daemon has, or the messages
@@ -131,11 +139,15 @@ impl<D: Device> Connection<D> {
     /// # Panics
     /// Where nothing happens for long although something should.
     pub fn finish(mut self) -> Option<String> {
-        while let Ok(None) = self.relay.pass(wait(&self.relay.poll_fds())) {}
+        while self.goes_on {
+            let passed = self.relay.pass(wait(&self.relay.poll_fds()));
+            self.goes_on = matches!(passed, Ok(None));
+        }
         let Self {
             relay,
             daemon,
             inbox,
+            ..
         } = self;
         let (_, private) = relay.into_ends();
         // It reads to the end of what was sent, and is not stopped by answers that nobody takes.
