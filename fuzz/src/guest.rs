@@ -311,12 +311,12 @@ impl Guest {
         }
         let indirect = shape & 0x10 != 0;
         let twist = if shape & 0x20 == 0 { 0 } else { bytes.u8() };
-        self.twist(twist, &mut parts, bytes);
+        Self::twist(twist, &mut parts, bytes);
         self.chain(queue, &parts, indirect, twist, bytes);
     }
 
     /// Breaks a chain in one of many ways.
-    fn twist(&self, twist: u8, parts: &mut Vec<(u64, u32, u16)>, bytes: &mut Bytes<'_>) {
+    fn twist(twist: u8, parts: &mut [(u64, u32, u16)], bytes: &mut Bytes<'_>) {
         let which = usize::from(bytes_if(twist, bytes));
         let Some(count) = parts.len().checked_sub(1) else {
             return;

@@ -146,7 +146,7 @@ unsafe extern "C" fn poll() {
             let _ = event.read();
         }
         let done = std::mem::take(&mut state.done);
-        state.fences.drain(..done).last()
+        state.fences.drain(..done).next_back()
     });
     if let Some(fence) = retired {
         // SAFETY: it only stores a number.
