@@ -15,11 +15,15 @@ BENCH_PACKAGES := libepoxy0 libgbm1 libpixman-1-0 libvirglrenderer1 linux-perf
 # rust-vmm's program to compare with.
 BENCH_CRATE := vhost-device-input@0.1.0
 # What the checks are run by, in versions that the oldest Rust we take can build.
-TOOLS := cargo-nextest@0.9.114 cargo-deny@0.20.2
+TOOLS := cargo-nextest@0.9.114 cargo-deny@0.20.2 cargo-fuzz@0.13.2
+# How long each target of fuzz/ runs, and by which sanitizer; "address" wants a nightly Rust.
+FUZZ_SECONDS ?= 5
+FUZZ_SANITIZER ?= none
+FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo check tools fmt lint deny test bench clean help
+.PHONY: all deps demo check tools fmt lint deny test fuzz bench clean help
 
 # All of the workspace, so that the demo and the installation share one build.
 all:
@@ -57,7 +61,7 @@ deps:
 		echo "Rust $(RUST_VERSION) or newer is needed, $(CARGO) is $${has:-missing}: see https://rustup.rs" >&2; exit 1; \
 	}
 
-check: deps tools fmt lint deny test
+check: deps tools fmt lint deny test fuzz
 
 # Tools of the checks, built only where they are missing.
 tools:
@@ -69,13 +73,18 @@ tools:
 
 fmt:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --all --check --manifest-path fuzz/Cargo.toml
 
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --features fuzzing -- -D warnings
+	$(CARGO) clippy --manifest-path fuzz/Cargo.toml --target-dir target --all-targets -- -D warnings
 
 deny:
 	$(CARGO) fetch --locked --quiet
 	$(CARGO) deny --offline --log-level error check bans licenses sources
+	$(CARGO) fetch --locked --quiet --manifest-path fuzz/Cargo.toml
+	$(CARGO) deny --offline --log-level error --manifest-path fuzz/Cargo.toml --config deny.toml check bans licenses sources
 
 # The programs first: tests run what lies in the target folder. What this machine lacks for
 # the tests of whole systems is named, and these tests count as skipped.
@@ -83,6 +92,23 @@ test:
 	$(CARGO) build --workspace --all-targets
 	filter=$$($(CARGO) run --quiet -p harness --bin runnable) && \
 	$(CARGO) nextest run --workspace --filterset "$$filter"
+
+# The targets of fuzz/: their corpora first, without libFuzzer, then some seconds of each with it. What it
+# adds to a corpus is left in target/; "cargo fuzz cmin" takes what is worth it into the repository.
+fuzz:
+	$(CARGO) nextest run --manifest-path fuzz/Cargo.toml --target-dir target
+	$(CARGO) fuzz build --optimized --sanitizer $(FUZZ_SANITIZER) --features libfuzzer --target-dir target/fuzz
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		echo "Fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		mkdir -p "target/fuzz/found/$$target"; \
+		log="target/fuzz/$$target.log"; \
+		$(CARGO) fuzz run --optimized --sanitizer $(FUZZ_SANITIZER) --features libfuzzer --target-dir target/fuzz \
+			"$$target" "target/fuzz/found/$$target" "fuzz/corpus/$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=2048 -timeout=60 -print_final_stats=1 \
+			-artifact_prefix="target/fuzz/found/$$target-" >"$$log" 2>&1 \
+			|| { cat "$$log"; exit 1; }; \
+		grep -E "^stat::number_of_executed_units" "$$log"; \
+	done
 
 # Beside their peers, of which those that cannot be had are named and left out.
 bench: PACKAGES += $(BENCH_PACKAGES)
@@ -99,8 +125,9 @@ clean:
 help:
 	@echo "make            build the programs (target/release)"
 	@echo "make demo       show them at work on a small Linux guest; saves demo.png"
-	@echo "make check      format, lints, licenses and all tests"
+	@echo "make check      format, lints, licenses, all tests and some seconds of fuzzing"
 	@echo "make test       all tests that this machine can run"
+	@echo "make fuzz       replay the fuzzing corpora and fuzz each target for FUZZ_SECONDS"
 	@echo "make bench      measure the programs beside QEMU's and rust-vmm's"
 	@echo "make deps       install the Debian packages needed for demo and check"
 	@echo "make install    install programs, units and descriptors (PREFIX, DESTDIR)"

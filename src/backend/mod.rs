@@ -3,6 +3,9 @@
 
 mod capabilities;
 mod device;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod log_limit;
 mod logging;
 mod notify;

@@ -79,6 +79,12 @@ impl Relay {
         })
     }
 
+    /// The two sockets: the front-end's, the daemon's.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn into_ends(self) -> (UnixStream, UnixStream) {
+        (self.front_end, self.daemon)
+    }
+
     /// What to wait for before [`Relay::pass`]: the front-end, then the daemon.
     pub(super) fn poll_fds(&self) -> [PollFd<'_>; 2] {
         let interest = |incoming: &Lane, outgoing: &Lane| {

@@ -18,6 +18,10 @@ use vhost::vhost_user::{Backend, GpuBackend};
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringEpollHandler, VringMutex};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
+#[cfg(feature = "fuzzing")]
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::device::{Device, EventLoop, FIRST_TOKEN, GpuSocketSlot, Host, MainThread, News, lock};
@@ -206,6 +210,11 @@ impl<D: Device> VhostUserBackend for Served<D> {
 
     fn stop_vring(&self, queue_index: u32) -> io::Result<()> {
         self.device().stop_vring(queue_index)
+    }
+
+    #[cfg(feature = "fuzzing")]
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
     }
 
     fn handle_event(

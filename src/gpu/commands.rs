@@ -191,6 +191,12 @@ impl State {
         self.answer = None;
     }
 
+    /// What draws.
+    #[cfg(feature = "fuzzing")]
+    pub fn renderer(&self) -> &dyn Renderer {
+        &*self.renderer
+    }
+
     /// The renderer's 3D commands, where it has them.
     pub fn renderer_3d_mut(&mut self) -> Option<&mut dyn Renderer3d> {
         self.renderer.as_3d()

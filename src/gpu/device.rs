@@ -30,6 +30,8 @@ use worker::{DISPLAY, FENCE, Surroundings, TIMER, WAKE, Worker};
 
 mod continuity;
 mod fenced;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod worker;
 
 const CONTROL_QUEUE: u16 = 0;

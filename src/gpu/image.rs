@@ -44,7 +44,7 @@ impl Budget {
     }
 
     /// Bytes in use.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }

@@ -9,6 +9,9 @@ mod commands;
 mod device;
 mod display;
 mod edid;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod region;
 pub mod render_node;

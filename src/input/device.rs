@@ -96,7 +96,7 @@ impl Input<Evdev> {
 }
 
 impl<S: Source> Input<S> {
-    fn new(source: S, options: Options) -> io::Result<Self> {
+    pub(super) fn new(source: S, options: Options) -> io::Result<Self> {
         let go_on = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let reports = Reports::new(source.description());
         Ok(Self {

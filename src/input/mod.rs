@@ -3,6 +3,9 @@
 mod buffer;
 mod config;
 mod device;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod needs;
 mod queue;
 mod report;

@@ -18,6 +18,9 @@ use super::pages::{IoVec, Pages};
 use super::{VirglError, egl, log};
 use crate::gpu::wire::{Box3, CapsetInfo, Create3d, Transfer3d};
 
+#[cfg(feature = "fuzzing")]
+pub mod stand_in;
+
 /// What the library and its callbacks share.
 struct Shared {
     /// The fence that was retired last: those before it are, too.

@@ -21,6 +21,8 @@ use super::{
 };
 use crate::backend::{MemoryGuard, Needs};
 use library::Library;
+#[cfg(feature = "fuzzing")]
+pub use library::stand_in;
 use pages::Pages;
 
 mod api;

@@ -1,0 +1,518 @@
+//! The GPU: a hostile driver on both queues, and a front-end in any mood.
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixStream;
+
+use vhost::vhost_user::GpuBackend;
+use vhost_user_backend::VhostUserBackendMut;
+use vhost_user_backends::backend::Device;
+use vhost_user_backends::backend::fuzzing::Program;
+use vhost_user_backends::gpu::fuzzing::command::*;
+use vhost_user_backends::gpu::fuzzing::{Bench, stand_in};
+use vmm_sys_util::epoll::EventSet;
+
+use crate::bytes::Bytes;
+use crate::front_end::FrontEnd;
+use crate::guest::Guest;
+
+/// What resources may take: a few screens, so that it is soon used up.
+const MAX_HOSTMEM: u64 = 2 << 20;
+/// Steps of one run. What takes more tells nothing new.
+const MAX_STEPS: usize = 200;
+/// Turns of the event loop after which there must be nothing to do.
+const MAX_TURNS: usize = 1000;
+
+const CONTROL: usize = 0;
+const CURSOR: usize = 1;
+
+/// A 2D device.
+pub fn control_2d(data: &[u8]) {
+    Machine::new(Bench::in_2d(MAX_HOSTMEM), Mood::Flat).run(data);
+}
+
+/// A 3D device on a stand-in for virglrenderer.
+pub fn control_3d(data: &[u8]) {
+    Machine::new(Bench::in_3d(MAX_HOSTMEM), Mood::Deep).run(data);
+    assert_eq!(stand_in::population(), (0, 0), "something is left behind");
+}
+
+/// A 2D device whose driver is most of all busy with cursors.
+pub fn cursor(data: &[u8]) {
+    let mut machine = Machine::new(Bench::in_2d(MAX_HOSTMEM), Mood::Cursors);
+    // Resource 1 is a cursor.
+    for words in [
+        &[RESOURCE_CREATE_2D, 1, 1, 64, 64][..],
+        &[RESOURCE_CREATE_2D, 2, 2, 65, 64],
+    ] {
+        let (kind, fields) = words.split_first().expect("a command");
+        let request = request(*kind, [0; 5], fields);
+        machine
+            .guest
+            .submit(CONTROL, &request, &mut Bytes::new(&[]));
+    }
+    machine.turn(CONTROL as u16, EventSet::IN);
+    machine.run(data);
+}
+
+/// Which commands there are most of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Flat,
+    Deep,
+    Cursors,
+}
+
+struct Machine {
+    bench: Bench,
+    program: Program,
+    guest: Guest,
+    front_end: Option<FrontEnd>,
+    mood: Mood,
+    /// The resources that were spoken of.
+    ids: BTreeSet<u32>,
+}
+
+impl Machine {
+    fn new(mut bench: Bench, mood: Mood) -> Self {
+        let program = Program::new().expect("the host has descriptors left");
+        let mut guest = Guest::new();
+        let gpu = &mut bench.gpu;
+        gpu.start(program.host()).expect("a device starts");
+        let memory = guest.memory.clone();
+        gpu.update_memory(memory).expect("memory is always taken");
+        gpu.acked_features(gpu.features());
+        guest.start(true, &mut Bytes::new(&[]));
+        Self {
+            bench,
+            program,
+            guest,
+            front_end: None,
+            mood,
+            ids: (1..6).collect(),
+        }
+    }
+
+    fn run(mut self, data: &[u8]) {
+        let mut bytes = Bytes::new(data);
+        for _ in 0..MAX_STEPS {
+            if bytes.is_empty() {
+                break;
+            }
+            self.step(&mut bytes);
+            self.check();
+        }
+        self.rest();
+        self.end();
+    }
+
+    fn step(&mut self, bytes: &mut Bytes<'_>) {
+        let queue = |bytes: &mut Bytes<'_>| usize::from(bytes.u8() & 1);
+        match bytes.u8() {
+            0..=95 => self.command(bytes),
+            96..=119 => {
+                let (queue, request) = (CURSOR, cursor_command(&mut self.ids, bytes));
+                self.guest.submit(queue, &request, bytes);
+            }
+            120..=159 => self.turn(CONTROL as u16, EventSet::IN),
+            160..=175 => self.turn(CURSOR as u16, EventSet::IN),
+            176..=199 => self.rest(),
+            200..=203 => self.plug(),
+            204..=209 => self.front_end(|front_end| front_end.read_all()),
+            210..=213 => {
+                let most = usize::from(bytes.u16());
+                self.front_end(|front_end| front_end.read(most));
+            }
+            214..=219 => self.front_end(|front_end| {
+                front_end.read_all();
+                front_end.answer(bytes);
+            }),
+            220 => self.front_end(|front_end| front_end.rave(bytes)),
+            221 => self.front_end(|front_end| front_end.stammer(bytes)),
+            222 => self.front_end = None,
+            223 => self.within(|bench, guest| bench.expire(&guest.vrings)),
+            224 => self.bench.gpu.reset_device(),
+            225..=227 => self.restart(false, bytes),
+            228..=230 => self.restart(true, bytes),
+            231 => {
+                let queue = queue(bytes);
+                self.stop(queue);
+            }
+            232 => self.guest.start(false, bytes),
+            233..=234 => {
+                self.guest.remap(bytes);
+                let memory = self.guest.memory.clone();
+                self.within(|bench, _| {
+                    bench
+                        .gpu
+                        .update_memory(memory)
+                        .expect("memory is always taken");
+                });
+            }
+            235..=237 => self.guest.scribble(queue(bytes), bytes),
+            238..=239 => self.guest.publish(queue(bytes), bytes.u16()),
+            240 => self.guest.run_away(queue(bytes), bytes),
+            241 => self.config(bytes),
+            242 => self.bench.gpu.acked_features(bytes.u64()),
+            243 => self.guest.want(queue(bytes), bytes),
+            244 => self.guest.misplace(queue(bytes), bytes),
+            245..=249 => self.guest.fill(bytes),
+            250 => self.turn(bytes.u16(), EventSet::IN),
+            _ => stand_in::retire(bytes.u8().into()),
+        }
+    }
+
+    /// The device has a turn, and is checked after it.
+    fn within(&mut self, turn: impl FnOnce(&mut Bench, &Guest)) {
+        self.guest.before();
+        turn(&mut self.bench, &self.guest);
+        self.guest.after();
+    }
+
+    fn turn(&mut self, event: u16, set: EventSet) {
+        self.within(|bench, guest| {
+            let handled = bench.gpu.handle_event(event, set, &guest.vrings, 0);
+            handled.expect("nothing ends the worker");
+        });
+    }
+
+    /// Lets the device do what it has to, without waiting.
+    fn rest(&mut self) {
+        for _ in 0..MAX_TURNS {
+            let ready = self.program.ready().expect("epoll_wait(2) does not fail");
+            if ready.is_empty() {
+                return;
+            }
+            for (event, set) in ready {
+                self.turn(event, set);
+            }
+        }
+        panic!("the device never comes to rest");
+    }
+
+    fn front_end(&mut self, act: impl FnOnce(&mut FrontEnd)) {
+        if let Some(front_end) = &mut self.front_end {
+            act(front_end);
+        }
+    }
+
+    fn plug(&mut self) {
+        let (front_end, socket) = FrontEnd::new();
+        // What the crate has of it is of no use, and dropped.
+        let (other, _) = UnixStream::pair().expect("cannot make a socket");
+        self.program.put_gpu_socket(socket);
+        self.within(|bench, _| {
+            let taken = bench.gpu.set_gpu_socket(GpuBackend::from_stream(other));
+            taken.expect("a display is always taken");
+        });
+        self.front_end = Some(front_end);
+    }
+
+    fn stop(&mut self, queue: usize) {
+        self.guest.stop(queue);
+        self.within(|bench, _| {
+            let stopped = bench.gpu.stop_vring(queue as u32);
+            stopped.expect("a queue can be stopped");
+        });
+    }
+
+    fn restart(&mut self, anew: bool, bytes: &mut Bytes<'_>) {
+        self.stop(CONTROL);
+        self.stop(CURSOR);
+        if anew {
+            self.bench.gpu.get_config(0, 16);
+        }
+        self.guest.start(anew, bytes);
+        self.turn(CONTROL as u16, EventSet::IN);
+    }
+
+    fn config(&mut self, bytes: &mut Bytes<'_>) {
+        let offset = bytes.mostly(&[0, 4, 8, 255, 256]);
+        let size = bytes.mostly(&[0, 1, 4, 16, 256]);
+        let read = self.bench.gpu.get_config(offset, size);
+        assert!(read.is_empty() || read.len() == size as usize);
+        // Refused or taken: a front-end that writes beyond the end is told so.
+        let _ = self.bench.gpu.set_config(offset, bytes.some(300));
+    }
+
+    fn command(&mut self, bytes: &mut Bytes<'_>) {
+        let request = match self.mood {
+            Mood::Cursors if bytes.u8() < 200 => {
+                let request = cursor_command(&mut self.ids, bytes);
+                return self.guest.submit(CURSOR, &request, bytes);
+            }
+            Mood::Deep if bytes.u8() < 160 => command_3d(&mut self.ids, bytes),
+            _ => command_2d(&mut self.ids, bytes),
+        };
+        self.guest.submit(CONTROL, &request, bytes);
+    }
+
+    /// What holds at any time.
+    fn check(&mut self) {
+        assert!(self.bench.used() <= MAX_HOSTMEM, "the budget is exceeded");
+        let sizes = self.ids.iter().filter_map(|id| self.bench.size(*id));
+        let pixels: u64 = sizes
+            .map(|(width, height)| u64::from(width) * u64::from(height))
+            .sum();
+        if self.mood != Mood::Deep {
+            let used = self.bench.used();
+            assert!(pixels * 4 <= used, "{pixels} pixels in {used} bytes");
+        }
+        assert_eq!(self.program.failure(), None);
+    }
+
+    /// A reset gives everything back.
+    fn end(mut self) {
+        self.bench.gpu.reset_device();
+        self.rest();
+        // With the display goes the message that is on its way, and what it reads from.
+        self.front_end(|front_end| front_end.read_all());
+        self.front_end = None;
+        self.rest();
+        self.plug();
+        self.front_end = None;
+        self.rest();
+        assert_eq!(self.bench.used(), 0, "a reset leaves something behind");
+        assert_eq!(self.bench.scanouts(), []);
+        for id in &self.ids {
+            assert_eq!(self.bench.size(*id), None, "a reset leaves resource {id}");
+        }
+    }
+}
+
+/// One field of a command.
+#[derive(Clone, Copy)]
+enum Field {
+    Id,
+    Coordinate,
+    Size,
+    Format,
+    Scanout,
+    Small,
+    Offset,
+    Stride,
+    Bind,
+    Zero,
+}
+
+use Field as F;
+
+const RECT: [Field; 4] = [F::Coordinate, F::Coordinate, F::Size, F::Size];
+
+/// The commands of a 2D driver, and a few that are none.
+const COMMANDS_2D: [(u32, &[Field]); 15] = [
+    (GET_DISPLAY_INFO, &[]),
+    (GET_EDID, &[F::Scanout, F::Zero]),
+    (RESOURCE_CREATE_2D, &[F::Id, F::Format, F::Size, F::Size]),
+    (RESOURCE_CREATE_2D, &[F::Id, F::Format, F::Size, F::Size]),
+    (RESOURCE_UNREF, &[F::Id, F::Zero]),
+    (
+        SET_SCANOUT,
+        &[RECT[0], RECT[1], RECT[2], RECT[3], F::Scanout, F::Id],
+    ),
+    (
+        RESOURCE_FLUSH,
+        &[RECT[0], RECT[1], RECT[2], RECT[3], F::Id, F::Zero],
+    ),
+    (
+        RESOURCE_FLUSH,
+        &[RECT[0], RECT[1], RECT[2], RECT[3], F::Id, F::Zero],
+    ),
+    (
+        TRANSFER_TO_HOST_2D,
+        &[
+            RECT[0],
+            RECT[1],
+            RECT[2],
+            RECT[3],
+            F::Offset,
+            F::Zero,
+            F::Id,
+            F::Zero,
+        ],
+    ),
+    (RESOURCE_ATTACH_BACKING, &[F::Id]),
+    (RESOURCE_DETACH_BACKING, &[F::Id, F::Zero]),
+    (RESOURCE_ASSIGN_UUID, &[F::Id, F::Zero]),
+    (GET_CAPSET_INFO, &[F::Small, F::Zero]),
+    (GET_CAPSET, &[F::Small, F::Small]),
+    (0, &[F::Id, F::Small]),
+];
+
+/// What a 3D driver has besides.
+const COMMANDS_3D: [(u32, &[Field]); 10] = [
+    (CTX_CREATE, &[F::Small, F::Zero]),
+    (CTX_DESTROY, &[]),
+    (CTX_ATTACH_RESOURCE, &[F::Id, F::Zero]),
+    (CTX_DETACH_RESOURCE, &[F::Id, F::Zero]),
+    (
+        RESOURCE_CREATE_3D,
+        &[
+            F::Id,
+            F::Small,
+            F::Format,
+            F::Bind,
+            F::Size,
+            F::Size,
+            F::Small,
+            F::Small,
+            F::Small,
+            F::Small,
+            F::Small,
+        ],
+    ),
+    (TRANSFER_TO_HOST_3D, TRANSFER),
+    (TRANSFER_FROM_HOST_3D, TRANSFER),
+    (SUBMIT_3D, &[]),
+    (SUBMIT_3D, &[]),
+    (RESOURCE_ATTACH_BACKING, &[F::Id]),
+];
+
+const TRANSFER: &[Field] = &[
+    F::Coordinate,
+    F::Coordinate,
+    F::Coordinate,
+    F::Size,
+    F::Size,
+    F::Small,
+    F::Offset,
+    F::Zero,
+    F::Id,
+    F::Small,
+    F::Stride,
+    F::Stride,
+];
+
+fn field(field: Field, ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> u32 {
+    match field {
+        F::Id => {
+            let id = bytes.mostly(&[1, 2, 3, 4, 5, 0]);
+            if ids.len() < 64 {
+                ids.insert(id);
+            }
+            id
+        }
+        F::Coordinate => bytes.mostly(&[0, 0, 1, 7, 16, 63, 64]),
+        F::Size => bytes.mostly(&[64, 16, 1, 8, 0, 65, 33, 300, 16384]),
+        F::Format => bytes.mostly(&[2, 1, 3, 4, 67, 68, 121, 134, 0, 64, 177]),
+        F::Scanout => bytes.mostly(&[0, 1, 15, 2, 16]),
+        F::Small => bytes.mostly(&[1, 2, 0, 3, 4, 5, 6, 13]),
+        F::Offset => bytes.mostly(&[0, 4, 256, 1024, 4096]),
+        F::Stride => bytes.mostly(&[0, 0, 4, 64, 256, 4096, 1 << 27]),
+        F::Bind => bytes.mostly(&[2, 8, 0, stand_in::REFUSED_BIND]),
+        F::Zero => 0,
+    }
+}
+
+/// Flags, the two halves of the fence's id, context and ring.
+fn header(bytes: &mut Bytes<'_>) -> [u32; 5] {
+    let flags = bytes.mostly(&[0, 1, 0, 3]);
+    let fence = if flags == 0 { 0 } else { bytes.u8().into() };
+    [flags, fence, 0, bytes.mostly(&[1, 2, 3, 0]), 0]
+}
+
+fn request(kind: u32, header: [u32; 5], words: &[u32]) -> Vec<u8> {
+    let mut request = kind.to_le_bytes().to_vec();
+    let words = header.iter().chain(words);
+    request.extend(words.flat_map(|word| word.to_le_bytes()));
+    request
+}
+
+fn command_2d(ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let (kind, fields) = bytes.of(&COMMANDS_2D);
+    let kind = if kind == 0 { bytes.u32() } else { kind };
+    command(kind, fields, ids, bytes)
+}
+
+fn command_3d(ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let (kind, fields) = bytes.of(&COMMANDS_3D);
+    let mut request = command(kind, fields, ids, bytes);
+    if kind == CTX_CREATE {
+        request.extend([b'x'; 64]);
+    } else if kind == SUBMIT_3D {
+        let stream = stream(ids, bytes);
+        let len = match bytes.u8() {
+            0..=239 => stream.len() as u32 * 4,
+            _ => bytes.u32(),
+        };
+        request.extend(len.to_le_bytes());
+        request.extend([0; 4]);
+        request.extend(stream.into_iter().flat_map(u32::to_le_bytes));
+    }
+    request
+}
+
+fn command(kind: u32, fields: &[Field], ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let header = header(bytes);
+    let mut words: Vec<u32> = fields.iter().map(|f| field(*f, ids, bytes)).collect();
+    if kind == RESOURCE_ATTACH_BACKING {
+        entries(&mut words, bytes);
+    }
+    request(kind, header, &words)
+}
+
+/// A backing: pieces of the guest's memory, and of what is none.
+fn entries(words: &mut Vec<u32>, bytes: &mut Bytes<'_>) {
+    let count = bytes.u8() % 20;
+    words.push(match bytes.u8() {
+        0..=239 => count.into(),
+        _ => bytes.u32(),
+    });
+    for _ in 0..count {
+        let at = bytes.mostly(&[0x9000, 0xa000, 0x8ff8, 0xfff0, 0x2_0000, 0x2_3ff0, 0x1_1000]);
+        let len = bytes.mostly(&[4096, 1024, 16384, 16, 0, 7, 1]);
+        words.extend([at, 0, len, 0]);
+    }
+}
+
+/// A command stream: whole commands, transfers among them, and perhaps something at its end.
+fn stream(ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> Vec<u32> {
+    let mut stream = Vec::new();
+    for _ in 0..bytes.u8() % 12 {
+        let kind = bytes.mostly(&[9, 43, 45, 1, 7, 50]);
+        let count = match kind {
+            9 | 43 | 45 => bytes.mostly(&[13, 13, 11, 12, 10, 0]),
+            _ => u32::from(bytes.u8() % 24),
+        };
+        // As many words as there are, whatever it says.
+        let fields = [
+            F::Id,
+            F::Small,
+            F::Zero,
+            F::Stride,
+            F::Stride,
+            F::Coordinate,
+            F::Coordinate,
+            F::Coordinate,
+            F::Size,
+            F::Size,
+            F::Small,
+            F::Offset,
+            F::Small,
+        ];
+        stream.push(kind & 0xffff | count << 16);
+        let fields = fields
+            .into_iter()
+            .cycle()
+            .take((count & 0xffff).min(24) as usize);
+        stream.extend(fields.map(|f| field(f, ids, bytes)));
+    }
+    for _ in 0..bytes.u8() % 4 {
+        stream.push(bytes.u32());
+    }
+    stream
+}
+
+fn cursor_command(ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let kind = bytes.mostly(&[UPDATE_CURSOR, MOVE_CURSOR, UPDATE_CURSOR, RESOURCE_FLUSH]);
+    let fields = [
+        F::Scanout,
+        F::Coordinate,
+        F::Coordinate,
+        F::Zero,
+        F::Id,
+        F::Coordinate,
+        F::Coordinate,
+        F::Zero,
+    ];
+    command(kind, &fields, ids, bytes)
+}

@@ -1,0 +1,648 @@
+//! A guest: its memory, and drivers that keep to nothing.
+//!
+//! What the device does with a queue is checked against what the queue says: it answers a request
+//! once, claims to have written no more than there was room for, and writes nowhere else.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+
+use vhost_user_backend::{VringMutex, VringT};
+use vm_memory::{
+    Bytes as _, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryMmap,
+    GuestMemoryRegion,
+};
+
+use crate::bytes::Bytes;
+
+/// The guest's memory as the device knows it.
+pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+
+/// Queues of a device, and most entries of each.
+pub const QUEUES: usize = 2;
+const MOST: u16 = 64;
+const QUEUE_STRIDE: u64 = 0x900;
+const AVAIL: u64 = 0x400;
+const USED: u64 = 0x600;
+const USED_LEN: u64 = 6 + 8 * MOST as u64;
+
+/// Where the first region begins: `virtio-queue` takes address 0 for no address.
+const BASE: u64 = 0x1000;
+/// Where requests, tables and responses are put.
+const HEAP: Range<u64> = 0x2400..0x9000;
+/// Regions: the second follows the first at once, the third does not.
+pub const REGIONS: [(u64, usize); 3] = [(BASE, 0x8000), (0x9000, 0x8000), (0x2_0000, 0x4000)];
+
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+
+/// One driver's side of a queue.
+struct Driver {
+    base: u64,
+    size: u16,
+    next_descriptor: u16,
+    available: u16,
+    used: u16,
+    /// Requests that were made and not answered, and the most room any had, by their head.
+    outstanding: BTreeMap<u16, (u32, u64)>,
+    /// The driver did something after which nobody can say what its requests are.
+    lost: bool,
+}
+
+/// A request that was answered, on one of the queues.
+#[derive(Clone, Copy)]
+pub struct Answer {
+    /// The queue.
+    pub queue: usize,
+    /// Where the first part of its chain lies.
+    pub at: u64,
+    /// How many bytes it claims to hold.
+    pub len: u32,
+}
+
+/// A guest with its drivers.
+pub struct Guest {
+    /// The memory that the device has.
+    pub memory: Memory,
+    /// The queues, as the device has them.
+    pub vrings: Vec<VringMutex>,
+    /// What was answered since this was emptied last.
+    pub answers: Vec<Answer>,
+    whole: GuestMemoryMmap,
+    drivers: [Driver; QUEUES],
+    heap: u64,
+    before: Vec<(u64, Vec<u8>)>,
+    /// Where the device may write.
+    writable: Vec<Range<u64>>,
+    /// Where its indirect tables lie.
+    tables: Vec<Range<u64>>,
+    /// A buffer lies over what describes it.
+    entangled: bool,
+}
+
+fn map(regions: &[(u64, usize)]) -> GuestMemoryMmap {
+    let regions: Vec<_> = regions
+        .iter()
+        .map(|(at, len)| (GuestAddress(*at), *len))
+        .collect();
+    GuestMemoryMmap::from_ranges(&regions).expect("cannot map memory")
+}
+
+impl Guest {
+    /// A guest whose queues have not begun.
+    pub fn new() -> Self {
+        Self::with(map(&REGIONS))
+    }
+
+    /// A guest whose memory is in a file.
+    pub fn in_file(file: &File) -> Self {
+        let mut offset = 0;
+        let regions = REGIONS.map(|(at, len)| {
+            let file = file.try_clone().expect("the host has descriptors left");
+            let part = FileOffset::new(file, offset);
+            offset += len as u64;
+            (GuestAddress(at), len, Some(part))
+        });
+        let whole = GuestMemoryMmap::from_ranges_with_files(regions);
+        Self::with(whole.expect("cannot map memory"))
+    }
+
+    fn with(whole: GuestMemoryMmap) -> Self {
+        let memory = GuestMemoryAtomic::new(whole.clone());
+        let vrings = (0..QUEUES)
+            .map(|_| VringMutex::new(memory.clone(), 1024).expect("cannot make a queue"))
+            .collect();
+        let driver = |queue: u64| Driver {
+            base: BASE + queue * QUEUE_STRIDE,
+            size: MOST,
+            next_descriptor: 0,
+            available: 0,
+            used: 0,
+            outstanding: BTreeMap::new(),
+            lost: false,
+        };
+        Self {
+            memory,
+            vrings,
+            answers: Vec::new(),
+            whole,
+            drivers: [driver(0), driver(1)],
+            heap: HEAP.start,
+            before: Vec::new(),
+            writable: Vec::new(),
+            tables: Vec::new(),
+            entangled: false,
+        }
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        let _ = self.whole.write_slice(bytes, GuestAddress(at));
+    }
+
+    /// What lies at `at`; 0 where there is nothing.
+    pub fn read<const N: usize>(&self, at: u64) -> [u8; N] {
+        let mut bytes = [0; N];
+        let _ = self.whole.read_slice(&mut bytes, GuestAddress(at));
+        bytes
+    }
+
+    /// Fills memory that no queue lies in.
+    pub fn fill(&mut self, bytes: &mut Bytes<'_>) {
+        let at = 0x9000 + u64::from(bytes.u16() & 0x7fff);
+        let byte = bytes.u8();
+        let len = usize::from(bytes.u8()) * 16;
+        self.write(at, &vec![byte; len]);
+    }
+
+    /// Starts the queues: those of a new driver at 0, those of a paused one where they were.
+    pub fn start(&mut self, anew: bool, bytes: &mut Bytes<'_>) {
+        let options = bytes.u8();
+        for (driver, vring) in self.drivers.iter_mut().zip(&self.vrings) {
+            if anew {
+                driver.size = [64, 16, 4, 1][usize::from(options & 3)];
+                driver.next_descriptor = 0;
+                driver.available = 0;
+                driver.used = 0;
+                driver.outstanding.clear();
+                driver.lost = false;
+                let start = if options & 4 == 0 { 0 } else { u16::MAX - 2 };
+                driver.available = start;
+                driver.used = start;
+                for part in [AVAIL, USED] {
+                    let at = GuestAddress(driver.base + part);
+                    let header = [0_u16.to_le_bytes(), start.to_le_bytes()].concat();
+                    let _ = self.whole.write_slice(&header, at);
+                }
+            }
+            vring.set_queue_size(driver.size);
+            let _ = vring.set_queue_info(driver.base, driver.base + AVAIL, driver.base + USED);
+            if anew {
+                vring.set_queue_next_avail(driver.available);
+            }
+            // As SET_VRING_ADDR does, which fails where the ring lies outside the memory.
+            vring.set_queue_next_used(vring.queue_used_idx().unwrap_or(driver.used));
+            vring.set_queue_event_idx(options & 8 != 0);
+            vring.set_queue_ready(true);
+            vring.set_enabled(options & 0x30 != 0x30);
+        }
+        if anew {
+            self.entangled = false;
+        }
+    }
+
+    /// Stops a queue, as `GET_VRING_BASE` does.
+    pub fn stop(&mut self, queue: usize) {
+        self.vrings[queue].set_queue_ready(false);
+    }
+
+    /// Has the queue lie anywhere, and be of any size.
+    pub fn misplace(&mut self, queue: usize, bytes: &mut Bytes<'_>) {
+        let base = self.drivers[queue].base;
+        let mut place = |right: u64| match bytes.u8() {
+            0..=99 => right,
+            100..=199 => u64::from(bytes.u16()) << 4,
+            _ => bytes.u64(),
+        };
+        let (table, avail, used) = (place(base), place(base + AVAIL), place(base + USED));
+        let _ = self.vrings[queue].set_queue_info(table, avail, used);
+        self.vrings[queue].set_queue_size(bytes.u16() & 0x3ff);
+        self.drivers[queue].lost = true;
+        self.entangled = true;
+    }
+
+    /// Maps other memory than before: less, or the same again.
+    pub fn remap(&mut self, bytes: &mut Bytes<'_>) {
+        let choice = bytes.u8() % 5;
+        if choice == 4 {
+            // New pages, which are all 0.
+            self.whole = map(&REGIONS);
+        }
+        let mut other = self.whole.clone();
+        let gone = match choice {
+            1 => &REGIONS[1..],
+            2 => &REGIONS[1..2],
+            3 => &REGIONS[..],
+            _ => &[],
+        };
+        for (at, len) in gone {
+            let less = other.remove_region(GuestAddress(*at), *len as u64);
+            (other, _) = less.expect("a region that there is");
+        }
+        if choice > 2 {
+            self.drivers
+                .iter_mut()
+                .for_each(|driver| driver.lost = true);
+        }
+        self.memory
+            .lock()
+            .expect("nobody panics with it")
+            .replace(other);
+    }
+
+    fn place(&mut self, len: u64) -> u64 {
+        let len = len.next_multiple_of(16);
+        if self.heap + len > HEAP.end {
+            self.heap = HEAP.start;
+        }
+        let at = self.heap;
+        self.heap += len;
+        at
+    }
+
+    fn descriptor(&self, table: u64, index: u16, (at, len): (u64, u32), flags: u16, next: u16) {
+        let mut bytes = at.to_le_bytes().to_vec();
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend(next.to_le_bytes());
+        self.write(table + u64::from(index) * 16, &bytes);
+    }
+
+    /// Makes `request` available in a chain of any shape.
+    pub fn submit(&mut self, queue: usize, request: &[u8], bytes: &mut Bytes<'_>) {
+        let shape = bytes.u8();
+        let mut request = request;
+        if shape & 0xc0 == 0xc0 {
+            let cut = usize::from(bytes.u8());
+            request = &request[..request.len().saturating_sub(cut)];
+        }
+        let room: u64 = match shape & 7 {
+            0..=3 => 24,
+            4 => 1056,
+            5 => 408,
+            6 => 0,
+            _ => bytes.u16().into(),
+        };
+        let mut parts = Vec::new();
+        let mut at = self.place(request.len() as u64);
+        self.write(at, request);
+        let mut left = request.len();
+        let mut pieces = if shape & 8 == 0 {
+            1
+        } else {
+            bytes.u8() % 8 + 1
+        };
+        while left > 0 || pieces > 0 {
+            pieces = pieces.saturating_sub(1);
+            let len = match pieces {
+                0 => left,
+                _ => usize::from(bytes.u8()).min(left),
+            };
+            parts.push((at, len as u32, 0));
+            at += len as u64;
+            left -= len;
+        }
+        let mut at = self.place(room.min(HEAP.end - HEAP.start));
+        let mut left = room as u32;
+        let mut pieces = if shape & 8 == 0 {
+            1
+        } else {
+            bytes.u8() % 4 + 1
+        };
+        while left > 0 {
+            pieces = u8::saturating_sub(pieces, 1);
+            let len = match pieces {
+                0 => left,
+                _ => u32::from(bytes.u8()).min(left),
+            };
+            parts.push((at, len, WRITE));
+            at += u64::from(len);
+            left -= len;
+        }
+        let indirect = shape & 0x10 != 0;
+        let twist = if shape & 0x20 == 0 { 0 } else { bytes.u8() };
+        Self::twist(twist, &mut parts, bytes);
+        self.chain(queue, &parts, indirect, twist, bytes);
+    }
+
+    /// Breaks a chain in one of many ways.
+    fn twist(twist: u8, parts: &mut [(u64, u32, u16)], bytes: &mut Bytes<'_>) {
+        let which = usize::from(bytes_if(twist, bytes));
+        let Some(count) = parts.len().checked_sub(1) else {
+            return;
+        };
+        let which = which % (count + 1);
+        match twist % 10 {
+            // For the device to write first, and to read.
+            1 => parts.reverse(),
+            2 => parts.swap(0, which),
+            // Outside of the memory, or across its end.
+            3 => parts[which].0 = bytes.u64(),
+            4 => parts[which].0 = 0x1_0ff8,
+            5 => parts[which].1 = bytes.u32(),
+            6 => parts[which].2 ^= WRITE,
+            7 => parts[which].1 = 0,
+            8 => parts[which].0 = BASE + u64::from(bytes.u16()),
+            _ => {}
+        }
+    }
+
+    fn chain(
+        &mut self,
+        queue: usize,
+        parts: &[(u64, u32, u16)],
+        indirect: bool,
+        twist: u8,
+        bytes: &mut Bytes<'_>,
+    ) {
+        let driver = &self.drivers[queue];
+        let (base, size, first) = (driver.base, driver.size, driver.next_descriptor);
+        let entries = parts.len() as u16;
+        let count = if indirect { 1 } else { entries };
+        let table = if indirect {
+            self.place(u64::from(entries) * 16)
+        } else {
+            base
+        };
+        let slot = |n: u16| {
+            if indirect {
+                n
+            } else {
+                first.wrapping_add(n) % size
+            }
+        };
+        for (n, (at, len, flags)) in (0..).zip(parts) {
+            let last = n + 1 == entries;
+            let (mut flags, mut next) = (*flags, slot(n + 1));
+            if !last {
+                flags |= NEXT;
+            } else if twist / 10 == 1 {
+                // A loop.
+                flags |= NEXT;
+                next = slot(0);
+            } else if twist / 10 == 2 {
+                flags |= NEXT;
+                next = bytes.u16();
+            } else if twist / 10 == 3 {
+                flags |= INDIRECT;
+            }
+            self.descriptor(table, slot(n), (*at, *len), flags, next);
+        }
+        if indirect {
+            let len = match twist / 10 {
+                4 => bytes.u32(),
+                5 => u32::from(entries) * 16 + 7,
+                _ => u32::from(entries) * 16,
+            };
+            let flags = if twist / 10 == 6 {
+                INDIRECT | WRITE
+            } else {
+                INDIRECT
+            };
+            self.descriptor(base, first % size, (table, len), flags, 0);
+        }
+        self.drivers[queue].next_descriptor = first.wrapping_add(count.max(1)) % size;
+        let head = if twist / 10 == 7 {
+            bytes.u16()
+        } else {
+            first % size
+        };
+        self.publish(queue, head);
+    }
+
+    /// Makes the chain at `head` available, whatever lies there.
+    pub fn publish(&mut self, queue: usize, head: u16) {
+        let driver = &mut self.drivers[queue];
+        let slot = u64::from(driver.available % driver.size);
+        // More than the queue has room for is what only a broken driver makes available.
+        let full: u32 = driver.outstanding.values().map(|(count, _)| count).sum();
+        if full >= driver.size.into() {
+            driver.lost = true;
+        }
+        driver.outstanding.entry(head).or_default().0 += 1;
+        driver.available = driver.available.wrapping_add(1);
+        let (base, available) = (driver.base, driver.available);
+        self.write(base + AVAIL + 4 + slot * 2, &head.to_le_bytes());
+        self.write(base + AVAIL + 2, &available.to_le_bytes());
+    }
+
+    /// How many more requests the queue has room for.
+    pub fn room(&self, queue: usize) -> u16 {
+        let driver = &self.drivers[queue];
+        let made: u32 = driver.outstanding.values().map(|(count, _)| count).sum();
+        driver.size.saturating_sub(made as u16)
+    }
+
+    /// Makes a buffer of 8 bytes available, for the device to read them or to fill it, as a driver
+    /// does that keeps to the rules: where there is room.
+    pub fn offer(&mut self, queue: usize, bytes: Option<[u8; 8]>) {
+        if self.room(queue) == 0 {
+            return;
+        }
+        let driver = &self.drivers[queue];
+        let (base, index) = (driver.base, driver.next_descriptor);
+        let at = HEAP.start + 0x200 * queue as u64 + 8 * u64::from(index);
+        let flags = if bytes.is_some() { 0 } else { WRITE };
+        self.write(at, &bytes.unwrap_or_default());
+        self.descriptor(base, index, (at, 8), flags, 0);
+        let driver = &mut self.drivers[queue];
+        driver.next_descriptor = (index + 1) % driver.size;
+        self.publish(queue, index);
+    }
+
+    /// Where the parts of a queue lie: descriptors, available and used ring.
+    pub fn places(queue: usize) -> [u64; 3] {
+        let base = BASE + queue as u64 * QUEUE_STRIDE;
+        [base, base + AVAIL, base + USED]
+    }
+
+    /// Writes a descriptor of any content.
+    pub fn scribble(&mut self, queue: usize, bytes: &mut Bytes<'_>) {
+        let base = self.drivers[queue].base;
+        let index = bytes.u8() % MOST as u8;
+        let at = match bytes.u8() {
+            0..=127 => BASE + u64::from(bytes.u16()),
+            _ => bytes.u64(),
+        };
+        let part = (at, bytes.u32());
+        let (flags, next) = (bytes.u8() & 7, bytes.u8());
+        self.descriptor(base, index.into(), part, flags.into(), next.into());
+    }
+
+    /// Says that any number of requests were made.
+    pub fn run_away(&mut self, queue: usize, bytes: &mut Bytes<'_>) {
+        let driver = &mut self.drivers[queue];
+        driver.available = match bytes.u8() {
+            by @ 0..=127 => driver.available.wrapping_add(by.into()),
+            by @ 128..=191 => driver.available.wrapping_sub((by - 127).into()),
+            _ => bytes.u16(),
+        };
+        driver.lost = true;
+        let (base, available) = (driver.base, driver.available);
+        self.write(base + AVAIL + 2, &available.to_le_bytes());
+    }
+
+    /// Says which notifications it wants.
+    pub fn want(&mut self, queue: usize, bytes: &mut Bytes<'_>) {
+        let driver = &self.drivers[queue];
+        let event = driver.base + AVAIL + 4 + u64::from(driver.size) * 2;
+        self.write(driver.base + AVAIL, &bytes.u16().to_le_bytes());
+        self.write(event, &bytes.u16().to_le_bytes());
+    }
+
+    /// Notes what the device may do from now on. Before the device has its turn.
+    pub fn before(&mut self) {
+        self.writable.clear();
+        self.tables.clear();
+        for queue in 0..QUEUES {
+            let driver = &self.drivers[queue];
+            let heads: Vec<u16> = if driver.lost {
+                (0..MOST).collect()
+            } else {
+                driver.outstanding.keys().copied().collect()
+            };
+            for head in heads {
+                let room = self.walk(queue, head);
+                if let Some((_, known)) = self.drivers[queue].outstanding.get_mut(&head) {
+                    *known = room.max(*known);
+                }
+            }
+        }
+        let tables = &self.tables;
+        self.entangled |= self.writable.iter().any(|buffer| {
+            let meets = |table: &Range<u64>| table.start < buffer.end && buffer.start < table.end;
+            buffer.start < HEAP.start || tables.iter().any(meets)
+        });
+        for driver in &self.drivers {
+            let used = driver.base + USED;
+            self.writable.push(used..used + USED_LEN);
+        }
+        self.before = self.snapshot();
+    }
+
+    fn snapshot(&self) -> Vec<(u64, Vec<u8>)> {
+        self.whole
+            .iter()
+            .map(|region| {
+                let start = region.start_addr();
+                let mut bytes = vec![0; region.len() as usize];
+                let read = self.whole.read_slice(&mut bytes, start);
+                read.expect("a region lies in memory");
+                (start.0, bytes)
+            })
+            .collect()
+    }
+
+    /// Notes where the device may write for the request at `head`; how much room there is.
+    fn walk(&mut self, queue: usize, head: u16) -> u64 {
+        let driver = &self.drivers[queue];
+        let (base, size) = (driver.base, driver.size);
+        let (mut table, mut entries, mut index) = (base, u32::from(size), u32::from(head));
+        let mut steps = entries;
+        let mut is_indirect = false;
+        let mut room: u64 = 0;
+        while steps > 0 && index < entries {
+            steps -= 1;
+            let bytes: [u8; 16] = self.read(table + u64::from(index) * 16);
+            let [
+                a0,
+                a1,
+                a2,
+                a3,
+                a4,
+                a5,
+                a6,
+                a7,
+                l0,
+                l1,
+                l2,
+                l3,
+                f0,
+                f1,
+                n0,
+                n1,
+            ] = bytes;
+            let at = u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]);
+            let len = u32::from_le_bytes([l0, l1, l2, l3]);
+            let flags = u16::from_le_bytes([f0, f1]);
+            if flags & INDIRECT != 0 && !is_indirect {
+                is_indirect = true;
+                (table, entries, index) = (at, len / 16, 0);
+                // No longer table than there can be in this memory is of use.
+                steps = entries.min(0x1000);
+                self.entangled |= len / 16 > 0x1000;
+                self.tables.push(at..at.saturating_add(len.into()));
+                continue;
+            }
+            if flags & WRITE != 0 {
+                room = room.saturating_add(len.into());
+                self.writable.push(at..at.saturating_add(len.into()));
+            }
+            if flags & NEXT == 0 {
+                break;
+            }
+            index = u16::from_le_bytes([n0, n1]).into();
+        }
+        room
+    }
+
+    /// Checks what the device did.
+    pub fn after(&mut self) {
+        for queue in 0..QUEUES {
+            self.check_used(queue);
+        }
+        if self.entangled {
+            return;
+        }
+        for ((start, old), (_, new)) in self.before.iter().zip(self.snapshot()) {
+            if *old == new {
+                continue;
+            }
+            for (at, (old, new)) in (*start..).zip(old.iter().zip(new)) {
+                let allowed = *old == new || self.writable.iter().any(|range| range.contains(&at));
+                assert!(
+                    allowed,
+                    "the device wrote to {at:#x}, which is not its to write"
+                );
+            }
+        }
+    }
+
+    fn check_used(&mut self, queue: usize) {
+        let driver = &self.drivers[queue];
+        let (base, size, lost) = (driver.base, driver.size, driver.lost);
+        if lost || self.entangled {
+            return;
+        }
+        let index = u16::from_le_bytes(self.read(base + USED + 2));
+        while self.drivers[queue].used != index {
+            let driver = &self.drivers[queue];
+            let slot = u64::from(driver.used % size);
+            let element: [u8; 8] = self.read(base + USED + 4 + slot * 8);
+            let [h0, h1, h2, h3, l0, l1, l2, l3] = element;
+            let head = u32::from_le_bytes([h0, h1, h2, h3]);
+            let len = u32::from_le_bytes([l0, l1, l2, l3]);
+            assert!(head < size.into(), "head {head} of {size} is answered");
+            let driver = &mut self.drivers[queue];
+            driver.used = driver.used.wrapping_add(1);
+            let head = head as u16;
+            let made = driver.outstanding.get_mut(&head);
+            let (count, room) = made.expect("a request is answered that was not made, or twice");
+            assert!(
+                u64::from(len) <= *room,
+                "{len} bytes are said to be in a buffer of {room}"
+            );
+            *count -= 1;
+            if *count == 0 {
+                driver.outstanding.remove(&head);
+            }
+            let at = u64::from_le_bytes(self.read(base + u64::from(head) * 16));
+            self.answers.push(Answer { queue, at, len });
+        }
+    }
+
+    /// Whether what is in the queue is what the driver put there.
+    pub fn is_sound(&self, queue: usize) -> bool {
+        !self.drivers[queue].lost && !self.entangled
+    }
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn bytes_if(twist: u8, bytes: &mut Bytes<'_>) -> u8 {
+    if twist == 0 { 0 } else { bytes.u8() }
+}

@@ -1,0 +1,653 @@
+//! The input device: its queues and configuration in the hands of a hostile driver, and hardware that
+//! reports anything.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustix::event::{EventfdFlags, eventfd};
+use vhost_user_backend::VhostUserBackendMut;
+use vhost_user_backends::backend::fuzzing::Program;
+use vhost_user_backends::backend::{Device, FIRST_TOKEN};
+use vhost_user_backends::input::fuzzing::code::*;
+use vhost_user_backends::input::fuzzing::{
+    Axis, Bits, CONFIG_SIZE, Contact, Description, Event, Source, State, Touch, device,
+};
+use vhost_user_backends::input::{Input, Options};
+use vmm_sys_util::epoll::EventSet;
+
+use crate::bytes::Bytes;
+use crate::guest::Guest;
+
+const MAX_STEPS: usize = 400;
+const MAX_TURNS: usize = 4000;
+/// Events that the kernel keeps for a reader.
+const KERNEL_BUFFER: usize = 64;
+const SLOTS: i32 = 5;
+const EVENTS: usize = 0;
+const STATUS: usize = 1;
+const DEVICE_READY: u16 = FIRST_TOKEN;
+const ABS_X: u16 = 0;
+const ABS_MT_X: u16 = 0x35;
+
+/// A driver that does what it likes, and hardware that reports whatever it likes.
+pub fn input_hostile(data: &[u8]) {
+    let mut bytes = Bytes::new(data);
+    let mut machine = Machine::new(&mut bytes);
+    for _ in 0..MAX_STEPS {
+        if bytes.is_empty() {
+            break;
+        }
+        machine.hostile_step(&mut bytes);
+    }
+    machine.rest();
+}
+
+/// A driver that keeps to the rules, on hardware as the kernel has it: the driver sees whole reports,
+/// and in the end the state that the device is in.
+pub fn input_reports(data: &[u8]) {
+    let mut bytes = Bytes::new(data);
+    let mut machine = Machine::new(&mut bytes);
+    for _ in 0..MAX_STEPS {
+        if bytes.is_empty() {
+            break;
+        }
+        machine.fair_step(&mut bytes);
+        machine.take_events();
+        machine.failed |= machine.program.failure().is_some();
+        if machine.failed {
+            // Another has the device: the program ends.
+            assert!(machine.hardware().taken);
+            return;
+        }
+    }
+    machine.end();
+}
+
+/// The lasting state of a device, in terms of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Truth {
+    keys: BTreeSet<u16>,
+    switches: BTreeSet<u16>,
+    axes: BTreeMap<u16, i32>,
+    slot: i32,
+    contacts: BTreeMap<i32, i32>,
+}
+
+impl Truth {
+    fn apply(&mut self, event: &Event) {
+        let Event { kind, code, value } = *event;
+        let set = match kind {
+            EV_KEY => &mut self.keys,
+            EV_SW => &mut self.switches,
+            EV_ABS if code == ABS_MT_SLOT => {
+                self.slot = value;
+                return;
+            }
+            EV_ABS if code == ABS_MT_TRACKING_ID => {
+                if value < 0 {
+                    self.contacts.remove(&self.slot);
+                } else {
+                    self.contacts.insert(self.slot, value);
+                }
+                return;
+            }
+            EV_ABS if is_contact_axis(code) => return,
+            EV_ABS => {
+                self.axes.insert(code, value);
+                return;
+            }
+            _ => return,
+        };
+        if value == 0 {
+            set.remove(&code);
+        } else {
+            set.insert(code);
+        }
+    }
+}
+
+/// The host's side of a device.
+#[derive(Default)]
+pub struct Hardware {
+    /// A report that is not whole yet, and those that can be read.
+    pending: Vec<Event>,
+    readable: VecDeque<Event>,
+    truth: Truth,
+    leds: BTreeSet<u16>,
+    grabbed: bool,
+    taken: bool,
+    unplugged: bool,
+    mute: bool,
+}
+
+impl Hardware {
+    /// Reports `event` as the kernel does: only what changes something, and whole reports.
+    fn report(&mut self, event: Event, description: &Description) {
+        let Event { kind, code, value } = event;
+        let known = kind == EV_SYN || description.has(kind, code);
+        let changes = match kind {
+            EV_KEY if value == 2 => self.truth.keys.contains(&code),
+            EV_KEY => self.truth.keys.contains(&code) != (value != 0),
+            EV_SW => self.truth.switches.contains(&code) != (value != 0),
+            EV_ABS if code == ABS_MT_SLOT => (0..SLOTS).contains(&value),
+            EV_ABS if !is_contact_axis(code) => self.truth.axes.get(&code) != Some(&value),
+            _ => true,
+        };
+        if !known || !changes {
+            return;
+        }
+        self.truth.apply(&event);
+        self.pending.push(event);
+        if self.pending.len() + self.readable.len() >= KERNEL_BUFFER {
+            self.readable.clear();
+            self.pending = vec![Event::new(EV_SYN, SYN_DROPPED, 0), event];
+        }
+        if event.ends_report() {
+            self.readable.extend(self.pending.drain(..));
+        }
+    }
+}
+
+/// A device of which the hardware can be had from outside.
+pub struct Fake {
+    hardware: Arc<Mutex<Hardware>>,
+    description: Description,
+    fd: OwnedFd,
+}
+
+impl Fake {
+    /// A device of a kind that `bytes` choose.
+    pub fn new(bytes: &mut Bytes<'_>) -> Self {
+        Self {
+            hardware: Arc::default(),
+            description: describe(bytes),
+            fd: eventfd(0, EventfdFlags::NONBLOCK).expect("the host has descriptors left"),
+        }
+    }
+
+    fn hardware(&self) -> MutexGuard<'_, Hardware> {
+        self.hardware.lock().expect("nobody panics with it")
+    }
+}
+
+fn describe(bytes: &mut Bytes<'_>) -> Description {
+    let mut device = Description {
+        name: bytes.of(&["A", "", "Ein Gerät, das einen Namen hat, der sehr lang ist, und noch länger: viel länger, als er sein dürfte, um ganz hineinzupassen, ähem"]).into(),
+        serial: bytes.of(&["", "0123"]).into(),
+        ..Description::default()
+    };
+    let kinds = bytes.u8();
+    let mut has = |kind: u16, codes: &[u16]| {
+        device.codes.insert(kind, codes.iter().copied().collect());
+    };
+    if kinds & 1 != 0 {
+        has(EV_KEY, &[1, 28, 30, 0x110, 0x120, 0x2ff]);
+        has(EV_MSC, &[4]);
+        has(EV_LED, &[0, 1, 2]);
+        has(EV_SND, &[2]);
+    }
+    if kinds & 2 != 0 {
+        has(EV_REP, &[REP_DELAY, REP_PERIOD]);
+    }
+    if kinds & 4 != 0 {
+        has(EV_REL, &[0, 1, 8]);
+    }
+    if kinds & 8 != 0 {
+        has(EV_SW, &[0, 1]);
+    }
+    let mut axes = Vec::new();
+    if kinds & 0x10 != 0 {
+        axes.extend([ABS_X, 1, 0x3f]);
+    }
+    if kinds & 0x20 != 0 {
+        axes.extend([ABS_MT_SLOT, ABS_MT_TRACKING_ID, ABS_MT_X]);
+    }
+    if kinds & 0x40 != 0 {
+        axes.push(ABS_MT_X);
+    }
+    if !axes.is_empty() {
+        has(EV_ABS, &axes);
+    }
+    for axis in axes {
+        let max = if axis == ABS_MT_SLOT { SLOTS - 1 } else { 4095 };
+        device.axes.insert(
+            axis,
+            Axis {
+                max,
+                ..Axis::default()
+            },
+        );
+    }
+    device
+}
+
+fn bits(codes: &BTreeSet<u16>) -> Bits {
+    codes.iter().copied().collect()
+}
+
+impl Source for Fake {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn read(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
+        const ROOM: usize = 7;
+        let mut hardware = self.hardware();
+        if hardware.unplugged {
+            return Err(rustix::io::Errno::NODEV.into());
+        }
+        let count = hardware.readable.len().min(ROOM);
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        events.extend(hardware.readable.drain(..count));
+        Ok(count == ROOM)
+    }
+
+    fn state(&self) -> io::Result<State> {
+        let hardware = self.hardware();
+        if hardware.mute {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        let truth = &hardware.truth;
+        let contacts = (0..self.description.slots() as i32)
+            .map(|slot| Contact::new(truth.contacts.get(&slot).copied().unwrap_or(-1)));
+        Ok(State {
+            keys: bits(&truth.keys),
+            switches: bits(&truth.switches),
+            axes: truth.axes.clone(),
+            touch: Touch {
+                slot: usize::try_from(truth.slot).ok(),
+                contacts: contacts.collect(),
+            },
+        })
+    }
+
+    fn leds(&self) -> io::Result<Bits> {
+        Ok(bits(&self.hardware().leds))
+    }
+
+    fn write(&mut self, events: &[Event]) -> io::Result<()> {
+        let mut hardware = self.hardware();
+        let (last, events) = events.split_last().expect("something is written");
+        assert!(last.ends_report());
+        for event in events {
+            let Event { kind, code, value } = *event;
+            let may = matches!(kind, EV_LED | EV_SND) && self.description.has(kind, code);
+            assert!(may, "the guest has the device do {event:?}");
+            if kind == EV_LED && value != 0 {
+                hardware.leds.insert(code);
+            } else if kind == EV_LED {
+                hardware.leds.remove(&code);
+            }
+            // A reader sees what it wrote.
+            hardware.readable.push_back(*event);
+        }
+        hardware.readable.push_back(Event::REPORT);
+        Ok(())
+    }
+
+    fn grab(&mut self) -> io::Result<()> {
+        let mut hardware = self.hardware();
+        if hardware.taken {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        hardware.grabbed = true;
+        Ok(())
+    }
+
+    fn release(&mut self) -> io::Result<()> {
+        self.hardware().grabbed = false;
+        Ok(())
+    }
+}
+
+struct Machine {
+    input: Input<Fake>,
+    program: Program,
+    guest: Guest,
+    hardware: Arc<Mutex<Hardware>>,
+    description: Description,
+    host_leds: BTreeSet<u16>,
+    grab: bool,
+    /// What the driver was told, and of which report it knows a part.
+    told: Truth,
+    partial: usize,
+    running: bool,
+    /// The device said that the program is to end.
+    failed: bool,
+}
+
+impl Machine {
+    fn new(bytes: &mut Bytes<'_>) -> Self {
+        let fake = Fake::new(bytes);
+        let (hardware, description) = (fake.hardware.clone(), fake.description.clone());
+        let options = bytes.u8();
+        let host_leds: BTreeSet<u16> = if options & 2 == 0 {
+            BTreeSet::new()
+        } else {
+            [1].into()
+        };
+        hardware.lock().expect("nobody panics with it").leds = host_leds.clone();
+        let grab = options & 1 == 0;
+        let options = Options {
+            evdev_path: "/dev/input/event0".into(),
+            grab,
+        };
+        let mut input = device(fake, options).expect("the host has descriptors left");
+        let program = Program::new().expect("the host has descriptors left");
+        input.start(program.host()).expect("a device starts");
+        let mut guest = Guest::new();
+        let memory = guest.memory.clone();
+        input.update_memory(memory).expect("memory is always taken");
+        guest.start(true, &mut Bytes::new(&[bytes.u8() & 0xf]));
+        Self {
+            input,
+            program,
+            guest,
+            hardware,
+            description,
+            host_leds,
+            grab,
+            told: Truth::default(),
+            partial: 0,
+            running: true,
+            failed: false,
+        }
+    }
+
+    fn hardware(&self) -> MutexGuard<'_, Hardware> {
+        self.hardware.lock().expect("nobody panics with it")
+    }
+
+    fn turn(&mut self, event: u16, set: EventSet) {
+        self.guest.before();
+        let handled = self.input.handle_event(event, set, &self.guest.vrings, 0);
+        handled.expect("nothing ends the worker");
+        self.guest.after();
+    }
+
+    fn rest(&mut self) {
+        for _ in 0..MAX_TURNS {
+            let ready = self.program.ready().expect("epoll_wait(2) does not fail");
+            for (event, set) in &ready {
+                self.turn(*event, *set);
+            }
+            let unread = {
+                let hardware = self.hardware();
+                hardware.unplugged || !hardware.readable.is_empty()
+            };
+            self.failed |= self.program.failure().is_some();
+            if unread && !self.failed {
+                self.turn(DEVICE_READY, EventSet::IN);
+            } else if ready.is_empty() {
+                return;
+            }
+            if self.hardware().unplugged {
+                return;
+            }
+        }
+        panic!("the device never comes to rest");
+    }
+
+    fn event(&self, bytes: &mut Bytes<'_>) -> Event {
+        let kind = bytes.of(&[EV_KEY, EV_ABS, EV_REL, EV_SW, EV_MSC, EV_ABS, EV_KEY]);
+        let code = match kind {
+            EV_KEY => bytes.of(&[30, 28, 1, 0x110, 0x120, 0x2ff]),
+            EV_ABS => bytes.of(&[ABS_MT_SLOT, ABS_MT_TRACKING_ID, ABS_MT_X, ABS_X, 1, 0x3f]),
+            _ => bytes.of(&[0, 1, 4, 8]),
+        };
+        let value = match code {
+            ABS_MT_TRACKING_ID if kind == EV_ABS => i32::from(bytes.u8() % 6) - 1,
+            ABS_MT_SLOT if kind == EV_ABS => i32::from(bytes.u8() % 6),
+            _ => bytes.of(&[0, 1, 2, 77, -1]),
+        };
+        Event::new(kind, code, value)
+    }
+
+    fn fair_step(&mut self, bytes: &mut Bytes<'_>) {
+        match bytes.u8() {
+            0..=99 => {
+                let event = self.event(bytes);
+                let description = self.description.clone();
+                self.hardware().report(event, &description);
+            }
+            100..=139 => {
+                let description = self.description.clone();
+                self.hardware().report(Event::REPORT, &description);
+            }
+            140..=179 => self.turn(DEVICE_READY, EventSet::IN),
+            180..=209 => {
+                for _ in 0..=bytes.u8() % 16 {
+                    self.guest.offer(EVENTS, None);
+                }
+            }
+            210..=224 => self.kick(),
+            225..=234 => {
+                let kind = bytes.of(&[EV_LED, EV_SND, EV_MSC, EV_REP, EV_KEY]);
+                let event = Event::new(kind, bytes.of(&[0, 1, 2, 4]), bytes.of(&[0, 1, -1]));
+                self.guest.offer(STATUS, Some(event.to_bytes()));
+                self.turn(STATUS as u16, EventSet::IN);
+            }
+            235..=244 => self.rest(),
+            245 => self.restart(false, bytes),
+            246 => {
+                self.restart(true, bytes);
+                // What came by the old queue is of no use to the new driver.
+                self.guest.answers.clear();
+                self.told = Truth::default();
+            }
+            247 => self.stop(),
+            248..=250 => self.config(bytes),
+            251 => self.input.reset_device(),
+            252 => {
+                let mut hardware = self.hardware();
+                hardware.taken = !hardware.taken && !hardware.grabbed;
+            }
+            _ => self.turn(FIRST_TOKEN + 1, EventSet::IN),
+        }
+    }
+
+    fn hostile_step(&mut self, bytes: &mut Bytes<'_>) {
+        let queue = |bytes: &mut Bytes<'_>| usize::from(bytes.u8() & 1);
+        match bytes.u8() {
+            0..=63 => {
+                // From hardware that knows nothing of a kernel.
+                let event = match bytes.u8() {
+                    0..=127 => self.event(bytes),
+                    128..=191 => Event::REPORT,
+                    192..=199 => Event::new(EV_SYN, SYN_DROPPED, 0),
+                    _ => Event::new(bytes.u16(), bytes.u16(), bytes.u32().cast_signed()),
+                };
+                let times = if bytes.u8() < 4 { 1500 } else { 1 };
+                let mut hardware = self.hardware();
+                hardware.truth.apply(&event);
+                for _ in 0..times {
+                    hardware.readable.push_back(event);
+                }
+            }
+            64..=99 => self.turn(DEVICE_READY, EventSet::IN),
+            100..=139 => {
+                let bytes_of_event = [17, 0, bytes.u8() & 3, 0, 1, 0, 0, 0];
+                let (queue, request) = match bytes.u8() {
+                    0..=159 => (EVENTS, &[][..]),
+                    160..=223 => (STATUS, &bytes_of_event[..]),
+                    _ => (STATUS, bytes.some(40)),
+                };
+                self.guest.submit(queue, request, bytes);
+            }
+            140..=159 => {
+                for _ in 0..=bytes.u8() % 16 {
+                    self.guest.offer(EVENTS, None);
+                }
+            }
+            160..=189 => self.turn(bytes.of(&[0, 1, 2, 3]), EventSet::IN),
+            190..=199 => self.rest(),
+            200..=203 => self.restart(false, bytes),
+            204..=207 => self.restart(true, bytes),
+            208 => self.stop(),
+            209 => {
+                self.guest.stop(STATUS);
+                let _ = self.input.stop_vring(STATUS as u32);
+            }
+            210..=219 => self.config(bytes),
+            220 => self.input.reset_device(),
+            221..=223 => self.guest.remap(bytes),
+            224..=229 => self.guest.scribble(queue(bytes), bytes),
+            230..=233 => self.guest.publish(queue(bytes), bytes.u16()),
+            234..=236 => self.guest.run_away(queue(bytes), bytes),
+            237..=240 => self.guest.want(queue(bytes), bytes),
+            241..=242 => self.guest.misplace(queue(bytes), bytes),
+            243 => {
+                let mut hardware = self.hardware();
+                hardware.taken = !hardware.taken && !hardware.grabbed;
+            }
+            244 => self.hardware().mute ^= true,
+            245 => self.hardware().unplugged = true,
+            246 => {
+                let set = bytes.of(&[EventSet::IN, EventSet::HANG_UP, EventSet::ERROR]);
+                self.turn(DEVICE_READY, set);
+            }
+            247 => self.turn(bytes.u16(), EventSet::IN),
+            _ => self.guest.fill(bytes),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.guest.stop(EVENTS);
+        self.guest.before();
+        let stopped = self.input.stop_vring(EVENTS as u32);
+        stopped.expect("a queue can be stopped");
+        self.guest.after();
+        self.running = false;
+        let hardware = self.hardware();
+        assert!(!hardware.grabbed, "the host does not get its device back");
+    }
+
+    fn restart(&mut self, anew: bool, bytes: &mut Bytes<'_>) {
+        self.stop();
+        self.guest.stop(STATUS);
+        let _ = self.input.stop_vring(STATUS as u32);
+        self.guest.start(anew, &mut Bytes::new(&[bytes.u8() & 0xf]));
+        // A part of a report that a pause cut off ends with what is told after it.
+        self.partial = 0;
+        self.running = true;
+        self.turn(EVENTS as u16, EventSet::IN);
+    }
+
+    fn config(&mut self, bytes: &mut Bytes<'_>) {
+        let offset = bytes.mostly(&[0, 1, 2, 8, 135, 136]);
+        let written = bytes.some(200);
+        let set = self.input.set_config(offset, written);
+        set.expect("a front-end may pass on anything");
+        let offset = bytes.mostly(&[0, 0, 2, 8, 135]);
+        let size = bytes.mostly(&[136, 1, 128, 0, 137]);
+        let read = self.input.get_config(offset, size);
+        let inside = u64::from(offset) + u64::from(size) <= CONFIG_SIZE as u64;
+        let wanted = if inside { size as usize } else { 0 };
+        assert_eq!(read.len(), wanted);
+        let whole = self.input.get_config(0, CONFIG_SIZE as u32);
+        assert!(whole[2] <= 128, "size {}", whole[2]);
+        let behind = &whole[8 + usize::from(whole[2])..];
+        assert!(
+            behind.iter().all(|byte| *byte == 0),
+            "more than the size says"
+        );
+    }
+
+    /// Takes the driver's events and looks at them.
+    fn take_events(&mut self) {
+        for answer in std::mem::take(&mut self.guest.answers) {
+            if answer.queue == STATUS {
+                assert_eq!(answer.len, 0);
+                continue;
+            }
+            assert_eq!(answer.len, 8, "a buffer without a whole event");
+            let event = Event::from_bytes(self.guest.read(answer.at));
+            self.told.apply(&event);
+            self.partial += 1;
+            if event.ends_report() {
+                assert!(self.partial > 1, "a report of nothing");
+                self.partial = 0;
+            }
+        }
+    }
+
+    /// The driver says that it made buffers available.
+    fn kick(&mut self) {
+        self.turn(EVENTS as u16, EventSet::IN);
+        self.take_events();
+        // What is left of a report that is longer than the queue waits for as many buffers as it
+        // needs, and never for more than the queue has.
+        if self.partial > 0 && self.running {
+            assert_ne!(
+                self.guest.room(EVENTS),
+                0,
+                "a part of a report is held back"
+            );
+        }
+    }
+
+    /// A driver with all the buffers there can be finds the device in the state that it is in.
+    fn end(&mut self) {
+        self.hardware().taken = false;
+        if !self.running {
+            self.restart(false, &mut Bytes::new(&[]));
+        }
+        let description = self.description.clone();
+        self.hardware().report(Event::REPORT, &description);
+        // What keeps the device with the host is a key that is held there.
+        self.settle();
+        if self.grab && !self.hardware().grabbed {
+            let held: Vec<u16> = self.hardware().truth.keys.iter().copied().collect();
+            for code in held {
+                self.hardware()
+                    .report(Event::new(EV_KEY, code, 0), &description);
+            }
+            self.hardware().report(Event::REPORT, &description);
+            self.settle();
+            assert!(self.grab_is_there(), "the guest does not get the device");
+        }
+        assert_eq!(self.partial, 0, "a report without an end");
+        let truth = self.hardware().truth.clone();
+        assert_eq!(self.told.keys, truth.keys);
+        assert_eq!(self.told.switches, truth.switches);
+        assert_eq!(self.told.axes, truth.axes);
+        if description.slots() > 0 {
+            assert_eq!(self.told.contacts, truth.contacts);
+        }
+        self.stop();
+        assert_eq!(
+            self.hardware().leds,
+            self.host_leds,
+            "LEDs are left as they were"
+        );
+        assert!(!self.failed && self.program.failure().is_none());
+    }
+
+    fn grab_is_there(&self) -> bool {
+        self.hardware().grabbed
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..MAX_TURNS {
+            self.rest();
+            self.take_events();
+            while self.guest.room(EVENTS) > 0 {
+                self.guest.offer(EVENTS, None);
+            }
+            let room = self.guest.room(EVENTS);
+            self.kick();
+            if self.guest.room(EVENTS) == room {
+                return;
+            }
+        }
+        panic!("events without an end");
+    }
+}

@@ -1,0 +1,29 @@
+//! What a hostile guest, front-end, device or host file can send, as targets for libFuzzer and for
+//! the test that replays their corpora.
+//!
+//! A target takes any bytes, makes of them what its peer may do, has the real code serve that, and
+//! panics where a promise is broken.
+
+pub mod bytes;
+pub mod descriptors;
+pub mod front_end;
+pub mod gpu;
+pub mod guest;
+pub mod input;
+pub mod replies;
+pub mod vhost_user;
+
+/// A target: it panics where a promise is broken.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the names of their corpora.
+pub const TARGETS: [(&str, Target); 8] = [
+    ("control_2d", gpu::control_2d),
+    ("control_3d", gpu::control_3d),
+    ("cursor", gpu::cursor),
+    ("descriptors", descriptors::descriptors),
+    ("display_replies", replies::display_replies),
+    ("input_hostile", input::input_hostile),
+    ("input_reports", input::input_reports),
+    ("vhost_user", vhost_user::vhost_user),
+];

@@ -1,0 +1,118 @@
+//! What comes by the display socket.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use vhost_user_backends::gpu::fuzzing::{Answer, Display, MAX_EDID_LEN, Question, REPLY_LIMIT};
+
+use crate::bytes::Bytes;
+use crate::front_end::FrontEnd;
+
+const MAX_STEPS: usize = 300;
+
+/// A front-end in any mood, and a device that asks it.
+pub fn display_replies(data: &[u8]) {
+    let mut bytes = Bytes::new(data);
+    if bytes.u8() & 1 == 0 {
+        converse(&mut bytes);
+    } else {
+        split(&mut bytes);
+    }
+}
+
+fn converse(bytes: &mut Bytes<'_>) {
+    let (mut front_end, socket) = FrontEnd::new();
+    let mut now = Instant::now();
+    let mut display = Display::default();
+    display.attach(socket, now);
+    for _ in 0..MAX_STEPS {
+        if bytes.is_empty() {
+            break;
+        }
+        match bytes.u8() {
+            0..=39 => {
+                let question = question(bytes);
+                let asked = display.ask(question, now);
+                assert_eq!(asked, display.is_asked());
+            }
+            40..=89 => {
+                let _ = display.send(None);
+                front_end.read_all();
+            }
+            90..=129 => front_end.answer(bytes),
+            130..=149 => front_end.rave(bytes),
+            150..=159 => front_end.stammer(bytes),
+            160..=209 => {
+                let received = display.receive(now);
+                assert!(received.is_ok() || display.interest().is_none());
+            }
+            210..=229 => check(display.is_asked(), display.take_answer()),
+            230..=239 => {
+                now += REPLY_LIMIT;
+                display.expire(now);
+                assert!(!display.is_asked());
+            }
+            240..=244 => display.forget_question(),
+            245..=249 => {
+                let (again, socket) = FrontEnd::new();
+                front_end = again;
+                display.attach(socket, now);
+                assert!(
+                    !display.is_asked(),
+                    "who asked the one before gets no answer"
+                );
+            }
+            _ => {
+                let _ = display.send(None);
+            }
+        }
+        // Nobody waits for ever.
+        assert!(!display.is_asked() || display.deadline().is_some());
+    }
+}
+
+fn question(bytes: &mut Bytes<'_>) -> Question {
+    match bytes.u8() % 4 {
+        0 => Question::Modes,
+        1 => Question::Edid(0),
+        _ => Question::Edid(bytes.u8().into()),
+    }
+}
+
+fn check(is_asked: bool, answer: Option<Answer>) {
+    assert!(
+        !is_asked || answer.is_none(),
+        "an answer that is still awaited"
+    );
+    if let Some(Answer::Edid(edid)) = answer {
+        assert!((1..=MAX_EDID_LEN).contains(&edid.len()));
+    }
+}
+
+/// The same bytes mean the same however they arrive.
+fn split(bytes: &mut Bytes<'_>) {
+    let step = usize::from(bytes.u8()) % 64 + 1;
+    let question = question(bytes);
+    let stream = bytes.rest();
+    assert_eq!(
+        listen(stream, stream.len().max(1), question),
+        listen(stream, step, question)
+    );
+}
+
+fn listen(stream: &[u8], step: usize, question: Question) -> (bool, Option<Answer>) {
+    let (mut socket, theirs) = UnixStream::pair().expect("cannot make a socket");
+    let now = Instant::now();
+    let mut display = Display::default();
+    display.attach(theirs, now);
+    display.ask(question, now);
+    let mut failed = false;
+    for part in stream.chunks(step) {
+        if socket.write_all(part).is_err() {
+            break;
+        }
+        failed |= display.receive(now).is_err();
+    }
+    (failed, display.take_answer())
+}

@@ -1,0 +1,196 @@
+//! The program around a device, in the hands of the targets in fuzz/.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use super::device::{Device, EventLoop, GpuSocketSlot, Host, Inbox, MainThread, News};
+use super::relay::{self, Relay};
+use super::worker;
+
+/// The worker's event loop, of which every turn is asked for.
+pub struct Program {
+    event_loop: Arc<Turns>,
+    gpu_socket: GpuSocketSlot,
+    main_thread: MainThread,
+    inbox: Inbox,
+}
+
+struct Turns(Epoll);
+
+impl EventLoop for Turns {
+    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
+        let event = EpollEvent::new(interest, token.into());
+        self.0.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
+    }
+
+    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let event = EpollEvent::default();
+        self.0.ctl(ControlOperation::Delete, fd.as_raw_fd(), event)
+    }
+}
+
+impl Program {
+    /// A program that serves nothing yet.
+    ///
+    /// # Errors
+    /// Where the host has no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (main_thread, inbox) = MainThread::new()?;
+        Ok(Self {
+            event_loop: Arc::new(Turns(Epoll::new()?)),
+            gpu_socket: GpuSocketSlot::default(),
+            main_thread,
+            inbox,
+        })
+    }
+
+    /// What a device is started with.
+    pub fn host(&self) -> Host {
+        Host {
+            event_loop: self.event_loop.clone(),
+            gpu_socket: self.gpu_socket.clone(),
+            main_thread: self.main_thread.clone(),
+        }
+    }
+
+    /// Leaves a display socket where the relay does.
+    pub fn put_gpu_socket(&self, socket: UnixStream) {
+        self.gpu_socket.put(socket);
+    }
+
+    /// The events that are ready.
+    ///
+    /// # Errors
+    /// As `epoll_wait(2)`.
+    pub fn ready(&self) -> io::Result<Vec<(u16, EventSet)>> {
+        let mut events = [EpollEvent::default(); 8];
+        let count = self.event_loop.0.wait(0, &mut events)?;
+        let ready = events.iter().take(count);
+        Ok(ready
+            .map(|event| (event.data() as u16, event.event_set()))
+            .collect())
+    }
+
+    /// Why the program would end, if something in it says so.
+    pub fn failure(&self) -> Option<String> {
+        failure(&self.inbox)
+    }
+}
+
+fn failure(inbox: &Inbox) -> Option<String> {
+    while let Some(news) = inbox.take() {
+        match news {
+            News::Failed(message) => return Some(message),
+            News::Started(Err(error)) => return Some(error.to_string()),
+            News::Started(Ok(())) => {}
+        }
+    }
+    None
+}
+
+/// The whole of a program behind a front-end's socket: relay, daemon, worker and device.
+pub struct Connection<D: Device> {
+    relay: Relay,
+    goes_on: bool,
+    daemon: worker::Daemon<D>,
+    inbox: Inbox,
+}
+
+impl<D: Device> Connection<D> {
+    /// Serves `device` to the other end of `front_end`.
+    ///
+    /// # Errors
+    /// Where the host has no descriptors or threads left.
+    pub fn new(front_end: UnixStream, device: D) -> io::Result<Self> {
+        let (main_thread, inbox) = MainThread::new()?;
+        let slot = GpuSocketSlot::default();
+        let mut daemon = worker::spawn("fuzz", device, slot.clone(), main_thread)?;
+        let (listener, private) = relay::private_connection()?;
+        daemon
+            .start(&mut listener.into())
+            .map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(Self {
+            relay: Relay::new(front_end, private, slot)?,
+            goes_on: true,
+            daemon,
+            inbox,
+        })
+    }
+
+    /// Passes what can be passed on now; `false` where that ended the connection.
+    pub fn pass(&mut self) -> bool {
+        self.goes_on &= matches!(self.relay.pass([PollFlags::empty(); 2]), Ok(None));
+        self.goes_on
+    }
+
+    /// Passes messages until the front-end has closed its end, or the daemon has, or the messages
+    /// cannot be passed, and then has the daemon do what it was sent and end. Why something failed,
+    /// if it did.
+    ///
+    /// # Panics
+    /// Where nothing happens for long although something should.
+    pub fn finish(mut self) -> Option<String> {
+        while self.goes_on {
+            let passed = self.relay.pass(wait(&self.relay.poll_fds()));
+            self.goes_on = matches!(passed, Ok(None));
+        }
+        let Self {
+            relay,
+            daemon,
+            inbox,
+            ..
+        } = self;
+        let (_, private) = relay.into_ends();
+        // It reads to the end of what was sent, and is not stopped by answers that nobody takes.
+        let _ = private.shutdown(Shutdown::Write);
+        let _ = private.set_nonblocking(false);
+        let _ = private.set_read_timeout(Some(PATIENCE));
+        let drained = io::copy(&mut &private, &mut io::sink());
+        let hangs = drained.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+        assert!(!hangs, "the daemon hangs");
+        let mut daemon = ManuallyDrop::into_inner(daemon);
+        // How the front-end's messages end the connection is theirs to say.
+        let _ = daemon.wait();
+        let failure = failure(&inbox);
+        drop(daemon);
+        failure
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn wait(fds: &[PollFd<'_>; 2]) -> [PollFlags; 2] {
+    let mut fds = fds.clone();
+    let patience = Timespec::try_from(PATIENCE).ok();
+    let ready = poll(&mut fds, patience.as_ref());
+    assert_ne!(ready, Ok(0), "the connection hangs");
+    fds.map(|fd| fd.revents())
+}
+
+/// The relay alone, between two sockets.
+pub struct Passage(Relay);
+
+impl Passage {
+    /// Joins the ends that are ours.
+    ///
+    /// # Errors
+    /// As `fcntl(2)`.
+    pub fn new(front_end: UnixStream, daemon: UnixStream) -> io::Result<Self> {
+        let relay = Relay::new(front_end, daemon, GpuSocketSlot::default())?;
+        Ok(Self(relay))
+    }
+
+    /// Passes on what can be passed on; `false` where that ended the connection.
+    pub fn pass(&mut self) -> bool {
+        matches!(self.0.pass([PollFlags::empty(); 2]), Ok(None))
+    }
+}

@@ -1,0 +1,60 @@
+//! A device whose accounts can be looked at.
+
+use std::time::Instant;
+
+use vhost_user_backend::VringMutex;
+
+use super::super::display::REPLY_LIMIT;
+use super::super::renderer::Renderer;
+#[cfg(feature = "virgl")]
+use super::super::renderer::virgl::stand_in;
+use super::*;
+
+/// A device, and the budget that its resources take their memory from.
+pub struct Bench {
+    /// The device.
+    pub gpu: Gpu,
+    budget: Budget,
+}
+
+impl Bench {
+    /// A 2D device whose resources may take `max_hostmem` bytes.
+    pub fn in_2d(max_hostmem: u64) -> Self {
+        Self::new(max_hostmem, |budget| Box::new(SoftRenderer::new(budget)))
+    }
+
+    /// A 3D device on a stand-in for virglrenderer.
+    #[cfg(feature = "virgl")]
+    pub fn in_3d(max_hostmem: u64) -> Self {
+        Self::new(max_hostmem, |budget| Box::new(stand_in::renderer(budget)))
+    }
+
+    fn new(max_hostmem: u64, renderer: impl FnOnce(Budget) -> Box<dyn Renderer>) -> Self {
+        let budget = Budget::new(max_hostmem);
+        let mut gpu = Gpu::new(Options::default());
+        gpu.state = State::new(renderer(budget.clone()));
+        Self { gpu, budget }
+    }
+
+    /// Bytes of the budget in use.
+    pub fn used(&self) -> u64 {
+        self.budget.used()
+    }
+
+    /// Columns and rows of a resource, where there is one with that id.
+    pub fn size(&self, id: u32) -> Option<(u32, u32)> {
+        self.gpu.state.renderer().size(id).ok()
+    }
+
+    /// The sizes of the scanouts that show something.
+    pub fn scanouts(&self) -> Vec<(u32, u32)> {
+        self.gpu.state.screen.sizes().collect()
+    }
+
+    /// Has the time for an answer of the front-end be over.
+    pub fn expire(&mut self, vrings: &[VringMutex]) {
+        self.gpu.display.expire(Instant::now() + REPLY_LIMIT);
+        self.gpu.take_answer();
+        self.gpu.serve(vrings);
+    }
+}
