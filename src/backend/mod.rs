@@ -10,6 +10,7 @@ mod options;
 mod program;
 mod relay;
 mod ring;
+mod size;
 mod socket;
 mod worker;
 
@@ -21,6 +22,7 @@ pub use program::{Program, run};
 pub use ring::{
     Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, Ring, RingError, TRANSPORT_FEATURES,
 };
+pub use size::{SizeError, parse_size};
 
 #[cfg(test)]
 pub(crate) use ring::testing;

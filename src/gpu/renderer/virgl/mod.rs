@@ -19,7 +19,7 @@ use super::{
     CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Direction, Fence, Renderer, Renderer3d,
     ResourceError,
 };
-use crate::backend::MemoryGuard;
+use crate::backend::{LogLimit, MemoryGuard};
 use library::Library;
 use pages::Pages;
 
@@ -135,6 +135,7 @@ pub struct VirglRenderer {
     last_fence: u32,
     /// Pixels that are read back, kept for the next.
     band: Vec<u8>,
+    troubles: LogLimit,
 }
 
 impl VirglRenderer {
@@ -163,6 +164,7 @@ impl VirglRenderer {
             budget,
             last_fence: 0,
             band: Vec::new(),
+            troubles: LogLimit::default(),
         })
     }
 
@@ -456,7 +458,9 @@ impl Renderer for VirglRenderer {
                     attached.map_err(|error| error.to_string())
                 });
             if let Err(error) = again {
-                ::log::warn!("the guest's memory changed: resource {id} has no backing: {error}");
+                self.troubles.warn(format_args!(
+                    "the guest's memory changed: resource {id} has no backing: {error}"
+                ));
             }
         }
     }
