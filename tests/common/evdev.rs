@@ -1,5 +1,7 @@
 //! An evdev device of the host that there is not.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,6 +36,11 @@ impl HostDevice {
     pub fn send(&mut self, events: &[Event]) {
         let events: Vec<_> = events.iter().map(|e| (e.kind, e.code, e.value)).collect();
         self.0.send(0, &events).unwrap();
+    }
+
+    /// Takes the device away, as pulling its plug does.
+    pub fn unplug(&mut self) {
+        self.0.unplug(0).unwrap();
     }
 
     /// Forgets what was done to it so far.
