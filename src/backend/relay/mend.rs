@@ -119,7 +119,7 @@ fn kick_once(kick: &OwnedFd) {
 
 #[cfg(test)]
 mod tests {
-    use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+    use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
 
@@ -178,15 +178,20 @@ mod tests {
     #[test]
     fn a_ring_that_starts_is_kicked_once_and_nothing_blocks() {
         let mut mender = Mender::default();
-        let kick = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).unwrap();
-        let fd = kick.as_fd().try_clone_to_owned().unwrap();
-        mender.request(SET_VRING_KICK, &mut [0; 8], &[fd]);
-        assert_eq!(kick.read().unwrap(), 1);
+        let read = |kick: &OwnedFd| {
+            let mut count = [0; 8];
+            rustix::io::read(kick, &mut count).unwrap();
+            u64::from_ne_bytes(count)
+        };
+        let kick = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        let fds = [kick];
+        mender.request(SET_VRING_KICK, &mut [0; 8], &fds);
+        assert_eq!(read(&fds[0]), 1);
         // One that blocks, and has no room.
-        let full = EventFd::new(EFD_CLOEXEC).unwrap();
-        full.write(u64::MAX - 1).unwrap();
-        let fd = full.as_fd().try_clone_to_owned().unwrap();
-        mender.request(SET_VRING_KICK, &mut [0; 8], &[fd]);
-        assert_eq!(full.read().unwrap(), u64::MAX - 1);
+        let full = eventfd(0, EventfdFlags::empty()).unwrap();
+        rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        let fds = [full];
+        mender.request(SET_VRING_KICK, &mut [0; 8], &fds);
+        assert_eq!(read(&fds[0]), u64::MAX - 1);
     }
 }

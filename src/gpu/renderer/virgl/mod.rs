@@ -28,6 +28,7 @@ mod egl;
 mod library;
 mod log;
 mod pages;
+mod shader_cache;
 mod size;
 mod stream;
 
@@ -88,6 +89,7 @@ impl Options {
     /// # Errors
     /// Where `render_node` is not there, is something else, or may not be opened.
     pub fn new(render_node: Option<&Path>) -> Result<Self, RenderNodeError> {
+        shader_cache::give_up_if_full();
         let node = match render_node {
             Some(path) => Some((path.to_owned(), render_node::open(path)?)),
             None if software_is_asked_for() => None,
