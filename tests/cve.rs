@@ -213,7 +213,8 @@ fn cve_2021_3544_resources_that_leak() {
         answered(wrong, ResponseKind::ErrInvalidParameter);
         let short = vm.gpu.attach_backing_raw(1, 300, &[(address, 4096); 200]);
         answered(short, ResponseKind::ErrInvalidParameter);
-        ok(vm.gpu.attach_backing(1, &[(address, 128 * 128 * 4)]));
+        let entries: Vec<_> = (0..512).map(|n| (address + 128 * n, 128)).collect();
+        ok(vm.gpu.attach_backing(1, &entries));
         ok(vm.gpu.transfer_to_host_2d(1, Rect::sized(128, 128), 0));
         if n % 2 == 0 {
             ok(vm.gpu.detach_backing(1));
@@ -416,6 +417,22 @@ mod virgl {
             array_size,
             ..
         } = of;
+        // All of it, with strides that overflow what the library computes with.
+        for (context, stride) in (50..).zip([u32::MAX, u32::MAX - 63, 1 << 31]) {
+            if height == 1 {
+                break;
+            }
+            ok(vm.gpu.create_context(context, ""));
+            ok(vm.gpu.context_attach(context, 7));
+            let mut words = vec![7, 0, 0, stride, 0, 0, 0, 0, width, height, 1];
+            words.extend([0xdead_beef; 256]);
+            let write = Stream::default().command(9, 0, &words);
+            answered(
+                vm.gpu.submit_3d(context, &write),
+                ResponseKind::ErrInvalidParameter,
+            );
+            ok(vm.gpu.destroy_context(context));
+        }
         let parts = [
             [0, 0, 0, width + 1, 1, 1],
             [0, 0, 0, 1, height + 1, 1],

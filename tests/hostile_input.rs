@@ -184,7 +184,7 @@ fn event_buffers_that_take_no_event_are_given_back() {
         vm.device
             .send(&[Event::new(EV_KEY, 30, 0), Event::report()]);
         let used = vm.input.events.wait_used(DEFAULT_LIMIT).unwrap();
-        assert!(used.len == 0 || used.len == 8, "{used:?}");
+        assert_eq!(used.len, 0, "{chain:x?}");
         vm.led_is_set(1);
         vm.led_is_set(0);
     }
