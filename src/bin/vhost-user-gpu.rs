@@ -64,7 +64,8 @@ impl Program for VhostUserGpu {
         let node = options.render_node.as_deref();
         let device = gpu::Options {
             max_hostmem: options.max_hostmem,
-            ..gpu::Options::default()
+            #[cfg(feature = "virgl")]
+            virgl: None,
         };
         if options.virgl {
             return virgl(node, device);

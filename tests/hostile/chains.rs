@@ -186,7 +186,7 @@ fn chains_that_loop_end() {
         descriptor(table + 32, 16, indirect, 0),
         descriptor(table, 0, indirect, 0),
         descriptor(table, 15, indirect, 0),
-        descriptor(table, u32::MAX & !15, indirect, 0),
+        descriptor(table, 0xffff_fff0, indirect, 0),
         descriptor(table, 1 << 20, indirect, 0),
         descriptor(end, 32, indirect, 0),
         descriptor(u64::MAX - 7, 32, indirect, 0),

@@ -92,7 +92,7 @@ fn thousands_of_rounds_leave_nothing_behind() {
             gpu.create_2d(2, XRGB, 16384, 16384),
             ResponseKind::ErrOutOfMemory,
         );
-        if n % 50 == 0 {
+        if n.is_multiple_of(50) {
             gpu.stop().unwrap();
             let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
             vm.display = display;

@@ -29,7 +29,7 @@ fn a_queue_that_is_broken_stops_no_other() {
             _ => drop(ok(vm.gpu.create_2d(1, XRGB, 8, 8))),
         }
         let spent = vm.program.cpu_time().unwrap() - spent;
-        assert!(spent < Duration::from_millis(200), "{spent:?} for nothing");
+        assert!(spent < Duration::from_millis(60), "{spent:?} for nothing");
         assert_works_for_a_new_driver(vm);
     }
 }
