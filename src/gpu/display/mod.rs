@@ -150,10 +150,12 @@ impl Display {
         let Some(link) = &mut self.link else {
             return false;
         };
+        // A guest can have its queue reset, and ask again, without waiting for an answer.
+        if link.unanswered.len() >= MAX_UNANSWERED {
+            return false;
+        }
         if let Some(since) = link.silent_since {
-            if now.saturating_duration_since(since) < RETRY_AFTER
-                || link.unanswered.len() >= MAX_UNANSWERED
-            {
+            if now.saturating_duration_since(since) < RETRY_AFTER {
                 return false;
             }
             link.silent_since = None;
