@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use vhost_user_backend::{VhostUserBackendMut, VringMutex};
 use vmm_sys_util::epoll::EventSet;
 
+use super::sandbox::Needs;
+
 /// The first number a device may use as the token of a file descriptor it watches. Those below are
 /// the queues' own and the common part's.
 pub const FIRST_TOKEN: u16 = 0x100;
@@ -26,6 +28,12 @@ pub trait Device: VhostUserBackendMut<Bitmap = (), Vring = VringMutex> + Send + 
     /// # Errors
     /// Whatever keeps the device from working; the program then ends early, with the message.
     fn start(&mut self, host: Host) -> io::Result<()>;
+
+    /// What it needs of the system from now on, when it is open and did not begin yet. The program
+    /// gives up all else before it serves.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
 }
 
 /// The worker's event loop, whatever device it serves.

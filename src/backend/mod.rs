@@ -13,6 +13,7 @@ mod options;
 mod program;
 mod relay;
 mod ring;
+mod sandbox;
 mod socket;
 mod worker;
 
@@ -24,6 +25,7 @@ pub use program::{Program, run};
 pub use ring::{
     Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, Ring, RingError, TRANSPORT_FEATURES,
 };
+pub use sandbox::{Argument, Call, Needs};
 
 #[cfg(test)]
 pub(crate) use ring::testing;

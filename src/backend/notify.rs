@@ -1,9 +1,40 @@
 //! What the service manager is told, by sd_notify(3). Without `NOTIFY_SOCKET` all of it is nothing.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+
+/// Connected early and kept: a program in its sandbox connects to nothing.
+static MANAGER: OnceLock<Option<UnixDatagram>> = OnceLock::new();
+
+/// Connects to the service manager, if there is one. Without, nobody is told anything.
+pub(super) fn init() {
+    let socket = connect().unwrap_or_else(|e| {
+        log::debug!("cannot reach the service manager: {e}");
+        None
+    });
+    // Only a second call could find one.
+    let _ = MANAGER.set(socket);
+}
+
+fn connect() -> io::Result<Option<UnixDatagram>> {
+    let Some(place) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(None);
+    };
+    let address = match place.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&place)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    Ok(Some(socket))
+}
 
 /// `READY=1`, with the first `STATUS=`.
 pub(super) fn ready(text: impl Display) {
@@ -39,7 +70,15 @@ fn line(text: impl Display) -> String {
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(states) {
+    let Some(manager) = MANAGER.get().and_then(Option::as_ref) else {
+        return;
+    };
+    let mut message = String::new();
+    for state in states {
+        // Writing to a string does not fail.
+        let _ = writeln!(message, "{state}");
+    }
+    if let Err(e) = manager.send(message.as_bytes()) {
         log::debug!("cannot notify the service manager: {e}");
     }
 }

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 use log::LevelFilter;
 
 /// What `--log-level` takes. There is no "off": why a program failed is always told.
@@ -41,6 +41,24 @@ pub struct GeneralOptions {
         value_parser = PossibleValuesParser::new(LOG_LEVELS).try_map(|level| level.parse::<LevelFilter>())
     )]
     pub log_level: LevelFilter,
+
+    /// Give up all files, system calls and privileges that serving does not need, before it begins
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    pub sandbox: Switch,
+}
+
+/// The value of an option that is on or off.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
 }
 
 /// The options of [`super::program::run`], around those of a device.

@@ -16,8 +16,9 @@ use vhost_user_backend::Error as DaemonError;
 use super::capabilities::Capabilities;
 use super::device::{Device, GpuSocketSlot, Inbox, MainThread, News};
 use super::log_limit::LogLimit;
-use super::options::{CommonOptions, wants_capabilities};
+use super::options::{CommonOptions, Switch, wants_capabilities};
 use super::relay::{self, End, Relay};
+use super::sandbox::Sandbox;
 use super::socket::{Endpoint, Source};
 use super::{logging, notify, worker};
 
@@ -61,6 +62,7 @@ pub fn run<P: Program>() -> ExitCode {
     // Before the log opens a socket, which could get the number that --fd names.
     let source = Source::find(&common.connection);
     logging::init(P::NAME, common.general.log_level);
+    notify::init();
     let served = source
         .map_err(Into::into)
         .and_then(|source| serve::<P>(&options, source));
@@ -93,6 +95,20 @@ fn serve<P: Program>(options: &P::Options, source: Source) -> Result<()> {
     };
     report_panics(main_thread.clone());
     let device = P::open(options)?;
+    let endpoint = source.endpoint()?;
+    // Before the first other thread, as files are given up by a thread for those that it makes.
+    let sandbox = match P::common(options).general.sandbox {
+        Switch::On => Some(Sandbox::new(device.needs(), endpoint.file())),
+        Switch::Off => {
+            log::warn!(
+                "--sandbox=off: a guest that breaks into this process has all that its user may do"
+            );
+            None
+        }
+    };
+    if let Some(sandbox) = &sandbox {
+        sandbox.close_files()?;
+    }
     let gpu_socket = GpuSocketSlot::default();
     let mut daemon = worker::spawn(P::NAME, device, gpu_socket.clone(), main_thread)?;
     if waiter.started()?.is_none() {
@@ -102,7 +118,10 @@ fn serve<P: Program>(options: &P::Options, source: Source) -> Result<()> {
     daemon
         .start(&mut listener.into())
         .map_err(|e| e.to_string())?;
-    let endpoint = source.endpoint()?;
+    // All threads that this program makes itself are there.
+    if let Some(sandbox) = &sandbox {
+        sandbox.close_calls()?;
+    }
 
     let place = endpoint.describe();
     log::info!("serving on {place}");

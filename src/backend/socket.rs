@@ -183,6 +183,14 @@ impl Endpoint {
         Ok(Self::Ours(listener, file))
     }
 
+    /// The file that is to be removed at the end.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Ours(_, file) => Some(&file.path),
+            Self::Listening(_) | Self::Connected(_) => None,
+        }
+    }
+
     /// Where it is, in words.
     pub(super) fn describe(&self) -> String {
         let address = match self {

@@ -19,6 +19,8 @@ use super::renderer::SoftRenderer;
 #[cfg(feature = "virgl")]
 use super::renderer::{VirglRenderer, virgl};
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
+#[cfg(feature = "virgl")]
+use crate::backend::Needs;
 use crate::backend::{
     Chain, Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError, TRANSPORT_FEATURES,
 };
@@ -385,6 +387,12 @@ fn respond(chain: Chain, memory: &vm_memory::GuestMemoryMmap, response: &[u8]) -
 impl Device for Gpu {
     fn start(&mut self, host: Host) -> io::Result<()> {
         self.begin(Box::new(host))
+    }
+
+    #[cfg(feature = "virgl")]
+    fn needs(&self) -> Needs {
+        let virgl = self.options.as_ref().and_then(|o| o.virgl.as_ref());
+        virgl.map(virgl::Options::needs).unwrap_or_default()
     }
 }
 

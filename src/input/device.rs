@@ -12,11 +12,12 @@ use vhost_user_backend::{VhostUserBackendMut, VringMutex};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::backend::{
-    Device, FIRST_TOKEN, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError,
+    Device, FIRST_TOKEN, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Needs, Ring, RingError,
     TRANSPORT_FEATURES,
 };
 
 use super::config::Config;
+use super::needs;
 use super::queue::{EventQueue, Pass, StatusQueue};
 use super::report::Reports;
 use super::source::{Evdev, OpenError, Source};
@@ -496,6 +497,10 @@ impl<S: Source> Device for Input<S> {
         host.watch(self.go_on.as_fd(), EventSet::IN, GO_ON)?;
         self.host = Some(host);
         Ok(())
+    }
+
+    fn needs(&self) -> Needs {
+        needs::needs()
     }
 }
 

@@ -6,6 +6,7 @@ mod device;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod needs;
 mod queue;
 mod report;
 mod source;

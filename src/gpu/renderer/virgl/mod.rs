@@ -19,7 +19,7 @@ use super::{
     CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Direction, Fence, Renderer, Renderer3d,
     ResourceError,
 };
-use crate::backend::MemoryGuard;
+use crate::backend::{MemoryGuard, Needs};
 use library::Library;
 #[cfg(feature = "fuzzing")]
 pub use library::stand_in;
@@ -29,6 +29,7 @@ mod api;
 mod egl;
 mod library;
 mod log;
+mod needs;
 mod pages;
 mod size;
 mod stream;
@@ -99,6 +100,11 @@ impl Options {
             }),
         };
         Ok(Self { node })
+    }
+
+    /// What a renderer on it needs of the system.
+    pub fn needs(&self) -> Needs {
+        needs::needs(self.node.as_ref().map(|(path, _)| path.as_path()))
     }
 }
 

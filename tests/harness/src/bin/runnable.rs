@@ -14,7 +14,7 @@ fn main() {
         ));
     }
     if let Some(reason) = mock::missing() {
-        let tests = r"binary(/^mock_/) | binary(=input) | binary(=guest_input) | binary(/^guest_demo/) | binary(/^guest_qemu_args/) | binary(/^units_add/) | test(an_input_device_is_what_its_drop_in_says)";
+        let tests = r"binary(/^mock_/) | binary(=input) | binary(=sandbox) | binary(=guest_input) | binary(/^guest_demo/) | binary(/^guest_qemu_args/) | binary(/^units_add/) | test(an_input_device_is_what_its_drop_in_says)";
         lacking.push((reason, tests));
     }
     if !is_installed("virsh") {
@@ -23,6 +23,11 @@ fn main() {
     }
     if let Some(reason) = opengl::missing() {
         lacking.push((reason, "binary(=guest_virgl)"));
+    }
+    if !rustix::process::geteuid().is_root() || !cfg!(target_arch = "x86_64") {
+        let reason = "a program in its sandbox is looked into by root only, and by x86-64's means";
+        let tests = "binary(=sandbox) | test(a_new_driver_gets_a_new_display) | test(a_thousand_rounds_leak_nothing) | test(without_virgl_no_library_of_gl)";
+        lacking.push((reason.to_owned(), tests));
     }
     if !cfg!(target_arch = "x86_64") {
         let reason = "the test guest is an x86-64 one".to_owned();

@@ -79,6 +79,19 @@ impl Sandbox {
     ///
     /// If it cannot run here or does not come up.
     pub fn start(staging: &[&Path]) -> anyhow::Result<Self> {
+        Self::boot(staging, "")
+    }
+
+    /// As [`Sandbox::start`], and the limits of units (`MemoryMax=`, `TasksMax=`) take effect.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::start`].
+    pub fn start_with_limits(staging: &[&Path]) -> anyhow::Result<Self> {
+        Self::boot(staging, "limits")
+    }
+
+    fn boot(staging: &[&Path], limits: &str) -> anyhow::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
 
         if let Some(reason) = missing() {
@@ -96,6 +109,7 @@ impl Sandbox {
             .args(["bash", "-c", SCRIPT, "sandbox"])
             .arg(mountpoint.path())
             .arg(&cgroup)
+            .arg(limits)
             .args(staging)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

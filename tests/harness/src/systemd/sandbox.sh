@@ -1,19 +1,36 @@
 # Keeps a private systemd for as long as standard input is open.
 #
-# arguments: MOUNTPOINT CGROUP STAGING...
+# arguments: MOUNTPOINT CGROUP LIMITS STAGING...
+#            LIMITS: "limits" where MemoryMax= and its like are to take effect; "" to start faster
 # output:    one line, "pid N": the container's first process as the host sees it
 #
 # The container is an overlay of the host's root on a tmpfs, in namespaces of its
 # own. All that is mounted is mounted in there and goes with the last process.
 set -eu
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-mountpoint=$1 cgroup=$2
+mountpoint=$1 cgroup=$2 limits=$3
 own_cgroup=${cgroup%/*}$(sed -n 's/^0:://p' /proc/self/cgroup)
+
+# Where the host has its controllers in hierarchies of the first version of cgroups, the unified one has
+# none to limit by. Then the container gets a group in each of them too, which systemd calls hybrid.
+version1=
+if [ -n "$limits" ]; then
+    for controller in name=systemd memory pids devices cpu cpuacct blkio; do
+        where=$(awk -v c="$controller" '$3 == "cgroup" && ("," $4 ",") ~ ("," c ",") { print $2; exit }' \
+            /proc/self/mounts)
+        [ -z "$where" ] || version1="$version1 $controller:$where"
+    done
+fi
+case $version1 in *memory:*) ;; *) version1= ;; esac
+# The container's group in one of them: "controller:mount point".
+group1() {
+    echo "${1#*:}$(sed -n "s/^[0-9]*:${1%%:*}://p" /proc/self/cgroup)/${cgroup##*/}"
+}
 
 # --- runs as the container's first process, until it becomes systemd
 inside=$(cat <<'INSIDE'
 set -eu
-base=$1; shift
+base=$1 version1=$2; shift 2
 # The procfs in sight is still the host's, and so is the number.
 read -r pid _ </proc/self/stat
 
@@ -32,7 +49,20 @@ for part in sys irq bus fs sysrq-trigger; do
     fi
 done
 mount -t sysfs -o nosuid,nodev,noexec,ro sysfs "$root/sys"
-mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 "$root/sys/fs/cgroup"
+if [ -z "$version1" ]; then
+    mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 "$root/sys/fs/cgroup"
+else
+    mount -t tmpfs -o nosuid,nodev,noexec,mode=0755 cgroup "$root/sys/fs/cgroup"
+    mkdir "$root/sys/fs/cgroup/unified"
+    mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 "$root/sys/fs/cgroup/unified"
+    for controller in $version1; do
+        controller=${controller%%:*} options=
+        [ "$controller" != name=systemd ] || options=none,
+        mkdir "$root/sys/fs/cgroup/${controller#name=}"
+        mount -t cgroup -o "nosuid,nodev,noexec,$options$controller" cgroup \
+            "$root/sys/fs/cgroup/${controller#name=}"
+    done
+fi
 mount -t tmpfs -o nosuid,nodev,mode=0755 run "$root/run"
 mount -t tmpfs -o nosuid,nodev,mode=1777 tmp "$root/tmp"
 
@@ -121,9 +151,11 @@ clean() {
     [ -n "$container" ] || { rmdir "$cgroup"; return; }
     kill -KILL "${first:-$container}" 2>/dev/null || true
     wait "$container" 2>/dev/null || true
-    for attempt in $(seq 200); do
-        [ -d "$cgroup" ] || break
-        find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.02
+    for group in "$cgroup" $groups1; do
+        for attempt in $(seq 200); do
+            [ -d "$group" ] || break
+            find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.02
+        done
     done
     rm -f "$log"
     rmdir "$mountpoint" 2>/dev/null || true
@@ -131,6 +163,11 @@ clean() {
 }
 
 mkdir "$cgroup"
+groups1=
+for controller in $version1; do
+    groups1="$groups1 $(group1 "$controller")"
+done
+[ -z "$groups1" ] || mkdir $groups1
 first= container=
 # unshare complains when its child is killed, so this is shown only if nothing starts.
 log=$mountpoint.log
@@ -138,9 +175,11 @@ trap clean EXIT
 # The namespace's root is the cgroup one is in when it is made.
 exec 3< <(
     exec 3>&1 >"$log" 2>&1 </dev/null
-    echo "$BASHPID" >"$cgroup/cgroup.procs"
+    for group in "$cgroup" $groups1; do
+        echo "$BASHPID" >"$group/cgroup.procs"
+    done
     exec unshare --mount --propagation private --pid --fork --kill-child=KILL \
-        --net --uts --ipc --cgroup bash -c "$inside" inside "$mountpoint" "${@:3}"
+        --net --uts --ipc --cgroup bash -c "$inside" inside "$mountpoint" "$version1" "${@:4}"
 )
 container=$!
 read -r first <&3 || { cat "$log" >&2; exit 1; }

@@ -1,0 +1,320 @@
+//! System calls, by seccomp: what is not on the list ends the process (SIGSYS).
+//!
+//! The numbers are those of the processor that the program is built for, and calls that a newer C
+//! library may make in place of an older one are on the list beside it.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp,
+    SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
+};
+
+use super::Needs;
+
+/// A condition on one of a system call's arguments, of which the lower 32 bits count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Argument {
+    index: u8,
+    mask: u32,
+    value: u32,
+}
+
+impl Argument {
+    /// The argument `index`, counted from 0, is `value`.
+    pub const fn is(index: u8, value: u32) -> Self {
+        Self::masked(index, u32::MAX, value)
+    }
+
+    /// The argument `index` has none of these bits.
+    pub const fn lacks(index: u8, bits: u32) -> Self {
+        Self::masked(index, bits, 0)
+    }
+
+    /// The bits `mask` of the argument `index` are `value`.
+    pub const fn masked(index: u8, mask: u32, value: u32) -> Self {
+        Self { index, mask, value }
+    }
+
+    fn condition(self) -> Result<SeccompCondition, BackendError> {
+        SeccompCondition::new(
+            self.index,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::MaskedEq(self.mask.into()),
+            self.value.into(),
+        )
+    }
+}
+
+/// A system call that is allowed, whatever its arguments or with some only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    number: c_long,
+    argument: Option<Argument>,
+}
+
+impl Call {
+    /// Whatever its arguments are.
+    pub const fn any(number: c_long) -> Self {
+        Self {
+            number,
+            argument: None,
+        }
+    }
+
+    /// Where this holds for its arguments. To allow several cases, name each.
+    pub const fn with(number: c_long, argument: Argument) -> Self {
+        Self {
+            number,
+            argument: Some(argument),
+        }
+    }
+}
+
+/// The ioctl(2) `request`, whatever it is asked of.
+const fn ioctl(request: u32) -> Call {
+    Call::with(libc::SYS_ioctl, Argument::is(1, request))
+}
+
+const fn fcntl(command: i32) -> Call {
+    Call::with(libc::SYS_fcntl, Argument::is(1, command as u32))
+}
+
+/// What serving takes, whatever the device.
+const SERVING: &[Call] = &[
+    // The sockets of front-end, daemon and display, the guest's kicks and calls, the log, the
+    // service manager. No socket is made or connected: those that are needed are there.
+    Call::any(libc::SYS_read),
+    Call::any(libc::SYS_readv),
+    Call::any(libc::SYS_write),
+    Call::any(libc::SYS_writev),
+    Call::any(libc::SYS_recvfrom),
+    Call::any(libc::SYS_recvmsg),
+    Call::any(libc::SYS_sendto),
+    Call::any(libc::SYS_sendmsg),
+    Call::any(libc::SYS_accept),
+    Call::any(libc::SYS_accept4),
+    Call::any(libc::SYS_shutdown),
+    Call::any(libc::SYS_getsockname),
+    Call::any(libc::SYS_getpeername),
+    Call::any(libc::SYS_getsockopt),
+    Call::any(libc::SYS_setsockopt),
+    Call::any(libc::SYS_close),
+    Call::any(libc::SYS_dup),
+    // Not F_SETOWN and its like, by which others would get signals.
+    fcntl(libc::F_DUPFD),
+    fcntl(libc::F_DUPFD_CLOEXEC),
+    fcntl(libc::F_GETFD),
+    fcntl(libc::F_SETFD),
+    fcntl(libc::F_GETFL),
+    fcntl(libc::F_SETFL),
+    fcntl(libc::F_ADD_SEALS),
+    fcntl(libc::F_GET_SEALS),
+    ioctl(libc::FIONBIO as u32),
+    ioctl(libc::FIOCLEX as u32),
+    // A message of the log that is too large for a datagram goes by a memfd.
+    Call::any(libc::SYS_memfd_create),
+    // Waiting.
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_poll),
+    Call::any(libc::SYS_ppoll),
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_epoll_wait),
+    Call::any(libc::SYS_epoll_pwait),
+    Call::any(libc::SYS_epoll_pwait2),
+    Call::any(libc::SYS_epoll_ctl),
+    Call::any(libc::SYS_eventfd2),
+    Call::any(libc::SYS_timerfd_create),
+    Call::any(libc::SYS_timerfd_settime),
+    // Time, where it cannot be read without a call.
+    Call::any(libc::SYS_clock_gettime),
+    Call::any(libc::SYS_clock_getres),
+    Call::any(libc::SYS_gettimeofday),
+    Call::any(libc::SYS_clock_nanosleep),
+    Call::any(libc::SYS_nanosleep),
+    // The guest's memory, of which the size is asked, and our own.
+    Call::any(libc::SYS_lseek),
+    Call::any(libc::SYS_fstat),
+    Call::any(libc::SYS_newfstatat),
+    Call::any(libc::SYS_statx),
+    Call::any(libc::SYS_munmap),
+    Call::any(libc::SYS_mremap),
+    Call::any(libc::SYS_madvise),
+    Call::any(libc::SYS_brk),
+    Call::any(libc::SYS_getrandom),
+    // How many processors there are decides how memory is shared out to threads.
+    Call::any(libc::SYS_sched_getaffinity),
+    // Locks between threads.
+    Call::any(libc::SYS_futex),
+    Call::any(libc::SYS_futex_waitv),
+    Call::any(FUTEX_WAKE),
+    Call::any(FUTEX_WAIT),
+    Call::any(libc::SYS_sched_yield),
+    // Signals to oneself, and the end of a thread and of all.
+    Call::any(libc::SYS_rt_sigaction),
+    Call::any(libc::SYS_rt_sigprocmask),
+    Call::any(libc::SYS_rt_sigreturn),
+    Call::any(libc::SYS_sigaltstack),
+    Call::any(libc::SYS_restart_syscall),
+    Call::any(libc::SYS_getpid),
+    Call::any(libc::SYS_gettid),
+    Call::any(libc::SYS_exit),
+    Call::any(libc::SYS_exit_group),
+    // A thread that was made just before may still be at its first steps.
+    Call::any(libc::SYS_set_robust_list),
+    Call::any(libc::SYS_rseq),
+    Call::with(libc::SYS_prctl, Argument::is(0, libc::PR_SET_NAME as u32)),
+    // The C library names its memory for /proc/PID/maps, where it is told to.
+    Call::with(libc::SYS_prctl, Argument::is(0, PR_SET_VMA)),
+];
+
+/// futex_wake(2) and futex_wait(2), Linux 6.7: the same for all processors.
+const FUTEX_WAKE: c_long = 454;
+const FUTEX_WAIT: c_long = 455;
+const PR_SET_VMA: u32 = 0x5356_4d41;
+
+/// Memory, but none that is executed.
+const DATA: &[Call] = &[
+    Call::with(libc::SYS_mmap, Argument::lacks(2, libc::PROT_EXEC as u32)),
+    Call::with(
+        libc::SYS_mprotect,
+        Argument::lacks(2, libc::PROT_EXEC as u32),
+    ),
+];
+
+/// Memory that is executed, too.
+const CODE: &[Call] = &[Call::any(libc::SYS_mmap), Call::any(libc::SYS_mprotect)];
+
+/// Removing a socket file.
+const REMOVING: &[Call] = &[
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_unlink),
+    Call::any(libc::SYS_unlinkat),
+];
+
+/// Looking for files and opening them. Where a program has no file to open these fail, rather than
+/// end it: libraries look for files that they can do without, as a panic's backtrace does.
+const OPENING: &[Call] = &[
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_open),
+    Call::any(libc::SYS_openat),
+    Call::any(libc::SYS_openat2),
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_access),
+    Call::any(libc::SYS_faccessat),
+    Call::any(libc::SYS_faccessat2),
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_stat),
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_lstat),
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_readlink),
+    Call::any(libc::SYS_readlinkat),
+    Call::any(libc::SYS_getcwd),
+];
+
+/// Making threads, and nothing else that clone(2) makes.
+const THREADS: &[Call] = &[
+    Call::with(
+        libc::SYS_clone,
+        Argument::masked(0, THREAD | NAMESPACES, THREAD),
+    ),
+    // The shadow stack of a thread (Linux 6.6).
+    Call::any(MAP_SHADOW_STACK),
+];
+const THREAD: u32 = libc::CLONE_THREAD as u32;
+const NAMESPACES: u32 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u32;
+const MAP_SHADOW_STACK: c_long = 453;
+
+/// What clone3(2) is to do lies in memory, where it cannot be looked at: it is answered as by a
+/// kernel that does not have it, and the C library takes clone(2).
+const CLONE3: &[Call] = &[Call::any(libc::SYS_clone3)];
+
+/// Leaves all threads the system calls of serving and of `needs`, and those that remove a socket
+/// file, if it `removes` one.
+pub(super) fn close(needs: &Needs, removes: bool) -> Result<(), Error> {
+    for filter in filters(needs, removes)? {
+        apply_filter_all_threads(&filter)?;
+    }
+    Ok(())
+}
+
+/// The filters, in the order in which they are installed: the list of what is allowed, which would
+/// not allow another filter, last. Of several, the strictest word counts.
+pub(super) fn filters(needs: &Needs, removes: bool) -> Result<Vec<BpfProgram>, Error> {
+    let mut allowed = List::default();
+    allowed.add(SERVING)?;
+    allowed.add(if needs.code { CODE } else { DATA })?;
+    allowed.add(OPENING)?;
+    allowed.add(&needs.calls)?;
+    // Of signals only those to ourselves: abort(3).
+    let pid = Argument::is(0, std::process::id());
+    allowed.add(&[Call::with(libc::SYS_tgkill, pid)])?;
+    let mut filters = Vec::new();
+    if !needs.opens_files() {
+        filters.push(refuse(OPENING, libc::EACCES)?);
+    }
+    if removes {
+        allowed.add(REMOVING)?;
+    }
+    if needs.threads {
+        allowed.add(THREADS)?;
+        allowed.add(CLONE3)?;
+        filters.push(refuse(CLONE3, libc::ENOSYS)?);
+    }
+    filters.push(allowed.filter(SeccompAction::KillProcess, SeccompAction::Allow)?);
+    Ok(filters)
+}
+
+fn refuse(calls: &[Call], errno: i32) -> Result<BpfProgram, Error> {
+    let mut list = List::default();
+    list.add(calls)?;
+    Ok(list.filter(SeccompAction::Allow, SeccompAction::Errno(errno as u32))?)
+}
+
+/// System calls by number, each with the cases in which it matches; without any, it always does.
+#[derive(Default)]
+struct List(BTreeMap<i64, Vec<SeccompRule>>);
+
+impl List {
+    fn add(&mut self, calls: &[Call]) -> Result<(), BackendError> {
+        for call in calls {
+            // The type has 32 bits on some processors.
+            #[allow(clippy::useless_conversion)]
+            let number = i64::from(call.number);
+            match call.argument {
+                None => {
+                    self.0.insert(number, Vec::new());
+                }
+                Some(argument) => {
+                    let rule = SeccompRule::new(vec![argument.condition()?])?;
+                    let known = self.0.get_mut(&number);
+                    match known {
+                        Some(rules) if rules.is_empty() => {}
+                        Some(rules) => rules.push(rule),
+                        None => {
+                            self.0.insert(number, vec![rule]);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn filter(
+        self,
+        others: SeccompAction,
+        these: SeccompAction,
+    ) -> Result<BpfProgram, BackendError> {
+        let processor = TargetArch::try_from(std::env::consts::ARCH)?;
+        SeccompFilter::new(self.0, others, these, processor)?.try_into()
+    }
+}

@@ -1,0 +1,109 @@
+//! What a program gives up before it serves a front-end, whoever started it: privileges, files and
+//! system calls. docs/sandbox.md says what remains, and why.
+//!
+//! It closes in two steps, because of what each binds. Privileges and files (Linux's landlock) are
+//! given up by a thread for itself and those that it makes, so that comes before the first other
+//! thread; system calls (seccomp) by all threads at once, after the device has begun.
+
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+mod calls;
+mod files;
+#[cfg(test)]
+mod tests;
+
+pub use calls::{Argument, Call};
+
+/// What a device needs of the system after it is open, beside what serving it takes.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    /// Files and folders to read, and to map as code.
+    pub read: Vec<PathBuf>,
+    /// Folders to make, write and remove files in.
+    pub write: Vec<PathBuf>,
+    /// Nodes of devices to open again, or folders of such.
+    pub devices: Vec<PathBuf>,
+    /// System calls.
+    pub calls: Vec<Call>,
+    /// To make threads.
+    pub threads: bool,
+    /// Memory that is executed, such as that of libraries and compiled shaders.
+    pub code: bool,
+}
+
+impl Needs {
+    fn opens_files(&self) -> bool {
+        [&self.read, &self.write, &self.devices]
+            .iter()
+            .any(|paths| !paths.is_empty())
+    }
+}
+
+/// Why a program cannot give up what it has.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SandboxError {
+    #[error("the sandbox cannot be closed: {attempt}: {error}; --sandbox=off starts without it")]
+    Privileges { attempt: &'static str, error: Errno },
+    #[error("the sandbox cannot be closed: landlock: {0}; --sandbox=off starts without it")]
+    Files(#[from] landlock::RulesetError),
+    #[error("the sandbox cannot be closed: seccomp: {0}; --sandbox=off starts without it")]
+    Calls(#[from] seccompiler::Error),
+}
+
+/// A program's sandbox, closed by and by.
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    needs: Needs,
+    /// The folder of a socket that is to be removed at the end.
+    socket_folder: Option<PathBuf>,
+}
+
+impl Sandbox {
+    /// One that leaves what `needs` says, and the right to remove the socket file `socket`.
+    pub(super) fn new(needs: Needs, socket: Option<&Path>) -> Self {
+        Self {
+            needs,
+            socket_folder: socket.and_then(Path::parent).map(Path::to_owned),
+        }
+    }
+
+    /// Gives up privileges and files, for this thread and those that it makes from now on.
+    pub(super) fn close_files(&self) -> Result<(), SandboxError> {
+        give_up_privileges()?;
+        if !files::close(&self.needs, self.socket_folder.as_deref())? {
+            log::warn!(
+                "this kernel has no landlock (Linux 5.13, lsm=landlock): files are closed by the \
+                 system call filter alone"
+            );
+        }
+        Ok(())
+    }
+
+    /// Gives up system calls, for all threads.
+    pub(super) fn close_calls(&self) -> Result<(), SandboxError> {
+        calls::close(&self.needs, self.socket_folder.is_some())?;
+        log::debug!("the sandbox is closed");
+        Ok(())
+    }
+}
+
+/// No process of the same user looks into this one, nor does a core dump, and no capability is left.
+/// That none comes back (`PR_SET_NO_NEW_PRIVS`) is a part of the other steps.
+fn give_up_privileges() -> Result<(), SandboxError> {
+    let failed = |attempt| move |error| SandboxError::Privileges { attempt, error };
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("closing /proc"))?;
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    // One call in place of two, where there are none already: the usual case.
+    if capabilities(None).ok() != Some(none) {
+        set_capabilities(None, none).map_err(failed("dropping capabilities"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! The sandbox closed around a process of the tests' own, which then does what is rare.
+
+use std::alloc::Layout;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Output};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::net::{
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr,
+};
+
+use super::{Needs, Sandbox};
+
+const INSIDE: &str = "SANDBOX_TEST";
+
+/// Runs the test `name` again in a process of its own, which finds itself there by [`is_inside`].
+fn run_inside(name: &str) -> Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "--test-threads=1"])
+        .arg(format!("backend::sandbox::tests::{name}"))
+        .env(INSIDE, "1")
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap()
+}
+
+/// Closes the sandbox where this is the process of [`run_inside`].
+fn is_inside() -> bool {
+    let inside = std::env::var_os(INSIDE).is_some();
+    if inside {
+        close();
+    }
+    inside
+}
+
+fn close() {
+    let sandbox = Sandbox::new(Needs::default(), None);
+    sandbox.close_files().unwrap();
+    sandbox.close_calls().unwrap();
+}
+
+#[test]
+fn a_panic_is_told_though_its_backtrace_finds_no_file() {
+    if is_inside() {
+        panic!("on purpose");
+    }
+    let ended = run_inside("a_panic_is_told_though_its_backtrace_finds_no_file");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code().is_some(), "{}: {stderr}", ended.status);
+    assert!(!ended.status.success());
+    assert!(stderr.contains("on purpose"), "{stderr}");
+    assert!(stderr.contains("stack backtrace"), "{stderr}");
+}
+
+#[test]
+fn running_out_of_memory_is_told() {
+    if is_inside() {
+        std::alloc::handle_alloc_error(Layout::new::<u64>());
+    }
+    let ended = run_inside("running_out_of_memory_is_told");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.signal(), Some(libc::SIGABRT), "{stderr}");
+    assert!(stderr.contains("memory allocation of 8 bytes"), "{stderr}");
+}
+
+/// As the journal takes it: in a sealed memfd.
+#[test]
+fn a_large_message_can_be_logged() {
+    if std::env::var_os(INSIDE).is_none() {
+        let ended = run_inside("a_large_message_can_be_logged");
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{}: {stderr}", ended.status);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let journal = UnixDatagram::bind(&path).unwrap();
+    let log = UnixDatagram::unbound().unwrap();
+    close();
+    let memory = memfd_create("log", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
+    assert_eq!(rustix::io::write(&memory, b"MESSAGE=large\n").unwrap(), 14);
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::WRITE | SealFlags::GROW;
+    fcntl_add_seals(&memory, seals).unwrap();
+    let mut room = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    let descriptors = [memory.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let address = SocketAddrUnix::new(&path).unwrap();
+    sendmsg_addr(&log, &address, &[], &mut control, SendFlags::NOSIGNAL).unwrap();
+    assert_eq!(journal.recv(&mut [0; 8]).unwrap(), 0);
+    // The folder cannot be removed any more.
+    std::mem::forget(folder);
+}
+
+/// Files are closed by landlock too, without the system calls' list.
+#[test]
+fn landlock_closes_files_by_itself() {
+    if std::env::var_os(INSIDE).is_none() {
+        let ended = run_inside("landlock_closes_files_by_itself");
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{}: {stderr}", ended.status);
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    Sandbox::new(Needs::default(), None).close_files().unwrap();
+    let denied = std::io::ErrorKind::PermissionDenied;
+    let refused = |result: std::io::Result<()>| result.unwrap_err().kind() == denied;
+    assert!(refused(std::fs::File::open("/etc/passwd").map(drop)));
+    assert!(refused(std::fs::read_dir("/").map(drop)));
+    assert!(refused(std::fs::write("/tmp/vhost-user", "")));
+    // In a thread that is made afterwards, too; the network, where the kernel can (Linux 6.7).
+    let elsewhere = std::thread::spawn(|| std::fs::File::open("/etc/passwd").map(drop));
+    assert!(refused(elsewhere.join().unwrap()));
+    assert!(refused(std::net::TcpStream::connect(address).map(drop)));
+}
