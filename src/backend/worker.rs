@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -72,7 +72,8 @@ pub(super) fn spawn<D: Device>(
         .next()
         .ok_or_else(|| io::Error::other("the vhost-user daemon has no worker"))?;
     let host = Host {
-        event_loop: event_loop.clone(),
+        // The device is a part of it.
+        event_loop: Arc::new(Arc::downgrade(&event_loop)),
         gpu_socket,
         main_thread,
     };
@@ -145,14 +146,16 @@ impl<D: Device> Served<D> {
     }
 }
 
-impl<D: Device> EventLoop for VringEpollHandler<Arc<Served<D>>> {
+impl<D: Device> EventLoop for Weak<VringEpollHandler<Arc<Served<D>>>> {
     fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
-        self.register_listener(fd.as_raw_fd(), interest, token.into())
+        let event_loop = self.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+        event_loop.register_listener(fd.as_raw_fd(), interest, token.into())
     }
 
     fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let event_loop = self.upgrade().ok_or(io::ErrorKind::NotConnected)?;
         // epoll finds it by the descriptor alone.
-        self.unregister_listener(fd.as_raw_fd(), EventSet::empty(), FIRST_TOKEN.into())
+        event_loop.unregister_listener(fd.as_raw_fd(), EventSet::empty(), FIRST_TOKEN.into())
     }
 }
 

@@ -540,3 +540,23 @@ fn cursor_positions_go_out() {
     let (kind, payload) = front_end.message();
     assert_eq!((kind, words(&payload)), (CURSOR_POS + 1, vec![3, 8, 9]));
 }
+
+#[test]
+fn questions_without_an_answer_are_bounded_however_often_they_are_asked() {
+    let (mut front_end, mut display) = FrontEnd::settled(0);
+    let asked = (0..100).filter(|_| {
+        let asked = display.ask(Question::Modes, front_end.now);
+        // As when the queue is reset.
+        display.forget_question();
+        asked
+    });
+    assert_eq!(asked.count(), MAX_UNANSWERED);
+    display.send(None).unwrap();
+    for _ in 0..MAX_UNANSWERED {
+        assert_eq!(front_end.message(), (GET_DISPLAY_INFO, vec![]));
+    }
+    assert!(front_end.nothing_arrived());
+    front_end.reply_modes(Modes::default());
+    display.receive(front_end.now).unwrap();
+    assert!(display.ask(Question::Modes, front_end.now));
+}
