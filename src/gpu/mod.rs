@@ -9,6 +9,7 @@ mod commands;
 mod device;
 mod display;
 mod edid;
+mod guest_bytes;
 mod image;
 mod region;
 pub mod render_node;

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use crate::backend::MemoryGuard;
 
-use super::super::backing::{Backing, BackingError};
+use super::super::backing::{Backing, BackingError, MAX_PIECE};
 use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
 use super::super::wire::Format;
-use super::rows::{Joined, to_display_order};
+use super::rows::{Joined, copy_pixels};
 use super::{CURSOR_LEN, CURSOR_SIDE, CursorPixels, Renderer, ResourceError};
 
 /// Most resources a VM has at a time.
@@ -30,8 +30,6 @@ struct Resource {
 pub struct SoftRenderer {
     resources: HashMap<u32, Resource>,
     budget: Budget,
-    /// One row on its way from the guest, kept for the next.
-    row: Vec<u8>,
 }
 
 impl SoftRenderer {
@@ -40,7 +38,6 @@ impl SoftRenderer {
         Self {
             resources: HashMap::new(),
             budget,
-            row: Vec::new(),
         }
     }
 
@@ -155,10 +152,10 @@ impl Renderer for SoftRenderer {
             return Ok(());
         }
         let stride = u64::from(width) * PIXEL_LEN as u64;
-        let row_len = rect.width as usize * PIXEL_LEN;
+        let row_len = u64::from(rect.width) * PIXEL_LEN as u64;
         let needed = offset
             .saturating_add(u64::from(rect.height - 1) * stride)
-            .saturating_add(row_len as u64);
+            .saturating_add(row_len);
         let failed = |error| ResourceError::Backing { id, error };
         if needed > backing.len() {
             let has = backing.len();
@@ -166,35 +163,22 @@ impl Renderer for SoftRenderer {
         }
         let mut image = resource.image.lock();
         let mut joined = Joined::new(changed);
-        self.row.resize(row_len, 0);
-        let all = rect.x..rect.x.saturating_add(rect.width);
-        // Whether the row before changed from end to end, as this one may have.
-        let mut all_changed = true;
+        let mut backing = backing.reader(memory);
+        let mut block = [0; MAX_PIECE];
         for line in 0..rect.height {
-            let from = offset.saturating_add(u64::from(line) * stride);
             let y = rect.y.saturating_add(line);
-            let read = |at: u64, into: &mut [u8]| {
-                let read = backing.read_at(memory, from.saturating_add(at), into);
-                to_display_order(resource.format, into);
-                read.map_err(failed)
-            };
-            let differs = |column: u32| {
-                let mut pixel = [0; PIXEL_LEN];
-                read(u64::from(column) * PIXEL_LEN as u64, &mut pixel)?;
-                let x = rect.x.saturating_add(column);
-                Ok(image.bytes(x, y, PIXEL_LEN) != pixel)
-            };
-            if all_changed && differs(0)? && differs(rect.width - 1)? {
-                // All of it is sent whatever lies between, so it needs no look at, and no way round.
-                joined.row(y, all.clone());
-                read(0, image.bytes_mut(rect.x, y, row_len))?;
-                continue;
-            }
-            read(0, &mut self.row)?;
-            let changed = image.merge_row(rect.x, y, &self.row);
-            all_changed = changed.as_ref() == Some(&all);
-            if let Some(columns) = changed {
-                joined.row(y, columns);
+            backing.seek(offset.saturating_add(u64::from(line) * stride));
+            let mut old = image.bytes_mut(rect.x, y, row_len as usize);
+            let mut x = rect.x;
+            while !old.is_empty() {
+                let (len, changed) =
+                    copy_pixels(&mut backing, resource.format, old, &mut block).map_err(failed)?;
+                let column = |byte: usize| x.saturating_add((byte / PIXEL_LEN) as u32);
+                if let Some(bytes) = changed {
+                    joined.row(y, column(bytes.start)..column(bytes.end));
+                }
+                x = column(len);
+                old = old.get_mut(len..).unwrap_or_default();
             }
         }
         Ok(())
@@ -227,7 +211,6 @@ impl Renderer for SoftRenderer {
 
     fn reset(&mut self) {
         self.resources = HashMap::new();
-        self.row = Vec::new();
     }
 }
 
