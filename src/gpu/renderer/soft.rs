@@ -393,6 +393,113 @@ mod tests {
         }
     }
 
+    /// Images after random transfers, out of a backing in random pieces, beside a copy pixel by pixel;
+    /// and what is told to have changed beside what did.
+    #[test]
+    fn any_sequence_of_transfers_copies_and_tells_what_changed() {
+        const PIECES: u32 = 0x8000;
+        let mut random = random();
+        for format in Format::ALL {
+            // Two regions of the guest's memory that touch each other.
+            let halves = [(GuestAddress(0), 0x9000), (GuestAddress(0x9000), 0x9000)];
+            let memory = GuestMemoryAtomic::new(GuestMemoryMmap::from_ranges(&halves).unwrap());
+            let memory = memory.memory();
+            let (width, height) = (1 + random(2000), 1 + random(8));
+            let len = width * height * 4;
+            let mut pieces = Vec::new();
+            let mut left = len;
+            while left > 0 {
+                let most = [7, 9000][random(2) as usize];
+                let piece = (1 + random(most)).min(left);
+                // Pieces may overlap, and lie on the border of the regions.
+                let at = match random(3) {
+                    0 => 0x9000 - random(piece + 1),
+                    _ => random(0x12000 - piece),
+                };
+                pieces.push((u64::from(at & !random(2).wrapping_mul(4095)), piece));
+                left -= piece;
+            }
+            let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
+            renderer.create_2d(1, format, width, height).unwrap();
+            renderer.attach_backing(1, pieces.clone(), &memory).unwrap();
+            let mut expected = vec![0_u8; len as usize];
+            for turn in 0..30 {
+                // Everything, some bytes, or nothing.
+                let changes = [PIECES, random(20), 0][random(3) as usize];
+                for _ in 0..changes {
+                    let at = GuestAddress(u64::from(random(0x12000)));
+                    memory.write_obj(random(256) as u8, at).unwrap();
+                }
+                let (x, y) = (random(width), random(height));
+                let rect = match random(2) {
+                    0 => Rect::sized(width, height),
+                    _ => Rect {
+                        x,
+                        y,
+                        width: 1 + random(width - x),
+                        height: 1 + random(height - y),
+                    },
+                };
+                let mut changed = Region::default();
+                let offset = u64::from((rect.y * width + rect.x) * 4);
+                renderer
+                    .transfer_to_host_2d(1, rect, offset, &memory, &mut changed)
+                    .unwrap();
+                let mut backing = Vec::new();
+                for (at, piece) in &pieces {
+                    let mut bytes = vec![0; *piece as usize];
+                    memory.read_slice(&mut bytes, GuestAddress(*at)).unwrap();
+                    backing.extend(bytes);
+                }
+                super::super::rows::to_display_order(format, &mut backing);
+                let image = renderer.shown(1).unwrap().unwrap();
+                let image = image.lock();
+                for (n, old) in (0..).zip(expected.chunks_mut(4)) {
+                    let (x, y) = (n % width, n / width);
+                    let one = Rect {
+                        x,
+                        y,
+                        width: 1,
+                        height: 1,
+                    };
+                    let new = &backing[n as usize * 4..][..4];
+                    if rect.intersection(&one).is_some() && old != new {
+                        old.copy_from_slice(new);
+                        let told = changed
+                            .rects()
+                            .iter()
+                            .any(|r| r.intersection(&one).is_some());
+                        assert!(told, "{x},{y} in turn {turn}, {format:?}");
+                    }
+                    assert_eq!(
+                        image.bytes(x, y, 4),
+                        old,
+                        "{x},{y} in turn {turn}, {format:?}"
+                    );
+                }
+                if changes == 0 && rect == Rect::sized(width, height) && turn > 0 {
+                    let mut again = Region::default();
+                    drop(image);
+                    renderer
+                        .transfer_to_host_2d(1, rect, offset, &memory, &mut again)
+                        .unwrap();
+                    assert!(again.is_empty());
+                }
+            }
+        }
+    }
+
+    /// Numbers below a limit, the same each time (xorshift64).
+    fn random() -> impl FnMut(u32) -> u32 {
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        move |below| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            (seed % u64::from(below.max(1))) as u32
+        }
+    }
+
     #[test]
     fn a_transfer_that_fails_half_way_tells_what_it_changed() {
         let whole = memory();
