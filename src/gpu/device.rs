@@ -34,8 +34,8 @@ const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
 const NUM_QUEUES: usize = 2;
 
-/// Requests of one queue after which the others have their turn.
-const PASS_REQUESTS: usize = 64;
+/// Requests of one queue after which the others have their turn: a whole queue of QEMU's.
+const PASS_REQUESTS: usize = 256;
 /// Bytes copied out of the guest after which the others have their turn.
 const PASS_BYTES: u64 = 32 << 20;
 /// Time after which the others have their turn: a driver can make a request of so many descriptors
