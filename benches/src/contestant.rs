@@ -99,7 +99,7 @@ impl Contestant {
                 folder: Some(folder),
             });
         }
-        let command = command.socket(SocketForm::Connected(3));
+        let command = command.socket(SocketForm::Connected(0));
         let mut program = command.args(args).spawn()?;
         let session = program.session()?;
         Ok(Started {

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use frontend::gpu::{
-    DisplayOptions, DisplayThread, EdidAnswer, Format, Gpu, GpuOptions, Rect, Request, ResponseKind,
+    Create3d, DisplayOptions, DisplayThread, EdidAnswer, Format, Gpu, GpuOptions, Rect, Request,
+    ResponseKind, Stream,
 };
 use frontend::{Memory, Program};
 use virtio_bindings::virtio_gpu as v;
@@ -15,6 +16,7 @@ use crate::rig::{Batch, Rig, Sample};
 
 const PAGE: u64 = 4096;
 const RESOURCE: u32 = 1;
+const CONTEXT: u32 = 1;
 const TRANSFER: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_TRANSFER_TO_HOST_2D;
 const FLUSH: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_FLUSH;
 /// Room for rings, requests and a list of 16384 entries, besides the screen.
@@ -36,6 +38,12 @@ pub enum Scenario {
     Cursor,
     /// Transfers 8x8 pixels that did not change, so many times a kick.
     Commands(u16),
+    /// Transfers 8x8 pixels that did not change, of each of so many resources in turn.
+    Resources(u32),
+    /// Has OpenGL clear a picture so many times, by as many commands, 50 of them a kick.
+    Submits(u32),
+    /// Has OpenGL clear the whole screen, in turn with two colors, and flushes it.
+    Readback,
     /// Attaches a backing of as many entries, and detaches it.
     Attach(u32),
     /// Nothing; for measuring a program at rest.
@@ -47,8 +55,13 @@ impl Scenario {
         match self {
             Self::Draw { screen, .. } => screen,
             Self::Attach(entries) => (1024, entries),
+            Self::Submits(_) => (64, 64),
             _ => (1920, 1080),
         }
+    }
+
+    fn is_3d(self) -> bool {
+        matches!(self, Self::Submits(_) | Self::Readback)
     }
 
     /// Bytes that must be copied and sent for it; `None` where that says nothing.
@@ -104,7 +117,14 @@ impl Machine {
     fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Self> {
         let Started {
             program, session, ..
-        } = who.start(&[], &[])?;
+        } = match scenario.is_3d() {
+            false => who.start(&[], &[])?,
+            // By software, whatever the host has.
+            true => who.start(
+                &["--virgl".into()],
+                &[("LIBGL_ALWAYS_SOFTWARE", "1".into())],
+            )?,
+        };
         let (width, height) = scenario.screen();
         let len = u64::from(width) * u64::from(height) * 4;
         let memory = Memory::with_size((len + OTHER_MEMORY).next_multiple_of(PAGE))?;
@@ -117,9 +137,12 @@ impl Machine {
             ..DisplayOptions::with_modes(&[(width, height)])
         };
         let (display, socket) = DisplayThread::start(options)?;
-        let options = GpuOptions {
-            control_size: 256,
-            ..GpuOptions::default()
+        let options = match scenario.is_3d() {
+            true => GpuOptions::virgl(),
+            false => GpuOptions {
+                control_size: 256,
+                ..GpuOptions::default()
+            },
         };
         let mut machine = Self {
             gpu: Gpu::start(session, &memory, Some(socket), options)
@@ -144,6 +167,24 @@ impl Machine {
         gpu.get_display_info()?;
         if self.scenario == Scenario::Rest {
             return Ok(());
+        }
+        if self.scenario.is_3d() {
+            let whole = Rect::sized(width, height);
+            ok(gpu.create_context(CONTEXT, "bench"))?;
+            ok(gpu.create_3d(RESOURCE, Create3d::picture(width, height)))?;
+            ok(gpu.context_attach(CONTEXT, RESOURCE))?;
+            ok(gpu.set_scanout(0, RESOURCE, whole))?;
+            let stream = Stream::default().draw_to(1, RESOURCE).clear([0.0; 3]);
+            ok(gpu.submit_3d(CONTEXT, &stream))?;
+            ok(gpu.flush(RESOURCE, whole))?;
+            self.display.wait_count(Request::Update, 1)?;
+            return Ok(());
+        }
+        if let Scenario::Resources(count) = self.scenario {
+            for id in (1..=count).map(|n| RESOURCE + n) {
+                ok(gpu.create_2d(id, Format::B8G8R8X8, 8, 8))?;
+                ok(gpu.attach_backing(id, &[(self.screen.pages[0], 256)]))?;
+            }
         }
         ok(gpu.create_2d(RESOURCE, Format::B8G8R8X8, width, height))?;
         if matches!(self.scenario, Scenario::Attach(_)) {
@@ -207,6 +248,36 @@ impl Machine {
                 self.finish(count.into())?;
                 start
             }
+            Scenario::Resources(count) => {
+                let id = RESOURCE + 1 + self.round.wrapping_mul(0x9e37_79b1) % count;
+                let start = Instant::now();
+                self.gpu.push(TRANSFER, &[0, 0, 8, 8, 0, 0, id, 0])?;
+                self.finish(1)?;
+                start
+            }
+            Scenario::Submits(count) => {
+                let start = Instant::now();
+                for first in (0..count).step_by(50) {
+                    let last = count.min(first + 50);
+                    for n in first..last {
+                        let shade = (self.round.wrapping_add(n) % 100) as f32 / 100.0;
+                        let stream = Stream::default().clear([shade, 0.5, 0.0]);
+                        self.gpu.push_submit_3d(CONTEXT, &stream)?;
+                    }
+                    self.finish((last - first) as usize)?;
+                }
+                self.flush_all()?;
+                start
+            }
+            Scenario::Readback => {
+                let start = Instant::now();
+                let shade = (self.round % 100) as f32 / 100.0;
+                let stream = Stream::default().clear([shade, 0.5, 0.0]);
+                self.gpu.push_submit_3d(CONTEXT, &stream)?;
+                self.finish(1)?;
+                self.flush_all()?;
+                start
+            }
             Scenario::Attach(count) => {
                 let entries = self.screen.entries();
                 let start = Instant::now();
@@ -224,6 +295,14 @@ impl Machine {
             latency,
             bytes: (self.display.lock().bytes - before) as u64,
         })
+    }
+
+    fn flush_all(&mut self) -> anyhow::Result<()> {
+        let (width, height) = self.scenario.screen();
+        self.gpu.push(FLUSH, &[0, 0, width, height, RESOURCE, 0])?;
+        self.finish(1)?;
+        self.display.wait_count(Request::Update, 1)?;
+        Ok(())
     }
 
     fn push_transfer(&mut self, stride: u32, rect: Rect) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! Work for a vhost-user-input program, before a device that umockdev plays.
+//! Work for a vhost-user-input program, before a device that a pipe plays.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,11 @@ use anyhow::ensure;
 use frontend::input::{Input, InputOptions};
 use frontend::{DEFAULT_LIMIT, Memory, Program};
 use harness::mock::codes::{EV_ABS, EV_REL};
-use harness::mock::{MOUSE, MockInput, TOUCHSCREEN};
+use harness::mock::{MOUSE, TOUCHSCREEN};
 use tempfile::TempDir;
 
 use crate::contestant::{Contestant, Style};
+use crate::pipe::PipeDevice;
 use crate::rig::{Batch, Rig, Sample};
 
 /// Time between two reports of a mouse with 8000 of them in a second.
@@ -42,12 +43,12 @@ pub fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Option<Box<
     if who.style == Style::Limit {
         return Ok(None);
     }
-    let device = match scenario {
+    let description = match scenario {
         Scenario::Touch => TOUCHSCREEN,
         _ => MOUSE,
     };
-    let mock = MockInput::start(&[device])?;
-    let started = who.start(&arguments(who, &mock), &mock.environment())?;
+    let device = PipeDevice::start(description)?;
+    let started = who.start(&arguments(who, &device), &device.environment())?;
     let memory = Memory::with_size(1 << 20)?;
     let options = InputOptions {
         queue_size: QUEUE_SIZE,
@@ -68,7 +69,7 @@ pub fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Option<Box<
     Ok(Some(Box::new(Desk {
         program: started.program,
         input,
-        mock,
+        device,
         scenario,
         round: 0,
         _folder: started.folder,
@@ -76,8 +77,8 @@ pub fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Option<Box<
 }
 
 /// What a contestant is told about its device.
-pub fn arguments(who: &Contestant, mock: &MockInput) -> Vec<String> {
-    let path = mock.path(0);
+pub fn arguments(who: &Contestant, device: &PipeDevice) -> Vec<String> {
+    let path = device.path();
     vec![match who.style {
         Style::VhostDevice => format!("--event-list={path}"),
         _ => format!("--evdev-path={path}"),
@@ -87,7 +88,7 @@ pub fn arguments(who: &Contestant, mock: &MockInput) -> Vec<String> {
 struct Desk {
     program: Program,
     input: Input,
-    mock: MockInput,
+    device: PipeDevice,
     scenario: Scenario,
     round: i32,
     _folder: Option<TempDir>,
@@ -98,7 +99,7 @@ impl Desk {
         self.round = self.round.wrapping_add(1);
         let events = events(self.scenario, self.round);
         let start = Instant::now();
-        self.mock.report(0, &events)?;
+        self.device.report(&events)?;
         let (count, _) = receive(&mut self.input, DEFAULT_LIMIT)?;
         ensure!(
             count == events.len() + 1,
@@ -111,12 +112,12 @@ impl Desk {
         })
     }
 
-    /// Reports come at their time; a batch has as many as fit into its time. What the mock or the
-    /// program drops because it cannot keep up is no piece of work done.
+    /// Reports come at their time; a batch has as many as fit into its time. What the program
+    /// drops because it cannot keep up is no piece of work done.
     fn at_rate(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>> {
         let count = (batch.time.as_nanos() / PERIOD.as_nanos()) as usize;
         let count = count.max(batch.pieces);
-        let (input, mock) = (&mut self.input, &mut self.mock);
+        let (input, device) = (&mut self.input, &mut self.device);
         let begin = Instant::now();
         let due = |n: usize| begin + PERIOD * n as u32;
         std::thread::scope(|scope| {
@@ -124,7 +125,7 @@ impl Desk {
                 for n in 0..count {
                     std::thread::sleep(due(n).saturating_duration_since(Instant::now()));
                     // Told by how far it moves, so that it is known again.
-                    mock.report(0, &[(EV_REL, 0, n as i32 + 1), (EV_REL, 1, 1)])?;
+                    device.report(&[(EV_REL, 0, n as i32 + 1), (EV_REL, 1, 1)])?;
                 }
                 anyhow::Ok(())
             });

@@ -8,6 +8,7 @@ mod gpu;
 mod input;
 mod limit;
 mod measure;
+mod pipe;
 mod rest;
 mod rig;
 mod syscalls;
@@ -81,15 +82,15 @@ fn main() -> anyhow::Result<()> {
         count_syscalls: trouble.is_none(),
     };
     notes.extend(trouble);
-    if let Some(why) = harness::mock::missing() {
-        notes.push(why);
-        inputs.clear();
-    }
     let wanted = |name: &str| name.contains(&args.only);
 
     let gpus_and_limit = [&gpus[..], &[limit]].concat();
     for (name, scenario) in gpu_work().into_iter().filter(|(name, _)| wanted(name)) {
         bench.show(name, &gpus_and_limit, |who| gpu::start(who, scenario));
+    }
+    let in_3d = [&gpus[..1], &args.gpu[..]].concat();
+    for (name, scenario) in WORK_3D.into_iter().filter(|(name, _)| wanted(name)) {
+        bench.show(name, &in_3d, |who| gpu::start(who, scenario));
     }
     for (name, scenario) in INPUT_WORK.into_iter().filter(|(name, _)| wanted(name)) {
         bench.show(name, &inputs, |who| input::start(who, scenario));
@@ -104,7 +105,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn gpu_work() -> Vec<(&'static str, gpu::Scenario)> {
-    use gpu::Scenario::{Attach, Commands, Cursor, Draw};
+    use gpu::Scenario::{Attach, Commands, Cursor, Draw, Resources};
     const FHD: (u32, u32) = (1920, 1080);
     const UHD: (u32, u32) = (3840, 2160);
     let patch = Rect::new(700, 500, 64, 64);
@@ -136,10 +137,27 @@ fn gpu_work() -> Vec<(&'static str, gpu::Scenario)> {
         ("64x64 flushed, all changed", draw(FHD, patch, patch)),
         ("cursor moved", Cursor),
         ("1 command a kick", Commands(1)),
+        ("10 commands a kick", Commands(10)),
         ("100 commands a kick", Commands(100)),
+        ("1 command a kick, 10 resources", Resources(10)),
+        ("1 command a kick, 10000 resources", Resources(10_000)),
+        ("64 entries attached and detached", Attach(64)),
+        ("1024 entries attached and detached", Attach(1024)),
         ("8192 entries attached and detached", Attach(8192)),
     ]
 }
+
+/// What QEMU's C program does not do without a GPU.
+const WORK_3D: [(&str, gpu::Scenario); 2] = [
+    (
+        "OpenGL, a frame of 1000 small command streams",
+        gpu::Scenario::Submits(1000),
+    ),
+    (
+        "OpenGL, 1920x1080 cleared and read back",
+        gpu::Scenario::Readback,
+    ),
+];
 
 const INPUT_WORK: [(&str, input::Scenario); 3] = [
     (

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use frontend::Session;
-use harness::mock::{MOUSE, MockInput};
+use harness::mock::MOUSE;
 
 use crate::contestant::Contestant;
 use crate::measure::median;
+use crate::pipe::PipeDevice;
 use crate::rig::Rig;
 use crate::table::{Table, number};
 use crate::usage::{Resident, Usage};
@@ -82,9 +83,9 @@ pub fn show(gpus: &[Contestant], inputs: &[Contestant], rounds: usize) {
         "input",
         inputs,
         &|who| {
-            let mock = MockInput::start(&[MOUSE])?;
-            let args = input::arguments(who, &mock);
-            Ok((Some(mock), args))
+            let device = PipeDevice::start(MOUSE)?;
+            let args = input::arguments(who, &device);
+            Ok((Some(device), args))
         },
         &|who| rest(input::start(who, input::Scenario::Rest)?),
     );
@@ -94,7 +95,7 @@ pub fn show(gpus: &[Contestant], inputs: &[Contestant], rounds: usize) {
     }
 }
 
-type Args<'a> = dyn Fn(&Contestant) -> anyhow::Result<(Option<MockInput>, Vec<String>)> + 'a;
+type Args<'a> = dyn Fn(&Contestant) -> anyhow::Result<(Option<PipeDevice>, Vec<String>)> + 'a;
 type AtRest<'a> = dyn Fn(&Contestant) -> anyhow::Result<Rest> + 'a;
 
 /// Starts all in turn, as often as there are rounds.
@@ -102,10 +103,10 @@ fn starts(who: &[Contestant], rounds: usize, args: &Args) -> Vec<anyhow::Result<
     let mut ready: Vec<_> = who.iter().map(|who| Ok((args(who)?, Vec::new()))).collect();
     for _ in 0..rounds {
         for (contestant, ready) in who.iter().zip(&mut ready) {
-            let Ok(((mock, args), starts)) = ready else {
+            let Ok(((device, args), starts)) = ready else {
                 continue;
             };
-            let environment = mock.as_ref().map(MockInput::environment);
+            let environment = device.as_ref().map(PipeDevice::environment);
             match start(contestant, args, environment.as_ref().map_or(&[], |e| e)) {
                 Ok(one) => starts.push(one),
                 Err(e) => *ready = Err(e),

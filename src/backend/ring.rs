@@ -176,9 +176,7 @@ impl<'a> Ring<'a> {
     /// A head that the queue does not have, which only a broken driver makes available, cannot be
     /// given back; it does not keep the others from being.
     pub fn complete(&mut self, head: u16, len: u32) {
-        if head < self.vring.get_ref().get_queue().size() {
-            self.done.push((head, len));
-        }
+        self.done.push((head, len));
     }
 
     /// Shows the driver all that is done, and notifies it at most once.
@@ -186,11 +184,15 @@ impl<'a> Ring<'a> {
     /// # Errors
     /// Where the ring lies outside the guest's memory, or the notification cannot be sent.
     pub fn publish(&mut self) -> Result<(), RingError> {
+        if self.done.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.vring.get_mut();
+        let queue = state.get_queue_mut();
+        self.done.retain(|(head, _)| *head < queue.size());
         let Some((last, rest)) = self.done.split_last() else {
             return Ok(());
         };
-        let mut state = self.vring.get_mut();
-        let queue = state.get_queue_mut();
         let before = Wrapping(queue.next_used());
         let mut next = before;
         for (head, len) in rest {
@@ -258,9 +260,14 @@ fn write_used(
     len: u32,
 ) -> Result<(), RingError> {
     let slot = u64::from(index.0.checked_rem(queue.size()).unwrap_or(0));
-    let element = (u64::from(head) | u64::from(len) << 32).to_le();
+    let element = (u64::from(head) | u64::from(len) << 32).to_le_bytes();
     let at = offset(queue.used_ring(), USED_RING + slot * USED_ELEMENT)?;
-    Ok(memory.write_obj(element, at)?)
+    match memory.get_slice(at, element.len()) {
+        Ok(slice) => slice.copy_from(&element),
+        // It goes on in another region, if it is the guest's at all.
+        Err(_) => memory.write_slice(&element, at)?,
+    }
+    Ok(())
 }
 
 /// Whether the driver wants to hear of the used elements from `before` up to `after` (virtio 1.2,

@@ -1,14 +1,20 @@
 //! A resource's backing: the guest's pages, scattered, in the resource's order.
 
+use vm_memory::volatile_memory::VolatileSlice;
 use vm_memory::{
-    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap,
+    Address, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
+    GuestMemoryRegion, GuestRegionMmap,
 };
 
+use super::guest_bytes;
 use super::image::{Budget, Charge};
 
 /// Most entries of a backing, as in QEMU.
 pub const MAX_ENTRIES: u32 = 16384;
+/// Most bytes of a [`Reader::piece`]: a page of most guests.
+pub const MAX_PIECE: usize = 4096;
+/// How many entries further a place is still looked for from the one before it.
+const NEAR: usize = 16;
 
 /// What is wrong with a backing.
 #[derive(Debug, thiserror::Error)]
@@ -106,51 +112,119 @@ impl Backing {
         self.len
     }
 
-    /// Fills `into` with what lies from `offset` on.
+    /// Reads it from its beginning on.
+    pub fn reader<'a>(&'a self, memory: &'a GuestMemoryMmap) -> Reader<'a> {
+        Reader {
+            backing: self,
+            memory,
+            at: 0,
+            entry: 0,
+            ahead: None,
+        }
+    }
+}
+
+/// Reads a backing, mostly forwards: it knows in which entry it is, and looks ahead.
+pub struct Reader<'a> {
+    backing: &'a Backing,
+    memory: &'a GuestMemoryMmap,
+    /// Where in the backing.
+    at: u64,
+    /// The entry in which that is.
+    entry: usize,
+    /// What lies there, if it was looked at already.
+    ahead: Option<VolatileSlice<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    /// Goes on at `offset`.
+    pub fn seek(&mut self, offset: u64) {
+        if offset == self.at {
+            return;
+        }
+        let entries = &self.backing.entries;
+        let start = |entry: usize| entries.get(entry).map(|e| e.start);
+        // From row to row it is a few entries at most, which are soon found.
+        let far = self.entry.saturating_add(NEAR);
+        if start(self.entry).is_some_and(|start| start <= offset)
+            && start(far).is_none_or(|start| offset < start)
+        {
+            while start(self.entry.saturating_add(1)).is_some_and(|start| start <= offset) {
+                self.entry += 1;
+            }
+        } else {
+            let behind = entries.partition_point(|e| e.start <= offset);
+            self.entry = behind.saturating_sub(1);
+        }
+        self.at = offset;
+        self.ahead = None;
+    }
+
+    /// What comes next, as it lies in the guest's memory: at most `most` bytes and [`MAX_PIECE`], and
+    /// at least one if `most` is not 0.
     ///
     /// # Errors
-    /// Where it ends before, or is no longer in the guest's memory.
-    pub fn read_at(
-        &self,
-        memory: &GuestMemoryMmap,
-        offset: u64,
-        into: &mut [u8],
-    ) -> Result<(), BackingError> {
-        let needed = offset.saturating_add(into.len() as u64);
-        if needed > self.len {
-            return Err(BackingError::Short {
-                has: self.len,
-                needed,
-            });
-        }
-        let mut at = offset;
-        let mut rest = into;
-        let first = self.entries.partition_point(|e| e.start <= offset);
-        let mut entries = self
+    /// Where the backing ends here, or is no longer in the guest's memory.
+    pub fn piece(&mut self, most: usize) -> Result<VolatileSlice<'a>, BackingError> {
+        let piece = match self.ahead.take() {
+            Some(piece) => piece,
+            None => self.look()?,
+        };
+        let len = piece.len().min(most);
+        let piece = piece.subslice(0, len).map_err(GuestMemoryError::from)?;
+        self.at = self.at.saturating_add(len as u64);
+        let next = self.entry.saturating_add(1);
+        if self
+            .backing
             .entries
-            .get(first.saturating_sub(1)..)
-            .unwrap_or_default()
-            .iter()
-            .peekable();
-        while let Some(entry) = entries.next() {
-            if rest.is_empty() {
-                break;
-            }
-            let end = entries.peek().map_or(self.len, |next| next.start);
-            let piece = usize::try_from(end.saturating_sub(at))
-                .unwrap_or(usize::MAX)
-                .min(rest.len());
-            let (now, later) = rest.split_at_mut(piece);
-            let addr = entry.addr.saturating_add(at.saturating_sub(entry.start));
-            match memory.get_slice(GuestAddress(addr), now.len()) {
-                Ok(piece) => {
-                    piece.copy_to(now);
-                }
-                // It goes on in another region.
-                Err(_) => memory.read_slice(now, GuestAddress(addr))?,
-            }
-            at = end;
-            rest = later;
+            .get(next)
+            .is_some_and(|e| e.start <= self.at)
+        {
+            self.entry = next;
+        }
+        // What is wrong with it is told by who gets there.
+        self.ahead = self.look().ok();
+        if let Some(ahead) = &self.ahead {
+            guest_bytes::fetch(ahead);
+        }
+        Ok(piece)
+    }
+
+    fn look(&self) -> Result<VolatileSlice<'a>, BackingError> {
+        let Backing { entries, len, .. } = self.backing;
+        let next = entries.get(self.entry.saturating_add(1));
+        let end = next.map_or(*len, |next| next.start);
+        let left = end.saturating_sub(self.at);
+        let Some(entry) = entries.get(self.entry).filter(|_| left != 0) else {
+            return Err(BackingError::Short {
+                has: *len,
+                needed: self.at.saturating_add(1),
+            });
+        };
+        let addr = GuestAddress(
+            entry
+                .addr
+                .saturating_add(self.at.saturating_sub(entry.start)),
+        );
+        let most = left.min(MAX_PIECE as u64) as usize;
+        // The first of them: it may go on in another region.
+        let mut slices = self.memory.get_slices(addr, most);
+        let slice = slices
+            .next()
+            .ok_or(GuestMemoryError::InvalidGuestAddress(addr))?;
+        Ok(slice?)
+    }
+
+    /// Fills `into` with what comes next.
+    ///
+    /// # Errors
+    /// Where the backing ends before, or is no longer in the guest's memory.
+    pub fn read(&mut self, into: &mut [u8]) -> Result<(), BackingError> {
+        let mut rest = into;
+        while !rest.is_empty() {
+            let piece = self.piece(rest.len())?;
+            piece.copy_to(rest);
+            rest = rest.get_mut(piece.len()..).unwrap_or_default();
         }
         Ok(())
     }
@@ -158,6 +232,8 @@ impl Backing {
 
 #[cfg(test)]
 mod tests {
+    use vm_memory::Bytes;
+
     use super::*;
 
     fn memory() -> GuestMemoryMmap {
@@ -195,8 +271,40 @@ mod tests {
         for start in 0..31 {
             for end in start..=31 {
                 let mut part = vec![0; end - start];
-                backing.read_at(&memory, start as u64, &mut part).unwrap();
+                let mut reader = backing.reader(&memory);
+                reader.seek(start as u64);
+                reader.read(&mut part).unwrap();
                 assert_eq!(part, whole[start..end]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_goes_anywhere() {
+        let memory = memory();
+        // Of 1 to 4 bytes, each the one before its neighbour.
+        let pieces: Vec<_> = (0..200_u32)
+            .map(|n| (u64::from(2000 - 4 * n), n % 4 + 1))
+            .collect();
+        let backing = Backing::new(&pieces, &memory, &Budget::new(1 << 20)).unwrap();
+        let mut whole = Vec::new();
+        for (addr, len) in pieces {
+            let mut piece = vec![0; len as usize];
+            memory.read_slice(&mut piece, GuestAddress(addr)).unwrap();
+            whole.extend(piece);
+        }
+        let mut reader = backing.reader(&memory);
+        // Further each time, and at last nearer again.
+        for (step, len) in (0..whole.len()).zip([1, 7, 0, 100].into_iter().cycle()) {
+            let at = step * step * 13 % (whole.len() - 100);
+            reader.seek(at as u64);
+            for at in [at, at + len]
+                .into_iter()
+                .take_while(|at| at + len < whole.len())
+            {
+                let mut part = vec![0; len];
+                reader.read(&mut part).unwrap();
+                assert_eq!(part, whole[at..at + len], "{len} at {at}");
             }
         }
     }
@@ -207,15 +315,15 @@ mod tests {
         let backing = Backing::new(&[(0, 16)], &memory, &budget()).unwrap();
         let mut bytes = [0; 8];
         for offset in [9, 16, u64::MAX] {
-            assert!(matches!(
-                backing.read_at(&memory, offset, &mut bytes),
-                Err(BackingError::Short { .. })
-            ));
+            let mut reader = backing.reader(&memory);
+            reader.seek(offset);
+            let result = reader.read(&mut bytes);
+            assert!(matches!(result, Err(BackingError::Short { .. })));
         }
         let empty = Backing::new(&[(5, 0)], &memory, &budget()).unwrap();
         assert_eq!(empty.len(), 0);
-        assert!(empty.read_at(&memory, 0, &mut bytes).is_err());
-        assert!(empty.read_at(&memory, 0, &mut []).is_ok());
+        assert!(empty.reader(&memory).read(&mut bytes).is_err());
+        assert!(empty.reader(&memory).read(&mut []).is_ok());
     }
 
     #[test]
@@ -239,7 +347,7 @@ mod tests {
         let backing = Backing::new(&[(0x10000, 16)], &memory(), &budget()).unwrap();
         let less = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
         assert!(matches!(
-            backing.read_at(&less, 0, &mut [0; 4]),
+            backing.reader(&less).read(&mut [0; 4]),
             Err(BackingError::Unreadable(_))
         ));
     }

@@ -38,8 +38,9 @@ const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
 const NUM_QUEUES: usize = 2;
 
-/// Requests of one queue after which the others have their turn.
-const PASS_REQUESTS: usize = 64;
+/// Requests of one queue after which the others have their turn: more than drivers make for a frame, so
+/// that what is ready together is shown together.
+const PASS_REQUESTS: usize = 120;
 /// Bytes copied out of the guest after which the others have their turn.
 const PASS_BYTES: u64 = 32 << 20;
 /// Time after which the others have their turn: a driver can make a request of so many descriptors

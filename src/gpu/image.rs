@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 
 use super::region::Rect;
 
@@ -13,6 +13,8 @@ use super::region::Rect;
 pub const PIXEL_LEN: usize = 4;
 /// Most rows and most columns of an image, in pixels.
 pub const MAX_SIDE: u32 = 16384;
+/// From how many bytes on an image can have a huge page.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// How much host memory one VM's resources may take. Clones share it.
 #[derive(Clone, Debug)]
@@ -123,6 +125,10 @@ impl Image {
         let len = usize::try_from(bytes).map_err(|_| ImageError::Budget(bytes))?;
         // Pages that no command has written to take no memory.
         let pixels = MmapMut::map_anon(len).map_err(|e| ImageError::Host(bytes, e))?;
+        if len >= HUGE_PAGE {
+            // Fewer pages to look up while pixels are copied; without them it only takes longer.
+            let _ = pixels.advise(Advice::HugePage);
+        }
         Ok(Self {
             width,
             pixels,
@@ -156,14 +162,22 @@ impl Image {
 
     /// Writes `row` from column `x` of row `y` on, and tells which columns it changed.
     pub fn merge_row(&mut self, x: u32, y: u32, row: &[u8]) -> Option<Range<u32>> {
-        let span = self.span(x, y, row.len());
-        let old = self.pixels.get_mut(span)?;
-        let changed = difference(old, row)?;
-        let new = row.get(changed.clone())?;
-        old.get_mut(changed.clone())?.copy_from_slice(new);
+        let changed = merge(self.bytes_mut(x, y, row.len()), row)?;
         let column = |byte: usize| x.saturating_add((byte / PIXEL_LEN) as u32);
         Some(column(changed.start)..column(changed.end))
     }
+}
+
+/// Writes the pixels `new` over `old`, and tells which bytes that changed, from the first pixel to
+/// the last.
+pub fn merge(old: &mut [u8], new: &[u8]) -> Option<Range<usize>> {
+    if old.len() != new.len() {
+        return None;
+    }
+    let changed = difference(old, new)?;
+    let into = old.get_mut(changed.clone())?;
+    into.copy_from_slice(new.get(changed.clone())?);
+    Some(changed)
 }
 
 /// The bytes from the first to the last pixel in which two rows of the same length differ.

@@ -1,7 +1,7 @@
 //! Events in the driver's buffers.
 
 use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::backend::{Chain, MemoryGuard};
 
@@ -14,10 +14,24 @@ const MAX_DESCRIPTORS: usize = 16;
 /// Writes `event` to the buffer `chain`; `false` where that has no room for a whole event, or lies
 /// outside the guest's memory.
 pub fn write_event(chain: &Chain, memory: &GuestMemoryMmap, event: Event) -> bool {
+    let bytes = event.to_bytes();
+    // As drivers make them: one descriptor, for one event.
+    if let Some(first) = chain.clone().next()
+        && first.is_write_only()
+        && first.len() as usize >= bytes.len()
+    {
+        // Within one region of memory, as almost always, it is a matter of one look.
+        return match memory.get_slice(first.addr(), bytes.len()) {
+            Ok(slice) => {
+                slice.copy_from(&bytes);
+                true
+            }
+            Err(_) => memory.write_slice(&bytes, first.addr()).is_ok(),
+        };
+    }
     let Some(parts) = parts(chain, true) else {
         return false;
     };
-    let bytes = event.to_bytes();
     let mut rest = bytes.as_slice();
     for (at, length) in parts {
         let Some((part, after)) = rest.split_at_checked(length) else {

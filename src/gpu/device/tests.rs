@@ -198,14 +198,14 @@ fn a_reset_drops_everything() {
 #[test]
 fn a_full_control_queue_leaves_the_others_their_turn() {
     let mut machine = Machine::started();
-    for _ in 0..100 {
+    for _ in 0..128 {
         machine.submit(CONTROL_QUEUE, &request(CREATE, &[1, 2, 1, 1]), 24);
     }
     machine.event(CONTROL_QUEUE);
     let count = |machine: &mut Machine| std::iter::from_fn(|| machine.response()).count();
     assert_eq!(count(&mut machine), PASS_REQUESTS);
     machine.run();
-    assert_eq!(count(&mut machine), 100 - PASS_REQUESTS);
+    assert_eq!(count(&mut machine), 128 - PASS_REQUESTS);
 }
 
 #[test]

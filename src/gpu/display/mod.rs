@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt;
 use vmm_sys_util::epoll::EventSet;
 
 use super::commands::{Answer, Question};
@@ -24,6 +25,9 @@ mod outbox;
 pub const REPLY_LIMIT: Duration = Duration::from_secs(3);
 /// After how long a front-end that did not answer is asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Bytes that the socket is to take before the front-end reads: a screen goes out in rounds of it, and
+/// each wakes both sides. (Twice the usual, and as much as anybody may have.)
+const SEND_BUFFER: usize = 416 << 10;
 /// Most questions without an answer.
 const MAX_UNANSWERED: usize = 8;
 
@@ -117,6 +121,8 @@ impl Display {
     /// Uses `socket` from now on and forgets the one before.
     pub fn attach(&mut self, socket: UnixStream, now: Instant) {
         self.detach();
+        // What the kernel allows of it will do.
+        let _ = sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER);
         let mut link = Link {
             socket: Arc::new(socket),
             outbox: Outbox::default(),

@@ -24,7 +24,8 @@ pub enum SocketForm {
     None,
     /// `--socket-path=PATH`, a path in a new folder.
     Path,
-    /// `--fd=N`, N one end of a socket pair: as libvirt does. N is 3 to 9.
+    /// `--fd=N`, N one end of a socket pair: as libvirt does. N is 3 to 9; or 0, which takes no
+    /// shell to be placed.
     Connected(u8),
     /// `--fd=N`, N a listening socket: as systemd and systemd-vmspawn do. N is 3 to 9.
     Listening(u8),
@@ -151,6 +152,11 @@ impl Command {
             None => {
                 let mut command = std::process::Command::new(&self.program);
                 command.stdin(Stdio::null());
+                command
+            }
+            Some(fd) if number == 0 => {
+                let mut command = std::process::Command::new(&self.program);
+                command.stdin(fd);
                 command
             }
             Some(fd) => {
