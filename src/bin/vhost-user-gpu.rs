@@ -25,6 +25,11 @@ struct Options {
     /// can be opened, or else by software
     #[arg(long, help_heading = "GPU options")]
     virgl: bool,
+
+    /// Send screens as pixels, also where the render node could pass them on as dmabufs: for a
+    /// front-end that takes those but does not show them (QEMU with -display none)
+    #[arg(long, help_heading = "GPU options")]
+    no_dmabuf: bool,
 }
 
 struct VhostUserGpu;
@@ -58,7 +63,7 @@ impl Program for VhostUserGpu {
     fn open(options: &Options) -> Result<Gpu, Box<dyn Error>> {
         let node = options.render_node.as_deref();
         if options.virgl {
-            return virgl(node);
+            return virgl(node, options.no_dmabuf);
         }
         if let Some(path) = node {
             render_node::open(path)?;
@@ -68,15 +73,19 @@ impl Program for VhostUserGpu {
 }
 
 #[cfg(feature = "virgl")]
-fn virgl(node: Option<&Path>) -> Result<Gpu, Box<dyn Error>> {
+fn virgl(node: Option<&Path>, no_dmabuf: bool) -> Result<Gpu, Box<dyn Error>> {
+    let mut virgl = gpu::renderer::virgl::Options::new(node)?;
+    if no_dmabuf {
+        virgl = virgl.without_dmabufs();
+    }
     Ok(Gpu::new(gpu::Options {
-        virgl: Some(gpu::renderer::virgl::Options::new(node)?),
+        virgl: Some(virgl),
         ..gpu::Options::default()
     }))
 }
 
 #[cfg(not(feature = "virgl"))]
-fn virgl(_: Option<&Path>) -> Result<Gpu, Box<dyn Error>> {
+fn virgl(_: Option<&Path>, _: bool) -> Result<Gpu, Box<dyn Error>> {
     Err("--virgl: this vhost-user-gpu was built without 3D; start it without".into())
 }
 
