@@ -2,6 +2,9 @@
 //! they limit, and that the programs' own sandbox closes within them.
 
 mod common;
+#[cfg(target_arch = "x86_64")]
+#[path = "common/inject.rs"]
+mod inject;
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -139,6 +142,47 @@ fn the_programs_close_their_sandbox_within_the_unit() -> anyhow::Result<()> {
     drop((gpu, display));
     let journal = host.journal(&["--unit", GPU, "--output=cat"])?;
     ensure!(!journal.contains("landlock"), "{journal}");
+    Ok(())
+}
+
+/// The number that the host knows a process of the private systemd by.
+#[cfg(target_arch = "x86_64")]
+fn on_the_host(host: &Sandbox, pid: &str) -> anyhow::Result<i32> {
+    let space = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+    let wanted = space(&host.pid().to_string());
+    for process in fs::read_dir("/proc")? {
+        let number = process?.file_name().to_string_lossy().into_owned();
+        let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
+        let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let inside = inside.and_then(|all| all.split_whitespace().next_back());
+        if inside == Some(pid) && space(&number) == wanted {
+            return Ok(number.parse()?);
+        }
+    }
+    anyhow::bail!("process {pid} is not to be found")
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_forbidden_call_is_told_by_the_service_and_the_next_start_serves() -> anyhow::Result<()> {
+    let staging = staging::stage()?;
+    let host = Sandbox::start(&[staging.path()])?;
+    let held = gpu(&host, "vm1")?;
+    let process = on_the_host(&host, &host.property(GPU, "MainPID")?)?;
+    let family = inject::Word::Number(libc::AF_INET.into());
+    let ended = inject::inject(process, libc::SYS_socket, &[family])?;
+    let inject::Outcome::Ended(signal) = ended else {
+        anyhow::bail!("{ended:?}");
+    };
+    assert_eq!(signal as i32, libc::SIGSYS);
+    host.wait_property(GPU, "ActiveState", "failed", SOON)?;
+    assert_eq!(host.property(GPU, "Result")?, "signal");
+    let status = host.exec(["systemctl", "status", "--no-pager", GPU])?;
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains("status=31/SYS"), "{status}");
+    drop(held);
+    let (mut gpu, _display) = gpu(&host, "vm1")?;
+    ok(gpu.create_2d(1, Format::B8G8R8X8, 64, 64));
     Ok(())
 }
 
