@@ -26,8 +26,13 @@ const TRIANGLE: u32 = 10;
 
 fn virgl_command() -> Command {
     let command = gpu_command(SocketForm::Connected(7)).arg("--virgl");
+    // As the unit does; otherwise each context compiles its shaders anew.
+    let shaders = concat!(env!("CARGO_TARGET_TMPDIR"), "/shaders");
+    std::fs::create_dir_all(shaders).unwrap();
     // Whatever the host has: the tests are about software.
-    command.env("LIBGL_ALWAYS_SOFTWARE", "1")
+    command
+        .env("MESA_SHADER_CACHE_DIR", shaders)
+        .env("LIBGL_ALWAYS_SOFTWARE", "1")
 }
 
 fn start() -> GpuVm {

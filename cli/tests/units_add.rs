@@ -364,6 +364,12 @@ fn names_and_usage_are_checked_before_anything_is_done() -> anyhow::Result<()> {
             "no device 'no-such-device'",
         ),
         (&["add", "input", "vm1", "x", "--virgl"], "--virgl"),
+        (
+            &["add", "input", "vm1", "x", "--max-hostmem=1G"],
+            "--max-hostmem",
+        ),
+        (&["add", "gpu", "vm1", "--max-hostmem=lots"], "K, M, G or T"),
+        (&["add", "gpu", "vm1", "--max-hostmem=0G"], "K, M, G or T"),
         (&["add", "fs", "vm1"], "--backend"),
         (
             &["add", "fs", "vm1", "--backend=nothing"],
@@ -519,8 +525,16 @@ fn a_gpu_gets_its_render_node() -> anyhow::Result<()> {
         assert!(text.contains(line), "{line}: {text}");
     }
     // A render node is for many.
-    let output = run(&["add", "gpu", "vm2", "--render-node=/dev/dri/renderD128"])?;
+    let output = run(&[
+        "add",
+        "gpu",
+        "vm2",
+        "--render-node=/dev/dri/renderD128",
+        "--max-hostmem=1G",
+    ])?;
     assert!(output.status.success(), "{}", stderr(&output));
+    let text = host.file("vhost-user-gpu@vm2.service")?;
+    assert!(text.contains(" --max-hostmem=1G\"\n"), "{text}");
     let output = run(&["list-devices", "--type=gpu", "--no-legend"])?;
     assert!(String::from_utf8_lossy(&output.stdout).contains(" vm1,vm2 "));
 

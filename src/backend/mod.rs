@@ -14,6 +14,7 @@ mod program;
 mod relay;
 mod ring;
 mod sandbox;
+mod size;
 mod socket;
 mod worker;
 
@@ -26,6 +27,7 @@ pub use ring::{
     Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, Ring, RingError, TRANSPORT_FEATURES,
 };
 pub use sandbox::{Argument, Call, Needs};
+pub use size::{SizeError, parse_size};
 
 #[cfg(test)]
 pub(crate) use ring::testing;

@@ -287,17 +287,29 @@ impl Waiter {
     /// Passes messages until the connection or the program ends.
     fn relay(&self, relay: &mut Relay, endpoint: &Endpoint) -> Result<Ended> {
         let mut turned_away = LogLimit::default();
+        let mut others_come = true;
         loop {
             let [front_end, daemon] = relay.poll_fds();
             // Others who come to a socket of our own are told at once that we are taken; those who
             // come to somebody else's wait there for the next of us.
             let events = match endpoint {
-                Endpoint::Ours(listener, _) => {
+                Endpoint::Ours(listener, _) if others_come => {
                     let others = PollFd::new(listener, PollFlags::IN);
                     self.wait([front_end, daemon, others])?
                         .map(|[front_end, daemon, others]| {
-                            if !others.is_empty() && listener.accept().is_ok() {
-                                turned_away.warn("turned away a front-end: another is connected");
+                            if !others.is_empty() {
+                                match listener.accept() {
+                                    Ok(_) => turned_away
+                                        .warn("turned away a front-end: another is connected"),
+                                    Err(e) if is_passing(&e) => {}
+                                    // They stay there, and poll would tell of them for ever.
+                                    Err(e) => {
+                                        others_come = false;
+                                        log::warn!(
+                                            "cannot turn away another front-end, it will wait: {e}"
+                                        );
+                                    }
+                                }
                             }
                             [front_end, daemon]
                         })

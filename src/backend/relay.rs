@@ -20,6 +20,9 @@ use rustix::net::{
 use vhost::vhost_user::message::FrontendReq;
 
 use super::device::GpuSocketSlot;
+use mend::Mender;
+
+mod mend;
 
 /// Request, flags and payload size, 32 bits each, in host order.
 const HEADER: usize = 12;
@@ -45,7 +48,10 @@ pub(super) enum End {
 pub(super) enum RelayError {
     #[error("a vhost-user message of {0} bytes came, more than {PAYLOAD_MAX}")]
     TooLarge(u32),
-    #[error("a vhost-user message came with more than {FDS_MAX} file descriptors")]
+    #[error(
+        "a vhost-user message came with more than {FDS_MAX} file descriptors, or with more than this \
+         process may still open (RLIMIT_NOFILE)"
+    )]
     TooManyFds,
     #[error("cannot receive a vhost-user message: {0}")]
     Receive(io::Error),
@@ -60,6 +66,7 @@ pub(super) struct Relay {
     requests: Lane,
     replies: Lane,
     gpu_socket: GpuSocketSlot,
+    mender: Mender,
 }
 
 impl Relay {
@@ -76,6 +83,7 @@ impl Relay {
             requests: Lane::default(),
             replies: Lane::default(),
             gpu_socket,
+            mender: Mender::default(),
         })
     }
 
@@ -107,10 +115,14 @@ impl Relay {
             requests,
             replies,
             gpu_socket,
+            mender,
         } = self;
         // Replies first: a daemon's last words are for the front-end.
         let replied = replies.pump(daemon, front_end, |_| ())?;
-        let requested = requests.pump(front_end, daemon, |message| keep(gpu_socket, message))?;
+        let requested = requests.pump(front_end, daemon, |message| {
+            keep(gpu_socket, message);
+            message.mend(mender);
+        })?;
         let [front_end_events, daemon_events] = events;
         let gone = PollFlags::HUP | PollFlags::ERR;
         Ok(
@@ -172,6 +184,15 @@ impl Lane {
         self.header_field(2)
     }
 
+    fn mend(&mut self, mender: &mut Mender) {
+        let Some(request) = self.request() else {
+            return;
+        };
+        if let Some(payload) = self.bytes.get_mut(HEADER..) {
+            mender.request(request, payload, &self.fds);
+        }
+    }
+
     /// The length of the message as far as it is known.
     fn length(&self) -> usize {
         // A size that does not fit is refused once it is seen.
@@ -188,7 +209,7 @@ impl Lane {
         &mut self,
         source: &UnixStream,
         sink: &UnixStream,
-        look: impl Fn(&Self),
+        mut look: impl FnMut(&mut Self),
     ) -> Result<Pumped, RelayError> {
         let mut passed = 0;
         while passed < PASS_MESSAGES {

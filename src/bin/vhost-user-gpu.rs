@@ -25,6 +25,11 @@ struct Options {
     /// can be opened, or else by software
     #[arg(long, help_heading = "GPU options")]
     virgl: bool,
+
+    /// Most host memory that the guest's resources may take, in bytes or with K, M, G or T behind
+    /// the number; what is beyond it the guest is refused [default: 512M, with --virgl 2G]
+    #[arg(long, value_name = "SIZE", help_heading = "GPU options", value_parser = backend::parse_size)]
+    max_hostmem: Option<u64>,
 }
 
 struct VhostUserGpu;
@@ -57,26 +62,31 @@ impl Program for VhostUserGpu {
 
     fn open(options: &Options) -> Result<Gpu, Box<dyn Error>> {
         let node = options.render_node.as_deref();
+        let device = gpu::Options {
+            max_hostmem: options.max_hostmem,
+            #[cfg(feature = "virgl")]
+            virgl: None,
+        };
         if options.virgl {
-            return virgl(node);
+            return virgl(node, device);
         }
         if let Some(path) = node {
             render_node::open(path)?;
         }
-        Ok(Gpu::new(gpu::Options::default()))
+        Ok(Gpu::new(device))
     }
 }
 
 #[cfg(feature = "virgl")]
-fn virgl(node: Option<&Path>) -> Result<Gpu, Box<dyn Error>> {
+fn virgl(node: Option<&Path>, device: gpu::Options) -> Result<Gpu, Box<dyn Error>> {
     Ok(Gpu::new(gpu::Options {
         virgl: Some(gpu::renderer::virgl::Options::new(node)?),
-        ..gpu::Options::default()
+        ..device
     }))
 }
 
 #[cfg(not(feature = "virgl"))]
-fn virgl(_: Option<&Path>) -> Result<Gpu, Box<dyn Error>> {
+fn virgl(_: Option<&Path>, _: gpu::Options) -> Result<Gpu, Box<dyn Error>> {
     Err("--virgl: this vhost-user-gpu was built without 3D; start it without".into())
 }
 

@@ -27,6 +27,9 @@ pub enum BackingError {
     /// The VM's budget does not have the list.
     #[error("the list of entries is more than what is left of the VM's host memory budget")]
     Budget,
+    /// The host does not have the memory for the list.
+    #[error("the host has no memory for the list of entries")]
+    Host,
     /// The backing ends before what was asked for.
     #[error("the backing has {has} bytes, {needed} are needed")]
     Short {
@@ -67,7 +70,10 @@ impl Backing {
     ) -> Result<Self, BackingError> {
         let bytes = std::mem::size_of_val(pieces) as u64;
         let charge = budget.charge(bytes).ok_or(BackingError::Budget)?;
-        let mut entries = Vec::with_capacity(pieces.len());
+        let mut entries = Vec::new();
+        entries
+            .try_reserve_exact(pieces.len())
+            .map_err(|_| BackingError::Host)?;
         let mut start: u64 = 0;
         // The region of the piece before, in which the next one is likely to lie too.
         let mut last: Option<&GuestRegionMmap> = None;

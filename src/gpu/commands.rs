@@ -71,7 +71,9 @@ pub struct Features {
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("the request is too short")]
-    Short(#[from] io::Error),
+    Short(io::Error),
+    #[error("the host has no memory for what the request carries")]
+    Host,
     #[error("not a command of this queue")]
     Unknown,
     #[error("the driver did not accept the feature it needs")]
@@ -98,11 +100,21 @@ enum Refusal {
     Resource(#[from] ResourceError),
 }
 
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::OutOfMemory => Self::Host,
+            _ => Self::Short(error),
+        }
+    }
+}
+
 impl Refusal {
     /// `VIRTIO_GPU_RESP_ERR_*`.
     fn kind(&self) -> u32 {
         match self {
             Self::Unknown | Self::NotNegotiated | Self::Random(_) => response::ERR_UNSPEC,
+            Self::Host => response::ERR_OUT_OF_MEMORY,
             Self::Scanout(_) => response::ERR_INVALID_SCANOUT_ID,
             Self::Short(_)
             | Self::Capset(_)
@@ -134,7 +146,7 @@ impl Refusal {
                 ImageError::Budget(_) | ImageError::Host(..) => response::ERR_OUT_OF_MEMORY,
             },
             R::Backing { error, .. } => match error {
-                BackingError::Budget => response::ERR_OUT_OF_MEMORY,
+                BackingError::Budget | BackingError::Host => response::ERR_OUT_OF_MEMORY,
                 BackingError::Unreadable(_) => response::ERR_UNSPEC,
                 BackingError::Entries(_)
                 | BackingError::Outside { .. }

@@ -233,6 +233,11 @@ impl Gpu {
                 // The answer makes it go on.
                 return Ok(false);
             }
+            if kind == QueueKind::Control && self.fenced.is_full(vring) {
+                ring.publish()?;
+                // The next fence that is retired makes it go on.
+                return Ok(false);
+            }
             match ring.next_chain() {
                 Ok(Some(chain)) => self.request(vring, &mut ring, chain, kind),
                 Ok(None) => {

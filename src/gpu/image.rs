@@ -117,7 +117,9 @@ impl Image {
             return Err(ImageError::Size(width, height));
         }
         let bytes = Rect::sized(width, height).area() * PIXEL_LEN as u64;
-        let charge = budget.charge(bytes).ok_or(ImageError::Budget(bytes))?;
+        // It takes whole pages.
+        let taken = bytes.next_multiple_of(rustix::param::page_size() as u64);
+        let charge = budget.charge(taken).ok_or(ImageError::Budget(taken))?;
         let len = usize::try_from(bytes).map_err(|_| ImageError::Budget(bytes))?;
         // Pages that no command has written to take no memory.
         let pixels = MmapMut::map_anon(len).map_err(|e| ImageError::Host(bytes, e))?;

@@ -120,7 +120,7 @@ impl<R: Read> Fields<R> {
     /// The next `count` times `le32`. What is allocated follows what the source really holds.
     ///
     /// # Errors
-    /// Where the source ends first.
+    /// Where the source ends first, or the host has no memory for them (`OutOfMemory`).
     pub fn stream(&mut self, count: usize) -> io::Result<Vec<u32>> {
         /// Words read at a time.
         const BATCH: usize = 4096;
@@ -130,6 +130,7 @@ impl<R: Read> Fields<R> {
             let batch = (count - words.len()).min(BATCH);
             let (wanted, _) = buffer.split_at_mut(batch * 4);
             self.0.read_exact(wanted)?;
+            reserve(&mut words, batch)?;
             let (chunks, _) = wanted.as_chunks::<4>();
             words.extend(chunks.iter().map(|word| u32::from_le_bytes(*word)));
         }
@@ -188,7 +189,7 @@ impl<R: Read> Fields<R> {
     /// The next `count` entries of a backing (`struct virtio_gpu_mem_entry`): address and length.
     ///
     /// # Errors
-    /// Where the source ends first.
+    /// Where the source ends first, or the host has no memory for them (`OutOfMemory`).
     pub fn entries(&mut self, count: usize) -> io::Result<Vec<(u64, u32)>> {
         /// Entries read at a time: what is allocated follows what the request really carries.
         const BATCH: usize = 256;
@@ -199,6 +200,7 @@ impl<R: Read> Fields<R> {
             let batch = (count - entries.len()).min(BATCH);
             let (wanted, _) = buffer.split_at_mut(batch * ENTRY_LEN);
             self.0.read_exact(wanted)?;
+            reserve(&mut entries, batch)?;
             let (chunks, _) = wanted.as_chunks::<ENTRY_LEN>();
             entries.extend(chunks.iter().map(|entry| {
                 let [low, high, length, _padding] = words(*entry);
@@ -207,6 +209,13 @@ impl<R: Read> Fields<R> {
         }
         Ok(entries)
     }
+}
+
+/// Makes room for `more` in a list that follows what a guest sends; an error where the host has none.
+fn reserve<T>(list: &mut Vec<T>, more: usize) -> io::Result<()> {
+    Ok(list
+        .try_reserve(more)
+        .map_err(|_| io::ErrorKind::OutOfMemory)?)
 }
 
 fn words(bytes: [u8; 16]) -> [u32; 4] {

@@ -38,6 +38,11 @@ impl HostDevice {
         self.0.send(0, &events).unwrap();
     }
 
+    /// Takes the device away, as pulling its plug does.
+    pub fn unplug(&mut self) {
+        self.0.unplug(0).unwrap();
+    }
+
     /// Forgets what was done to it so far.
     pub fn forget(&mut self) {
         self.0.forget();

@@ -24,7 +24,7 @@ use super::change::Changes;
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "\
-vhostctl add gpu VM [--render-node=auto|PATH] [--virgl]
+vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
        vhostctl add input VM DEVICE [--name=NAME] [--no-grab]
        vhostctl add TYPE VM --backend=BACKEND [--name=NAME] [-- ARGS...]",
     after_help = "\
@@ -63,6 +63,10 @@ pub struct Args {
     /// gpu: give the guest OpenGL
     #[arg(help_heading = HEADING, long)]
     virgl: bool,
+
+    /// gpu: most host memory that its resources may take, in bytes or with K, M, G or T
+    #[arg(help_heading = HEADING, long, value_name = "SIZE", value_parser = gpu::size)]
+    max_hostmem: Option<String>,
 
     /// input: leave the device to the host as well
     #[arg(help_heading = HEADING, long)]

@@ -73,6 +73,9 @@ impl Sandbox {
 
     /// Gives up privileges and files, for this thread and those that it makes from now on.
     pub(super) fn close_files(&self) -> Result<(), SandboxError> {
+        // rustix looks up what the kernel told the process once, when it is asked first, by a system
+        // call or in /proc, neither of which is there later.
+        let _ = rustix::param::page_size();
         give_up_privileges()?;
         if !files::close(&self.needs, self.socket_folder.as_deref())? {
             log::warn!(

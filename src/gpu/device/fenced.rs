@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use vhost_user_backend::VringMutex;
+use vhost_user_backend::{VringMutex, VringT};
+use virtio_queue::QueueT;
 
 use super::super::renderer::{Fence, Renderer3d};
 use super::respond;
@@ -14,8 +15,7 @@ struct Request {
     fence: Fence,
 }
 
-/// Those of the control queue, in the order in which they are answered. There are no more than the
-/// queue has room for.
+/// Those of the control queue, in the order in which they are answered.
 #[derive(Default)]
 pub(super) struct Fenced {
     requests: VecDeque<Request>,
@@ -37,6 +37,13 @@ impl Fenced {
             response,
             fence,
         });
+    }
+
+    /// Whether there are as many as `queue` has entries: more than a driver that keeps to the
+    /// specification can have made. One that does not makes the same descriptors available again
+    /// and again, and would have them kept here without an end.
+    pub(super) fn is_full(&self, queue: &VringMutex) -> bool {
+        self.requests.len() >= usize::from(queue.get_ref().get_queue().size())
     }
 
     /// Answers those whose fence is retired.

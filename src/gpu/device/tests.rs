@@ -4,6 +4,7 @@ use super::super::wire::{Modes, command};
 use super::*;
 use machine::*;
 
+mod fences;
 mod machine;
 
 const CREATE: u32 = command::RESOURCE_CREATE_2D;

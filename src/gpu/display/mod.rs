@@ -150,7 +150,7 @@ impl Display {
         let Some(link) = &mut self.link else {
             return false;
         };
-        // A guest can have its queue reset, and ask again, without waiting for an answer.
+        // A driver that begins anew before it has its answer asks again.
         if link.unanswered.len() >= MAX_UNANSWERED {
             return false;
         }

@@ -452,10 +452,10 @@ mod tests {
         assert!(budget.used() > u64::from(LEN));
         renderer.unref(1).unwrap();
         assert_eq!(budget.used(), 0);
-        renderer.create_2d(1, Format::B8G8R8X8, 100, 100).unwrap();
+        renderer.create_2d(1, Format::B8G8R8X8, 128, 128).unwrap();
         let shown = renderer.image(1).unwrap();
         renderer.reset();
-        assert_eq!(budget.used(), 40_000);
+        assert_eq!(budget.used(), 128 * 128 * 4);
         drop(shown);
         assert_eq!(budget.used(), 0);
     }

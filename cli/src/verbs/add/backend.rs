@@ -21,6 +21,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
             ("DEVICE", args.device.is_some()),
             ("--render-node", args.render_node.is_some()),
             ("--virgl", args.virgl),
+            ("--max-hostmem", args.max_hostmem.is_some()),
             ("--no-grab", args.no_grab),
         ],
     )?;

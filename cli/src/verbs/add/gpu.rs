@@ -40,13 +40,12 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
         }
         None => None,
     };
+    let virgl = args.virgl.then(|| "--virgl".to_owned());
+    let max_hostmem = args.max_hostmem.as_ref();
+    let max_hostmem = max_hostmem.map(|size| format!("--max-hostmem={size}"));
     let settings = Settings {
         device,
-        options: args
-            .virgl
-            .then(|| "--virgl".to_owned())
-            .into_iter()
-            .collect(),
+        options: virgl.into_iter().chain(max_hostmem).collect(),
         ..Settings::default()
     };
     Ok(Plan {
@@ -54,6 +53,17 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
         settings,
         hints,
     })
+}
+
+/// A size as the program takes it, seen before it stands in a unit.
+pub(super) fn size(text: &str) -> Result<String, String> {
+    let digits = text.strip_suffix(|unit| "KMGTkmgt".contains(unit));
+    let digits = digits.unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number || digits.bytes().all(|byte| byte == b'0') {
+        return Err("a size is a number of bytes, or one with K, M, G or T behind it".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// The render node that is meant.

@@ -14,6 +14,7 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
         &[
             ("--render-node", args.render_node.is_some()),
             ("--virgl", args.virgl),
+            ("--max-hostmem", args.max_hostmem.is_some()),
         ],
     )?;
     let Some(wanted) = &args.device else {

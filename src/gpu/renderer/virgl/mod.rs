@@ -19,7 +19,7 @@ use super::{
     CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Direction, Fence, Renderer, Renderer3d,
     ResourceError,
 };
-use crate::backend::{MemoryGuard, Needs};
+use crate::backend::{LogLimit, MemoryGuard, Needs};
 use library::Library;
 #[cfg(feature = "fuzzing")]
 pub use library::stand_in;
@@ -31,6 +31,7 @@ mod library;
 mod log;
 mod needs;
 mod pages;
+mod shader_cache;
 mod size;
 mod stream;
 
@@ -91,6 +92,7 @@ impl Options {
     /// # Errors
     /// Where `render_node` is not there, is something else, or may not be opened.
     pub fn new(render_node: Option<&Path>) -> Result<Self, RenderNodeError> {
+        shader_cache::give_up_if_full();
         let node = match render_node {
             Some(path) => Some((path.to_owned(), render_node::open(path)?)),
             None if software_is_asked_for() => None,
@@ -143,6 +145,7 @@ pub struct VirglRenderer {
     last_fence: u32,
     /// Pixels that are read back, kept for the next.
     band: Vec<u8>,
+    troubles: LogLimit,
 }
 
 impl VirglRenderer {
@@ -171,6 +174,7 @@ impl VirglRenderer {
             budget,
             last_fence: 0,
             band: Vec::new(),
+            troubles: LogLimit::default(),
         })
     }
 
@@ -464,7 +468,9 @@ impl Renderer for VirglRenderer {
                     attached.map_err(|error| error.to_string())
                 });
             if let Err(error) = again {
-                ::log::warn!("the guest's memory changed: resource {id} has no backing: {error}");
+                self.troubles.warn(format_args!(
+                    "the guest's memory changed: resource {id} has no backing: {error}"
+                ));
             }
         }
     }

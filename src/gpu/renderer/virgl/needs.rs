@@ -84,8 +84,11 @@ const CALLS: &[Call] = &[
     Call::any(libc::SYS_mkdir),
     #[cfg(target_arch = "x86_64")]
     Call::any(libc::SYS_rename),
-    #[cfg(not(target_arch = "riscv64"))]
+    #[cfg(target_arch = "x86_64")]
     Call::any(libc::SYS_renameat),
+    // Which the crate libc does not name there.
+    #[cfg(target_arch = "aarch64")]
+    Call::any(38),
     #[cfg(target_arch = "x86_64")]
     Call::any(libc::SYS_unlink),
     #[cfg(target_arch = "x86_64")]

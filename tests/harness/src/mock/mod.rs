@@ -226,6 +226,17 @@ impl MockInput {
             .context("the mock has ended")
     }
 
+    /// Takes a device away: its node is gone, and who has it open is hung up on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    pub fn unplug(&mut self, device: usize) -> anyhow::Result<()> {
+        self.description(device)?;
+        let commands = self.commands.as_mut().context("the mock has ended")?;
+        writeln!(commands, "unplug {device}").context("the mock has ended")
+    }
+
     /// Sends a report: the events and the mark of its end.
     ///
     /// # Errors

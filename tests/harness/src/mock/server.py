@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 import termios
+import threading
 
 import gi
 
@@ -24,8 +25,13 @@ EV_SYN, EV_KEY, EV_ABS, EV_SW, EV_LED, EV_REP = 0, 1, 3, 5, 17, 20
 ABS_MT_SLOT, ABS_MT_FIRST, ABS_MT_LAST = 0x2F, 0x30, 0x3D
 
 
+SAYING = threading.Lock()
+
+
 def say(*words):
-    print(*words, flush=True)
+    # umockdev calls from a thread of its own, too: a line is to be one.
+    with SAYING:
+        print(" ".join(map(str, words)), flush=True)
 
 
 def ranges(words):
@@ -260,7 +266,7 @@ def watch_writes(index, device, master):
                 say("led", index, code, value)
         return GLib.SOURCE_CONTINUE
 
-    GLib.unix_fd_add_full(GLib.PRIORITY_DEFAULT, master, GLib.IO_IN, readable)
+    return GLib.unix_fd_add_full(GLib.PRIORITY_DEFAULT, master, GLib.IO_IN, readable)
 
 
 def main():
@@ -268,7 +274,7 @@ def main():
     GLib.log_set_handler("GLib-GIO", GLib.LogLevelFlags.LEVEL_CRITICAL, lambda *_: None, None)
     devices = [Device(path) for path in sys.argv[1:]]
     testbed = UMockdev.Testbed.new()
-    handlers, masters = [], []
+    handlers, masters, watches = [], [], []
     for index, device in enumerate(devices):
         add(testbed, index, device)
         node = f"/dev/input/event{index}"
@@ -278,7 +284,7 @@ def main():
         # Held open, or the terminal hangs up when the program under test closes it.
         terminal = os.path.realpath(testbed.get_root_dir() + node)
         handlers[-1].terminal = os.open(terminal, os.O_RDWR | os.O_NOCTTY)
-        watch_writes(index, device, masters[-1])
+        watches.append(watch_writes(index, device, masters[-1]))
     share(testbed.get_root_dir())
     loop = GLib.MainLoop()
 
@@ -293,6 +299,12 @@ def main():
                 devices[index].follow(kind, code, value)
                 report += EVENT.pack(0, 0, kind, code, value)
             os.write(masters[index], report)
+        elif word == b"unplug":
+            # The terminal hangs up, and the node is gone.
+            GLib.source_remove(watches[index])
+            os.close(handlers[index].terminal)
+            os.close(masters[index])
+            os.unlink(f"{testbed.get_root_dir()}/dev/input/event{index}")
 
     def readable(_fd, _condition):
         # Not by sys.stdin: its buffer would hide lines from the main loop.

@@ -1,0 +1,149 @@
+//! Fences that are not retired, by a renderer that says so.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::super::super::backing::BackingError;
+use super::super::super::image::SharedImage;
+use super::super::super::region::{Rect, Region};
+use super::super::super::renderer::{
+    ContextError, CursorPixels, Direction, Fence, Renderer, Renderer3d, ResourceError,
+};
+use super::super::super::wire::{CapsetInfo, Create3d, Format, Transfer3d, command};
+use super::machine::{Machine, QUEUE_SIZE, request};
+use super::*;
+use crate::backend::MemoryGuard;
+
+/// Has no resources, and retires fences when it is told to.
+struct Slow {
+    begun: Arc<AtomicU32>,
+    retires: Arc<AtomicBool>,
+    event: OwnedFd,
+}
+
+type Resource<T> = Result<T, ResourceError>;
+
+impl Renderer for Slow {
+    fn create_2d(&mut self, _: u32, _: Format, _: u32, _: u32) -> Resource<()> {
+        Ok(())
+    }
+    fn unref(&mut self, id: u32) -> Resource<()> {
+        Err(ResourceError::Unknown(id))
+    }
+    fn size(&self, id: u32) -> Resource<(u32, u32)> {
+        Err(ResourceError::Unknown(id))
+    }
+    fn wants_backing(&self, id: u32) -> Resource<()> {
+        Err(ResourceError::Unknown(id))
+    }
+    fn attach_backing(&mut self, id: u32, _: Vec<(u64, u32)>, _: &MemoryGuard) -> Resource<()> {
+        let error = BackingError::Budget;
+        Err(ResourceError::Backing { id, error })
+    }
+    fn detach_backing(&mut self, id: u32) -> Resource<()> {
+        Err(ResourceError::Unknown(id))
+    }
+    fn transfer_to_host_2d(
+        &mut self,
+        id: u32,
+        _: Rect,
+        _: u64,
+        _: &MemoryGuard,
+        _: &mut Region,
+    ) -> Resource<()> {
+        Err(ResourceError::Unknown(id))
+    }
+    fn image(&mut self, id: u32) -> Resource<SharedImage> {
+        Err(ResourceError::Unknown(id))
+    }
+    fn shown(&self, id: u32) -> Resource<Option<SharedImage>> {
+        Err(ResourceError::Unknown(id))
+    }
+    fn cursor(&mut self, id: u32) -> Resource<CursorPixels> {
+        Err(ResourceError::Unknown(id))
+    }
+    fn uuid(&mut self, id: u32) -> Resource<&mut Option<[u8; 16]>> {
+        Err(ResourceError::Unknown(id))
+    }
+    fn reset(&mut self) {}
+    fn as_3d(&mut self) -> Option<&mut dyn Renderer3d> {
+        Some(self)
+    }
+}
+
+impl Renderer3d for Slow {
+    fn capsets(&self) -> &[CapsetInfo] {
+        &[]
+    }
+    fn capset(&mut self, _: u32, _: u32) -> Option<Vec<u8>> {
+        None
+    }
+    fn create_context(&mut self, id: u32, _: &[u8]) -> Result<(), ContextError> {
+        Err(ContextError::Unknown(id))
+    }
+    fn destroy_context(&mut self, id: u32) -> Result<(), ContextError> {
+        Err(ContextError::Unknown(id))
+    }
+    fn attach_resource(&mut self, id: u32, _: u32) -> Result<(), ContextError> {
+        Err(ContextError::Unknown(id))
+    }
+    fn detach_resource(&mut self, id: u32, _: u32) -> Result<(), ContextError> {
+        Err(ContextError::Unknown(id))
+    }
+    fn create_3d(&mut self, new: &Create3d) -> Resource<()> {
+        Err(ResourceError::Unknown(new.id))
+    }
+    fn transfer_3d(&mut self, id: u32, _: &Transfer3d, _: Direction) -> Result<(), ContextError> {
+        Err(ContextError::Unknown(id))
+    }
+    fn submit(&mut self, id: u32, _: &mut [u32]) -> Result<(), ContextError> {
+        Err(ContextError::Unknown(id))
+    }
+    fn fence(&mut self) -> Option<Fence> {
+        Some(Fence(self.begun.fetch_add(1, Ordering::Relaxed)))
+    }
+    fn poll_fences(&mut self) {}
+    fn is_retired(&self, _: Fence) -> bool {
+        self.retires.load(Ordering::Relaxed)
+    }
+    fn fence_event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+/// A driver that makes the same descriptors available again, without a wait for their answer, has
+/// no more requests kept than its queue has entries, and the others after that.
+#[test]
+fn requests_kept_for_their_fence_are_no_more_than_the_queue_has_entries() {
+    let mut machine = Machine::started();
+    let begun = Arc::new(AtomicU32::new(0));
+    let retires = Arc::new(AtomicBool::new(false));
+    machine.gpu.state = State::new(Box::new(Slow {
+        begun: begun.clone(),
+        retires: retires.clone(),
+        event: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+    }));
+    let mut fenced = request(command::RESOURCE_CREATE_2D, &[1, 1, 8, 8]);
+    fenced[4] = 1;
+    machine.submit(CONTROL_QUEUE, &fenced, 24);
+    for _ in 0..3 {
+        for _ in 0..QUEUE_SIZE / 2 {
+            machine.publish(CONTROL_QUEUE, 0);
+        }
+        machine.event(CONTROL_QUEUE);
+        machine.run();
+    }
+    assert_eq!(begun.load(Ordering::Relaxed), u32::from(QUEUE_SIZE));
+    assert_eq!(machine.completed(CONTROL_QUEUE), None);
+    // All that is there is answered, in the end.
+    retires.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        machine.event(FENCE);
+        machine.run();
+    }
+    let answered = std::iter::from_fn(|| machine.completed(CONTROL_QUEUE)).count();
+    assert_eq!(answered, usize::from(QUEUE_SIZE / 2) * 3 + 1);
+}

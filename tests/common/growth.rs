@@ -1,0 +1,42 @@
+//! Whether a program grows.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use frontend::Program;
+
+/// What a program holds: resident memory in KiB, and open descriptors.
+#[derive(Clone, Copy, Debug)]
+pub struct Holdings {
+    pub resident: u64,
+    pub descriptors: usize,
+}
+
+impl Holdings {
+    /// What `program` holds now.
+    pub fn of(program: &Program) -> Self {
+        Self {
+            resident: status_kib(program, "VmRSS:"),
+            descriptors: program.open_descriptors().unwrap(),
+        }
+    }
+
+    /// Asserts that `program` holds no more than this, but for `kib` KiB.
+    #[track_caller]
+    pub fn assert_not_grown(self, program: &Program, kib: u64) {
+        let now = Self::of(program);
+        assert_eq!(now.descriptors, self.descriptors, "open descriptors");
+        let grown = now.resident.saturating_sub(self.resident);
+        assert!(grown < kib, "{grown} KiB more, {} before", self.resident);
+    }
+}
+
+/// The most memory that `program` ever had resident, in KiB.
+pub fn peak_resident(program: &Program) -> u64 {
+    status_kib(program, "VmHWM:")
+}
+
+fn status_kib(program: &Program, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

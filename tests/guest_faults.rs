@@ -1,0 +1,42 @@
+//! A real QEMU that is killed: the GPU ends with it, and the next VM starts on the same socket.
+
+mod common;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use frontend::Command;
+use harness::artifacts::Artifacts;
+use harness::image::Image;
+use harness::qemu::Vm;
+use rustix::process::{Pid, Signal, kill_process};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_killed_qemu_ends_its_gpu_and_the_next_one_starts() -> anyhow::Result<()> {
+    let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("gpu.sock");
+    for is_killed in [true, false] {
+        let option = format!("--socket-path={}", socket.display());
+        let mut program = Command::new(common::gpu_program()).arg(option).spawn()?;
+        program.wait_stderr("serving on")?;
+        let mut vm = Vm::builder(&artifacts)
+            .gpu_socket_with(&socket, "")
+            .boot()
+            .with_context(|| program.stderr())?;
+        vm.command("testcard 800x600")?;
+        vm.wait_screen(&Image::test_card(800, 600), SOON)?;
+        if is_killed {
+            let pid = i32::try_from(vm.pid()).ok().and_then(Pid::from_raw);
+            kill_process(pid.context("a process id")?, Signal::KILL)?;
+            common::assert_clean_exit(&mut program);
+            drop(vm);
+        } else {
+            drop(vm);
+            common::assert_clean_exit(&mut program);
+        }
+    }
+    Ok(())
+}
