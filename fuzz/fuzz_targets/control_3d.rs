@@ -1,4 +1,4 @@
 #![no_main]
 //! See `fuzz::gpu::control_3d`.
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::gpu::control_3d(data));
+libfuzzer_sys::fuzz_target!(init: fuzz::begin(), |data: &[u8]| fuzz::gpu::control_3d(data));

@@ -1,4 +1,4 @@
 #![no_main]
 //! See `fuzz::gpu::cursor`.
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::gpu::cursor(data));
+libfuzzer_sys::fuzz_target!(init: fuzz::begin(), |data: &[u8]| fuzz::gpu::cursor(data));

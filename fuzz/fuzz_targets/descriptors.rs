@@ -1,4 +1,4 @@
 #![no_main]
 //! See `fuzz::descriptors::descriptors`.
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::descriptors::descriptors(data));
+libfuzzer_sys::fuzz_target!(init: fuzz::begin(), |data: &[u8]| fuzz::descriptors::descriptors(data));

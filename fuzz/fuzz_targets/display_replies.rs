@@ -1,4 +1,4 @@
 #![no_main]
 //! See `fuzz::replies::display_replies`.
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::replies::display_replies(data));
+libfuzzer_sys::fuzz_target!(init: fuzz::begin(), |data: &[u8]| fuzz::replies::display_replies(data));

@@ -1,4 +1,4 @@
 #![no_main]
 //! See `fuzz::input::input_hostile`.
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::input::input_hostile(data));
+libfuzzer_sys::fuzz_target!(init: fuzz::begin(), |data: &[u8]| fuzz::input::input_hostile(data));

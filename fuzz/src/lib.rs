@@ -4,6 +4,11 @@
 //! A target takes any bytes, makes of them what its peer may do, has the real code serve that, and
 //! panics where a promise is broken.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::SIGPIPE;
+
 pub mod bytes;
 pub mod descriptors;
 pub mod front_end;
@@ -12,6 +17,15 @@ pub mod guest;
 pub mod input;
 pub mod replies;
 pub mod vhost_user;
+
+/// Has a closed socket be an error, as it is in any program that Rust starts, also where libFuzzer does.
+///
+/// # Panics
+/// Where `sigaction(2)` fails, which it does not.
+pub fn begin() {
+    let noted = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGPIPE, noted).expect("SIGPIPE can be handled");
+}
 
 /// A target: it panics where a promise is broken.
 pub type Target = fn(&[u8]);

@@ -109,7 +109,7 @@ fn pass(bytes: &mut Bytes<'_>) {
             while let Ok(count @ 1..) = end.read(&mut buffer) {
                 lanes[from].got.extend(&buffer[..count]);
             }
-            lanes[from].check(goes_on);
+            lanes[from].check(goes_on, from == 0);
         }
     }
 }
@@ -121,22 +121,35 @@ struct Lane {
 }
 
 impl Lane {
-    fn check(&self, goes_on: bool) {
+    fn check(&self, goes_on: bool, of_front_end: bool) {
         let mut whole = 0;
         while let Some(header) = self.sent.get(whole..whole + HEADER) {
-            let size: [u8; 4] = header[8..].try_into().expect("a size of 4 bytes");
-            let len = u32::from_ne_bytes(size) as usize;
+            let word = |at: usize| {
+                let word: [u8; 4] = header[at..at + 4].try_into().expect("a word of 4 bytes");
+                u32::from_ne_bytes(word)
+            };
+            let (request, len) = (word(0), word(8) as usize);
             if len > PAYLOAD_MAX {
                 assert!(!goes_on, "a message of {len} bytes does not end it");
                 break;
             }
-            if self.sent.len() < whole + HEADER + len {
+            let end = whole + HEADER + len;
+            if self.sent.len() < end {
                 break;
             }
-            whole += HEADER + len;
+            if let Some(got) = self.got.get(whole..end) {
+                let sent = &self.sent[whole..end];
+                let mut same = got == sent;
+                if of_front_end && request == SET_VRING_ADDR {
+                    // A ring that cannot be where the driver wants it is placed outside the memory.
+                    let [from, to] = [8, 32].map(|at| (HEADER + at).min(got.len()));
+                    same = got[..from] == sent[..from] && got[to..] == sent[to..];
+                }
+                assert!(same, "message {request} is changed");
+            }
+            whole = end;
         }
         assert!(self.got.len() <= whole, "a part of a message is passed on");
-        assert_eq!(self.got, self.sent[..self.got.len()]);
         // At most so many messages pass in one turn, and no more were sent.
         assert!(
             !goes_on || self.got.len() == whole,

@@ -84,6 +84,7 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         contexts: HashSet::new(),
         budget,
         last_fence: 0,
+        troubles: Default::default(),
         band: Vec::new(),
     }
 }
