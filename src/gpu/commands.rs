@@ -168,6 +168,10 @@ impl From<Response> for Done {
     }
 }
 
+/// Bytes of a request that are read at once: its header, and the fields of any command but for lists
+/// and streams.
+const HEAD_LEN: usize = 96;
+
 /// What the driver set up, and what it is to see of it.
 pub struct State {
     /// The resources.
@@ -277,9 +281,13 @@ impl State {
         &mut self,
         queue: QueueKind,
         memory: &MemoryGuard,
-        source: impl Read,
+        mut source: impl Read,
     ) -> Outcome {
-        let mut fields = Fields::new(source);
+        // virtio-queue allocates for each read: one for all the fields of most commands.
+        let mut head = [0; HEAD_LEN];
+        let got = source.read(&mut head).unwrap_or(0);
+        let head = head.get(..got).unwrap_or_default();
+        let mut fields = Fields::new(head.chain(source));
         let header = match fields.header() {
             Ok(header) => header,
             Err(e) => {
