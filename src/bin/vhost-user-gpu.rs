@@ -26,6 +26,11 @@ struct Options {
     #[arg(long, help_heading = "GPU options")]
     virgl: bool,
 
+    /// Send screens as pixels, also where the render node could pass them on as dmabufs: for a
+    /// front-end that takes those but does not show them (QEMU with -display none)
+    #[arg(long, help_heading = "GPU options")]
+    no_dmabuf: bool,
+
     /// Most host memory that the guest's resources may take, in bytes or with K, M, G or T behind
     /// the number; what is beyond it the guest is refused [default: 512M, with --virgl 2G]
     #[arg(long, value_name = "SIZE", help_heading = "GPU options", value_parser = backend::parse_size)]
@@ -67,7 +72,7 @@ impl Program for VhostUserGpu {
             ..gpu::Options::default()
         };
         if options.virgl {
-            return virgl(node, device);
+            return virgl(node, options.no_dmabuf, device);
         }
         if let Some(path) = node {
             render_node::open(path)?;
@@ -77,15 +82,23 @@ impl Program for VhostUserGpu {
 }
 
 #[cfg(feature = "virgl")]
-fn virgl(node: Option<&Path>, device: gpu::Options) -> Result<Gpu, Box<dyn Error>> {
+fn virgl(
+    node: Option<&Path>,
+    no_dmabuf: bool,
+    device: gpu::Options,
+) -> Result<Gpu, Box<dyn Error>> {
+    let mut virgl = gpu::renderer::virgl::Options::new(node)?;
+    if no_dmabuf {
+        virgl = virgl.without_dmabufs();
+    }
     Ok(Gpu::new(gpu::Options {
-        virgl: Some(gpu::renderer::virgl::Options::new(node)?),
+        virgl: Some(virgl),
         ..device
     }))
 }
 
 #[cfg(not(feature = "virgl"))]
-fn virgl(_: Option<&Path>, _: gpu::Options) -> Result<Gpu, Box<dyn Error>> {
+fn virgl(_: Option<&Path>, _: bool, _: gpu::Options) -> Result<Gpu, Box<dyn Error>> {
     Err("--virgl: this vhost-user-gpu was built without 3D; start it without".into())
 }
 

@@ -1,6 +1,7 @@
 //! From a request's bytes to a change of the device's state and a response.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -11,7 +12,7 @@ use super::edid;
 use super::image::{ImageError, PIXEL_LEN};
 use super::region::{Rect, Region};
 use super::renderer::{ContextError, Fence, Renderer, Renderer3d, ResourceError};
-use super::scanout::{Position, Screen, Shape};
+use super::scanout::{Position, Screen, Shape, Takes, View};
 use super::wire::{Fields, Format, Header, Modes, Response, command, response};
 
 mod three_d;
@@ -219,6 +220,43 @@ impl State {
         self.renderer.describe()
     }
 
+    /// Has buffers sent whose drawing is done, and waits for what was flushed since. On the
+    /// renderer's thread only.
+    pub fn follow_drawing(&mut self) {
+        if let Some(fence) = self.screen.fence()
+            && self.renderer.as_3d().is_none_or(|r| r.is_retired(fence))
+        {
+            self.screen.drawn();
+        }
+        if self.screen.wants_fence() {
+            let fence = self.renderer.as_3d().and_then(Renderer3d::fence);
+            self.screen.draw(fence);
+            if fence.is_none() {
+                self.screen.drawn();
+            }
+        }
+    }
+
+    /// The display takes `takes` from now on; pixels that take the place of a buffer are read. On
+    /// the renderer's thread only.
+    pub fn set_takes(&mut self, takes: Takes) {
+        self.screen.set_takes(takes);
+        while let Some((id, rect)) = self.screen.unread() {
+            let mut wanted = Region::default();
+            wanted.add(rect);
+            let read = self.renderer.refresh(id, &wanted, &mut Region::default());
+            if let Err(error) = &read {
+                self.complaint = Some(format!("a screen cannot be read: {error}"));
+            }
+            self.screen.was_read(id, &rect, read.is_ok());
+        }
+    }
+
+    /// Whether screens may be passed on as buffers.
+    pub fn exports(&self) -> bool {
+        self.renderer.exports()
+    }
+
     /// The guest's memory was mapped anew.
     pub fn memory_changed(&mut self, memory: &MemoryGuard) {
         self.renderer.memory_changed(memory);
@@ -399,7 +437,22 @@ impl State {
             return Err(Refusal::EmptyScanout(rect));
         }
         let image = self.renderer.image(id)?;
-        self.screen.show(scanout, image, rect);
+        if !self.screen.shows(scanout, &image, &rect) {
+            // Front-ends show all of a buffer, whatever part they are told.
+            let (width, height) = self.renderer.size(id)?;
+            let dmabuf = if rect == Rect::sized(width, height) {
+                self.renderer.export(id).map(Arc::new)
+            } else {
+                None
+            };
+            let view = View {
+                resource: id,
+                image,
+                rect,
+                dmabuf,
+            };
+            self.screen.show(scanout, view);
+        }
         Ok(Response::OK.into())
     }
 
@@ -417,6 +470,7 @@ impl State {
         self.screen.changed(&image, &changed);
         result?;
         self.screen.flush(&image, &rect);
+        self.follow_drawing();
         Ok(Response::OK.into())
     }
 

@@ -13,11 +13,12 @@ use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
 
 use super::commands::{Answer, Features, Outcome, QueueKind, State};
-use super::display::{Display, DisplayError};
+use super::display::{Display, DisplayError, UPDATE_LIMIT};
 use super::image::Budget;
 use super::renderer::SoftRenderer;
 #[cfg(feature = "virgl")]
 use super::renderer::{VirglRenderer, virgl};
+use super::scanout::Takes;
 use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
 #[cfg(feature = "virgl")]
 use crate::backend::Needs;
@@ -86,7 +87,9 @@ pub struct Gpu {
     /// What the protocol thread leaves to the worker, to whose thread a renderer may be bound.
     reset_due: bool,
     memory_changed: bool,
-    status: Vec<(u32, u32)>,
+    /// What was said last of what the scanouts show: sizes, and whether as dmabufs.
+    status: Vec<((u32, u32), bool)>,
+    takes: Takes,
     complaints: LogLimit,
     troubles: LogLimit,
 }
@@ -109,6 +112,7 @@ impl Gpu {
             reset_due: false,
             memory_changed: false,
             status: Vec::new(),
+            takes: Takes::default(),
             complaints: LogLimit::default(),
             troubles: LogLimit::default(),
         }
@@ -127,6 +131,9 @@ impl Gpu {
         if let Some(renderer) = self.state.renderer_3d_mut() {
             worker.watch_fences(renderer.fence_event())?;
             self.capsets = renderer.capsets().len() as u32;
+        }
+        if self.state.exports() {
+            self.display.pass_dmabufs();
         }
         self.worker = Some(worker);
         Ok(())
@@ -210,7 +217,21 @@ impl Gpu {
                 self.continuity.stands_at(position);
             }
         }
+        self.state.follow_drawing();
         self.settle();
+    }
+
+    /// Has screens shown in the way that the display takes.
+    fn look_at_display(&mut self) {
+        let takes = self.display.takes();
+        if takes != self.takes {
+            log::debug!("the display takes {takes:?}");
+        }
+        self.takes = takes;
+        self.state.set_takes(takes);
+        if let Some(complaint) = self.state.take_complaint() {
+            self.complaints.warn(complaint);
+        }
     }
 
     /// Serves one queue; `true` where requests are left that nobody will announce.
@@ -344,19 +365,25 @@ impl Gpu {
     }
 
     fn tell_status(&mut self) {
-        let sizes = self.state.screen.sizes();
-        if self.status.iter().copied().eq(sizes) {
+        if self.status.iter().copied().eq(self.state.screen.shown()) {
             return;
         }
-        self.status = self.state.screen.sizes().collect();
+        self.status = self.state.screen.shown().collect();
         if let Some(worker) = &self.worker {
             let mut text = String::from("vm connected");
-            for (i, (width, height)) in self.status.iter().enumerate() {
+            for (i, ((width, height), _)) in self.status.iter().enumerate() {
                 let separator = if i == 0 { ", " } else { " + " };
                 text.push_str(&format!("{separator}{width}x{height}"));
             }
             if let Some(renderer) = self.state.describe_renderer() {
-                text.push_str(&format!(", {renderer}"));
+                let by_dmabuf = |(_, by_dmabuf): &(_, bool)| *by_dmabuf;
+                let how = match () {
+                    () if self.status.is_empty() => "",
+                    () if self.status.iter().all(by_dmabuf) => ", screens as dmabufs",
+                    () if self.status.iter().any(by_dmabuf) => ", some screens as dmabufs",
+                    () => ", screens read back",
+                };
+                text.push_str(&format!(", {renderer}{how}"));
             }
             worker.status(&text);
         }
@@ -531,7 +558,15 @@ impl VhostUserBackendMut for Gpu {
                 if let Some(worker) = &mut self.worker {
                     worker.timer_rang();
                 }
-                if self.display.expire(Instant::now()) {
+                let expired = self.display.expire(Instant::now());
+                if expired.update {
+                    log::warn!(
+                        "the front-end did not answer DMABUF_UPDATE within {} s: it is sent pixels \
+                         from now on; --no-dmabuf does so from the start",
+                        UPDATE_LIMIT.as_secs()
+                    );
+                }
+                if expired.question {
                     self.troubles.warn(
                         "the front-end did not answer on the display socket in time; \
                          the guest gets what the device knows itself",
@@ -556,6 +591,7 @@ impl VhostUserBackendMut for Gpu {
             }
         }
         self.take_answer();
+        self.look_at_display();
         self.serve(vrings);
         Ok(())
     }

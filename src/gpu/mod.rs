@@ -8,6 +8,7 @@ mod backing;
 mod commands;
 mod device;
 mod display;
+mod dmabuf;
 mod edid;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

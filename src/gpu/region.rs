@@ -133,6 +133,15 @@ impl Region {
         self.rects.is_empty()
     }
 
+    /// The least rectangle around all of it.
+    pub fn bounds(&self) -> Rect {
+        let around = |all: Rect, rect: &Rect| all.around(rect);
+        match self.rects.split_first() {
+            Some((first, rest)) => rest.iter().fold(*first, around),
+            None => Rect::default(),
+        }
+    }
+
     /// The rectangles it consists of; a pixel may lie in more than one.
     pub fn rects(&self) -> &[Rect] {
         &self.rects

@@ -3,10 +3,16 @@
 //! Nothing in here grows while a display does not read: it remembers what is to be sent, not the
 //! messages. Two regions are kept for each scanout, in its own coordinates: `changed`, what
 //! commands wrote since it was last sent, and `due`, the part of that which the driver flushed.
+//!
+//! A scanout that is passed on as a dmabuf has no pixels to send. What the driver flushes of it
+//! waits until it is drawn, and then until the front-end has taken the update before it.
 
+use std::sync::Arc;
+
+use super::dmabuf::Dmabuf;
 use super::image::SharedImage;
 use super::region::{Rect, Region};
-use super::renderer::CursorPixels;
+use super::renderer::{CursorPixels, Fence};
 use super::wire::MAX_SCANOUTS;
 
 /// What a display is to be sent next.
@@ -31,6 +37,22 @@ pub enum Update {
         image: SharedImage,
         /// Where in the image.
         source: Rect,
+    },
+    /// The buffer that a scanout shows from now on, or that it shows none any more.
+    Dmabuf {
+        /// The scanout.
+        id: u32,
+        /// The buffer; the scanout shows all of it.
+        dmabuf: Option<Arc<Dmabuf>>,
+        /// Whether the display is told how its pixels lie.
+        modifier: bool,
+    },
+    /// A part of the buffer that a scanout shows is new. The front-end answers this.
+    DmabufUpdate {
+        /// The scanout.
+        id: u32,
+        /// Where in the scanout.
+        rect: Rect,
     },
     /// A new cursor, and where it is.
     Cursor {
@@ -72,23 +94,82 @@ pub struct Shape {
     pub pixels: CursorPixels,
 }
 
+/// What a display takes, beside pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Takes {
+    /// Nothing.
+    Pixels,
+    /// Buffers whose pixels lie row by row.
+    Dmabufs,
+    /// Buffers of which it is told how their pixels lie. This holds until a display has said what it
+    /// takes, for until then it is sent nothing.
+    #[default]
+    ModifiedDmabufs,
+}
+
+impl Takes {
+    fn takes(self, dmabuf: &Dmabuf) -> bool {
+        match self {
+            Self::Pixels => false,
+            Self::Dmabufs => dmabuf.is_plain(),
+            Self::ModifiedDmabufs => true,
+        }
+    }
+}
+
 /// What a scanout shows.
 #[derive(Clone, Debug)]
-struct View {
-    image: SharedImage,
+pub struct View {
+    /// The resource.
+    pub resource: u32,
+    /// Its image, for a display that takes pixels.
+    pub image: SharedImage,
     /// The part of the image.
-    rect: Rect,
+    pub rect: Rect,
+    /// Its buffer, where it can be passed on and the scanout shows all of it.
+    pub dmabuf: Option<Arc<Dmabuf>>,
+}
+
+#[cfg(test)]
+impl View {
+    /// Of resource 1, which cannot be passed on.
+    pub fn of_pixels(image: &SharedImage, rect: Rect) -> Self {
+        Self {
+            resource: 1,
+            image: image.clone(),
+            rect,
+            dmabuf: None,
+        }
+    }
+}
+
+/// What a display was told last of a scanout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Told {
+    /// Nothing, or that it is disabled.
+    #[default]
+    Nothing,
+    /// Its size.
+    Size(u32, u32),
+    /// Its buffer.
+    Dmabuf,
 }
 
 #[derive(Debug, Default)]
 struct Scanout {
     view: Option<View>,
-    /// The size that the display was told last; `None` where it was told nothing.
-    told: Option<(u32, u32)>,
+    told: Told,
     /// Whether nothing of this view was flushed yet: the display has something else.
     fresh: bool,
     changed: Region,
     due: Region,
+    /// Whether the display has this view's buffer.
+    passed_on: bool,
+    /// Of a buffer: what was flushed, and the part of that whose drawing is waited for.
+    flushed: Option<Rect>,
+    drawing: Option<Rect>,
+    /// Whether the image is to be brought up to date because it takes the place of a buffer.
+    unread: bool,
 }
 
 impl Scanout {
@@ -103,12 +184,68 @@ impl Scanout {
         Rect::sized(width, height)
     }
 
-    fn next(&mut self, id: u32) -> Option<Update> {
+    /// Shows `view`, of which the display has nothing, or nothing.
+    fn set(&mut self, view: Option<View>) {
+        *self = Self {
+            fresh: view.is_some(),
+            view,
+            told: self.told,
+            ..Self::default()
+        };
+    }
+
+    /// Has everything sent.
+    fn send_all(&mut self) {
+        self.changed.clear();
+        self.due.clear();
+        self.due.add(self.everything());
+    }
+
+    /// The buffer that a display that takes `takes` is passed.
+    fn dmabuf(&self, takes: Takes) -> Option<&Arc<Dmabuf>> {
+        let dmabuf = self.view.as_ref()?.dmabuf.as_ref()?;
+        takes.takes(dmabuf).then_some(dmabuf)
+    }
+
+    fn next(&mut self, id: u32, takes: Takes, is_updating: bool) -> Option<Update> {
+        if let Some(dmabuf) = self.dmabuf(takes) {
+            // With its first pixels: the display shows what it has until then.
+            if is_updating || self.due.is_empty() {
+                return None;
+            }
+            if !self.passed_on {
+                let dmabuf = dmabuf.clone();
+                self.passed_on = true;
+                self.told = Told::Dmabuf;
+                return Some(Update::Dmabuf {
+                    id,
+                    modifier: takes == Takes::ModifiedDmabufs && !dmabuf.has_no_modifier(),
+                    dmabuf: Some(dmabuf),
+                });
+            }
+            let rect = self.due.bounds();
+            self.due.clear();
+            return Some(Update::DmabufUpdate { id, rect });
+        }
+        if self.told == Told::Dmabuf {
+            self.told = Told::Nothing;
+            return Some(Update::Dmabuf {
+                id,
+                dmabuf: None,
+                modifier: false,
+            });
+        }
         let (width, height) = self.size();
-        let told = self.told.unwrap_or_default();
-        if told != (width, height) {
-            self.told = Some((width, height));
+        let wanted = match self.view {
+            Some(_) => Told::Size(width, height),
+            None => Told::Nothing,
+        };
+        if self.told != wanted {
+            self.told = wanted;
             return Some(Update::Scanout { id, width, height });
+        }
+        if self.unread {
+            return None;
         }
         let view = self.view.as_ref()?;
         let rect = self.due.pop()?;
@@ -155,6 +292,9 @@ impl Cursor {
 pub struct Screen {
     scanouts: [Scanout; MAX_SCANOUTS],
     cursors: [Cursor; MAX_SCANOUTS],
+    takes: Takes,
+    /// The point in the renderer's work at which the buffers are drawn.
+    fence: Option<Fence>,
     /// Where the search for something to send goes on, so that each scanout has its turn.
     turn: usize,
 }
@@ -173,28 +313,28 @@ impl Screen {
         self.cursors.get_mut(usize::try_from(id).ok()?)
     }
 
-    /// Has scanout `id` show the part `rect` of `image`. The display gets all of it with the first
-    /// flush, unless that is what it shows already.
-    pub fn show(&mut self, id: u32, image: SharedImage, rect: Rect) {
-        if let Some(scanout) = self.scanout(id) {
-            let shown = scanout.view.as_ref();
-            if shown.is_some_and(|view| view.image.is(&image) && view.rect == rect) {
-                return;
-            }
-            scanout.view = Some(View { image, rect });
-            scanout.fresh = true;
-            scanout.changed.clear();
-            scanout.due.clear();
+    /// Whether scanout `id` shows the part `rect` of `image` already.
+    pub fn shows(&self, id: u32, image: &SharedImage, rect: &Rect) -> bool {
+        let scanout = usize::try_from(id).ok().and_then(|i| self.scanouts.get(i));
+        scanout
+            .and_then(|scanout| scanout.view.as_ref())
+            .is_some_and(|view| view.image.is(image) && view.rect == *rect)
+    }
+
+    /// Has scanout `id` show `view`. The display gets all of it with the first flush, unless that
+    /// is what it shows already.
+    pub fn show(&mut self, id: u32, view: View) {
+        if !self.shows(id, &view.image, &view.rect)
+            && let Some(scanout) = self.scanout(id)
+        {
+            scanout.set(Some(view));
         }
     }
 
     /// Disables scanout `id`.
     pub fn disable(&mut self, id: u32) {
         if let Some(scanout) = self.scanout(id) {
-            *scanout = Scanout {
-                told: scanout.told,
-                ..Scanout::default()
-            };
+            scanout.set(None);
         }
     }
 
@@ -202,10 +342,7 @@ impl Screen {
     pub fn forget_image(&mut self, image: &SharedImage) {
         for scanout in &mut self.scanouts {
             if scanout.view.as_ref().is_some_and(|v| v.image.is(image)) {
-                *scanout = Scanout {
-                    told: scanout.told,
-                    ..Scanout::default()
-                };
+                scanout.set(None);
             }
         }
     }
@@ -222,11 +359,14 @@ impl Screen {
     }
 
     /// The parts of `image` that a flush of `rect` sends if they changed: those within it that a
-    /// scanout shows, or all that a scanout shows if it has not been sent anything of it.
+    /// scanout shows by pixels, or all that it shows if it has not been sent anything of it.
     pub fn wanted(&mut self, image: &SharedImage, rect: &Rect) -> Region {
         let mut wanted = Region::default();
+        let takes = self.takes;
         for (scanout, view) in showing(&mut self.scanouts, image) {
-            if let Some(part) = rect.intersection(&view) {
+            if scanout.dmabuf(takes).is_none()
+                && let Some(part) = rect.intersection(&view)
+            {
                 wanted.add(if scanout.fresh { view } else { part });
             }
         }
@@ -236,17 +376,95 @@ impl Screen {
     /// Has the displays brought up to date within `rect` of `image`: each scanout that shows it is
     /// sent what changed there, or everything if it has not been sent anything of its view.
     pub fn flush(&mut self, image: &SharedImage, rect: &Rect) {
+        let takes = self.takes;
         for (scanout, view) in showing(&mut self.scanouts, image) {
             let Some(part) = rect.intersection(&view) else {
                 continue;
             };
-            if std::mem::take(&mut scanout.fresh) {
-                scanout.changed.clear();
-                scanout.due.clear();
-                scanout.due.add(scanout.everything());
+            let part = part.relative_to(&view);
+            let is_first = std::mem::take(&mut scanout.fresh);
+            if scanout.dmabuf(takes).is_some() {
+                let part = if is_first { scanout.everything() } else { part };
+                scanout.flushed = Some(around(scanout.flushed, part));
+            } else if is_first {
+                scanout.send_all();
             } else {
-                let part = part.relative_to(&view);
                 scanout.changed.take_within(&part, &mut scanout.due);
+            }
+        }
+    }
+
+    /// Whether something of a buffer was flushed whose drawing nobody waits for yet.
+    pub fn wants_fence(&self) -> bool {
+        self.fence.is_none() && self.scanouts.iter().any(|s| s.flushed.is_some())
+    }
+
+    /// Has all that was flushed of buffers sent when [`Screen::drawn`] is called next: at `fence`.
+    pub fn draw(&mut self, fence: Option<Fence>) {
+        self.fence = fence;
+        for scanout in &mut self.scanouts {
+            if let Some(rect) = scanout.flushed.take() {
+                scanout.drawing = Some(around(scanout.drawing, rect));
+            }
+        }
+    }
+
+    /// The fence that [`Screen::drawn`] waits for.
+    pub fn fence(&self) -> Option<Fence> {
+        self.fence
+    }
+
+    /// What was waited for is drawn.
+    pub fn drawn(&mut self) {
+        self.fence = None;
+        for scanout in &mut self.scanouts {
+            if let Some(rect) = scanout.drawing.take() {
+                scanout.due.add(rect);
+            }
+        }
+    }
+
+    /// The display takes `takes` from now on. What is shown in another way then is sent again: the
+    /// pixels once [`Screen::unread`] was heeded.
+    pub fn set_takes(&mut self, takes: Takes) {
+        let old = std::mem::replace(&mut self.takes, takes);
+        for scanout in &mut self.scanouts {
+            let (was, is) = (
+                scanout.dmabuf(old).is_some(),
+                scanout.dmabuf(takes).is_some(),
+            );
+            if was == is {
+                continue;
+            }
+            scanout.changed.clear();
+            scanout.due.clear();
+            (scanout.flushed, scanout.drawing) = (None, None);
+            scanout.passed_on = false;
+            scanout.unread = !is && !scanout.fresh;
+            if is && !scanout.fresh {
+                scanout.flushed = Some(scanout.everything());
+            }
+        }
+    }
+
+    /// A resource, and the part of it, that is to be read because its pixels take the place of its
+    /// buffer.
+    pub fn unread(&self) -> Option<(u32, Rect)> {
+        let scanout = self.scanouts.iter().find(|scanout| scanout.unread)?;
+        let view = scanout.view.as_ref()?;
+        Some((view.resource, view.rect))
+    }
+
+    /// The part `rect` of `resource` was read, or cannot be: then the next flush tries again.
+    pub fn was_read(&mut self, resource: u32, rect: &Rect, is_read: bool) {
+        for scanout in self.scanouts.iter_mut().filter(|scanout| scanout.unread) {
+            let view = scanout.view.as_ref();
+            if view.is_some_and(|v| v.resource == resource && v.rect == *rect) {
+                scanout.unread = false;
+                scanout.fresh = !is_read;
+                if is_read {
+                    scanout.send_all();
+                }
             }
         }
     }
@@ -274,12 +492,14 @@ impl Screen {
 
     /// Begins with a display that knows nothing: all that was flushed is sent to it.
     pub fn new_display(&mut self) {
+        self.takes = Takes::default();
         for scanout in &mut self.scanouts {
-            scanout.told = None;
+            scanout.told = Told::Nothing;
+            scanout.passed_on = false;
+            // An image that is still to be read has a buffer to be passed on again.
+            scanout.unread = false;
             if scanout.view.is_some() && !scanout.fresh {
-                scanout.changed.clear();
-                scanout.due.clear();
-                scanout.due.add(scanout.everything());
+                scanout.send_all();
             }
         }
         for cursor in &mut self.cursors {
@@ -291,11 +511,9 @@ impl Screen {
 
     /// Disables all scanouts and forgets the cursors; the display is told.
     pub fn reset(&mut self) {
+        self.fence = None;
         for scanout in &mut self.scanouts {
-            *scanout = Scanout {
-                told: scanout.told,
-                ..Scanout::default()
-            };
+            scanout.set(None);
         }
         for cursor in &mut self.cursors {
             *cursor = Cursor {
@@ -305,9 +523,10 @@ impl Screen {
         }
     }
 
-    /// What the display is to be sent next. Cursors first: they are small and the user's hand
-    /// waits for them.
-    pub fn take_update(&mut self) -> Option<Update> {
+    /// What the display is to be sent next: nothing of a buffer while it `is_updating`, which is
+    /// until it answered the last [`Update::DmabufUpdate`]. Cursors first: they are small and the
+    /// user's hand waits for them.
+    pub fn take_update(&mut self, is_updating: bool) -> Option<Update> {
         for (id, cursor) in (0..).zip(&mut self.cursors) {
             if let Some(update) = cursor.next(id) {
                 return Some(update);
@@ -316,7 +535,7 @@ impl Screen {
         for step in 0..MAX_SCANOUTS {
             let index = (self.turn + step) % MAX_SCANOUTS;
             let scanout = self.scanouts.get_mut(index)?;
-            if let Some(update) = scanout.next(index as u32) {
+            if let Some(update) = scanout.next(index as u32, self.takes, is_updating) {
                 self.turn = index + 1;
                 return Some(update);
             }
@@ -324,13 +543,15 @@ impl Screen {
         None
     }
 
-    /// The sizes of the scanouts that show something.
-    pub fn sizes(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.scanouts
-            .iter()
-            .filter(|s| s.view.is_some())
-            .map(Scanout::size)
+    /// The scanouts that show something: their sizes, and whether as a buffer.
+    pub fn shown(&self) -> impl Iterator<Item = ((u32, u32), bool)> {
+        let shown = self.scanouts.iter().filter(|s| s.view.is_some());
+        shown.map(|s| (s.size(), s.dmabuf(self.takes).is_some()))
     }
+}
+
+fn around(old: Option<Rect>, rect: Rect) -> Rect {
+    old.map_or(rect, |old| old.around(&rect))
 }
 
 /// The scanouts that show `image`, and which part of it each shows.
@@ -346,209 +567,4 @@ fn showing<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::image::{Budget, Image};
-    use super::*;
-
-    fn image() -> SharedImage {
-        SharedImage::new(Image::new(100, 100, &Budget::new(1 << 20)).unwrap())
-    }
-
-    fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {
-        Rect {
-            x,
-            y,
-            width,
-            height,
-        }
-    }
-
-    /// What is sent, as scanout, place in it and place in the image; sizes as `None`.
-    fn sent(screen: &mut Screen) -> Vec<(u32, Rect, Option<Rect>)> {
-        std::iter::from_fn(|| screen.take_update())
-            .map(|update| match update {
-                Update::Scanout { id, width, height } => (id, Rect::sized(width, height), None),
-                Update::Pixels {
-                    id, rect, source, ..
-                } => (id, rect, Some(source)),
-                other => panic!("{other:?}"),
-            })
-            .collect()
-    }
-
-    fn change(screen: &mut Screen, image: &SharedImage, rect: Rect) {
-        let mut region = Region::default();
-        region.add(rect);
-        screen.changed(image, &region);
-    }
-
-    #[test]
-    fn two_scanouts_show_parts_in_their_own_coordinates() {
-        let mut screen = Screen::default();
-        let image = image();
-        screen.show(0, image.clone(), rect(0, 0, 50, 100));
-        screen.show(1, image.clone(), rect(50, 0, 50, 100));
-        screen.flush(&image, &Rect::sized(100, 100));
-        let whole = Rect::sized(50, 100);
-        assert_eq!(
-            sent(&mut screen),
-            [
-                (0, whole, None),
-                (1, whole, None),
-                (0, whole, Some(rect(0, 0, 50, 100))),
-                (1, whole, Some(rect(50, 0, 50, 100))),
-            ]
-        );
-        change(&mut screen, &image, rect(40, 10, 20, 5));
-        assert_eq!(sent(&mut screen), []);
-        screen.flush(&image, &rect(0, 0, 100, 12));
-        assert_eq!(
-            sent(&mut screen),
-            [
-                (0, rect(40, 10, 10, 2), Some(rect(40, 10, 10, 2))),
-                (1, rect(0, 10, 10, 2), Some(rect(50, 10, 10, 2))),
-            ]
-        );
-        screen.flush(&image, &rect(55, 0, 45, 100));
-        assert_eq!(
-            sent(&mut screen),
-            [(1, rect(5, 12, 5, 3), Some(rect(55, 12, 5, 3)))]
-        );
-    }
-
-    #[test]
-    fn a_new_view_is_sent_whole_with_its_first_flush() {
-        let mut screen = Screen::default();
-        let (first, second) = (image(), image());
-        let all = Rect::sized(100, 100);
-        screen.show(0, first.clone(), all);
-        screen.flush(&first, &all);
-        sent(&mut screen);
-        screen.show(0, second.clone(), all);
-        change(&mut screen, &second, rect(1, 1, 1, 1));
-        assert_eq!(sent(&mut screen), []);
-        screen.flush(&second, &rect(1, 1, 1, 1));
-        assert_eq!(sent(&mut screen), [(0, all, Some(all))]);
-    }
-
-    #[test]
-    fn what_was_flushed_is_sent_although_the_view_is_set_again() {
-        let mut screen = Screen::default();
-        let image = image();
-        let all = Rect::sized(100, 100);
-        screen.show(0, image.clone(), all);
-        screen.flush(&image, &all);
-        sent(&mut screen);
-        change(&mut screen, &image, rect(0, 0, 10, 10));
-        change(&mut screen, &image, rect(50, 50, 1, 1));
-        screen.flush(&image, &rect(0, 0, 10, 10));
-        screen.show(0, image.clone(), all);
-        let flushed = rect(0, 0, 10, 10);
-        assert_eq!(sent(&mut screen), [(0, flushed, Some(flushed))]);
-        screen.flush(&image, &all);
-        let rest = rect(50, 50, 1, 1);
-        assert_eq!(sent(&mut screen), [(0, rest, Some(rest))]);
-    }
-
-    #[test]
-    fn unflushed_changes_wait() {
-        let mut screen = Screen::default();
-        let image = image();
-        let all = Rect::sized(100, 100);
-        screen.show(0, image.clone(), all);
-        screen.flush(&image, &all);
-        sent(&mut screen);
-        change(&mut screen, &image, rect(0, 0, 10, 10));
-        screen.flush(&image, &rect(50, 50, 10, 10));
-        assert_eq!(sent(&mut screen), []);
-        screen.flush(&image, &all);
-        assert_eq!(
-            sent(&mut screen),
-            [(0, rect(0, 0, 10, 10), Some(rect(0, 0, 10, 10)))]
-        );
-    }
-
-    #[test]
-    fn a_new_display_gets_everything_flushed_before() {
-        let mut screen = Screen::default();
-        let image = image();
-        let all = Rect::sized(100, 100);
-        screen.show(2, image.clone(), all);
-        screen.show(3, image.clone(), all);
-        screen.flush(&image, &all);
-        screen.show(3, image.clone(), rect(0, 0, 10, 10));
-        sent(&mut screen);
-        screen.new_display();
-        let mut again = sent(&mut screen);
-        again.sort_by_key(|(id, _, pixels)| (*id, pixels.is_some()));
-        assert_eq!(
-            again,
-            [
-                (2, all, None),
-                (2, all, Some(all)),
-                (3, Rect::sized(10, 10), None),
-            ]
-        );
-    }
-
-    #[test]
-    fn an_image_that_goes_disables_its_scanouts() {
-        let mut screen = Screen::default();
-        let (first, second) = (image(), image());
-        let all = Rect::sized(100, 100);
-        screen.show(0, first.clone(), all);
-        screen.show(1, second.clone(), all);
-        sent(&mut screen);
-        screen.forget_image(&first);
-        assert_eq!(sent(&mut screen), [(0, Rect::default(), None)]);
-        assert!(screen.sizes().eq([(100, 100)]));
-        screen.reset();
-        assert_eq!(sent(&mut screen), [(1, Rect::default(), None)]);
-        assert_eq!(screen.sizes().count(), 0);
-    }
-
-    #[test]
-    fn the_display_is_not_told_of_what_it_never_saw() {
-        let mut screen = Screen::default();
-        screen.disable(4);
-        screen.reset();
-        assert_eq!(sent(&mut screen), []);
-        assert!(Screen::has(15));
-        assert!(!Screen::has(16));
-    }
-
-    fn cursor_updates(screen: &mut Screen) -> Vec<(bool, Position)> {
-        std::iter::from_fn(|| screen.take_update())
-            .map(|update| match update {
-                Update::Cursor { position, .. } => (true, position),
-                Update::CursorPosition { position, .. } => (false, position),
-                other => panic!("{other:?}"),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn cursor_moves_become_one() {
-        let mut screen = Screen::default();
-        let at = |x, visible| Position { x, y: 1, visible };
-        let shape = Shape {
-            hot_x: 0,
-            hot_y: 0,
-            pixels: Box::new([0; 64 * 64 * 4]),
-        };
-        for x in 0..100 {
-            screen.move_cursor(0, at(x, true));
-        }
-        assert_eq!(cursor_updates(&mut screen), [(false, at(99, true))]);
-        screen.shape_cursor(0, at(1, true), shape);
-        screen.move_cursor(0, at(2, true));
-        assert_eq!(cursor_updates(&mut screen), [(true, at(2, true))]);
-        screen.move_cursor(0, at(3, false));
-        assert_eq!(cursor_updates(&mut screen), [(false, at(3, false))]);
-        screen.new_display();
-        let hidden = [(true, at(3, false)), (false, at(3, false))];
-        assert_eq!(cursor_updates(&mut screen), hidden);
-        screen.reset();
-        assert_eq!(cursor_updates(&mut screen), []);
-    }
-}
+mod tests;

@@ -79,7 +79,7 @@ impl Guest {
     }
 
     fn updates(&mut self) -> Vec<Update> {
-        std::iter::from_fn(|| self.state.screen.take_update()).collect()
+        std::iter::from_fn(|| self.state.screen.take_update(false)).collect()
     }
 }
 
@@ -517,6 +517,6 @@ fn a_new_driver_counts_from_one_again() {
     let mut guest = Guest::with_resource();
     guest.ok(command::SET_SCANOUT, &[0, 0, 64, 64, 0, 1]);
     guest.state.reset();
-    assert_eq!(guest.state.screen.sizes().count(), 0);
+    assert_eq!(guest.state.screen.shown().count(), 0);
     guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, WIDTH, HEIGHT]);
 }

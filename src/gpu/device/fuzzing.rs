@@ -48,7 +48,8 @@ impl Bench {
 
     /// The sizes of the scanouts that show something.
     pub fn scanouts(&self) -> Vec<(u32, u32)> {
-        self.gpu.state.screen.sizes().collect()
+        let shown = self.gpu.state.screen.shown();
+        shown.map(|(size, _)| size).collect()
     }
 
     /// Has the time for an answer of the front-end be over.

@@ -23,6 +23,8 @@ pub(super) enum Reply {
     Modes(Box<Modes>),
     /// An EDID, unless it said that it has none.
     Edid(Option<Vec<u8>>),
+    /// It has shown the new part of a buffer.
+    Updated,
 }
 
 impl Reply {
@@ -59,6 +61,7 @@ impl Reply {
                 let edid = edid.filter(|e| header.kind == response::OK_EDID && !e.is_empty());
                 Some(Self::Edid(edid.map(<[u8]>::to_vec)))
             }
+            (GpuBackendReq::DMABUF_UPDATE, 0) => Some(Self::Updated),
             _ => None,
         })
     }

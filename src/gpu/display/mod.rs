@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::EventSet;
 
 use super::commands::{Answer, Question};
-use super::scanout::Screen;
+use super::scanout::{Screen, Takes};
 use super::wire::Modes;
 use inbox::{Inbox, Reply};
 use outbox::{Outbox, Progress, Request};
@@ -27,8 +27,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Most questions without an answer.
 const MAX_UNANSWERED: usize = 8;
 
+/// How long the answer to a `DMABUF_UPDATE` is waited for. A front-end answers when it has drawn,
+/// which a busy one does late; one that does not answer until then is sent pixels.
+pub const UPDATE_LIMIT: Duration = Duration::from_secs(10);
+
 /// `VHOST_USER_GPU_PROTOCOL_F_EDID`, as a mask: the front-end answers `GET_EDID`.
 const PROTOCOL_F_EDID: u64 = 1 << 0;
+/// `VHOST_USER_GPU_PROTOCOL_F_DMABUF2`, as a mask: the front-end takes `DMABUF_SCANOUT2`.
+const PROTOCOL_F_DMABUF2: u64 = 1 << 1;
 
 /// Why a display socket is given up.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +66,17 @@ enum Negotiation {
     Awaited,
     Settled {
         edid: bool,
+        dmabuf2: bool,
     },
+}
+
+/// Whose time is over without an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// A question.
+    pub question: bool,
+    /// A `DMABUF_UPDATE`.
+    pub update: bool,
 }
 
 struct Link {
@@ -71,6 +87,10 @@ struct Link {
     unanswered: VecDeque<Request>,
     deadline: Option<Instant>,
     silent_since: Option<Instant>,
+    /// Until when the answer to a `DMABUF_UPDATE` is waited for.
+    update_deadline: Option<Instant>,
+    /// Whether it did not come: buffers are no way to show something there.
+    is_mute: bool,
     /// What the front-end said last of its displays.
     modes: Option<Modes>,
     blocked: bool,
@@ -87,7 +107,7 @@ impl Link {
 
     /// Sends what the question needs next, once the front-end has said what it can do.
     fn pose(&mut self, question: Question, now: Instant) {
-        let Negotiation::Settled { edid } = self.negotiation else {
+        let Negotiation::Settled { edid, .. } = self.negotiation else {
             return;
         };
         match question {
@@ -108,12 +128,35 @@ impl Link {
 /// The front-end as a display; there may be none.
 #[derive(Default)]
 pub struct Display {
+    /// Whether there are buffers that it could be passed.
+    has_dmabufs: bool,
     link: Option<Link>,
     question: Option<Question>,
     answer: Option<Answer>,
 }
 
 impl Display {
+    /// Has displays passed buffers where they take them.
+    pub fn pass_dmabufs(&mut self) {
+        self.has_dmabufs = true;
+    }
+
+    /// What the front-end takes. The protocol has a feature only for buffers with modifiers; others
+    /// are for every front-end, but for one that does not answer.
+    pub fn takes(&self) -> Takes {
+        match &self.link {
+            _ if !self.has_dmabufs => Takes::Pixels,
+            None => Takes::default(),
+            Some(link) if link.is_mute => Takes::Pixels,
+            Some(link) => match link.negotiation {
+                Negotiation::Settled { dmabuf2: false, .. } => Takes::Dmabufs,
+                Negotiation::Settled { dmabuf2: true, .. } | Negotiation::Awaited => {
+                    Takes::ModifiedDmabufs
+                }
+            },
+        }
+    }
+
     /// Uses `socket` from now on and forgets the one before.
     pub fn attach(&mut self, socket: UnixStream, now: Instant) {
         self.detach();
@@ -125,6 +168,8 @@ impl Display {
             unanswered: VecDeque::new(),
             deadline: None,
             silent_since: None,
+            update_deadline: None,
+            is_mute: false,
             modes: None,
             blocked: false,
         };
@@ -195,24 +240,36 @@ impl Display {
 
     /// When [`Display::expire`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.link.as_ref()?.deadline
+        let link = self.link.as_ref()?;
+        link.deadline.into_iter().chain(link.update_deadline).min()
     }
 
-    /// Gives up waiting for an answer whose time is over. `true` where that is the case.
-    pub fn expire(&mut self, now: Instant) -> bool {
+    /// Gives up waiting for answers whose time is over.
+    pub fn expire(&mut self, now: Instant) -> Expired {
+        let mut expired = Expired::default();
         let Some(link) = &mut self.link else {
-            return false;
+            return expired;
         };
-        if link.deadline.is_none_or(|deadline| now < deadline) {
-            return false;
+        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        if is_over(link.update_deadline) {
+            expired.update = true;
+            link.update_deadline = None;
+            link.is_mute = true;
+            link.outbox.updated();
         }
-        link.deadline = None;
-        link.silent_since = Some(now);
-        if link.negotiation == Negotiation::Awaited {
-            link.negotiation = Negotiation::Settled { edid: false };
+        if is_over(link.deadline) {
+            expired.question = true;
+            link.deadline = None;
+            link.silent_since = Some(now);
+            if link.negotiation == Negotiation::Awaited {
+                link.negotiation = Negotiation::Settled {
+                    edid: false,
+                    dmabuf2: false,
+                };
+            }
+            self.give_up();
         }
-        self.give_up();
-        true
+        expired
     }
 
     /// Reads what the front-end answered.
@@ -241,6 +298,12 @@ impl Display {
         let Some(link) = &mut self.link else {
             return;
         };
+        if matches!(reply, Reply::Updated) {
+            // One that comes too late is no news.
+            link.outbox.updated();
+            link.update_deadline = None;
+            return;
+        }
         // The front-end answers in order; what it left out before this one it will not answer.
         let answers = |request: &Request| reply.answers(request);
         let Some(position) = link.unanswered.iter().position(answers) else {
@@ -251,10 +314,15 @@ impl Display {
         link.deadline = (!link.unanswered.is_empty()).then(|| now + REPLY_LIMIT);
         match reply {
             Reply::Features(offered) => {
-                let accepted = offered & PROTOCOL_F_EDID;
+                let mut known = PROTOCOL_F_EDID;
+                if self.has_dmabufs {
+                    known |= PROTOCOL_F_DMABUF2;
+                }
+                let accepted = offered & known;
                 link.request(Request::SetFeatures(accepted), now);
                 link.negotiation = Negotiation::Settled {
                     edid: accepted & PROTOCOL_F_EDID != 0,
+                    dmabuf2: accepted & PROTOCOL_F_DMABUF2 != 0,
                 };
                 if let Some(question) = self.question {
                     link.pose(question, now);
@@ -262,7 +330,7 @@ impl Display {
             }
             Reply::Modes(modes) => {
                 link.modes = Some(*modes);
-                let edid = link.negotiation == Negotiation::Settled { edid: true };
+                let edid = matches!(link.negotiation, Negotiation::Settled { edid: true, .. });
                 match self.question {
                     Some(Question::Edid(id)) if edid && modes.enabled(id).is_some() => {
                         link.request(Request::Edid(id), now);
@@ -279,6 +347,7 @@ impl Display {
                     self.settle(edid.map_or(Answer::Nothing, Answer::Edid));
                 }
             }
+            Reply::Updated => {}
         }
     }
 
@@ -300,6 +369,9 @@ impl Display {
         match link.outbox.send(&link.socket, screen) {
             Ok(progress) => {
                 link.blocked = progress == Progress::Blocked;
+                if link.outbox.is_updating() && link.update_deadline.is_none() {
+                    link.update_deadline = Some(Instant::now() + UPDATE_LIMIT);
+                }
                 Ok(())
             }
             Err(e) => {

@@ -2,15 +2,19 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use vhost::vhost_user::gpu_message::{
-    GpuBackendReq, VhostUserGpuCursorPos, VhostUserGpuCursorUpdate, VhostUserGpuEdidRequest,
-    VhostUserGpuScanout, VhostUserGpuUpdate,
+    GpuBackendReq, VhostUserGpuCursorPos, VhostUserGpuCursorUpdate, VhostUserGpuDMABUFScanout,
+    VhostUserGpuDMABUFScanout2, VhostUserGpuEdidRequest, VhostUserGpuScanout, VhostUserGpuUpdate,
 };
 use vm_memory::ByteValued;
 
+use super::super::dmabuf::Dmabuf;
 use super::super::image::{Image, PIXEL_LEN, SharedImage};
 use super::super::region::Rect;
 use super::super::renderer::{CURSOR_LEN, CursorPixels};
@@ -19,7 +23,7 @@ use super::super::scanout::{Position, Screen, Update};
 /// Bytes of a message's header: request, flags, size of the payload.
 pub(super) const MESSAGE_HEADER_LEN: usize = 12;
 /// Most bytes of a message before its pixels.
-const MAX_HEAD_LEN: usize = MESSAGE_HEADER_LEN + size_of::<VhostUserGpuUpdate>();
+const MAX_HEAD_LEN: usize = MESSAGE_HEADER_LEN + size_of::<VhostUserGpuDMABUFScanout2>();
 /// Most pieces of one `sendmsg(2)` (`IOV_MAX`).
 const MAX_PIECES: usize = 1024;
 /// Bytes after which the worker does something else before it sends on.
@@ -65,6 +69,8 @@ struct Message {
     head_len: usize,
     body: Body,
     body_len: usize,
+    /// Goes with the first byte.
+    dmabuf: Option<Arc<Dmabuf>>,
     sent: usize,
 }
 
@@ -87,6 +93,7 @@ impl Message {
             head_len: MESSAGE_HEADER_LEN + payload.len(),
             body,
             body_len,
+            dmabuf: None,
             sent: 0,
         }
     }
@@ -133,6 +140,22 @@ impl Message {
                 let body = Body::Pixels { image, source };
                 Self::new(GpuBackendReq::UPDATE, payload.as_slice(), body)
             }
+            Update::Dmabuf {
+                id,
+                dmabuf,
+                modifier,
+            } => Self::dmabuf(id, dmabuf, modifier),
+            Update::DmabufUpdate { id, rect } => {
+                let payload = VhostUserGpuUpdate {
+                    scanout_id: id,
+                    x: rect.x,
+                    y: rect.y,
+                    width: rect.width,
+                    height: rect.height,
+                };
+                let kind = GpuBackendReq::DMABUF_UPDATE;
+                Self::new(kind, payload.as_slice(), Body::Empty)
+            }
             Update::Cursor {
                 id,
                 position,
@@ -155,6 +178,45 @@ impl Message {
                 let payload = cursor_pos(id, position);
                 Self::new(kind, payload.as_slice(), Body::Empty)
             }
+        }
+    }
+
+    fn dmabuf(scanout_id: u32, dmabuf: Option<Arc<Dmabuf>>, modifier: bool) -> Self {
+        let Some(dmabuf) = dmabuf else {
+            // All but the number is 0, and no descriptor comes with it.
+            let payload = VhostUserGpuDMABUFScanout {
+                scanout_id,
+                ..VhostUserGpuDMABUFScanout::default()
+            };
+            let kind = GpuBackendReq::DMABUF_SCANOUT;
+            return Self::new(kind, payload.as_slice(), Body::Empty);
+        };
+        let dmabuf_scanout = VhostUserGpuDMABUFScanout {
+            scanout_id,
+            x: 0,
+            y: 0,
+            width: dmabuf.width,
+            height: dmabuf.height,
+            fd_width: dmabuf.width,
+            fd_height: dmabuf.height,
+            fd_stride: dmabuf.stride,
+            fd_flags: u32::from(dmabuf.y_0_top),
+            fd_drm_fourcc: dmabuf.fourcc,
+        };
+        let message = if modifier {
+            let payload = VhostUserGpuDMABUFScanout2 {
+                dmabuf_scanout,
+                modifier: dmabuf.modifier,
+            };
+            let kind = GpuBackendReq::DMABUF_SCANOUT2;
+            Self::new(kind, payload.as_slice(), Body::Empty)
+        } else {
+            let kind = GpuBackendReq::DMABUF_SCANOUT;
+            Self::new(kind, dmabuf_scanout.as_slice(), Body::Empty)
+        };
+        Self {
+            dmabuf: Some(dmabuf),
+            ..message
         }
     }
 
@@ -185,10 +247,19 @@ impl Message {
             }
         }
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let sent = sendmsg(socket, &pieces, &mut SendAncillaryBuffer::default(), flags)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut with = SendAncillaryBuffer::new(&mut space);
+        let fds = self.dmabuf.as_ref().map(|dmabuf| [dmabuf.as_fd()]);
+        if let Some(fds) = &fds
+            && !with.push(SendAncillaryMessage::ScmRights(fds))
+        {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let sent = sendmsg(socket, &pieces, &mut with, flags)?;
         if sent == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        self.dmabuf = None;
         self.sent += sent;
         Ok(sent)
     }
@@ -228,9 +299,21 @@ fn cursor_pos(scanout_id: u32, position: Position) -> VhostUserGpuCursorPos {
 pub(super) struct Outbox {
     requests: VecDeque<Request>,
     current: Option<Message>,
+    /// Whether the answer to a `DMABUF_UPDATE` is awaited.
+    is_updating: bool,
 }
 
 impl Outbox {
+    /// Whether the answer to a `DMABUF_UPDATE`, sent or about to be, is awaited.
+    pub(super) fn is_updating(&self) -> bool {
+        self.is_updating
+    }
+
+    /// A `DMABUF_UPDATE` was answered, or its answer is waited for no longer.
+    pub(super) fn updated(&mut self) {
+        self.is_updating = false;
+    }
+
     /// Sends `request` after those before it, and ahead of everything on a screen.
     pub(super) fn request(&mut self, request: Request) {
         self.requests.push_back(request);
@@ -239,7 +322,11 @@ impl Outbox {
     fn next(&mut self, screen: Option<&mut Screen>) -> Option<Message> {
         match self.requests.pop_front() {
             Some(request) => Some(Message::request(request)),
-            None => screen?.take_update().map(Message::update),
+            None => {
+                let update = screen?.take_update(self.is_updating)?;
+                self.is_updating |= matches!(update, Update::DmabufUpdate { .. });
+                Some(Message::update(update))
+            }
         }
     }
 

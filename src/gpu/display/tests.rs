@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use super::super::image::{Budget, Image, SharedImage};
 use super::super::region::{Rect, Region};
-use super::super::scanout::{Position, Shape};
+use super::super::scanout::{Position, Shape, View};
 use super::super::wire::{Header, Response};
 use super::*;
 
@@ -109,7 +109,7 @@ fn screen(width: u32, height: u32) -> (Screen, SharedImage) {
     }
     let image = SharedImage::new(image);
     let mut screen = Screen::default();
-    screen.show(0, image.clone(), Rect::sized(width, height));
+    screen.show(0, View::of_pixels(&image, Rect::sized(width, height)));
     screen.flush(&image, &Rect::sized(width, height));
     (screen, image)
 }
@@ -231,9 +231,13 @@ fn a_silent_front_end_is_not_waited_for_twice() {
     assert!(display.ask(Question::Edid(0), asked));
     display.send(None).unwrap();
     assert_eq!(display.deadline(), Some(asked + REPLY_LIMIT));
-    assert!(!display.expire(asked + REPLY_LIMIT - Duration::from_millis(1)));
+    assert!(
+        !display
+            .expire(asked + REPLY_LIMIT - Duration::from_millis(1))
+            .question
+    );
     let late = asked + REPLY_LIMIT;
-    assert!(display.expire(late));
+    assert!(display.expire(late).question);
     assert_eq!(display.take_answer(), Some(Answer::Nothing));
     assert!(!display.ask(Question::Modes, late));
     assert_eq!(display.deadline(), None);
@@ -256,7 +260,7 @@ fn one_question_left_out_does_not_spoil_the_next() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     display.ask(Question::Edid(0), front_end.now);
     let later = front_end.now + REPLY_LIMIT + RETRY_AFTER;
-    assert!(display.expire(front_end.now + REPLY_LIMIT));
+    assert!(display.expire(front_end.now + REPLY_LIMIT).question);
     assert!(display.ask(Question::Modes, later));
     display.send(None).unwrap();
     front_end.reply_modes(Modes::default());
@@ -285,7 +289,7 @@ fn no_features_are_taken_for_none() {
     let (mut front_end, mut display) = FrontEnd::new();
     let (mut screen, _) = screen(2, 2);
     display.send(Some(&mut screen)).unwrap();
-    assert!(display.expire(front_end.now + REPLY_LIMIT));
+    assert!(display.expire(front_end.now + REPLY_LIMIT).question);
     display.send(Some(&mut screen)).unwrap();
     assert_eq!(front_end.message().0, GET_PROTOCOL_FEATURES);
     assert_eq!(front_end.message().0, SCANOUT);
@@ -386,7 +390,7 @@ fn a_message_larger_than_the_socket_goes_out_in_parts() {
         let (front_end, mut display) = FrontEnd::settled(0);
         let (_, image) = screen(700, 1500);
         let mut screen = Screen::default();
-        screen.show(0, image.clone(), view);
+        screen.show(0, View::of_pixels(&image, view));
         screen.flush(&image, &view);
         display.send(Some(&mut screen)).unwrap();
         let (_, interest) = display.interest().unwrap();

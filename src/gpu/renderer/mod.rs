@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use crate::backend::MemoryGuard;
 
 use super::backing::BackingError;
+use super::dmabuf::Dmabuf;
 use super::image::{ImageError, SharedImage};
 use super::region::{Rect, Region};
 use super::wire::{CapsetInfo, Create3d, Format, Transfer3d};
@@ -183,6 +184,17 @@ pub trait Renderer: Send + Sync {
         _changed: &mut Region,
     ) -> Result<(), ResourceError> {
         Ok(())
+    }
+
+    /// Whether [`Renderer::export`] may succeed.
+    fn exports(&self) -> bool {
+        false
+    }
+
+    /// The resource as a buffer that others can use, which has what is drawn from now on, too;
+    /// `None` where there is none to be had of it.
+    fn export(&mut self, _id: u32) -> Option<Dmabuf> {
+        None
     }
 
     /// The pixels of a resource as a cursor.

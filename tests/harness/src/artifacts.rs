@@ -30,6 +30,8 @@ const MODULES: [&str; 5] = [
     "evdev",
     "uinput",
 ];
+/// Those of one that plays a host with a render node.
+const RENDER_MODULES: [&str; 2] = ["virtio_pci", "vgem"];
 /// How long an ordinary guest may take on an accelerator that deserves the name.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -49,6 +51,32 @@ impl Accelerator {
         match self {
             Self::Kvm => "kvm",
             Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// Which of Debian's kernels a guest runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    /// The release's own.
+    Release,
+    /// The backports', which has /dev/udmabuf, with a render node.
+    Rendering,
+}
+
+impl Kernel {
+    /// The folder of the build that it lies in.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Release => "guest",
+            Self::Rendering => "guest-rendering",
+        }
+    }
+
+    fn modules(self) -> &'static [&'static str] {
+        match self {
+            Self::Release => &MODULES,
+            Self::Rendering => &RENDER_MODULES,
         }
     }
 }
@@ -128,6 +156,20 @@ impl Artifacts {
     ///
     /// If something cannot be fetched or made.
     pub fn obtain(progress: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+        Self::obtain_with(Kernel::Release, progress)
+    }
+
+    /// As [`obtain`](Self::obtain), for a guest that plays a host with a render node (vgem) whose
+    /// buffers can be passed on: with the kernel of Debian's backports.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be fetched or made.
+    pub fn obtain_rendering(progress: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+        Self::obtain_with(Kernel::Rendering, progress)
+    }
+
+    fn obtain_with(of: Kernel, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
         ensure!(
             cfg!(target_arch = "x86_64"),
             "the test guest is an x86-64 one"
@@ -143,14 +185,14 @@ impl Artifacts {
             apt: None,
         };
         let qemu = obtain_qemu(&build, &mut apt, progress)?;
-        let guest = build.join("guest");
+        let guest = build.join(of.folder());
         if !guest.join("complete").exists() {
             progress("fetching Debian's kernel, busybox and evtest");
-            fetch_guest(&guest, apt.get()?)?;
+            fetch_guest(&guest, of, apt.get()?)?;
         }
         let kernel_version = fs::read_to_string(guest.join("complete"))
             .context("cannot read the kernel's version")?;
-        let initramfs = build_initramfs(&build, &guest, &kernel_version)?;
+        let initramfs = build_initramfs(&build, &guest, of, &kernel_version)?;
         let mut artifacts = Self {
             qemu,
             kernel: guest.join("vmlinux"),
@@ -249,14 +291,21 @@ fn obtain_qemu(
 }
 
 /// Kernel, modules, busybox and evtest, unpacked into `guest`.
-fn fetch_guest(guest: &Path, apt: &PrivateApt) -> anyhow::Result<()> {
+fn fetch_guest(guest: &Path, of: Kernel, apt: &PrivateApt) -> anyhow::Result<()> {
     remove_tree(guest)?;
-    let dependencies = apt.dependencies("linux-image-amd64")?;
+    let suite = match of {
+        Kernel::Release => String::new(),
+        Kernel::Rendering => format!("/{}", apt.backports()),
+    };
+    let dependencies = apt.dependencies(&format!("linux-image-amd64{suite}"))?;
     let image = dependencies
         .iter()
         .find(|name| name.starts_with("linux-image-"))
         .context("linux-image-amd64 depends on no kernel")?;
-    apt.unpack(&[image, "busybox-static", "evtest"], guest)?;
+    apt.unpack(
+        &[&format!("{image}{suite}"), "busybox-static", "evtest"],
+        guest,
+    )?;
     let version = image.trim_start_matches("linux-image-");
     let depmod = ["/usr/sbin/depmod", "/sbin/depmod"]
         .into_iter()
@@ -275,12 +324,17 @@ fn modules_dir(guest: &Path, version: &str) -> PathBuf {
 }
 
 /// The initramfs with the guest program as it is now.
-fn build_initramfs(build: &Path, guest: &Path, version: &str) -> anyhow::Result<PathBuf> {
+fn build_initramfs(
+    build: &Path,
+    guest: &Path,
+    of: Kernel,
+    version: &str,
+) -> anyhow::Result<PathBuf> {
     let init = paths::program("guest")?;
     let mut hasher = DefaultHasher::new();
     (
         version,
-        MODULES,
+        of.modules(),
         fs::read(&init).context("cannot read the guest program")?,
     )
         .hash(&mut hasher);
@@ -308,7 +362,7 @@ fn build_initramfs(build: &Path, guest: &Path, version: &str) -> anyhow::Result<
         busybox: &guest.join("bin/busybox"),
         programs: &programs,
         modules: &modules_dir(guest, version),
-        load: &MODULES,
+        load: of.modules(),
     };
     replace(
         &path,

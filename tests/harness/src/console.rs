@@ -167,10 +167,17 @@ impl Running {
     pub fn finish(self, timeout: Duration) -> anyhow::Result<Vec<String>> {
         let deadline = Instant::now() + timeout;
         let mut lines = Vec::new();
-        while let Some(line) = self.line(deadline.saturating_duration_since(Instant::now()))? {
-            lines.push(line);
+        loop {
+            match self.line(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Some(line)) => lines.push(line),
+                Ok(None) => return Ok(lines),
+                Err(error) if lines.is_empty() => return Err(error),
+                Err(error) => {
+                    let said = lines.join("\n");
+                    return Err(error.context(format!("it said before:\n{said}")));
+                }
+            }
         }
-        Ok(lines)
     }
 }
 

@@ -10,6 +10,10 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::run::{read, run};
 
+/// Where Debian's libraries lie, and where the loader looks for them first.
+const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
+const FIRST_LIBRARIES: &str = "/lib/x86_64-linux-gnu";
+
 /// A cpio archive of the "newc" format, which the kernel unpacks.
 #[derive(Debug, Default)]
 pub struct Archive {
@@ -56,9 +60,31 @@ impl Archive {
     /// If it cannot be read or a library is missing.
     pub fn program(&mut self, from: &Path, to: &str) -> anyhow::Result<()> {
         self.copy(from, to)?;
-        for library in libraries(from)? {
+        for library in libraries(from, None)? {
             let name = library.to_str().context("a library's path is no text")?;
             self.copy(&library, name)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the shared library `path` of packages that are unpacked below `root`, and those that
+    /// it needs: theirs where they have them, else the host's.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read or one is missing.
+    pub fn unpacked_library(&mut self, root: &Path, path: &str) -> anyhow::Result<()> {
+        let library = root.join(path.trim_start_matches('/'));
+        let folder = root.join(LIBRARIES.trim_start_matches('/'));
+        self.copy(&library, path)?;
+        for needed in libraries(&library, Some(&folder))? {
+            let name = needed.to_str().context("a library's path is no text")?;
+            let name = match needed.strip_prefix(&folder) {
+                // Where the loader looks first.
+                Ok(name) => format!("{FIRST_LIBRARIES}/{}", name.display()),
+                Err(_) => name.to_owned(),
+            };
+            self.copy(&needed, &name)?;
         }
         Ok(())
     }
@@ -109,9 +135,15 @@ impl Archive {
     }
 }
 
-/// The shared libraries a program loads, its loader included.
-fn libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let list = read(Command::new("ldd").arg(program).env("LC_ALL", "C.UTF-8"))?;
+/// The shared libraries a program loads, its loader included; those in the folder `before` come
+/// before the host's.
+fn libraries(program: &Path, before: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
+    let mut ldd = Command::new("ldd");
+    ldd.arg(program).env("LC_ALL", "C.UTF-8");
+    if let Some(folder) = before {
+        ldd.env("LD_LIBRARY_PATH", folder);
+    }
+    let list = read(&mut ldd)?;
     list.lines()
         .filter_map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();

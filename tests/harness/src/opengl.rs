@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::bail;
 
+use crate::packages;
 use crate::qemu::Builder;
 
 /// Draws a turning cube on the screen, without a desktop (Debian package kmscube).
@@ -46,4 +47,52 @@ pub fn add_to(guest: Builder<'_>) -> anyhow::Result<Builder<'_>> {
         .program(Path::new(CUBE))
         .file(Path::new(VENDOR))
         .memory(MEMORY))
+}
+
+/// What vhost-user-gpu loads by name: its own libraries, as the host has them installed.
+const RENDERER_LIBRARIES: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/libvirglrenderer.so.1",
+    "/usr/lib/x86_64-linux-gnu/libEGL.so.1",
+    "/usr/lib/x86_64-linux-gnu/libOpenGL.so.0",
+];
+/// A Mesa whose llvmpipe passes its textures on as dmabufs by /dev/udmabuf: 24.2 or newer.
+const NEWER_MESA: [&str; 7] = [
+    "libdrm2",
+    "libdrm-amdgpu1",
+    "libdrm-intel1",
+    "libegl-mesa0",
+    "libgbm1",
+    "libgl1-mesa-dri",
+    "mesa-libgallium",
+];
+const NEWER_LIBRARIES: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu/libEGL_mesa.so.0",
+    "/usr/lib/x86_64-linux-gnu/libgbm.so.1",
+    "/usr/lib/x86_64-linux-gnu/gbm/dri_gbm.so",
+    "/usr/lib/x86_64-linux-gnu/dri/kms_swrast_dri.so",
+];
+
+/// Adds what vhost-user-gpu renders with to a guest that plays the host, and a Mesa that passes on
+/// what it rendered.
+///
+/// # Errors
+///
+/// If the host lacks one, or the other cannot be fetched.
+pub fn add_renderer_to(guest: Builder<'_>) -> anyhow::Result<Builder<'_>> {
+    let missing = RENDERER_LIBRARIES
+        .into_iter()
+        .chain([VENDOR])
+        .find(|path| !Path::new(path).exists());
+    if let Some(path) = missing {
+        bail!("{path} is missing: install libvirglrenderer1, libegl1 and libegl-mesa0");
+    }
+    let mesa = packages::backports("newer-mesa", &NEWER_MESA)?;
+    let guest = NEWER_LIBRARIES
+        .iter()
+        .fold(guest, |guest, path| guest.unpacked_library(&mesa, path));
+    Ok(RENDERER_LIBRARIES
+        .iter()
+        .fold(guest, |guest, library| guest.library(Path::new(library)))
+        .file(Path::new(VENDOR))
+        .memory("1536M"))
 }

@@ -1,7 +1,7 @@
 //! Debian packages that tests use as they are, unpacked into the build folder.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
@@ -15,8 +15,29 @@ use crate::paths;
 ///
 /// If it cannot be fetched.
 pub fn unpacked(package: &str) -> anyhow::Result<PathBuf> {
+    obtain(package, |apt, folder| apt.unpack(&[package], folder))
+}
+
+/// The files of `packages` of Debian's backports in one folder, without what they depend on.
+///
+/// # Errors
+///
+/// If one cannot be fetched.
+pub fn backports(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    obtain(name, |apt, folder| {
+        let of = |package| format!("{package}/{}", apt.backports());
+        let packages: Vec<String> = packages.iter().map(of).collect();
+        let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+        apt.unpack(&packages, folder)
+    })
+}
+
+fn obtain(
+    name: &str,
+    unpack: impl FnOnce(&PrivateApt, &Path) -> anyhow::Result<()>,
+) -> anyhow::Result<PathBuf> {
     let build = paths::build_dir();
-    let folder = build.join("packages").join(package);
+    let folder = build.join("packages").join(name);
     fs::create_dir_all(build.join("packages")).context("cannot create a folder for packages")?;
     // Tests run side by side: one fetches, the others wait.
     let lock = File::create(build.join("lock")).context("cannot create a lock file")?;
@@ -26,7 +47,7 @@ pub fn unpacked(package: &str) -> anyhow::Result<PathBuf> {
         if fresh.exists() {
             fs::remove_dir_all(&fresh).context("cannot remove what is left of a package")?;
         }
-        PrivateApt::open(&build.join("apt"))?.unpack(&[package], &fresh)?;
+        unpack(&PrivateApt::open(&build.join("apt"))?, &fresh)?;
         fs::rename(&fresh, &folder).context("cannot put a package in place")?;
     }
     Ok(folder)

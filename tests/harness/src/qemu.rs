@@ -37,6 +37,8 @@ pub struct Builder<'a> {
     /// Programs and files of the host, and where they go.
     programs: Vec<(PathBuf, String)>,
     files: Vec<PathBuf>,
+    /// Libraries of packages that are not installed: below which folder, and where they go.
+    unpacked: Vec<(PathBuf, String)>,
     memory: String,
     boot_timeout: Duration,
 }
@@ -95,6 +97,14 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Adds the shared library `path` of packages that are unpacked below `root`, with those that
+    /// it needs; they are used in place of the host's.
+    #[must_use]
+    pub fn unpacked_library(mut self, root: &Path, path: &str) -> Self {
+        self.unpacked.push((root.to_owned(), path.to_owned()));
+        self
+    }
+
     /// Adds a file of the host at the same path.
     #[must_use]
     pub fn file(mut self, file: &Path) -> Self {
@@ -104,10 +114,14 @@ impl<'a> Builder<'a> {
 
     /// The guest's root file system with the further programs.
     fn initramfs(&self, folder: &Path) -> anyhow::Result<PathBuf> {
-        if self.programs.is_empty() && self.files.is_empty() {
+        if self.programs.is_empty() && self.files.is_empty() && self.unpacked.is_empty() {
             return Ok(self.artifacts.initramfs.clone());
         }
         let mut more = Archive::default();
+        // The first of two files at one path counts.
+        for (root, path) in &self.unpacked {
+            more.unpacked_library(root, path)?;
+        }
         for (program, target) in &self.programs {
             more.program(program, target)?;
         }
@@ -367,6 +381,7 @@ impl Vm {
             kernel_options: String::new(),
             programs: Vec::new(),
             files: Vec::new(),
+            unpacked: Vec::new(),
             memory: MEMORY.to_owned(),
             boot_timeout: BOOT_TIMEOUT,
         }

@@ -70,6 +70,8 @@ functions! {
         u32, u32, u32, u32, u32, *mut sys::virgl_box, u64, *mut sys::iovec, c_int) -> c_int;
     transfer_write = virgl_renderer_transfer_write_iov(
         u32, u32, c_int, u32, u32, *mut sys::virgl_box, u64, *mut sys::iovec, c_uint) -> c_int;
+    resource_info = virgl_renderer_resource_get_info(
+        c_int, *mut sys::virgl_renderer_resource_info) -> c_int;
     submit = virgl_renderer_submit_cmd(*mut c_void, c_int, c_int) -> c_int;
     create_fence = virgl_renderer_create_fence(c_int, u32) -> c_int;
     set_debug_callback = virgl_set_debug_callback(sys::virgl_debug_callback_type)

@@ -5,7 +5,7 @@
 //! caller is kept here: the thread, the lifetime of the guest's pages, and the bounds of buffers.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_int, c_uint, c_void};
 use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -242,6 +242,25 @@ impl Library {
         self.detach(id);
         // SAFETY: the library is initialised, this is its thread; it looks the id up.
         unsafe { (self.api().resource_unref)(id) }
+    }
+
+    /// The GL name of a resource's texture, and GL's own context made current for what is done with
+    /// it; `None` where it has none.
+    pub(super) fn texture(&self, id: u32) -> Option<c_uint> {
+        /// Newer versions of the library may fill more than the header has.
+        #[repr(C)]
+        struct Room {
+            info: sys::virgl_renderer_resource_info,
+            _more: [u64; 32],
+        }
+        self.make_current();
+        // SAFETY: it consists of numbers.
+        let mut room: Room = unsafe { std::mem::zeroed() };
+        let place = (&raw mut room).cast();
+        // SAFETY: the library is initialised, this is its thread; it looks the id up, and the room
+        // is larger than what it fills.
+        accepted(unsafe { (self.api().resource_info)(id.cast_signed(), place) }).ok()?;
+        (room.info.tex_id != 0).then_some(room.info.tex_id)
     }
 
     /// Gives a resource its pages, instead of those that it has.

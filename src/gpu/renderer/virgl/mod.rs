@@ -4,25 +4,25 @@
 //! fence are. The renderer belongs to the thread that made it.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
 use virtio_bindings::virtio_gpu as spec;
 
 use super::super::backing::BackingError;
+use super::super::dmabuf::Dmabuf;
 use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
-use super::super::render_node::{self, RenderNodeError};
+use super::super::render_node::RenderNodeError;
 use super::super::wire::{Box3, CapsetInfo, Create3d, Format, Transfer3d};
 use super::rows::{Joined, to_display_order};
 use super::{
-    CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Direction, Fence, Renderer, Renderer3d,
-    ResourceError,
+    CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Renderer, Renderer3d, ResourceError,
 };
-use crate::backend::{LogLimit, MemoryGuard, Needs};
+use crate::backend::{LogLimit, MemoryGuard};
+use egl::Exporter;
 use library::Library;
 #[cfg(feature = "fuzzing")]
 pub use library::stand_in;
+pub use options::Options;
 use pages::Pages;
 
 mod api;
@@ -30,10 +30,12 @@ mod egl;
 mod library;
 mod log;
 mod needs;
+mod options;
 mod pages;
 mod shader_cache;
 mod size;
 mod stream;
+mod three_d;
 
 /// Most resources a VM has at a time.
 const MAX_RESOURCES: usize = 65536;
@@ -78,44 +80,6 @@ pub enum VirglError {
     NoFences,
 }
 
-/// What a renderer runs on.
-#[derive(Debug)]
-pub struct Options {
-    node: Option<(PathBuf, OwnedFd)>,
-}
-
-impl Options {
-    /// On `render_node` and no other. Without one: on the first render node in `/dev/dri`, by name,
-    /// that may be opened; where there is none, or the environment has `LIBGL_ALWAYS_SOFTWARE`, by
-    /// software.
-    ///
-    /// # Errors
-    /// Where `render_node` is not there, is something else, or may not be opened.
-    pub fn new(render_node: Option<&Path>) -> Result<Self, RenderNodeError> {
-        shader_cache::give_up_if_full();
-        let node = match render_node {
-            Some(path) => Some((path.to_owned(), render_node::open(path)?)),
-            None if software_is_asked_for() => None,
-            None => render_node::list().into_iter().find_map(|path| {
-                let node = render_node::open(&path).ok()?;
-                Some((path, node))
-            }),
-        };
-        Ok(Self { node })
-    }
-
-    /// What a renderer on it needs of the system.
-    pub fn needs(&self) -> Needs {
-        needs::needs(self.node.as_ref().map(|(path, _)| path.as_path()))
-    }
-}
-
-/// Mesa's own switch, read as Mesa reads it.
-fn software_is_asked_for() -> bool {
-    let value = std::env::var("LIBGL_ALWAYS_SOFTWARE").unwrap_or_default();
-    ["1", "true", "y", "yes"].contains(&value.to_ascii_lowercase().as_str())
-}
-
 struct Resource {
     new: Create3d,
     /// What scanouts show of it, once one did.
@@ -137,6 +101,8 @@ impl Resource {
 /// The renderer with virglrenderer.
 pub struct VirglRenderer {
     library: Library,
+    /// Where pictures can be passed on.
+    exporter: Option<Exporter>,
     capsets: Vec<CapsetInfo>,
     description: String,
     resources: HashMap<u32, Resource>,
@@ -155,6 +121,8 @@ impl VirglRenderer {
     /// # Errors
     /// Where a library is missing, or none of the drivers works.
     pub fn new(options: Options, budget: Budget) -> Result<Self, VirglError> {
+        // What software draws is in this process anyway, and a GPU may not take it.
+        let dmabufs = options.dmabufs && options.node.is_some();
         let (place, node) = match options.node {
             Some((path, node)) => (path.display().to_string(), Some(node)),
             None => ("no GPU".to_owned(), None),
@@ -162,12 +130,21 @@ impl VirglRenderer {
         let library = Library::open(node)?;
         library.make_current();
         let gl = egl::renderer().unwrap_or_else(|| "an unknown GL".to_owned());
-        let description = format!("virgl on {place} ({gl}), screens read back");
+        let description = format!("virgl on {place} ({gl})");
         ::log::info!("{description}");
+        let exporter = dmabufs.then(Exporter::new);
+        let exporter = exporter.and_then(|exporter| {
+            exporter
+                .inspect_err(|missing| {
+                    ::log::info!("screens are read back: the EGL driver lacks {missing}");
+                })
+                .ok()
+        });
         let capsets = CapsetInfo::VIRGL.map(|id| library.capset(id));
         Ok(Self {
             capsets: capsets.into_iter().flatten().collect(),
             library,
+            exporter,
             description,
             resources: HashMap::new(),
             contexts: HashSet::new(),
@@ -427,6 +404,26 @@ impl Renderer for VirglRenderer {
         Ok(())
     }
 
+    fn exports(&self) -> bool {
+        self.exporter.is_some()
+    }
+
+    fn export(&mut self, id: u32) -> Option<Dmabuf> {
+        let exporter = self.exporter.as_ref()?;
+        let new = self.get(id).ok()?.new;
+        self.get(id).ok()?.format()?;
+        let exported = exporter.export(self.library.texture(id)?)?;
+        Some(Dmabuf {
+            fd: exported.fd,
+            width: new.width,
+            height: new.height,
+            stride: exported.stride,
+            fourcc: exported.fourcc,
+            modifier: exported.modifier,
+            y_0_top: new.flags & spec::VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP != 0,
+        })
+    }
+
     fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
         let (width, height) = self.size(id)?;
         if (width, height) != (CURSOR_SIDE, CURSOR_SIDE) {
@@ -481,136 +478,5 @@ impl Renderer for VirglRenderer {
 
     fn as_3d(&mut self) -> Option<&mut dyn Renderer3d> {
         Some(self)
-    }
-}
-
-impl Renderer3d for VirglRenderer {
-    fn capsets(&self) -> &[CapsetInfo] {
-        &self.capsets
-    }
-
-    fn capset(&mut self, id: u32, version: u32) -> Option<Vec<u8>> {
-        let set = self.capsets.iter().find(|set| set.id == id)?;
-        (version <= set.max_version).then(|| self.library.capset_data(set, version))
-    }
-
-    fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), ContextError> {
-        if id == 0 {
-            return Err(ContextError::Zero);
-        }
-        if self.contexts.contains(&id) {
-            return Err(ContextError::Exists(id));
-        }
-        if self.contexts.len() >= MAX_CONTEXTS {
-            return Err(ContextError::TooMany(MAX_CONTEXTS));
-        }
-        self.library
-            .create_context(id, name)
-            .map_err(|_| ContextError::Refused(id))?;
-        self.contexts.insert(id);
-        Ok(())
-    }
-
-    fn destroy_context(&mut self, id: u32) -> Result<(), ContextError> {
-        if !self.contexts.remove(&id) {
-            return Err(ContextError::Unknown(id));
-        }
-        self.library.destroy_context(id);
-        Ok(())
-    }
-
-    fn attach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError> {
-        self.context(context)?;
-        self.get(id)?;
-        self.library.context_attach(context, id);
-        Ok(())
-    }
-
-    fn detach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError> {
-        self.context(context)?;
-        self.get(id)?;
-        self.library.context_detach(context, id);
-        Ok(())
-    }
-
-    fn create_3d(&mut self, new: &Create3d) -> Result<(), ResourceError> {
-        let (id, new) = (new.id, *new);
-        if id == 0 {
-            return Err(ResourceError::Zero);
-        }
-        if self.resources.contains_key(&id) {
-            return Err(ResourceError::Exists(id));
-        }
-        if self.resources.len() >= MAX_RESOURCES {
-            return Err(ResourceError::TooMany(MAX_RESOURCES));
-        }
-        let bytes = size::cost(&new).ok_or(ResourceError::OutOfBounds { id, new })?;
-        let charge = self.budget.charge(bytes).ok_or(ResourceError::Image {
-            id,
-            error: ImageError::Budget(bytes),
-        })?;
-        self.library
-            .create_resource(&new)
-            .map_err(|_| ResourceError::OutOfBounds { id, new })?;
-        let resource = Resource {
-            new,
-            image: None,
-            uuid: None,
-            _charge: charge,
-        };
-        self.resources.insert(id, resource);
-        Ok(())
-    }
-
-    fn transfer_3d(
-        &mut self,
-        context: u32,
-        transfer: &Transfer3d,
-        direction: Direction,
-    ) -> Result<(), ContextError> {
-        // Never in the library's own context: an error there would last, for the screen too.
-        self.context(context)?;
-        self.check_transfer(transfer)?;
-        let done = match direction {
-            Direction::ToHost => self.library.transfer_to_host(context, transfer),
-            Direction::FromHost => self.library.transfer_from_host(context, transfer),
-        };
-        done.map_err(|_| ResourceError::Refused(transfer.id).into())
-    }
-
-    fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
-        self.context(context)?;
-        for transfer in stream::transfers(stream) {
-            // Those of resources that do not exist the library refuses.
-            if let Ok(resource) = self.get(transfer.id)
-                && !size::is_computable(&resource.new, &transfer)
-            {
-                return Err(ResourceError::Transfer { transfer }.into());
-            }
-        }
-        self.library
-            .submit(context, stream)
-            .map_err(|_| ContextError::Refused(context))
-    }
-
-    fn fence(&mut self) -> Option<Fence> {
-        let fence = self.last_fence.wrapping_add(1);
-        // A fence that cannot be made is one that cannot be waited for.
-        self.library.create_fence(fence).ok()?;
-        self.last_fence = fence;
-        Some(Fence(fence))
-    }
-
-    fn poll_fences(&mut self) {
-        self.library.poll();
-    }
-
-    fn is_retired(&self, fence: Fence) -> bool {
-        // The numbers wrap around; those in flight are near each other.
-        self.library.retired().wrapping_sub(fence.0).cast_signed() >= 0
-    }
-
-    fn fence_event(&self) -> BorrowedFd<'_> {
-        self.library.fence_event()
     }
 }

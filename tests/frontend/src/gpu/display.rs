@@ -10,7 +10,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
-use super::{MAX_SCANOUTS, Rect};
+use super::{DmabufScanout, MAX_SCANOUTS, Rect};
 use crate::channel::receive_some;
 use crate::{DEFAULT_LIMIT, Deadline, Error, Result};
 
@@ -136,6 +136,8 @@ pub struct DisplayOptions {
     pub dmabuf2: bool,
     /// How long it takes to answer.
     pub delay: Duration,
+    /// Whether DMABUF_UPDATE is answered by [`Display::answer_updates`] only, all else as it comes.
+    pub hold_updates: bool,
     /// Closes the socket after as many bytes were read, in the middle of a message perhaps.
     pub close_after: Option<usize>,
     /// Answers this request with as many bytes of the right answer only, then closes the socket.
@@ -173,6 +175,7 @@ impl DisplayOptions {
             edid: EdidAnswer::NotOffered,
             dmabuf2: false,
             delay: Duration::ZERO,
+            hold_updates: false,
             close_after: None,
             cut_answer: None,
             buffer: None,
@@ -234,18 +237,6 @@ pub struct Cursor {
     pub pixels: Vec<u8>,
 }
 
-/// A scanout given as a dmabuf.
-#[derive(Debug)]
-pub struct DmabufScanout {
-    /// The message's fields: scanout, x, y, width, height, fd_width, fd_height, fd_stride,
-    /// fd_flags, fd_drm_fourcc.
-    pub fields: [u32; 10],
-    /// DMABUF_SCANOUT2 only.
-    pub modifier: Option<u64>,
-    /// The buffer; none if the scanout is disabled.
-    pub fd: Option<OwnedFd>,
-}
-
 /// The display, and what it was told. Nothing happens on its own: see [`Display::serve`], and
 /// [`super::DisplayThread`] for one that does.
 #[derive(Debug)]
@@ -266,6 +257,8 @@ pub struct Display {
     pub protocol_features: Option<u64>,
     /// Whether the backend closed the socket, or the options did.
     pub closed: bool,
+    /// How many DMABUF_UPDATE are not answered yet.
+    pub held_updates: usize,
     socket: Option<UnixStream>,
     scratch: Vec<u8>,
 }
@@ -291,6 +284,7 @@ impl Display {
             bytes: 0,
             protocol_features: None,
             closed: false,
+            held_updates: 0,
             socket: Some(ours),
             scratch: Vec::new(),
             options,
@@ -511,7 +505,19 @@ impl Display {
                 });
                 Ok(())
             }
-            Request::DmabufUpdate => self.answer(received.request, &[]),
+            Request::DmabufUpdate => {
+                // As QEMU, which draws what it was passed last.
+                if self.dmabufs[index].is_none() {
+                    return Err(Error::Protocol(format!(
+                        "a DMABUF_UPDATE of {index} without a buffer"
+                    )));
+                }
+                self.held_updates += 1;
+                if self.options.hold_updates {
+                    return Ok(());
+                }
+                self.answer_updates()
+            }
         }
     }
 
@@ -548,6 +554,27 @@ impl Display {
         }
         self.surfaces[index] = Some(surface);
         Ok(())
+    }
+
+    /// Answers each DMABUF_UPDATE that is not answered yet.
+    ///
+    /// # Errors
+    /// As `write(2)`.
+    pub fn answer_updates(&mut self) -> Result<()> {
+        for _ in 0..std::mem::take(&mut self.held_updates) {
+            self.answer(Request::DmabufUpdate, &[])?;
+        }
+        Ok(())
+    }
+
+    /// The picture of a scanout that was given as a dmabuf, as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if it was not, as [`DmabufScanout::picture`].
+    pub fn dmabuf_picture(&self, scanout: u32) -> Result<Surface> {
+        let dmabuf = self.dmabufs.get(scanout as usize).and_then(Option::as_ref);
+        let none = || Error::Protocol(format!("scanout {scanout} shows no dmabuf"));
+        dmabuf.ok_or_else(none)?.picture()
     }
 
     fn display_info(&self) -> Vec<u8> {

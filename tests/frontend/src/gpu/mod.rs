@@ -3,6 +3,7 @@
 
 mod commands;
 mod display;
+mod dmabuf;
 mod driver;
 mod edid;
 mod format;
@@ -10,9 +11,8 @@ mod thread;
 mod virgl;
 
 pub use commands::{CommandQueue, Layout, Response, ResponseKind, Ticket};
-pub use display::{
-    Cursor, Display, DisplayOptions, DmabufScanout, EdidAnswer, Mode, Received, Request, Surface,
-};
+pub use display::{Cursor, Display, DisplayOptions, EdidAnswer, Mode, Received, Request, Surface};
+pub use dmabuf::DmabufScanout;
 pub use driver::{DisplayInfo, Gpu, GpuOptions, Rect};
 pub use edid::{Edid, EdidError};
 pub use format::Format;

@@ -78,6 +78,7 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
     VirglRenderer {
         capsets: capsets.into_iter().flatten().collect(),
         library,
+        exporter: None,
         description: "a stand-in".to_owned(),
         resources: HashMap::new(),
         contexts: HashSet::new(),
@@ -119,6 +120,7 @@ fn api() -> Api {
         resource_unref,
         resource_attach,
         resource_detach,
+        resource_info,
         transfer_read,
         transfer_write,
         submit,
@@ -126,6 +128,11 @@ fn api() -> Api {
         set_debug_callback,
         set_log_callback: None,
     }
+}
+
+/// Nothing has a texture that could be passed on.
+unsafe extern "C" fn resource_info(_: c_int, _: *mut sys::virgl_renderer_resource_info) -> c_int {
+    EINVAL
 }
 
 unsafe extern "C" fn init(

@@ -1,0 +1,139 @@
+//! What only 3D does: contexts, their resources and command streams, fences.
+
+use std::os::fd::BorrowedFd;
+
+use super::super::super::image::ImageError;
+use super::super::super::wire::{CapsetInfo, Create3d, Transfer3d};
+use super::super::{ContextError, Direction, Fence, Renderer3d, ResourceError};
+use super::{MAX_CONTEXTS, MAX_RESOURCES, Resource, VirglRenderer, size, stream};
+
+impl Renderer3d for VirglRenderer {
+    fn capsets(&self) -> &[CapsetInfo] {
+        &self.capsets
+    }
+
+    fn capset(&mut self, id: u32, version: u32) -> Option<Vec<u8>> {
+        let set = self.capsets.iter().find(|set| set.id == id)?;
+        (version <= set.max_version).then(|| self.library.capset_data(set, version))
+    }
+
+    fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), ContextError> {
+        if id == 0 {
+            return Err(ContextError::Zero);
+        }
+        if self.contexts.contains(&id) {
+            return Err(ContextError::Exists(id));
+        }
+        if self.contexts.len() >= MAX_CONTEXTS {
+            return Err(ContextError::TooMany(MAX_CONTEXTS));
+        }
+        self.library
+            .create_context(id, name)
+            .map_err(|_| ContextError::Refused(id))?;
+        self.contexts.insert(id);
+        Ok(())
+    }
+
+    fn destroy_context(&mut self, id: u32) -> Result<(), ContextError> {
+        if !self.contexts.remove(&id) {
+            return Err(ContextError::Unknown(id));
+        }
+        self.library.destroy_context(id);
+        Ok(())
+    }
+
+    fn attach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError> {
+        self.context(context)?;
+        self.get(id)?;
+        self.library.context_attach(context, id);
+        Ok(())
+    }
+
+    fn detach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError> {
+        self.context(context)?;
+        self.get(id)?;
+        self.library.context_detach(context, id);
+        Ok(())
+    }
+
+    fn create_3d(&mut self, new: &Create3d) -> Result<(), ResourceError> {
+        let (id, new) = (new.id, *new);
+        if id == 0 {
+            return Err(ResourceError::Zero);
+        }
+        if self.resources.contains_key(&id) {
+            return Err(ResourceError::Exists(id));
+        }
+        if self.resources.len() >= MAX_RESOURCES {
+            return Err(ResourceError::TooMany(MAX_RESOURCES));
+        }
+        let bytes = size::cost(&new).ok_or(ResourceError::OutOfBounds { id, new })?;
+        let charge = self.budget.charge(bytes).ok_or(ResourceError::Image {
+            id,
+            error: ImageError::Budget(bytes),
+        })?;
+        self.library
+            .create_resource(&new)
+            .map_err(|_| ResourceError::OutOfBounds { id, new })?;
+        let resource = Resource {
+            new,
+            image: None,
+            uuid: None,
+            _charge: charge,
+        };
+        self.resources.insert(id, resource);
+        Ok(())
+    }
+
+    fn transfer_3d(
+        &mut self,
+        context: u32,
+        transfer: &Transfer3d,
+        direction: Direction,
+    ) -> Result<(), ContextError> {
+        // Never in the library's own context: an error there would last, for the screen too.
+        self.context(context)?;
+        self.check_transfer(transfer)?;
+        let done = match direction {
+            Direction::ToHost => self.library.transfer_to_host(context, transfer),
+            Direction::FromHost => self.library.transfer_from_host(context, transfer),
+        };
+        done.map_err(|_| ResourceError::Refused(transfer.id).into())
+    }
+
+    fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
+        self.context(context)?;
+        for transfer in stream::transfers(stream) {
+            // Those of resources that do not exist the library refuses.
+            if let Ok(resource) = self.get(transfer.id)
+                && !size::is_computable(&resource.new, &transfer)
+            {
+                return Err(ResourceError::Transfer { transfer }.into());
+            }
+        }
+        self.library
+            .submit(context, stream)
+            .map_err(|_| ContextError::Refused(context))
+    }
+
+    fn fence(&mut self) -> Option<Fence> {
+        let fence = self.last_fence.wrapping_add(1);
+        // A fence that cannot be made is one that cannot be waited for.
+        self.library.create_fence(fence).ok()?;
+        self.last_fence = fence;
+        Some(Fence(fence))
+    }
+
+    fn poll_fences(&mut self) {
+        self.library.poll();
+    }
+
+    fn is_retired(&self, fence: Fence) -> bool {
+        // The numbers wrap around; those in flight are near each other.
+        self.library.retired().wrapping_sub(fence.0).cast_signed() >= 0
+    }
+
+    fn fence_event(&self) -> BorrowedFd<'_> {
+        self.library.fence_event()
+    }
+}

@@ -1,0 +1,206 @@
+//! What a screen has for its display, message by message.
+
+use super::super::image::{Budget, Image};
+use super::*;
+
+fn image() -> SharedImage {
+    SharedImage::new(Image::new(100, 100, &Budget::new(1 << 20)).unwrap())
+}
+
+fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {
+    Rect {
+        x,
+        y,
+        width,
+        height,
+    }
+}
+
+/// What is sent, as scanout, place in it and place in the image; sizes as `None`.
+fn sent(screen: &mut Screen) -> Vec<(u32, Rect, Option<Rect>)> {
+    std::iter::from_fn(|| screen.take_update(false))
+        .map(|update| match update {
+            Update::Scanout { id, width, height } => (id, Rect::sized(width, height), None),
+            Update::Pixels {
+                id, rect, source, ..
+            } => (id, rect, Some(source)),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+fn change(screen: &mut Screen, image: &SharedImage, rect: Rect) {
+    let mut region = Region::default();
+    region.add(rect);
+    screen.changed(image, &region);
+}
+
+#[test]
+fn two_scanouts_show_parts_in_their_own_coordinates() {
+    let mut screen = Screen::default();
+    let image = image();
+    screen.show(0, View::of_pixels(&image, rect(0, 0, 50, 100)));
+    screen.show(1, View::of_pixels(&image, rect(50, 0, 50, 100)));
+    screen.flush(&image, &Rect::sized(100, 100));
+    let whole = Rect::sized(50, 100);
+    assert_eq!(
+        sent(&mut screen),
+        [
+            (0, whole, None),
+            (1, whole, None),
+            (0, whole, Some(rect(0, 0, 50, 100))),
+            (1, whole, Some(rect(50, 0, 50, 100))),
+        ]
+    );
+    change(&mut screen, &image, rect(40, 10, 20, 5));
+    assert_eq!(sent(&mut screen), []);
+    screen.flush(&image, &rect(0, 0, 100, 12));
+    assert_eq!(
+        sent(&mut screen),
+        [
+            (0, rect(40, 10, 10, 2), Some(rect(40, 10, 10, 2))),
+            (1, rect(0, 10, 10, 2), Some(rect(50, 10, 10, 2))),
+        ]
+    );
+    screen.flush(&image, &rect(55, 0, 45, 100));
+    assert_eq!(
+        sent(&mut screen),
+        [(1, rect(5, 12, 5, 3), Some(rect(55, 12, 5, 3)))]
+    );
+}
+
+#[test]
+fn a_new_view_is_sent_whole_with_its_first_flush() {
+    let mut screen = Screen::default();
+    let (first, second) = (image(), image());
+    let all = Rect::sized(100, 100);
+    screen.show(0, View::of_pixels(&first, all));
+    screen.flush(&first, &all);
+    sent(&mut screen);
+    screen.show(0, View::of_pixels(&second, all));
+    change(&mut screen, &second, rect(1, 1, 1, 1));
+    assert_eq!(sent(&mut screen), []);
+    screen.flush(&second, &rect(1, 1, 1, 1));
+    assert_eq!(sent(&mut screen), [(0, all, Some(all))]);
+}
+
+#[test]
+fn what_was_flushed_is_sent_although_the_view_is_set_again() {
+    let mut screen = Screen::default();
+    let image = image();
+    let all = Rect::sized(100, 100);
+    screen.show(0, View::of_pixels(&image, all));
+    screen.flush(&image, &all);
+    sent(&mut screen);
+    change(&mut screen, &image, rect(0, 0, 10, 10));
+    change(&mut screen, &image, rect(50, 50, 1, 1));
+    screen.flush(&image, &rect(0, 0, 10, 10));
+    screen.show(0, View::of_pixels(&image, all));
+    let flushed = rect(0, 0, 10, 10);
+    assert_eq!(sent(&mut screen), [(0, flushed, Some(flushed))]);
+    screen.flush(&image, &all);
+    let rest = rect(50, 50, 1, 1);
+    assert_eq!(sent(&mut screen), [(0, rest, Some(rest))]);
+}
+
+#[test]
+fn unflushed_changes_wait() {
+    let mut screen = Screen::default();
+    let image = image();
+    let all = Rect::sized(100, 100);
+    screen.show(0, View::of_pixels(&image, all));
+    screen.flush(&image, &all);
+    sent(&mut screen);
+    change(&mut screen, &image, rect(0, 0, 10, 10));
+    screen.flush(&image, &rect(50, 50, 10, 10));
+    assert_eq!(sent(&mut screen), []);
+    screen.flush(&image, &all);
+    assert_eq!(
+        sent(&mut screen),
+        [(0, rect(0, 0, 10, 10), Some(rect(0, 0, 10, 10)))]
+    );
+}
+
+#[test]
+fn a_new_display_gets_everything_flushed_before() {
+    let mut screen = Screen::default();
+    let image = image();
+    let all = Rect::sized(100, 100);
+    screen.show(2, View::of_pixels(&image, all));
+    screen.show(3, View::of_pixels(&image, all));
+    screen.flush(&image, &all);
+    screen.show(3, View::of_pixels(&image, rect(0, 0, 10, 10)));
+    sent(&mut screen);
+    screen.new_display();
+    let mut again = sent(&mut screen);
+    again.sort_by_key(|(id, _, pixels)| (*id, pixels.is_some()));
+    assert_eq!(
+        again,
+        [
+            (2, all, None),
+            (2, all, Some(all)),
+            (3, Rect::sized(10, 10), None),
+        ]
+    );
+}
+
+#[test]
+fn an_image_that_goes_disables_its_scanouts() {
+    let mut screen = Screen::default();
+    let (first, second) = (image(), image());
+    let all = Rect::sized(100, 100);
+    screen.show(0, View::of_pixels(&first, all));
+    screen.show(1, View::of_pixels(&second, all));
+    sent(&mut screen);
+    screen.forget_image(&first);
+    assert_eq!(sent(&mut screen), [(0, Rect::default(), None)]);
+    assert!(screen.shown().eq([((100, 100), false)]));
+    screen.reset();
+    assert_eq!(sent(&mut screen), [(1, Rect::default(), None)]);
+    assert_eq!(screen.shown().count(), 0);
+}
+
+#[test]
+fn the_display_is_not_told_of_what_it_never_saw() {
+    let mut screen = Screen::default();
+    screen.disable(4);
+    screen.reset();
+    assert_eq!(sent(&mut screen), []);
+    assert!(Screen::has(15));
+    assert!(!Screen::has(16));
+}
+
+fn cursor_updates(screen: &mut Screen) -> Vec<(bool, Position)> {
+    std::iter::from_fn(|| screen.take_update(false))
+        .map(|update| match update {
+            Update::Cursor { position, .. } => (true, position),
+            Update::CursorPosition { position, .. } => (false, position),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn cursor_moves_become_one() {
+    let mut screen = Screen::default();
+    let at = |x, visible| Position { x, y: 1, visible };
+    let shape = Shape {
+        hot_x: 0,
+        hot_y: 0,
+        pixels: Box::new([0; 64 * 64 * 4]),
+    };
+    for x in 0..100 {
+        screen.move_cursor(0, at(x, true));
+    }
+    assert_eq!(cursor_updates(&mut screen), [(false, at(99, true))]);
+    screen.shape_cursor(0, at(1, true), shape);
+    screen.move_cursor(0, at(2, true));
+    assert_eq!(cursor_updates(&mut screen), [(true, at(2, true))]);
+    screen.move_cursor(0, at(3, false));
+    assert_eq!(cursor_updates(&mut screen), [(false, at(3, false))]);
+    screen.new_display();
+    let hidden = [(true, at(3, false)), (false, at(3, false))];
+    assert_eq!(cursor_updates(&mut screen), hidden);
+    screen.reset();
+    assert_eq!(cursor_updates(&mut screen), []);
+}
