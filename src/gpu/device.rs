@@ -118,6 +118,15 @@ impl Gpu {
         }
     }
 
+    /// A device that draws with `renderer`.
+    #[cfg(test)]
+    fn with_renderer(renderer: Box<dyn super::renderer::Renderer>) -> Self {
+        Self {
+            state: State::new(renderer),
+            ..Self::new(Options::default())
+        }
+    }
+
     fn begin(&mut self, host: Box<dyn Surroundings>) -> io::Result<()> {
         let worker = Worker::new(host)?;
         #[cfg(feature = "virgl")]

@@ -536,7 +536,15 @@ impl Screen {
             let index = (self.turn + step) % MAX_SCANOUTS;
             let scanout = self.scanouts.get_mut(index)?;
             if let Some(update) = scanout.next(index as u32, self.takes, is_updating) {
-                self.turn = index + 1;
+                // A buffer's first update goes with it.
+                let is_begun = matches!(
+                    update,
+                    Update::Dmabuf {
+                        dmabuf: Some(_),
+                        ..
+                    }
+                );
+                self.turn = index + usize::from(!is_begun);
                 return Some(update);
             }
         }

@@ -4,6 +4,7 @@ use super::super::wire::{Modes, command};
 use super::*;
 use machine::*;
 
+mod dmabufs;
 mod fences;
 mod machine;
 

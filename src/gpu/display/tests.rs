@@ -544,3 +544,5 @@ fn cursor_positions_go_out() {
     let (kind, payload) = front_end.message();
     assert_eq!((kind, words(&payload)), (CURSOR_POS + 1, vec![3, 8, 9]));
 }
+
+mod dmabufs;

@@ -90,6 +90,11 @@ pub struct Machine {
 
 impl Machine {
     pub fn new() -> Self {
+        Self::of(Gpu::new(Options::default()))
+    }
+
+    /// With a device that has not begun.
+    pub fn of(mut gpu: Gpu) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         let memory = GuestMemoryAtomic::new(memory);
         let program = Program(Arc::new(Inner {
@@ -98,7 +103,6 @@ impl Machine {
             status: Mutex::default(),
             socket: Mutex::default(),
         }));
-        let mut gpu = Gpu::new(Options::default());
         gpu.begin(Box::new(program.clone())).unwrap();
         gpu.update_memory(memory.clone()).unwrap();
         gpu.acked_features(gpu.features());

@@ -1,0 +1,210 @@
+//! The device with a renderer whose pictures can be passed on: pixels as ever, and a memfd beside
+//! each of them.
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::super::super::dmabuf::{Dmabuf, MODIFIER_LINEAR};
+use super::super::super::image::SharedImage;
+use super::super::super::region::{Rect, Region};
+use super::super::super::renderer::{CursorPixels, Renderer, ResourceError};
+use super::super::super::wire::Format;
+use super::*;
+use crate::backend::MemoryGuard;
+
+const UPDATED: u32 = 10;
+const PASSED_ON: u32 = 12;
+const NO_MORE: u32 = 9;
+const CURSOR_POS: u32 = 4;
+
+struct Exporting(SoftRenderer);
+
+impl Renderer for Exporting {
+    fn create_2d(
+        &mut self,
+        id: u32,
+        format: Format,
+        width: u32,
+        height: u32,
+    ) -> Result<(), ResourceError> {
+        self.0.create_2d(id, format, width, height)
+    }
+
+    fn unref(&mut self, id: u32) -> Result<(), ResourceError> {
+        self.0.unref(id)
+    }
+
+    fn size(&self, id: u32) -> Result<(u32, u32), ResourceError> {
+        self.0.size(id)
+    }
+
+    fn wants_backing(&self, id: u32) -> Result<(), ResourceError> {
+        self.0.wants_backing(id)
+    }
+
+    fn attach_backing(
+        &mut self,
+        id: u32,
+        pieces: Vec<(u64, u32)>,
+        memory: &MemoryGuard,
+    ) -> Result<(), ResourceError> {
+        self.0.attach_backing(id, pieces, memory)
+    }
+
+    fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError> {
+        self.0.detach_backing(id)
+    }
+
+    fn transfer_to_host_2d(
+        &mut self,
+        id: u32,
+        rect: Rect,
+        offset: u64,
+        memory: &MemoryGuard,
+        changed: &mut Region,
+    ) -> Result<(), ResourceError> {
+        self.0
+            .transfer_to_host_2d(id, rect, offset, memory, changed)
+    }
+
+    fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
+        self.0.image(id)
+    }
+
+    fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+        self.0.shown(id)
+    }
+
+    fn exports(&self) -> bool {
+        true
+    }
+
+    fn export(&mut self, id: u32) -> Option<Dmabuf> {
+        let (width, height) = self.0.size(id).ok()?;
+        Some(Dmabuf {
+            fd: memfd_create("dmabuf", MemfdFlags::CLOEXEC).ok()?,
+            width,
+            height,
+            stride: width * 4,
+            fourcc: u32::from_le_bytes(*b"XR24"),
+            modifier: MODIFIER_LINEAR,
+            y_0_top: false,
+        })
+    }
+
+    fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
+        self.0.cursor(id)
+    }
+
+    fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError> {
+        self.0.uuid(id)
+    }
+
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    fn describe(&self) -> Option<&str> {
+        Some("a GPU")
+    }
+}
+
+fn machine() -> Machine {
+    let renderer = SoftRenderer::new(Budget::new(1 << 20));
+    let mut machine = Machine::of(Gpu::with_renderer(Box::new(Exporting(renderer))));
+    machine.start(0);
+    machine
+}
+
+fn plug(machine: &mut Machine) -> FrontEnd {
+    let mut front_end = machine.plug_display();
+    assert_eq!(front_end.messages(), [FEATURES]);
+    front_end.reply(FEATURES, &2_u64.to_ne_bytes());
+    machine.run();
+    front_end
+}
+
+#[test]
+fn the_guest_goes_on_while_an_update_is_not_answered() {
+    let mut machine = machine();
+    let mut front_end = plug(&mut machine);
+    machine.show();
+    assert_eq!(front_end.messages()[1..], [PASSED_ON, UPDATED]);
+    let told = machine.program.0.status.lock().unwrap().pop().unwrap();
+    assert_eq!(told, "vm connected, 16x16, a GPU, screens as dmabufs");
+    for _ in 0..300 {
+        let flush = machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
+        assert_eq!(flush, response::OK_NODATA);
+    }
+    assert!(front_end.messages().is_empty());
+    let cursor = request(command::MOVE_CURSOR, &[0, 1, 1, 0, 1, 0, 0, 0]);
+    machine.submit(CURSOR_QUEUE, &cursor, 0);
+    machine.event(CURSOR_QUEUE);
+    assert_eq!(front_end.messages(), [CURSOR_POS]);
+    let info = request(command::GET_DISPLAY_INFO, &[]);
+    machine.submit(CONTROL_QUEUE, &info, 408);
+    machine.event(CONTROL_QUEUE);
+    assert_eq!(front_end.messages(), [DISPLAY_INFO]);
+    let reply = Response::DisplayInfo(Box::default()).to_bytes(&Header::default());
+    front_end.reply(DISPLAY_INFO, &reply);
+    machine.run();
+    assert_eq!(machine.kind(), Some(response::OK_DISPLAY_INFO));
+
+    front_end.reply(UPDATED, &[]);
+    machine.run();
+    assert_eq!(front_end.messages(), [UPDATED]);
+    front_end.reply(UPDATED, &[]);
+    machine.run();
+    assert!(front_end.messages().is_empty());
+}
+
+#[test]
+fn a_part_of_a_resource_and_what_is_gone_are_no_buffers() {
+    let mut machine = machine();
+    let mut front_end = plug(&mut machine);
+    machine.show();
+    front_end.reply(UPDATED, &[]);
+    machine.run();
+    front_end.messages();
+    let part = machine.control(command::SET_SCANOUT, &[8, 0, 8, 16, 0, 1]);
+    assert_eq!(part, response::OK_NODATA);
+    assert_eq!(front_end.messages(), [NO_MORE, SCANOUT]);
+    machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
+    assert_eq!(front_end.messages(), [UPDATE]);
+    let told = machine.program.0.status.lock().unwrap().pop().unwrap();
+    assert_eq!(told, "vm connected, 8x16, a GPU, screens read back");
+    machine.control(command::SET_SCANOUT, &[0, 0, 16, 16, 0, 1]);
+    assert!(front_end.messages().is_empty());
+    machine.control(command::RESOURCE_FLUSH, &[0, 0, 1, 1, 1, 0]);
+    assert_eq!(front_end.messages(), [PASSED_ON, UPDATED]);
+    machine.control(command::RESOURCE_UNREF, &[1, 0]);
+    assert_eq!(front_end.messages(), [NO_MORE]);
+}
+
+#[test]
+fn a_paused_guest_is_shown_again_and_a_new_driver_begins_with_nothing() {
+    let mut machine = machine();
+    let front_end = plug(&mut machine);
+    machine.show();
+    drop(front_end);
+    machine.run();
+    machine.stop();
+    let mut front_end = plug(&mut machine);
+    assert_eq!(front_end.messages().len(), 1);
+    machine.start(machine.drivers[0].submitted);
+    assert_eq!(front_end.messages(), [PASSED_ON, UPDATED]);
+    // Without an answer to the last one.
+    machine.stop();
+    let mut front_end = plug(&mut machine);
+    machine.start(0);
+    assert_eq!(front_end.messages().len(), 1);
+    machine.show();
+    assert_eq!(front_end.messages(), [PASSED_ON, UPDATED]);
+}
+
+#[test]
+fn a_front_end_that_knows_no_features_takes_linear_buffers() {
+    let mut machine = machine();
+    machine.show();
+    let mut front_end = machine.plug_settled_display();
+    assert_eq!(front_end.messages()[1..], [NO_MORE, UPDATED]);
+}

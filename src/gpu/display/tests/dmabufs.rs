@@ -1,0 +1,432 @@
+//! Scanouts that are passed on as buffers: memfds here, for nobody looks into them.
+
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{MemfdFlags, fstat, memfd_create};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use super::super::super::dmabuf::{Dmabuf, MODIFIER_INVALID, MODIFIER_LINEAR};
+use super::super::super::renderer::Fence;
+use super::*;
+
+const DMABUF_SCANOUT: u32 = 9;
+const DMABUF_UPDATE: u32 = 10;
+const DMABUF_SCANOUT2: u32 = 12;
+const TILED: u64 = 0x0100_0000_0000_0002;
+const XR24: u32 = u32::from_le_bytes(*b"XR24");
+const ALL: Rect = Rect::sized(40, 30);
+
+fn dmabuf(modifier: u64) -> Dmabuf {
+    Dmabuf {
+        fd: memfd_create("dmabuf", MemfdFlags::CLOEXEC).unwrap(),
+        width: 40,
+        height: 30,
+        stride: 256,
+        fourcc: XR24,
+        modifier,
+        y_0_top: true,
+    }
+}
+
+/// A view of `resource` with a buffer of this modifier.
+fn view(resource: u32, modifier: u64) -> View {
+    let image = SharedImage::new(Image::new(40, 30, &Budget::new(1 << 20)).unwrap());
+    View {
+        resource,
+        dmabuf: Some(Arc::new(dmabuf(modifier))),
+        ..View::of_pixels(&image, ALL)
+    }
+}
+
+/// A front-end that has said what it takes, a display, and a screen.
+struct Scene {
+    front_end: FrontEnd,
+    display: Display,
+    screen: Screen,
+}
+
+impl Scene {
+    fn new(features: u64) -> Self {
+        let (socket, ours) = UnixStream::pair().unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let now = Instant::now();
+        let mut display = Display::default();
+        display.pass_dmabufs();
+        display.attach(ours, now);
+        let mut front_end = FrontEnd { socket, now };
+        display.send(None).unwrap();
+        front_end.message();
+        front_end.reply(GET_PROTOCOL_FEATURES, &features.to_ne_bytes());
+        let mut scene = Self {
+            front_end,
+            display,
+            screen: Screen::default(),
+        };
+        scene.receive();
+        scene.send();
+        let accepted = (features & 3).to_ne_bytes().to_vec();
+        assert_eq!(scene.message(), (SET_PROTOCOL_FEATURES, accepted));
+        scene
+    }
+
+    fn receive(&mut self) {
+        self.display.receive(self.front_end.now).unwrap();
+        self.screen.set_takes(self.display.takes());
+    }
+
+    fn send(&mut self) {
+        self.display.send(Some(&mut self.screen)).unwrap();
+    }
+
+    fn message(&mut self) -> (u32, Vec<u8>) {
+        self.front_end.message()
+    }
+
+    /// The next message, and the descriptor that came with it.
+    fn message_with_fd(&mut self) -> (u32, Vec<u8>, Option<OwnedFd>) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut with = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let mut into = [IoSliceMut::new(&mut byte)];
+        recvmsg(
+            &self.front_end.socket,
+            &mut into,
+            &mut with,
+            RecvFlags::PEEK,
+        )
+        .unwrap();
+        let fds = with.drain().flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
+            _ => vec![],
+        });
+        let mut fds: Vec<OwnedFd> = fds.collect();
+        assert!(fds.len() <= 1);
+        let (kind, payload) = self.front_end.message();
+        (kind, payload, fds.pop())
+    }
+
+    fn flush(&mut self, image: &SharedImage, rect: Rect) {
+        self.screen.flush(image, &rect);
+        assert!(self.screen.wants_fence());
+        self.screen.draw(None);
+        self.screen.drawn();
+        self.send();
+    }
+
+    fn answer(&mut self) {
+        self.front_end.reply(DMABUF_UPDATE, &[]);
+        self.receive();
+        self.send();
+    }
+
+    fn assert_update(&mut self, scanout: u32, rect: Rect) {
+        let (kind, payload) = self.message();
+        let expected = vec![scanout, rect.x, rect.y, rect.width, rect.height];
+        assert_eq!((kind, words(&payload)), (DMABUF_UPDATE, expected));
+    }
+
+    fn assert_silence(&self) {
+        assert!(self.front_end.nothing_arrived());
+    }
+}
+
+fn inode(fd: &OwnedFd) -> u64 {
+    fstat(fd).unwrap().st_ino
+}
+
+#[test]
+fn a_buffer_goes_out_with_what_the_front_end_needs_to_know() {
+    // F_DMABUF2 or not, and how the pixels lie: by which message, or by pixels.
+    for (features, modifier, expected) in [
+        (3, MODIFIER_LINEAR, DMABUF_SCANOUT2),
+        (2, TILED, DMABUF_SCANOUT2),
+        (2, MODIFIER_INVALID, DMABUF_SCANOUT),
+        (1, MODIFIER_LINEAR, DMABUF_SCANOUT),
+        (0, MODIFIER_LINEAR, DMABUF_SCANOUT),
+        (1, TILED, SCANOUT),
+        (0, MODIFIER_INVALID, SCANOUT),
+    ] {
+        let mut scene = Scene::new(features);
+        let view = view(1, modifier);
+        let (image, sent) = (view.image.clone(), view.dmabuf.clone().unwrap());
+        scene.screen.show(5, view);
+        if expected == SCANOUT {
+            scene.screen.flush(&image, &ALL);
+            scene.send();
+            let (kind, payload, fd) = scene.message_with_fd();
+            assert_eq!((kind, words(&payload)), (SCANOUT, vec![5, 40, 30]));
+            assert!(fd.is_none());
+            assert_eq!(scene.message().0, UPDATE);
+            continue;
+        }
+        scene.send();
+        scene.assert_silence();
+        scene.flush(&image, Rect::sized(1, 1));
+        let (kind, payload, fd) = scene.message_with_fd();
+        assert_eq!(kind, expected, "{features} {modifier:x}");
+        let mut fields = vec![5, 0, 0, 40, 30, 40, 30, 256, 1, XR24];
+        if kind == DMABUF_SCANOUT2 {
+            fields.extend([modifier as u32, (modifier >> 32) as u32]);
+        }
+        assert_eq!(words(&payload), fields);
+        assert_eq!(inode(&fd.unwrap()), inode(&sent.fd));
+        // The first flush is of everything.
+        scene.assert_update(5, ALL);
+        scene.assert_silence();
+    }
+}
+
+#[test]
+fn one_update_is_on_its_way_and_what_comes_meanwhile_is_the_next() {
+    let mut scene = Scene::new(2);
+    let views = [view(1, MODIFIER_LINEAR), view(2, MODIFIER_LINEAR)];
+    let images = [0, 1].map(|i: usize| views[i].image.clone());
+    for (scanout, view) in (0..).zip(views) {
+        scene.screen.show(scanout, view);
+    }
+    scene.flush(&images[0], ALL);
+    assert_eq!(scene.message().0, DMABUF_SCANOUT2);
+    scene.assert_update(0, ALL);
+    scene.flush(&images[1], ALL);
+    for n in 0..1000 {
+        scene.flush(
+            &images[0],
+            Rect {
+                x: n % 9,
+                y: 3,
+                width: 2,
+                height: 1,
+            },
+        );
+    }
+    // Nothing of any buffer, for the answer does not say of which it is. All else goes on.
+    scene.assert_silence();
+    let position = Position {
+        x: 1,
+        y: 2,
+        visible: true,
+    };
+    scene.screen.move_cursor(0, position);
+    scene.send();
+    assert_eq!(scene.message().0, CURSOR_POS);
+    let now = scene.front_end.now;
+    assert!(scene.display.ask(Question::Modes, now));
+    scene.send();
+    assert_eq!(scene.message().0, GET_DISPLAY_INFO);
+    scene.front_end.reply_modes(Modes::default());
+    scene.receive();
+    assert!(matches!(
+        scene.display.take_answer(),
+        Some(Answer::Modes(_))
+    ));
+    scene.send();
+    scene.assert_silence();
+
+    scene.answer();
+    assert_eq!(scene.message().0, DMABUF_SCANOUT2);
+    scene.assert_update(1, ALL);
+    scene.assert_silence();
+    scene.answer();
+    let around = Rect {
+        x: 0,
+        y: 3,
+        width: 10,
+        height: 1,
+    };
+    scene.assert_update(0, around);
+    scene.answer();
+    scene.assert_silence();
+    assert_eq!(scene.display.deadline(), None);
+    // An answer to nothing is no news.
+    scene.answer();
+    scene.assert_silence();
+}
+
+#[test]
+fn what_is_not_drawn_yet_waits() {
+    let mut scene = Scene::new(2);
+    let view = view(1, MODIFIER_LINEAR);
+    let image = view.image.clone();
+    scene.screen.show(0, view);
+    scene.screen.flush(&image, &ALL);
+    scene.screen.draw(Some(Fence(1)));
+    scene.send();
+    scene.assert_silence();
+    // What is flushed after the fence needs one of its own.
+    let corner = Rect::sized(4, 4);
+    scene.screen.flush(&image, &corner);
+    assert!(!scene.screen.wants_fence());
+    scene.screen.drawn();
+    scene.send();
+    assert_eq!(scene.message().0, DMABUF_SCANOUT2);
+    scene.assert_update(0, ALL);
+    scene.answer();
+    scene.assert_silence();
+    assert!(scene.screen.wants_fence());
+    scene.screen.draw(Some(Fence(2)));
+    assert_eq!(scene.screen.fence(), Some(Fence(2)));
+    scene.screen.drawn();
+    scene.send();
+    scene.assert_update(0, corner);
+}
+
+#[test]
+fn a_scanout_changes_between_buffers_pixels_and_nothing() {
+    let mut scene = Scene::new(2);
+    let by_buffer = || view(1, MODIFIER_LINEAR);
+    let (_, image) = screen(40, 30);
+    for end in 0..4 {
+        let shown = by_buffer();
+        let buffer = shown.image.clone();
+        scene.screen.show(0, shown);
+        scene.flush(&buffer, ALL);
+        assert_eq!(scene.message().0, DMABUF_SCANOUT2);
+        scene.assert_update(0, ALL);
+        scene.answer();
+        match end {
+            0 => scene.screen.show(0, View::of_pixels(&image, ALL)),
+            1 => scene.screen.disable(0),
+            2 => scene.screen.forget_image(&buffer),
+            _ => scene.screen.reset(),
+        }
+        scene.send();
+        let (kind, payload, fd) = scene.message_with_fd();
+        assert_eq!((kind, words(&payload)), (DMABUF_SCANOUT, vec![0; 10]));
+        assert!(fd.is_none());
+        if end == 0 {
+            let (kind, payload) = scene.message();
+            assert_eq!((kind, words(&payload)), (SCANOUT, vec![0, 40, 30]));
+            scene.screen.flush(&image, &ALL);
+            scene.send();
+            assert_eq!(scene.message().0, UPDATE);
+        }
+        scene.assert_silence();
+    }
+}
+
+#[test]
+fn a_buffer_that_nobody_was_passed_is_closed() {
+    let mut scene = Scene::new(2);
+    let mut watched = Vec::new();
+    for _ in 0..100 {
+        let view = view(1, MODIFIER_LINEAR);
+        watched.push(Arc::downgrade(view.dmabuf.as_ref().unwrap()));
+        scene.screen.show(0, view);
+        scene.send();
+    }
+    scene.assert_silence();
+    let open = |watched: &[std::sync::Weak<Dmabuf>]| {
+        watched.iter().filter(|w| w.strong_count() != 0).count()
+    };
+    assert_eq!(open(&watched), 1);
+    // And one that is passed on is closed once it is shown no longer, answered or not.
+    let view = view(1, MODIFIER_LINEAR);
+    let image = view.image.clone();
+    watched.push(Arc::downgrade(view.dmabuf.as_ref().unwrap()));
+    scene.screen.show(0, view);
+    scene.flush(&image, ALL);
+    scene.screen.disable(0);
+    scene.send();
+    assert_eq!(open(&watched), 0);
+}
+
+#[test]
+fn a_front_end_that_does_not_answer_is_sent_pixels() {
+    let mut scene = Scene::new(3);
+    let view = view(7, MODIFIER_LINEAR);
+    let image = view.image.clone();
+    scene.screen.show(0, view);
+    scene.flush(&image, ALL);
+    scene.message();
+    scene.message();
+    let late = Instant::now() + UPDATE_LIMIT;
+    assert_eq!(scene.display.expire(Instant::now()), Expired::default());
+    // A question is not held up by it.
+    let now = scene.front_end.now;
+    assert!(scene.display.ask(Question::Modes, now));
+    assert_eq!(scene.display.deadline(), Some(now + REPLY_LIMIT));
+    scene.display.forget_question();
+    let expired = scene.display.expire(late);
+    assert!(expired.update);
+    assert_eq!(scene.display.takes(), Takes::Pixels);
+    scene.screen.set_takes(Takes::Pixels);
+    scene.send();
+    assert_eq!(scene.message().0, GET_DISPLAY_INFO);
+    assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
+    assert_eq!(scene.message().0, SCANOUT);
+    // The pixels are to be read first.
+    scene.assert_silence();
+    assert_eq!(scene.screen.unread(), Some((7, ALL)));
+    scene.screen.was_read(7, &ALL, true);
+    scene.send();
+    let (kind, payload) = scene.message();
+    assert_eq!(
+        (kind, &words(&payload)[..5]),
+        (UPDATE, &[0, 0, 0, 40, 30][..])
+    );
+    // A late answer changes nothing; a new display is another one.
+    scene.answer();
+    assert_eq!(scene.display.takes(), Takes::Pixels);
+    let (_socket, ours) = UnixStream::pair().unwrap();
+    scene.display.attach(ours, now);
+    assert_eq!(scene.display.takes(), Takes::ModifiedDmabufs);
+}
+
+#[test]
+fn what_cannot_be_read_is_tried_again_with_the_next_flush() {
+    let mut scene = Scene::new(2);
+    let view = view(7, MODIFIER_LINEAR);
+    let image = view.image.clone();
+    scene.screen.show(0, view);
+    scene.flush(&image, ALL);
+    scene.screen.set_takes(Takes::Pixels);
+    scene.screen.was_read(7, &ALL, false);
+    assert_eq!(scene.screen.unread(), None);
+    assert_eq!(
+        scene.screen.wanted(&image, &Rect::sized(1, 1)).rects(),
+        [ALL]
+    );
+}
+
+#[test]
+fn a_new_display_is_passed_the_buffers_again() {
+    let mut scene = Scene::new(2);
+    let view = view(1, MODIFIER_LINEAR);
+    let image = view.image.clone();
+    let sent = view.dmabuf.clone().unwrap();
+    scene.screen.show(0, view);
+    scene.flush(&image, ALL);
+    // The old one never answers.
+    let (socket, ours) = UnixStream::pair().unwrap();
+    let now = Instant::now();
+    scene.display.attach(ours, now);
+    scene.screen.new_display();
+    scene.front_end = FrontEnd { socket, now };
+    scene.send();
+    assert_eq!(scene.message().0, GET_PROTOCOL_FEATURES);
+    scene.assert_silence();
+    scene.front_end.reply(GET_PROTOCOL_FEATURES, &[0; 8]);
+    scene.receive();
+    scene.send();
+    assert_eq!(scene.message().0, SET_PROTOCOL_FEATURES);
+    let (kind, _, fd) = scene.message_with_fd();
+    assert_eq!(kind, DMABUF_SCANOUT);
+    assert_eq!(inode(&fd.unwrap()), inode(&sent.fd));
+    scene.assert_update(0, ALL);
+}
+
+#[test]
+fn a_wrong_answer_to_an_update_ends_the_display() {
+    for (flags, payload) in [(0, &[][..]), (REPLY, &[0; 4])] {
+        let mut scene = Scene::new(2);
+        let bytes = FrontEnd::raw(DMABUF_UPDATE, flags, payload);
+        scene.front_end.socket.write_all(&bytes).unwrap();
+        let result = scene.display.receive(scene.front_end.now);
+        assert!(matches!(result, Err(DisplayError::Protocol { .. })));
+        assert!(scene.display.interest().is_none());
+    }
+}
