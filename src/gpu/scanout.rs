@@ -48,7 +48,7 @@ pub enum Update {
         modifier: bool,
     },
     /// A part of the buffer that a scanout shows is new. The front-end answers this.
-    DmabufUpdate {
+    DmabufDamage {
         /// The scanout.
         id: u32,
         /// Where in the scanout.
@@ -225,7 +225,7 @@ impl Scanout {
             }
             let rect = self.due.bounds();
             self.due.clear();
-            return Some(Update::DmabufUpdate { id, rect });
+            return Some(Update::DmabufDamage { id, rect });
         }
         if self.told == Told::Dmabuf {
             self.told = Told::Nothing;
@@ -524,7 +524,7 @@ impl Screen {
     }
 
     /// What the display is to be sent next: nothing of a buffer while it `is_updating`, which is
-    /// until it answered the last [`Update::DmabufUpdate`]. Cursors first: they are small and the
+    /// until it answered the last [`Update::DmabufDamage`]. Cursors first: they are small and the
     /// user's hand waits for them.
     pub fn take_update(&mut self, is_updating: bool) -> Option<Update> {
         for (id, cursor) in (0..).zip(&mut self.cursors) {

@@ -145,7 +145,7 @@ impl Message {
                 dmabuf,
                 modifier,
             } => Self::dmabuf(id, dmabuf, modifier),
-            Update::DmabufUpdate { id, rect } => {
+            Update::DmabufDamage { id, rect } => {
                 let payload = VhostUserGpuUpdate {
                     scanout_id: id,
                     x: rect.x,
@@ -324,7 +324,7 @@ impl Outbox {
             Some(request) => Some(Message::request(request)),
             None => {
                 let update = screen?.take_update(self.is_updating)?;
-                self.is_updating |= matches!(update, Update::DmabufUpdate { .. });
+                self.is_updating |= matches!(update, Update::DmabufDamage { .. });
                 Some(Message::update(update))
             }
         }

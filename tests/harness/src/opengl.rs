@@ -16,6 +16,33 @@ const LIBRARIES: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/dri/virtio_gpu_dri.so",
 ];
 const VENDOR: &str = "/usr/share/glvnd/egl_vendor.d/50_mesa.json";
+/// What vhost-user-gpu loads by name: its own libraries, as the host has them installed.
+const RENDERER_LIBRARIES: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/libvirglrenderer.so.1",
+    "/usr/lib/x86_64-linux-gnu/libEGL.so.1",
+    "/usr/lib/x86_64-linux-gnu/libGL.so.1",
+];
+const INSTALLED_LIBRARIES: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/libEGL_mesa.so.0",
+    "/usr/lib/x86_64-linux-gnu/libgbm.so.1",
+    "/usr/lib/x86_64-linux-gnu/dri/kms_swrast_dri.so",
+];
+/// A Mesa whose llvmpipe passes its textures on as dmabufs by /dev/udmabuf: 24.2 or newer.
+const NEWER_MESA: [&str; 7] = [
+    "libdrm2",
+    "libdrm-amdgpu1",
+    "libdrm-intel1",
+    "libegl-mesa0",
+    "libgbm1",
+    "libgl1-mesa-dri",
+    "mesa-libgallium",
+];
+const NEWER_LIBRARIES: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu/libEGL_mesa.so.0",
+    "/usr/lib/x86_64-linux-gnu/libgbm.so.1",
+    "/usr/lib/x86_64-linux-gnu/gbm/dri_gbm.so",
+    "/usr/lib/x86_64-linux-gnu/dri/kms_swrast_dri.so",
+];
 /// All of it lies in the guest's memory.
 const MEMORY: &str = "1G";
 
@@ -49,47 +76,48 @@ pub fn add_to(guest: Builder<'_>) -> anyhow::Result<Builder<'_>> {
         .memory(MEMORY))
 }
 
-/// What vhost-user-gpu loads by name: its own libraries, as the host has them installed.
-const RENDERER_LIBRARIES: [&str; 3] = [
-    "/usr/lib/x86_64-linux-gnu/libvirglrenderer.so.1",
-    "/usr/lib/x86_64-linux-gnu/libEGL.so.1",
-    "/usr/lib/x86_64-linux-gnu/libOpenGL.so.0",
-];
-/// A Mesa whose llvmpipe passes its textures on as dmabufs by /dev/udmabuf: 24.2 or newer.
-const NEWER_MESA: [&str; 7] = [
-    "libdrm2",
-    "libdrm-amdgpu1",
-    "libdrm-intel1",
-    "libegl-mesa0",
-    "libgbm1",
-    "libgl1-mesa-dri",
-    "mesa-libgallium",
-];
-const NEWER_LIBRARIES: [&str; 4] = [
-    "/usr/lib/x86_64-linux-gnu/libEGL_mesa.so.0",
-    "/usr/lib/x86_64-linux-gnu/libgbm.so.1",
-    "/usr/lib/x86_64-linux-gnu/gbm/dri_gbm.so",
-    "/usr/lib/x86_64-linux-gnu/dri/kms_swrast_dri.so",
-];
+/// Which Mesa vhost-user-gpu renders with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mesa {
+    /// The host's, whose software passes nothing on before 24.2.
+    Installed,
+    /// That of Debian's backports, which does.
+    Newer,
+}
 
-/// Adds what vhost-user-gpu renders with to a guest that plays the host, and a Mesa that passes on
-/// what it rendered.
+/// What the host lacks for a guest that renders as a host does.
+#[must_use]
+pub fn renderer_missing() -> Option<String> {
+    let path = RENDERER_LIBRARIES
+        .into_iter()
+        .chain(INSTALLED_LIBRARIES)
+        .chain([VENDOR])
+        .find(|path| !Path::new(path).exists())?;
+    Some(format!(
+        "{path} is missing: install libvirglrenderer1, libegl1, libegl-mesa0, libgl1 and libgl1-mesa-dri"
+    ))
+}
+
+/// Adds what vhost-user-gpu renders with to a guest that plays the host.
 ///
 /// # Errors
 ///
-/// If the host lacks one, or the other cannot be fetched.
-pub fn add_renderer_to(guest: Builder<'_>) -> anyhow::Result<Builder<'_>> {
-    let missing = RENDERER_LIBRARIES
-        .into_iter()
-        .chain([VENDOR])
-        .find(|path| !Path::new(path).exists());
-    if let Some(path) = missing {
-        bail!("{path} is missing: install libvirglrenderer1, libegl1 and libegl-mesa0");
+/// If the host lacks it, or a newer Mesa cannot be fetched.
+pub fn add_renderer_to(guest: Builder<'_>, mesa: Mesa) -> anyhow::Result<Builder<'_>> {
+    if let Some(reason) = renderer_missing() {
+        bail!("{reason}");
     }
-    let mesa = packages::backports("newer-mesa", &NEWER_MESA)?;
-    let guest = NEWER_LIBRARIES
-        .iter()
-        .fold(guest, |guest, path| guest.unpacked_library(&mesa, path));
+    let guest = match mesa {
+        Mesa::Installed => INSTALLED_LIBRARIES
+            .iter()
+            .fold(guest, |guest, path| guest.library(Path::new(path))),
+        Mesa::Newer => {
+            let mesa = packages::backports("newer-mesa", &NEWER_MESA)?;
+            NEWER_LIBRARIES
+                .iter()
+                .fold(guest, |guest, path| guest.unpacked_library(&mesa, path))
+        }
+    };
     Ok(RENDERER_LIBRARIES
         .iter()
         .fold(guest, |guest, library| guest.library(Path::new(library)))

@@ -18,7 +18,7 @@ use super::{
     CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Renderer, Renderer3d, ResourceError,
 };
 use crate::backend::{LogLimit, MemoryGuard};
-use egl::Exporter;
+use export::Exporter;
 use library::Library;
 #[cfg(feature = "fuzzing")]
 pub use library::stand_in;
@@ -27,6 +27,7 @@ use pages::Pages;
 
 mod api;
 mod egl;
+mod export;
 mod library;
 mod log;
 mod needs;

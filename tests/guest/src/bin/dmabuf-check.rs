@@ -1,13 +1,13 @@
-//! Runs vhost-user-gpu with `--virgl` on a render node and checks the dmabufs that a front-end is
-//! passed.
+//! Runs vhost-user-gpu with `--virgl` on a render node and checks what a front-end is shown:
+//! `dmabufs`, or the `pixels` of one that passes nothing on.
 //!
 //! For a Linux guest that plays the host: it needs the program as `/usr/bin/vhost-user-gpu`, what
-//! that loads for OpenGL, and a render node whose textures the processor can read. Each check that
-//! held is a line.
+//! that loads for OpenGL, and a render node; dmabufs have to be such as a processor can read. Each
+//! check that held is a line.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use frontend::gpu::{
     Corner, Create3d, Display, DisplayOptions, DisplayThread, Gpu, GpuOptions, Rect, Request,
     Response, ResponseKind, Stream, Surface, Transfer3d,
@@ -30,6 +30,16 @@ const BLUE: [f32; 3] = [0.0, 0.0, 1.0];
 const SOON: Duration = Duration::from_secs(40);
 
 fn main() -> anyhow::Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some("dmabufs") => dmabufs()?,
+        Some("pixels") => Machine::check(modern(), &[], what_is_not_passed_on_is_read_back)?,
+        other => bail!("dmabufs or pixels, not {other:?}"),
+    }
+    println!("all checks held");
+    Ok(())
+}
+
+fn dmabufs() -> anyhow::Result<()> {
     // A start of the program takes long, for processors are emulated.
     Machine::check(modern(), &[], |vm| {
         pictures_are_passed_on(vm)?;
@@ -45,9 +55,7 @@ fn main() -> anyhow::Result<()> {
     };
     Machine::check(slow.clone(), &[], a_slow_front_end_stops_nothing)?;
     Machine::check(slow, &[], a_silent_front_end_gets_pixels)?;
-    Machine::check(modern(), &["--no-dmabuf"], pixels_can_be_asked_for)?;
-    println!("all checks held");
-    Ok(())
+    Machine::check(modern(), &["--no-dmabuf"], pixels_can_be_asked_for)
 }
 
 fn ok(response: frontend::Result<Response>) -> anyhow::Result<()> {
@@ -186,6 +194,15 @@ impl Machine {
     /// What the front-end sees in the buffer that it was passed.
     fn passed_on(&self) -> anyhow::Result<Surface> {
         Ok(self.display.lock().dmabuf_picture(0)?)
+    }
+
+    /// Whether the front-end shows the pixels of `drawn`.
+    fn assert_pixels(&self, drawn: &Surface) -> anyhow::Result<()> {
+        let display = self.display.lock();
+        let shown = display.surface(0)?;
+        let mut places = (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| (x, y)));
+        ensure!(places.all(|(x, y)| shown.rgb(x, y) == drawn.rgb(x, y)));
+        Ok(())
     }
 
     fn count(&self, request: Request) -> usize {
@@ -373,11 +390,7 @@ fn a_silent_front_end_gets_pixels(vm: &mut Machine) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
     // Without a flush: the guest knows nothing of it.
-    let mut places = (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| (x, y)));
-    let display = vm.display.lock();
-    let shown = display.surface(0)?;
-    ensure!(places.all(|(x, y)| shown.rgb(x, y) == drawn.rgb(x, y)));
-    drop(display);
+    vm.assert_pixels(&drawn)?;
     vm.wait_status("screens read back")?;
     let said = vm.program.stderr();
     ensure!(said.matches("DMABUF_UPDATE").count() == 1, "{said}");
@@ -460,5 +473,19 @@ fn pixels_can_be_asked_for(vm: &mut Machine) -> anyhow::Result<()> {
     ensure!(vm.display.lock().protocol_features == Some(0));
     ensure!(color(vm.display.lock().surface(0)?) == Some([0, 255, 0]));
     println!("--no-dmabuf: pixels only");
+    Ok(())
+}
+
+fn what_is_not_passed_on_is_read_back(vm: &mut Machine) -> anyhow::Result<()> {
+    vm.clear(PICTURE, GREEN)?;
+    vm.draw_triangle()?;
+    vm.show(PICTURE)?;
+    vm.wait(Request::Update, 1)?;
+    let drawn = vm.read_back()?;
+    ensure!(color(&drawn).is_none(), "no triangle");
+    vm.assert_pixels(&drawn)?;
+    ensure!(vm.count(Request::DmabufScanout) + vm.count(Request::DmabufScanout2) == 0);
+    vm.wait_status("screens read back")?;
+    println!("what cannot be passed on is read back");
     Ok(())
 }

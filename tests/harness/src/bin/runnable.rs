@@ -29,6 +29,9 @@ fn main() {
         let tests = "binary(=sandbox) | test(a_new_driver_gets_a_new_display) | test(a_thousand_rounds_leak_nothing) | test(without_virgl_no_library_of_gl)";
         lacking.push((reason.to_owned(), tests));
     }
+    if let Some(reason) = opengl::renderer_missing() {
+        lacking.push((reason, "binary(=guest_dmabuf)"));
+    }
     if !cfg!(target_arch = "x86_64") {
         let reason = "the test guest is an x86-64 one".to_owned();
         lacking.push((reason, r"binary(/^guest_/)"));
