@@ -16,6 +16,7 @@ use super::super::VirglRenderer;
 use super::super::api::Api;
 use super::super::pages::IoVec;
 use super::{Library, SHARED, write_fence};
+use crate::backend::LogLimit;
 use crate::gpu::image::Budget;
 use crate::gpu::wire::CapsetInfo;
 
@@ -85,6 +86,7 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         budget,
         last_fence: 0,
         band: Vec::new(),
+        troubles: LogLimit::default(),
     }
 }
 
