@@ -26,6 +26,11 @@ struct Options {
     #[arg(long, help_heading = "GPU options")]
     virgl: bool,
 
+    /// Send screens as pixels, also where the render node could pass them on as dmabufs: for a
+    /// front-end that takes those but does not show them (QEMU with -display none)
+    #[arg(long, help_heading = "GPU options")]
+    no_dmabuf: bool,
+
     /// Most host memory that the guest's resources may take, in bytes or with K, M, G or T behind
     /// the number; what is beyond it the guest is refused [default: 512M, with --virgl 2G]
     #[arg(long, value_name = "SIZE", help_heading = "GPU options", value_parser = backend::parse_size)]

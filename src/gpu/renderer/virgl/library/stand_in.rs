@@ -16,6 +16,7 @@ use super::super::VirglRenderer;
 use super::super::api::Api;
 use super::super::pages::IoVec;
 use super::{Library, SHARED, write_fence};
+use crate::backend::LogLimit;
 use crate::gpu::image::Budget;
 use crate::gpu::wire::CapsetInfo;
 
@@ -86,6 +87,7 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         last_fence: 0,
         troubles: Default::default(),
         band: Vec::new(),
+        troubles: LogLimit::default(),
     }
 }
 
