@@ -35,11 +35,6 @@ struct Options {
     /// the number; what is beyond it the guest is refused [default: 512M, with --virgl 2G]
     #[arg(long, value_name = "SIZE", help_heading = "GPU options", value_parser = backend::parse_size)]
     max_hostmem: Option<u64>,
-
-    /// Send screens as pixels, also where the render node could pass them on as dmabufs: for a
-    /// front-end that takes those but does not show them (QEMU with -display none)
-    #[arg(long, help_heading = "GPU options")]
-    no_dmabuf: bool,
 }
 
 struct VhostUserGpu;
