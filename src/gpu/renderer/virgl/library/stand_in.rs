@@ -85,7 +85,6 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         contexts: HashSet::new(),
         budget,
         last_fence: 0,
-        troubles: Default::default(),
         band: Vec::new(),
         troubles: LogLimit::default(),
     }
