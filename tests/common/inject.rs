@@ -6,6 +6,8 @@
 
 use std::ffi::c_void;
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use nix::sys::ptrace;
@@ -110,7 +112,17 @@ pub fn inject(thread: i32, number: i64, words: &[Word<'_>]) -> anyhow::Result<Ou
 }
 
 fn wait(pid: Pid) -> anyhow::Result<WaitStatus> {
-    Ok(waitpid(pid, Some(WaitPidFlag::__WALL))?)
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        match waitpid(pid, Some(flags))? {
+            WaitStatus::StillAlive if Instant::now() > deadline => {
+                bail!("thread {pid} neither stops nor ends")
+            }
+            WaitStatus::StillAlive => thread::sleep(Duration::from_millis(1)),
+            status => return Ok(status),
+        }
+    }
 }
 
 fn write(pid: Pid, place: u64, text: &str) -> anyhow::Result<()> {
