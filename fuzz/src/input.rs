@@ -452,7 +452,10 @@ impl Machine {
             }
             247 => self.stop(),
             248..=250 => self.config(bytes),
-            251 => self.input.reset_device(),
+            251 => {
+                self.input.reset_device();
+                self.partial = 0;
+            }
             252 => {
                 let mut hardware = self.hardware();
                 hardware.taken = !hardware.taken && !hardware.grabbed;
