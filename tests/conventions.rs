@@ -578,6 +578,32 @@ fn a_guest_that_changes_its_screens_does_not_flood_the_service_manager() {
 }
 
 #[test]
+fn a_service_manager_that_does_not_read_stops_nothing() {
+    for ended_by in [None, Some(Signal::TERM)] {
+        let mut program = gpu_command(SocketForm::Path)
+            .notify()
+            .env("WATCHDOG_USEC", "20000")
+            .spawn()
+            .unwrap();
+        let notify = program.notify().unwrap();
+        notify.wait_ready(DEFAULT_LIMIT).unwrap();
+        notify.fill().unwrap();
+        let display = DisplayThread::start(DisplayOptions::default()).unwrap();
+        let mut vm = GpuVm::of(program, display, GpuOptions::default());
+        vm.painted(1, XRGB, (64, 48));
+        ok(vm.gpu.set_scanout(0, 1, Rect::sized(64, 48)));
+        let GpuVm {
+            gpu, mut program, ..
+        } = vm;
+        match ended_by {
+            Some(signal) => program.signal(signal).unwrap(),
+            None => drop(gpu),
+        }
+        assert_clean_exit(&mut program);
+    }
+}
+
+#[test]
 fn the_watchdog_is_told_as_often_as_the_unit_wants() {
     let mut program = gpu_command(SocketForm::Path)
         .notify()

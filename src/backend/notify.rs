@@ -8,6 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::net::{SendFlags, send};
 use sd_notify::NotifyState;
 
 /// Connected early and kept: a program in its sandbox connects to nothing.
@@ -38,22 +39,25 @@ fn connect() -> io::Result<Option<UnixDatagram>> {
 
 /// `READY=1`, with the first `STATUS=`.
 pub(super) fn ready(text: impl Display) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&line(text))]);
+    // Without this one the start fails, so it waits for a manager that is busy; no other does.
+    let states = [NotifyState::Ready, NotifyState::Status(&line(text))];
+    tell(&states, SendFlags::empty());
 }
 
 /// Tells the service manager in words what is served (`STATUS=`).
 pub(super) fn status(text: impl Display) {
-    tell(&[NotifyState::Status(&line(text))]);
+    tell(&[NotifyState::Status(&line(text))], SendFlags::DONTWAIT);
 }
 
 /// `STOPPING=1`, with the last `STATUS=`.
 pub(super) fn stopping(text: impl Display) {
-    tell(&[NotifyState::Stopping, NotifyState::Status(&line(text))]);
+    let states = [NotifyState::Stopping, NotifyState::Status(&line(text))];
+    tell(&states, SendFlags::DONTWAIT);
 }
 
 /// `WATCHDOG=1`.
 pub(super) fn watchdog() {
-    tell(&[NotifyState::Watchdog]);
+    tell(&[NotifyState::Watchdog], SendFlags::DONTWAIT);
 }
 
 /// How often `WATCHDOG=1` is due: half of what the unit allows (`WatchdogSec=`), or never.
@@ -69,7 +73,7 @@ fn line(text: impl Display) -> String {
     text.to_string().replace(char::is_control, " ")
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn tell(states: &[NotifyState<'_>], flags: SendFlags) {
     let Some(manager) = MANAGER.get().and_then(Option::as_ref) else {
         return;
     };
@@ -78,7 +82,7 @@ fn tell(states: &[NotifyState<'_>]) {
         // Writing to a string does not fail.
         let _ = writeln!(message, "{state}");
     }
-    if let Err(e) = manager.send(message.as_bytes()) {
+    if let Err(e) = send(manager, message.as_bytes(), flags | SendFlags::NOSIGNAL) {
         log::debug!("cannot notify the service manager: {e}");
     }
 }

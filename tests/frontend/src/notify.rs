@@ -54,6 +54,23 @@ impl NotifySocket {
         &self.path
     }
 
+    /// Plays a service manager that does not read: no more can be sent until something is received.
+    ///
+    /// # Errors
+    /// As `send(2)`.
+    pub fn fill(&self) -> Result<()> {
+        let filling = || Error::io("filling NOTIFY_SOCKET");
+        let sender = UnixDatagram::unbound().map_err(filling())?;
+        sender.set_nonblocking(true).map_err(filling())?;
+        loop {
+            match sender.send_to(b"X_FILLED=1", &self.path) {
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) => return Err(filling()(e)),
+            }
+        }
+    }
+
     /// Everything received so far, oldest first.
     ///
     /// # Errors
