@@ -97,12 +97,12 @@ test:
 # adds to a corpus is left in target/; "cargo fuzz cmin" takes what is worth it into the repository.
 fuzz:
 	$(CARGO) nextest run --manifest-path fuzz/Cargo.toml --target-dir target
-	$(CARGO) fuzz build --optimized --sanitizer $(FUZZ_SANITIZER) --features libfuzzer --target-dir target/fuzz
+	$(CARGO) fuzz build --release --sanitizer $(FUZZ_SANITIZER) --features libfuzzer --target-dir target/fuzz
 	@set -e; for target in $(FUZZ_TARGETS); do \
 		echo "Fuzzing $$target for $(FUZZ_SECONDS) s"; \
 		mkdir -p "target/fuzz/found/$$target"; \
 		log="target/fuzz/$$target.log"; \
-		$(CARGO) fuzz run --optimized --sanitizer $(FUZZ_SANITIZER) --features libfuzzer --target-dir target/fuzz \
+		$(CARGO) fuzz run --release --sanitizer $(FUZZ_SANITIZER) --features libfuzzer --target-dir target/fuzz \
 			"$$target" "target/fuzz/found/$$target" "fuzz/corpus/$$target" -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=2048 -timeout=60 -print_final_stats=1 \
 			-artifact_prefix="target/fuzz/found/$$target-" >"$$log" 2>&1 \

@@ -16,6 +16,7 @@ const CURSOR_POS_HIDE: u32 = 5;
 const CURSOR_UPDATE: u32 = 6;
 const SCANOUT: u32 = 7;
 const UPDATE: u32 = 8;
+const DMABUF_UPDATE: u32 = 10;
 const GET_EDID: u32 = 11;
 const REPLY: u32 = 4;
 /// Bytes of a message's header, and of a cursor.
@@ -112,11 +113,20 @@ impl FrontEnd {
 
     /// Sends a message of any content.
     pub fn rave(&mut self, bytes: &mut Bytes<'_>) {
-        let kind = bytes.mostly(&[GET_PROTOCOL_FEATURES, GET_DISPLAY_INFO, GET_EDID, 9, 12, 0]);
+        let kind = bytes.mostly(&[
+            GET_PROTOCOL_FEATURES,
+            GET_DISPLAY_INFO,
+            GET_EDID,
+            9,
+            12,
+            0,
+            DMABUF_UPDATE,
+        ]);
         let flags = bytes.mostly(&[REPLY, REPLY, REPLY, 0]);
         let payload = match bytes.u8() {
             0..=63 => modes(bytes),
             64..=127 => edid(bytes),
+            128..=159 => Vec::new(),
             _ => bytes.some(2048).to_vec(),
         };
         // It may be taken for the answer to what it was not said to.

@@ -33,6 +33,10 @@ const HEAP: Range<u64> = 0x2400..0x9000;
 /// Regions: the second follows the first at once, the third does not.
 pub const REGIONS: [(u64, usize); 3] = [(BASE, 0x8000), (0x9000, 0x8000), (0x2_0000, 0x4000)];
 
+/// Buffers and entries of a table after which only the device looks on.
+const MOST_BUFFERS: usize = 2000;
+const MOST_ENTRIES: u32 = 0x200;
+
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
@@ -77,7 +81,8 @@ pub struct Guest {
     writable: Vec<Range<u64>>,
     /// Where its indirect tables lie.
     tables: Vec<Range<u64>>,
-    /// A buffer lies over what describes it.
+    /// A buffer lies over what describes it, or there are too many: nothing is checked any more until
+    /// the queues begin anew.
     entangled: bool,
 }
 
@@ -484,6 +489,9 @@ impl Guest {
     pub fn before(&mut self) {
         self.writable.clear();
         self.tables.clear();
+        if self.entangled {
+            return;
+        }
         for queue in 0..QUEUES {
             let driver = &self.drivers[queue];
             let heads: Vec<u16> = if driver.lost {
@@ -497,6 +505,10 @@ impl Guest {
                     *known = room.max(*known);
                 }
             }
+        }
+        if self.writable.len() > MOST_BUFFERS {
+            self.entangled = true;
+            return;
         }
         let tables = &self.tables;
         self.entangled |= self.writable.iter().any(|buffer| {
@@ -558,9 +570,8 @@ impl Guest {
             if flags & INDIRECT != 0 && !is_indirect {
                 is_indirect = true;
                 (table, entries, index) = (at, len / 16, 0);
-                // No longer table than there can be in this memory is of use.
-                steps = entries.min(0x1000);
-                self.entangled |= len / 16 > 0x1000;
+                steps = entries.min(MOST_ENTRIES);
+                self.entangled |= entries > MOST_ENTRIES;
                 self.tables.push(at..at.saturating_add(len.into()));
                 continue;
             }

@@ -115,6 +115,8 @@ pub struct Hardware {
     pending: Vec<Event>,
     readable: VecDeque<Event>,
     truth: Truth,
+    /// Slot and contacts after the last whole report.
+    touched: (i32, BTreeMap<i32, i32>),
     leds: BTreeSet<u16>,
     grabbed: bool,
     taken: bool,
@@ -146,6 +148,7 @@ impl Hardware {
         }
         if event.ends_report() {
             self.readable.extend(self.pending.drain(..));
+            self.touched = (self.truth.slot, self.truth.contacts.clone());
         }
     }
 }
@@ -256,14 +259,18 @@ impl Source for Fake {
             return Err(rustix::io::Errno::IO.into());
         }
         let truth = &hardware.truth;
+        // Keys and axes may be read in the middle of a report. So can slots be, by the kernel's
+        // clock within microseconds: the report's first values then belong to a slot that nobody
+        // knows any more, and this device would get them wrong. That is not looked at here.
+        let (slot, touched) = &hardware.touched;
         let contacts = (0..self.description.slots() as i32)
-            .map(|slot| Contact::new(truth.contacts.get(&slot).copied().unwrap_or(-1)));
+            .map(|slot| Contact::new(touched.get(&slot).copied().unwrap_or(-1)));
         Ok(State {
             keys: bits(&truth.keys),
             switches: bits(&truth.switches),
             axes: truth.axes.clone(),
             touch: Touch {
-                slot: usize::try_from(truth.slot).ok(),
+                slot: usize::try_from(*slot).ok(),
                 contacts: contacts.collect(),
             },
         })
@@ -445,7 +452,10 @@ impl Machine {
             }
             247 => self.stop(),
             248..=250 => self.config(bytes),
-            251 => self.input.reset_device(),
+            251 => {
+                self.input.reset_device();
+                self.partial = 0;
+            }
             252 => {
                 let mut hardware = self.hardware();
                 hardware.taken = !hardware.taken && !hardware.grabbed;

@@ -33,6 +33,10 @@ fn converse(bytes: &mut Bytes<'_>) {
         match bytes.u8() {
             0..=39 => {
                 let question = question(bytes);
+                // The queue that asks does not ask again before it has an answer.
+                if display.is_asked() {
+                    continue;
+                }
                 let asked = display.ask(question, now);
                 assert_eq!(asked, display.is_asked());
             }

@@ -179,7 +179,9 @@ fn serve<D: Device>(device: D, bytes: &mut Bytes<'_>) {
     socket
         .set_nonblocking(true)
         .expect("fcntl(2) does not fail");
-    let event = || eventfd(0, EventfdFlags::empty()).expect("the host has descriptors left");
+    // As all front-ends have them. One that blocks, given to two queues, holds up the worker, which
+    // is this front-end's own, until it leaves.
+    let event = || eventfd(0, EventfdFlags::NONBLOCK).expect("the host has descriptors left");
     let front_end = FrontEnd {
         socket,
         memory,

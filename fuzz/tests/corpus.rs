@@ -2,8 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::{panic, process};
 
 fn replay(name: &str) {
+    // In another thread than the test's, a panic would go unseen.
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        process::abort();
+    }));
     let (_, target) = fuzz::TARGETS
         .into_iter()
         .find(|(target, _)| *target == name)

@@ -11,10 +11,11 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::device::{Device, EventLoop, GpuSocketSlot, Host, Inbox, MainThread, News};
 use super::relay::{self, Relay};
-use super::worker;
+use super::worker::{self, BEGIN};
 
 /// The worker's event loop, of which every turn is asked for.
 pub struct Program {
@@ -161,6 +162,14 @@ impl<D: Device> Connection<D> {
         // How the front-end's messages end the connection is theirs to say.
         let _ = daemon.wait();
         let failure = failure(&inbox);
+        // The worker of a program ends with it; this one is to end with its connection.
+        let end =
+            EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).and_then(|end| end.write(1).map(|()| end));
+        let end = end.expect("cannot make an eventfd");
+        for event_loop in daemon.get_epoll_handlers() {
+            let heard = event_loop.register_listener(end.as_raw_fd(), EventSet::IN, BEGIN.into());
+            heard.expect("cannot end the worker");
+        }
         drop(daemon);
         failure
     }

@@ -18,10 +18,6 @@ use vhost::vhost_user::{Backend, GpuBackend};
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringEpollHandler, VringMutex};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
-#[cfg(feature = "fuzzing")]
-use vmm_sys_util::event::{
-    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
-};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::device::{Device, EventLoop, FIRST_TOKEN, GpuSocketSlot, Host, MainThread, News, lock};
@@ -29,7 +25,7 @@ use super::notify;
 use super::ring::GuestMemory;
 
 /// Tokens of the common part, between the queues' numbers and the devices' own.
-const BEGIN: u16 = FIRST_TOKEN - 2;
+pub(super) const BEGIN: u16 = FIRST_TOKEN - 2;
 const WATCHDOG: u16 = FIRST_TOKEN - 1;
 
 /// Never dropped: that would wait for the worker. Its threads end with the process, and nothing they
@@ -215,11 +211,6 @@ impl<D: Device> VhostUserBackend for Served<D> {
         self.device().stop_vring(queue_index)
     }
 
-    #[cfg(feature = "fuzzing")]
-    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
-        new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
-    }
-
     fn handle_event(
         &self,
         device_event: u16,
@@ -228,6 +219,9 @@ impl<D: Device> VhostUserBackend for Served<D> {
         thread_id: usize,
     ) -> io::Result<()> {
         match device_event {
+            // Begun already: this is how a fuzzed worker is told to end.
+            #[cfg(feature = "fuzzing")]
+            BEGIN if lock(&self.host).is_none() => return Err(io::ErrorKind::Interrupted.into()),
             BEGIN => self.begin(),
             WATCHDOG => self.pet(),
             _ => {
