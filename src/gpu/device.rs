@@ -1,30 +1,26 @@
 //! The device behind vhost-user: its queues, its configuration and its events.
 
 use std::io;
-use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use vhost::vhost_user::GpuBackend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
-use vhost_user_backend::{VhostUserBackendMut, VringMutex, VringT};
+use vhost_user_backend::{VhostUserBackendMut, VringMutex};
 use virtio_bindings::virtio_gpu;
-use virtio_queue::QueueT;
 use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
 
-use super::commands::{Answer, Features, Outcome, QueueKind, State};
-use super::display::{Display, DisplayError, UPDATE_LIMIT};
+use super::commands::{Features, State};
+use super::display::{Display, UPDATE_LIMIT};
 use super::image::Budget;
 use super::renderer::SoftRenderer;
 #[cfg(feature = "virgl")]
 use super::renderer::{VirglRenderer, virgl};
 use super::scanout::Takes;
-use super::wire::{HEADER_LEN, Header, MAX_SCANOUTS, Response, response};
+use super::wire::MAX_SCANOUTS;
 #[cfg(feature = "virgl")]
 use crate::backend::Needs;
-use crate::backend::{
-    Chain, Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Ring, RingError, TRANSPORT_FEATURES,
-};
+use crate::backend::{Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, TRANSPORT_FEATURES};
 use continuity::Continuity;
 use fenced::Fenced;
 use worker::{DISPLAY, FENCE, Surroundings, TIMER, WAKE, Worker};
@@ -33,21 +29,13 @@ mod continuity;
 mod fenced;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod queues;
+mod shown;
 mod worker;
 
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
 const NUM_QUEUES: usize = 2;
-
-/// Requests of one queue after which the others have their turn: more than drivers make for a frame, so
-/// that what is ready together is shown together.
-const PASS_REQUESTS: usize = 120;
-/// Bytes copied out of the guest after which the others have their turn.
-const PASS_BYTES: u64 = 32 << 20;
-/// Time after which the others have their turn: a driver can make a request of so many descriptors
-/// that looking at them takes longer than doing it, and what a 3D command takes is the guest's to
-/// say.
-const PASS_TIME: Duration = Duration::from_millis(10);
 
 /// `struct virtio_gpu_config`: events_read, events_clear, num_scanouts, num_capsets.
 const CONFIG_LEN: usize = 16;
@@ -174,255 +162,11 @@ impl Gpu {
         !self.continuity.is_stopped() && !self.reset_due
     }
 
-    /// Whether the queues may be served: false while, after a stop, it is not yet known who comes.
-    fn decide_who_comes(&mut self, vrings: &[VringMutex]) -> bool {
-        let ready = |queue: u16| {
-            let state = vrings.get(usize::from(queue))?.get_ref();
-            let usable = state.is_enabled() && state.get_queue().ready();
-            usable.then(|| state.get_queue().next_avail())
-        };
-        if self.continuity.is_stopped() {
-            let Some(position) = ready(CONTROL_QUEUE) else {
-                return false;
-            };
-            if self.continuity.is_new_driver(position) {
-                log::debug!("a new driver begins");
-                self.reset();
-            } else {
-                log::debug!("the driver goes on");
-                self.continuity.go_on();
-            }
-        }
-        if ready(CURSOR_QUEUE).is_some() {
-            self.continuity.cursor_runs();
-        }
-        true
-    }
-
-    /// Serves all that waits, as far as it should be done in one go.
-    fn serve(&mut self, vrings: &[VringMutex]) {
-        if self.decide_who_comes(vrings) {
-            // Cursors are few and small, and should not wait for a screen full of pixels.
-            for (queue, kind) in [
-                (CURSOR_QUEUE, QueueKind::Cursor),
-                (CONTROL_QUEUE, QueueKind::Control),
-            ] {
-                let index = usize::from(queue);
-                let Some((vring, waiting)) = vrings.get(index).zip(self.waiting.get(index)) else {
-                    continue;
-                };
-                if !*waiting {
-                    continue;
-                }
-                let more = self.pass(vring, kind).unwrap_or_else(|e| {
-                    self.troubles.warn(format_args!("{kind:?} queue: {e}"));
-                    false
-                });
-                if let Some(waiting) = self.waiting.get_mut(index) {
-                    *waiting = more;
-                }
-            }
-            if let Some(control) = vrings.get(usize::from(CONTROL_QUEUE)) {
-                let position = control.get_ref().get_queue().next_avail();
-                self.continuity.stands_at(position);
-            }
-        }
-        self.state.follow_drawing();
-        self.settle();
-    }
-
-    /// Has screens shown in the way that the display takes.
-    fn look_at_display(&mut self) {
-        let takes = self.display.takes();
-        if takes != self.takes {
-            log::debug!("the display takes {takes:?}");
-        }
-        self.takes = takes;
-        self.state.set_takes(takes);
-        if let Some(complaint) = self.state.take_complaint() {
-            self.complaints.warn(complaint);
-        }
-    }
-
-    /// Serves one queue; `true` where requests are left that nobody will announce.
-    fn pass(&mut self, vring: &VringMutex, kind: QueueKind) -> Result<bool, RingError> {
-        let Some(memory) = &self.memory else {
-            return Ok(false);
-        };
-        let Some(mut ring) = Ring::begin(vring, memory) else {
-            return Ok(false);
-        };
-        let began = Instant::now();
-        if kind == QueueKind::Control
-            && let Some(renderer) = self.state.renderer_3d_mut()
-        {
-            self.fenced.answer(&mut ring, renderer);
-        }
-        for _ in 0..PASS_REQUESTS {
-            if kind == QueueKind::Control && self.display.is_asked() {
-                ring.publish()?;
-                // The answer makes it go on.
-                return Ok(false);
-            }
-            if kind == QueueKind::Control && self.fenced.is_full(vring) {
-                ring.publish()?;
-                // The next fence that is retired makes it go on.
-                return Ok(false);
-            }
-            match ring.next_chain() {
-                Ok(Some(chain)) => self.request(vring, &mut ring, chain, kind),
-                Ok(None) => {
-                    ring.publish()?;
-                    return ring.rearm();
-                }
-                Err(e) => {
-                    ring.publish()?;
-                    return Err(e);
-                }
-            }
-            if self.state.take_moved() >= PASS_BYTES || began.elapsed() >= PASS_TIME {
-                break;
-            }
-        }
-        ring.publish()?;
-        Ok(true)
-    }
-
-    fn request(&mut self, vring: &VringMutex, ring: &mut Ring<'_>, chain: Chain, kind: QueueKind) {
-        let head = chain.head_index();
-        let memory = ring.memory().clone();
-        let outcome = match chain.clone().reader(&memory) {
-            Ok(reader) => self.state.execute(kind, &memory, reader),
-            Err(e) => {
-                let trouble = format_args!("{kind:?} queue: unreadable request: {e}");
-                self.troubles.warn(trouble);
-                let unreadable = Response::Plain(response::ERR_UNSPEC);
-                Outcome::Done(unreadable.to_bytes(&Header::default()))
-            }
-        };
-        if let Some(complaint) = self.state.take_complaint() {
-            self.complaints.warn(complaint);
-        }
-        match outcome {
-            Outcome::Done(response) => ring.complete(head, respond(chain, &memory, &response)),
-            Outcome::Fenced(response, fence) => self.fenced.keep(vring, chain, response, fence),
-            Outcome::Ask(question) => {
-                // It stays in the queue, so that a ring that is stopped meanwhile loses nothing.
-                ring.put_back();
-                if !self.display.ask(question, Instant::now()) {
-                    self.state.answer = Some(Answer::Nothing);
-                }
-            }
-        }
-    }
-
-    /// Uses a new display socket, and sends it what the driver has set up, unless that has yet to
-    /// show that it is still the same driver.
-    fn adopt(&mut self, socket: UnixStream) {
-        self.display.attach(socket, Instant::now());
-        self.state.screen.new_display();
-        self.settle();
-    }
-
-    /// Does what follows from a change: sends, waits, and says what is shown.
-    fn settle(&mut self) {
-        let screen = self.is_settled().then_some(&mut self.state.screen);
-        if let Err(e) = self.display.send(screen) {
-            self.lost_display(&e);
-        }
-        if let Some(worker) = &mut self.worker {
-            if let Err(e) = worker.watch_display(self.display.interest()) {
-                self.troubles
-                    .warn(format_args!("cannot watch the display socket: {e}"));
-                self.display.detach();
-            }
-            if let Err(e) = worker.set_timer(self.display.deadline()) {
-                self.troubles
-                    .warn(format_args!("cannot set the display's timer: {e}"));
-            }
-        }
-        self.take_answer();
-        // A ring that starts again brings an event of its own.
-        if self.waiting.contains(&true)
-            && self.is_settled()
-            && let Some(worker) = &self.worker
-        {
-            worker.wake();
-        }
-        self.tell_status();
-    }
-
-    /// Has the control queue go on where the front-end has answered.
-    fn take_answer(&mut self) {
-        if let Some(answer) = self.display.take_answer() {
-            self.state.answer = Some(answer);
-            self.waiting[usize::from(CONTROL_QUEUE)] = true;
-        }
-    }
-
     /// Has the worker look after what there is to do.
     fn wake(&self) {
         if let Some(worker) = &self.worker {
             worker.wake();
         }
-    }
-
-    fn lost_display(&mut self, error: &DisplayError) {
-        match error {
-            DisplayError::Closed => log::debug!("{error}"),
-            DisplayError::Socket(_) | DisplayError::Protocol { .. } => self.troubles.warn(error),
-        }
-    }
-
-    fn tell_status(&mut self) {
-        if self.status.iter().copied().eq(self.state.screen.shown()) {
-            return;
-        }
-        self.status = self.state.screen.shown().collect();
-        if let Some(worker) = &self.worker {
-            let mut text = String::from("vm connected");
-            for (i, ((width, height), _)) in self.status.iter().enumerate() {
-                let separator = if i == 0 { ", " } else { " + " };
-                text.push_str(&format!("{separator}{width}x{height}"));
-            }
-            if let Some(renderer) = self.state.describe_renderer() {
-                let by_dmabuf = |(_, by_dmabuf): &(_, bool)| *by_dmabuf;
-                let how = match () {
-                    () if self.status.is_empty() => "",
-                    () if self.status.iter().all(by_dmabuf) => ", screens as dmabufs",
-                    () if self.status.iter().any(by_dmabuf) => ", some screens as dmabufs",
-                    () => ", screens read back",
-                };
-                text.push_str(&format!(", {renderer}{how}"));
-            }
-            worker.status(&text);
-        }
-    }
-}
-
-/// Writes a response into a request's buffers and tells its length. Where it does not fit, an
-/// error is written; where even that does not, nothing.
-fn respond(chain: Chain, memory: &vm_memory::GuestMemoryMmap, response: &[u8]) -> u32 {
-    use std::io::Write;
-    let Ok(mut writer) = chain.writer(memory) else {
-        return 0;
-    };
-    let room = writer.available_bytes();
-    let written = if room >= response.len() {
-        writer.write_all(response)
-    } else if room >= HEADER_LEN {
-        let mut error = [0; HEADER_LEN];
-        for (to, from) in error.iter_mut().zip(response) {
-            *to = *from;
-        }
-        error[..4].copy_from_slice(&response::ERR_UNSPEC.to_le_bytes());
-        writer.write_all(&error)
-    } else {
-        return 0;
-    };
-    match written {
-        Ok(()) => u32::try_from(writer.bytes_written()).unwrap_or(0),
-        Err(_) => 0,
     }
 }
 

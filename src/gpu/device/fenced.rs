@@ -6,7 +6,7 @@ use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 
 use super::super::renderer::{Fence, Renderer3d};
-use super::respond;
+use super::queues::respond;
 use crate::backend::{Chain, GuestMemory, Ring, RingError};
 
 struct Request {

@@ -1,6 +1,12 @@
 //! The device with real guest memory, rings and descriptors, event by event.
 
-use super::super::wire::{Modes, command};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use vhost_user_backend::VringT;
+
+use super::super::wire::{HEADER_LEN, Header, Modes, Response, command, response};
+use super::queues::PASS_REQUESTS;
 use super::*;
 use machine::*;
 

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
+use vhost_user_backend::VringT;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 
-use super::super::super::wire::command;
+use super::super::super::wire::{HEADER_LEN, command, response};
 use super::super::*;
 
 pub const MEMORY: usize = 0x40_0000;

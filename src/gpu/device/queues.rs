@@ -1,0 +1,179 @@
+//! Its queues: which requests are served, in what order, and for how long at a time.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use vhost_user_backend::{VringMutex, VringT};
+use virtio_queue::QueueT;
+use vm_memory::GuestMemoryMmap;
+
+use super::super::commands::{Answer, Outcome, QueueKind};
+use super::super::wire::{HEADER_LEN, Header, Response, response};
+use super::{CONTROL_QUEUE, CURSOR_QUEUE, Gpu};
+use crate::backend::{Chain, Ring, RingError};
+
+/// Requests of one queue after which the others have their turn: more than drivers make for a frame, so
+/// that what is ready together is shown together.
+pub(super) const PASS_REQUESTS: usize = 120;
+/// Bytes copied out of the guest after which the others have their turn.
+const PASS_BYTES: u64 = 32 << 20;
+/// Time after which the others have their turn: a driver can make a request of so many descriptors
+/// that looking at them takes longer than doing it, and what a 3D command takes is the guest's to
+/// say.
+const PASS_TIME: Duration = Duration::from_millis(10);
+
+impl Gpu {
+    /// Whether the queues may be served: false while, after a stop, it is not yet known who comes.
+    fn decide_who_comes(&mut self, vrings: &[VringMutex]) -> bool {
+        let ready = |queue: u16| {
+            let state = vrings.get(usize::from(queue))?.get_ref();
+            let usable = state.is_enabled() && state.get_queue().ready();
+            usable.then(|| state.get_queue().next_avail())
+        };
+        if self.continuity.is_stopped() {
+            let Some(position) = ready(CONTROL_QUEUE) else {
+                return false;
+            };
+            if self.continuity.is_new_driver(position) {
+                log::debug!("a new driver begins");
+                self.reset();
+            } else {
+                log::debug!("the driver goes on");
+                self.continuity.go_on();
+            }
+        }
+        if ready(CURSOR_QUEUE).is_some() {
+            self.continuity.cursor_runs();
+        }
+        true
+    }
+
+    /// Serves all that waits, as far as it should be done in one go.
+    pub(super) fn serve(&mut self, vrings: &[VringMutex]) {
+        if self.decide_who_comes(vrings) {
+            // Cursors are few and small, and should not wait for a screen full of pixels.
+            for (queue, kind) in [
+                (CURSOR_QUEUE, QueueKind::Cursor),
+                (CONTROL_QUEUE, QueueKind::Control),
+            ] {
+                let index = usize::from(queue);
+                let Some((vring, waiting)) = vrings.get(index).zip(self.waiting.get(index)) else {
+                    continue;
+                };
+                if !*waiting {
+                    continue;
+                }
+                let more = self.pass(vring, kind).unwrap_or_else(|e| {
+                    self.troubles.warn(format_args!("{kind:?} queue: {e}"));
+                    false
+                });
+                if let Some(waiting) = self.waiting.get_mut(index) {
+                    *waiting = more;
+                }
+            }
+            if let Some(control) = vrings.get(usize::from(CONTROL_QUEUE)) {
+                let position = control.get_ref().get_queue().next_avail();
+                self.continuity.stands_at(position);
+            }
+        }
+        self.state.follow_drawing();
+        self.settle();
+    }
+
+    /// Serves one queue; `true` where requests are left that nobody will announce.
+    fn pass(&mut self, vring: &VringMutex, kind: QueueKind) -> Result<bool, RingError> {
+        let Some(memory) = &self.memory else {
+            return Ok(false);
+        };
+        let Some(mut ring) = Ring::begin(vring, memory) else {
+            return Ok(false);
+        };
+        let began = Instant::now();
+        if kind == QueueKind::Control
+            && let Some(renderer) = self.state.renderer_3d_mut()
+        {
+            self.fenced.answer(&mut ring, renderer);
+        }
+        for _ in 0..PASS_REQUESTS {
+            if kind == QueueKind::Control && self.display.is_asked() {
+                ring.publish()?;
+                // The answer makes it go on.
+                return Ok(false);
+            }
+            if kind == QueueKind::Control && self.fenced.is_full(vring) {
+                ring.publish()?;
+                // The next fence that is retired makes it go on.
+                return Ok(false);
+            }
+            match ring.next_chain() {
+                Ok(Some(chain)) => self.request(vring, &mut ring, chain, kind),
+                Ok(None) => {
+                    ring.publish()?;
+                    return ring.rearm();
+                }
+                Err(e) => {
+                    ring.publish()?;
+                    return Err(e);
+                }
+            }
+            if self.state.take_moved() >= PASS_BYTES || began.elapsed() >= PASS_TIME {
+                break;
+            }
+        }
+        ring.publish()?;
+        Ok(true)
+    }
+
+    fn request(&mut self, vring: &VringMutex, ring: &mut Ring<'_>, chain: Chain, kind: QueueKind) {
+        let head = chain.head_index();
+        let memory = ring.memory().clone();
+        let outcome = match chain.clone().reader(&memory) {
+            Ok(reader) => self.state.execute(kind, &memory, reader),
+            Err(e) => {
+                let trouble = format_args!("{kind:?} queue: unreadable request: {e}");
+                self.troubles.warn(trouble);
+                let unreadable = Response::Plain(response::ERR_UNSPEC);
+                Outcome::Done(unreadable.to_bytes(&Header::default()))
+            }
+        };
+        if let Some(complaint) = self.state.take_complaint() {
+            self.complaints.warn(complaint);
+        }
+        match outcome {
+            Outcome::Done(response) => ring.complete(head, respond(chain, &memory, &response)),
+            Outcome::Fenced(response, fence) => self.fenced.keep(vring, chain, response, fence),
+            Outcome::Ask(question) => {
+                // It stays in the queue, so that a ring that is stopped meanwhile loses nothing.
+                ring.put_back();
+                if !self.display.ask(question, Instant::now()) {
+                    self.state.answer = Some(Answer::Nothing);
+                }
+            }
+        }
+    }
+}
+
+/// Writes a response into a request's buffers and tells its length. Where it does not fit, an
+/// error is written; where even that does not, nothing.
+pub(super) fn respond(chain: Chain, memory: &GuestMemoryMmap, response: &[u8]) -> u32 {
+    let Ok(mut writer) = chain.writer(memory) else {
+        return 0;
+    };
+    let room = writer.available_bytes();
+    let written = if room >= response.len() {
+        writer.write_all(response)
+    } else if room >= HEADER_LEN {
+        let mut error = [0; HEADER_LEN];
+        for (to, from) in error.iter_mut().zip(response) {
+            *to = *from;
+        }
+        error[..4].copy_from_slice(&response::ERR_UNSPEC.to_le_bytes());
+        writer.write_all(&error)
+    } else {
+        return 0;
+    };
+    match written {
+        Ok(()) => u32::try_from(writer.bytes_written()).unwrap_or(0),
+        Err(_) => 0,
+    }
+}

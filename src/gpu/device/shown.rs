@@ -1,0 +1,98 @@
+//! Its display: what is shown, in which way, and what is said of it.
+
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use super::super::display::DisplayError;
+use super::{CONTROL_QUEUE, Gpu};
+
+impl Gpu {
+    /// Has screens shown in the way that the display takes.
+    pub(super) fn look_at_display(&mut self) {
+        let takes = self.display.takes();
+        if takes != self.takes {
+            log::debug!("the display takes {takes:?}");
+        }
+        self.takes = takes;
+        self.state.set_takes(takes);
+        if let Some(complaint) = self.state.take_complaint() {
+            self.complaints.warn(complaint);
+        }
+    }
+
+    /// Uses a new display socket, and sends it what the driver has set up, unless that has yet to
+    /// show that it is still the same driver.
+    pub(super) fn adopt(&mut self, socket: UnixStream) {
+        self.display.attach(socket, Instant::now());
+        self.state.screen.new_display();
+        self.settle();
+    }
+
+    /// Does what follows from a change: sends, waits, and says what is shown.
+    pub(super) fn settle(&mut self) {
+        let screen = self.is_settled().then_some(&mut self.state.screen);
+        if let Err(e) = self.display.send(screen) {
+            self.lost_display(&e);
+        }
+        if let Some(worker) = &mut self.worker {
+            if let Err(e) = worker.watch_display(self.display.interest()) {
+                self.troubles
+                    .warn(format_args!("cannot watch the display socket: {e}"));
+                self.display.detach();
+            }
+            if let Err(e) = worker.set_timer(self.display.deadline()) {
+                self.troubles
+                    .warn(format_args!("cannot set the display's timer: {e}"));
+            }
+        }
+        self.take_answer();
+        // A ring that starts again brings an event of its own.
+        if self.waiting.contains(&true)
+            && self.is_settled()
+            && let Some(worker) = &self.worker
+        {
+            worker.wake();
+        }
+        self.tell_status();
+    }
+
+    /// Has the control queue go on where the front-end has answered.
+    pub(super) fn take_answer(&mut self) {
+        if let Some(answer) = self.display.take_answer() {
+            self.state.answer = Some(answer);
+            self.waiting[usize::from(CONTROL_QUEUE)] = true;
+        }
+    }
+
+    pub(super) fn lost_display(&mut self, error: &DisplayError) {
+        match error {
+            DisplayError::Closed => log::debug!("{error}"),
+            DisplayError::Socket(_) | DisplayError::Protocol { .. } => self.troubles.warn(error),
+        }
+    }
+
+    fn tell_status(&mut self) {
+        if self.status.iter().copied().eq(self.state.screen.shown()) {
+            return;
+        }
+        self.status = self.state.screen.shown().collect();
+        if let Some(worker) = &self.worker {
+            let mut text = String::from("vm connected");
+            for (i, ((width, height), _)) in self.status.iter().enumerate() {
+                let separator = if i == 0 { ", " } else { " + " };
+                text.push_str(&format!("{separator}{width}x{height}"));
+            }
+            if let Some(renderer) = self.state.describe_renderer() {
+                let by_dmabuf = |(_, by_dmabuf): &(_, bool)| *by_dmabuf;
+                let how = match () {
+                    () if self.status.is_empty() => "",
+                    () if self.status.iter().all(by_dmabuf) => ", screens as dmabufs",
+                    () if self.status.iter().any(by_dmabuf) => ", some screens as dmabufs",
+                    () => ", screens read back",
+                };
+                text.push_str(&format!(", {renderer}{how}"));
+            }
+            worker.status(&text);
+        }
+    }
+}
