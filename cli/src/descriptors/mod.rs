@@ -234,6 +234,10 @@ fn is_of_system(path: &Path) -> bool {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
+    // A pipe would be waited for.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
     fs::File::open(path)?
         .take(SIZE_MAX)
         .read_to_string(&mut text)?;

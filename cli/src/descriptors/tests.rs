@@ -1,3 +1,4 @@
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -147,6 +148,16 @@ fn what_is_wrong_is_said_and_whether_libvirt_minds() {
         assert_eq!(descriptor.breaks_libvirt, breaks, "{descriptor:?}");
     }
     assert!(of("link.json").breaks_libvirt);
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let system = System::new();
+    let pipe = system.folders()[2].join("pipe.json");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    let found = system.list();
+    assert_eq!(found[0].problems, ["it cannot be read: it is not a file"]);
 }
 
 #[test]
