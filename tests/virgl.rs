@@ -385,6 +385,41 @@ fn contexts_and_resources_are_known_by_their_ids() {
 }
 
 #[test]
+fn there_are_no_more_contexts_than_the_bound() {
+    let mut vm = start();
+    for id in 1..=256 {
+        ok(vm.gpu.create_context(id, ""));
+    }
+    for id in [257, u32::MAX] {
+        answered(vm.gpu.create_context(id, ""), ResponseKind::ErrOutOfMemory);
+    }
+    // Each that goes makes room for one.
+    ok(vm.gpu.destroy_context(7));
+    ok(vm.gpu.create_context(257, ""));
+    answered(vm.gpu.create_context(7, ""), ResponseKind::ErrOutOfMemory);
+    vm.finish();
+}
+
+/// virglrenderer complains of what a guest sends, each time.
+#[test]
+fn a_guest_cannot_flood_the_log_by_the_library() {
+    let mut vm = start();
+    let nowhere = Stream::default().draw_to(SURFACE, 77);
+    for id in 1..=200 {
+        // A context refuses what follows an error without a word.
+        ok(vm.gpu.create_context(id, ""));
+        let refused = vm.gpu.submit_3d(id, &nowhere);
+        answered(refused, ResponseKind::ErrInvalidParameter);
+    }
+    let log = vm.program.stderr();
+    let said = log.lines().filter(|line| line.contains("virglrenderer: "));
+    let said = said.count();
+    // Ten in ten seconds.
+    assert!((1..60).contains(&said), "{said} lines: {log}");
+    vm.finish();
+}
+
+#[test]
 fn resources_out_of_bounds_are_refused() {
     let (mut vm, _backing) = with_picture((8, 8));
     let good = Create3d::picture(64, 64);
