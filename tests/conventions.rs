@@ -425,11 +425,7 @@ fn signals_end_it_while_rings_run() {
 #[test]
 fn signals_end_it_while_the_display_does_not_read() {
     for signal in [Signal::TERM, Signal::INT] {
-        let options = DisplayOptions {
-            buffer: Some(4096),
-            ..DisplayOptions::default()
-        };
-        let mut vm = stuck(options);
+        let mut vm = stuck();
         let size = Rect::sized(512, 512);
         ok(vm.gpu.create_2d(1, XRGB, 512, 512));
         ok(vm.gpu.set_scanout(0, 1, size));
@@ -447,7 +443,9 @@ fn signals_end_it_while_the_display_does_not_read() {
 #[test]
 fn signals_end_it_while_the_display_does_not_answer() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut vm = stuck(DisplayOptions::default());
+        let program = gpu_command(SocketForm::Connected(8)).spawn().unwrap();
+        let display = DisplayThread::start_stuck(DisplayOptions::default()).unwrap();
+        let mut vm = GpuVm::of(program, display, GpuOptions::default());
         let info =
             virtio_bindings::virtio_gpu::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_DISPLAY_INFO;
         let request = vm.gpu.request(info, &[]);
@@ -490,10 +488,7 @@ fn it_ends_when_the_front_end_leaves_a_stuck_display_behind() {
         mut gpu,
         display,
         mut program,
-    } = stuck(DisplayOptions {
-        buffer: Some(4096),
-        ..DisplayOptions::default()
-    });
+    } = stuck();
     ok(gpu.create_2d(1, XRGB, 512, 512));
     ok(gpu.set_scanout(0, 1, Rect::sized(512, 512)));
     let flush = virtio_bindings::virtio_gpu::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_FLUSH;
@@ -771,9 +766,12 @@ fn serve_once(mut session: Session) {
     session.config(0, 16).unwrap();
 }
 
-/// A gpu with a display that does not read.
-fn stuck(options: DisplayOptions) -> GpuVm {
-    let program = gpu_command(SocketForm::Connected(8)).spawn().unwrap();
-    let display = DisplayThread::start_stuck(options).unwrap();
-    GpuVm::of(program, display, GpuOptions::default())
+/// A gpu with a display that reads no more once it has said what it can do: before that it is sent
+/// nothing.
+fn stuck() -> GpuVm {
+    let vm = GpuVm::start();
+    let answered = frontend::gpu::Request::SetProtocolFeatures;
+    vm.display.wait_count(answered, 1).unwrap();
+    vm.display.pause();
+    vm
 }

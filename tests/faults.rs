@@ -12,7 +12,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::*;
-use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, ResponseKind};
+use frontend::gpu::{
+    DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Request, ResponseKind,
+};
 use frontend::{Command, DEFAULT_LIMIT, Deadline, Memory, Program, Session, SocketForm};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
@@ -55,11 +57,22 @@ fn draws(vm: &mut GpuVm) {
     let whole = Rect::sized(16, 16);
     ok(vm.gpu.set_scanout(0, 77, whole));
     ok(vm.gpu.flush(77, whole));
-    let drawn = |d: &frontend::gpu::Display| {
-        (d.surface(0).ok()?.rgb(15, 15)? == pattern(15, 15)).then_some(())
-    };
-    vm.display.wait("the picture", drawn).unwrap();
+    shows(vm, (15, 15));
     ok(vm.gpu.unref(77));
+}
+
+/// The picture is seen on the display, to this pixel.
+fn shows(vm: &GpuVm, (x, y): (u32, u32)) {
+    let drawn =
+        |d: &frontend::gpu::Display| (d.surface(0).ok()?.rgb(x, y)? == pattern(x, y)).then_some(());
+    vm.display.wait("the picture", drawn).unwrap();
+}
+
+/// The display reads no more, once it has said what it can do: before that it is sent nothing.
+fn gets_stuck(vm: &GpuVm) {
+    let answered = Request::SetProtocolFeatures;
+    vm.display.wait_count(answered, 1).unwrap();
+    vm.display.pause();
 }
 
 #[test]
@@ -94,7 +107,7 @@ fn killed_at_any_moment_it_leaves_a_socket_that_the_next_one_takes() {
         buffer: Some(4096),
         ..DisplayOptions::default()
     };
-    let (display, socket) = DisplayThread::start_stuck(options).unwrap();
+    let (display, socket) = DisplayThread::start(options).unwrap();
     let options = GpuOptions::default();
     let gpu = Gpu::start(connect(&path), &guest_memory(), Some(socket), options).unwrap();
     let mut vm = GpuVm {
@@ -102,6 +115,7 @@ fn killed_at_any_moment_it_leaves_a_socket_that_the_next_one_takes() {
         display,
         program,
     };
+    gets_stuck(&vm);
     vm.painted(1, XRGB, (1024, 1024));
     ok(vm.gpu.set_scanout(0, 1, Rect::sized(1024, 1024)));
     ok(vm.gpu.flush(1, Rect::sized(1024, 1024)));
@@ -157,8 +171,9 @@ fn a_display_that_closes_while_it_is_stuck_costs_the_guest_nothing() {
         buffer: Some(4096),
         ..DisplayOptions::default()
     };
-    let stuck = DisplayThread::start_stuck(options).unwrap();
-    let mut vm = GpuVm::of(program, stuck, GpuOptions::default());
+    let display = DisplayThread::start(options).unwrap();
+    let mut vm = GpuVm::of(program, display, GpuOptions::default());
+    gets_stuck(&vm);
     vm.painted(1, XRGB, (1024, 1024));
     let whole = Rect::sized(1024, 1024);
     ok(vm.gpu.set_scanout(0, 1, whole));
@@ -175,6 +190,7 @@ fn a_display_that_closes_while_it_is_stuck_costs_the_guest_nothing() {
     let spent = vm.program.cpu_time().unwrap() - spent;
     assert!(spent < Duration::from_millis(300), "{spent:?} for nothing");
     vm.gpu.session.set_gpu_socket(socket).unwrap();
+    shows(&vm, (1023, 1023));
     draws(&mut vm);
     vm.finish();
 }

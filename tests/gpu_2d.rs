@@ -706,8 +706,9 @@ fn a_display_that_is_stuck_gets_the_right_picture_later() {
         buffer: Some(4096),
         ..DisplayOptions::default()
     });
-    let size = (256, 256);
-    let whole = Rect::sized(256, 256);
+    // More than the socket takes.
+    let size = (1024, 1024);
+    let whole = Rect::sized(1024, 1024);
     let backing = vm.painted(1, XRGB, size);
     show(&mut vm, 1, whole);
 
@@ -718,20 +719,30 @@ fn a_display_that_is_stuck_gets_the_right_picture_later() {
     ok(vm.gpu.transfer_to_host_2d(1, whole, 0));
     let flush = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_FLUSH;
     let tickets: Vec<_> = (0..8)
-        .map(|_| vm.gpu.push(flush, &[0, 0, 256, 256, 1, 0]).unwrap())
+        .map(|_| vm.gpu.push(flush, &[0, 0, 1024, 1024, 1, 0]).unwrap())
         .collect();
     vm.gpu.control.queue.submit().unwrap();
     std::thread::sleep(Duration::from_millis(100));
+    // What was sent of that picture by now is another's.
+    let last = |x, y| pattern(y, x);
+    backing.write(0, &picture(XRGB, size, last));
+    let transfer = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_TRANSFER_TO_HOST_2D;
+    let transfer = vm.gpu.push(transfer, &[0, 0, 1024, 1024, 0, 0, 1, 0]);
+    let flush = vm.gpu.push(flush, &[0, 0, 1024, 1024, 1, 0]);
+    vm.gpu.control.queue.submit().unwrap();
+    std::thread::sleep(Duration::from_millis(100));
     vm.display.resume();
-    for ticket in tickets {
+    let tickets = tickets.into_iter();
+    for ticket in tickets.chain([transfer.unwrap(), flush.unwrap()]) {
         ok(vm.gpu.control.wait(ticket));
     }
     let shown = |d: &frontend::gpu::Display| {
         let surface = d.surface(0).ok()?;
-        (surface.rgb(255, 255)? == negative(255, 255)).then_some(())
+        let is_there = |x, y| Some(surface.rgb(x, y)? == last(x, y));
+        (is_there(1, 0)? && is_there(1023, 1023)?).then_some(())
     };
     vm.display.wait("the last picture", shown).unwrap();
-    assert_shows(&vm.display, 0, size, negative);
+    assert_shows(&vm.display, 0, size, last);
     vm.finish();
 }
 

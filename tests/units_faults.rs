@@ -94,6 +94,8 @@ fn killed_at_any_moment_the_next_vm_starts() -> anyhow::Result<()> {
         ..DisplayOptions::default()
     };
     let (mut gpu, display) = host.vm(options)?;
+    // Before that it is sent nothing.
+    display.wait_count(frontend::gpu::Request::SetProtocolFeatures, 1)?;
     display.pause();
     ok(gpu.create_2d(1, XRGB, 1024, 1024));
     ok(gpu.set_scanout(0, 1, Rect::sized(1024, 1024)));

@@ -167,10 +167,11 @@ fn chains_that_loop_end() {
         .concat();
         memory.write(table + 16 * n, &bytes).unwrap();
     };
-    // A table that leads back to its first entry, and one that is a table again.
+    // A table that leads back to its first entry, one that is a table again, and one that is itself.
     put(0, descriptor(page, 64, next, 1));
     put(1, descriptor(page, 64, next | write, 0));
     put(2, descriptor(table, 16, indirect, 0));
+    put(3, descriptor(table + 48, 16, indirect, 0));
     let end = memory.end();
     let heads = [
         // To itself, to each other, out of the table, through the whole address space.
@@ -184,6 +185,7 @@ fn chains_that_loop_end() {
         // Tables.
         descriptor(table, 32, indirect, 0),
         descriptor(table + 32, 16, indirect, 0),
+        descriptor(table + 48, 16, indirect, 0),
         descriptor(table, 0, indirect, 0),
         descriptor(table, 15, indirect, 0),
         descriptor(table, 0xffff_fff0, indirect, 0),

@@ -128,6 +128,11 @@ fn memory_that_goes_away_under_a_queue_stops_no_other() {
         vm.gpu.cursor.queue.kick().unwrap();
         ok(vm.gpu.unref(2 + round));
     }
+    // It is looked at again at the next kick, and not all the time until then.
+    vm.gpu.session.set_regions(&[first]).unwrap();
+    vm.gpu.cursor.queue.kick().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    vm.gpu.session.set_memory(&memory).unwrap();
     // A backing that is gone is an error, and no fault.
     ok(vm.gpu.create_2d(99, XRGB, 64, 64));
     let backing = Backing::new(&memory, 64 * 64 * 4, Pieces::Whole);
