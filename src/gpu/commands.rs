@@ -248,7 +248,12 @@ impl State {
         while let Some((id, rect)) = self.screen.unread() {
             let mut wanted = Region::default();
             wanted.add(rect);
-            let read = self.renderer.refresh(id, &wanted, &mut Region::default());
+            let mut changed = Region::default();
+            let read = self.renderer.refresh(id, &wanted, &mut changed);
+            // Others that show a part of it are by pixels, and sent this with their next flush.
+            if let Ok(Some(image)) = self.renderer.shown(id) {
+                self.screen.changed(&image, &changed);
+            }
             if let Err(error) = &read {
                 self.complaint = Some(format!("a screen cannot be read: {error}"));
             }

@@ -1,22 +1,10 @@
-//! Bytes of the guest looked at where they lie, without a copy of them.
+//! Bytes of the guest that are wanted soon.
 
 use vm_memory::volatile_memory::VolatileSlice;
 
 /// Bytes from one touch of [`fetch`] to the next; the processor guesses those between.
 #[cfg(target_arch = "x86_64")]
 const STEP: usize = 512;
-
-/// Whether the guest's bytes are those of `ours`. Where the guest writes to them meanwhile the answer
-/// may be either: it is good for what pixels are sent, and for nothing that must hold.
-pub fn are_same(guest: &VolatileSlice<'_>, ours: &[u8]) -> bool {
-    if guest.len() != ours.len() {
-        return false;
-    }
-    let guard = guest.ptr_guard();
-    // SAFETY: both are mapped and as long as `ours`, for as long as the guard and the borrow live.
-    // C's function reads them and keeps nothing; it does not rely on bytes staying as they are.
-    unsafe { libc::memcmp(guard.as_ptr().cast(), ours.as_ptr().cast(), ours.len()) == 0 }
-}
 
 /// Has the processor get the guest's bytes, which are wanted soon. It follows a stream of bytes by
 /// itself, but not from one of the guest's scattered pages to the next.

@@ -35,6 +35,7 @@ pub(super) fn close(needs: &Needs, socket_folder: Option<&Path>) -> Result<bool,
         .scope(Scope::from_all(TRIED))?
         .create()?
         .add_rules(path_beneath_rules(&needs.read, AccessFs::from_read(TRIED)))?
+        .add_rules(path_beneath_rules(&needs.list, AccessFs::ReadDir))?
         .add_rules(path_beneath_rules(&needs.write, write))?
         .add_rules(path_beneath_rules(&needs.devices, device))?
         .add_rules(path_beneath_rules(socket_folder, AccessFs::RemoveFile))?

@@ -23,6 +23,8 @@ pub use calls::{Argument, Call};
 pub struct Needs {
     /// Files and folders to read, and to map as code.
     pub read: Vec<PathBuf>,
+    /// Folders to list, whose files are not to be opened.
+    pub list: Vec<PathBuf>,
     /// Folders to make, write and remove files in.
     pub write: Vec<PathBuf>,
     /// Nodes of devices to open again, or folders of such.
@@ -37,7 +39,7 @@ pub struct Needs {
 
 impl Needs {
     fn opens_files(&self) -> bool {
-        [&self.read, &self.write, &self.devices]
+        [&self.read, &self.list, &self.write, &self.devices]
             .iter()
             .any(|paths| !paths.is_empty())
     }

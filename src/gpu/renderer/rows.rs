@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::super::backing::{BackingError, MAX_PIECE, Reader};
-use super::super::guest_bytes;
 use super::super::image::{PIXEL_LEN, merge};
 use super::super::region::{Rect, Region};
 use super::super::wire::Format;
@@ -39,10 +38,7 @@ pub(super) fn copy_pixels(
     let len = piece.len();
     if is_display_order(format) && len.is_multiple_of(PIXEL_LEN) {
         let old = old.get_mut(..len).unwrap_or_default();
-        // Mostly nothing has changed, or everything: neither takes a second copy.
-        if guest_bytes::are_same(&piece, old) {
-            return Ok((len, None));
-        }
+        // Where everything has changed, one copy is enough.
         let [mut first, mut last] = [[0; PIXEL_LEN]; 2];
         piece.copy_to(&mut first);
         let before_last = len.saturating_sub(PIXEL_LEN);
@@ -53,6 +49,8 @@ pub(super) fn copy_pixels(
             piece.copy_to(old);
             return Ok((len, Some(0..len)));
         }
+        // Compared is a copy, small enough for the nearest cache: the guest may write to its pages
+        // meanwhile, and memcmp(3) may then do anything.
         let new = block.get_mut(..len).unwrap_or_default();
         piece.copy_to(new);
         return Ok((len, merge(old, new)));

@@ -28,13 +28,9 @@ const LIBRARIES: [&str; 18] = [
     "/sys/class/drm",
     "/sys/bus/pci/devices",
 ];
-const PROCESS: [&str; 5] = [
-    "/proc/self",
-    "/proc/cpuinfo",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/dev/dri",
-];
+const PROCESS: [&str; 4] = ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"];
+/// Where Mesa finds out which nodes there are; only that of the VM is for opening.
+const NODES: &str = "/dev/dri";
 /// By which whoever starts the program names other places of libraries: folders or files, separated
 /// by colons.
 const PLACES: [&str; 6] = [
@@ -142,6 +138,7 @@ pub(super) fn needs(node: Option<&Path>) -> Needs {
     devices.extend(node.map(Path::to_owned));
     Needs {
         read,
+        list: paths(&[NODES]),
         write: std::env::var_os(SHADERS)
             .map(PathBuf::from)
             .into_iter()
