@@ -37,6 +37,8 @@ const SYSCALL: i64 = 0x050f;
 /// Below the stack there is a red zone of 128 bytes; texts lie below that.
 const RED_ZONE: u64 = 1024;
 const TEXT_ROOM: u64 = 256;
+/// How long a thread is waited for.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// The threads of a process: their numbers and names.
 pub fn threads(pid: u32) -> anyhow::Result<Vec<(i32, String)>> {
@@ -55,20 +57,9 @@ pub fn threads(pid: u32) -> anyhow::Result<Vec<(i32, String)>> {
 /// Has a thread, which waits in a system call, make another one, and go on waiting.
 pub fn inject(thread: i32, number: i64, words: &[Word<'_>]) -> anyhow::Result<Outcome> {
     let pid = Pid::from_raw(thread);
-    ptrace::attach(pid).context("cannot trace it")?;
-    let stopped = wait(pid)?;
-    ensure!(
-        matches!(stopped, WaitStatus::Stopped(..)),
-        "it does not stop: {stopped:?}"
-    );
-    let saved = ptrace::getregs(pid)?;
+    let saved = stop_in_call(pid)?;
     let mut registers = saved;
     registers.rip -= 2;
-    let code = ptrace::read(pid, registers.rip as *mut c_void)?;
-    ensure!(
-        code & 0xffff == SYSCALL,
-        "thread {thread} is not in a system call"
-    );
     let mut arguments = [0_u64; 6];
     let mut place = saved.rsp - RED_ZONE;
     for (argument, word) in arguments.iter_mut().zip(words) {
@@ -111,8 +102,31 @@ pub fn inject(thread: i32, number: i64, words: &[Word<'_>]) -> anyhow::Result<Ou
     }
 }
 
+/// Stops a thread within a system call: its registers there. One that is at work between two is let go
+/// on until it waits again.
+fn stop_in_call(pid: Pid) -> anyhow::Result<libc::user_regs_struct> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        ptrace::attach(pid).context("cannot trace it")?;
+        let stopped = wait(pid)?;
+        ensure!(
+            matches!(stopped, WaitStatus::Stopped(..)),
+            "it does not stop: {stopped:?}"
+        );
+        let registers = ptrace::getregs(pid)?;
+        let before = registers.rip.wrapping_sub(2) as *mut c_void;
+        if ptrace::read(pid, before)? & 0xffff == SYSCALL {
+            return Ok(registers);
+        }
+        // Whoever is to end the program would wait for a thread that stays stopped.
+        ptrace::detach(pid, None)?;
+        ensure!(Instant::now() < deadline, "thread {pid} waits for nothing");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn wait(pid: Pid) -> anyhow::Result<WaitStatus> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + LIMIT;
     loop {
         let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
         match waitpid(pid, Some(flags))? {
