@@ -16,8 +16,10 @@ BENCH_PACKAGES := libepoxy0 libgbm1 libpixman-1-0 libvirglrenderer1 linux-perf
 BENCH_CRATE := vhost-device-input@0.1.0
 # What the checks are run by, in versions that the oldest Rust we take can build.
 TOOLS := cargo-nextest@0.9.114 cargo-deny@0.20.2 cargo-fuzz@0.13.2
-# How long each target of fuzz/ runs, and by which sanitizer; "address" wants a nightly Rust.
+# How long each target of fuzz/ runs, from which seed (the same, so that a check does not fail by chance what
+# passed before; 0 is another each time), and by which sanitizer; "address" wants a nightly Rust.
 FUZZ_SECONDS ?= 5
+FUZZ_SEED ?= 1
 FUZZ_SANITIZER ?= none
 FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -104,7 +106,7 @@ fuzz:
 		log="target/fuzz/$$target.log"; \
 		$(CARGO) fuzz run --release --sanitizer $(FUZZ_SANITIZER) --features libfuzzer --target-dir target/fuzz \
 			"$$target" "target/fuzz/found/$$target" "fuzz/corpus/$$target" -- \
-			-max_total_time=$(FUZZ_SECONDS) -max_len=2048 -timeout=60 -print_final_stats=1 \
+			-seed=$(FUZZ_SEED) -max_total_time=$(FUZZ_SECONDS) -max_len=2048 -timeout=60 -print_final_stats=1 \
 			-artifact_prefix="target/fuzz/found/$$target-" >"$$log" 2>&1 \
 			|| { cat "$$log"; exit 1; }; \
 		grep -E "^stat::number_of_executed_units" "$$log"; \

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 
 use vhost::vhost_user::GpuBackend;
-use vhost_user_backend::VhostUserBackendMut;
+use vhost_user_backend::{VhostUserBackendMut, VringT};
 use vhost_user_backends::backend::Device;
 use vhost_user_backends::backend::fuzzing::Program;
 use vhost_user_backends::gpu::fuzzing::command::*;
@@ -262,6 +262,10 @@ impl Machine {
 
     /// A reset gives everything back.
     fn end(mut self) {
+        // As the daemon does before it tells the device: what waits in the rings is not taken any more.
+        for vring in &self.guest.vrings {
+            vring.set_enabled(false);
+        }
         self.bench.gpu.reset_device();
         self.rest();
         // With the display goes the message that is on its way, and what it reads from.
