@@ -13,7 +13,6 @@ mod edid;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod guest_bytes;
 mod image;
 mod region;
 pub mod render_node;
