@@ -1,6 +1,9 @@
 //! The device with a renderer whose pictures can be passed on: pixels as ever, and a memfd beside
 //! each of them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::super::super::dmabuf::{Dmabuf, MODIFIER_LINEAR};
@@ -16,7 +19,8 @@ const PASSED_ON: u32 = 12;
 const NO_MORE: u32 = 9;
 const CURSOR_POS: u32 = 4;
 
-struct Exporting(SoftRenderer);
+/// Its pictures, and whether what a GPU drew of them is still to be read back.
+struct Exporting(SoftRenderer, Arc<AtomicBool>);
 
 impl Renderer for Exporting {
     fn create_2d(
@@ -74,6 +78,18 @@ impl Renderer for Exporting {
         self.0.shown(id)
     }
 
+    fn refresh(
+        &mut self,
+        _id: u32,
+        wanted: &Region,
+        changed: &mut Region,
+    ) -> Result<(), ResourceError> {
+        if self.1.swap(false, Ordering::Relaxed) {
+            wanted.rects().iter().for_each(|rect| changed.add(*rect));
+        }
+        Ok(())
+    }
+
     fn exports(&self) -> bool {
         true
     }
@@ -109,8 +125,14 @@ impl Renderer for Exporting {
 }
 
 fn machine() -> Machine {
+    machine_that_draws(&Arc::default())
+}
+
+/// One whose pictures have changed, on the GPU alone, while `drawn` is set.
+fn machine_that_draws(drawn: &Arc<AtomicBool>) -> Machine {
     let renderer = SoftRenderer::new(Budget::new(1 << 20));
-    let mut machine = Machine::of(Gpu::with_renderer(Box::new(Exporting(renderer))));
+    let renderer = Exporting(renderer, drawn.clone());
+    let mut machine = Machine::of(Gpu::with_renderer(Box::new(renderer)));
     machine.start(0);
     machine
 }
@@ -178,6 +200,30 @@ fn a_part_of_a_resource_and_what_is_gone_are_no_buffers() {
     assert_eq!(front_end.messages(), [PASSED_ON, UPDATED]);
     machine.control(command::RESOURCE_UNREF, &[1, 0]);
     assert_eq!(front_end.messages(), [NO_MORE]);
+}
+
+#[test]
+fn pixels_in_the_place_of_a_buffer_are_new_to_other_scanouts_too() {
+    let drawn = Arc::default();
+    let mut machine = machine_that_draws(&drawn);
+    let mut front_end = plug(&mut machine);
+    machine.show();
+    front_end.reply(UPDATED, &[]);
+    machine.run();
+    front_end.messages();
+    let part = machine.control(command::SET_SCANOUT, &[8, 0, 8, 16, 1, 1]);
+    assert_eq!(part, response::OK_NODATA);
+    machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
+    assert_eq!(front_end.messages(), [SCANOUT, UPDATED, UPDATE]);
+    // The front-end does not answer, and is sent pixels from now on.
+    drawn.store(true, Ordering::Relaxed);
+    let late = Instant::now() + UPDATE_LIMIT;
+    assert!(machine.gpu.display.expire(late).update);
+    machine.gpu.look_at_display();
+    machine.gpu.settle();
+    assert_eq!(front_end.messages(), [NO_MORE, SCANOUT, UPDATE]);
+    machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
+    assert_eq!(front_end.messages(), [UPDATE]);
 }
 
 #[test]
