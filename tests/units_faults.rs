@@ -163,7 +163,7 @@ fn an_input_device_that_is_unplugged_is_told_and_missed_at_the_next_start() -> a
 #[cfg(feature = "virgl")]
 #[test]
 fn a_full_disk_keeps_no_shader_and_no_vm_from_drawing() -> anyhow::Result<()> {
-    use frontend::gpu::{Corner, Create3d, Stream};
+    use common::triangle;
 
     let staging = staging::stage()?;
     let host = Host(Sandbox::start(&[staging.path()])?);
@@ -184,21 +184,7 @@ fn a_full_disk_keeps_no_shader_and_no_vm_from_drawing() -> anyhow::Result<()> {
             let journal = host.0.journal(&["--unit", SERVICE, "--output=cat"]);
             journal.unwrap_or_default()
         })?;
-        ok(gpu.create_context(1, "full"));
-        ok(gpu.create_3d(1, Create3d::picture(64, 64)));
-        ok(gpu.create_3d(2, Create3d::vertices(96)));
-        ok(gpu.context_attach(1, 1));
-        ok(gpu.context_attach(1, 2));
-        let corner = |x, y| Corner {
-            x,
-            y,
-            color: [1.0, 0.0, 0.0],
-        };
-        let corners = [corner(-3.0, -1.0), corner(3.0, -1.0), corner(0.0, 3.0)];
-        let stream = Stream::default()
-            .draw_to(1, 1)
-            .clear([0.0, 1.0, 0.0])
-            .triangle(10, 2, (64, 64), corners);
+        let stream = triangle(&mut gpu);
         let drawn = gpu.submit_3d(1, &stream);
         ok(Ok(drawn.with_context(|| {
             let journal = host.0.journal(&["--unit", SERVICE, "--output=cat"]);

@@ -8,11 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use common::{guest_memory, ok};
+use common::{guest_memory, ok, triangle};
 use frontend::Session;
-use frontend::gpu::{
-    Corner, Create3d, DisplayOptions, DisplayThread, Gpu, GpuOptions, Rect, Request, Stream,
-};
+use frontend::gpu::{DisplayOptions, DisplayThread, Gpu, GpuOptions, Rect, Request};
 use harness::staging;
 use harness::systemd::Sandbox;
 
@@ -58,22 +56,8 @@ fn draws(host: &Sandbox) -> anyhow::Result<()> {
         let journal = host.journal(&["--unit", SERVICE, "--output=cat"]);
         journal.unwrap_or_default()
     })?;
-    // A triangle takes shaders: memory that is written and executed.
-    ok(gpu.create_context(1, "unit"));
-    ok(gpu.create_3d(1, Create3d::picture(64, 64)));
-    ok(gpu.create_3d(2, Create3d::vertices(96)));
-    ok(gpu.context_attach(1, 1));
-    ok(gpu.context_attach(1, 2));
-    let corner = |x, y| Corner {
-        x,
-        y,
-        color: [1.0, 0.0, 0.0],
-    };
-    let corners = [corner(-3.0, -1.0), corner(3.0, -1.0), corner(0.0, 3.0)];
-    let stream = Stream::default()
-        .draw_to(1, 1)
-        .clear([0.0, 1.0, 0.0])
-        .triangle(10, 2, (64, 64), corners);
+    // Shaders: memory that is written and executed.
+    let stream = triangle(&mut gpu);
     ok(gpu.submit_3d(1, &stream));
     ok(gpu.set_scanout(0, 1, Rect::sized(64, 64)));
     ok(gpu.flush(1, Rect::sized(64, 64)));

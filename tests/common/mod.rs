@@ -8,7 +8,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use frontend::gpu::{
-    DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Response, ResponseKind,
+    Corner, Create3d, DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Response,
+    ResponseKind, Stream,
 };
 use frontend::{Command, DEFAULT_LIMIT, Memory, Program, Session, SocketForm};
 use vhost::vhost_user::message::FrontendReq;
@@ -296,4 +297,24 @@ pub fn assert_shows(
         let (shown, wanted) = (surface.rgb(x, y).unwrap(), color(x, y));
         assert_eq!(shown, wanted, "scanout {scanout} at {x}, {y}");
     }
+}
+
+/// Has a guest make a picture of 64x64 and a context in which it can be drawn to: green, and in front of
+/// it a red triangle, which takes shaders.
+pub fn triangle(gpu: &mut Gpu) -> Stream {
+    ok(gpu.create_context(1, "triangle"));
+    ok(gpu.create_3d(1, Create3d::picture(64, 64)));
+    ok(gpu.create_3d(2, Create3d::vertices(96)));
+    ok(gpu.context_attach(1, 1));
+    ok(gpu.context_attach(1, 2));
+    let corner = |x, y| Corner {
+        x,
+        y,
+        color: [1.0, 0.0, 0.0],
+    };
+    let corners = [corner(-3.0, -1.0), corner(3.0, -1.0), corner(0.0, 3.0)];
+    Stream::default()
+        .draw_to(1, 1)
+        .clear([0.0, 1.0, 0.0])
+        .triangle(10, 2, (64, 64), corners)
 }
