@@ -351,3 +351,22 @@ fn a_front_end_that_sends_no_socket_is_told_so() {
     let log = vm.program.stderr();
     assert!(log.contains("without a socket"), "{log}");
 }
+
+#[test]
+fn memory_that_its_file_does_not_have_ends_it_with_a_message() {
+    let command = gpu_command(SocketForm::Connected(7));
+    let mut program = command.spawn().unwrap();
+    let mut session = program.session().unwrap();
+    session
+        .negotiate(Session::usual_protocol_features())
+        .unwrap();
+    let memory = Memory::with_size(1 << 20).unwrap();
+    let mut regions = memory.regions();
+    regions[0].size += 4096;
+    assert!(session.set_regions(&regions).is_err());
+    // Not by the signal that a look at the missing page would be (SIGBUS).
+    let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
+    assert_eq!(status.code(), Some(1));
+    let said = program.stderr();
+    assert!(said.contains("has only 1048576 bytes"), "{said}");
+}

@@ -20,7 +20,7 @@ use rustix::net::{
 use vhost::vhost_user::message::FrontendReq;
 
 use super::device::GpuSocketSlot;
-use mend::Mender;
+use mend::{Mender, NoMemory};
 
 mod mend;
 
@@ -53,6 +53,8 @@ pub(super) enum RelayError {
          process may still open (RLIMIT_NOFILE)"
     )]
     TooManyFds,
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
     #[error("cannot receive a vhost-user message: {0}")]
     Receive(io::Error),
     #[error("cannot send a vhost-user message: {0}")]
@@ -118,10 +120,10 @@ impl Relay {
             mender,
         } = self;
         // Replies first: a daemon's last words are for the front-end.
-        let replied = replies.pump(daemon, front_end, |_| ())?;
+        let replied = replies.pump(daemon, front_end, |_| Ok(()))?;
         let requested = requests.pump(front_end, daemon, |message| {
             keep(gpu_socket, message);
-            message.mend(mender);
+            message.mend(mender)
         })?;
         let [front_end_events, daemon_events] = events;
         let gone = PollFlags::HUP | PollFlags::ERR;
@@ -184,13 +186,14 @@ impl Lane {
         self.header_field(2)
     }
 
-    fn mend(&mut self, mender: &mut Mender) {
+    fn mend(&mut self, mender: &mut Mender) -> Result<(), RelayError> {
         let Some(request) = self.request() else {
-            return;
+            return Ok(());
         };
         if let Some(payload) = self.bytes.get_mut(HEADER..) {
-            mender.request(request, payload, &self.fds);
+            mender.request(request, payload, &self.fds)?;
         }
+        Ok(())
     }
 
     /// The length of the message as far as it is known.
@@ -204,12 +207,12 @@ impl Lane {
     }
 
     /// Moves messages until one side has to be waited for, or is gone, or [`PASS_MESSAGES`] have
-    /// passed; poll tells of the rest. `look` sees each whole one.
+    /// passed; poll tells of the rest. `look` sees each whole one, and may refuse it.
     fn pump(
         &mut self,
         source: &UnixStream,
         sink: &UnixStream,
-        mut look: impl FnMut(&mut Self),
+        mut look: impl FnMut(&mut Self) -> Result<(), RelayError>,
     ) -> Result<Pumped, RelayError> {
         let mut passed = 0;
         while passed < PASS_MESSAGES {
@@ -223,7 +226,7 @@ impl Lane {
                 continue;
             }
             match self.receive(source)? {
-                Received::Some if self.is_complete() => look(self),
+                Received::Some if self.is_complete() => look(self)?,
                 Received::Some => {}
                 Received::Nothing => return Ok(Pumped::Waiting),
                 Received::Closed => return Ok(Pumped::SourceClosed),

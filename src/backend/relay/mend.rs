@@ -1,9 +1,11 @@
-//! Requests that are right, but for which the daemon would end the connection, or its worker: with
-//! the guest's doing alone. They are passed on in a form that it survives.
+//! Requests that the daemon would not survive. Those that are right, and with which the guest alone
+//! would have it end the connection or its worker, are passed on in a form that it survives; memory
+//! that is not there is refused.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fstat};
 use vhost::vhost_user::message::FrontendReq;
 
 use crate::backend::log_limit::LogLimit;
@@ -11,8 +13,9 @@ use crate::backend::log_limit::LogLimit;
 const SET_MEM_TABLE: u32 = FrontendReq::SET_MEM_TABLE as u32;
 const SET_VRING_ADDR: u32 = FrontendReq::SET_VRING_ADDR as u32;
 const SET_VRING_KICK: u32 = FrontendReq::SET_VRING_KICK as u32;
+const ADD_MEM_REG: u32 = FrontendReq::ADD_MEM_REG as u32;
 
-/// Bytes before the first region of a memory table, and of each region.
+/// Bytes before the first region of a memory table, or the only one, and of each region.
 const TABLE_HEADER: usize = 8;
 const REGION: usize = 32;
 
@@ -21,6 +24,18 @@ const REGION: usize = 32;
 const RING_PARTS: [(usize, u64); 3] = [(8, 16), (16, 4), (24, 2)];
 /// Bytes that the daemon reads of a ring as soon as it is told of it.
 const RING_HEADER: u64 = 4;
+
+/// Guest memory of which a part lies beyond the end of its file. Whoever touches it, as the guest can
+/// have this process do, is ended by a signal (SIGBUS).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the front-end shares {size} bytes of guest memory from byte {offset} of a file, which has only {file} bytes"
+)]
+pub(in crate::backend) struct NoMemory {
+    size: u64,
+    offset: u64,
+    file: u64,
+}
 
 /// What is remembered of the requests before.
 #[derive(Default)]
@@ -35,6 +50,8 @@ struct Region {
     guest: u64,
     user: u64,
     size: u64,
+    /// Where it begins in its file.
+    offset: u64,
 }
 
 impl Region {
@@ -42,14 +59,51 @@ impl Region {
         user.checked_sub(self.user)
             .is_some_and(|offset| offset < self.size)
     }
+
+    /// Sees that `file` has all of it. Of what is no regular file, such as a device, no size is known.
+    fn lies_in(&self, file: &OwnedFd) -> Result<(), NoMemory> {
+        let Ok(stat) = fstat(file) else {
+            return Ok(());
+        };
+        let len = u64::try_from(stat.st_size).unwrap_or_default();
+        let end = self.offset.checked_add(self.size);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+            || end.is_some_and(|end| end <= len)
+        {
+            return Ok(());
+        }
+        Err(NoMemory {
+            size: self.size,
+            offset: self.offset,
+            file: len,
+        })
+    }
 }
 
 impl Mender {
     /// Looks at one of the front-end's requests before the daemon does, and changes what it would
     /// not survive.
-    pub(super) fn request(&mut self, request: u32, payload: &mut [u8], fds: &[OwnedFd]) {
+    ///
+    /// # Errors
+    /// Where it shares memory that is not there.
+    pub(super) fn request(
+        &mut self,
+        request: u32,
+        payload: &mut [u8],
+        fds: &[OwnedFd],
+    ) -> Result<(), NoMemory> {
         match request {
-            SET_MEM_TABLE => self.memory = regions(payload),
+            SET_MEM_TABLE => {
+                self.memory = regions(payload);
+                for (region, file) in self.memory.iter().zip(fds) {
+                    region.lies_in(file)?;
+                }
+            }
+            ADD_MEM_REG => {
+                for (region, file) in regions(payload).iter().zip(fds) {
+                    region.lies_in(file)?;
+                }
+            }
             SET_VRING_ADDR => self.place_ring(payload),
             SET_VRING_KICK => {
                 if let Some(kick) = fds.first() {
@@ -58,6 +112,7 @@ impl Mender {
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// A driver says where its rings lie, and no front-end is bound to look at it. One that says
@@ -93,6 +148,7 @@ fn regions(payload: &[u8]) -> Vec<Region> {
             guest: word(region, 0)?,
             size: word(region, 8)?,
             user: word(region, 16)?,
+            offset: word(region, 24)?,
         })
     });
     regions.collect()
@@ -120,6 +176,7 @@ fn kick_once(kick: &OwnedFd) {
 #[cfg(test)]
 mod tests {
     use rustix::event::{EventfdFlags, eventfd};
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
     use super::*;
 
@@ -135,7 +192,7 @@ mod tests {
         let mut payload = [0, descriptors, used, available, 0]
             .map(u64::to_ne_bytes)
             .concat();
-        mender.request(SET_VRING_ADDR, &mut payload, &[]);
+        mender.request(SET_VRING_ADDR, &mut payload, &[]).unwrap();
         RING_PARTS.map(|(at, _)| word(&payload, at).unwrap())
     }
 
@@ -143,7 +200,7 @@ mod tests {
     fn a_ring_that_can_be_is_left_alone_and_one_that_cannot_ends_outside() {
         let mut mender = Mender::default();
         let mut memory = table(&[[1 << 32, 0x2000, 0x7000_0000], [0, 0x1000, 0x6000_0000]]);
-        mender.request(SET_MEM_TABLE, &mut memory, &[]);
+        mender.request(SET_MEM_TABLE, &mut memory, &[]).unwrap();
         let sound = [0x6000_0010, 0x6000_0204, 0x7000_0402];
         assert_eq!(placed(&mut mender, sound), sound);
         // Of the region with the highest addresses of the guest, so that none follows.
@@ -168,11 +225,13 @@ mod tests {
         for cut in [0, 7, 8, 39, 40] {
             let mut memory = table(&[[0, 2, u64::MAX]]);
             memory.truncate(cut);
-            mender.request(SET_MEM_TABLE, &mut memory, &[]);
-            mender.request(SET_VRING_ADDR, &mut [0xff; 12], &[]);
+            mender.request(SET_MEM_TABLE, &mut memory, &[]).unwrap();
+            mender
+                .request(SET_VRING_ADDR, &mut [0xff; 12], &[])
+                .unwrap();
             assert_eq!(placed(&mut mender, [1, 2, 3]), [1, 2, 3]);
         }
-        mender.request(SET_VRING_KICK, &mut [], &[]);
+        mender.request(SET_VRING_KICK, &mut [], &[]).unwrap();
     }
 
     #[test]
@@ -185,13 +244,51 @@ mod tests {
         };
         let kick = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
         let fds = [kick];
-        mender.request(SET_VRING_KICK, &mut [0; 8], &fds);
+        mender.request(SET_VRING_KICK, &mut [0; 8], &fds).unwrap();
         assert_eq!(read(&fds[0]), 1);
         // One that blocks, and has no room.
         let full = eventfd(0, EventfdFlags::empty()).unwrap();
         rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
         let fds = [full];
-        mender.request(SET_VRING_KICK, &mut [0; 8], &fds);
+        mender.request(SET_VRING_KICK, &mut [0; 8], &fds).unwrap();
         assert_eq!(read(&fds[0]), u64::MAX - 1);
+    }
+
+    #[test]
+    fn memory_beyond_the_end_of_its_file_is_refused() {
+        let memfd = || {
+            let memory = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+            ftruncate(&memory, 0x3000).unwrap();
+            memory
+        };
+        let fds = [memfd(), memfd()];
+        let request = |kind, regions: &[[u64; 2]]| {
+            let mut payload = (regions.len() as u64).to_ne_bytes().to_vec();
+            for [size, offset] in regions {
+                payload.extend([0, *size, 0, *offset].map(u64::to_ne_bytes).concat());
+            }
+            Mender::default().request(kind, &mut payload, &fds)
+        };
+        let short = |size, offset| {
+            Err(NoMemory {
+                size,
+                offset,
+                file: 0x3000,
+            })
+        };
+        for kind in [SET_MEM_TABLE, ADD_MEM_REG] {
+            assert_eq!(request(kind, &[[0x3000, 0]]), Ok(()));
+            assert_eq!(request(kind, &[[0x1000, 0x2000]]), Ok(()));
+            assert_eq!(request(kind, &[[0x3001, 0]]), short(0x3001, 0));
+            assert_eq!(request(kind, &[[0x1000, 0x2001]]), short(0x1000, 0x2001));
+            assert_eq!(request(kind, &[[2, u64::MAX]]), short(2, u64::MAX));
+        }
+        let second = [[0x1000, 0], [0x1000, 0x3000]];
+        assert_eq!(request(SET_MEM_TABLE, &second), short(0x1000, 0x3000));
+        // A device has no size that could be looked at.
+        let device: OwnedFd = std::fs::File::open("/dev/zero").unwrap().into();
+        let mut payload = table(&[[0, 0x1000, 0]]);
+        let taken = Mender::default().request(SET_MEM_TABLE, &mut payload, &[device]);
+        assert_eq!(taken, Ok(()));
     }
 }
