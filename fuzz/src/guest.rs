@@ -79,6 +79,9 @@ pub struct Guest {
     before: Vec<(u64, Vec<u8>)>,
     /// Where the device may write.
     writable: Vec<Range<u64>>,
+    /// Where it may write for requests that it took from memory that is there no more: what they are
+    /// is known from the old memory, and their answers are written to the new one.
+    taken: Vec<Range<u64>>,
     /// Where its indirect tables lie.
     tables: Vec<Range<u64>>,
     /// A buffer lies over what describes it, or there are too many: nothing is checked any more until
@@ -136,6 +139,7 @@ impl Guest {
             heap: HEAP.start,
             before: Vec::new(),
             writable: Vec::new(),
+            taken: Vec::new(),
             tables: Vec::new(),
             entangled: false,
         }
@@ -193,6 +197,7 @@ impl Guest {
         }
         if anew {
             self.entangled = false;
+            self.taken.clear();
         }
     }
 
@@ -220,6 +225,10 @@ impl Guest {
     pub fn remap(&mut self, bytes: &mut Bytes<'_>) {
         let choice = bytes.u8() % 5;
         if choice == 4 {
+            self.before();
+            // But for the used rings, which are where they are.
+            self.writable.retain(|buffer| buffer.start >= HEAP.start);
+            self.taken.append(&mut self.writable);
             // New pages, which are all 0.
             self.whole = map(&REGIONS);
         }
@@ -511,6 +520,7 @@ impl Guest {
             return;
         }
         let tables = &self.tables;
+        self.writable.extend_from_slice(&self.taken);
         self.entangled |= self.writable.iter().any(|buffer| {
             let meets = |table: &Range<u64>| table.start < buffer.end && buffer.start < table.end;
             buffer.start < HEAP.start || tables.iter().any(meets)

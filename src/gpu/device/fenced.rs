@@ -79,6 +79,8 @@ impl Fenced {
 }
 
 impl Request {
+    /// The chain is followed in the memory that it was taken from, and the answer written to the one
+    /// there is now: nothing is written to memory that the front-end has taken back.
     fn answer(self, ring: &mut Ring<'_>) {
         let head = self.chain.head_index();
         let memory = ring.memory().clone();
