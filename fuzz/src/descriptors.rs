@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -84,7 +85,11 @@ pub fn descriptors(data: &[u8]) {
             State::Usable => {
                 assert!(descriptor.problems.is_empty() && first);
                 // What is usable says what it is, as any reader of JSON reads it.
-                let value: Value = serde_json::from_slice(text).expect("usable, and no JSON");
+                let _: IgnoredAny = serde_json::from_slice(text).expect("usable, and no JSON");
+                let Ok(value) = serde_json::from_slice::<Value>(text) else {
+                    // It has a number, in a member that nobody reads, which is too large for a `Value`.
+                    continue;
+                };
                 let kind = value["type"].as_str().expect("usable, and of no type");
                 assert!(TYPES.contains(&kind));
                 assert_eq!(descriptor.device_type.as_deref(), Some(kind));
