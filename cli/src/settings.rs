@@ -9,6 +9,7 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
+use crate::human;
 use crate::instance::{Half, Instance, Kind};
 use crate::unit_file::{self, Assignment, expand, quoted, words};
 
@@ -19,6 +20,11 @@ pub const FILE_NAME: &str = "50-vhostctl.conf";
 const SECTION: &str = "X-vhostctl";
 /// The highest number of characters of a user's name.
 const USER_MAX: usize = 31;
+const MIB: u64 = 1 << 20;
+/// What a GPU's unit leaves beside --max-hostmem in its MemoryMax=, in bytes, and the --max-hostmem that
+/// this is made for: in 2D, and where the host's OpenGL driver allocates as well.
+const ROOM_2D: (u64, u64) = (512 * MIB, 512 * MIB);
+const ROOM_3D: (u64, u64) = (6144 * MIB, 2048 * MIB);
 
 /// Where systemd's unit files are.
 #[derive(Clone, Debug)]
@@ -213,11 +219,32 @@ impl Settings {
             .filter_map(|(key, value)| Some((key, percent(value.as_deref()?))));
         section(&mut text, SECTION, record.collect());
         let mut service = self.service(instance);
-        if instance.kind() == Kind::Gpu && self.options.iter().any(|option| option == "--virgl") {
-            service.extend(opengl());
+        if instance.kind() == Kind::Gpu {
+            let virgl = self.options.iter().any(|option| option == "--virgl");
+            if virgl {
+                service.extend(opengl());
+            }
+            if let Some(most) = self.memory_max(virgl) {
+                service.retain(|(key, _)| key != "MemoryMax");
+                service.push(("MemoryMax".into(), most));
+            }
         }
         section(&mut text, "Service", service);
         text
+    }
+
+    /// The MemoryMax= for resources that take more than the unit was made for: without, the guest's
+    /// GPU would be killed before its budget is used up.
+    fn memory_max(&self, virgl: bool) -> Option<String> {
+        let (room, usual) = if virgl { ROOM_3D } else { ROOM_2D };
+        let hostmem = self
+            .options
+            .iter()
+            .rev()
+            .find_map(|option| human::size(option.strip_prefix("--max-hostmem=")?))
+            .filter(|hostmem| *hostmem > usual)?;
+        let most = hostmem.saturating_add(room).div_ceil(MIB);
+        Some(format!("{most}M"))
     }
 
     /// The assignments of the section Service.
@@ -369,6 +396,49 @@ DeviceAllow=/dev/input/by-id/usb-A\\x20B-event-kbd rw
 User=vu-input-vm1-kbd
 "#
         );
+    }
+
+    #[test]
+    fn more_for_resources_is_more_for_the_unit() {
+        let instance = instance("vhost-user-gpu@vm1.service");
+        let memory_max = |options: &[&str]| {
+            let settings = Settings {
+                options: options.iter().map(|option| (*option).to_owned()).collect(),
+                ..Settings::default()
+            };
+            let text = settings.text(&instance);
+            assert_eq!(
+                Settings::from_assignments(&unit_file::parse(&text), &instance),
+                settings
+            );
+            let lines = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("MemoryMax="));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        // The template's own will do.
+        assert_eq!(memory_max(&["--max-hostmem=64M"]), [""; 0]);
+        assert_eq!(memory_max(&["--max-hostmem=512M"]), [""; 0]);
+        assert_eq!(memory_max(&["--max-hostmem=536870913"]), ["1025M"]);
+        assert_eq!(memory_max(&["--max-hostmem=4G"]), ["4608M"]);
+        assert_eq!(memory_max(&["--virgl", "--max-hostmem=1G"]), ["8G"]);
+        assert_eq!(memory_max(&["--virgl", "--max-hostmem=3G"]), ["9216M"]);
+        assert_eq!(
+            memory_max(&["--max-hostmem=18446744073709551615"]),
+            ["17592186044416M"]
+        );
+    }
+
+    #[test]
+    fn the_room_is_what_the_units_leave() {
+        let template = include_str!("../../systemd/vhost-user-gpu@.service");
+        let virgl = include_str!("../../systemd/vhost-user-gpu-virgl.conf");
+        for (text, (room, usual)) in [(template, ROOM_2D), (virgl, ROOM_3D)] {
+            let assignments = unit_file::parse(text);
+            let most = assignments.iter().find(|it| it.key == "MemoryMax");
+            let most = human::size(&most.expect("a limit").value);
+            assert_eq!(most, Some(room + usual));
+        }
     }
 
     #[test]

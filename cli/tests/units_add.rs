@@ -535,6 +535,10 @@ fn a_gpu_gets_its_render_node() -> anyhow::Result<()> {
     assert!(output.status.success(), "{}", stderr(&output));
     let text = host.file("vhost-user-gpu@vm2.service")?;
     assert!(text.contains(" --max-hostmem=1G\"\n"), "{text}");
+    let most = host
+        .sandbox
+        .property("vhost-user-gpu@vm2.service", "MemoryMax")?;
+    assert_eq!(most, (1536_u64 << 20).to_string(), "it has to fit");
     let output = run(&["list-devices", "--type=gpu", "--no-legend"])?;
     assert!(String::from_utf8_lossy(&output.stdout).contains(" vm1,vm2 "));
 

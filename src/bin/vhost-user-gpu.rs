@@ -32,7 +32,8 @@ struct Options {
     no_dmabuf: bool,
 
     /// Most host memory that the guest's resources may take, in bytes or with K, M, G or T behind
-    /// the number; what is beyond it the guest is refused [default: 512M, with --virgl 2G]
+    /// the number; what is beyond it the guest is refused, and MemoryMax= of a unit has to leave room
+    /// for it [default: 512M, with --virgl 2G]
     #[arg(long, value_name = "SIZE", help_heading = "GPU options", value_parser = backend::parse_size)]
     max_hostmem: Option<u64>,
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::descriptors;
 use crate::devices::RenderNode;
+use crate::human;
 use crate::instance::{Instance, Kind};
 use crate::settings::Settings;
 
@@ -57,13 +58,13 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
 
 /// A size as the program takes it, seen before it stands in a unit.
 pub(super) fn size(text: &str) -> Result<String, String> {
-    let digits = text.strip_suffix(|unit| "KMGTkmgt".contains(unit));
-    let digits = digits.unwrap_or(text);
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_number || digits.bytes().all(|byte| byte == b'0') {
-        return Err("a size is a number of bytes, or one with K, M, G or T behind it".to_owned());
+    match human::size(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(
+            "a size is a number of bytes, or one with K, M, G or T behind it, such as 512M"
+                .to_owned(),
+        ),
     }
-    Ok(text.to_owned())
 }
 
 /// The render node that is meant.
