@@ -105,7 +105,11 @@ impl Renderer3d for Slow {
     fn fence(&mut self) -> Option<Fence> {
         Some(Fence(self.begun.fetch_add(1, Ordering::Relaxed)))
     }
-    fn poll_fences(&mut self) {}
+    fn poll_fences(&mut self) {
+        let mut count = [0; 8];
+        // Nothing there is nothing to take.
+        let _ = rustix::io::read(&self.event, &mut count);
+    }
     fn is_retired(&self, _: Fence) -> bool {
         self.retires.load(Ordering::Relaxed)
     }
@@ -114,21 +118,33 @@ impl Renderer3d for Slow {
     }
 }
 
+/// A device that draws as [`Slow`] does, how many fences were begun, and whether they are retired.
+fn machine() -> (Machine, Arc<AtomicU32>, Arc<AtomicBool>, OwnedFd) {
+    let begun = Arc::new(AtomicU32::new(0));
+    let retires = Arc::new(AtomicBool::new(false));
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+    let renderer = Slow {
+        begun: begun.clone(),
+        retires: retires.clone(),
+        event: event.try_clone().unwrap(),
+    };
+    let mut machine = Machine::of(Gpu::with_renderer(Box::new(renderer)));
+    machine.start(0);
+    (machine, begun, retires, event)
+}
+
+fn fenced() -> Vec<u8> {
+    let mut request = request(command::RESOURCE_CREATE_2D, &[1, 1, 8, 8]);
+    request[4] = 1;
+    request
+}
+
 /// A driver that makes the same descriptors available again, without a wait for their answer, has
 /// no more requests kept than its queue has entries, and the others after that.
 #[test]
 fn requests_kept_for_their_fence_are_no_more_than_the_queue_has_entries() {
-    let mut machine = Machine::started();
-    let begun = Arc::new(AtomicU32::new(0));
-    let retires = Arc::new(AtomicBool::new(false));
-    machine.gpu.state = State::new(Box::new(Slow {
-        begun: begun.clone(),
-        retires: retires.clone(),
-        event: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-    }));
-    let mut fenced = request(command::RESOURCE_CREATE_2D, &[1, 1, 8, 8]);
-    fenced[4] = 1;
-    machine.submit(CONTROL_QUEUE, &fenced, 24);
+    let (mut machine, begun, retires, _event) = machine();
+    machine.submit(CONTROL_QUEUE, &fenced(), 24);
     for _ in 0..3 {
         for _ in 0..QUEUE_SIZE / 2 {
             machine.publish(CONTROL_QUEUE, 0);
@@ -146,4 +162,28 @@ fn requests_kept_for_their_fence_are_no_more_than_the_queue_has_entries() {
     }
     let answered = std::iter::from_fn(|| machine.completed(CONTROL_QUEUE)).count();
     assert_eq!(answered, usize::from(QUEUE_SIZE / 2) * 3 + 1);
+}
+
+/// What the renderer signals once is looked after once, and told once.
+#[test]
+fn fences_that_are_retired_together_are_answered_in_one_wake_up() {
+    let (mut machine, _begun, retires, event) = machine();
+    let calls = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+    machine.vrings[0].set_call(Some(calls.try_clone().unwrap().into()));
+    for _ in 0..5 {
+        machine.submit(CONTROL_QUEUE, &fenced(), 24);
+    }
+    machine.event(CONTROL_QUEUE);
+    machine.run();
+    assert_eq!(machine.completed(CONTROL_QUEUE), None);
+
+    retires.store(true, Ordering::Relaxed);
+    rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
+    assert_eq!(machine.wake_up(), [FENCE]);
+    let answered = std::iter::from_fn(|| machine.completed(CONTROL_QUEUE)).count();
+    assert_eq!(answered, 5);
+    let mut count = [0; 8];
+    rustix::io::read(&calls, &mut count).unwrap();
+    assert_eq!(u64::from_ne_bytes(count), 1, "notifications");
+    assert!(machine.wake_up().is_empty(), "there is nothing left to do");
 }

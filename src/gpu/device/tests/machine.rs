@@ -185,6 +185,17 @@ impl Machine {
             .unwrap();
     }
 
+    /// Serves what the event loop has now, and tells what it was.
+    pub fn wake_up(&mut self) -> Vec<u16> {
+        let mut events = [EpollEvent::default(); 8];
+        let count = self.program.0.epoll.wait(0, &mut events).unwrap();
+        let tokens: Vec<_> = events[..count].iter().map(|e| e.data() as u16).collect();
+        for token in &tokens {
+            self.event(*token);
+        }
+        tokens
+    }
+
     /// Serves what the event loop has; waits for it up to `patience` where there is nothing.
     pub fn run_for(&mut self, patience: i32) {
         let mut events = [EpollEvent::default(); 8];
