@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use evdev::KeyCode;
 use vhost_user_backend::VringT;
 
 use crate::backend::testing::{Driver, guest_memory};
