@@ -167,12 +167,16 @@ impl<S: Source> Input<S> {
             match self.source.read(&mut events) {
                 Ok(more) => {
                     self.reports.take(&events);
-                    if !more && !ends && !self.reports.lost() {
-                        break;
+                    if !more {
+                        self.reports.caught_up();
+                        if !ends && !self.reports.lost() {
+                            break;
+                        }
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.reports.caught_up();
                     // Only now: what the kernel still had was older than the state it tells.
                     if self.reports.lost() {
                         let state = self.read_state();

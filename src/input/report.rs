@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 
+use super::slot::ReadSlot;
 use super::source::Description;
 use super::state::State;
 use super::wire::Event;
@@ -33,6 +34,8 @@ pub struct Reports {
     /// The report that is being read.
     partial: Vec<Event>,
     reading: Reading,
+    /// The slot that the state said when it was read.
+    slot: ReadSlot,
     /// Reports to be sent, the first of them perhaps in part.
     waiting: VecDeque<VecDeque<Event>>,
     /// How many events there are in `waiting`.
@@ -55,7 +58,8 @@ enum Reading {
     Report,
     /// It belongs to a report that is too long: only its state is followed.
     Oversized,
-    /// The kernel lost events, so that nothing is known until the device's state was read.
+    /// The kernel lost events, or they were taken to be of the wrong slot, so that nothing is known
+    /// until the device's state was read.
     Lost,
 }
 
@@ -67,6 +71,7 @@ impl Reports {
             slotless: device.is_slotless(),
             partial: Vec::new(),
             reading: Reading::Report,
+            slot: ReadSlot::default(),
             waiting: VecDeque::new(),
             waiting_events: 0,
             begun: false,
@@ -81,6 +86,7 @@ impl Reports {
     /// goes on after a pause, it is told all of it.
     pub fn begin(&mut self, truth: State) {
         self.end();
+        self.slot = ReadSlot::new(truth.touch.slot);
         self.truth = truth;
         // `told` becomes certain only as this is sent: before, the guest may pause again.
         let told = self.told.in_doubt(&self.truth);
@@ -103,10 +109,12 @@ impl Reports {
         for event in events {
             match (event.kind, event.code) {
                 (EV_SYN, SYN_DROPPED) => {
-                    self.partial.clear();
-                    self.reading = Reading::Lost;
+                    self.lose();
+                    self.dropped = self.dropped.saturating_add(1);
                 }
                 _ if self.reading == Reading::Lost => {}
+                // Nobody was too slow: that does not count as dropped.
+                _ if self.slot.is_wrong(event) => self.lose(),
                 _ if event.ends_report() => self.end_report(),
                 // LEDs, sounds and repeat rates go the other way. The kernel shows a reader its own
                 // writes too: handed back to the driver they would light an LED that it put out
@@ -117,6 +125,11 @@ impl Reports {
                 _ => {}
             }
         }
+    }
+
+    fn lose(&mut self) {
+        self.partial.clear();
+        self.reading = Reading::Lost;
     }
 
     fn add(&mut self, event: Event) {
@@ -168,21 +181,27 @@ impl Reports {
         self.waiting.push_back(report.into());
     }
 
-    /// Whether the kernel lost events: all that it still has is to be read and dropped, and then
+    /// All that the device had queued was read.
+    pub fn caught_up(&mut self) {
+        self.slot.caught_up();
+    }
+
+    /// Whether events were lost: all that the kernel still has is to be read and dropped, and then
     /// [`Reports::recover`] to be called.
     pub fn lost(&self) -> bool {
         self.reading == Reading::Lost
     }
 
-    /// Goes on after the kernel lost events, with the device's state as it is now, or as it was
-    /// last, where it cannot be read.
+    /// Goes on after events were lost, with the device's state as it is now, or as it was last,
+    /// where it cannot be read.
     pub fn recover(&mut self, truth: Option<State>) {
+        self.slot = ReadSlot::new(truth.as_ref().and_then(|truth| truth.touch.slot));
         if let Some(truth) = truth {
             self.truth = truth;
         }
         self.partial.clear();
         self.reading = Reading::Report;
-        self.drop_report();
+        self.behind = true;
     }
 
     /// The device is gone: the guest is told that everything was let go, before anything else, but

@@ -167,9 +167,11 @@ fn whatever_happens_the_guest_ends_in_the_true_state() {
     };
     let mut reports = Reports::new(&device);
     let (mut real, mut guest) = (State::new(5), State::new(5));
-    let mut dropped = 0;
+    let (mut dropped, mut reread) = (0, 0);
     for round in 0..20_000 {
         let mut report = Vec::new();
+        let middle = random(6);
+        let mut read = real.clone();
         for _ in 0..random(6) {
             let value = random(3) as i32 - 1;
             report.push(match random(4) {
@@ -180,11 +182,14 @@ fn whatever_happens_the_guest_ends_in_the_true_state() {
             });
         }
         // A contact's id is -1 or none of the other negative numbers.
-        for event in &mut report {
+        for (n, event) in (0..).zip(&mut report) {
             if event.code == ABS_MT_TRACKING_ID {
                 event.value = event.value.max(-1);
             }
             real.apply(event);
+            if n < middle {
+                read.apply(event);
+            }
         }
         report.push(Event::REPORT);
         match random(500) {
@@ -195,10 +200,18 @@ fn whatever_happens_the_guest_ends_in_the_true_state() {
                 reports.recover(Some(real.clone()));
             }
             1 => {
+                // In the middle of the report.
                 reports.end();
-                reports.begin(real.clone());
+                reports.begin(read);
+                reports.caught_up();
+                reports.take(&report);
             }
             _ => reports.take(&report),
+        }
+        reports.caught_up();
+        if reports.lost() {
+            reread += 1;
+            reports.recover(Some(real.clone()));
         }
         // For a while the driver takes nothing.
         if round % 4000 < 2000 {
@@ -220,6 +233,7 @@ fn whatever_happens_the_guest_ends_in_the_true_state() {
         }
     }
     assert!(dropped > 100, "{dropped}");
+    assert!(reread > 0);
 }
 
 #[test]
@@ -248,4 +262,82 @@ fn when_the_device_is_gone_a_report_is_finished_and_all_let_go() {
             Event::REPORT
         ]
     );
+}
+
+/// A touch screen with `slots` slots.
+fn touch_screen(slots: i32) -> Description {
+    let mut device = Description::default();
+    let axis = Axis {
+        max: slots - 1,
+        ..Default::default()
+    };
+    device.axes.insert(ABS_MT_SLOT, axis);
+    device
+}
+
+fn slot(slot: i32) -> Event {
+    Event::new(EV_ABS, ABS_MT_SLOT, slot)
+}
+
+fn contact(id: i32) -> Event {
+    Event::new(EV_ABS, ABS_MT_TRACKING_ID, id)
+}
+
+fn after(state: &State, events: &[Event]) -> State {
+    let mut state = state.clone();
+    for event in events {
+        state.apply(event);
+    }
+    state
+}
+
+/// The report lifts the contact in slot 0 and begins one in slot 1; the state is read when both were
+/// reported and the report was not ended.
+#[test]
+fn a_slot_that_was_read_in_the_middle_of_a_report_is_not_believed() {
+    let touched = after(&State::new(2), &[slot(0), contact(7)]);
+    let report = [contact(-1), slot(1), contact(8)];
+    let early = after(&touched, &report);
+    for lost in [false, true] {
+        let mut reports = Reports::new(&touch_screen(2));
+        if lost {
+            reports.begin(touched.clone());
+            reports.take(&[Event::new(EV_SYN, SYN_DROPPED, 0)]);
+            reports.recover(Some(early.clone()));
+        } else {
+            reports.begin(early.clone());
+        }
+        let mut guest = after(&State::new(2), &told(&mut reports));
+        reports.caught_up();
+        reports.take(&report);
+        reports.take(&[Event::REPORT]);
+        assert!(reports.lost());
+        reports.recover(Some(early.clone()));
+        guest = after(&guest, &told(&mut reports));
+        assert_eq!(guest, early);
+        assert_eq!(reports.take_dropped(), u64::from(lost));
+        // What comes now is the guest's again.
+        reports.take(&[contact(-1), Event::REPORT]);
+        assert_eq!(told(&mut reports), [contact(-1), Event::REPORT]);
+    }
+}
+
+/// As above, in a report that was queued as a whole before the state was read.
+#[test]
+fn a_slot_that_was_read_after_a_queued_report_is_not_believed() {
+    let touched = after(&State::new(2), &[slot(0), contact(7)]);
+    let queued = [
+        contact(-1),
+        Event::REPORT,
+        slot(1),
+        contact(8),
+        Event::REPORT,
+    ];
+    let mut reports = Reports::new(&touch_screen(2));
+    reports.begin(after(&touched, &queued));
+    // A part of them.
+    reports.take(&queued[..2]);
+    assert!(!reports.lost());
+    reports.take(&queued[2..]);
+    assert!(reports.lost());
 }
