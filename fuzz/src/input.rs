@@ -73,6 +73,8 @@ struct Truth {
     axes: BTreeMap<u16, i32>,
     slot: i32,
     contacts: BTreeMap<i32, i32>,
+    /// `ABS_MT_POSITION_X` of each slot, which outlasts the contact.
+    positions: BTreeMap<i32, i32>,
 }
 
 impl Truth {
@@ -93,7 +95,10 @@ impl Truth {
                 }
                 return;
             }
-            EV_ABS if is_contact_axis(code) => return,
+            EV_ABS if code == ABS_MT_X => {
+                self.positions.insert(self.slot, value);
+                return;
+            }
             EV_ABS => {
                 self.axes.insert(code, value);
                 return;
@@ -115,8 +120,6 @@ pub struct Hardware {
     pending: Vec<Event>,
     readable: VecDeque<Event>,
     truth: Truth,
-    /// Slot and contacts after the last whole report.
-    touched: (i32, BTreeMap<i32, i32>),
     leds: BTreeSet<u16>,
     grabbed: bool,
     taken: bool,
@@ -148,7 +151,6 @@ impl Hardware {
         }
         if event.ends_report() {
             self.readable.extend(self.pending.drain(..));
-            self.touched = (self.truth.slot, self.truth.contacts.clone());
         }
     }
 }
@@ -258,19 +260,21 @@ impl Source for Fake {
         if hardware.mute {
             return Err(rustix::io::Errno::IO.into());
         }
+        // As the kernel tells it: all that was reported, also of a report that is not whole yet.
         let truth = &hardware.truth;
-        // Keys and axes may be read in the middle of a report. So can slots be, by the kernel's
-        // clock within microseconds: the report's first values then belong to a slot that nobody
-        // knows any more, and this device would get them wrong. That is not looked at here.
-        let (slot, touched) = &hardware.touched;
-        let contacts = (0..self.description.slots() as i32)
-            .map(|slot| Contact::new(touched.get(&slot).copied().unwrap_or(-1)));
+        let value = |values: &BTreeMap<i32, i32>, slot| values.get(&slot).copied();
+        let contacts = (0..self.description.slots() as i32).map(|slot| {
+            let mut contact = Contact::new(value(&truth.contacts, slot).unwrap_or(-1));
+            let position = value(&truth.positions, slot).unwrap_or(0);
+            contact.values.insert(ABS_MT_X, position);
+            contact
+        });
         Ok(State {
             keys: bits(&truth.keys),
             switches: bits(&truth.switches),
             axes: truth.axes.clone(),
             touch: Touch {
-                slot: usize::try_from(*slot).ok(),
+                slot: usize::try_from(truth.slot).ok(),
                 contacts: contacts.collect(),
             },
         })
@@ -631,6 +635,10 @@ impl Machine {
         assert_eq!(self.told.axes, truth.axes);
         if description.slots() > 0 {
             assert_eq!(self.told.contacts, truth.contacts);
+            for slot in 0..SLOTS {
+                let position = |state: &Truth| state.positions.get(&slot).copied().unwrap_or(0);
+                assert_eq!(position(&self.told), position(&truth), "slot {slot}");
+            }
         }
         self.stop();
         assert_eq!(

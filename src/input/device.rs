@@ -1,10 +1,9 @@
-//! The device: its two queues, and who has the evdev device at the moment.
+//! The device: its two queues, and the evdev device behind them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use evdev::KeyCode;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
@@ -25,6 +24,10 @@ use super::state::State;
 use super::status::Status;
 use super::wire::{EVENT_QUEUE, Event, QUEUES, STATUS_QUEUE};
 
+use self::owner::Owner;
+
+mod owner;
+
 /// The evdev device has events.
 const DEVICE_READY: u16 = FIRST_TOKEN;
 /// A pass ended before its queue was empty.
@@ -39,17 +42,6 @@ pub struct Options {
     pub evdev_path: PathBuf,
     /// Whether the host does not see the device's events while a guest has it.
     pub grab: bool,
-}
-
-/// Who has the evdev device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
-    /// The host: no guest runs.
-    Host,
-    /// Still the host, where a key is held whose release it has to see.
-    HostUntilReleased,
-    /// The guest.
-    Guest,
 }
 
 /// A vhost-user-input device.
@@ -118,105 +110,6 @@ impl<S: Source> Input<S> {
         })
     }
 
-    /// Gives the device to the guest once it runs, and back to the host once it does not.
-    fn update_owner(&mut self, vrings: &[VringMutex]) {
-        let ring = pass(vrings, EVENT_QUEUE, self.memory.as_ref());
-        let untouched = ring.map(|ring| ring.is_untouched());
-        match (self.owner, untouched) {
-            (Owner::Host, Some(anew)) => {
-                self.begin_guest(anew);
-                // What waited for it.
-                self.take_status(vrings);
-            }
-            (Owner::HostUntilReleased | Owner::Guest, None) => self.end_guest(),
-            _ => {}
-        }
-    }
-
-    fn begin_guest(&mut self, anew: bool) {
-        if self.gone {
-            return;
-        }
-        let leds = self.source.leds().unwrap_or_else(|error| {
-            self.device_trouble
-                .warn(format_args!("cannot read the device's LEDs: {error}"));
-            Default::default()
-        });
-        let again = self.status.begin(leds, anew);
-        self.write(again);
-        self.give_to_guest();
-    }
-
-    /// Gives the device to the guest, if no key is held that was pressed for the host. The host
-    /// would never see it released, and repeat it for ever.
-    fn give_to_guest(&mut self) {
-        self.owner = Owner::HostUntilReleased;
-        // What was read by nobody was meant for the host.
-        if let Err(error) = self.discard() {
-            self.lose_device(&error, &[]);
-            return;
-        }
-        let mut state = self.read_state();
-        if self.options.grab {
-            if self.waits_for_release(state.as_ref()) {
-                return;
-            }
-            if let Err(error) = self.source.grab() {
-                self.fail(format_args!("cannot grab {}: {error}", self.name()));
-                return;
-            }
-            // A key may have gone down between the look and the grab.
-            state = self.read_state();
-            if self.waits_for_release(state.as_ref()) {
-                self.release();
-                return;
-            }
-        }
-        self.owner = Owner::Guest;
-        let slots = self.source.description().slots();
-        self.reports
-            .begin(state.unwrap_or_else(|| State::new(slots)));
-        match self.options.grab {
-            true => self.say(format_args!("the guest has {}", self.name())),
-            false => self.say(format_args!("the guest and the host share {}", self.name())),
-        }
-    }
-
-    fn waits_for_release(&self, state: Option<&State>) -> bool {
-        let held = state.and_then(|state| state.keys.iter().find(|key| is_momentary(*key)));
-        if let Some(key) = held {
-            self.say(format_args!(
-                "the guest gets {} once {:?} is released on the host",
-                self.name(),
-                KeyCode(key)
-            ));
-        }
-        held.is_some()
-    }
-
-    fn end_guest(&mut self) {
-        if self.owner == Owner::Host {
-            return;
-        }
-        self.owner = Owner::Host;
-        self.event_queue.reset();
-        self.reports.end();
-        self.write(self.status.end());
-        self.release();
-        self.say(format_args!("no guest uses {}", self.name()));
-    }
-
-    fn release(&mut self) {
-        if let Err(error) = self.source.release()
-            && !self.gone
-        {
-            self.device_trouble.warn(format_args!(
-                "cannot give {} back to the host: {error}",
-                self.name()
-            ));
-        }
-    }
-
     /// Reads what the device has and forgets it.
     fn discard(&mut self) -> io::Result<()> {
         let mut events = Vec::new();
@@ -274,12 +167,16 @@ impl<S: Source> Input<S> {
             match self.source.read(&mut events) {
                 Ok(more) => {
                     self.reports.take(&events);
-                    if !more && !ends && !self.reports.lost() {
-                        break;
+                    if !more {
+                        self.reports.caught_up();
+                        if !ends && !self.reports.lost() {
+                            break;
+                        }
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.reports.caught_up();
                     // Only now: what the kernel still had was older than the state it tells.
                     if self.reports.lost() {
                         let state = self.read_state();
@@ -404,14 +301,6 @@ fn pass<'a>(
     memory: Option<&GuestMemory>,
 ) -> Option<Ring<'a>> {
     Ring::begin(vrings.get(index)?, memory?)
-}
-
-/// Whether `key` is one that is held for a moment. Buttons of joysticks may be switches that stay:
-/// nobody repeats them, and a wait for their release would not end.
-fn is_momentary(key: u16) -> bool {
-    let joystick = KeyCode::BTN_TRIGGER.0..=KeyCode::BTN_THUMBR.0;
-    let more = KeyCode::BTN_TRIGGER_HAPPY1.0..=KeyCode::BTN_TRIGGER_HAPPY40.0;
-    !joystick.contains(&key) && !more.contains(&key)
 }
 
 impl<S: Source> VhostUserBackendMut for Input<S> {

@@ -9,6 +9,7 @@ pub mod fuzzing;
 mod needs;
 mod queue;
 mod report;
+mod slot;
 mod source;
 mod state;
 mod status;

@@ -85,7 +85,7 @@ pub trait Source: Send + Sync + 'static {
     /// `WouldBlock` where there are none now; any other kind where the device is gone.
     fn read(&mut self, events: &mut Vec<Event>) -> io::Result<bool>;
 
-    /// What is pressed, switched and touched now.
+    /// What is pressed, switched and touched now, also by events that are not yet to be read.
     ///
     /// # Errors
     /// As `ioctl(2)`.

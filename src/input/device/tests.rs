@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use evdev::KeyCode;
 use vhost_user_backend::VringT;
 
 use crate::backend::testing::{Driver, guest_memory};
@@ -383,6 +384,64 @@ fn what_the_kernel_lost_is_read_from_the_device() {
     lost.extend(presses(100..150));
     bench.report(&lost);
     assert_eq!(bench.received(), [key(1, 0), key(9, 1), Event::REPORT]);
+}
+
+fn slot(slot: i32) -> Event {
+    Event::new(EV_ABS, ABS_MT_SLOT, slot)
+}
+
+fn contact(id: i32) -> Event {
+    Event::new(EV_ABS, ABS_MT_TRACKING_ID, id)
+}
+
+/// A device with a guest, which has a contact in slot 0.
+fn touched() -> Bench {
+    let mut bench = Bench::new(64, true);
+    for event in [slot(0), contact(7)] {
+        bench.hardware().state.apply(&event);
+    }
+    bench.offer(64);
+    bench.kick(EVENT_QUEUE);
+    assert_eq!(bench.received(), [slot(0), contact(7), Event::REPORT]);
+    bench
+}
+
+#[test]
+fn a_slot_that_was_read_in_the_middle_of_a_report_is_read_again() {
+    let mut bench = touched();
+    // The state is read when this was reported, and before it was the report's end.
+    let report = [contact(-1), slot(1), contact(8)];
+    for event in &report {
+        bench.hardware().state.apply(event);
+    }
+    bench.report(&[Event::new(EV_SYN, SYN_DROPPED, 0), Event::REPORT]);
+    let corrected = [contact(-1), slot(1), contact(8), Event::REPORT];
+    assert_eq!(bench.received(), corrected);
+    // In slot 1 this would end the contact that has just begun.
+    bench.report(&report);
+    bench.report(&[Event::REPORT]);
+    assert_eq!(bench.received(), []);
+    let next = [contact(-1), Event::REPORT];
+    bench.report(&next);
+    assert_eq!(bench.received(), next);
+}
+
+#[test]
+fn a_slot_that_contacts_come_back_to_is_not_read_again() {
+    // Reads that are full and not full tell in different ways that nothing more is queued.
+    let mut full: Vec<_> = (0..6).map(|id| contact(20 + id)).collect();
+    full.push(Event::REPORT);
+    for queued in [&[contact(20), Event::REPORT][..], &full] {
+        let mut bench = touched();
+        bench.report(queued);
+        assert_eq!(bench.received(), queued);
+        let back = [contact(10), slot(1), contact(8), slot(0), contact(11)];
+        for report in [&[contact(9)][..], &back] {
+            let report = [report, &[Event::REPORT]].concat();
+            bench.report(&report);
+            assert_eq!(bench.received(), report);
+        }
+    }
 }
 
 #[test]
