@@ -39,6 +39,10 @@ impl Host {
 
     /// Runs vhostctl where the devices can be seen.
     fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        self.sandbox.exec(self.words(arguments))
+    }
+
+    fn words(&self, arguments: &[&str]) -> Vec<String> {
         let mut command = vec!["env".to_owned()];
         if let Some(mock) = &self.mock {
             command.extend(
@@ -48,7 +52,7 @@ impl Host {
         }
         command.push("vhostctl".to_owned());
         command.extend(arguments.iter().map(|word| (*word).to_owned()));
-        self.sandbox.exec(command)
+        command
     }
 
     /// What it says, on either way; it has to succeed.
@@ -252,6 +256,34 @@ fn two_vms_share_the_input_devices_of_a_host() -> anyhow::Result<()> {
             "\"vm2\" \"mouse\""
         ]
     );
+    Ok(())
+}
+
+#[test]
+fn of_many_that_add_a_device_at_once_one_gets_it() -> anyhow::Result<()> {
+    let host = Host::new(&[MOUSE])?;
+    let words: Vec<_> = (1..=8)
+        .map(|number| host.words(&["add", "input", &format!("vm{number}"), "mouse"]))
+        .collect();
+    let sandbox = &host.sandbox;
+    let outputs: Vec<_> = std::thread::scope(|scope| {
+        let start = |words| scope.spawn(move || sandbox.exec(words));
+        let threads: Vec<_> = words.iter().map(start).collect();
+        let end = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().expect("no panic");
+        threads.into_iter().map(end).collect()
+    });
+    let mut added = 0;
+    for output in outputs {
+        let output = output?;
+        let said = stderr(&output);
+        if output.status.success() {
+            added += 1;
+        } else {
+            assert!(said.contains("--force gives it to both"), "{said}");
+        }
+    }
+    assert_eq!(added, 1);
+    assert_eq!(host.list()?.len(), 1);
     Ok(())
 }
 

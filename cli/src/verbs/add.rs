@@ -18,7 +18,7 @@ use crate::output::Output;
 use crate::settings::{Folders, Settings};
 use crate::systemd::Target;
 
-use super::change::Changes;
+use super::change::{self, Changes};
 
 /// Give a VM a device: a GPU, an input device, or any installed backend
 #[derive(Debug, clap::Args)]
@@ -179,6 +179,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::E
         let text = "The units of backends are the system's: add makes none for --user.";
         return Err(Error::Usage(text.to_owned()).into());
     }
+    let lock = change::lock()?;
     let folders = Folders::system();
     let host = Host {
         devices: Devices::new(),
@@ -199,7 +200,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::E
     zbus::block_on(async {
         let changes = Changes::connect(target, output).await?;
         check_program(args, &changes, &plan.instance).await?;
-        write::carry_out(args, &changes, &host.folders, &plan, output).await
+        write::carry_out(args, &changes, &host.folders, &plan, lock, output).await
     })
 }
 

@@ -1,6 +1,12 @@
 //! What the verbs that change units have in common.
 
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
 use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
 
 use crate::instance::{Half, Instance};
 use crate::journal;
@@ -12,6 +18,28 @@ use super::Error;
 
 /// How many lines of the log explain a failure.
 const LINES: u32 = 8;
+
+/// Held while settings are looked at and changed. Not a file of theirs, which all may read, and so lock.
+const LOCK: &str = "/run/vhostctl.lock";
+
+/// Waits until no other vhostctl looks at what there is to change it: two that give a device to two VMs
+/// would else both find it free. `None` for who may change nothing anyway, and is told so later.
+pub fn lock() -> Result<Option<File>, Error> {
+    let options = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .mode(0o600)
+        .clone();
+    let locked = options.open(LOCK).and_then(|file| {
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(file)
+    });
+    match locked {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(Error::file("lock", Path::new(LOCK), error)),
+    }
+}
 
 /// The way to systemd for a verb that changes something.
 pub struct Changes<'a> {

@@ -12,7 +12,7 @@ use crate::settings::Folders;
 use crate::systemd::Target;
 
 use super::Error;
-use super::change::{Changes, units};
+use super::change::{self, Changes, units};
 
 /// Stop backends, disable them and delete what was added for them
 #[derive(Debug, clap::Args)]
@@ -35,11 +35,13 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
             units(&instances, Half::Socket),
             units(&instances, Half::Service),
         );
+        let lock = change::lock()?;
         // First what may be refused: who cannot delete is not to stop anything.
         let folders = Folders::system();
         for instance in &instances {
             forget(&folders, instance, output)?;
         }
+        drop(lock);
         changes.stop(&instances).await?;
         // Makes systemd read its files again, too.
         changes.manager.disable(&sockets).await?;

@@ -16,12 +16,14 @@ use super::super::change::Changes;
 use super::super::{Error as VerbError, remove};
 use super::{Args, Error, Plan};
 
-/// Writes the settings, has systemd read them, enables the socket and starts it if that is wanted.
+/// Writes the settings, has systemd read them, enables the socket and starts it if that is wanted; by
+/// then the next may look at them.
 pub(super) async fn carry_out(
     args: &Args,
     changes: &Changes<'_>,
     folders: &Folders,
     plan: &Plan,
+    lock: Option<fs::File>,
     output: &Output,
 ) -> Result<(), VerbError> {
     let instance = &plan.instance;
@@ -43,6 +45,7 @@ pub(super) async fn carry_out(
         write(&file, &text)?;
         changes.manager.reload().await?;
         changes.manager.enable(slice::from_ref(&socket)).await?;
+        drop(lock);
         if args.now {
             changes.start(slice::from_ref(instance)).await?;
         }
