@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use vhost_user_backend::VringMutex;
 
-use super::super::display::REPLY_LIMIT;
 use super::super::renderer::Renderer;
 #[cfg(feature = "virgl")]
 use super::super::renderer::virgl::stand_in;
@@ -52,10 +51,11 @@ impl Bench {
         shown.map(|(size, _)| size).collect()
     }
 
-    /// Has the time for an answer of the front-end be over.
+    /// Has the time for all answers of the front-end be over.
     pub fn expire(&mut self, vrings: &[VringMutex]) {
-        self.gpu.display.expire(Instant::now() + REPLY_LIMIT);
+        self.gpu.display.expire(Instant::now() + UPDATE_LIMIT);
         self.gpu.take_answer();
+        self.gpu.look_at_display();
         self.gpu.serve(vrings);
     }
 }
