@@ -7,6 +7,7 @@ use vhost_user_backend::VringMutex;
 use super::super::renderer::Renderer;
 #[cfg(feature = "virgl")]
 use super::super::renderer::virgl::stand_in;
+use super::super::scanout::Truth;
 use super::*;
 
 /// A device, and the budget that its resources take their memory from.
@@ -49,6 +50,12 @@ impl Bench {
     pub fn scanouts(&self) -> Vec<(u32, u32)> {
         let shown = self.gpu.state.screen.shown();
         shown.map(|(size, _)| size).collect()
+    }
+
+    /// What a display has of each scanout once it was sent everything; `None` where it is sent
+    /// nothing now.
+    pub fn truth(&self) -> Option<Vec<Truth>> {
+        self.gpu.is_settled().then(|| self.gpu.state.screen.truth())
     }
 
     /// Has the time for all answers of the front-end be over.

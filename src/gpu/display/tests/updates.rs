@@ -143,6 +143,8 @@ fn the_limit_begins_when_the_socket_has_taken_all_of_the_update() {
     assert_eq!(scene.display.expire(hour), Expired::default());
     // Nor does it: this is none.
     scene.answer();
+    let link = scene.display.link.as_ref().unwrap();
+    assert!(link.outbox.updates.is_busy());
     let mut read = vec![0; filled];
     scene.front_end.socket.read_exact(&mut read).unwrap();
     scene.display.send(Some(&mut scene.screen), hour).unwrap();
