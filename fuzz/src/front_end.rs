@@ -1,10 +1,15 @@
 //! The front-end's end of the display socket: what it is sent is checked as QEMU would take it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use vhost_user_backends::gpu::fuzzing::{HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN};
+use rustix::fs::fstat;
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use vhost_user_backends::gpu::fuzzing::{HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN, Truth};
 
 use crate::bytes::Bytes;
 
@@ -16,8 +21,10 @@ const CURSOR_POS_HIDE: u32 = 5;
 const CURSOR_UPDATE: u32 = 6;
 const SCANOUT: u32 = 7;
 const UPDATE: u32 = 8;
+const DMABUF_SCANOUT: u32 = 9;
 const DMABUF_UPDATE: u32 = 10;
 const GET_EDID: u32 = 11;
+const DMABUF_SCANOUT2: u32 = 12;
 const REPLY: u32 = 4;
 /// Bytes of a message's header, and of a cursor.
 const HEADER: usize = 12;
@@ -25,12 +32,26 @@ const CURSOR: usize = 64 * 64 * 4;
 /// Questions that may be without an answer.
 const MOST_QUESTIONS: usize = 10;
 
+/// What it was shown last of a scanout.
+#[derive(Debug)]
+enum Shown {
+    /// Columns, rows, and the pixels.
+    Pixels(u32, u32, Vec<u32>),
+    /// A buffer, its columns and rows, and whether any update came with it.
+    Dmabuf(OwnedFd, u32, u32, bool),
+}
+
 /// A front-end that knows the protocol, and may do without it.
 pub struct FrontEnd {
     socket: UnixStream,
     arrived: Vec<u8>,
-    /// The sizes that it was told.
-    scanouts: BTreeMap<u32, (u32, u32)>,
+    /// Descriptors that came, in their order.
+    fds: VecDeque<OwnedFd>,
+    scanouts: BTreeMap<u32, Shown>,
+    /// Whether all it said was an answer, and went out.
+    is_honest: bool,
+    /// Messages that came.
+    heard: usize,
     /// What it was asked and has not answered.
     questions: VecDeque<u32>,
     /// How many there may be.
@@ -47,7 +68,10 @@ impl FrontEnd {
         let front_end = Self {
             socket,
             arrived: Vec::new(),
+            fds: VecDeque::new(),
             scanouts: BTreeMap::new(),
+            is_honest: true,
+            heard: 0,
             questions: VecDeque::new(),
             most: MOST_QUESTIONS,
         };
@@ -61,11 +85,20 @@ impl FrontEnd {
             .resize(before.saturating_add(most.min(1 << 20)), 0);
         let mut have = before;
         while have < self.arrived.len() {
-            match self.socket.read(&mut self.arrived[have..]) {
-                Ok(0) => break,
-                Ok(count) => have += count,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+            let mut with = RecvAncillaryBuffer::new(&mut space);
+            let mut into = [IoSliceMut::new(&mut self.arrived[have..])];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            match recvmsg(&self.socket, &mut into, &mut with, flags) {
+                Ok(got) if got.bytes == 0 => break,
+                Ok(got) => have += got.bytes,
+                Err(Errno::INTR) => {}
                 Err(_) => break,
+            }
+            for message in with.drain() {
+                if let RecvAncillaryMessage::ScmRights(fds) = message {
+                    self.fds.extend(fds);
+                }
             }
         }
         self.arrived.truncate(have);
@@ -77,9 +110,10 @@ impl FrontEnd {
             };
             let (kind, flags, len) = (header[0], header[1], payload.len());
             assert_eq!(flags, 0, "a request has no flags");
-            let head: Vec<u32> = words(&payload[..len.min(20)]);
+            let payload = words(payload);
             at += HEADER + len;
-            take(&mut self.scanouts, &mut self.questions, kind, &head, len);
+            self.heard += 1;
+            self.take(kind, &payload, len);
             assert!(
                 self.questions.len() <= self.most,
                 "questions without an end"
@@ -105,6 +139,7 @@ impl FrontEnd {
             let payload = match question {
                 GET_PROTOCOL_FEATURES => u64::from(bytes.u8() & 3).to_ne_bytes().to_vec(),
                 GET_DISPLAY_INFO => modes(bytes),
+                DMABUF_UPDATE => Vec::new(),
                 _ => edid(bytes),
             };
             self.reply(question, REPLY, &payload);
@@ -131,12 +166,14 @@ impl FrontEnd {
         };
         // It may be taken for the answer to what it was not said to.
         self.most += MOST_QUESTIONS;
+        self.is_honest = false;
         self.reply(kind, flags, &payload);
     }
 
     /// Sends any bytes.
     pub fn stammer(&mut self, bytes: &mut Bytes<'_>) {
         self.most += 50 * MOST_QUESTIONS;
+        self.is_honest = false;
         let _ = self.socket.write(bytes.some(512));
     }
 
@@ -145,53 +182,142 @@ impl FrontEnd {
         let mut message: Vec<u8> = header.into_iter().flat_map(u32::to_ne_bytes).collect();
         message.extend(payload);
         // Where there is no room, the rest is lost: that is a front-end, too.
-        let _ = self.socket.write(&message);
+        let sent = self.socket.write(&message);
+        self.is_honest &= sent.is_ok_and(|count| count == message.len());
+    }
+
+    /// How many messages came.
+    pub fn heard(&self) -> usize {
+        self.heard
+    }
+
+    /// Checks what it was shown last, when there is nothing more to be sent.
+    pub fn check(&self, truth: &[Truth]) {
+        if !self.is_honest {
+            return;
+        }
+        for (id, truth) in (0..).zip(truth) {
+            match (truth, self.scanouts.get(&id)) {
+                (Truth::Old, _) | (Truth::Nothing, None) => {}
+                (Truth::Dmabuf(inode), Some(Shown::Dmabuf(fd, _, _, is_updated))) => {
+                    let shown = fstat(fd).expect("fstat(2) does not fail").st_ino;
+                    assert_eq!(shown, *inode, "scanout {id} shows another buffer");
+                    assert!(is_updated, "scanout {id} is passed without an update");
+                }
+                (Truth::Pixels(width, height, wanted), Some(Shown::Pixels(w, h, pixels))) => {
+                    assert_eq!((width, height), (w, h), "scanout {id}");
+                    let differ = |(wanted, shown): (&Option<u32>, &u32)| {
+                        wanted.is_some_and(|wanted| wanted != *shown)
+                    };
+                    let differ = wanted.iter().zip(pixels).position(differ);
+                    assert_eq!(differ, None, "scanout {id} shows other pixels");
+                }
+                (_, shown) => {
+                    let is_dmabuf = matches!(shown, Some(Shown::Dmabuf(..)));
+                    let shown = shown.is_some();
+                    panic!("scanout {id} is shown: {shown}, as a buffer: {is_dmabuf}");
+                }
+            }
+        }
     }
 }
 
-fn take(
-    scanouts: &mut BTreeMap<u32, (u32, u32)>,
-    questions: &mut VecDeque<u32>,
-    kind: u32,
-    head: &[u32],
-    len: usize,
-) {
-    let on_scanout = |len: usize, wanted: usize| {
-        assert_eq!(len, wanted, "message {kind} has {len} bytes");
-        assert!((head[0] as usize) < MAX_SCANOUTS, "scanout {}", head[0]);
-    };
-    match kind {
-        GET_PROTOCOL_FEATURES | GET_DISPLAY_INFO => {
-            assert_eq!(len, 0);
-            questions.push_back(kind);
-        }
-        GET_EDID => {
-            on_scanout(len, 4);
-            questions.push_back(kind);
-        }
-        SET_PROTOCOL_FEATURES => assert_eq!(len, 8),
-        CURSOR_POS | CURSOR_POS_HIDE => on_scanout(len, 12),
-        CURSOR_UPDATE => on_scanout(len, 20 + CURSOR),
-        SCANOUT => {
-            on_scanout(len, 12);
-            scanouts.insert(head[0], (head[1], head[2]));
-        }
-        UPDATE => {
-            let [_, x, y, width, height] = head else {
-                panic!("an update of {len} bytes");
-            };
-            let pixels = u64::from(*width) * u64::from(*height) * 4;
-            on_scanout(len, 20 + pixels as usize);
-            let (columns, rows) = scanouts.get(&head[0]).copied().unwrap_or_default();
-            let inside = x.checked_add(*width).is_some_and(|end| end <= columns)
-                && y.checked_add(*height).is_some_and(|end| end <= rows);
+impl FrontEnd {
+    fn take(&mut self, kind: u32, payload: &[u32], len: usize) {
+        let on_scanout = |wanted: usize| {
+            assert_eq!(len, wanted, "message {kind} has {len} bytes");
+            assert!(
+                (payload[0] as usize) < MAX_SCANOUTS,
+                "scanout {}",
+                payload[0]
+            );
+        };
+        let is_inside = |rect: &[u32], columns: u32, rows: u32| {
+            let (end_x, end_y) = (rect[0].checked_add(rect[2]), rect[1].checked_add(rect[3]));
+            let inside = end_x.is_some_and(|x| x <= columns) && end_y.is_some_and(|y| y <= rows);
             assert!(
                 inside,
-                "an update {head:?} of a scanout of {columns}x{rows}"
+                "an update {rect:?} of a scanout of {columns}x{rows}"
             );
-            assert_ne!(pixels, 0, "an update of nothing");
+            assert!(rect[2] != 0 && rect[3] != 0, "an update of nothing");
+        };
+        match kind {
+            GET_PROTOCOL_FEATURES | GET_DISPLAY_INFO => {
+                assert_eq!(len, 0);
+                self.questions.push_back(kind);
+            }
+            GET_EDID => {
+                on_scanout(4);
+                self.questions.push_back(kind);
+            }
+            SET_PROTOCOL_FEATURES => assert_eq!(len, 8),
+            CURSOR_POS | CURSOR_POS_HIDE => on_scanout(12),
+            CURSOR_UPDATE => on_scanout(20 + CURSOR),
+            SCANOUT => {
+                on_scanout(12);
+                let [id, width, height] = payload else {
+                    unreachable!("of 12 bytes")
+                };
+                self.scanouts.remove(id);
+                if *width != 0 && *height != 0 {
+                    // What nothing is sent of is not by chance what it should be.
+                    let pixels = vec![0xdead_beef; *width as usize * *height as usize];
+                    self.scanouts
+                        .insert(*id, Shown::Pixels(*width, *height, pixels));
+                }
+            }
+            UPDATE => {
+                let (head, new) = payload.split_at_checked(5).expect("an update's head");
+                on_scanout(20 + head[3] as usize * head[4] as usize * 4);
+                let Some(Shown::Pixels(columns, rows, pixels)) = self.scanouts.get_mut(&head[0])
+                else {
+                    panic!("pixels of scanout {} without its size", head[0]);
+                };
+                is_inside(&head[1..], *columns, *rows);
+                let [x, y, width] = [1, 2, 3].map(|at| head[at] as usize);
+                let lines = pixels.chunks_exact_mut(*columns as usize).skip(y);
+                for (line, new) in lines.zip(new.chunks_exact(width)) {
+                    line[x..x + width].copy_from_slice(new);
+                }
+            }
+            DMABUF_SCANOUT | DMABUF_SCANOUT2 => {
+                on_scanout(if kind == DMABUF_SCANOUT { 40 } else { 48 });
+                self.scanouts.remove(&payload[0]);
+                if payload[1..].iter().all(|word| *word == 0) {
+                    assert_eq!(kind, DMABUF_SCANOUT);
+                    return;
+                }
+                let [width, height] = [payload[3], payload[4]];
+                assert_eq!(payload[1..3], [0, 0]);
+                assert_eq!(payload[5..7], [width, height]);
+                assert!(width != 0 && height != 0 && payload[7] != 0);
+                let fd = self.fds.pop_front().expect("a buffer has a descriptor");
+                let shown = Shown::Dmabuf(fd, width, height, false);
+                self.scanouts.insert(payload[0], shown);
+            }
+            DMABUF_UPDATE => {
+                on_scanout(20);
+                let Some(Shown::Dmabuf(_, columns, rows, is_updated)) =
+                    self.scanouts.get_mut(&payload[0])
+                else {
+                    panic!("an update of scanout {}, which has no buffer", payload[0]);
+                };
+                is_inside(&payload[1..], *columns, *rows);
+                let is_all = payload[1..] == [0, 0, *columns, *rows];
+                assert!(
+                    *is_updated || is_all,
+                    "a buffer's first update is of a part"
+                );
+                *is_updated = true;
+                let is_alone = !self.questions.contains(&DMABUF_UPDATE);
+                assert!(
+                    is_alone || !self.is_honest,
+                    "an update before the last was answered"
+                );
+                self.questions.push_back(kind);
+            }
+            unknown => panic!("message {unknown} is sent"),
         }
-        unknown => panic!("message {unknown} is sent"),
     }
 }
 

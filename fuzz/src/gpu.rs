@@ -34,6 +34,7 @@ pub fn control_2d(data: &[u8]) {
 pub fn control_3d(data: &[u8]) {
     Machine::new(Bench::in_3d(MAX_HOSTMEM), Mood::Deep).run(data);
     assert_eq!(stand_in::population(), (0, 0), "something is left behind");
+    assert_eq!(stand_in::open_dmabufs(), 0, "a buffer is left open");
 }
 
 /// A 2D device whose driver is most of all busy with cursors.
@@ -260,8 +261,31 @@ impl Machine {
         assert_eq!(self.program.failure(), None);
     }
 
+    /// A front-end that reads and answers, at last, has what the scanouts show.
+    fn check_shown(&mut self) {
+        let Some(mut front_end) = self.front_end.take() else {
+            return;
+        };
+        for _ in 0..MAX_TURNS {
+            let heard = front_end.heard();
+            front_end.read_all();
+            front_end.answer(&mut Bytes::new(&[]));
+            stand_in::retire(usize::MAX);
+            self.rest();
+            front_end.read_all();
+            if front_end.heard() == heard {
+                break;
+            }
+        }
+        if let Some(truth) = self.bench.truth() {
+            front_end.check(&truth);
+        }
+        self.front_end = Some(front_end);
+    }
+
     /// A reset gives everything back.
     fn end(mut self) {
+        self.check_shown();
         // As the daemon does before it tells the device: what waits in the rings is not taken any more.
         for vring in &self.guest.vrings {
             vring.set_enabled(false);

@@ -41,7 +41,7 @@ fn converse(bytes: &mut Bytes<'_>) {
                 assert_eq!(asked, display.is_asked());
             }
             40..=89 => {
-                let _ = display.send(None);
+                let _ = display.send(None, now);
                 front_end.read_all();
             }
             90..=129 => front_end.answer(bytes),
@@ -68,7 +68,7 @@ fn converse(bytes: &mut Bytes<'_>) {
                 );
             }
             _ => {
-                let _ = display.send(None);
+                let _ = display.send(None, now);
             }
         }
         // Nobody waits for ever.

@@ -11,7 +11,7 @@ use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
 
 use super::commands::{Features, State};
-use super::display::{Display, UPDATE_LIMIT};
+use super::display::{Display, Pixels, UPDATE_LIMIT};
 use super::image::Budget;
 use super::renderer::SoftRenderer;
 #[cfg(feature = "virgl")]
@@ -313,12 +313,16 @@ impl VhostUserBackendMut for Gpu {
                     worker.timer_rang();
                 }
                 let expired = self.display.expire(Instant::now());
-                if expired.update {
-                    log::warn!(
+                if let Some(pixels) = expired.update {
+                    let until = match pixels {
+                        Pixels::UntilAnswered => "until it answers",
+                        Pixels::ForGood => "from now on, for it was late too often",
+                    };
+                    self.troubles.warn(format_args!(
                         "the front-end did not answer DMABUF_UPDATE within {} s: it is sent pixels \
-                         from now on; --no-dmabuf does so from the start",
+                         {until}; --no-dmabuf does so from the start",
                         UPDATE_LIMIT.as_secs()
-                    );
+                    ));
                 }
                 if expired.question {
                     self.troubles.warn(

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use vhost_user_backend::VringMutex;
 
-use super::super::display::REPLY_LIMIT;
 use super::super::renderer::Renderer;
 #[cfg(feature = "virgl")]
 use super::super::renderer::virgl::stand_in;
+use super::super::scanout::Truth;
 use super::*;
 
 /// A device, and the budget that its resources take their memory from.
@@ -52,10 +52,17 @@ impl Bench {
         shown.map(|(size, _)| size).collect()
     }
 
-    /// Has the time for an answer of the front-end be over.
+    /// What a display has of each scanout once it was sent everything; `None` where it is sent
+    /// nothing now.
+    pub fn truth(&self) -> Option<Vec<Truth>> {
+        self.gpu.is_settled().then(|| self.gpu.state.screen.truth())
+    }
+
+    /// Has the time for all answers of the front-end be over.
     pub fn expire(&mut self, vrings: &[VringMutex]) {
-        self.gpu.display.expire(Instant::now() + REPLY_LIMIT);
+        self.gpu.display.expire(Instant::now() + UPDATE_LIMIT);
         self.gpu.take_answer();
+        self.gpu.look_at_display();
         self.gpu.serve(vrings);
     }
 }

@@ -31,7 +31,7 @@ impl Gpu {
     /// Does what follows from a change: sends, waits, and says what is shown.
     pub(super) fn settle(&mut self) {
         let screen = self.is_settled().then_some(&mut self.state.screen);
-        if let Err(e) = self.display.send(screen) {
+        if let Err(e) = self.display.send(screen, Instant::now()) {
             self.lost_display(&e);
         }
         if let Some(worker) = &mut self.worker {

@@ -18,8 +18,11 @@ use super::wire::Modes;
 use inbox::{Inbox, Reply};
 use outbox::{Outbox, Progress, Request};
 
+pub use updates::UPDATE_LIMIT;
+
 mod inbox;
 mod outbox;
+mod updates;
 
 /// How long an answer is waited for; the driver waits as long.
 pub const REPLY_LIMIT: Duration = Duration::from_secs(3);
@@ -30,10 +33,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 const SEND_BUFFER: usize = 416 << 10;
 /// Most questions without an answer.
 const MAX_UNANSWERED: usize = 8;
-
-/// How long the answer to a `DMABUF_UPDATE` is waited for. A front-end answers when it has drawn,
-/// which a busy one does late; one that does not answer until then is sent pixels.
-pub const UPDATE_LIMIT: Duration = Duration::from_secs(10);
 
 /// `VHOST_USER_GPU_PROTOCOL_F_EDID`, as a mask: the front-end answers `GET_EDID`.
 const PROTOCOL_F_EDID: u64 = 1 << 0;
@@ -79,8 +78,17 @@ enum Negotiation {
 pub struct Expired {
     /// A question.
     pub question: bool,
-    /// A `DMABUF_UPDATE`.
-    pub update: bool,
+    /// A `DMABUF_UPDATE`: until it answers there are pixels, or for good.
+    pub update: Option<Pixels>,
+}
+
+/// For how long a front-end whose answer is late is sent pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pixels {
+    /// Until it answers.
+    UntilAnswered,
+    /// For as long as it is the display: it was late too often.
+    ForGood,
 }
 
 struct Link {
@@ -91,10 +99,6 @@ struct Link {
     unanswered: VecDeque<Request>,
     deadline: Option<Instant>,
     silent_since: Option<Instant>,
-    /// Until when the answer to a `DMABUF_UPDATE` is waited for.
-    update_deadline: Option<Instant>,
-    /// Whether it did not come: buffers are no way to show something there.
-    is_mute: bool,
     /// What the front-end said last of its displays.
     modes: Option<Modes>,
     blocked: bool,
@@ -146,12 +150,12 @@ impl Display {
     }
 
     /// What the front-end takes. The protocol has a feature only for buffers with modifiers; others
-    /// are for every front-end, but for one that does not answer.
+    /// are for every front-end, but for one that does not answer in time.
     pub fn takes(&self) -> Takes {
         match &self.link {
             _ if !self.has_dmabufs => Takes::Pixels,
             None => Takes::default(),
-            Some(link) if link.is_mute => Takes::Pixels,
+            Some(link) if link.outbox.updates.is_mute() => Takes::Pixels,
             Some(link) => match link.negotiation {
                 Negotiation::Settled { dmabuf2: false, .. } => Takes::Dmabufs,
                 Negotiation::Settled { dmabuf2: true, .. } | Negotiation::Awaited => {
@@ -174,8 +178,6 @@ impl Display {
             unanswered: VecDeque::new(),
             deadline: None,
             silent_since: None,
-            update_deadline: None,
-            is_mute: false,
             modes: None,
             blocked: false,
         };
@@ -247,7 +249,8 @@ impl Display {
     /// When [`Display::expire`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let link = self.link.as_ref()?;
-        link.deadline.into_iter().chain(link.update_deadline).min()
+        let update = link.outbox.updates.deadline();
+        link.deadline.into_iter().chain(update).min()
     }
 
     /// Gives up waiting for answers whose time is over.
@@ -256,14 +259,15 @@ impl Display {
         let Some(link) = &mut self.link else {
             return expired;
         };
-        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
-        if is_over(link.update_deadline) {
-            expired.update = true;
-            link.update_deadline = None;
-            link.is_mute = true;
-            link.outbox.updated();
+        let updates = &mut link.outbox.updates;
+        if updates.expire(now) {
+            expired.update = Some(if updates.is_hopeless() {
+                Pixels::ForGood
+            } else {
+                Pixels::UntilAnswered
+            });
         }
-        if is_over(link.deadline) {
+        if link.deadline.is_some_and(|at| at <= now) {
             expired.question = true;
             link.deadline = None;
             link.silent_since = Some(now);
@@ -305,9 +309,7 @@ impl Display {
             return;
         };
         if matches!(reply, Reply::Updated) {
-            // One that comes too late is no news.
-            link.outbox.updated();
-            link.update_deadline = None;
+            link.outbox.updates.answered();
             return;
         }
         // The front-end answers in order; what it left out before this one it will not answer.
@@ -367,17 +369,14 @@ impl Display {
     ///
     /// # Errors
     /// Where the socket is of no more use; it is closed then, and who waits gets no answer.
-    pub fn send(&mut self, screen: Option<&mut Screen>) -> Result<(), DisplayError> {
+    pub fn send(&mut self, screen: Option<&mut Screen>, now: Instant) -> Result<(), DisplayError> {
         let Some(link) = &mut self.link else {
             return Ok(());
         };
         let screen = screen.filter(|_| link.negotiation != Negotiation::Awaited);
-        match link.outbox.send(&link.socket, screen) {
+        match link.outbox.send(&link.socket, screen, now) {
             Ok(progress) => {
                 link.blocked = progress == Progress::Blocked;
-                if link.outbox.is_updating() && link.update_deadline.is_none() {
-                    link.update_deadline = Some(Instant::now() + UPDATE_LIMIT);
-                }
                 Ok(())
             }
             Err(e) => {

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use vhost::vhost_user::gpu_message::{
@@ -19,6 +20,7 @@ use super::super::image::{Image, PIXEL_LEN, SharedImage};
 use super::super::region::Rect;
 use super::super::renderer::{CURSOR_LEN, CursorPixels};
 use super::super::scanout::{Position, Screen, Update};
+use super::updates::Updates;
 
 /// Bytes of a message's header: request, flags, size of the payload.
 pub(super) const MESSAGE_HEADER_LEN: usize = 12;
@@ -71,6 +73,8 @@ struct Message {
     body_len: usize,
     /// Goes with the first byte.
     dmabuf: Option<Arc<Dmabuf>>,
+    /// Whether it is a `DMABUF_UPDATE`.
+    is_damage: bool,
     sent: usize,
 }
 
@@ -94,6 +98,7 @@ impl Message {
             body,
             body_len,
             dmabuf: None,
+            is_damage: false,
             sent: 0,
         }
     }
@@ -154,7 +159,10 @@ impl Message {
                     height: rect.height,
                 };
                 let kind = GpuBackendReq::DMABUF_UPDATE;
-                Self::new(kind, payload.as_slice(), Body::Empty)
+                Self {
+                    is_damage: true,
+                    ..Self::new(kind, payload.as_slice(), Body::Empty)
+                }
             }
             Update::Cursor {
                 id,
@@ -299,21 +307,10 @@ fn cursor_pos(scanout_id: u32, position: Position) -> VhostUserGpuCursorPos {
 pub(super) struct Outbox {
     requests: VecDeque<Request>,
     current: Option<Message>,
-    /// Whether the answer to a `DMABUF_UPDATE` is awaited.
-    is_updating: bool,
+    pub(super) updates: Updates,
 }
 
 impl Outbox {
-    /// Whether the answer to a `DMABUF_UPDATE`, sent or about to be, is awaited.
-    pub(super) fn is_updating(&self) -> bool {
-        self.is_updating
-    }
-
-    /// A `DMABUF_UPDATE` was answered, or its answer is waited for no longer.
-    pub(super) fn updated(&mut self) {
-        self.is_updating = false;
-    }
-
     /// Sends `request` after those before it, and ahead of everything on a screen.
     pub(super) fn request(&mut self, request: Request) {
         self.requests.push_back(request);
@@ -323,9 +320,12 @@ impl Outbox {
         match self.requests.pop_front() {
             Some(request) => Some(Message::request(request)),
             None => {
-                let update = screen?.take_update(self.is_updating)?;
-                self.is_updating |= matches!(update, Update::DmabufDamage { .. });
-                Some(Message::update(update))
+                let update = screen?.take_update(self.updates.is_busy())?;
+                let message = Message::update(update);
+                if message.is_damage {
+                    self.updates.begin();
+                }
+                Some(message)
             }
         }
     }
@@ -335,6 +335,7 @@ impl Outbox {
         &mut self,
         socket: &UnixStream,
         mut screen: Option<&mut Screen>,
+        now: Instant,
     ) -> io::Result<Progress> {
         let mut bytes: usize = 0;
         loop {
@@ -351,6 +352,9 @@ impl Outbox {
                 Err(e) => return Err(e),
             }
             if message.is_sent() {
+                if message.is_damage {
+                    self.updates.sent(now);
+                }
                 self.current = None;
             }
             if bytes >= PASS_BYTES {

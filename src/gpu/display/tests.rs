@@ -38,11 +38,11 @@ impl FrontEnd {
     /// After the features are settled.
     fn settled(features: u64) -> (Self, Display) {
         let (mut front_end, mut display) = Self::new();
-        display.send(None).unwrap();
+        display.send(None, Instant::now()).unwrap();
         assert_eq!(front_end.message(), (GET_PROTOCOL_FEATURES, vec![]));
         front_end.reply(GET_PROTOCOL_FEATURES, &features.to_ne_bytes());
         display.receive(front_end.now).unwrap();
-        display.send(None).unwrap();
+        display.send(None, Instant::now()).unwrap();
         let accepted = (features & 1).to_ne_bytes().to_vec();
         assert_eq!(front_end.message(), (SET_PROTOCOL_FEATURES, accepted));
         (front_end, display)
@@ -118,12 +118,12 @@ fn screen(width: u32, height: u32) -> (Screen, SharedImage) {
 fn features_come_first() {
     let (mut front_end, mut display) = FrontEnd::new();
     let (mut screen, _) = screen(4, 4);
-    display.send(Some(&mut screen)).unwrap();
+    display.send(Some(&mut screen), Instant::now()).unwrap();
     assert_eq!(front_end.message(), (GET_PROTOCOL_FEATURES, vec![]));
     assert!(front_end.nothing_arrived());
     front_end.reply(GET_PROTOCOL_FEATURES, &3_u64.to_ne_bytes());
     display.receive(front_end.now).unwrap();
-    display.send(Some(&mut screen)).unwrap();
+    display.send(Some(&mut screen), Instant::now()).unwrap();
     assert_eq!(
         front_end.message(),
         (SET_PROTOCOL_FEATURES, 1_u64.to_ne_bytes().to_vec())
@@ -142,7 +142,7 @@ fn features_come_first() {
 fn modes_are_asked_and_told() {
     let (mut front_end, mut display) = FrontEnd::settled(0);
     assert!(display.ask(Question::Modes, front_end.now));
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     assert_eq!(front_end.message(), (GET_DISPLAY_INFO, vec![]));
     assert!(display.is_asked());
     assert_eq!(display.take_answer(), None);
@@ -158,12 +158,12 @@ fn modes_are_asked_and_told() {
 fn a_question_before_the_features_waits_for_them() {
     let (mut front_end, mut display) = FrontEnd::new();
     assert!(display.ask(Question::Edid(0), front_end.now));
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     front_end.message();
     assert!(front_end.nothing_arrived());
     front_end.reply(GET_PROTOCOL_FEATURES, &1_u64.to_ne_bytes());
     display.receive(front_end.now).unwrap();
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     assert_eq!(front_end.message().0, SET_PROTOCOL_FEATURES);
     assert_eq!(front_end.message(), (GET_EDID, vec![0; 4]));
     front_end.reply(GET_EDID, &edid_reply(&[9; 128]));
@@ -175,11 +175,11 @@ fn a_question_before_the_features_waits_for_them() {
 fn no_edid_is_asked_of_a_front_end_that_does_not_offer_it() {
     let (mut front_end, mut display) = FrontEnd::settled(2);
     assert!(display.ask(Question::Edid(0), front_end.now));
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     assert_eq!(front_end.message().0, GET_DISPLAY_INFO);
     front_end.reply_modes(Modes::default());
     display.receive(front_end.now).unwrap();
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     let answer = Answer::Modes(Box::default());
     assert_eq!(display.take_answer(), Some(answer));
     assert!(front_end.nothing_arrived());
@@ -190,12 +190,12 @@ fn no_edid_is_asked_for_a_display_that_is_not_there() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     for (scanout, there) in [(1, true), (2, false)] {
         assert!(display.ask(Question::Edid(scanout), front_end.now));
-        display.send(None).unwrap();
+        display.send(None, Instant::now()).unwrap();
         if scanout == 1 || !there {
             assert_eq!(front_end.message().0, GET_DISPLAY_INFO);
             front_end.reply_modes(two_displays());
             display.receive(front_end.now).unwrap();
-            display.send(None).unwrap();
+            display.send(None, Instant::now()).unwrap();
         }
         if there {
             let (kind, payload) = front_end.message();
@@ -214,7 +214,7 @@ fn no_edid_is_asked_for_a_display_that_is_not_there() {
 fn a_reply_may_arrive_byte_by_byte() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     display.ask(Question::Edid(0), front_end.now);
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     let reply = FrontEnd::raw(GET_EDID, REPLY, &edid_reply(&[2; 128]));
     for byte in reply {
         assert_eq!(display.take_answer(), None);
@@ -229,7 +229,7 @@ fn a_silent_front_end_is_not_waited_for_twice() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     let asked = front_end.now;
     assert!(display.ask(Question::Edid(0), asked));
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     assert_eq!(display.deadline(), Some(asked + REPLY_LIMIT));
     assert!(
         !display
@@ -245,7 +245,7 @@ fn a_silent_front_end_is_not_waited_for_twice() {
     // An answer that comes too late is no answer to the next question.
     assert_eq!(front_end.message().0, GET_EDID);
     assert!(display.ask(Question::Modes, late + RETRY_AFTER));
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     front_end.reply(GET_EDID, &edid_reply(&[3; 128]));
     display.receive(late).unwrap();
     assert_eq!(display.take_answer(), None);
@@ -262,7 +262,7 @@ fn one_question_left_out_does_not_spoil_the_next() {
     let later = front_end.now + REPLY_LIMIT + RETRY_AFTER;
     assert!(display.expire(front_end.now + REPLY_LIMIT).question);
     assert!(display.ask(Question::Modes, later));
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     front_end.reply_modes(Modes::default());
     display.receive(later).unwrap();
     assert!(matches!(display.take_answer(), Some(Answer::Modes(_))));
@@ -276,7 +276,7 @@ fn questions_without_answers_do_not_pile_up() {
     let mut asked = 0;
     for _ in 0..100 {
         asked += usize::from(display.ask(Question::Modes, now));
-        display.send(None).unwrap();
+        display.send(None, Instant::now()).unwrap();
         now += REPLY_LIMIT;
         display.expire(now);
         now += RETRY_AFTER;
@@ -288,9 +288,9 @@ fn questions_without_answers_do_not_pile_up() {
 fn no_features_are_taken_for_none() {
     let (mut front_end, mut display) = FrontEnd::new();
     let (mut screen, _) = screen(2, 2);
-    display.send(Some(&mut screen)).unwrap();
+    display.send(Some(&mut screen), Instant::now()).unwrap();
     assert!(display.expire(front_end.now + REPLY_LIMIT).question);
-    display.send(Some(&mut screen)).unwrap();
+    display.send(Some(&mut screen), Instant::now()).unwrap();
     assert_eq!(front_end.message().0, GET_PROTOCOL_FEATURES);
     assert_eq!(front_end.message().0, SCANOUT);
     assert_eq!(front_end.message().0, UPDATE);
@@ -301,13 +301,15 @@ fn the_end_of_the_socket_answers_with_nothing() {
     let (front_end, mut display) = FrontEnd::settled(1);
     let now = front_end.now;
     display.ask(Question::Modes, now);
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     drop(front_end);
     assert!(display.receive(now).is_err());
     assert_eq!(display.take_answer(), Some(Answer::Nothing));
     assert!(display.interest().is_none());
     assert!(!display.ask(Question::Modes, now));
-    display.send(Some(&mut screen(2, 2).0)).unwrap();
+    display
+        .send(Some(&mut screen(2, 2).0), Instant::now())
+        .unwrap();
 }
 
 #[test]
@@ -361,7 +363,7 @@ fn trickle(
     let mut buffer = vec![0; piece];
     front_end.socket.set_nonblocking(true).unwrap();
     loop {
-        display.send(Some(screen)).unwrap();
+        display.send(Some(screen), Instant::now()).unwrap();
         match (&front_end.socket).read(&mut buffer) {
             Ok(count) => arrived.extend(&buffer[..count]),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -392,7 +394,7 @@ fn a_message_larger_than_the_socket_goes_out_in_parts() {
         let mut screen = Screen::default();
         screen.show(0, View::of_pixels(&image, view));
         screen.flush(&image, &view);
-        display.send(Some(&mut screen)).unwrap();
+        display.send(Some(&mut screen), Instant::now()).unwrap();
         let (_, interest) = display.interest().unwrap();
         assert_eq!(interest, EventSet::IN | EventSet::OUT);
         let arrived = words(&trickle(&mut display, &front_end, &mut screen, piece));
@@ -411,7 +413,7 @@ fn a_message_larger_than_the_socket_goes_out_in_parts() {
 fn a_resource_may_go_while_it_is_sent() {
     let (front_end, mut display) = FrontEnd::settled(0);
     let (mut screen, image) = screen(700, 1500);
-    display.send(Some(&mut screen)).unwrap();
+    display.send(Some(&mut screen), Instant::now()).unwrap();
     screen.forget_image(&image);
     drop(image);
     let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
@@ -425,7 +427,7 @@ fn a_resource_may_go_while_it_is_sent() {
 fn what_changes_while_it_is_sent_is_sent_again() {
     let (front_end, mut display) = FrontEnd::settled(0);
     let (mut screen, image) = screen(700, 1500);
-    display.send(Some(&mut screen)).unwrap();
+    display.send(Some(&mut screen), Instant::now()).unwrap();
     let rect = Rect {
         x: 0,
         y: 0,
@@ -470,7 +472,7 @@ fn a_display_that_does_not_read_costs_no_memory() {
             visible: true,
         };
         screen.shape_cursor(0, position, shape.clone());
-        display.send(Some(&mut screen)).unwrap();
+        display.send(Some(&mut screen), Instant::now()).unwrap();
     }
     let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
     // The first cursor and the first pixels were on their way; what came after them is one cursor
@@ -487,9 +489,9 @@ fn a_display_that_does_not_read_costs_no_memory() {
 fn a_socket_closed_in_the_middle_of_a_message_is_left() {
     let (front_end, mut display) = FrontEnd::settled(0);
     let (mut screen, _image) = screen(700, 1500);
-    display.send(Some(&mut screen)).unwrap();
+    display.send(Some(&mut screen), Instant::now()).unwrap();
     drop(front_end);
-    assert!(display.send(Some(&mut screen)).is_err());
+    assert!(display.send(Some(&mut screen), Instant::now()).is_err());
     assert!(display.interest().is_none());
 
     // The next one gets everything from its beginning.
@@ -498,7 +500,7 @@ fn a_socket_closed_in_the_middle_of_a_message_is_left() {
     let mut front_end = FrontEnd { socket, now };
     display.attach(ours, now);
     screen.new_display();
-    display.send(Some(&mut screen)).unwrap();
+    display.send(Some(&mut screen), Instant::now()).unwrap();
     front_end.message();
     front_end.reply(GET_PROTOCOL_FEATURES, &[0; 8]);
     display.receive(now).unwrap();
@@ -530,7 +532,7 @@ fn cursor_positions_go_out() {
         visible: true,
     };
     screen.move_cursor(3, position);
-    display.send(Some(&mut screen)).unwrap();
+    display.send(Some(&mut screen), Instant::now()).unwrap();
     let (kind, payload) = front_end.message();
     assert_eq!((kind, words(&payload)), (CURSOR_POS, vec![3, 8, 9]));
     screen.move_cursor(
@@ -540,7 +542,7 @@ fn cursor_positions_go_out() {
             ..position
         },
     );
-    display.send(Some(&mut screen)).unwrap();
+    display.send(Some(&mut screen), Instant::now()).unwrap();
     let (kind, payload) = front_end.message();
     assert_eq!((kind, words(&payload)), (CURSOR_POS + 1, vec![3, 8, 9]));
 }
@@ -555,7 +557,7 @@ fn questions_without_an_answer_are_bounded_however_often_they_are_asked() {
         asked
     });
     assert_eq!(asked.count(), MAX_UNANSWERED);
-    display.send(None).unwrap();
+    display.send(None, Instant::now()).unwrap();
     for _ in 0..MAX_UNANSWERED {
         assert_eq!(front_end.message(), (GET_DISPLAY_INFO, vec![]));
     }
@@ -566,3 +568,4 @@ fn questions_without_an_answer_are_bounded_however_often_they_are_asked() {
 }
 
 mod dmabufs;
+mod updates;

@@ -218,12 +218,21 @@ fn pixels_in_the_place_of_a_buffer_are_new_to_other_scanouts_too() {
     // The front-end does not answer, and is sent pixels from now on.
     drawn.store(true, Ordering::Relaxed);
     let late = Instant::now() + UPDATE_LIMIT;
-    assert!(machine.gpu.display.expire(late).update);
+    assert!(machine.gpu.display.expire(late).update.is_some());
     machine.gpu.look_at_display();
     machine.gpu.settle();
     assert_eq!(front_end.messages(), [NO_MORE, SCANOUT, UPDATE]);
     machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
     assert_eq!(front_end.messages(), [UPDATE]);
+    let told = machine.program.0.status.lock().unwrap().pop().unwrap();
+    assert!(told.ends_with("screens read back"), "{told}");
+
+    // Late, but it does: the buffer again, without a flush. The part goes on by pixels.
+    front_end.reply(UPDATED, &[]);
+    machine.run();
+    assert_eq!(front_end.messages(), [PASSED_ON, UPDATED]);
+    let told = machine.program.0.status.lock().unwrap().pop().unwrap();
+    assert!(told.ends_with("some screens as dmabufs"), "{told}");
 }
 
 #[test]

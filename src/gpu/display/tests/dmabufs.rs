@@ -11,12 +11,12 @@ use super::super::super::dmabuf::{Dmabuf, MODIFIER_INVALID, MODIFIER_LINEAR};
 use super::super::super::renderer::Fence;
 use super::*;
 
-const DMABUF_SCANOUT: u32 = 9;
+pub(super) const DMABUF_SCANOUT: u32 = 9;
 const DMABUF_UPDATE: u32 = 10;
-const DMABUF_SCANOUT2: u32 = 12;
+pub(super) const DMABUF_SCANOUT2: u32 = 12;
 const TILED: u64 = 0x0100_0000_0000_0002;
 const XR24: u32 = u32::from_le_bytes(*b"XR24");
-const ALL: Rect = Rect::sized(40, 30);
+pub(super) const ALL: Rect = Rect::sized(40, 30);
 
 fn dmabuf(modifier: u64) -> Dmabuf {
     Dmabuf {
@@ -31,7 +31,7 @@ fn dmabuf(modifier: u64) -> Dmabuf {
 }
 
 /// A view of `resource` with a buffer of this modifier.
-fn view(resource: u32, modifier: u64) -> View {
+pub(super) fn view(resource: u32, modifier: u64) -> View {
     let image = SharedImage::new(Image::new(40, 30, &Budget::new(1 << 20)).unwrap());
     View {
         resource,
@@ -41,14 +41,14 @@ fn view(resource: u32, modifier: u64) -> View {
 }
 
 /// A front-end that has said what it takes, a display, and a screen.
-struct Scene {
-    front_end: FrontEnd,
-    display: Display,
-    screen: Screen,
+pub(super) struct Scene {
+    pub(super) front_end: FrontEnd,
+    pub(super) display: Display,
+    pub(super) screen: Screen,
 }
 
 impl Scene {
-    fn new(features: u64) -> Self {
+    pub(super) fn new(features: u64) -> Self {
         let (socket, ours) = UnixStream::pair().unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(10)))
@@ -58,7 +58,7 @@ impl Scene {
         display.pass_dmabufs();
         display.attach(ours, now);
         let mut front_end = FrontEnd { socket, now };
-        display.send(None).unwrap();
+        display.send(None, Instant::now()).unwrap();
         front_end.message();
         front_end.reply(GET_PROTOCOL_FEATURES, &features.to_ne_bytes());
         let mut scene = Self {
@@ -73,21 +73,23 @@ impl Scene {
         scene
     }
 
-    fn receive(&mut self) {
+    pub(super) fn receive(&mut self) {
         self.display.receive(self.front_end.now).unwrap();
         self.screen.set_takes(self.display.takes());
     }
 
-    fn send(&mut self) {
-        self.display.send(Some(&mut self.screen)).unwrap();
+    pub(super) fn send(&mut self) {
+        self.display
+            .send(Some(&mut self.screen), Instant::now())
+            .unwrap();
     }
 
-    fn message(&mut self) -> (u32, Vec<u8>) {
+    pub(super) fn message(&mut self) -> (u32, Vec<u8>) {
         self.front_end.message()
     }
 
     /// The next message, and the descriptor that came with it.
-    fn message_with_fd(&mut self) -> (u32, Vec<u8>, Option<OwnedFd>) {
+    pub(super) fn message_with_fd(&mut self) -> (u32, Vec<u8>, Option<OwnedFd>) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut with = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
@@ -109,7 +111,7 @@ impl Scene {
         (kind, payload, fds.pop())
     }
 
-    fn flush(&mut self, image: &SharedImage, rect: Rect) {
+    pub(super) fn flush(&mut self, image: &SharedImage, rect: Rect) {
         self.screen.flush(image, &rect);
         assert!(self.screen.wants_fence());
         self.screen.draw(None);
@@ -117,19 +119,19 @@ impl Scene {
         self.send();
     }
 
-    fn answer(&mut self) {
+    pub(super) fn answer(&mut self) {
         self.front_end.reply(DMABUF_UPDATE, &[]);
         self.receive();
         self.send();
     }
 
-    fn assert_update(&mut self, scanout: u32, rect: Rect) {
+    pub(super) fn assert_update(&mut self, scanout: u32, rect: Rect) {
         let (kind, payload) = self.message();
         let expected = vec![scanout, rect.x, rect.y, rect.width, rect.height];
         assert_eq!((kind, words(&payload)), (DMABUF_UPDATE, expected));
     }
 
-    fn assert_silence(&self) {
+    pub(super) fn assert_silence(&self) {
         assert!(self.front_end.nothing_arrived());
     }
 }
@@ -332,48 +334,6 @@ fn a_buffer_that_nobody_was_passed_is_closed() {
     scene.screen.disable(0);
     scene.send();
     assert_eq!(open(&watched), 0);
-}
-
-#[test]
-fn a_front_end_that_does_not_answer_is_sent_pixels() {
-    let mut scene = Scene::new(3);
-    let view = view(7, MODIFIER_LINEAR);
-    let image = view.image.clone();
-    scene.screen.show(0, view);
-    scene.flush(&image, ALL);
-    scene.message();
-    scene.message();
-    let late = Instant::now() + UPDATE_LIMIT;
-    assert_eq!(scene.display.expire(Instant::now()), Expired::default());
-    // A question is not held up by it.
-    let now = scene.front_end.now;
-    assert!(scene.display.ask(Question::Modes, now));
-    assert_eq!(scene.display.deadline(), Some(now + REPLY_LIMIT));
-    scene.display.forget_question();
-    let expired = scene.display.expire(late);
-    assert!(expired.update);
-    assert_eq!(scene.display.takes(), Takes::Pixels);
-    scene.screen.set_takes(Takes::Pixels);
-    scene.send();
-    assert_eq!(scene.message().0, GET_DISPLAY_INFO);
-    assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
-    assert_eq!(scene.message().0, SCANOUT);
-    // The pixels are to be read first.
-    scene.assert_silence();
-    assert_eq!(scene.screen.unread(), Some((7, ALL)));
-    scene.screen.was_read(7, &ALL, true);
-    scene.send();
-    let (kind, payload) = scene.message();
-    assert_eq!(
-        (kind, &words(&payload)[..5]),
-        (UPDATE, &[0, 0, 0, 40, 30][..])
-    );
-    // A late answer changes nothing; a new display is another one.
-    scene.answer();
-    assert_eq!(scene.display.takes(), Takes::Pixels);
-    let (_socket, ours) = UnixStream::pair().unwrap();
-    scene.display.attach(ours, now);
-    assert_eq!(scene.display.takes(), Takes::ModifiedDmabufs);
 }
 
 #[test]

@@ -36,12 +36,12 @@ type Export = unsafe extern "C" fn(Handle, Handle, *mut c_int, *mut c_int, *mut 
 /// Passes textures on. virglrenderer has functions for it, too, but before 1.0 none that tells the
 /// modifier, and one that crashes where the driver cannot do it.
 pub(super) struct Exporter {
-    display: Current,
-    context: Current,
-    create: Create,
-    destroy: Destroy,
-    query: Query,
-    export: Export,
+    pub(super) display: Current,
+    pub(super) context: Current,
+    pub(super) create: Create,
+    pub(super) destroy: Destroy,
+    pub(super) query: Query,
+    pub(super) export: Export,
 }
 
 impl Exporter {

@@ -5,18 +5,22 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{c_char, c_int, c_uint, c_void};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::slice;
 use std::sync::atomic::Ordering;
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use virglrenderer_sys as sys;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::super::VirglRenderer;
 use super::super::api::Api;
+use super::super::egl::Handle;
+use super::super::export::Exporter;
 use super::super::pages::IoVec;
 use super::{Library, SHARED, write_fence};
 use crate::backend::LogLimit;
+use crate::gpu::dmabuf::{MODIFIER_INVALID, MODIFIER_LINEAR};
 use crate::gpu::image::Budget;
 use crate::gpu::wire::CapsetInfo;
 
@@ -42,6 +46,7 @@ struct Resource {
 struct State {
     contexts: HashSet<u32>,
     resources: HashMap<u32, Resource>,
+    images: HashSet<u32>,
     fences: VecDeque<u32>,
     done: usize,
     event: Option<EventFd>,
@@ -79,7 +84,7 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
     VirglRenderer {
         capsets: capsets.into_iter().flatten().collect(),
         library,
-        exporter: None,
+        exporter: Some(exporter()),
         description: "a stand-in".to_owned(),
         resources: HashMap::new(),
         contexts: HashSet::new(),
@@ -132,9 +137,132 @@ fn api() -> Api {
     }
 }
 
-/// Nothing has a texture that could be passed on.
-unsafe extern "C" fn resource_info(_: c_int, _: *mut sys::virgl_renderer_resource_info) -> c_int {
-    EINVAL
+/// The texture of a resource has the same number.
+unsafe extern "C" fn resource_info(
+    id: c_int,
+    into: *mut sys::virgl_renderer_resource_info,
+) -> c_int {
+    let id = id.cast_unsigned();
+    assert!(state(|state| state.resources.contains_key(&id)));
+    // SAFETY: the caller has room for it.
+    unsafe { (*into).tex_id = id }
+    0
+}
+
+/// Passes on memfds. What becomes of a texture, the flags of its resource say: the driver chooses.
+fn exporter() -> Exporter {
+    Exporter {
+        display: current,
+        context: current,
+        create: create_image,
+        destroy: destroy_image,
+        query: query_image,
+        export: export_image,
+    }
+}
+
+/// The names of this thread's buffers begin with it.
+fn dmabuf_name() -> String {
+    format!("dmabuf of {:?}", std::thread::current().id())
+}
+
+/// How many descriptors of its buffers are open, anywhere in the process.
+///
+/// # Panics
+/// Where /proc cannot be read.
+pub fn open_dmabufs() -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").expect("/proc is there");
+    let name = format!("/memfd:{} (deleted)", dmabuf_name());
+    open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+        .filter(|target| target.as_os_str() == name.as_str())
+        .count()
+}
+
+/// The flags of the resource behind an image, without `VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP`.
+fn whim(image: Handle) -> u32 {
+    let id = image as usize as u32;
+    state(|state| {
+        assert!(state.images.contains(&id), "no image {id}");
+        state.resources[&id].args.flags >> 1
+    })
+}
+
+unsafe extern "C" fn current() -> Handle {
+    std::ptr::null_mut()
+}
+
+unsafe extern "C" fn create_image(
+    _: Handle,
+    _: Handle,
+    _: c_uint,
+    texture: Handle,
+    _: *const c_int,
+) -> Handle {
+    let id = texture as usize as u32;
+    state(|state| assert!(state.images.insert(id), "an image of {id} is left"));
+    if whim(texture) & 7 == 3 {
+        state(|state| state.images.remove(&id));
+        return std::ptr::null_mut();
+    }
+    texture
+}
+
+unsafe extern "C" fn destroy_image(_: Handle, image: Handle) -> c_uint {
+    let id = image as usize as u32;
+    assert!(state(|state| state.images.remove(&id)), "no image {id}");
+    1
+}
+
+unsafe extern "C" fn query_image(
+    _: Handle,
+    image: Handle,
+    fourcc: *mut c_int,
+    planes: *mut c_int,
+    modifiers: *mut u64,
+) -> c_uint {
+    const TILED: u64 = 0x0100_0000_0000_0002;
+    let whim = whim(image);
+    let kinds = [*b"XR24", *b"AR24", *b"AB24", [0xff; 4]];
+    // SAFETY: all results have a place.
+    unsafe {
+        *fourcc = i32::from_le_bytes(kinds[(whim >> 3 & 3) as usize]);
+        *planes = if whim & 7 == 5 { 2 } else { 1 };
+        *modifiers = match whim & 7 {
+            1 => TILED,
+            2 => MODIFIER_INVALID,
+            _ => MODIFIER_LINEAR,
+        };
+    }
+    c_uint::from(whim & 7 != 4)
+}
+
+unsafe extern "C" fn export_image(
+    _: Handle,
+    image: Handle,
+    fd: *mut c_int,
+    stride: *mut c_int,
+    offset: *mut c_int,
+) -> c_uint {
+    let whim = whim(image);
+    let id = image as usize as u32;
+    let width = state(|state| state.resources[&id].args.width);
+    if whim & 7 != 6 {
+        let memfd = memfd_create(dmabuf_name(), MemfdFlags::CLOEXEC);
+        let memfd = memfd.expect("the host has descriptors left");
+        // SAFETY: the result has a place; it is the caller's from now on.
+        unsafe { *fd = memfd.into_raw_fd() }
+    }
+    // SAFETY: both results have a place.
+    unsafe {
+        *stride = match whim >> 5 & 3 {
+            1 => 0,
+            2 => -1,
+            3 => c_int::MAX,
+            _ => width.cast_signed() * 4,
+        };
+        *offset = if whim & 7 == 7 { 64 } else { 0 };
+    }
+    1
 }
 
 unsafe extern "C" fn init(

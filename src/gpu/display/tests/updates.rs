@@ -1,0 +1,195 @@
+//! Answers to `DMABUF_UPDATE` that come late, or not at all.
+
+use super::super::super::dmabuf::MODIFIER_LINEAR;
+use super::super::updates::MOST_LATE;
+use super::dmabufs::{ALL, DMABUF_SCANOUT, DMABUF_SCANOUT2, Scene, view};
+use super::*;
+
+/// A scene whose first scanout shows the buffer of resource 7, flushed, and its update not answered.
+fn unanswered() -> (Scene, SharedImage) {
+    let mut scene = Scene::new(3);
+    let view = view(7, MODIFIER_LINEAR);
+    let image = view.image.clone();
+    scene.screen.show(0, view);
+    scene.flush(&image, ALL);
+    assert_eq!(scene.message().0, DMABUF_SCANOUT2);
+    scene.assert_update(0, ALL);
+    (scene, image)
+}
+
+/// Has the time for the answer be over, and the scene sent as pixels.
+fn miss(scene: &mut Scene, expected: Pixels) {
+    let expired = scene.display.expire(Instant::now() + UPDATE_LIMIT);
+    assert_eq!(expired.update, Some(expected));
+    assert_eq!(scene.display.takes(), Takes::Pixels);
+    scene.screen.set_takes(Takes::Pixels);
+    scene.screen.was_read(7, &ALL, true);
+    scene.send();
+    assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
+    assert_eq!(scene.message().0, SCANOUT);
+    assert_eq!(scene.message().0, UPDATE);
+    scene.assert_silence();
+}
+
+/// Has what was flushed be drawn and sent: the whole buffer again.
+fn assert_passed_on_again(scene: &mut Scene) {
+    assert!(scene.screen.wants_fence());
+    scene.screen.draw(None);
+    scene.screen.drawn();
+    scene.send();
+    assert_eq!(scene.message().0, DMABUF_SCANOUT2);
+    scene.assert_update(0, ALL);
+    scene.assert_silence();
+}
+
+#[test]
+fn a_front_end_that_does_not_answer_is_sent_pixels() {
+    let (mut scene, image) = unanswered();
+    let late = Instant::now() + UPDATE_LIMIT;
+    assert_eq!(scene.display.expire(Instant::now()), Expired::default());
+    // A question is not held up by it.
+    let now = scene.front_end.now;
+    assert!(scene.display.ask(Question::Modes, now));
+    assert_eq!(scene.display.deadline(), Some(now + REPLY_LIMIT));
+    scene.display.forget_question();
+    let expired = scene.display.expire(late);
+    assert_eq!(expired.update, Some(Pixels::UntilAnswered));
+    // Not even before the screen is told: a late answer would be taken for the next one's.
+    scene.flush(&image, ALL);
+    assert_eq!(scene.message().0, GET_DISPLAY_INFO);
+    scene.assert_silence();
+    assert_eq!(scene.display.takes(), Takes::Pixels);
+    scene.screen.set_takes(Takes::Pixels);
+    scene.send();
+    assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
+    assert_eq!(scene.message().0, SCANOUT);
+    // The pixels are to be read first.
+    scene.assert_silence();
+    assert_eq!(scene.screen.unread(), Some((7, ALL)));
+    scene.screen.was_read(7, &ALL, true);
+    scene.send();
+    let (kind, payload) = scene.message();
+    assert_eq!(
+        (kind, &words(&payload)[..5]),
+        (UPDATE, &[0, 0, 0, 40, 30][..])
+    );
+    // Nobody waits for it any more, and a new display is another one.
+    assert_eq!(scene.display.expire(late).update, None);
+    assert_eq!(scene.display.deadline(), None);
+    let (_socket, ours) = UnixStream::pair().unwrap();
+    scene.display.attach(ours, now);
+    assert_eq!(scene.display.takes(), Takes::ModifiedDmabufs);
+}
+
+#[test]
+fn a_late_answer_brings_the_buffers_back() {
+    let (mut scene, image) = unanswered();
+    miss(&mut scene, Pixels::UntilAnswered);
+    scene.answer();
+    assert_eq!(scene.display.takes(), Takes::ModifiedDmabufs);
+    assert_passed_on_again(&mut scene);
+    // It counts for the update before: this one is still to be answered.
+    scene.flush(&image, ALL);
+    scene.assert_silence();
+    scene.answer();
+    scene.assert_update(0, ALL);
+}
+
+#[test]
+fn a_front_end_that_is_always_late_gets_pixels_for_good() {
+    let (mut scene, _) = unanswered();
+    for _ in 1..MOST_LATE {
+        miss(&mut scene, Pixels::UntilAnswered);
+        scene.answer();
+        assert_passed_on_again(&mut scene);
+    }
+    miss(&mut scene, Pixels::ForGood);
+    scene.answer();
+    assert_eq!(scene.display.takes(), Takes::Pixels);
+    scene.assert_silence();
+}
+
+#[test]
+fn one_answer_in_time_makes_up_for_late_ones() {
+    let (mut scene, image) = unanswered();
+    for _ in 0..2 * MOST_LATE {
+        miss(&mut scene, Pixels::UntilAnswered);
+        scene.answer();
+        assert_passed_on_again(&mut scene);
+        scene.answer();
+        scene.flush(&image, ALL);
+        scene.assert_update(0, ALL);
+    }
+}
+
+#[test]
+fn the_limit_begins_when_the_socket_has_taken_all_of_the_update() {
+    let (mut scene, image) = unanswered();
+    scene.answer();
+    assert_eq!(scene.display.deadline(), None);
+    let (socket, _) = scene.display.interest().unwrap();
+    let socket = socket.clone();
+    socket.set_nonblocking(true).unwrap();
+    let mut filled = 0;
+    while let Ok(count) = (&*socket).write(&[0; 4096]) {
+        filled += count;
+    }
+    scene.flush(&image, ALL);
+    // A front-end that does not read has nothing to answer yet.
+    let (_, interest) = scene.display.interest().unwrap();
+    assert_eq!(interest, EventSet::IN | EventSet::OUT);
+    assert_eq!(scene.display.deadline(), None);
+    let hour = Instant::now() + Duration::from_secs(3600);
+    assert_eq!(scene.display.expire(hour), Expired::default());
+    // Nor does it: this is none.
+    scene.answer();
+    let link = scene.display.link.as_ref().unwrap();
+    assert!(link.outbox.updates.is_busy());
+    let mut read = vec![0; filled];
+    scene.front_end.socket.read_exact(&mut read).unwrap();
+    scene.display.send(Some(&mut scene.screen), hour).unwrap();
+    assert_eq!(scene.display.deadline(), Some(hour + UPDATE_LIMIT));
+    scene.assert_update(0, ALL);
+    // What is sent later does not put it off.
+    scene.flush(&image, ALL);
+    assert_eq!(scene.display.deadline(), Some(hour + UPDATE_LIMIT));
+    scene.assert_silence();
+    scene.answer();
+    scene.assert_update(0, ALL);
+}
+
+#[test]
+fn what_is_taken_away_leaves_its_answer_and_nothing_else() {
+    for is_late in [false, true] {
+        let (mut scene, _) = unanswered();
+        let next = view(8, MODIFIER_LINEAR);
+        let (next_image, fd) = (next.image.clone(), next.dmabuf.clone());
+        let watched = Arc::downgrade(fd.as_ref().unwrap());
+        drop(fd);
+        scene.screen.show(0, next);
+        scene.flush(&next_image, ALL);
+        // The answer is the old one's, and is waited for as long.
+        scene.assert_silence();
+        assert!(scene.display.deadline().is_some());
+        scene.screen.forget_image(&next_image);
+        assert_eq!(watched.strong_count(), 0);
+        scene.send();
+        assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
+        if is_late {
+            let expired = scene.display.expire(Instant::now() + UPDATE_LIMIT);
+            assert_eq!(expired.update, Some(Pixels::UntilAnswered));
+            scene.screen.set_takes(scene.display.takes());
+            scene.send();
+            scene.assert_silence();
+        }
+        scene.answer();
+        assert_eq!(scene.display.deadline(), None);
+        scene.assert_silence();
+        let last = view(9, MODIFIER_LINEAR);
+        let last_image = last.image.clone();
+        scene.screen.show(0, last);
+        scene.flush(&last_image, ALL);
+        assert_eq!(scene.message().0, DMABUF_SCANOUT2);
+        scene.assert_update(0, ALL);
+    }
+}
