@@ -123,6 +123,23 @@ pub trait Renderer: Send + Sync {
     /// Where there is none with that id.
     fn size(&self, id: u32) -> Result<(u32, u32), ResourceError>;
 
+    /// Columns and rows of a resource in which `rect` lies.
+    ///
+    /// # Errors
+    /// Where there is none with that id, or the rectangle lies outside it.
+    fn check_within(&self, id: u32, rect: Rect) -> Result<(u32, u32), ResourceError> {
+        let (width, height) = self.size(id)?;
+        if rect.lies_within(width, height) {
+            return Ok((width, height));
+        }
+        Err(ResourceError::Outside {
+            id,
+            rect,
+            width,
+            height,
+        })
+    }
+
     /// Whether a backing can be attached now; asked before its list is read.
     ///
     /// # Errors

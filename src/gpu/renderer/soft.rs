@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use crate::backend::MemoryGuard;
 
-use super::super::backing::{Backing, BackingError, MAX_PIECE};
+use super::super::backing::{Backing, MAX_PIECE};
 use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
 use super::super::wire::Format;
-use super::rows::{Joined, copy_pixels};
+use super::rows::{Joined, check_rows, copy_pixels};
 use super::{CURSOR_LEN, CURSOR_SIDE, CursorPixels, Renderer, ResourceError};
 
 /// Most resources a VM has at a time.
@@ -134,16 +134,8 @@ impl Renderer for SoftRenderer {
         memory: &MemoryGuard,
         changed: &mut Region,
     ) -> Result<(), ResourceError> {
-        let resource = self.resources.get(&id).ok_or(ResourceError::Unknown(id))?;
-        let (width, height) = (resource.width, resource.height);
-        if !rect.lies_within(width, height) {
-            return Err(ResourceError::Outside {
-                id,
-                rect,
-                width,
-                height,
-            });
-        }
+        let (width, _) = self.check_within(id, rect)?;
+        let resource = self.get(id)?;
         let backing = resource
             .backing
             .as_ref()
@@ -152,15 +144,9 @@ impl Renderer for SoftRenderer {
             return Ok(());
         }
         let stride = u64::from(width) * PIXEL_LEN as u64;
-        let row_len = u64::from(rect.width) * PIXEL_LEN as u64;
-        let needed = offset
-            .saturating_add(u64::from(rect.height - 1) * stride)
-            .saturating_add(row_len);
+        let row_len = rect.width as usize * PIXEL_LEN;
+        check_rows(id, rect, width, offset, backing.len())?;
         let failed = |error| ResourceError::Backing { id, error };
-        if needed > backing.len() {
-            let has = backing.len();
-            return Err(failed(BackingError::Short { has, needed }));
-        }
         let mut image = resource.image.lock();
         let mut joined = Joined::new(changed);
         let mut backing = backing.reader(memory);
@@ -168,7 +154,7 @@ impl Renderer for SoftRenderer {
         for line in 0..rect.height {
             let y = rect.y.saturating_add(line);
             backing.seek(offset.saturating_add(u64::from(line) * stride));
-            let mut old = image.bytes_mut(rect.x, y, row_len as usize);
+            let mut old = image.bytes_mut(rect.x, y, row_len);
             let mut x = rect.x;
             while !old.is_empty() {
                 let (len, changed) =

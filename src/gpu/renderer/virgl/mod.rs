@@ -13,7 +13,7 @@ use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedIm
 use super::super::region::{Rect, Region};
 use super::super::render_node::RenderNodeError;
 use super::super::wire::{Box3, CapsetInfo, Create3d, Format, Transfer3d};
-use super::rows::{Joined, to_display_order};
+use super::rows::{Joined, check_rows, to_display_order};
 use super::{
     CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Renderer, Renderer3d, ResourceError,
 };
@@ -318,30 +318,12 @@ impl Renderer for VirglRenderer {
         _memory: &MemoryGuard,
         _changed: &mut Region,
     ) -> Result<(), ResourceError> {
-        let (width, height) = self.size(id)?;
-        if !rect.lies_within(width, height) {
-            return Err(ResourceError::Outside {
-                id,
-                rect,
-                width,
-                height,
-            });
-        }
+        let (width, _) = self.check_within(id, rect)?;
         let pages = self.library.pages(id).ok_or(ResourceError::NoBacking(id))?;
         if rect.is_empty() {
             return Ok(());
         }
-        let pixel = PIXEL_LEN as u64;
-        let stride = u64::from(width) * pixel;
-        let needed = u64::from(rect.height - 1)
-            .saturating_mul(stride)
-            .saturating_add(u64::from(rect.width) * pixel)
-            .saturating_add(offset);
-        if needed > pages.len() {
-            let has = pages.len();
-            let error = BackingError::Short { has, needed };
-            return Err(ResourceError::Backing { id, error });
-        }
+        check_rows(id, rect, width, offset, pages.len())?;
         let transfer = Transfer3d {
             part: Box3 {
                 x: rect.x,
