@@ -12,6 +12,7 @@ use super::wire::{CapsetInfo, Create3d, Format, Transfer3d};
 
 mod rows;
 mod soft;
+mod table;
 #[cfg(feature = "virgl")]
 pub mod virgl;
 

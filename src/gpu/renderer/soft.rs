@@ -1,14 +1,13 @@
 //! 2D in the host's memory: one copy out of the guest's pages, none after it.
 
-use std::collections::HashMap;
-
 use crate::backend::MemoryGuard;
 
 use super::super::backing::{Backing, MAX_PIECE};
-use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedImage};
+use super::super::image::{Budget, Image, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
 use super::super::wire::Format;
 use super::rows::{Joined, check_rows, copy_pixels};
+use super::table::Table;
 use super::{CURSOR_LEN, CURSOR_SIDE, CursorPixels, Renderer, ResourceError};
 
 /// Most resources a VM has at a time.
@@ -22,33 +21,19 @@ struct Resource {
     height: u32,
     image: SharedImage,
     backing: Option<Backing>,
-    uuid: Option<[u8; 16]>,
-    _charge: Charge,
 }
 
 /// The renderer without a GPU.
 pub struct SoftRenderer {
-    resources: HashMap<u32, Resource>,
-    budget: Budget,
+    resources: Table<Resource>,
 }
 
 impl SoftRenderer {
     /// A renderer whose resources take their memory from `budget`.
     pub fn new(budget: Budget) -> Self {
         Self {
-            resources: HashMap::new(),
-            budget,
+            resources: Table::new(MAX_RESOURCES, budget),
         }
-    }
-
-    fn get(&self, id: u32) -> Result<&Resource, ResourceError> {
-        self.resources.get(&id).ok_or(ResourceError::Unknown(id))
-    }
-
-    fn get_mut(&mut self, id: u32) -> Result<&mut Resource, ResourceError> {
-        self.resources
-            .get_mut(&id)
-            .ok_or(ResourceError::Unknown(id))
     }
 }
 
@@ -60,19 +45,9 @@ impl Renderer for SoftRenderer {
         width: u32,
         height: u32,
     ) -> Result<(), ResourceError> {
-        if id == 0 {
-            return Err(ResourceError::Zero);
-        }
-        if self.resources.contains_key(&id) {
-            return Err(ResourceError::Exists(id));
-        }
-        if self.resources.len() >= MAX_RESOURCES {
-            return Err(ResourceError::TooMany(MAX_RESOURCES));
-        }
-        let charge = self.budget.charge(RESOURCE_COST);
-        let charge = charge.ok_or(ImageError::Budget(RESOURCE_COST));
-        let (charge, image) = charge
-            .and_then(|charge| Ok((charge, Image::new(width, height, &self.budget)?)))
+        self.resources.wants(id)?;
+        let charge = self.resources.charge(id, RESOURCE_COST)?;
+        let image = Image::new(width, height, &self.resources.budget)
             .map_err(|error| ResourceError::Image { id, error })?;
         let resource = Resource {
             format,
@@ -80,27 +55,22 @@ impl Renderer for SoftRenderer {
             height,
             image: SharedImage::new(image),
             backing: None,
-            uuid: None,
-            _charge: charge,
         };
-        self.resources.insert(id, resource);
+        self.resources.insert(id, charge, resource);
         Ok(())
     }
 
     fn unref(&mut self, id: u32) -> Result<(), ResourceError> {
-        match self.resources.remove(&id) {
-            Some(_) => Ok(()),
-            None => Err(ResourceError::Unknown(id)),
-        }
+        self.resources.remove(id)
     }
 
     fn size(&self, id: u32) -> Result<(u32, u32), ResourceError> {
-        let resource = self.get(id)?;
+        let resource = self.resources.get(id)?;
         Ok((resource.width, resource.height))
     }
 
     fn wants_backing(&self, id: u32) -> Result<(), ResourceError> {
-        match self.get(id)?.backing {
+        match self.resources.get(id)?.backing {
             Some(_) => Err(ResourceError::HasBacking(id)),
             None => Ok(()),
         }
@@ -113,14 +83,14 @@ impl Renderer for SoftRenderer {
         memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
         self.wants_backing(id)?;
-        let backing = Backing::new(&pieces, memory, &self.budget)
+        let backing = Backing::new(&pieces, memory, &self.resources.budget)
             .map_err(|error| ResourceError::Backing { id, error })?;
-        self.get_mut(id)?.backing = Some(backing);
+        self.resources.get_mut(id)?.backing = Some(backing);
         Ok(())
     }
 
     fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError> {
-        match self.get_mut(id)?.backing.take() {
+        match self.resources.get_mut(id)?.backing.take() {
             Some(_) => Ok(()),
             None => Err(ResourceError::NoBacking(id)),
         }
@@ -135,7 +105,7 @@ impl Renderer for SoftRenderer {
         changed: &mut Region,
     ) -> Result<(), ResourceError> {
         let (width, _) = self.check_within(id, rect)?;
-        let resource = self.get(id)?;
+        let resource = self.resources.get(id)?;
         let backing = resource
             .backing
             .as_ref()
@@ -171,15 +141,15 @@ impl Renderer for SoftRenderer {
     }
 
     fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
-        Ok(self.get(id)?.image.clone())
+        Ok(self.resources.get(id)?.image.clone())
     }
 
     fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
-        Ok(Some(self.get(id)?.image.clone()))
+        Ok(Some(self.resources.get(id)?.image.clone()))
     }
 
     fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
-        let resource = self.get(id)?;
+        let resource = self.resources.get(id)?;
         let (width, height) = (resource.width, resource.height);
         let mut pixels = Box::new([0; CURSOR_LEN]);
         let image = resource.image.lock();
@@ -192,11 +162,11 @@ impl Renderer for SoftRenderer {
     }
 
     fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError> {
-        Ok(&mut self.get_mut(id)?.uuid)
+        self.resources.uuid(id)
     }
 
     fn reset(&mut self) {
-        self.resources = HashMap::new();
+        self.resources.clear();
     }
 }
 

@@ -322,7 +322,7 @@ fn the_number_of_resources_is_bounded() {
 fn all_memory_comes_back() {
     let memory = memory();
     let mut renderer = renderer(Format::B8G8R8X8, &memory);
-    let budget = renderer.budget.clone();
+    let budget = renderer.resources.budget.clone();
     assert!(budget.used() > u64::from(LEN));
     renderer.unref(1).unwrap();
     assert_eq!(budget.used(), 0);

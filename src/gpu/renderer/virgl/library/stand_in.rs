@@ -12,12 +12,13 @@ use std::sync::atomic::Ordering;
 use virglrenderer_sys as sys;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::super::VirglRenderer;
 use super::super::api::Api;
 use super::super::pages::IoVec;
+use super::super::{MAX_RESOURCES, VirglRenderer};
 use super::{Library, SHARED, write_fence};
 use crate::backend::LogLimit;
 use crate::gpu::image::Budget;
+use crate::gpu::renderer::table::Table;
 use crate::gpu::wire::CapsetInfo;
 
 /// With this bit of `bind` a resource is refused.
@@ -81,9 +82,8 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         library,
         exporter: None,
         description: "a stand-in".to_owned(),
-        resources: HashMap::new(),
+        resources: Table::new(MAX_RESOURCES, budget),
         contexts: HashSet::new(),
-        budget,
         last_fence: 0,
         band: Vec::new(),
         troubles: LogLimit::default(),
