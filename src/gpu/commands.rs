@@ -421,20 +421,6 @@ impl State {
         Ok(Response::OK.into())
     }
 
-    /// The image of resource `id`, in which `rect` lies.
-    fn check(&self, id: u32, rect: Rect) -> Result<(), ResourceError> {
-        let (width, height) = self.renderer.size(id)?;
-        if rect.lies_within(width, height) {
-            return Ok(());
-        }
-        Err(ResourceError::Outside {
-            id,
-            rect,
-            width,
-            height,
-        })
-    }
-
     fn set_scanout(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
         let rect = fields.rect()?;
         let (scanout, id) = (fields.u32()?, fields.u32()?);
@@ -445,14 +431,13 @@ impl State {
             self.screen.disable(scanout);
             return Ok(Response::OK.into());
         }
-        self.check(id, rect)?;
+        let (width, height) = self.renderer.check_within(id, rect)?;
         if rect.is_empty() {
             return Err(Refusal::EmptyScanout(rect));
         }
         let image = self.renderer.image(id)?;
         if !self.screen.shows(scanout, &image, &rect) {
             // Front-ends show all of a buffer, whatever part they are told.
-            let (width, height) = self.renderer.size(id)?;
             let dmabuf = if rect == Rect::sized(width, height) {
                 self.renderer.export(id).map(Arc::new)
             } else {
@@ -472,7 +457,7 @@ impl State {
     fn flush(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
         let rect = fields.rect()?;
         let id = fields.u32()?;
-        self.check(id, rect)?;
+        self.renderer.check_within(id, rect)?;
         let Some(image) = self.renderer.shown(id)? else {
             // It never was on a scanout.
             return Ok(Response::OK.into());

@@ -12,6 +12,7 @@ use super::wire::{CapsetInfo, Create3d, Format, Transfer3d};
 
 mod rows;
 mod soft;
+mod table;
 #[cfg(feature = "virgl")]
 pub mod virgl;
 
@@ -122,6 +123,23 @@ pub trait Renderer: Send + Sync {
     /// # Errors
     /// Where there is none with that id.
     fn size(&self, id: u32) -> Result<(u32, u32), ResourceError>;
+
+    /// Columns and rows of a resource in which `rect` lies.
+    ///
+    /// # Errors
+    /// Where there is none with that id, or the rectangle lies outside it.
+    fn check_within(&self, id: u32, rect: Rect) -> Result<(u32, u32), ResourceError> {
+        let (width, height) = self.size(id)?;
+        if rect.lies_within(width, height) {
+            return Ok((width, height));
+        }
+        Err(ResourceError::Outside {
+            id,
+            rect,
+            width,
+            height,
+        })
+    }
 
     /// Whether a backing can be attached now; asked before its list is read.
     ///

@@ -1,14 +1,13 @@
 //! 2D in the host's memory: one copy out of the guest's pages, none after it.
 
-use std::collections::HashMap;
-
 use crate::backend::MemoryGuard;
 
-use super::super::backing::{Backing, BackingError, MAX_PIECE};
-use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedImage};
+use super::super::backing::{Backing, MAX_PIECE};
+use super::super::image::{Budget, Image, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
 use super::super::wire::Format;
-use super::rows::{Joined, copy_pixels};
+use super::rows::{Joined, check_rows, copy_pixels};
+use super::table::Table;
 use super::{CURSOR_LEN, CURSOR_SIDE, CursorPixels, Renderer, ResourceError};
 
 /// Most resources a VM has at a time.
@@ -22,33 +21,19 @@ struct Resource {
     height: u32,
     image: SharedImage,
     backing: Option<Backing>,
-    uuid: Option<[u8; 16]>,
-    _charge: Charge,
 }
 
 /// The renderer without a GPU.
 pub struct SoftRenderer {
-    resources: HashMap<u32, Resource>,
-    budget: Budget,
+    resources: Table<Resource>,
 }
 
 impl SoftRenderer {
     /// A renderer whose resources take their memory from `budget`.
     pub fn new(budget: Budget) -> Self {
         Self {
-            resources: HashMap::new(),
-            budget,
+            resources: Table::new(MAX_RESOURCES, budget),
         }
-    }
-
-    fn get(&self, id: u32) -> Result<&Resource, ResourceError> {
-        self.resources.get(&id).ok_or(ResourceError::Unknown(id))
-    }
-
-    fn get_mut(&mut self, id: u32) -> Result<&mut Resource, ResourceError> {
-        self.resources
-            .get_mut(&id)
-            .ok_or(ResourceError::Unknown(id))
     }
 }
 
@@ -60,19 +45,9 @@ impl Renderer for SoftRenderer {
         width: u32,
         height: u32,
     ) -> Result<(), ResourceError> {
-        if id == 0 {
-            return Err(ResourceError::Zero);
-        }
-        if self.resources.contains_key(&id) {
-            return Err(ResourceError::Exists(id));
-        }
-        if self.resources.len() >= MAX_RESOURCES {
-            return Err(ResourceError::TooMany(MAX_RESOURCES));
-        }
-        let charge = self.budget.charge(RESOURCE_COST);
-        let charge = charge.ok_or(ImageError::Budget(RESOURCE_COST));
-        let (charge, image) = charge
-            .and_then(|charge| Ok((charge, Image::new(width, height, &self.budget)?)))
+        self.resources.wants(id)?;
+        let charge = self.resources.charge(id, RESOURCE_COST)?;
+        let image = Image::new(width, height, &self.resources.budget)
             .map_err(|error| ResourceError::Image { id, error })?;
         let resource = Resource {
             format,
@@ -80,27 +55,22 @@ impl Renderer for SoftRenderer {
             height,
             image: SharedImage::new(image),
             backing: None,
-            uuid: None,
-            _charge: charge,
         };
-        self.resources.insert(id, resource);
+        self.resources.insert(id, charge, resource);
         Ok(())
     }
 
     fn unref(&mut self, id: u32) -> Result<(), ResourceError> {
-        match self.resources.remove(&id) {
-            Some(_) => Ok(()),
-            None => Err(ResourceError::Unknown(id)),
-        }
+        self.resources.remove(id)
     }
 
     fn size(&self, id: u32) -> Result<(u32, u32), ResourceError> {
-        let resource = self.get(id)?;
+        let resource = self.resources.get(id)?;
         Ok((resource.width, resource.height))
     }
 
     fn wants_backing(&self, id: u32) -> Result<(), ResourceError> {
-        match self.get(id)?.backing {
+        match self.resources.get(id)?.backing {
             Some(_) => Err(ResourceError::HasBacking(id)),
             None => Ok(()),
         }
@@ -113,14 +83,14 @@ impl Renderer for SoftRenderer {
         memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
         self.wants_backing(id)?;
-        let backing = Backing::new(&pieces, memory, &self.budget)
+        let backing = Backing::new(&pieces, memory, &self.resources.budget)
             .map_err(|error| ResourceError::Backing { id, error })?;
-        self.get_mut(id)?.backing = Some(backing);
+        self.resources.get_mut(id)?.backing = Some(backing);
         Ok(())
     }
 
     fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError> {
-        match self.get_mut(id)?.backing.take() {
+        match self.resources.get_mut(id)?.backing.take() {
             Some(_) => Ok(()),
             None => Err(ResourceError::NoBacking(id)),
         }
@@ -134,16 +104,8 @@ impl Renderer for SoftRenderer {
         memory: &MemoryGuard,
         changed: &mut Region,
     ) -> Result<(), ResourceError> {
-        let resource = self.resources.get(&id).ok_or(ResourceError::Unknown(id))?;
-        let (width, height) = (resource.width, resource.height);
-        if !rect.lies_within(width, height) {
-            return Err(ResourceError::Outside {
-                id,
-                rect,
-                width,
-                height,
-            });
-        }
+        let (width, _) = self.check_within(id, rect)?;
+        let resource = self.resources.get(id)?;
         let backing = resource
             .backing
             .as_ref()
@@ -152,15 +114,9 @@ impl Renderer for SoftRenderer {
             return Ok(());
         }
         let stride = u64::from(width) * PIXEL_LEN as u64;
-        let row_len = u64::from(rect.width) * PIXEL_LEN as u64;
-        let needed = offset
-            .saturating_add(u64::from(rect.height - 1) * stride)
-            .saturating_add(row_len);
+        let row_len = rect.width as usize * PIXEL_LEN;
+        check_rows(id, rect, width, offset, backing.len())?;
         let failed = |error| ResourceError::Backing { id, error };
-        if needed > backing.len() {
-            let has = backing.len();
-            return Err(failed(BackingError::Short { has, needed }));
-        }
         let mut image = resource.image.lock();
         let mut joined = Joined::new(changed);
         let mut backing = backing.reader(memory);
@@ -168,7 +124,7 @@ impl Renderer for SoftRenderer {
         for line in 0..rect.height {
             let y = rect.y.saturating_add(line);
             backing.seek(offset.saturating_add(u64::from(line) * stride));
-            let mut old = image.bytes_mut(rect.x, y, row_len as usize);
+            let mut old = image.bytes_mut(rect.x, y, row_len);
             let mut x = rect.x;
             while !old.is_empty() {
                 let (len, changed) =
@@ -185,15 +141,15 @@ impl Renderer for SoftRenderer {
     }
 
     fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
-        Ok(self.get(id)?.image.clone())
+        Ok(self.resources.get(id)?.image.clone())
     }
 
     fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
-        Ok(Some(self.get(id)?.image.clone()))
+        Ok(Some(self.resources.get(id)?.image.clone()))
     }
 
     fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
-        let resource = self.get(id)?;
+        let resource = self.resources.get(id)?;
         let (width, height) = (resource.width, resource.height);
         let mut pixels = Box::new([0; CURSOR_LEN]);
         let image = resource.image.lock();
@@ -206,347 +162,13 @@ impl Renderer for SoftRenderer {
     }
 
     fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError> {
-        Ok(&mut self.get_mut(id)?.uuid)
+        self.resources.uuid(id)
     }
 
     fn reset(&mut self) {
-        self.resources = HashMap::new();
+        self.resources.clear();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
-
-    use super::*;
-
-    const WIDTH: u32 = 8;
-    const HEIGHT: u32 = 64;
-    const LEN: u32 = WIDTH * HEIGHT * 4;
-
-    fn memory() -> MemoryGuard {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
-        let memory = GuestMemoryAtomic::new(memory).memory();
-        for i in 0..LEN {
-            let byte = (i % 255) as u8 + 1;
-            memory.write_obj(byte, GuestAddress(i.into())).unwrap();
-        }
-        memory
-    }
-
-    fn renderer(format: Format, memory: &MemoryGuard) -> SoftRenderer {
-        let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
-        renderer.create_2d(1, format, WIDTH, HEIGHT).unwrap();
-        renderer.attach_backing(1, vec![(0, LEN)], memory).unwrap();
-        renderer
-    }
-
-    fn pixel(renderer: &SoftRenderer, x: u32, y: u32) -> Vec<u8> {
-        let image = renderer.shown(1).unwrap().unwrap();
-        image.lock().bytes(x, y, 4).to_vec()
-    }
-
-    fn guest(x: u32, y: u32) -> [u8; 4] {
-        let at = (y * WIDTH + x) * 4;
-        [0, 1, 2, 3].map(|i| ((at + i) % 255) as u8 + 1)
-    }
-
-    #[test]
-    fn exactly_the_rectangle_is_copied() {
-        let memory = memory();
-        let mut renderer = renderer(Format::B8G8R8X8, &memory);
-        let rect = Rect {
-            x: 2,
-            y: 3,
-            width: 3,
-            height: 2,
-        };
-        let offset = u64::from((3 * WIDTH + 2) * 4);
-        let mut changed = Region::default();
-        renderer
-            .transfer_to_host_2d(1, rect, offset, &memory, &mut changed)
-            .unwrap();
-        assert_eq!(changed.rects(), [rect]);
-        for y in 0..HEIGHT {
-            for x in 0..WIDTH {
-                let inside = (2..5).contains(&x) && (3..5).contains(&y);
-                let expected = if inside { guest(x, y) } else { [0; 4] };
-                assert_eq!(pixel(&renderer, x, y), expected, "{x},{y}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_offset_is_that_of_the_first_pixel() {
-        let memory = memory();
-        let mut renderer = renderer(Format::B8G8R8A8, &memory);
-        let rect = Rect {
-            x: 5,
-            y: 7,
-            width: 1,
-            height: 2,
-        };
-        renderer
-            .transfer_to_host_2d(1, rect, 4, &memory, &mut Region::default())
-            .unwrap();
-        assert_eq!(pixel(&renderer, 5, 7), guest(1, 0));
-        assert_eq!(pixel(&renderer, 5, 8), guest(1, 1));
-    }
-
-    #[test]
-    fn all_formats_arrive_in_the_displays_order() {
-        let memory = memory();
-        // Where blue, green and red lie in the guest's pixel.
-        let order = |format| match format {
-            Format::B8G8R8A8 | Format::B8G8R8X8 => [0, 1, 2],
-            Format::A8R8G8B8 | Format::X8R8G8B8 => [3, 2, 1],
-            Format::R8G8B8A8 | Format::R8G8B8X8 => [2, 1, 0],
-            Format::A8B8G8R8 | Format::X8B8G8R8 => [1, 2, 3],
-        };
-        for format in Format::ALL {
-            let mut renderer = renderer(format, &memory);
-            let all = Rect::sized(WIDTH, HEIGHT);
-            renderer
-                .transfer_to_host_2d(1, all, 0, &memory, &mut Region::default())
-                .unwrap();
-            let expected = order(format).map(|i: usize| guest(3, 2)[i]);
-            assert_eq!(pixel(&renderer, 3, 2)[..3], expected, "{format:?}");
-        }
-    }
-
-    #[test]
-    fn only_what_differs_counts_as_changed() {
-        let memory = memory();
-        let mut renderer = renderer(Format::B8G8R8X8, &memory);
-        let all = Rect::sized(WIDTH, HEIGHT);
-        let mut transfer = |memory| {
-            let mut changed = Region::default();
-            renderer
-                .transfer_to_host_2d(1, all, 0, memory, &mut changed)
-                .unwrap();
-            changed.rects().to_vec()
-        };
-        assert_eq!(transfer(&memory), [all]);
-        assert_eq!(transfer(&memory), []);
-        for (x, y) in [(1_u32, 2_u32), (4, 5), (7, 60)] {
-            let at = GuestAddress(u64::from((y * WIDTH + x) * 4));
-            memory.write_obj(0_u8, at).unwrap();
-        }
-        let near = Rect {
-            x: 1,
-            y: 2,
-            width: 4,
-            height: 4,
-        };
-        let far = Rect {
-            x: 7,
-            y: 60,
-            width: 1,
-            height: 1,
-        };
-        assert_eq!(transfer(&memory), [near, far]);
-    }
-
-    #[test]
-    fn rows_arrive_whatever_those_before_them_were() {
-        let memory = memory();
-        let mut renderer = renderer(Format::R8G8B8X8, &memory);
-        let all = Rect::sized(WIDTH, HEIGHT);
-        let (right, first) = (WIDTH - 1, GuestAddress(0));
-        // By row: the columns that change, in turn at both ends, within, on one side, nowhere.
-        let columns = |y: u32, turn: u32| match (y * 7 + turn) % 5 {
-            0 => vec![0, right],
-            1 => (0..WIDTH).collect(),
-            2 => vec![3],
-            3 => vec![right],
-            _ => vec![],
-        };
-        for turn in 0..20_u32 {
-            let mut bytes = vec![0; LEN as usize];
-            memory.read_slice(&mut bytes, first).unwrap();
-            for y in 0..HEIGHT {
-                for x in columns(y, turn) {
-                    bytes[((y * WIDTH + x) * 4) as usize] ^= 0x55;
-                }
-            }
-            memory.write_slice(&bytes, first).unwrap();
-            let mut changed = Region::default();
-            renderer
-                .transfer_to_host_2d(1, all, 0, &memory, &mut changed)
-                .unwrap();
-            for (n, guest) in (0..).zip(bytes.chunks(4)) {
-                let (x, y) = (n % WIDTH, n / WIDTH);
-                let expected = [guest[2], guest[1], guest[0], guest[3]];
-                assert_eq!(pixel(&renderer, x, y), expected, "{x},{y} in turn {turn}");
-                if columns(y, turn).contains(&x) {
-                    let (width, height) = (1, 1);
-                    let one = Rect {
-                        x,
-                        y,
-                        width,
-                        height,
-                    };
-                    let told = changed.rects().iter();
-                    assert!(told.map(|r| r.intersection(&one)).any(|r| r == Some(one)));
-                }
-            }
-        }
-    }
-
-    /// Images after random transfers, out of a backing in random pieces, beside a copy pixel by pixel;
-    /// and what is told to have changed beside what did.
-    #[test]
-    fn any_sequence_of_transfers_copies_and_tells_what_changed() {
-        const PIECES: u32 = 0x8000;
-        let mut random = random();
-        for format in Format::ALL {
-            // Two regions of the guest's memory that touch each other.
-            let halves = [(GuestAddress(0), 0x9000), (GuestAddress(0x9000), 0x9000)];
-            let memory = GuestMemoryAtomic::new(GuestMemoryMmap::from_ranges(&halves).unwrap());
-            let memory = memory.memory();
-            let (width, height) = (1 + random(2000), 1 + random(8));
-            let len = width * height * 4;
-            let mut pieces = Vec::new();
-            let mut left = len;
-            while left > 0 {
-                let most = [7, 9000][random(2) as usize];
-                let piece = (1 + random(most)).min(left);
-                // Pieces may overlap, and lie on the border of the regions.
-                let at = match random(3) {
-                    0 => 0x9000 - random(piece + 1),
-                    _ => random(0x12000 - piece),
-                };
-                pieces.push((u64::from(at & !random(2).wrapping_mul(4095)), piece));
-                left -= piece;
-            }
-            let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
-            renderer.create_2d(1, format, width, height).unwrap();
-            renderer.attach_backing(1, pieces.clone(), &memory).unwrap();
-            let mut expected = vec![0_u8; len as usize];
-            for turn in 0..30 {
-                // Everything, some bytes, or nothing.
-                let changes = [PIECES, random(20), 0][random(3) as usize];
-                for _ in 0..changes {
-                    let at = GuestAddress(u64::from(random(0x12000)));
-                    memory.write_obj(random(256) as u8, at).unwrap();
-                }
-                let (x, y) = (random(width), random(height));
-                let rect = match random(2) {
-                    0 => Rect::sized(width, height),
-                    _ => Rect {
-                        x,
-                        y,
-                        width: 1 + random(width - x),
-                        height: 1 + random(height - y),
-                    },
-                };
-                let mut changed = Region::default();
-                let offset = u64::from((rect.y * width + rect.x) * 4);
-                renderer
-                    .transfer_to_host_2d(1, rect, offset, &memory, &mut changed)
-                    .unwrap();
-                let mut backing = Vec::new();
-                for (at, piece) in &pieces {
-                    let mut bytes = vec![0; *piece as usize];
-                    memory.read_slice(&mut bytes, GuestAddress(*at)).unwrap();
-                    backing.extend(bytes);
-                }
-                super::super::rows::to_display_order(format, &mut backing);
-                let image = renderer.shown(1).unwrap().unwrap();
-                let image = image.lock();
-                for (n, old) in (0..).zip(expected.chunks_mut(4)) {
-                    let (x, y) = (n % width, n / width);
-                    let one = Rect {
-                        x,
-                        y,
-                        width: 1,
-                        height: 1,
-                    };
-                    let new = &backing[n as usize * 4..][..4];
-                    if rect.intersection(&one).is_some() && old != new {
-                        old.copy_from_slice(new);
-                        let told = changed
-                            .rects()
-                            .iter()
-                            .any(|r| r.intersection(&one).is_some());
-                        assert!(told, "{x},{y} in turn {turn}, {format:?}");
-                    }
-                    assert_eq!(
-                        image.bytes(x, y, 4),
-                        old,
-                        "{x},{y} in turn {turn}, {format:?}"
-                    );
-                }
-                if changes == 0 && rect == Rect::sized(width, height) && turn > 0 {
-                    let mut again = Region::default();
-                    drop(image);
-                    renderer
-                        .transfer_to_host_2d(1, rect, offset, &memory, &mut again)
-                        .unwrap();
-                    assert!(again.is_empty());
-                }
-            }
-        }
-    }
-
-    /// Numbers below a limit, the same each time (xorshift64).
-    fn random() -> impl FnMut(u32) -> u32 {
-        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-        move |below| {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            (seed % u64::from(below.max(1))) as u32
-        }
-    }
-
-    #[test]
-    fn a_transfer_that_fails_half_way_tells_what_it_changed() {
-        let whole = memory();
-        let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
-        renderer
-            .create_2d(1, Format::B8G8R8X8, WIDTH, HEIGHT)
-            .unwrap();
-        let pieces = [(0, WIDTH * 4), (0x8000, LEN)];
-        renderer.attach_backing(1, pieces.to_vec(), &whole).unwrap();
-        let less = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x8000)]).unwrap();
-        let less = GuestMemoryAtomic::new(less).memory();
-        less.write_slice(&[9; 32], GuestAddress(0)).unwrap();
-        let mut changed = Region::default();
-        let all = Rect::sized(WIDTH, HEIGHT);
-        let result = renderer.transfer_to_host_2d(1, all, 0, &less, &mut changed);
-        assert!(matches!(result, Err(ResourceError::Backing { .. })));
-        assert_eq!(changed.rects(), [Rect::sized(WIDTH, 1)]);
-    }
-
-    #[test]
-    fn the_number_of_resources_is_bounded() {
-        let mut renderer = SoftRenderer::new(Budget::new(1 << 30));
-        let count = MAX_RESOURCES as u32;
-        for id in 1..=count {
-            renderer.create_2d(id, Format::B8G8R8X8, 1, 1).unwrap();
-        }
-        assert!(matches!(
-            renderer.create_2d(count + 1, Format::B8G8R8X8, 1, 1),
-            Err(ResourceError::TooMany(_))
-        ));
-        renderer.unref(7).unwrap();
-        renderer.create_2d(7, Format::B8G8R8X8, 1, 1).unwrap();
-    }
-
-    #[test]
-    fn all_memory_comes_back() {
-        let memory = memory();
-        let mut renderer = renderer(Format::B8G8R8X8, &memory);
-        let budget = renderer.budget.clone();
-        assert!(budget.used() > u64::from(LEN));
-        renderer.unref(1).unwrap();
-        assert_eq!(budget.used(), 0);
-        renderer.create_2d(1, Format::B8G8R8X8, 128, 128).unwrap();
-        let shown = renderer.image(1).unwrap();
-        renderer.reset();
-        assert_eq!(budget.used(), 128 * 128 * 4);
-        drop(shown);
-        assert_eq!(budget.used(), 0);
-    }
-}
+mod tests;

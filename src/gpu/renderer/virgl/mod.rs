@@ -3,17 +3,18 @@
 //! All that is unsafe about it is in the rooms below; in here is what a resource, a context and a
 //! fence are. The renderer belongs to the thread that made it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use virtio_bindings::virtio_gpu as spec;
 
 use super::super::backing::BackingError;
 use super::super::dmabuf::Dmabuf;
-use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedImage};
+use super::super::image::{Budget, Image, ImageError, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
 use super::super::render_node::RenderNodeError;
 use super::super::wire::{Box3, CapsetInfo, Create3d, Format, Transfer3d};
-use super::rows::{Joined, to_display_order};
+use super::rows::{Joined, check_rows, to_display_order};
+use super::table::Table;
 use super::{
     CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Renderer, Renderer3d, ResourceError,
 };
@@ -85,8 +86,6 @@ struct Resource {
     new: Create3d,
     /// What scanouts show of it, once one did.
     image: Option<SharedImage>,
-    uuid: Option<[u8; 16]>,
-    _charge: Charge,
 }
 
 impl Resource {
@@ -106,9 +105,8 @@ pub struct VirglRenderer {
     exporter: Option<Exporter>,
     capsets: Vec<CapsetInfo>,
     description: String,
-    resources: HashMap<u32, Resource>,
+    resources: Table<Resource>,
     contexts: HashSet<u32>,
-    budget: Budget,
     last_fence: u32,
     /// Pixels that are read back, kept for the next.
     band: Vec<u8>,
@@ -147,23 +145,12 @@ impl VirglRenderer {
             library,
             exporter,
             description,
-            resources: HashMap::new(),
+            resources: Table::new(MAX_RESOURCES, budget),
             contexts: HashSet::new(),
-            budget,
             last_fence: 0,
             band: Vec::new(),
             troubles: LogLimit::default(),
         })
-    }
-
-    fn get(&self, id: u32) -> Result<&Resource, ResourceError> {
-        self.resources.get(&id).ok_or(ResourceError::Unknown(id))
-    }
-
-    fn get_mut(&mut self, id: u32) -> Result<&mut Resource, ResourceError> {
-        self.resources
-            .get_mut(&id)
-            .ok_or(ResourceError::Unknown(id))
     }
 
     fn context(&self, id: u32) -> Result<(), ContextError> {
@@ -182,7 +169,7 @@ impl VirglRenderer {
         rect: Rect,
         mut take: impl FnMut(Rect, &[u8]),
     ) -> Result<(), ResourceError> {
-        let resource = self.get(id)?;
+        let resource = self.resources.get(id)?;
         let new = resource.new;
         let format = resource.format();
         let format = format.ok_or(ResourceError::NoPicture { id, new })?;
@@ -219,7 +206,7 @@ impl VirglRenderer {
     /// Where a transfer lies within its resource and its backing; the library looks at both again.
     fn check_transfer(&self, transfer: &Transfer3d) -> Result<(), ResourceError> {
         let id = transfer.id;
-        let new = &self.get(id)?.new;
+        let new = &self.resources.get(id)?.new;
         let inside = size::level_size(new, transfer.level)
             .is_some_and(|(width, height, depth)| transfer.part.lies_within(width, height, depth));
         if !inside || !size::is_computable(new, transfer) {
@@ -269,19 +256,18 @@ impl Renderer for VirglRenderer {
     }
 
     fn unref(&mut self, id: u32) -> Result<(), ResourceError> {
-        self.get(id)?;
+        self.resources.remove(id)?;
         self.library.unref_resource(id);
-        self.resources.remove(&id);
         Ok(())
     }
 
     fn size(&self, id: u32) -> Result<(u32, u32), ResourceError> {
-        let new = &self.get(id)?.new;
+        let new = &self.resources.get(id)?.new;
         Ok((new.width, new.height))
     }
 
     fn wants_backing(&self, id: u32) -> Result<(), ResourceError> {
-        self.get(id)?;
+        self.resources.get(id)?;
         match self.library.pages(id) {
             Some(_) => Err(ResourceError::HasBacking(id)),
             None => Ok(()),
@@ -295,7 +281,7 @@ impl Renderer for VirglRenderer {
         memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
         self.wants_backing(id)?;
-        let pages = Pages::new(pieces, memory, &self.budget)
+        let pages = Pages::new(pieces, memory, &self.resources.budget)
             .map_err(|error| ResourceError::Backing { id, error })?;
         self.library
             .attach(id, pages)
@@ -303,7 +289,7 @@ impl Renderer for VirglRenderer {
     }
 
     fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError> {
-        self.get(id)?;
+        self.resources.get(id)?;
         match self.library.detach(id) {
             Some(_) => Ok(()),
             None => Err(ResourceError::NoBacking(id)),
@@ -318,30 +304,12 @@ impl Renderer for VirglRenderer {
         _memory: &MemoryGuard,
         _changed: &mut Region,
     ) -> Result<(), ResourceError> {
-        let (width, height) = self.size(id)?;
-        if !rect.lies_within(width, height) {
-            return Err(ResourceError::Outside {
-                id,
-                rect,
-                width,
-                height,
-            });
-        }
+        let (width, _) = self.check_within(id, rect)?;
         let pages = self.library.pages(id).ok_or(ResourceError::NoBacking(id))?;
         if rect.is_empty() {
             return Ok(());
         }
-        let pixel = PIXEL_LEN as u64;
-        let stride = u64::from(width) * pixel;
-        let needed = u64::from(rect.height - 1)
-            .saturating_mul(stride)
-            .saturating_add(u64::from(rect.width) * pixel)
-            .saturating_add(offset);
-        if needed > pages.len() {
-            let has = pages.len();
-            let error = BackingError::Short { has, needed };
-            return Err(ResourceError::Backing { id, error });
-        }
+        check_rows(id, rect, width, offset, pages.len())?;
         let transfer = Transfer3d {
             part: Box3 {
                 x: rect.x,
@@ -363,8 +331,8 @@ impl Renderer for VirglRenderer {
     }
 
     fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
-        let budget = self.budget.clone();
-        let resource = self.get_mut(id)?;
+        let budget = self.resources.budget.clone();
+        let resource = self.resources.get_mut(id)?;
         if let Some(image) = &resource.image {
             return Ok(image.clone());
         }
@@ -378,7 +346,7 @@ impl Renderer for VirglRenderer {
     }
 
     fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
-        Ok(self.get(id)?.image.clone())
+        Ok(self.resources.get(id)?.image.clone())
     }
 
     fn refresh(
@@ -411,8 +379,8 @@ impl Renderer for VirglRenderer {
 
     fn export(&mut self, id: u32) -> Option<Dmabuf> {
         let exporter = self.exporter.as_ref()?;
-        let new = self.get(id).ok()?.new;
-        self.get(id).ok()?.format()?;
+        let new = self.resources.get(id).ok()?.new;
+        self.resources.get(id).ok()?.format()?;
         let exported = exporter.export(self.library.texture(id)?)?;
         Some(Dmabuf {
             fd: exported.fd,
@@ -441,14 +409,14 @@ impl Renderer for VirglRenderer {
     }
 
     fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError> {
-        Ok(&mut self.get_mut(id)?.uuid)
+        self.resources.uuid(id)
     }
 
     fn reset(&mut self) {
         for id in std::mem::take(&mut self.contexts) {
             self.library.destroy_context(id);
         }
-        for (id, _) in std::mem::take(&mut self.resources) {
+        for id in self.resources.clear() {
             self.library.unref_resource(id);
         }
         self.band = Vec::new();
@@ -459,7 +427,7 @@ impl Renderer for VirglRenderer {
             let Some(pages) = self.library.detach(id) else {
                 continue;
             };
-            let again = Pages::new(pages.into_pieces(), memory, &self.budget)
+            let again = Pages::new(pages.into_pieces(), memory, &self.resources.budget)
                 .map_err(|error| error.to_string())
                 .and_then(|pages| {
                     let attached = self.library.attach(id, pages);

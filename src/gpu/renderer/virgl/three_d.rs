@@ -2,10 +2,9 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::super::super::image::ImageError;
 use super::super::super::wire::{CapsetInfo, Create3d, Transfer3d};
 use super::super::{ContextError, Direction, Fence, Renderer3d, ResourceError};
-use super::{MAX_CONTEXTS, MAX_RESOURCES, Resource, VirglRenderer, size, stream};
+use super::{MAX_CONTEXTS, Resource, VirglRenderer, size, stream};
 
 impl Renderer3d for VirglRenderer {
     fn capsets(&self) -> &[CapsetInfo] {
@@ -44,44 +43,28 @@ impl Renderer3d for VirglRenderer {
 
     fn attach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError> {
         self.context(context)?;
-        self.get(id)?;
+        self.resources.get(id)?;
         self.library.context_attach(context, id);
         Ok(())
     }
 
     fn detach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError> {
         self.context(context)?;
-        self.get(id)?;
+        self.resources.get(id)?;
         self.library.context_detach(context, id);
         Ok(())
     }
 
     fn create_3d(&mut self, new: &Create3d) -> Result<(), ResourceError> {
         let (id, new) = (new.id, *new);
-        if id == 0 {
-            return Err(ResourceError::Zero);
-        }
-        if self.resources.contains_key(&id) {
-            return Err(ResourceError::Exists(id));
-        }
-        if self.resources.len() >= MAX_RESOURCES {
-            return Err(ResourceError::TooMany(MAX_RESOURCES));
-        }
+        self.resources.wants(id)?;
         let bytes = size::cost(&new).ok_or(ResourceError::OutOfBounds { id, new })?;
-        let charge = self.budget.charge(bytes).ok_or(ResourceError::Image {
-            id,
-            error: ImageError::Budget(bytes),
-        })?;
+        let charge = self.resources.charge(id, bytes)?;
         self.library
             .create_resource(&new)
             .map_err(|_| ResourceError::OutOfBounds { id, new })?;
-        let resource = Resource {
-            new,
-            image: None,
-            uuid: None,
-            _charge: charge,
-        };
-        self.resources.insert(id, resource);
+        let resource = Resource { new, image: None };
+        self.resources.insert(id, charge, resource);
         Ok(())
     }
 
@@ -105,7 +88,7 @@ impl Renderer3d for VirglRenderer {
         self.context(context)?;
         for transfer in stream::transfers(stream) {
             // Those of resources that do not exist the library refuses.
-            if let Ok(resource) = self.get(transfer.id)
+            if let Ok(resource) = self.resources.get(transfer.id)
                 && !size::is_computable(&resource.new, &transfer)
             {
                 return Err(ResourceError::Transfer { transfer }.into());

@@ -13,15 +13,16 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use virglrenderer_sys as sys;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::super::VirglRenderer;
 use super::super::api::Api;
 use super::super::egl::Handle;
 use super::super::export::Exporter;
 use super::super::pages::IoVec;
+use super::super::{MAX_RESOURCES, VirglRenderer};
 use super::{Library, SHARED, write_fence};
 use crate::backend::LogLimit;
 use crate::gpu::dmabuf::{MODIFIER_INVALID, MODIFIER_LINEAR};
 use crate::gpu::image::Budget;
+use crate::gpu::renderer::table::Table;
 use crate::gpu::wire::CapsetInfo;
 
 /// With this bit of `bind` a resource is refused.
@@ -86,9 +87,8 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         library,
         exporter: Some(exporter()),
         description: "a stand-in".to_owned(),
-        resources: HashMap::new(),
+        resources: Table::new(MAX_RESOURCES, budget),
         contexts: HashSet::new(),
-        budget,
         last_fence: 0,
         band: Vec::new(),
         troubles: LogLimit::default(),

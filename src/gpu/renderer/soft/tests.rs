@@ -1,0 +1,335 @@
+//! Resources in the host's memory, and what transfers make of them.
+
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+
+use super::*;
+
+const WIDTH: u32 = 8;
+const HEIGHT: u32 = 64;
+const LEN: u32 = WIDTH * HEIGHT * 4;
+
+fn memory() -> MemoryGuard {
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+    let memory = GuestMemoryAtomic::new(memory).memory();
+    for i in 0..LEN {
+        let byte = (i % 255) as u8 + 1;
+        memory.write_obj(byte, GuestAddress(i.into())).unwrap();
+    }
+    memory
+}
+
+fn renderer(format: Format, memory: &MemoryGuard) -> SoftRenderer {
+    let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
+    renderer.create_2d(1, format, WIDTH, HEIGHT).unwrap();
+    renderer.attach_backing(1, vec![(0, LEN)], memory).unwrap();
+    renderer
+}
+
+fn pixel(renderer: &SoftRenderer, x: u32, y: u32) -> Vec<u8> {
+    let image = renderer.shown(1).unwrap().unwrap();
+    image.lock().bytes(x, y, 4).to_vec()
+}
+
+fn guest(x: u32, y: u32) -> [u8; 4] {
+    let at = (y * WIDTH + x) * 4;
+    [0, 1, 2, 3].map(|i| ((at + i) % 255) as u8 + 1)
+}
+
+#[test]
+fn exactly_the_rectangle_is_copied() {
+    let memory = memory();
+    let mut renderer = renderer(Format::B8G8R8X8, &memory);
+    let rect = Rect {
+        x: 2,
+        y: 3,
+        width: 3,
+        height: 2,
+    };
+    let offset = u64::from((3 * WIDTH + 2) * 4);
+    let mut changed = Region::default();
+    renderer
+        .transfer_to_host_2d(1, rect, offset, &memory, &mut changed)
+        .unwrap();
+    assert_eq!(changed.rects(), [rect]);
+    for y in 0..HEIGHT {
+        for x in 0..WIDTH {
+            let inside = (2..5).contains(&x) && (3..5).contains(&y);
+            let expected = if inside { guest(x, y) } else { [0; 4] };
+            assert_eq!(pixel(&renderer, x, y), expected, "{x},{y}");
+        }
+    }
+}
+
+#[test]
+fn the_offset_is_that_of_the_first_pixel() {
+    let memory = memory();
+    let mut renderer = renderer(Format::B8G8R8A8, &memory);
+    let rect = Rect {
+        x: 5,
+        y: 7,
+        width: 1,
+        height: 2,
+    };
+    renderer
+        .transfer_to_host_2d(1, rect, 4, &memory, &mut Region::default())
+        .unwrap();
+    assert_eq!(pixel(&renderer, 5, 7), guest(1, 0));
+    assert_eq!(pixel(&renderer, 5, 8), guest(1, 1));
+}
+
+#[test]
+fn all_formats_arrive_in_the_displays_order() {
+    let memory = memory();
+    // Where blue, green and red lie in the guest's pixel.
+    let order = |format| match format {
+        Format::B8G8R8A8 | Format::B8G8R8X8 => [0, 1, 2],
+        Format::A8R8G8B8 | Format::X8R8G8B8 => [3, 2, 1],
+        Format::R8G8B8A8 | Format::R8G8B8X8 => [2, 1, 0],
+        Format::A8B8G8R8 | Format::X8B8G8R8 => [1, 2, 3],
+    };
+    for format in Format::ALL {
+        let mut renderer = renderer(format, &memory);
+        let all = Rect::sized(WIDTH, HEIGHT);
+        renderer
+            .transfer_to_host_2d(1, all, 0, &memory, &mut Region::default())
+            .unwrap();
+        let expected = order(format).map(|i: usize| guest(3, 2)[i]);
+        assert_eq!(pixel(&renderer, 3, 2)[..3], expected, "{format:?}");
+    }
+}
+
+#[test]
+fn only_what_differs_counts_as_changed() {
+    let memory = memory();
+    let mut renderer = renderer(Format::B8G8R8X8, &memory);
+    let all = Rect::sized(WIDTH, HEIGHT);
+    let mut transfer = |memory| {
+        let mut changed = Region::default();
+        renderer
+            .transfer_to_host_2d(1, all, 0, memory, &mut changed)
+            .unwrap();
+        changed.rects().to_vec()
+    };
+    assert_eq!(transfer(&memory), [all]);
+    assert_eq!(transfer(&memory), []);
+    for (x, y) in [(1_u32, 2_u32), (4, 5), (7, 60)] {
+        let at = GuestAddress(u64::from((y * WIDTH + x) * 4));
+        memory.write_obj(0_u8, at).unwrap();
+    }
+    let near = Rect {
+        x: 1,
+        y: 2,
+        width: 4,
+        height: 4,
+    };
+    let far = Rect {
+        x: 7,
+        y: 60,
+        width: 1,
+        height: 1,
+    };
+    assert_eq!(transfer(&memory), [near, far]);
+}
+
+#[test]
+fn rows_arrive_whatever_those_before_them_were() {
+    let memory = memory();
+    let mut renderer = renderer(Format::R8G8B8X8, &memory);
+    let all = Rect::sized(WIDTH, HEIGHT);
+    let (right, first) = (WIDTH - 1, GuestAddress(0));
+    // By row: the columns that change, in turn at both ends, within, on one side, nowhere.
+    let columns = |y: u32, turn: u32| match (y * 7 + turn) % 5 {
+        0 => vec![0, right],
+        1 => (0..WIDTH).collect(),
+        2 => vec![3],
+        3 => vec![right],
+        _ => vec![],
+    };
+    for turn in 0..20_u32 {
+        let mut bytes = vec![0; LEN as usize];
+        memory.read_slice(&mut bytes, first).unwrap();
+        for y in 0..HEIGHT {
+            for x in columns(y, turn) {
+                bytes[((y * WIDTH + x) * 4) as usize] ^= 0x55;
+            }
+        }
+        memory.write_slice(&bytes, first).unwrap();
+        let mut changed = Region::default();
+        renderer
+            .transfer_to_host_2d(1, all, 0, &memory, &mut changed)
+            .unwrap();
+        for (n, guest) in (0..).zip(bytes.chunks(4)) {
+            let (x, y) = (n % WIDTH, n / WIDTH);
+            let expected = [guest[2], guest[1], guest[0], guest[3]];
+            assert_eq!(pixel(&renderer, x, y), expected, "{x},{y} in turn {turn}");
+            if columns(y, turn).contains(&x) {
+                let (width, height) = (1, 1);
+                let one = Rect {
+                    x,
+                    y,
+                    width,
+                    height,
+                };
+                let told = changed.rects().iter();
+                assert!(told.map(|r| r.intersection(&one)).any(|r| r == Some(one)));
+            }
+        }
+    }
+}
+
+/// Images after random transfers, out of a backing in random pieces, beside a copy pixel by pixel;
+/// and what is told to have changed beside what did.
+#[test]
+fn any_sequence_of_transfers_copies_and_tells_what_changed() {
+    const PIECES: u32 = 0x8000;
+    let mut random = random();
+    for format in Format::ALL {
+        // Two regions of the guest's memory that touch each other.
+        let halves = [(GuestAddress(0), 0x9000), (GuestAddress(0x9000), 0x9000)];
+        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::from_ranges(&halves).unwrap());
+        let memory = memory.memory();
+        let (width, height) = (1 + random(2000), 1 + random(8));
+        let len = width * height * 4;
+        let mut pieces = Vec::new();
+        let mut left = len;
+        while left > 0 {
+            let most = [7, 9000][random(2) as usize];
+            let piece = (1 + random(most)).min(left);
+            // Pieces may overlap, and lie on the border of the regions.
+            let at = match random(3) {
+                0 => 0x9000 - random(piece + 1),
+                _ => random(0x12000 - piece),
+            };
+            pieces.push((u64::from(at & !random(2).wrapping_mul(4095)), piece));
+            left -= piece;
+        }
+        let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
+        renderer.create_2d(1, format, width, height).unwrap();
+        renderer.attach_backing(1, pieces.clone(), &memory).unwrap();
+        let mut expected = vec![0_u8; len as usize];
+        for turn in 0..30 {
+            // Everything, some bytes, or nothing.
+            let changes = [PIECES, random(20), 0][random(3) as usize];
+            for _ in 0..changes {
+                let at = GuestAddress(u64::from(random(0x12000)));
+                memory.write_obj(random(256) as u8, at).unwrap();
+            }
+            let (x, y) = (random(width), random(height));
+            let rect = match random(2) {
+                0 => Rect::sized(width, height),
+                _ => Rect {
+                    x,
+                    y,
+                    width: 1 + random(width - x),
+                    height: 1 + random(height - y),
+                },
+            };
+            let mut changed = Region::default();
+            let offset = u64::from((rect.y * width + rect.x) * 4);
+            renderer
+                .transfer_to_host_2d(1, rect, offset, &memory, &mut changed)
+                .unwrap();
+            let mut backing = Vec::new();
+            for (at, piece) in &pieces {
+                let mut bytes = vec![0; *piece as usize];
+                memory.read_slice(&mut bytes, GuestAddress(*at)).unwrap();
+                backing.extend(bytes);
+            }
+            super::super::rows::to_display_order(format, &mut backing);
+            let image = renderer.shown(1).unwrap().unwrap();
+            let image = image.lock();
+            for (n, old) in (0..).zip(expected.chunks_mut(4)) {
+                let (x, y) = (n % width, n / width);
+                let one = Rect {
+                    x,
+                    y,
+                    width: 1,
+                    height: 1,
+                };
+                let new = &backing[n as usize * 4..][..4];
+                if rect.intersection(&one).is_some() && old != new {
+                    old.copy_from_slice(new);
+                    let told = changed
+                        .rects()
+                        .iter()
+                        .any(|r| r.intersection(&one).is_some());
+                    assert!(told, "{x},{y} in turn {turn}, {format:?}");
+                }
+                assert_eq!(
+                    image.bytes(x, y, 4),
+                    old,
+                    "{x},{y} in turn {turn}, {format:?}"
+                );
+            }
+            if changes == 0 && rect == Rect::sized(width, height) && turn > 0 {
+                let mut again = Region::default();
+                drop(image);
+                renderer
+                    .transfer_to_host_2d(1, rect, offset, &memory, &mut again)
+                    .unwrap();
+                assert!(again.is_empty());
+            }
+        }
+    }
+}
+
+/// Numbers below a limit, the same each time (xorshift64).
+fn random() -> impl FnMut(u32) -> u32 {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    move |below| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % u64::from(below.max(1))) as u32
+    }
+}
+
+#[test]
+fn a_transfer_that_fails_half_way_tells_what_it_changed() {
+    let whole = memory();
+    let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
+    renderer
+        .create_2d(1, Format::B8G8R8X8, WIDTH, HEIGHT)
+        .unwrap();
+    let pieces = [(0, WIDTH * 4), (0x8000, LEN)];
+    renderer.attach_backing(1, pieces.to_vec(), &whole).unwrap();
+    let less = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x8000)]).unwrap();
+    let less = GuestMemoryAtomic::new(less).memory();
+    less.write_slice(&[9; 32], GuestAddress(0)).unwrap();
+    let mut changed = Region::default();
+    let all = Rect::sized(WIDTH, HEIGHT);
+    let result = renderer.transfer_to_host_2d(1, all, 0, &less, &mut changed);
+    assert!(matches!(result, Err(ResourceError::Backing { .. })));
+    assert_eq!(changed.rects(), [Rect::sized(WIDTH, 1)]);
+}
+
+#[test]
+fn the_number_of_resources_is_bounded() {
+    let mut renderer = SoftRenderer::new(Budget::new(1 << 30));
+    let count = MAX_RESOURCES as u32;
+    for id in 1..=count {
+        renderer.create_2d(id, Format::B8G8R8X8, 1, 1).unwrap();
+    }
+    assert!(matches!(
+        renderer.create_2d(count + 1, Format::B8G8R8X8, 1, 1),
+        Err(ResourceError::TooMany(_))
+    ));
+    renderer.unref(7).unwrap();
+    renderer.create_2d(7, Format::B8G8R8X8, 1, 1).unwrap();
+}
+
+#[test]
+fn all_memory_comes_back() {
+    let memory = memory();
+    let mut renderer = renderer(Format::B8G8R8X8, &memory);
+    let budget = renderer.resources.budget.clone();
+    assert!(budget.used() > u64::from(LEN));
+    renderer.unref(1).unwrap();
+    assert_eq!(budget.used(), 0);
+    renderer.create_2d(1, Format::B8G8R8X8, 128, 128).unwrap();
+    let shown = renderer.image(1).unwrap();
+    renderer.reset();
+    assert_eq!(budget.used(), 128 * 128 * 4);
+    drop(shown);
+    assert_eq!(budget.used(), 0);
+}
