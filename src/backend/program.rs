@@ -73,6 +73,7 @@ pub fn run<P: Program>() -> ExitCode {
             1
         }
     };
+    logging::flush();
     // Not by way of main: the other threads are at work still, perhaps in a library whose exit
     // handlers would take away under their hands what they use.
     signal_hook::low_level::exit(status)
@@ -109,6 +110,7 @@ fn serve<P: Program>(options: &P::Options, source: Source) -> Result<()> {
     if let Some(sandbox) = &sandbox {
         sandbox.close_files()?;
     }
+    logging::detach()?;
     let gpu_socket = GpuSocketSlot::default();
     let mut daemon = worker::spawn(P::NAME, device, gpu_socket.clone(), main_thread)?;
     if waiter.started()?.is_none() {
