@@ -125,21 +125,31 @@ fn systemd_finds_little_that_is_exposed() -> anyhow::Result<()> {
 fn the_programs_close_their_sandbox_within_the_unit() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
-    let (gpu, display) = gpu(&host, "vm1")?;
-    let pid = host.property(GPU, "MainPID")?;
-    for task in fs::read_dir(host.path(&format!("/proc/{pid}/task")))? {
-        let status = fs::read_to_string(task?.path().join("status"))?;
-        let filters = status
-            .lines()
-            .find_map(|line| line.strip_prefix("Seccomp_filters:"));
-        // Two of the program's own, beside those of the unit.
-        let unit = 2;
-        ensure!(
-            filters.is_some_and(|n| n.trim().parse().is_ok_and(|n: u32| n >= unit + 2)),
-            "{status}"
-        );
-    }
-    drop((gpu, display));
+    const WITHOUT: &str = "vhost-user-gpu@vm2.service";
+    host.drop_in(WITHOUT, "[Service]\nEnvironment=OPTIONS=--sandbox=off\n")?;
+    let held = (gpu(&host, "vm1")?, gpu(&host, "vm2")?);
+    let filters = |unit: &str| -> anyhow::Result<Vec<u32>> {
+        let pid = host.property(unit, "MainPID")?;
+        let tasks = fs::read_dir(host.path(&format!("/proc/{pid}/task")))?;
+        let filters = tasks.map(|task| {
+            let status = fs::read_to_string(task?.path().join("status"))?;
+            let filters = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Seccomp_filters:"));
+            Ok(filters.context("no filters")?.trim().parse()?)
+        });
+        filters.collect()
+    };
+    // The unit's own, and one of the program's, in each thread.
+    let unit = filters(WITHOUT)?;
+    let most = unit.iter().copied().max().context("no thread")?;
+    let program = filters(GPU)?;
+    ensure!(program.len() == unit.len() && most > 0, "{unit:?}");
+    ensure!(
+        program.iter().all(|n| *n == most + 1),
+        "{program:?}, {unit:?}"
+    );
+    drop(held);
     let journal = host.journal(&["--unit", GPU, "--output=cat"])?;
     ensure!(!journal.contains("landlock"), "{journal}");
     Ok(())
@@ -348,7 +358,7 @@ fn a_unit_gets_no_more_tasks_than_it_may() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start_with_limits(&[staging.path()])?;
     host.drop_in(GPU, "[Service]\nTasksMax=1\n")?;
-    assert!(gpu(&host, "vm1").is_err(), "it has three threads");
+    assert!(gpu(&host, "vm1").is_err(), "it has four threads");
     host.wait_property(GPU, "ActiveState", "failed", SOON)?;
     host.systemctl(&["stop", "vhost-user-gpu@vm1.socket"])?;
     host.drop_in(GPU, "[Service]\n")?;
