@@ -20,6 +20,7 @@ use harness::systemd::Sandbox;
 const SOON: Duration = Duration::from_secs(20);
 const GPU: &str = "vhost-user-gpu@vm1.service";
 const INPUT: &str = "vhost-user-input@vm1:kbd.service";
+const SLICE: &str = "system-vhost\\x2duser.slice";
 
 /// Connects to a VM's GPU, whose socket is started.
 fn gpu(host: &Sandbox, vm: &str) -> anyhow::Result<(Gpu, DisplayThread)> {
@@ -94,6 +95,19 @@ fn systemd_finds_little_that_is_exposed() -> anyhow::Result<()> {
             ("DevicePolicy", "closed"),
             ("SystemCallArchitectures", "native"),
             ("UMask", "0077"),
+            ("IPAddressDeny", "::/0 0.0.0.0/0"),
+            ("SystemCallErrorNumber", "1"),
+            ("CoredumpFilter", "0x31"),
+            ("NotifyAccess", "main"),
+            ("Slice", SLICE),
+            ("TimeoutStartUSec", "20s"),
+            ("TimeoutStopUSec", "5s"),
+            ("StartLimitIntervalUSec", "5s"),
+            ("StartLimitBurst", "50"),
+            (
+                "SupplementaryGroups",
+                if unit == INPUT { "input" } else { "" },
+            ),
             ("PrivateDevices", if unit == INPUT { "no" } else { "yes" }),
             (
                 "MemoryDenyWriteExecute",
@@ -117,6 +131,74 @@ fn systemd_finds_little_that_is_exposed() -> anyhow::Result<()> {
             _ => (1 << 30, 16),
         };
         assert_eq!((memory, tasks), (most_memory, most_tasks), "{unit}");
+    }
+    Ok(())
+}
+
+/// What a drop-in takes away, takes nothing else along: some walls imply others.
+#[test]
+fn each_wall_stands_by_itself() -> anyhow::Result<()> {
+    let staging = staging::stage()?;
+    let host = Sandbox::start(&[staging.path()])?;
+    // The user, and what a GPU of the host takes.
+    const LESS: &str = "[Service]\nDynamicUser=no\nUser=root\nPrivateDevices=no\n\
+        MemoryDenyWriteExecute=no\nRestrictNamespaces=no\nSystemCallFilter=\n";
+    for unit in [GPU, INPUT] {
+        host.drop_in(unit, LESS)?;
+        for (property, value) in [
+            ("NoNewPrivileges", "yes"),
+            ("RestrictSUIDSGID", "yes"),
+            ("ProtectSystem", "strict"),
+            ("ProtectHome", "yes"),
+            ("PrivateTmp", "yes"),
+            ("PrivateMounts", "yes"),
+            ("RemoveIPC", "yes"),
+            ("DevicePolicy", "closed"),
+        ] {
+            let is = host.property(unit, property)?;
+            assert_eq!(is, value, "{unit}: {property}");
+        }
+    }
+    Ok(())
+}
+
+/// A file server as root is bound by this much.
+#[test]
+fn any_other_backend_is_confined_as_well() -> anyhow::Result<()> {
+    let staging = staging::stage()?;
+    let host = Sandbox::start(&[staging.path()])?;
+    const ORDINARY: &str = "vhost-user@vm1:data.service";
+    assert_eq!(host.property(ORDINARY, "DynamicUser")?, "yes");
+    const ROOT: &str = "vhost-user@vm2:data.service";
+    host.drop_in(ROOT, "[Service]\nDynamicUser=no\nUser=root\n")?;
+    for (property, value) in [
+        ("UMask", "0077"),
+        ("NoNewPrivileges", "yes"),
+        ("DevicePolicy", "closed"),
+        ("PrivateMounts", "yes"),
+        ("PrivateNetwork", "yes"),
+        ("RestrictAddressFamilies", "AF_NETLINK AF_UNIX"),
+        ("IPAddressDeny", "::/0 0.0.0.0/0"),
+        ("ProtectClock", "yes"),
+        ("ProtectControlGroups", "yes"),
+        ("ProtectHostname", "yes"),
+        ("ProtectKernelLogs", "yes"),
+        ("ProtectKernelModules", "yes"),
+        ("ProtectKernelTunables", "yes"),
+        ("RestrictRealtime", "yes"),
+        ("KeyringMode", "private"),
+        ("LockPersonality", "yes"),
+        ("MemoryDenyWriteExecute", "yes"),
+        ("SystemCallArchitectures", "native"),
+        ("CoredumpFilter", "0x31"),
+        ("Slice", SLICE),
+        ("TimeoutStartUSec", "20s"),
+        ("TimeoutStopUSec", "10s"),
+        ("StartLimitIntervalUSec", "5s"),
+        ("StartLimitBurst", "50"),
+    ] {
+        let is = host.property(ROOT, property)?;
+        assert_eq!(is, value, "{property}");
     }
     Ok(())
 }
@@ -149,6 +231,8 @@ fn the_programs_close_their_sandbox_within_the_unit() -> anyhow::Result<()> {
         program.iter().all(|n| *n == most + 1),
         "{program:?}, {unit:?}"
     );
+    // Which systemd tells of a service that runs only.
+    assert_eq!(host.property(GPU, "WatchdogUSec")?, "30s");
     drop(held);
     let journal = host.journal(&["--unit", GPU, "--output=cat"])?;
     ensure!(!journal.contains("landlock"), "{journal}");
