@@ -192,6 +192,11 @@ fn an_input_device_is_what_its_drop_in_says() -> anyhow::Result<()> {
             let mut input = Input::start(session, &memory, InputOptions::default())?;
             assert_eq!(input.name()?, mock.description(device)?.name);
             mock.wait_grab(device, true, SOON)?;
+            // Which systemd tells of a service that runs only.
+            let watchdog = host
+                .0
+                .property(&format!("{instance}.service"), "WatchdogUSec")?;
+            assert_eq!(watchdog, "30s");
             drop(input);
             mock.wait_grab(device, false, SOON)?;
             host.wait_rearmed(&instance)?;

@@ -20,6 +20,7 @@ use harness::systemd::Sandbox;
 const SOON: Duration = Duration::from_secs(20);
 const GPU: &str = "vhost-user-gpu@vm1.service";
 const INPUT: &str = "vhost-user-input@vm1:kbd.service";
+const SLICE: &str = "system-vhost\\x2duser.slice";
 
 /// Connects to a VM's GPU, whose socket is started.
 fn gpu(host: &Sandbox, vm: &str) -> anyhow::Result<(Gpu, DisplayThread)> {
@@ -45,6 +46,14 @@ fn exposure(host: &Sandbox, unit: &str) -> anyhow::Result<f64> {
         .find(|line| line.contains("Overall exposure level"));
     let level = level.and_then(|line| line.rsplit(": ").next()?.split(' ').next()?.parse().ok());
     level.context(said)
+}
+
+/// A property's words. Of several, systemd keeps no order.
+fn sorted(host: &Sandbox, unit: &str, property: &str) -> anyhow::Result<String> {
+    let value = host.property(unit, property)?;
+    let mut words: Vec<_> = value.split(' ').collect();
+    words.sort_unstable();
+    Ok(words.join(" "))
 }
 
 #[test]
@@ -94,13 +103,26 @@ fn systemd_finds_little_that_is_exposed() -> anyhow::Result<()> {
             ("DevicePolicy", "closed"),
             ("SystemCallArchitectures", "native"),
             ("UMask", "0077"),
+            ("IPAddressDeny", "0.0.0.0/0 ::/0"),
+            ("SystemCallErrorNumber", "1"),
+            ("CoredumpFilter", "0x31"),
+            ("NotifyAccess", "main"),
+            ("Slice", SLICE),
+            ("TimeoutStartUSec", "20s"),
+            ("TimeoutStopUSec", "5s"),
+            ("StartLimitIntervalUSec", "5s"),
+            ("StartLimitBurst", "50"),
+            (
+                "SupplementaryGroups",
+                if unit == INPUT { "input" } else { "" },
+            ),
             ("PrivateDevices", if unit == INPUT { "no" } else { "yes" }),
             (
                 "MemoryDenyWriteExecute",
                 if unit == GL { "no" } else { "yes" },
             ),
         ] {
-            let is = host.property(unit, property)?;
+            let is = sorted(&host, unit, property)?;
             assert_eq!(is, value, "{unit}: {property}");
         }
         let calls = host.property(unit, "SystemCallFilter")?;
@@ -121,25 +143,104 @@ fn systemd_finds_little_that_is_exposed() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a drop-in takes away, takes nothing else along: some walls imply others.
+#[test]
+fn each_wall_stands_by_itself() -> anyhow::Result<()> {
+    let staging = staging::stage()?;
+    let host = Sandbox::start(&[staging.path()])?;
+    // The user, and what a GPU of the host takes.
+    const LESS: &str = "[Service]\nDynamicUser=no\nUser=root\nPrivateDevices=no\n\
+        MemoryDenyWriteExecute=no\nRestrictNamespaces=no\nSystemCallFilter=\n";
+    for unit in [GPU, INPUT] {
+        host.drop_in(unit, LESS)?;
+        for (property, value) in [
+            ("NoNewPrivileges", "yes"),
+            ("RestrictSUIDSGID", "yes"),
+            ("ProtectSystem", "strict"),
+            ("ProtectHome", "yes"),
+            ("PrivateTmp", "yes"),
+            ("PrivateMounts", "yes"),
+            ("RemoveIPC", "yes"),
+            ("DevicePolicy", "closed"),
+        ] {
+            let is = host.property(unit, property)?;
+            assert_eq!(is, value, "{unit}: {property}");
+        }
+    }
+    Ok(())
+}
+
+/// A file server as root is bound by this much.
+#[test]
+fn any_other_backend_is_confined_as_well() -> anyhow::Result<()> {
+    let staging = staging::stage()?;
+    let host = Sandbox::start(&[staging.path()])?;
+    const ORDINARY: &str = "vhost-user@vm1:data.service";
+    assert_eq!(host.property(ORDINARY, "DynamicUser")?, "yes");
+    const ROOT: &str = "vhost-user@vm2:data.service";
+    host.drop_in(ROOT, "[Service]\nDynamicUser=no\nUser=root\n")?;
+    for (property, value) in [
+        ("UMask", "0077"),
+        ("NoNewPrivileges", "yes"),
+        ("DevicePolicy", "closed"),
+        ("PrivateMounts", "yes"),
+        ("PrivateNetwork", "yes"),
+        ("RestrictAddressFamilies", "AF_NETLINK AF_UNIX"),
+        ("IPAddressDeny", "0.0.0.0/0 ::/0"),
+        ("ProtectClock", "yes"),
+        ("ProtectControlGroups", "yes"),
+        ("ProtectHostname", "yes"),
+        ("ProtectKernelLogs", "yes"),
+        ("ProtectKernelModules", "yes"),
+        ("ProtectKernelTunables", "yes"),
+        ("RestrictRealtime", "yes"),
+        ("KeyringMode", "private"),
+        ("LockPersonality", "yes"),
+        ("MemoryDenyWriteExecute", "yes"),
+        ("SystemCallArchitectures", "native"),
+        ("CoredumpFilter", "0x31"),
+        ("Slice", SLICE),
+        ("TimeoutStartUSec", "20s"),
+        ("TimeoutStopUSec", "10s"),
+        ("StartLimitIntervalUSec", "5s"),
+        ("StartLimitBurst", "50"),
+    ] {
+        assert_eq!(sorted(&host, ROOT, property)?, value, "{property}");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_programs_close_their_sandbox_within_the_unit() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
-    let (gpu, display) = gpu(&host, "vm1")?;
-    let pid = host.property(GPU, "MainPID")?;
-    for task in fs::read_dir(host.path(&format!("/proc/{pid}/task")))? {
-        let status = fs::read_to_string(task?.path().join("status"))?;
-        let filters = status
-            .lines()
-            .find_map(|line| line.strip_prefix("Seccomp_filters:"));
-        // Two of the program's own, beside those of the unit.
-        let unit = 2;
-        ensure!(
-            filters.is_some_and(|n| n.trim().parse().is_ok_and(|n: u32| n >= unit + 2)),
-            "{status}"
-        );
-    }
-    drop((gpu, display));
+    const WITHOUT: &str = "vhost-user-gpu@vm2.service";
+    host.drop_in(WITHOUT, "[Service]\nEnvironment=OPTIONS=--sandbox=off\n")?;
+    let held = (gpu(&host, "vm1")?, gpu(&host, "vm2")?);
+    let filters = |unit: &str| -> anyhow::Result<Vec<u32>> {
+        let pid = host.property(unit, "MainPID")?;
+        let tasks = fs::read_dir(host.path(&format!("/proc/{pid}/task")))?;
+        let filters = tasks.map(|task| {
+            let status = fs::read_to_string(task?.path().join("status"))?;
+            let filters = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Seccomp_filters:"));
+            Ok(filters.context("no filters")?.trim().parse()?)
+        });
+        filters.collect()
+    };
+    // The unit's own, and one of the program's, in each thread.
+    let unit = filters(WITHOUT)?;
+    let most = unit.iter().copied().max().context("no thread")?;
+    let program = filters(GPU)?;
+    ensure!(program.len() == unit.len() && most > 0, "{unit:?}");
+    ensure!(
+        program.iter().all(|n| *n == most + 1),
+        "{program:?}, {unit:?}"
+    );
+    // Which systemd tells of a service that runs only.
+    assert_eq!(host.property(GPU, "WatchdogUSec")?, "30s");
+    drop(held);
     let journal = host.journal(&["--unit", GPU, "--output=cat"])?;
     ensure!(!journal.contains("landlock"), "{journal}");
     Ok(())
@@ -348,7 +449,7 @@ fn a_unit_gets_no_more_tasks_than_it_may() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start_with_limits(&[staging.path()])?;
     host.drop_in(GPU, "[Service]\nTasksMax=1\n")?;
-    assert!(gpu(&host, "vm1").is_err(), "it has three threads");
+    assert!(gpu(&host, "vm1").is_err(), "it has four threads");
     host.wait_property(GPU, "ActiveState", "failed", SOON)?;
     host.systemctl(&["stop", "vhost-user-gpu@vm1.socket"])?;
     host.drop_in(GPU, "[Service]\n")?;

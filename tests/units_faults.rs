@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -67,6 +67,26 @@ impl Host {
             .systemctl(&["kill", "--signal=KILL", SERVICE])
             .map(drop)
     }
+}
+
+#[test]
+fn a_journal_that_does_not_read_holds_up_no_vm() -> anyhow::Result<()> {
+    const JOURNALD: &str = "systemd-journald.service";
+    let host = Host::boot("")?;
+    let (mut gpu, display) = host.vm(DisplayOptions::default())?;
+    host.0.systemctl(&["kill", "--signal=STOP", JOURNALD])?;
+    let journal = host.0.path("/run/systemd/journal/socket");
+    let filler = UnixDatagram::unbound()?;
+    filler.set_nonblocking(true)?;
+    while filler.send_to(b"MESSAGE=full\n", &journal).is_ok() {}
+    ok(gpu.create_2d(1, XRGB, 64, 64));
+    // Which it says in the log.
+    drop((gpu, display));
+    host.0
+        .wait_property(SERVICE, "ActiveState", "inactive", SOON)?;
+    ensure!(host.0.property(SERVICE, "Result")? == "success");
+    host.0.systemctl(&["kill", "--signal=CONT", JOURNALD])?;
+    host.next_vm_works()
 }
 
 #[test]

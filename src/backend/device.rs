@@ -190,6 +190,16 @@ impl Inbox {
         lock(&self.status).take()
     }
 
+    /// Has `status` told next, in place of any that waits.
+    pub(super) fn put_status(&self, status: impl Display) {
+        *lock(&self.status) = Some(status.to_string());
+    }
+
+    /// Gives back a status that could not be told, unless there is a newer one.
+    pub(super) fn put_back_status(&self, status: String) {
+        lock(&self.status).get_or_insert(status);
+    }
+
     /// Whether there is a status to take.
     pub(super) fn has_status(&self) -> bool {
         lock(&self.status).is_some()

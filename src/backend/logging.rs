@@ -1,25 +1,47 @@
 //! The log: journald's own protocol with fields where stderr is the journal, stderr elsewhere.
 //! Never stdout.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
+
+use super::log_queue::Queue;
 
 /// Crates that log what a guest does wrong, each time it does: it could fill the journal. They
 /// return it as errors as well, and those are logged within bounds.
 const SILENT: [&str; 1] = ["virtio_queue"];
 
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
 /// Sends the log of `program` where it belongs, down to `level`.
 pub(super) fn init(program: &'static str, level: LevelFilter) {
     log::set_max_level(level);
     let journal = connected_to_journal().then(JournalLog::new);
-    let logger: Box<dyn Log> = match journal {
+    let log: Box<dyn Log> = match journal {
         Some(Ok(journal)) => Box::new(journal.with_syslog_identifier(program.to_owned())),
         _ => Box::new(stderr(program, level)),
     };
+    let queue = Queue::default();
     // Only a second call could fail, and there is none.
-    let _ = log::set_boxed_logger(Box::new(Filtered(logger)));
+    let _ = log::set_logger(LOGGER.get_or_init(|| Logger { log, queue }));
+}
+
+/// Has the log written by a thread of its own from now on: until then, whoever logs waits for it.
+///
+/// # Errors
+/// As `pthread_create(3)`.
+pub(super) fn detach() -> io::Result<()> {
+    LOGGER
+        .get()
+        .map_or(Ok(()), |logger| logger.queue.serve(&*logger.log))
+}
+
+/// Gives the log time for the last messages, if it takes any.
+pub(super) fn flush() {
+    log::logger().flush();
 }
 
 fn stderr(program: &'static str, level: LevelFilter) -> env_logger::Logger {
@@ -33,22 +55,30 @@ fn stderr(program: &'static str, level: LevelFilter) -> env_logger::Logger {
         .build()
 }
 
-struct Filtered(Box<dyn Log>);
+struct Logger {
+    log: Box<dyn Log>,
+    queue: Queue,
+}
 
-impl Log for Filtered {
+impl Logger {
+    /// Of all that a stop may take: a log that nobody reads is no reason to be killed.
+    const LAST: Duration = Duration::from_millis(500);
+}
+
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
         let krate = target.split("::").next().unwrap_or(target);
-        !SILENT.contains(&krate) && self.0.enabled(metadata)
+        !SILENT.contains(&krate) && self.log.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.log(record);
+        if self.enabled(record.metadata()) && !self.queue.push(record) {
+            self.log.log(record);
         }
     }
 
     fn flush(&self) {
-        self.0.flush();
+        self.queue.flush(Self::LAST);
     }
 }

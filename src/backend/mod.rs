@@ -7,6 +7,7 @@ mod device;
 #[doc(hidden)]
 pub mod fuzzing;
 mod log_limit;
+mod log_queue;
 mod logging;
 mod notify;
 mod options;

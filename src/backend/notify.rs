@@ -8,6 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use sd_notify::NotifyState;
 
@@ -44,20 +45,23 @@ pub(super) fn ready(text: impl Display) {
     tell(&states, SendFlags::empty());
 }
 
-/// Tells the service manager in words what is served (`STATUS=`).
-pub(super) fn status(text: impl Display) {
-    tell(&[NotifyState::Status(&line(text))], SendFlags::DONTWAIT);
+/// Tells the service manager in words what is served (`STATUS=`). `false` where it is to be told
+/// again: see [`tell`].
+#[must_use]
+pub(super) fn status(text: impl Display) -> bool {
+    tell(&[NotifyState::Status(&line(text))], SendFlags::DONTWAIT)
 }
 
-/// `STOPPING=1`, with the last `STATUS=`.
+/// `STOPPING=1`, with the last `STATUS=`. A manager that does not hear it sees the end itself.
 pub(super) fn stopping(text: impl Display) {
     let states = [NotifyState::Stopping, NotifyState::Status(&line(text))];
     tell(&states, SendFlags::DONTWAIT);
 }
 
-/// `WATCHDOG=1`.
-pub(super) fn watchdog() {
-    tell(&[NotifyState::Watchdog], SendFlags::DONTWAIT);
+/// `WATCHDOG=1`. `false` where it is to be told again: see [`tell`].
+#[must_use]
+pub(super) fn watchdog() -> bool {
+    tell(&[NotifyState::Watchdog], SendFlags::DONTWAIT)
 }
 
 /// How often `WATCHDOG=1` is due: half of what the unit allows (`WatchdogSec=`), or never.
@@ -67,34 +71,57 @@ pub(super) fn watchdog_interval() -> Option<Duration> {
         .filter(|interval| !interval.is_zero())
 }
 
+/// How soon `WATCHDOG=1` is to be told again that the manager had no room for: often enough within
+/// what is left of the unit's limit, whose half `interval` is.
+pub(super) fn watchdog_retry(interval: Duration) -> Duration {
+    (interval / 5).clamp(Duration::from_millis(1), Duration::from_secs(1))
+}
+
 /// `text` in one line. Each line of a notification is an assignment, and a text may hold the name
 /// that an input device gives itself: it must not assign anything.
 fn line(text: impl Display) -> String {
     text.to_string().replace(char::is_control, " ")
 }
 
-fn tell(states: &[NotifyState<'_>], flags: SendFlags) {
+/// Sends `states`. `false` where the manager had no room for them, as it does not read for a moment:
+/// another try may succeed. Without a manager, or with one that is gone, there is nothing more to do.
+fn tell(states: &[NotifyState<'_>], flags: SendFlags) -> bool {
     let Some(manager) = MANAGER.get().and_then(Option::as_ref) else {
-        return;
+        return true;
     };
     let mut message = String::new();
     for state in states {
         // Writing to a string does not fail.
         let _ = writeln!(message, "{state}");
     }
-    if let Err(e) = send(manager, message.as_bytes(), flags | SendFlags::NOSIGNAL) {
-        log::debug!("cannot notify the service manager: {e}");
+    match send(manager, message.as_bytes(), flags | SendFlags::NOSIGNAL) {
+        Ok(_) => true,
+        Err(e) => {
+            log::debug!("cannot notify the service manager: {e}");
+            !matches!(e, Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::line;
+    use std::time::Duration;
+
+    use super::{line, watchdog_retry};
 
     #[test]
     fn a_text_is_one_line() {
         let name = "Keyboard\nMAINPID=1\r\u{85}\0";
         assert_eq!(line(name), "Keyboard MAINPID=1   ");
         assert_eq!(line("1920x1080 µ"), "1920x1080 µ");
+    }
+
+    #[test]
+    fn a_watchdog_that_was_lost_is_told_again_soon() {
+        let soon = |interval| watchdog_retry(Duration::from_millis(interval)).as_millis();
+        assert_eq!(soon(15_000), 1000);
+        assert_eq!(soon(1000), 200);
+        // A timer of 0 would be one that never expires.
+        assert_eq!(soon(1), 1);
     }
 }

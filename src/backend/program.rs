@@ -73,6 +73,7 @@ pub fn run<P: Program>() -> ExitCode {
             1
         }
     };
+    logging::flush();
     // Not by way of main: the other threads are at work still, perhaps in a library whose exit
     // handlers would take away under their hands what they use.
     signal_hook::low_level::exit(status)
@@ -109,6 +110,7 @@ fn serve<P: Program>(options: &P::Options, source: Source) -> Result<()> {
     if let Some(sandbox) = &sandbox {
         sandbox.close_files()?;
     }
+    logging::detach()?;
     let gpu_socket = GpuSocketSlot::default();
     let mut daemon = worker::spawn(P::NAME, device, gpu_socket.clone(), main_thread)?;
     if waiter.started()?.is_none() {
@@ -131,7 +133,7 @@ fn serve<P: Program>(options: &P::Options, source: Source) -> Result<()> {
             return Ok(Goodbye::Signal);
         };
         log::info!("a front-end is connected");
-        notify::status("a front-end is connected");
+        waiter.inbox.put_status("a front-end is connected");
         let mut relay = Relay::new(front_end, private, gpu_socket)?;
         match waiter.relay(&mut relay, &endpoint)? {
             Ended::Signal => Ok(Goodbye::Signal),
@@ -244,18 +246,20 @@ impl Waiter {
         }
     }
 
-    /// Tells the service manager the device's newest status, unless it heard one just now; then,
-    /// after how long it is to be told.
+    /// Tells the service manager the newest status, unless it heard one just now, or does not
+    /// listen; then, after how long it is to be told.
     fn tell_status(&self, now: Instant) -> Option<Duration> {
         let due = self.next_status.get().unwrap_or(now);
         if now < due {
             return self.inbox.has_status().then(|| due - now);
         }
-        if let Some(status) = self.inbox.take_status() {
-            notify::status(status);
-            self.next_status.set(Some(now + STATUS_INTERVAL));
+        let status = self.inbox.take_status()?;
+        self.next_status.set(Some(now + STATUS_INTERVAL));
+        if notify::status(&status) {
+            return None;
         }
-        None
+        self.inbox.put_back_status(status);
+        Some(STATUS_INTERVAL)
     }
 
     /// Waits until the device has begun; `None` after a signal.

@@ -8,6 +8,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -39,7 +40,7 @@ pub(super) struct Served<D> {
     turn: Mutex<()>,
     main_thread: MainThread,
     begin: EventFd,
-    watchdog: Option<OwnedFd>,
+    watchdog: Option<Watchdog>,
     host: Mutex<Option<Host>>,
 }
 
@@ -55,7 +56,7 @@ pub(super) fn spawn<D: Device>(
         turn: Mutex::new(()),
         main_thread: main_thread.clone(),
         begin: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
-        watchdog: watchdog_timer()?,
+        watchdog: notify::watchdog_interval().map(Watchdog::new).transpose()?,
         host: Mutex::new(None),
     });
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
@@ -74,8 +75,9 @@ pub(super) fn spawn<D: Device>(
         main_thread,
     };
     *lock(&served.host) = Some(host);
-    if let Some(timer) = &served.watchdog {
-        event_loop.register_listener(timer.as_raw_fd(), EventSet::IN, WATCHDOG.into())?;
+    if let Some(watchdog) = &served.watchdog {
+        let timer = watchdog.timer.as_raw_fd();
+        event_loop.register_listener(timer, EventSet::IN, WATCHDOG.into())?;
     }
     event_loop.register_listener(served.begin.as_raw_fd(), EventSet::IN, BEGIN.into())?;
     served.begin.write(1)?;
@@ -83,19 +85,29 @@ pub(super) fn spawn<D: Device>(
 }
 
 /// A timer for `WATCHDOG=1`, where the unit asks for it.
-fn watchdog_timer() -> io::Result<Option<OwnedFd>> {
-    let Some(interval) = notify::watchdog_interval() else {
-        return Ok(None);
-    };
-    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-    let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-    let every = Timespec::try_from(interval).map_err(io::Error::other)?;
-    let spec = Itimerspec {
-        it_interval: every,
-        it_value: every,
-    };
-    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &spec)?;
-    Ok(Some(timer))
+struct Watchdog {
+    timer: OwnedFd,
+    interval: Duration,
+}
+
+impl Watchdog {
+    fn new(interval: Duration) -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let watchdog = Self { timer, interval };
+        watchdog.due_in(interval)?;
+        Ok(watchdog)
+    }
+
+    /// Is due after `first`, and from then on every interval.
+    fn due_in(&self, first: Duration) -> io::Result<()> {
+        let spec = Itimerspec {
+            it_interval: Timespec::try_from(self.interval).map_err(io::Error::other)?,
+            it_value: Timespec::try_from(first).map_err(io::Error::other)?,
+        };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)?;
+        Ok(())
+    }
 }
 
 thread_local! {
@@ -130,15 +142,19 @@ impl<D: Device> Served<D> {
         }
     }
 
-    fn pet(&self) {
-        if let Some(timer) = &self.watchdog {
-            let mut expirations = [0; 8];
-            if rustix::io::read(timer, &mut expirations).is_ok() {
-                // A protocol thread that hangs with the device in its hands is a hang too.
-                drop(self.device());
-                notify::watchdog();
+    fn pet(&self) -> io::Result<()> {
+        let Some(watchdog) = &self.watchdog else {
+            return Ok(());
+        };
+        let mut expirations = [0; 8];
+        if rustix::io::read(&watchdog.timer, &mut expirations).is_ok() {
+            // A protocol thread that hangs with the device in its hands is a hang too.
+            drop(self.device());
+            if !notify::watchdog() {
+                watchdog.due_in(notify::watchdog_retry(watchdog.interval))?;
             }
         }
+        Ok(())
     }
 }
 
@@ -223,7 +239,12 @@ impl<D: Device> VhostUserBackend for Served<D> {
             #[cfg(feature = "fuzzing")]
             BEGIN if lock(&self.host).is_none() => return Err(io::ErrorKind::Interrupted.into()),
             BEGIN => self.begin(),
-            WATCHDOG => self.pet(),
+            WATCHDOG => {
+                if let Err(e) = self.pet() {
+                    let message = format!("the watchdog's timer failed: {e}");
+                    self.main_thread.tell(News::Failed(message));
+                }
+            }
             _ => {
                 let handled = self
                     .device()

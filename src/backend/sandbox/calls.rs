@@ -1,4 +1,5 @@
-//! System calls, by seccomp: what is not on the list ends the process (SIGSYS).
+//! System calls, by seccomp: what is not on the list ends the process (SIGSYS), but for numbers that
+//! are newer than the list.
 //!
 //! The numbers are those of the processor that the program is built for, and calls that a newer C
 //! library may make in place of an older one are on the list beside it.
@@ -6,19 +7,17 @@
 use std::collections::BTreeMap;
 
 use libc::c_long;
-use seccompiler::{
-    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp,
-    SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
-};
+use seccompiler::{BackendError, BpfProgram, Error, apply_filter_all_threads};
 
 use super::Needs;
+use super::filter::{self, Case};
 
 /// A condition on one of a system call's arguments, of which the lower 32 bits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Argument {
-    index: u8,
-    mask: u32,
-    value: u32,
+    pub(super) index: u8,
+    pub(super) mask: u32,
+    pub(super) value: u32,
 }
 
 impl Argument {
@@ -36,38 +35,50 @@ impl Argument {
     pub const fn masked(index: u8, mask: u32, value: u32) -> Self {
         Self { index, mask, value }
     }
-
-    fn condition(self) -> Result<SeccompCondition, BackendError> {
-        SeccompCondition::new(
-            self.index,
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::MaskedEq(self.mask.into()),
-            self.value.into(),
-        )
-    }
 }
 
-/// A system call that is allowed, whatever its arguments or with some only.
+/// What becomes of a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Allow,
+    /// It fails with this errno, and the process goes on.
+    Fail(i32),
+    /// It ends the process.
+    Kill,
+}
+
+/// A system call that does not end the process, whatever its arguments or with some only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
     number: c_long,
     argument: Option<Argument>,
+    answer: Answer,
 }
 
 impl Call {
-    /// Whatever its arguments are.
+    /// Allowed, whatever its arguments are.
     pub const fn any(number: c_long) -> Self {
         Self {
             number,
             argument: None,
+            answer: Answer::Allow,
         }
     }
 
-    /// Where this holds for its arguments. To allow several cases, name each.
+    /// Allowed where this holds for its arguments. To allow several cases, name each.
     pub const fn with(number: c_long, argument: Argument) -> Self {
         Self {
             number,
             argument: Some(argument),
+            answer: Answer::Allow,
+        }
+    }
+
+    /// Not allowed, but answered with `errno`, for those who try it and can do without.
+    pub const fn fails(self, errno: i32) -> Self {
+        Self {
+            answer: Answer::Fail(errno),
+            ..self
         }
     }
 }
@@ -111,8 +122,12 @@ const SERVING: &[Call] = &[
     fcntl(libc::F_SETFL),
     fcntl(libc::F_ADD_SEALS),
     fcntl(libc::F_GET_SEALS),
+    fcntl(F_DUPFD_QUERY),
     ioctl(libc::FIONBIO as u32),
     ioctl(libc::FIOCLEX as u32),
+    // Whether it is a terminal, which the C library asks before it writes to a stream. None is.
+    ioctl(libc::TCGETS as u32).fails(libc::ENOTTY),
+    ioctl(libc::TCGETS2 as u32).fails(libc::ENOTTY),
     // A message of the log that is too large for a datagram goes by a memfd.
     Call::any(libc::SYS_memfd_create),
     // Waiting.
@@ -172,6 +187,8 @@ const SERVING: &[Call] = &[
 /// futex_wake(2) and futex_wait(2), Linux 6.7: the same for all processors.
 const FUTEX_WAKE: c_long = 454;
 const FUTEX_WAIT: c_long = 455;
+/// Whether two descriptors are of one file, Linux 6.10.
+const F_DUPFD_QUERY: i32 = 1027;
 const PR_SET_VMA: u32 = 0x5356_4d41;
 
 /// Memory, but none that is executed.
@@ -220,6 +237,9 @@ const THREADS: &[Call] = &[
         libc::SYS_clone,
         Argument::masked(0, THREAD | NAMESPACES, THREAD),
     ),
+    // What it is to do lies in memory, where it cannot be looked at: it is answered as by a kernel
+    // that does not have it, and the C library takes clone(2).
+    Call::any(libc::SYS_clone3).fails(libc::ENOSYS),
     // The shadow stack of a thread (Linux 6.6).
     Call::any(MAP_SHADOW_STACK),
 ];
@@ -233,88 +253,52 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET) as u32;
 const MAP_SHADOW_STACK: c_long = 453;
 
-/// What clone3(2) is to do lies in memory, where it cannot be looked at: it is answered as by a
-/// kernel that does not have it, and the C library takes clone(2).
-const CLONE3: &[Call] = &[Call::any(libc::SYS_clone3)];
-
 /// Leaves all threads the system calls of serving and of `needs`, and those that remove a socket
 /// file, if it `removes` one.
 pub(super) fn close(needs: &Needs, removes: bool) -> Result<(), Error> {
-    for filter in filters(needs, removes)? {
-        apply_filter_all_threads(&filter)?;
-    }
-    Ok(())
+    apply_filter_all_threads(&program(needs, removes)?)
 }
 
-/// The filters, in the order in which they are installed: the list of what is allowed, which would
-/// not allow another filter, last. Of several, the strictest word counts.
-pub(super) fn filters(needs: &Needs, removes: bool) -> Result<Vec<BpfProgram>, Error> {
-    let mut allowed = List::default();
-    allowed.add(SERVING)?;
-    allowed.add(if needs.code { CODE } else { DATA })?;
-    allowed.add(OPENING)?;
-    allowed.add(&needs.calls)?;
+/// The list as the kernel takes it.
+pub(super) fn program(needs: &Needs, removes: bool) -> Result<BpfProgram, BackendError> {
+    let mut list = List::default();
+    list.add(SERVING.iter().copied());
+    list.add(if needs.code { CODE } else { DATA }.iter().copied());
+    let closed = !needs.opens_files();
+    let opening = |call: &Call| {
+        if closed {
+            call.fails(libc::EACCES)
+        } else {
+            *call
+        }
+    };
+    list.add(OPENING.iter().map(opening));
+    list.add(needs.calls.iter().copied());
     // Of signals only those to ourselves: abort(3).
     let pid = Argument::is(0, std::process::id());
-    allowed.add(&[Call::with(libc::SYS_tgkill, pid)])?;
-    let mut filters = Vec::new();
-    if !needs.opens_files() {
-        filters.push(refuse(OPENING, libc::EACCES)?);
-    }
+    list.add([Call::with(libc::SYS_tgkill, pid)]);
     if removes {
-        allowed.add(REMOVING)?;
+        list.add(REMOVING.iter().copied());
     }
     if needs.threads {
-        allowed.add(THREADS)?;
-        allowed.add(CLONE3)?;
-        filters.push(refuse(CLONE3, libc::ENOSYS)?);
+        list.add(THREADS.iter().copied());
     }
-    filters.push(allowed.filter(SeccompAction::KillProcess, SeccompAction::Allow)?);
-    Ok(filters)
+    filter::compile(&list.0)
 }
 
-fn refuse(calls: &[Call], errno: i32) -> Result<BpfProgram, Error> {
-    let mut list = List::default();
-    list.add(calls)?;
-    Ok(list.filter(SeccompAction::Allow, SeccompAction::Errno(errno as u32))?)
-}
-
-/// System calls by number, each with the cases in which it matches; without any, it always does.
+/// System calls by number, each with the cases in which it does not end the process.
 #[derive(Default)]
-struct List(BTreeMap<i64, Vec<SeccompRule>>);
+struct List(BTreeMap<u32, Vec<Case>>);
 
 impl List {
-    fn add(&mut self, calls: &[Call]) -> Result<(), BackendError> {
+    fn add(&mut self, calls: impl IntoIterator<Item = Call>) {
         for call in calls {
-            // The type has 32 bits on some processors.
-            #[allow(clippy::useless_conversion)]
-            let number = i64::from(call.number);
-            match call.argument {
-                None => {
-                    self.0.insert(number, Vec::new());
-                }
-                Some(argument) => {
-                    let rule = SeccompRule::new(vec![argument.condition()?])?;
-                    let known = self.0.get_mut(&number);
-                    match known {
-                        Some(rules) if rules.is_empty() => {}
-                        Some(rules) => rules.push(rule),
-                        None => {
-                            self.0.insert(number, vec![rule]);
-                        }
-                    }
-                }
+            // None is less than 0.
+            let cases = self.0.entry(call.number as u32).or_default();
+            // What comes after a case that always holds has no effect.
+            if cases.last().is_none_or(|(argument, _)| argument.is_some()) {
+                cases.push((call.argument, call.answer));
             }
         }
-        Ok(())
-    }
-
-    fn filter(
-        self,
-        others: SeccompAction,
-        these: SeccompAction,
-    ) -> Result<BpfProgram, BackendError> {
-        let processor = TargetArch::try_from(std::env::consts::ARCH)?;
-        SeccompFilter::new(self.0, others, these, processor)?.try_into()
     }
 }

@@ -13,6 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 mod calls;
 mod files;
+mod filter;
 #[cfg(test)]
 mod tests;
 

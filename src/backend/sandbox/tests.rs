@@ -2,10 +2,12 @@
 
 use std::alloc::Layout;
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output};
 
+use landlock::{ABI, Access as _, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, Scope};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr,
@@ -115,4 +117,42 @@ fn landlock_closes_files_by_itself() {
     let elsewhere = std::thread::spawn(|| std::fs::File::open("/etc/passwd").map(drop));
     assert!(refused(elsewhere.join().unwrap()));
     assert!(refused(std::net::TcpStream::connect(address).map(drop)));
+}
+
+/// Linux 6.12 and later: an older kernel is not asked for it.
+#[test]
+fn landlock_keeps_from_signals_to_others_and_from_their_abstract_sockets() {
+    if std::env::var_os(INSIDE).is_none() {
+        let name = "landlock_keeps_from_signals_to_others_and_from_their_abstract_sockets";
+        let ended = run_inside(name);
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{}: {stderr}", ended.status);
+        return;
+    }
+    let demanding = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    if demanding.scope(Scope::from_all(ABI::V6)).is_err() {
+        eprintln!("this kernel's landlock has no scopes");
+        return;
+    }
+    let name = |what: &str| {
+        let name = format!("vhost-user-{what}-{}", std::process::id());
+        SocketAddr::from_abstract_name(name).unwrap()
+    };
+    let denied = std::io::ErrorKind::PermissionDenied;
+    let parent = rustix::process::getppid().unwrap();
+    let (before, afterwards) = (name("before"), name("afterwards"));
+    let _others = UnixListener::bind_addr(&before).unwrap();
+    // Each is possible without.
+    rustix::process::test_kill_process(parent).unwrap();
+    UnixStream::connect_addr(&before).unwrap();
+
+    Sandbox::new(Needs::default(), None).close_files().unwrap();
+    let signalled = rustix::process::test_kill_process(parent);
+    assert_eq!(signalled, Err(rustix::io::Errno::PERM));
+    let connected = UnixStream::connect_addr(&before);
+    assert_eq!(connected.unwrap_err().kind(), denied);
+    // Not from oneself: the relay and the daemon meet at such a socket.
+    rustix::process::test_kill_process(rustix::process::getpid()).unwrap();
+    let _ours = UnixListener::bind_addr(&afterwards).unwrap();
+    UnixStream::connect_addr(&afterwards).unwrap();
 }

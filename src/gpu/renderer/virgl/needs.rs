@@ -107,15 +107,17 @@ const CALLS: &[Call] = &[
     Call::any(libc::SYS_getrusage),
     Call::any(libc::SYS_times),
     Call::with(libc::SYS_prctl, Argument::is(0, libc::PR_GET_NAME as u32)),
-    // Threads say on which processors and how urgently they run.
-    Call::any(libc::SYS_sched_setaffinity),
+    // Threads say on which processors and how urgently they run. Mesa names them by their numbers,
+    // and others of the same user could be named as well, so it is told no, as by the units. It goes
+    // on without.
+    Call::any(libc::SYS_sched_setaffinity).fails(libc::EPERM),
+    Call::any(libc::SYS_sched_setscheduler).fails(libc::EPERM),
+    Call::any(libc::SYS_setpriority).fails(libc::EPERM),
     Call::any(libc::SYS_sched_getparam),
     Call::any(libc::SYS_sched_getscheduler),
-    Call::any(libc::SYS_sched_setscheduler),
     Call::any(libc::SYS_sched_get_priority_min),
     Call::any(libc::SYS_sched_get_priority_max),
     Call::any(libc::SYS_getpriority),
-    Call::any(libc::SYS_setpriority),
     // Whether two descriptors are of one GPU (KCMP_FILE).
     Call::with(libc::SYS_kcmp, Argument::is(2, 0)),
     // DRM, dma-buf, sync_file, udmabuf.
