@@ -228,7 +228,7 @@ impl Guest {
             self.before();
             // But for the used rings, which are where they are.
             self.writable.retain(|buffer| buffer.start >= HEAP.start);
-            self.taken.append(&mut self.writable);
+            self.taken = std::mem::take(&mut self.writable);
             // New pages, which are all 0.
             self.whole = map(&REGIONS);
         }
