@@ -38,6 +38,11 @@ fn connect() -> io::Result<Option<UnixDatagram>> {
     Ok(Some(socket))
 }
 
+/// Whether there is one who hears what is told.
+pub(super) fn is_heard() -> bool {
+    MANAGER.get().is_some_and(Option::is_some)
+}
+
 /// `READY=1`, with the first `STATUS=`.
 pub(super) fn ready(text: impl Display) {
     // Without this one the start fails, so it waits for a manager that is busy; no other does.

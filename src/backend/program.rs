@@ -249,6 +249,10 @@ impl Waiter {
     /// Tells the service manager the newest status, unless it heard one just now, or does not
     /// listen; then, after how long it is to be told.
     fn tell_status(&self, now: Instant) -> Option<Duration> {
+        // Nobody is to be woken for what nobody hears.
+        if !notify::is_heard() {
+            return None;
+        }
         let due = self.next_status.get().unwrap_or(now);
         if now < due {
             return self.inbox.has_status().then(|| due - now);
