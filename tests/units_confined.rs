@@ -117,6 +117,11 @@ fn systemd_finds_little_that_is_exposed() -> anyhow::Result<()> {
                 if unit == INPUT { "input" } else { "" },
             ),
             ("PrivateDevices", if unit == INPUT { "no" } else { "yes" }),
+            // Only OpenGL keeps anything.
+            (
+                "CacheDirectoryMode",
+                if unit == GL { "0700" } else { "0755" },
+            ),
             (
                 "MemoryDenyWriteExecute",
                 if unit == GL { "no" } else { "yes" },
