@@ -266,6 +266,8 @@ impl Machine {
         let Some(mut front_end) = self.front_end.take() else {
             return;
         };
+        // The first retired fence may have the device find requests, which begin another one.
+        let mut quiet = 0;
         for _ in 0..MAX_TURNS {
             let heard = front_end.heard();
             front_end.read_all();
@@ -273,7 +275,12 @@ impl Machine {
             stand_in::retire(usize::MAX);
             self.rest();
             front_end.read_all();
-            if front_end.heard() == heard {
+            quiet = if front_end.heard() == heard {
+                quiet + 1
+            } else {
+                0
+            };
+            if quiet == 2 {
                 break;
             }
         }
