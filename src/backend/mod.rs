@@ -16,6 +16,8 @@ mod ring;
 mod sandbox;
 mod size;
 mod socket;
+#[cfg(any(test, feature = "fuzzing"))]
+mod surroundings;
 mod worker;
 
 pub use capabilities::Capabilities;
@@ -31,3 +33,5 @@ pub use size::{SizeError, parse_size};
 
 #[cfg(test)]
 pub(crate) use ring::testing;
+#[cfg(test)]
+pub(crate) use surroundings::Surroundings;
