@@ -12,34 +12,15 @@ use std::sync::Arc;
 use super::dmabuf::Dmabuf;
 use super::image::SharedImage;
 use super::region::{Rect, Region};
-use super::renderer::{CursorPixels, Fence};
+use super::renderer::Fence;
 use super::wire::MAX_SCANOUTS;
 
+mod cursor;
 mod update;
 
+use cursor::Cursor;
+pub use cursor::{Position, Shape};
 pub use update::Update;
-
-/// Where a cursor is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position {
-    /// Column of its hot spot.
-    pub x: u32,
-    /// Row of its hot spot.
-    pub y: u32,
-    /// Whether it can be seen.
-    pub visible: bool,
-}
-
-/// How a cursor looks.
-#[derive(Clone, Debug)]
-pub struct Shape {
-    /// Column of the hot spot in it.
-    pub hot_x: u32,
-    /// Row of the hot spot in it.
-    pub hot_y: u32,
-    /// 64 by 64 pixels.
-    pub pixels: CursorPixels,
-}
 
 /// What a display takes, beside pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -202,35 +183,6 @@ impl Scanout {
             image: view.image.clone(),
             source: rect.absolute_in(&view.rect),
         })
-    }
-}
-
-#[derive(Debug, Default)]
-struct Cursor {
-    position: Position,
-    shape: Option<Shape>,
-    /// Whether the display was told where it is.
-    told: bool,
-    moved: bool,
-    shaped: bool,
-}
-
-impl Cursor {
-    fn next(&mut self, id: u32) -> Option<Update> {
-        let position = self.position;
-        self.told |= self.shaped || self.moved;
-        if std::mem::take(&mut self.shaped)
-            && let Some(shape) = self.shape.clone()
-        {
-            // The message shows the cursor; one that is hidden is hidden again right after.
-            self.moved = !position.visible;
-            return Some(Update::Cursor {
-                id,
-                position,
-                shape,
-            });
-        }
-        std::mem::take(&mut self.moved).then_some(Update::CursorPosition { id, position })
     }
 }
 
