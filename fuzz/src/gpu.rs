@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use vhost::vhost_user::GpuBackend;
 use vhost_user_backend::{VhostUserBackendMut, VringT};
 use vhost_user_backends::backend::Device;
-use vhost_user_backends::backend::fuzzing::Program;
+use vhost_user_backends::backend::fuzzing::Surroundings;
 use vhost_user_backends::gpu::fuzzing::command::*;
 use vhost_user_backends::gpu::fuzzing::{Bench, stand_in};
 use vmm_sys_util::epoll::EventSet;
@@ -65,7 +65,7 @@ enum Mood {
 
 struct Machine {
     bench: Bench,
-    program: Program,
+    program: Surroundings,
     guest: Guest,
     front_end: Option<FrontEnd>,
     mood: Mood,
@@ -75,7 +75,7 @@ struct Machine {
 
 impl Machine {
     fn new(mut bench: Bench, mood: Mood) -> Self {
-        let program = Program::new().expect("the host has descriptors left");
+        let program = Surroundings::new().expect("the host has descriptors left");
         let mut guest = Guest::new();
         let gpu = &mut bench.gpu;
         gpu.start(program.host()).expect("a device starts");
@@ -179,7 +179,7 @@ impl Machine {
     /// Lets the device do what it has to, without waiting.
     fn rest(&mut self) {
         for _ in 0..MAX_TURNS {
-            let ready = self.program.ready().expect("epoll_wait(2) does not fail");
+            let ready = self.program.ready(0).expect("epoll_wait(2) does not fail");
             if ready.is_empty() {
                 return;
             }

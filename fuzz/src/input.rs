@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{EventfdFlags, eventfd};
 use vhost_user_backend::VhostUserBackendMut;
-use vhost_user_backends::backend::fuzzing::Program;
+use vhost_user_backends::backend::fuzzing::Surroundings;
 use vhost_user_backends::backend::{Device, FIRST_TOKEN};
 use vhost_user_backends::input::fuzzing::code::*;
 use vhost_user_backends::input::fuzzing::{
@@ -321,7 +321,7 @@ impl Source for Fake {
 
 struct Machine {
     input: Input<Fake>,
-    program: Program,
+    program: Surroundings,
     guest: Guest,
     hardware: Arc<Mutex<Hardware>>,
     description: Description,
@@ -352,7 +352,7 @@ impl Machine {
             grab,
         };
         let mut input = device(fake, options).expect("the host has descriptors left");
-        let program = Program::new().expect("the host has descriptors left");
+        let program = Surroundings::new().expect("the host has descriptors left");
         input.start(program.host()).expect("a device starts");
         let mut guest = Guest::new();
         let memory = guest.memory.clone();
@@ -386,7 +386,7 @@ impl Machine {
 
     fn rest(&mut self) {
         for _ in 0..MAX_TURNS {
-            let ready = self.program.ready().expect("epoll_wait(2) does not fail");
+            let ready = self.program.ready(0).expect("epoll_wait(2) does not fail");
             for (event, set) in &ready {
                 self.turn(*event, *set);
             }

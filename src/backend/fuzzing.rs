@@ -1,102 +1,23 @@
-//! The program around a device, in the hands of the targets in fuzz/.
+//! What the targets in fuzz/ need of the rooms in here.
 
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::device::{Device, EventLoop, GpuSocketSlot, Host, Inbox, MainThread, News};
+use super::device::{Device, GpuSocketSlot, Inbox, MainThread};
 use super::relay::{self, Relay};
+use super::surroundings::failure;
 use super::worker::{self, BEGIN};
 
-/// The worker's event loop, of which every turn is asked for.
-pub struct Program {
-    event_loop: Arc<Turns>,
-    gpu_socket: GpuSocketSlot,
-    main_thread: MainThread,
-    inbox: Inbox,
-}
-
-struct Turns(Epoll);
-
-impl EventLoop for Turns {
-    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
-        let event = EpollEvent::new(interest, token.into());
-        self.0.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
-    }
-
-    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let event = EpollEvent::default();
-        self.0.ctl(ControlOperation::Delete, fd.as_raw_fd(), event)
-    }
-}
-
-impl Program {
-    /// A program that serves nothing yet.
-    ///
-    /// # Errors
-    /// Where the host has no descriptors left.
-    pub fn new() -> io::Result<Self> {
-        let (main_thread, inbox) = MainThread::new()?;
-        Ok(Self {
-            event_loop: Arc::new(Turns(Epoll::new()?)),
-            gpu_socket: GpuSocketSlot::default(),
-            main_thread,
-            inbox,
-        })
-    }
-
-    /// What a device is started with.
-    pub fn host(&self) -> Host {
-        Host {
-            event_loop: self.event_loop.clone(),
-            gpu_socket: self.gpu_socket.clone(),
-            main_thread: self.main_thread.clone(),
-        }
-    }
-
-    /// Leaves a display socket where the relay does.
-    pub fn put_gpu_socket(&self, socket: UnixStream) {
-        self.gpu_socket.put(socket);
-    }
-
-    /// The events that are ready.
-    ///
-    /// # Errors
-    /// As `epoll_wait(2)`.
-    pub fn ready(&self) -> io::Result<Vec<(u16, EventSet)>> {
-        let mut events = [EpollEvent::default(); 8];
-        let count = self.event_loop.0.wait(0, &mut events)?;
-        let ready = events.iter().take(count);
-        Ok(ready
-            .map(|event| (event.data() as u16, event.event_set()))
-            .collect())
-    }
-
-    /// Why the program would end, if something in it says so.
-    pub fn failure(&self) -> Option<String> {
-        failure(&self.inbox)
-    }
-}
-
-fn failure(inbox: &Inbox) -> Option<String> {
-    while let Some(news) = inbox.take() {
-        match news {
-            News::Failed(message) => return Some(message),
-            News::Started(Err(error)) => return Some(error.to_string()),
-            News::Started(Ok(())) => {}
-        }
-    }
-    None
-}
+pub use super::surroundings::Surroundings;
 
 /// The whole of a program behind a front-end's socket: relay, daemon, worker and device.
 pub struct Connection<D: Device> {

@@ -17,6 +17,8 @@ mod ring;
 mod sandbox;
 mod size;
 mod socket;
+#[cfg(any(test, feature = "fuzzing"))]
+mod surroundings;
 mod worker;
 
 pub use capabilities::Capabilities;
@@ -32,3 +34,5 @@ pub use size::{SizeError, parse_size};
 
 #[cfg(test)]
 pub(crate) use ring::testing;
+#[cfg(test)]
+pub(crate) use surroundings::Surroundings;

@@ -9,13 +9,16 @@ use crate::backend::MemoryGuard;
 
 use super::backing::{self, BackingError};
 use super::edid;
-use super::image::{ImageError, PIXEL_LEN};
+use super::image::PIXEL_LEN;
 use super::region::{Rect, Region};
-use super::renderer::{ContextError, Fence, Renderer, Renderer3d, ResourceError};
+use super::renderer::{Fence, Renderer, Renderer3d, ResourceError};
 use super::scanout::{Position, Screen, Shape, Takes, View};
-use super::wire::{Fields, Format, Header, Modes, Response, command, response};
+use super::wire::{Fields, Format, Header, Modes, Response, command};
 
+mod refusal;
 mod three_d;
+
+use refusal::Refusal;
 
 /// Which of the two queues a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,95 +69,6 @@ pub struct Features {
     pub resource_uuid: bool,
     /// `VIRTIO_GPU_F_VIRGL`.
     pub virgl: bool,
-}
-
-/// Why a request is refused.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("the request is too short")]
-    Short(io::Error),
-    #[error("the host has no memory for what the request carries")]
-    Host,
-    #[error("not a command of this queue")]
-    Unknown,
-    #[error("the driver did not accept the feature it needs")]
-    NotNegotiated,
-    #[error("there is no scanout {0}")]
-    Scanout(u32),
-    #[error("there is no capability set {0}")]
-    Capset(u32),
-    #[error("{0} is no format of a 2D resource")]
-    Format(u32),
-    #[error("a scanout cannot show {0:?}")]
-    EmptyScanout(Rect),
-    #[error("no random number: {0}")]
-    Random(io::Error),
-    #[error("a context's name of {0} bytes is too long")]
-    Name(u32),
-    #[error("a command stream of {0} bytes is too long, or not of whole words")]
-    Stream(u32),
-    #[error("the command stream ends within a command")]
-    CutStream,
-    #[error(transparent)]
-    Context(#[from] ContextError),
-    #[error(transparent)]
-    Resource(#[from] ResourceError),
-}
-
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::OutOfMemory => Self::Host,
-            _ => Self::Short(error),
-        }
-    }
-}
-
-impl Refusal {
-    /// `VIRTIO_GPU_RESP_ERR_*`.
-    fn kind(&self) -> u32 {
-        match self {
-            Self::Unknown | Self::NotNegotiated | Self::Random(_) => response::ERR_UNSPEC,
-            Self::Host => response::ERR_OUT_OF_MEMORY,
-            Self::Scanout(_) => response::ERR_INVALID_SCANOUT_ID,
-            Self::Short(_)
-            | Self::Capset(_)
-            | Self::Format(_)
-            | Self::EmptyScanout(_)
-            | Self::Name(_)
-            | Self::Stream(_)
-            | Self::CutStream => response::ERR_INVALID_PARAMETER,
-            Self::Context(error) => Self::kind_of_context(error),
-            Self::Resource(error) => Self::kind_of_resource(error),
-        }
-    }
-
-    /// `VIRTIO_GPU_RESP_ERR_*` for a command on a resource.
-    fn kind_of_resource(error: &ResourceError) -> u32 {
-        use ResourceError as R;
-        match error {
-            R::Zero | R::Exists(_) | R::Unknown(_) => response::ERR_INVALID_RESOURCE_ID,
-            R::HasBacking(_) | R::NoBacking(_) => response::ERR_UNSPEC,
-            R::TooMany(_) => response::ERR_OUT_OF_MEMORY,
-            R::Outside { .. }
-            | R::NoCursor { .. }
-            | R::OutOfBounds { .. }
-            | R::NoPicture { .. }
-            | R::Transfer { .. }
-            | R::Refused(_) => response::ERR_INVALID_PARAMETER,
-            R::Image { error, .. } => match error {
-                ImageError::Size(..) => response::ERR_INVALID_PARAMETER,
-                ImageError::Budget(_) | ImageError::Host(..) => response::ERR_OUT_OF_MEMORY,
-            },
-            R::Backing { error, .. } => match error {
-                BackingError::Budget | BackingError::Host => response::ERR_OUT_OF_MEMORY,
-                BackingError::Unreadable(_) => response::ERR_UNSPEC,
-                BackingError::Entries(_)
-                | BackingError::Outside { .. }
-                | BackingError::Short { .. } => response::ERR_INVALID_PARAMETER,
-            },
-        }
-    }
 }
 
 enum Done {

@@ -22,16 +22,16 @@ use super::wire::MAX_SCANOUTS;
 use crate::backend::Needs;
 use crate::backend::{Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, TRANSPORT_FEATURES};
 use continuity::Continuity;
+use events::{DISPLAY, Events, FENCE, TIMER, WAKE};
 use fenced::Fenced;
-use worker::{DISPLAY, FENCE, Surroundings, TIMER, WAKE, Worker};
 
 mod continuity;
+mod events;
 mod fenced;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod queues;
 mod shown;
-mod worker;
 
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
@@ -66,7 +66,7 @@ pub struct Gpu {
     state: State,
     display: Display,
     memory: Option<GuestMemory>,
-    worker: Option<Worker>,
+    events: Option<Events>,
     continuity: Continuity,
     /// Queues in which requests may wait.
     waiting: [bool; NUM_QUEUES],
@@ -93,7 +93,7 @@ impl Gpu {
             state: State::new(Box::new(SoftRenderer::new(budget))),
             display: Display::default(),
             memory: None,
-            worker: None,
+            events: None,
             continuity: Continuity::default(),
             waiting: [false; NUM_QUEUES],
             capsets: 0,
@@ -114,27 +114,6 @@ impl Gpu {
             state: State::new(renderer),
             ..Self::new(Options::default())
         }
-    }
-
-    fn begin(&mut self, host: Box<dyn Surroundings>) -> io::Result<()> {
-        let worker = Worker::new(host)?;
-        #[cfg(feature = "virgl")]
-        if let Some(options) = self.options.take()
-            && let Some(virgl) = options.virgl
-        {
-            let budget = Budget::new(options.max_hostmem.unwrap_or(MAX_HOSTMEM_3D));
-            let renderer = VirglRenderer::new(virgl, budget).map_err(io::Error::other)?;
-            self.state = State::new(Box::new(renderer));
-        }
-        if let Some(renderer) = self.state.renderer_3d_mut() {
-            worker.watch_fences(renderer.fence_event())?;
-            self.capsets = renderer.capsets().len() as u32;
-        }
-        if self.state.exports() {
-            self.display.pass_dmabufs();
-        }
-        self.worker = Some(worker);
-        Ok(())
     }
 
     /// Drops what the last driver set up.
@@ -164,15 +143,31 @@ impl Gpu {
 
     /// Has the worker look after what there is to do.
     fn wake(&self) {
-        if let Some(worker) = &self.worker {
-            worker.wake();
+        if let Some(events) = &self.events {
+            events.wake();
         }
     }
 }
 
 impl Device for Gpu {
     fn start(&mut self, host: Host) -> io::Result<()> {
-        self.begin(Box::new(host))
+        #[cfg(feature = "virgl")]
+        if let Some(options) = self.options.take()
+            && let Some(virgl) = options.virgl
+        {
+            let budget = Budget::new(options.max_hostmem.unwrap_or(MAX_HOSTMEM_3D));
+            let renderer = VirglRenderer::new(virgl, budget).map_err(io::Error::other)?;
+            self.state = State::new(Box::new(renderer));
+        }
+        if let Some(renderer) = self.state.renderer_3d_mut() {
+            host.watch(renderer.fence_event(), EventSet::IN, FENCE)?;
+            self.capsets = renderer.capsets().len() as u32;
+        }
+        if self.state.exports() {
+            self.display.pass_dmabufs();
+        }
+        self.events = Some(Events::new(host)?);
+        Ok(())
     }
 
     #[cfg(feature = "virgl")]
@@ -262,10 +257,10 @@ impl VhostUserBackendMut for Gpu {
     }
 
     fn set_gpu_socket(&mut self, _blocking: GpuBackend) -> io::Result<()> {
-        let worker = self.worker.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let events = self.events.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         // Where there is none, the message after this one came along already, and its socket, the
         // newer one, is in use. An error would end the connection.
-        if let Some(socket) = worker.take_gpu_socket() {
+        if let Some(socket) = events.host.take_gpu_socket() {
             self.adopt(socket);
         }
         Ok(())
@@ -309,8 +304,8 @@ impl VhostUserBackendMut for Gpu {
                 }
             }
             TIMER => {
-                if let Some(worker) = &mut self.worker {
-                    worker.timer_rang();
+                if let Some(events) = &mut self.events {
+                    events.timer_rang();
                 }
                 let expired = self.display.expire(Instant::now());
                 if let Some(pixels) = expired.update {
@@ -338,8 +333,8 @@ impl VhostUserBackendMut for Gpu {
                 self.waiting[usize::from(CONTROL_QUEUE)] = true;
             }
             WAKE => {
-                if let Some(worker) = &self.worker {
-                    worker.woke();
+                if let Some(events) = &self.events {
+                    events.woke();
                 }
             }
             unknown => {

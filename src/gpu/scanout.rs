@@ -12,87 +12,19 @@ use std::sync::Arc;
 use super::dmabuf::Dmabuf;
 use super::image::SharedImage;
 use super::region::{Rect, Region};
-use super::renderer::{CursorPixels, Fence};
+use super::renderer::Fence;
 use super::wire::MAX_SCANOUTS;
 
-/// What a display is to be sent next.
-#[derive(Debug)]
-pub enum Update {
-    /// The size of a scanout in pixels; 0 by 0 for one that is disabled.
-    Scanout {
-        /// The scanout.
-        id: u32,
-        /// Columns.
-        width: u32,
-        /// Rows.
-        height: u32,
-    },
-    /// New pixels.
-    Pixels {
-        /// The scanout.
-        id: u32,
-        /// Where in the scanout.
-        rect: Rect,
-        /// Where they are read from.
-        image: SharedImage,
-        /// Where in the image.
-        source: Rect,
-    },
-    /// The buffer that a scanout shows from now on, or that it shows none any more.
-    Dmabuf {
-        /// The scanout.
-        id: u32,
-        /// The buffer; the scanout shows all of it.
-        dmabuf: Option<Arc<Dmabuf>>,
-        /// Whether the display is told how its pixels lie.
-        modifier: bool,
-    },
-    /// A part of the buffer that a scanout shows is new. The front-end answers this.
-    DmabufDamage {
-        /// The scanout.
-        id: u32,
-        /// Where in the scanout.
-        rect: Rect,
-    },
-    /// A new cursor, and where it is.
-    Cursor {
-        /// The scanout.
-        id: u32,
-        /// Where on it.
-        position: Position,
-        /// The cursor.
-        shape: Shape,
-    },
-    /// The cursor was moved or hidden.
-    CursorPosition {
-        /// The scanout.
-        id: u32,
-        /// Where on it.
-        position: Position,
-    },
-}
+mod cursor;
+#[cfg(feature = "fuzzing")]
+mod truth;
+mod update;
 
-/// Where a cursor is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position {
-    /// Column of its hot spot.
-    pub x: u32,
-    /// Row of its hot spot.
-    pub y: u32,
-    /// Whether it can be seen.
-    pub visible: bool,
-}
-
-/// How a cursor looks.
-#[derive(Clone, Debug)]
-pub struct Shape {
-    /// Column of the hot spot in it.
-    pub hot_x: u32,
-    /// Row of the hot spot in it.
-    pub hot_y: u32,
-    /// 64 by 64 pixels.
-    pub pixels: CursorPixels,
-}
+use cursor::Cursor;
+pub use cursor::{Position, Shape};
+#[cfg(feature = "fuzzing")]
+pub use truth::Truth;
+pub use update::Update;
 
 /// What a display takes, beside pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -255,35 +187,6 @@ impl Scanout {
             image: view.image.clone(),
             source: rect.absolute_in(&view.rect),
         })
-    }
-}
-
-#[derive(Debug, Default)]
-struct Cursor {
-    position: Position,
-    shape: Option<Shape>,
-    /// Whether the display was told where it is.
-    told: bool,
-    moved: bool,
-    shaped: bool,
-}
-
-impl Cursor {
-    fn next(&mut self, id: u32) -> Option<Update> {
-        let position = self.position;
-        self.told |= self.shaped || self.moved;
-        if std::mem::take(&mut self.shaped)
-            && let Some(shape) = self.shape.clone()
-        {
-            // The message shows the cursor; one that is hidden is hidden again right after.
-            self.moved = !position.visible;
-            return Some(Update::Cursor {
-                id,
-                position,
-                shape,
-            });
-        }
-        std::mem::take(&mut self.moved).then_some(Update::CursorPosition { id, position })
     }
 }
 
@@ -555,56 +458,6 @@ impl Screen {
     pub fn shown(&self) -> impl Iterator<Item = ((u32, u32), bool)> {
         let shown = self.scanouts.iter().filter(|s| s.view.is_some());
         shown.map(|s| (s.size(), s.dmabuf(self.takes).is_some()))
-    }
-}
-
-/// What a display has of a scanout once it was sent everything.
-#[cfg(feature = "fuzzing")]
-#[derive(Debug)]
-pub enum Truth {
-    /// Nothing.
-    Nothing,
-    /// What was there before: nothing of the view was flushed yet.
-    Old,
-    /// The buffer with this inode.
-    Dmabuf(u64),
-    /// So many columns and rows, and the pixels; none where they changed since.
-    Pixels(u32, u32, Vec<Option<u32>>),
-}
-
-#[cfg(feature = "fuzzing")]
-impl Screen {
-    /// What a display that was sent everything has of each scanout.
-    pub fn truth(&self) -> Vec<Truth> {
-        let truth = |scanout: &Scanout| {
-            let Some(view) = &scanout.view else {
-                return Truth::Nothing;
-            };
-            if scanout.fresh {
-                return Truth::Old;
-            }
-            if let Some(dmabuf) = scanout.dmabuf(self.takes) {
-                let stat = rustix::fs::fstat(&dmabuf.fd);
-                return Truth::Dmabuf(stat.map_or(0, |stat| stat.st_ino));
-            }
-            let image = view.image.lock();
-            let mut pixels = Vec::new();
-            for y in 0..view.rect.height {
-                let len = view.rect.width as usize * super::image::PIXEL_LEN;
-                let row = image.bytes(view.rect.x, view.rect.y.saturating_add(y), len);
-                let (words, _) = row.as_chunks::<4>();
-                pixels.extend((0..).zip(words).map(|(x, word)| {
-                    let is_newer = |r: &Rect| {
-                        let inside = |at: u32, from: u32, len| at >= from && at - from < len;
-                        inside(x, r.x, r.width) && inside(y, r.y, r.height)
-                    };
-                    let newer = scanout.changed.rects().iter().any(is_newer);
-                    (!newer).then_some(u32::from_ne_bytes(*word))
-                }));
-            }
-            Truth::Pixels(view.rect.width, view.rect.height, pixels)
-        };
-        self.scanouts.iter().map(truth).collect()
     }
 }
 

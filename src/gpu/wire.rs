@@ -7,8 +7,12 @@ use virtio_bindings::virtio_gpu as spec;
 
 use super::region::Rect;
 
+mod fields;
+mod format;
 mod three_d;
 
+pub use fields::Fields;
+pub use format::Format;
 #[cfg(feature = "virgl")]
 pub use three_d::Box3;
 pub use three_d::{CONTEXT_NAME_LEN, CapsetInfo, Create3d, Transfer3d};
@@ -84,147 +88,6 @@ pub mod response {
         spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
     pub const ERR_INVALID_PARAMETER: u32 =
         spec::virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
-}
-
-/// Reads little-endian fields in their order on the wire.
-pub struct Fields<R>(R);
-
-impl<R: Read> Fields<R> {
-    /// Fields from here on in `source`.
-    pub fn new(source: R) -> Self {
-        Self(source)
-    }
-
-    /// The next `N` bytes.
-    ///
-    /// # Errors
-    /// Where the source ends first, as everything in here.
-    pub fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.0.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// The next `N` times `le32`.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn words<const N: usize>(&mut self) -> io::Result<[u32; N]> {
-        let mut words = [0; N];
-        for word in &mut words {
-            *word = self.u32()?;
-        }
-        Ok(words)
-    }
-
-    /// The next `count` times `le32`. What is allocated follows what the source really holds.
-    ///
-    /// # Errors
-    /// Where the source ends first, or the host has no memory for them (`OutOfMemory`).
-    pub fn stream(&mut self, count: usize) -> io::Result<Vec<u32>> {
-        /// Words read at a time.
-        const BATCH: usize = 4096;
-        let mut words = Vec::new();
-        let mut buffer = [0; BATCH * 4];
-        while words.len() < count {
-            let batch = (count - words.len()).min(BATCH);
-            let (wanted, _) = buffer.split_at_mut(batch * 4);
-            self.0.read_exact(wanted)?;
-            reserve(&mut words, batch)?;
-            let (chunks, _) = wanted.as_chunks::<4>();
-            words.extend(chunks.iter().map(|word| u32::from_le_bytes(*word)));
-        }
-        Ok(words)
-    }
-
-    /// The next `le32`.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn u32(&mut self) -> io::Result<u32> {
-        Ok(u32::from_le_bytes(self.bytes()?))
-    }
-
-    /// The next `le64`.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn u64(&mut self) -> io::Result<u64> {
-        Ok(u64::from_le_bytes(self.bytes()?))
-    }
-
-    /// The next `struct virtio_gpu_rect`.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn rect(&mut self) -> io::Result<Rect> {
-        let [x, y, width, height] = words(self.bytes::<16>()?);
-        Ok(Rect {
-            x,
-            y,
-            width,
-            height,
-        })
-    }
-
-    /// The next `struct virtio_gpu_ctrl_hdr`.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn header(&mut self) -> io::Result<Header> {
-        let kind = self.u32()?;
-        let flags = self.u32()?;
-        let fence_id = self.u64()?;
-        let ctx_id = self.u32()?;
-        let [ring_idx, ..] = self.bytes::<4>()?;
-        Ok(Header {
-            kind,
-            flags,
-            fence_id,
-            ctx_id,
-            ring_idx,
-        })
-    }
-
-    /// The next `count` entries of a backing (`struct virtio_gpu_mem_entry`): address and length.
-    ///
-    /// # Errors
-    /// Where the source ends first, or the host has no memory for them (`OutOfMemory`).
-    pub fn entries(&mut self, count: usize) -> io::Result<Vec<(u64, u32)>> {
-        /// Entries read at a time: what is allocated follows what the request really carries.
-        const BATCH: usize = 256;
-        const ENTRY_LEN: usize = 16;
-        let mut entries = Vec::new();
-        let mut buffer = [0; BATCH * ENTRY_LEN];
-        while entries.len() < count {
-            let batch = (count - entries.len()).min(BATCH);
-            let (wanted, _) = buffer.split_at_mut(batch * ENTRY_LEN);
-            self.0.read_exact(wanted)?;
-            reserve(&mut entries, batch)?;
-            let (chunks, _) = wanted.as_chunks::<ENTRY_LEN>();
-            entries.extend(chunks.iter().map(|entry| {
-                let [low, high, length, _padding] = words(*entry);
-                (u64::from(low) | u64::from(high) << 32, length)
-            }));
-        }
-        Ok(entries)
-    }
-}
-
-/// Makes room for `more` in a list that follows what a guest sends; an error where the host has none.
-fn reserve<T>(list: &mut Vec<T>, more: usize) -> io::Result<()> {
-    Ok(list
-        .try_reserve(more)
-        .map_err(|_| io::ErrorKind::OutOfMemory)?)
-}
-
-fn words(bytes: [u8; 16]) -> [u32; 4] {
-    let word = |at: usize| {
-        let mut word = [0; 4];
-        word.copy_from_slice(&bytes[at..at + 4]);
-        u32::from_le_bytes(word)
-    };
-    [word(0), word(4), word(8), word(12)]
 }
 
 /// `struct virtio_gpu_ctrl_hdr`.
@@ -404,53 +267,6 @@ impl Response {
     }
 }
 
-/// The eight formats of a 2D resource, named by their bytes in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Format {
-    B8G8R8A8,
-    B8G8R8X8,
-    A8R8G8B8,
-    X8R8G8B8,
-    R8G8B8A8,
-    X8B8G8R8,
-    A8B8G8R8,
-    R8G8B8X8,
-}
-
-impl Format {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::B8G8R8A8,
-        Self::B8G8R8X8,
-        Self::A8R8G8B8,
-        Self::X8R8G8B8,
-        Self::R8G8B8A8,
-        Self::X8B8G8R8,
-        Self::A8B8G8R8,
-        Self::R8G8B8X8,
-    ];
-
-    /// `enum virtio_gpu_formats`.
-    pub fn number(self) -> u32 {
-        match self {
-            Self::B8G8R8A8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_B8G8R8A8_UNORM,
-            Self::B8G8R8X8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_B8G8R8X8_UNORM,
-            Self::A8R8G8B8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_A8R8G8B8_UNORM,
-            Self::X8R8G8B8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_X8R8G8B8_UNORM,
-            Self::R8G8B8A8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_R8G8B8A8_UNORM,
-            Self::X8B8G8R8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_X8B8G8R8_UNORM,
-            Self::A8B8G8R8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_A8B8G8R8_UNORM,
-            Self::R8G8B8X8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_R8G8B8X8_UNORM,
-        }
-    }
-
-    /// The format with this number.
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|f| f.number() == number)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -528,29 +344,5 @@ mod tests {
         assert_eq!(bytes[HEADER_LEN + 8 + 128], 0);
         let long = Response::Edid(vec![7; 5000]).to_bytes(&REQUEST);
         assert_eq!(long.len(), bytes.len());
-    }
-
-    #[test]
-    fn entries_end_where_the_request_does() {
-        let mut bytes = Vec::new();
-        for i in 0..300_u64 {
-            bytes.extend((i << 33).to_le_bytes());
-            bytes.extend(4096_u32.to_le_bytes());
-            bytes.extend(0_u32.to_le_bytes());
-        }
-        let entries = Fields::new(&bytes[..]).entries(300).unwrap();
-        assert_eq!(entries.len(), 300);
-        assert_eq!(entries[299], (299 << 33, 4096));
-        assert!(Fields::new(&bytes[..]).entries(301).is_err());
-        assert!(Fields::new(&bytes[..]).entries(usize::MAX).is_err());
-    }
-
-    #[test]
-    fn formats_have_the_numbers_of_the_specification() {
-        let numbers = [1, 2, 3, 4, 67, 68, 121, 134];
-        assert_eq!(Format::ALL.map(Format::number), numbers);
-        assert_eq!(Format::from_number(67), Some(Format::R8G8B8A8));
-        assert_eq!(Format::from_number(0), None);
-        assert_eq!(Format::from_number(5), None);
     }
 }

@@ -5,7 +5,7 @@ use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, Guest
 use super::super::image::Budget;
 use super::super::renderer::SoftRenderer;
 use super::super::scanout::Update;
-use super::super::wire::{HEADER_LEN, MAX_SCANOUTS};
+use super::super::wire::{HEADER_LEN, MAX_SCANOUTS, response};
 use super::*;
 
 const WIDTH: u32 = 64;

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::super::renderer::{ContextError, Direction, Renderer3d};
+use super::super::renderer::{Direction, Renderer3d};
 use super::super::wire::{
     CONTEXT_NAME_LEN, Create3d, Fields, Header, Response, Transfer3d, command,
 };
@@ -128,21 +128,6 @@ fn is_whole(stream: &[u32]) -> bool {
         }
     }
     true
-}
-
-impl Refusal {
-    /// `VIRTIO_GPU_RESP_ERR_*` for a command on a context.
-    pub(super) fn kind_of_context(error: &ContextError) -> u32 {
-        use super::response;
-        match error {
-            ContextError::Zero | ContextError::Exists(_) | ContextError::Unknown(_) => {
-                response::ERR_INVALID_CONTEXT_ID
-            }
-            ContextError::TooMany(_) => response::ERR_OUT_OF_MEMORY,
-            ContextError::Refused(_) => response::ERR_INVALID_PARAMETER,
-            ContextError::Resource(error) => Self::kind_of_resource(error),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -34,13 +34,13 @@ impl Gpu {
         if let Err(e) = self.display.send(screen, Instant::now()) {
             self.lost_display(&e);
         }
-        if let Some(worker) = &mut self.worker {
-            if let Err(e) = worker.watch_display(self.display.interest()) {
+        if let Some(events) = &mut self.events {
+            if let Err(e) = events.watch_display(self.display.interest()) {
                 self.troubles
                     .warn(format_args!("cannot watch the display socket: {e}"));
                 self.display.detach();
             }
-            if let Err(e) = worker.set_timer(self.display.deadline()) {
+            if let Err(e) = events.set_timer(self.display.deadline()) {
                 self.troubles
                     .warn(format_args!("cannot set the display's timer: {e}"));
             }
@@ -49,9 +49,9 @@ impl Gpu {
         // A ring that starts again brings an event of its own.
         if self.waiting.contains(&true)
             && self.is_settled()
-            && let Some(worker) = &self.worker
+            && let Some(events) = &self.events
         {
-            worker.wake();
+            events.wake();
         }
         self.tell_status();
     }
@@ -76,7 +76,7 @@ impl Gpu {
             return;
         }
         self.status = self.state.screen.shown().collect();
-        if let Some(worker) = &self.worker {
+        if let Some(events) = &self.events {
             let mut text = String::from("vm connected");
             for (i, ((width, height), _)) in self.status.iter().enumerate() {
                 let separator = if i == 0 { ", " } else { " + " };
@@ -92,7 +92,7 @@ impl Gpu {
                 };
                 text.push_str(&format!(", {renderer}{how}"));
             }
-            worker.status(&text);
+            events.host.status(text);
         }
     }
 }

@@ -369,17 +369,23 @@ fn nonsense_is_answered_with_errors() {
 fn the_status_tells_what_is_shown() {
     let mut machine = Machine::started();
     machine.show();
-    machine.control(command::SET_SCANOUT, &[0, 0, 8, 4, 1, 1]);
-    machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
-    machine.control(command::RESOURCE_UNREF, &[1, 0]);
-    assert_eq!(
-        *machine.program.0.status.lock().unwrap(),
-        [
-            "vm connected, 16x16",
-            "vm connected, 16x16 + 8x4",
-            "vm connected"
-        ]
-    );
+    let steps = [
+        (CREATE, &[2, 2, 1, 1][..], None),
+        (
+            command::SET_SCANOUT,
+            &[0, 0, 8, 4, 1, 1],
+            Some("vm connected, 16x16 + 8x4"),
+        ),
+        (command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0], None),
+        (command::RESOURCE_UNREF, &[1, 0], Some("vm connected")),
+    ];
+    let told = machine.program.take_status();
+    assert_eq!(told.as_deref(), Some("vm connected, 16x16"));
+    for (command, words, expected) in steps {
+        machine.control(command, words);
+        let told = machine.program.take_status();
+        assert_eq!(told.as_deref(), expected);
+    }
 }
 
 #[test]
@@ -400,12 +406,16 @@ fn the_program_hands_over_the_socket() {
     let mut machine = Machine::started();
     let (socket, ours) = UnixStream::pair().unwrap();
     socket.set_nonblocking(true).unwrap();
-    *machine.program.0.socket.lock().unwrap() = Some(ours);
+    // With this it stays open, whatever the device does.
+    let _duplicate = ours.try_clone().unwrap();
+    machine.program.put_gpu_socket(ours);
     let (_peer, blocking) = UnixStream::pair().unwrap();
     let blocking = || GpuBackend::from_stream(blocking.try_clone().unwrap());
     machine.gpu.set_gpu_socket(blocking()).unwrap();
     assert_eq!(FrontEnd(socket).messages(), [FEATURES]);
     // Two messages so close to each other that the first was given the socket of the second.
     machine.gpu.set_gpu_socket(blocking()).unwrap();
+    assert_eq!(machine.watches_display(), 1);
+    let _new = machine.plug_display();
     assert_eq!(machine.watches_display(), 1);
 }

@@ -6,31 +6,9 @@ use super::super::backing::{BackingError, MAX_PIECE, Reader};
 use super::super::image::{PIXEL_LEN, merge};
 use super::super::region::{Rect, Region};
 use super::super::wire::Format;
-use super::ResourceError;
 
 /// Rows without a change between two changes that still make one rectangle.
 const JOINED_ROWS: u32 = 16;
-
-/// Whether a backing of `has` bytes has the rows of `rect`, which is not empty, of resource `id`, which
-/// is `width` wide. The first pixel lies at `offset`.
-pub(super) fn check_rows(
-    id: u32,
-    rect: Rect,
-    width: u32,
-    offset: u64,
-    has: u64,
-) -> Result<(), ResourceError> {
-    let pixel = PIXEL_LEN as u64;
-    let needed = u64::from(rect.height.saturating_sub(1))
-        .saturating_mul(u64::from(width) * pixel)
-        .saturating_add(u64::from(rect.width) * pixel)
-        .saturating_add(offset);
-    if needed > has {
-        let error = BackingError::Short { has, needed };
-        return Err(ResourceError::Backing { id, error });
-    }
-    Ok(())
-}
 
 fn is_display_order(format: Format) -> bool {
     matches!(format, Format::B8G8R8A8 | Format::B8G8R8X8)

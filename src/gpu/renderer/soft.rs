@@ -2,11 +2,11 @@
 
 use crate::backend::MemoryGuard;
 
-use super::super::backing::{Backing, MAX_PIECE};
+use super::super::backing::{Backing, BackingError, MAX_PIECE};
 use super::super::image::{Budget, Image, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
 use super::super::wire::Format;
-use super::rows::{Joined, check_rows, copy_pixels};
+use super::rows::{Joined, copy_pixels};
 use super::table::Table;
 use super::{CURSOR_LEN, CURSOR_SIDE, CursorPixels, Renderer, ResourceError};
 
@@ -168,6 +168,22 @@ impl Renderer for SoftRenderer {
     fn reset(&mut self) {
         self.resources.clear();
     }
+}
+
+/// Whether a backing of `has` bytes has the rows of `rect`, which is not empty, of resource `id`, which
+/// is `width` wide. The first pixel lies at `offset`. Asked before a row is copied: the work
+/// of a refused command is not counted.
+fn check_rows(id: u32, rect: Rect, width: u32, offset: u64, has: u64) -> Result<(), ResourceError> {
+    let pixel = PIXEL_LEN as u64;
+    let needed = u64::from(rect.height.saturating_sub(1))
+        .saturating_mul(u64::from(width) * pixel)
+        .saturating_add(u64::from(rect.width) * pixel)
+        .saturating_add(offset);
+    if needed > has {
+        let error = BackingError::Short { has, needed };
+        return Err(ResourceError::Backing { id, error });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ fn the_guest_goes_on_while_an_update_is_not_answered() {
     let mut front_end = plug(&mut machine);
     machine.show();
     assert_eq!(front_end.messages()[1..], [PASSED_ON, UPDATED]);
-    let told = machine.program.0.status.lock().unwrap().pop().unwrap();
+    let told = machine.program.take_status().unwrap();
     assert_eq!(told, "vm connected, 16x16, a GPU, screens as dmabufs");
     for _ in 0..300 {
         let flush = machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
@@ -192,7 +192,7 @@ fn a_part_of_a_resource_and_what_is_gone_are_no_buffers() {
     assert_eq!(front_end.messages(), [NO_MORE, SCANOUT]);
     machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
     assert_eq!(front_end.messages(), [UPDATE]);
-    let told = machine.program.0.status.lock().unwrap().pop().unwrap();
+    let told = machine.program.take_status().unwrap();
     assert_eq!(told, "vm connected, 8x16, a GPU, screens read back");
     machine.control(command::SET_SCANOUT, &[0, 0, 16, 16, 0, 1]);
     assert!(front_end.messages().is_empty());
@@ -224,14 +224,14 @@ fn pixels_in_the_place_of_a_buffer_are_new_to_other_scanouts_too() {
     assert_eq!(front_end.messages(), [NO_MORE, SCANOUT, UPDATE]);
     machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
     assert_eq!(front_end.messages(), [UPDATE]);
-    let told = machine.program.0.status.lock().unwrap().pop().unwrap();
+    let told = machine.program.take_status().unwrap();
     assert!(told.ends_with("screens read back"), "{told}");
 
     // Late, but it does: the buffer again, without a flush. The part goes on by pixels.
     front_end.reply(UPDATED, &[]);
     machine.run();
     assert_eq!(front_end.messages(), [PASSED_ON, UPDATED]);
-    let told = machine.program.0.status.lock().unwrap().pop().unwrap();
+    let told = machine.program.take_status().unwrap();
     assert!(told.ends_with("some screens as dmabufs"), "{told}");
 }
 

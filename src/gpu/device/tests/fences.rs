@@ -179,11 +179,14 @@ fn fences_that_are_retired_together_are_answered_in_one_wake_up() {
 
     retires.store(true, Ordering::Relaxed);
     rustix::io::write(&event, &1_u64.to_ne_bytes()).unwrap();
-    assert_eq!(machine.wake_up(), [FENCE]);
+    assert_eq!(machine.serve_ready(0), [FENCE]);
     let answered = std::iter::from_fn(|| machine.completed(CONTROL_QUEUE)).count();
     assert_eq!(answered, 5);
     let mut count = [0; 8];
     rustix::io::read(&calls, &mut count).unwrap();
     assert_eq!(u64::from_ne_bytes(count), 1, "notifications");
-    assert!(machine.wake_up().is_empty(), "there is nothing left to do");
+    assert!(
+        machine.serve_ready(0).is_empty(),
+        "there is nothing left to do"
+    );
 }

@@ -1,17 +1,14 @@
 //! A machine around the device: an event loop, memory, a driver and a front-end.
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
 
 use vhost_user_backend::VringT;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 
 use super::super::super::wire::{HEADER_LEN, command, response};
 use super::super::*;
+use crate::backend::Surroundings;
 
 pub const MEMORY: usize = 0x40_0000;
 pub const QUEUE_SIZE: u16 = 256;
@@ -22,44 +19,6 @@ pub const FEATURES: u32 = 1;
 pub const DISPLAY_INFO: u32 = 3;
 pub const SCANOUT: u32 = 7;
 pub const UPDATE: u32 = 8;
-
-/// The program around the device: a real event loop.
-#[derive(Clone)]
-pub struct Program(pub Arc<Inner>);
-
-pub struct Inner {
-    epoll: Epoll,
-    watched: Mutex<HashMap<i32, u16>>,
-    pub status: Mutex<Vec<String>>,
-    pub socket: Mutex<Option<UnixStream>>,
-}
-
-impl Surroundings for Program {
-    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
-        let event = EpollEvent::new(interest, token.into());
-        self.0
-            .epoll
-            .ctl(ControlOperation::Add, fd.as_raw_fd(), event)?;
-        self.0.watched.lock().unwrap().insert(fd.as_raw_fd(), token);
-        Ok(())
-    }
-
-    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let event = EpollEvent::default();
-        self.0.watched.lock().unwrap().remove(&fd.as_raw_fd());
-        self.0
-            .epoll
-            .ctl(ControlOperation::Delete, fd.as_raw_fd(), event)
-    }
-
-    fn status(&self, text: &str) {
-        self.0.status.lock().unwrap().push(text.to_string());
-    }
-
-    fn take_gpu_socket(&self) -> Option<UnixStream> {
-        self.0.socket.lock().unwrap().take()
-    }
-}
 
 /// The driver's side of a ring.
 pub struct Driver {
@@ -84,7 +43,7 @@ impl Driver {
 
 pub struct Machine {
     pub gpu: Gpu,
-    pub program: Program,
+    pub program: Surroundings,
     pub memory: GuestMemory,
     pub vrings: Vec<VringMutex>,
     pub drivers: [Driver; NUM_QUEUES],
@@ -95,17 +54,12 @@ impl Machine {
         Self::of(Gpu::new(Options::default()))
     }
 
-    /// With a device that has not begun.
+    /// With a device that is yet to start.
     pub fn of(mut gpu: Gpu) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         let memory = GuestMemoryAtomic::new(memory);
-        let program = Program(Arc::new(Inner {
-            epoll: Epoll::new().unwrap(),
-            watched: Mutex::default(),
-            status: Mutex::default(),
-            socket: Mutex::default(),
-        }));
-        gpu.begin(Box::new(program.clone())).unwrap();
+        let program = Surroundings::new().unwrap();
+        gpu.start(program.host()).unwrap();
         gpu.update_memory(memory.clone()).unwrap();
         gpu.acked_features(gpu.features());
         let vrings = (0..NUM_QUEUES)
@@ -185,11 +139,10 @@ impl Machine {
             .unwrap();
     }
 
-    /// Serves what the event loop has now, and tells what it was.
-    pub fn wake_up(&mut self) -> Vec<u16> {
-        let mut events = [EpollEvent::default(); 8];
-        let count = self.program.0.epoll.wait(0, &mut events).unwrap();
-        let tokens: Vec<_> = events[..count].iter().map(|e| e.data() as u16).collect();
+    /// Serves what is ready within `patience` milliseconds, and tells what it was.
+    pub fn serve_ready(&mut self, patience: i32) -> Vec<u16> {
+        let ready = self.program.ready(patience).unwrap();
+        let tokens: Vec<_> = ready.into_iter().map(|(token, _)| token).collect();
         for token in &tokens {
             self.event(*token);
         }
@@ -198,17 +151,12 @@ impl Machine {
 
     /// Serves what the event loop has; waits for it up to `patience` where there is nothing.
     pub fn run_for(&mut self, patience: i32) {
-        let mut events = [EpollEvent::default(); 8];
         let mut timeout = patience;
         for _ in 0..1000 {
-            let count = self.program.0.epoll.wait(timeout, &mut events).unwrap();
-            if count == 0 {
+            if self.serve_ready(timeout).is_empty() {
                 return;
             }
             timeout = 0;
-            for event in &events[..count] {
-                self.event(event.data() as u16);
-            }
         }
         panic!("the device never comes to rest");
     }
@@ -321,8 +269,7 @@ impl Machine {
     }
 
     pub fn watches_display(&self) -> usize {
-        let watched = self.program.0.watched.lock().unwrap();
-        watched.values().filter(|token| **token == DISPLAY).count()
+        self.program.watched(DISPLAY).unwrap()
     }
 }
 

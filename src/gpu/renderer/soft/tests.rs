@@ -304,6 +304,25 @@ fn a_transfer_that_fails_half_way_tells_what_it_changed() {
 }
 
 #[test]
+fn a_transfer_past_the_end_of_its_pages_changes_nothing() {
+    let memory = memory();
+    let mut renderer = renderer(Format::B8G8R8X8, &memory);
+    let all = Rect::sized(WIDTH, HEIGHT);
+    for offset in [1, LEN.into(), u64::MAX] {
+        let mut changed = Region::default();
+        let result = renderer.transfer_to_host_2d(1, all, offset, &memory, &mut changed);
+        let Err(ResourceError::Backing { error, .. }) = result else {
+            panic!("{result:?}");
+        };
+        assert!(matches!(error, BackingError::Short { .. }), "{error}");
+        assert!(changed.is_empty(), "{changed:?}");
+    }
+    let mut changed = Region::default();
+    let result = renderer.transfer_to_host_2d(1, all, 0, &memory, &mut changed);
+    assert!(result.is_ok());
+}
+
+#[test]
 fn the_number_of_resources_is_bounded() {
     let mut renderer = SoftRenderer::new(Budget::new(1 << 30));
     let count = MAX_RESOURCES as u32;

@@ -18,7 +18,7 @@ use super::pages::{IoVec, Pages};
 use super::{VirglError, egl, log};
 use crate::gpu::wire::{Box3, CapsetInfo, Create3d, Transfer3d};
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod stand_in;
 
 /// What the library and its callbacks share.

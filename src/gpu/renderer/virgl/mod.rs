@@ -13,7 +13,7 @@ use super::super::image::{Budget, Image, ImageError, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
 use super::super::render_node::RenderNodeError;
 use super::super::wire::{Box3, CapsetInfo, Create3d, Format, Transfer3d};
-use super::rows::{Joined, check_rows, to_display_order};
+use super::rows::{Joined, to_display_order};
 use super::table::Table;
 use super::{
     CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Renderer, Renderer3d, ResourceError,
@@ -21,7 +21,7 @@ use super::{
 use crate::backend::{LogLimit, MemoryGuard};
 use export::Exporter;
 use library::Library;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub use library::stand_in;
 pub use options::Options;
 use pages::Pages;
@@ -304,12 +304,11 @@ impl Renderer for VirglRenderer {
         _memory: &MemoryGuard,
         _changed: &mut Region,
     ) -> Result<(), ResourceError> {
-        let (width, _) = self.check_within(id, rect)?;
-        let pages = self.library.pages(id).ok_or(ResourceError::NoBacking(id))?;
+        self.check_within(id, rect)?;
+        self.library.pages(id).ok_or(ResourceError::NoBacking(id))?;
         if rect.is_empty() {
             return Ok(());
         }
-        check_rows(id, rect, width, offset, pages.len())?;
         let transfer = Transfer3d {
             part: Box3 {
                 x: rect.x,
@@ -325,6 +324,7 @@ impl Renderer for VirglRenderer {
             stride: 0,
             layer_stride: 0,
         };
+        self.check_transfer(&transfer)?;
         self.library
             .transfer_to_host(0, &transfer)
             .map_err(|_| ResourceError::Refused(id))
@@ -449,3 +449,6 @@ impl Renderer for VirglRenderer {
         Some(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

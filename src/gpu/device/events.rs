@@ -1,7 +1,7 @@
-//! What the device has on the worker thread: the event loop, a timer, and a way to wake itself.
+//! What the device's events come from: the display's socket, a timer, and the device itself.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,44 +21,18 @@ pub(super) const TIMER: u16 = FIRST_TOKEN + 1;
 pub(super) const WAKE: u16 = FIRST_TOKEN + 2;
 pub(super) const FENCE: u16 = FIRST_TOKEN + 3;
 
-/// What the device needs of the program around it: a [`Host`].
-pub(super) trait Surroundings: Send + Sync {
-    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()>;
-    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()>;
-    fn status(&self, text: &str);
-    fn take_gpu_socket(&self) -> Option<UnixStream>;
-}
-
-impl Surroundings for Host {
-    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
-        Host::watch(self, fd, interest, token)
-    }
-
-    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        Host::unwatch(self, fd)
-    }
-
-    fn status(&self, text: &str) {
-        Host::status(self, text);
-    }
-
-    fn take_gpu_socket(&self) -> Option<UnixStream> {
-        Host::take_gpu_socket(self)
-    }
-}
-
-/// What exists from the start of the worker on.
-pub(super) struct Worker {
-    host: Box<dyn Surroundings>,
+/// The program around the device, and what the device watches with it.
+pub(super) struct Events {
+    pub(super) host: Host,
     timer: OwnedFd,
     timer_set: Option<Instant>,
     wake: OwnedFd,
     watched: Option<(Arc<UnixStream>, EventSet)>,
 }
 
-impl Worker {
+impl Events {
     /// Watches a timer and an event of its own.
-    pub(super) fn new(host: Box<dyn Surroundings>) -> io::Result<Self> {
+    pub(super) fn new(host: Host) -> io::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
@@ -73,11 +47,6 @@ impl Worker {
             wake,
             watched: None,
         })
-    }
-
-    /// Has [`FENCE`] come while `event` is readable.
-    pub(super) fn watch_fences(&self, event: BorrowedFd<'_>) -> io::Result<()> {
-        self.host.watch(event, EventSet::IN, FENCE)
     }
 
     /// Watches the display's socket for what it is waited for, and no other any more.
@@ -141,16 +110,6 @@ impl Worker {
     /// Takes note that [`WAKE`] came.
     pub(super) fn woke(&self) {
         drain(&self.wake);
-    }
-
-    /// Says what is served.
-    pub(super) fn status(&self, text: &str) {
-        self.host.status(text);
-    }
-
-    /// The display socket that the front-end sent last, once.
-    pub(super) fn take_gpu_socket(&self) -> Option<UnixStream> {
-        self.host.take_gpu_socket()
     }
 }
 

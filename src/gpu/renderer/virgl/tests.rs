@@ -1,0 +1,54 @@
+//! The renderer on a stand-in for the library, which asserts what it is promised.
+
+use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+
+use super::*;
+
+const SIDE: u32 = 8;
+const LEN: u32 = SIDE * SIDE * 4;
+const MEMORY: u32 = 1 << 20;
+
+fn memory() -> MemoryGuard {
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
+    GuestMemoryAtomic::new(memory).memory()
+}
+
+/// Transfers all of a 2D resource with the backing `pieces` from `offset` on.
+fn transfer(pieces: Vec<(u64, u32)>, offset: u64) -> Result<(), ResourceError> {
+    let memory = memory();
+    let mut renderer = stand_in::renderer(Budget::new(1 << 20));
+    renderer.create_2d(1, Format::B8G8R8X8, SIDE, SIDE).unwrap();
+    renderer.attach_backing(1, pieces, &memory).unwrap();
+    let all = Rect::sized(SIDE, SIDE);
+    renderer.transfer_to_host_2d(1, all, offset, &memory, &mut Region::default())
+}
+
+#[test]
+fn a_transfer_past_the_end_of_its_pages_is_refused() {
+    assert!(transfer(vec![(0, LEN)], 0).is_ok());
+    assert!(transfer(vec![(0, LEN + 1)], 1).is_ok());
+    for (len, offset) in [(LEN - 1, 0), (LEN, 1), (1, 0)] {
+        let result = transfer(vec![(0, len)], offset);
+        assert!(matches!(result, Err(ResourceError::Refused(1))));
+    }
+    for offset in [LEN.into(), u64::from(u32::MAX - LEN)] {
+        let result = transfer(vec![(0, LEN)], offset);
+        let error = result.unwrap_err().to_string();
+        assert!(
+            error.starts_with("resource 1: the backing has 256 bytes, "),
+            "{error}"
+        );
+    }
+}
+
+/// A driver may name the same pages again and again.
+#[test]
+fn a_transfer_that_reaches_further_than_32_bits_is_refused() {
+    let four_gigabytes_and_more = vec![(0, MEMORY); 4097];
+    let end = (1_u64 << 32) - u64::from(LEN);
+    assert!(transfer(four_gigabytes_and_more.clone(), end - 1).is_ok());
+    for offset in [end, 1 << 32, u64::MAX] {
+        let result = transfer(four_gigabytes_and_more.clone(), offset);
+        assert!(matches!(result, Err(ResourceError::Transfer { .. })));
+    }
+}
