@@ -1,0 +1,135 @@
+//! What is told before anything is served, and what cannot be.
+
+use super::*;
+
+#[test]
+fn capabilities_win_over_everything_else() {
+    let cases: [&[&str]; 7] = [
+        &["--print-capabilities"],
+        &["--no-such-option", "--print-capabilities"],
+        &["--print-capabilities", "--no-such-option=1", "stray", "-x"],
+        &[
+            "stray",
+            "--fd=999",
+            "--socket-path=/missing/x",
+            "--print-capabilities",
+        ],
+        &["--fd", "--print-capabilities"],
+        &[
+            "--evdev-path=/missing",
+            "--render-node=/missing",
+            "--print-capabilities",
+        ],
+        &["--help", "--version", "--print-capabilities"],
+    ];
+    for case in cases {
+        for (program, kind) in [(gpu_program(), "gpu"), (input_program(), "input")] {
+            let mut program = Command::new(program).args(case).spawn().unwrap();
+            let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
+            assert!(status.success(), "{case:?}: {}", program.stderr());
+            let json: serde_json::Value = serde_json::from_str(&program.stdout()).unwrap();
+            assert_eq!(json["type"], kind);
+            let features = json["features"].as_array().unwrap();
+            let known = match kind {
+                "gpu" => ["render-node", "virgl"],
+                _ => ["evdev-path", "no-grab"],
+            };
+            for feature in features {
+                assert!(
+                    known.contains(&feature.as_str().unwrap()),
+                    "{feature} is no feature"
+                );
+            }
+            if kind == "input" {
+                assert_eq!(features.len(), 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_gpu_has_a_render_node_only_where_the_host_has_one() {
+    let mut program = Command::new(gpu_program())
+        .arg("--print-capabilities")
+        .spawn()
+        .unwrap();
+    program.wait_exit(DEFAULT_LIMIT).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&program.stdout()).unwrap();
+    let told = json["features"]
+        .as_array()
+        .unwrap()
+        .contains(&"render-node".into());
+    let names = fs::read_dir("/dev/dri")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.file_name());
+    let there = names
+        .into_iter()
+        .any(|name| name.to_string_lossy().starts_with("renderD"));
+    assert_eq!(told, there);
+}
+
+#[test]
+fn help_and_version_are_told() {
+    for (program, options) in [
+        (
+            gpu_program(),
+            [
+                "--socket-path",
+                "--fd",
+                "--print-capabilities",
+                "--render-node",
+            ],
+        ),
+        (
+            input_program(),
+            [
+                "--socket-path",
+                "--fd",
+                "--print-capabilities",
+                "--evdev-path",
+            ],
+        ),
+    ] {
+        let mut help = Command::new(&program).arg("--help").spawn().unwrap();
+        assert!(help.wait_exit(DEFAULT_LIMIT).unwrap().success());
+        for option in options {
+            assert!(
+                help.stdout().contains(option),
+                "{option} is not in the help"
+            );
+        }
+        let mut version = Command::new(&program).arg("--version").spawn().unwrap();
+        assert!(version.wait_exit(DEFAULT_LIMIT).unwrap().success());
+        assert!(
+            version.stdout().contains(env!("CARGO_PKG_VERSION")),
+            "{}",
+            version.stdout()
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_had_fails_early() {
+    let gpu = || gpu_command(SocketForm::Path);
+    let mut program = gpu()
+        .arg("--render-node=/missing/renderD128")
+        .spawn()
+        .unwrap();
+    assert_early_failure(&mut program, &["/missing/renderD128"]);
+    let mut program = gpu().arg("--render-node=/dev/null").spawn().unwrap();
+    assert_early_failure(&mut program, &["/dev/null"]);
+    let mut program = gpu().arg("--no-such-option").spawn().unwrap();
+    assert_early_failure(&mut program, &["--no-such-option"]);
+    let mut program = gpu().arg("stray").spawn().unwrap();
+    assert_early_failure(&mut program, &["stray"]);
+
+    let input = || Command::new(input_program()).socket(SocketForm::Path);
+    assert_early_failure(&mut input().spawn().unwrap(), &["--evdev-path"]);
+    for path in ["/missing/event0", "/dev/null", "/"] {
+        let mut program = input().arg(format!("--evdev-path={path}")).spawn().unwrap();
+        assert_early_failure(&mut program, &[path]);
+        assert!(!program.socket_path().exists(), "the socket stays behind");
+    }
+}
