@@ -8,92 +8,16 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use virtio_bindings::virtio_ring::{
-    VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
-    VRING_USED_F_NO_NOTIFY,
-};
+use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::{Deadline, Error, Memory, Result};
+use buffer::{DESCRIPTOR_SIZE, descriptor};
+use descriptor_flags::INDIRECT;
 
-/// The flags of a [`Descriptor`].
-pub mod descriptor_flags {
-    /// Another descriptor follows, `next`.
-    pub const NEXT: u16 = super::VRING_DESC_F_NEXT as u16;
-    /// The device writes, it does not read.
-    pub const WRITE: u16 = super::VRING_DESC_F_WRITE as u16;
-    /// It points to a table of descriptors.
-    pub const INDIRECT: u16 = super::VRING_DESC_F_INDIRECT as u16;
-}
-use descriptor_flags::{INDIRECT, NEXT, WRITE};
+pub use buffer::{Buffer, Descriptor, descriptor_flags};
 
-/// Size of a descriptor in bytes.
-const DESCRIPTOR_SIZE: u64 = 16;
-
-/// A piece of guest memory that is part of a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buffer {
-    /// Guest physical address.
-    pub address: u64,
-    /// Length in bytes.
-    pub len: u32,
-    /// Whether the device writes there.
-    pub writable: bool,
-}
-
-impl Buffer {
-    /// A piece the device reads.
-    pub fn readable(address: u64, len: u32) -> Self {
-        Self {
-            address,
-            len,
-            writable: false,
-        }
-    }
-
-    /// A piece the device writes.
-    pub fn writable(address: u64, len: u32) -> Self {
-        Self {
-            address,
-            len,
-            writable: true,
-        }
-    }
-
-    /// The same memory in pieces of at most `size` bytes.
-    pub fn pieces(self, size: u32) -> impl Iterator<Item = Self> {
-        let size = size.max(1);
-        (0..self.len.div_ceil(size)).map(move |n| Self {
-            address: self.address + u64::from(n * size),
-            len: size.min(self.len - n * size),
-            ..self
-        })
-    }
-}
-
-/// A descriptor as it lies in the table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Descriptor {
-    /// Guest physical address.
-    pub address: u64,
-    /// Length in bytes.
-    pub len: u32,
-    /// See [`descriptor_flags`].
-    pub flags: u16,
-    /// The descriptor that follows, if the flags say so.
-    pub next: u16,
-}
-
-impl Descriptor {
-    fn bytes(self) -> [u8; DESCRIPTOR_SIZE as usize] {
-        let mut bytes = [0; DESCRIPTOR_SIZE as usize];
-        bytes[..8].copy_from_slice(&self.address.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.len.to_le_bytes());
-        bytes[12..14].copy_from_slice(&self.flags.to_le_bytes());
-        bytes[14..].copy_from_slice(&self.next.to_le_bytes());
-        bytes
-    }
-}
+mod buffer;
 
 /// A chain that the device has used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -495,19 +419,6 @@ impl Queue {
     }
 }
 
-fn descriptor(buffer: &Buffer, next: Option<u16>) -> Descriptor {
-    let mut flags = if buffer.writable { WRITE } else { 0 };
-    if next.is_some() {
-        flags |= NEXT;
-    }
-    Descriptor {
-        address: buffer.address,
-        len: buffer.len,
-        flags,
-        next: next.unwrap_or(0),
-    }
-}
-
 /// Whether the other side wants to know that the index went from `old` to `new` (virtio 1.2,
 /// section 2.7.10).
 fn need_event(event: u16, new: u16, old: u16) -> bool {
@@ -520,110 +431,4 @@ fn borrow(fd: &EventFd) -> BorrowedFd<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queue(size: u16) -> Queue {
-        Queue::new(&Memory::with_size(1 << 20).unwrap(), size, false).unwrap()
-    }
-
-    /// Plays the device: uses the chain `id`.
-    fn put_used(queue: &Queue, index: u16, id: u32, len: u32) {
-        let slot = u64::from(index % queue.size());
-        let [_, _, used] = queue.addresses();
-        queue
-            .memory
-            .write(used + 4 + 8 * slot, &id.to_le_bytes())
-            .unwrap();
-        queue
-            .memory
-            .write(used + 8 + 8 * slot, &len.to_le_bytes())
-            .unwrap();
-        queue.memory.store(used + 2, index.wrapping_add(1)).unwrap();
-    }
-
-    #[test]
-    fn a_chain_is_written_as_the_specification_has_it() {
-        let mut queue = queue(4);
-        let head = queue
-            .add(&[
-                Buffer::readable(0x10, 1),
-                Buffer::readable(0x20, 2),
-                Buffer::writable(0x30, 3),
-            ])
-            .unwrap();
-        assert_eq!(head, 0);
-        let mut table = [0; 48];
-        queue.memory.read(queue.descriptors, &mut table).unwrap();
-        assert_eq!(
-            table[..16],
-            [0x10, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0]
-        );
-        assert_eq!(
-            table[16..32],
-            [0x20, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 0, 2, 0]
-        );
-        assert_eq!(
-            table[32..],
-            [0x30, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0]
-        );
-        assert!(
-            queue.publish().unwrap(),
-            "a device that suppresses nothing wants a kick"
-        );
-        let mut available = [0; 6];
-        queue.memory.read(queue.available, &mut available).unwrap();
-        assert_eq!(available, [0, 0, 1, 0, 0, 0]);
-    }
-
-    #[test]
-    fn descriptors_are_free_again_once_used() {
-        let mut queue = queue(4);
-        for round in 0..100_u16 {
-            let head = queue.add(&[Buffer::readable(0, 1); 3]).unwrap();
-            let full = queue.add(&[Buffer::readable(0, 1); 2]);
-            assert!(matches!(full, Err(Error::QueueFull { free: 1, wanted: 2 })));
-            queue.publish().unwrap();
-            put_used(&queue, round, head.into(), 7);
-            assert_eq!(queue.take_used().unwrap(), Some(Used { head, len: 7 }));
-            assert_eq!(queue.free(), 4);
-            assert_eq!(queue.outstanding(), 0);
-        }
-    }
-
-    #[test]
-    fn a_device_that_invents_chains_is_found_out() {
-        let mut queue = queue(4);
-        put_used(&queue, 0, 2, 0);
-        assert!(matches!(queue.take_used(), Err(Error::Protocol(_))));
-        put_used(&queue, 1, 70_000, 0);
-        assert!(matches!(queue.take_used(), Err(Error::Protocol(_))));
-    }
-
-    #[test]
-    fn a_wait_ends_in_time_and_says_what_for() {
-        let mut queue = queue(4);
-        let error = queue.wait_used(Duration::from_millis(5)).unwrap_err();
-        assert!(
-            error.is_timeout() && error.to_string().contains("use a chain"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn event_indices_wrap() {
-        assert!(need_event(0, 1, 0));
-        assert!(!need_event(1, 1, 0));
-        assert!(need_event(0xffff, 0, 0xffff));
-        assert!(need_event(0, 2, 0xfffe));
-        assert!(!need_event(5, 2, 0xfffe));
-    }
-
-    #[test]
-    fn buffers_fall_into_pieces() {
-        let pieces: Vec<_> = Buffer::writable(100, 10).pieces(4).collect();
-        let piece = Buffer::writable;
-        assert_eq!(pieces, [piece(100, 4), piece(104, 4), piece(108, 2)]);
-        assert_eq!(Buffer::readable(1, 0).pieces(4).count(), 0);
-    }
-}
+mod tests;
