@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn queue(size: u16) -> Queue {

@@ -1,0 +1,202 @@
+
+use super::*;
+
+fn instance(unit: &str) -> Instance {
+    Instance::from_unit(unit).expect("a unit").0
+}
+
+fn keyboard() -> (Instance, Settings) {
+    let settings = Settings {
+        device: Some("/dev/input/by-id/usb-A\\x20B-event-kbd".into()),
+        options: vec!["--no-grab".into()],
+        ..Settings::default()
+    };
+    (instance("vhost-user-input@vm1:kbd.service"), settings)
+}
+
+#[test]
+fn a_keyboard_reads_well() {
+    let (instance, settings) = keyboard();
+    assert_eq!(
+        settings.text(&instance),
+        r#"# Written by "vhostctl add", deleted by "vhostctl remove vm1:kbd". Settings of your own go into a
+# file beside it: systemctl edit vhost-user-input@vm1:kbd.service
+
+[Service]
+Environment=EVDEV_PATH=/dev/input/by-id/usb-A\\x20B-event-kbd
+Environment=OPTIONS=--no-grab
+DeviceAllow=/dev/input/by-id/usb-A\\x20B-event-kbd rw
+User=vu-input-vm1-kbd
+"#
+    );
+}
+
+#[test]
+fn more_for_resources_is_more_for_the_unit() {
+    let instance = instance("vhost-user-gpu@vm1.service");
+    let memory_max = |options: &[&str]| {
+        let settings = Settings {
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            ..Settings::default()
+        };
+        let text = settings.text(&instance);
+        assert_eq!(
+            Settings::from_assignments(&unit_file::parse(&text), &instance),
+            settings
+        );
+        let lines = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("MemoryMax="));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    // The template's own will do.
+    assert_eq!(memory_max(&["--max-hostmem=64M"]), [""; 0]);
+    assert_eq!(memory_max(&["--max-hostmem=512M"]), [""; 0]);
+    assert_eq!(memory_max(&["--max-hostmem=536870913"]), ["1025M"]);
+    assert_eq!(memory_max(&["--max-hostmem=4G"]), ["4608M"]);
+    assert_eq!(memory_max(&["--virgl", "--max-hostmem=1G"]), ["8G"]);
+    assert_eq!(memory_max(&["--virgl", "--max-hostmem=3G"]), ["9216M"]);
+    assert_eq!(
+        memory_max(&["--max-hostmem=18446744073709551615"]),
+        ["17592186044416M"]
+    );
+}
+
+#[test]
+fn the_room_is_what_the_units_leave() {
+    let template = include_str!("../../../systemd/vhost-user-gpu@.service");
+    let virgl = include_str!("../../../systemd/vhost-user-gpu-virgl.conf");
+    for (text, (room, usual)) in [(template, ROOM_2D), (virgl, ROOM_3D)] {
+        let assignments = unit_file::parse(text);
+        let most = assignments.iter().find(|it| it.key == "MemoryMax");
+        let most = human::size(&most.expect("a limit").value);
+        assert_eq!(most, Some(room + usual));
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let gpu = Settings {
+        device: Some("/dev/dri/by-path/pci-0000:00:02.0-render".into()),
+        options: vec!["--virgl".into()],
+        ..Settings::default()
+    };
+    let fs = Settings {
+        device_type: Some("fs".into()),
+        backend: Some("50-qemu-virtiofsd".into()),
+        command: [
+            "/usr/lib/qemu/virtiofsd",
+            "--fd=3",
+            "-o",
+            "source=/srv/a b/100%/$x",
+        ]
+        .map(String::from)
+        .into(),
+        nodes: vec!["/dev/fuse".into()],
+        user: Some("root".into()),
+        ..Settings::default()
+    };
+    for (instance, settings) in [
+        keyboard(),
+        (instance("vhost-user-gpu@vm1.service"), gpu),
+        (instance("vhost-user-gpu@vm1.service"), Settings::default()),
+        (instance("vhost-user@vm1:data.service"), fs),
+    ] {
+        let text = settings.text(&instance);
+        assert_eq!(
+            Settings::from_assignments(&unit_file::parse(&text), &instance),
+            settings,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn the_drop_ins_of_others_count() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folders = Folders {
+        search: ["etc", "usr"].map(|name| folder.path().join(name)).into(),
+        write: folder.path().join("etc"),
+    };
+    let put = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    };
+    let (instance, settings) = keyboard();
+    put(
+        "usr/vhost-user-input@.service",
+        "[Service]\nEnvironment=OPTIONS=\n",
+    );
+    assert_eq!(Settings::read(&folders, &instance), Settings::default());
+    let own = folders.own_file(&instance);
+    put(
+        own.strip_prefix(folder.path())
+            .expect("below")
+            .to_str()
+            .expect("UTF-8"),
+        &settings.text(&instance),
+    );
+    assert_eq!(Settings::read(&folders, &instance), settings);
+    put(
+        "usr/vhost-user-input@.service.d/40-all.conf",
+        "[Service]\nEnvironment=EVDEV_PATH=/dev/input/event9\n",
+    );
+    assert_eq!(
+        Settings::read(&folders, &instance).device,
+        settings.device,
+        "an earlier name counts less"
+    );
+    put(
+        "etc/vhost-user-input@.service.d/60-all.conf",
+        "[Service]\nEnvironment=\nEnvironment=EVDEV_PATH=/dev/%i\n",
+    );
+    let read = Settings::read(&folders, &instance);
+    assert_eq!(
+        (read.device.as_deref(), &read.options),
+        (Some("/dev/vm1:kbd"), &Vec::new())
+    );
+    put(
+        "etc/vhost-user-input@vm1:kbd.service.d/60-all.conf",
+        "[Service]\nEnvironment=OPTIONS=--x\n",
+    );
+    let read = Settings::read(&folders, &instance);
+    assert_eq!(
+        read.device, settings.device,
+        "hidden by the same name for the instance"
+    );
+    assert_eq!(read.options, ["--x"]);
+}
+
+#[test]
+fn every_instance_has_a_user_of_its_own() {
+    let user = |unit: &str| dynamic_user(&instance(unit));
+    assert_eq!(user("vhost-user-gpu@vm-1.service"), None, "the template's");
+    assert_eq!(
+        user("vhost-user-input@vm1:kbd.service").as_deref(),
+        Some("vu-input-vm1-kbd")
+    );
+    let (one, two) = (
+        user("vhost-user-input@a-b:c.service"),
+        user("vhost-user-input@a:b-c.service"),
+    );
+    assert_ne!(one, two);
+    let long = format!("vhost-user-gpu@{}.service", "v".repeat(80));
+    for unit in [
+        long.as_str(),
+        "vhost-user-gpu@web.example.com.service",
+        "vhost-user@a.b:c.service",
+    ] {
+        let name = user(unit).expect("another than the template's");
+        assert!(name.len() <= USER_MAX, "{name}");
+        assert!(
+            name.chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        user("vhost-user-gpu@web.example.com.service").as_deref(),
+        user("vhost-user-gpu@web.example.com.service").as_deref()
+    );
+}

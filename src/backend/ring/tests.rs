@@ -1,0 +1,214 @@
+
+use super::testing::{Driver, guest_memory};
+use super::*;
+
+const BASE: u64 = 0x1_0000;
+
+fn begin<'a>(driver: &'a Driver, memory: &GuestMemory) -> Ring<'a> {
+    Ring::begin(&driver.vring, memory).expect("the queue is started and enabled")
+}
+
+/// Takes `count` requests and completes them with their number in the pass.
+fn complete(ring: &mut Ring<'_>, count: u32) {
+    for n in 0..count {
+        let chain = ring.next_chain().unwrap().expect("there is a request");
+        ring.complete(chain.head_index(), n);
+    }
+}
+
+#[test]
+fn a_queue_that_is_not_started_or_not_enabled_is_left_alone() {
+    let memory = guest_memory();
+    let driver = Driver::new(&memory, BASE, 4);
+    driver.vring.set_enabled(false);
+    assert!(Ring::begin(&driver.vring, &memory).is_none());
+    driver.vring.set_enabled(true);
+    assert!(Ring::begin(&driver.vring, &memory).is_some());
+    driver.vring.set_queue_ready(false);
+    assert!(Ring::begin(&driver.vring, &memory).is_none());
+}
+
+#[test]
+fn a_pass_is_shown_at_once_and_with_one_notification() {
+    let memory = guest_memory();
+    let mut driver = Driver::new(&memory, BASE, 4);
+    let heads: Vec<u16> = (0..3).map(|_| driver.offer(&[(8, true)])).collect();
+    let vring = driver.vring.clone();
+    let mut ring = Ring::begin(&vring, &memory).expect("the queue is usable");
+    assert_eq!(ring.available().ok(), Some(3));
+    complete(&mut ring, 3);
+    assert_eq!(ring.available().ok(), Some(0));
+    assert!(ring.next_chain().unwrap().is_none());
+    assert_eq!((driver.take_used(), driver.calls()), (vec![], 0));
+    ring.publish().expect("the ring is sound");
+    let used = (0..).zip(heads).map(|(n, head)| (u32::from(head), n));
+    assert_eq!(driver.take_used(), used.collect::<Vec<_>>());
+    assert_eq!(driver.calls(), 1);
+    // Nothing more to show.
+    ring.publish().expect("the ring is sound");
+    assert_eq!((driver.take_used(), driver.calls()), (vec![], 0));
+}
+
+#[test]
+fn indices_wrap() {
+    let memory = guest_memory();
+    let mut driver = Driver::new(&memory, BASE, 4);
+    driver.about_to_wrap();
+    for _ in 0..3 {
+        driver.offer(&[(8, true)]);
+    }
+    let vring = driver.vring.clone();
+    let mut ring = Ring::begin(&vring, &memory).expect("the queue is usable");
+    assert_eq!(ring.available().ok(), Some(3));
+    complete(&mut ring, 3);
+    ring.publish().expect("the ring is sound");
+    assert_eq!(driver.take_used(), [(0, 0), (1, 1), (2, 2)]);
+    assert_eq!(driver.calls(), 1);
+}
+
+#[test]
+fn a_driver_that_wants_no_notification_gets_none() {
+    let memory = guest_memory();
+    let mut driver = Driver::new(&memory, BASE, 4);
+    driver.refuse_calls();
+    driver.offer(&[(8, true)]);
+    let mut ring = begin(&driver, &memory);
+    complete(&mut ring, 1);
+    ring.publish().expect("the ring is sound");
+    assert_eq!(driver.calls(), 0);
+}
+
+#[test]
+fn with_event_idx_the_driver_is_notified_when_its_event_is_passed() {
+    let memory = guest_memory();
+    let mut driver = Driver::new(&memory, BASE, 8);
+    driver.vring.set_queue_event_idx(true);
+    // Refused by flag, which has no meaning with EVENT_IDX.
+    driver.refuse_calls();
+    driver.want_call_after(2);
+    for (count, calls) in [(2, 0), (2, 1), (1, 0)] {
+        for _ in 0..count {
+            driver.offer(&[(8, true)]);
+        }
+        let mut ring = begin(&driver, &memory);
+        complete(&mut ring, count);
+        ring.publish().expect("the ring is sound");
+        assert_eq!(driver.calls(), calls);
+    }
+}
+
+#[test]
+fn a_request_that_is_put_back_is_found_again() {
+    let memory = guest_memory();
+    let mut driver = Driver::new(&memory, BASE, 4);
+    let head = driver.offer(&[(8, true)]);
+    let mut ring = begin(&driver, &memory);
+    assert!(ring.is_untouched());
+    assert!(ring.next_chain().unwrap().is_some());
+    assert!(!ring.is_untouched());
+    ring.put_back();
+    drop(ring);
+    let mut ring = begin(&driver, &memory);
+    let again = ring.next_chain().unwrap().map(|chain| chain.head_index());
+    assert_eq!(again, Some(head));
+}
+
+#[test]
+fn requests_that_cannot_be_taken_are_an_error() {
+    // At address 0 `virtio-queue` takes a ring for one that was never set up. Were there nothing
+    // to do instead, the requests would still be announced, and looked for without an end.
+    let low = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x9_0000)]);
+    let memory = GuestMemoryAtomic::new(low.expect("cannot map memory"));
+    let driver = Driver::new(&memory, BASE, 4);
+    let used = BASE + 0x2000;
+    let at_zero = driver.vring.set_queue_info(BASE, 0, used);
+    at_zero.expect("the addresses are aligned");
+    let one = memory.memory().write_obj(1_u16.to_le(), GuestAddress(2));
+    one.expect("the ring lies in memory");
+    let mut ring = begin(&driver, &memory);
+    assert_eq!(ring.available().ok(), Some(1));
+    assert!(ring.next_chain().is_err());
+}
+
+#[test]
+fn a_queue_that_stops_in_a_pass_has_no_more_requests() {
+    let memory = guest_memory();
+    let mut driver = Driver::new(&memory, BASE, 4);
+    driver.offer(&[(8, true)]);
+    let mut ring = begin(&driver, &memory);
+    driver.vring.set_queue_ready(false);
+    assert!(ring.next_chain().is_ok_and(|chain| chain.is_none()));
+}
+
+#[test]
+fn kicks_are_asked_for_and_refused() {
+    let memory = guest_memory();
+    let mut driver = Driver::new(&memory, BASE, 4);
+    begin(&driver, &memory).disarm().expect("the ring is sound");
+    assert!(!driver.kicks_wanted());
+    let more = begin(&driver, &memory).rearm();
+    assert_eq!((more.ok(), driver.kicks_wanted()), (Some(false), true));
+    driver.offer(&[(8, true)]);
+    let mut ring = begin(&driver, &memory);
+    ring.disarm().expect("the ring is sound");
+    assert_eq!(ring.rearm().ok(), Some(true));
+    // One request is there, but two are needed.
+    assert_eq!(ring.rearm_for_more(1).ok(), Some(false));
+    assert_eq!(ring.rearm_for_more(0).ok(), Some(true));
+    assert_eq!(ring.available().ok(), Some(1));
+}
+
+#[test]
+fn with_event_idx_the_kick_is_asked_for_the_request_after_those_there_are() {
+    let memory = guest_memory();
+    let mut driver = Driver::new(&memory, BASE, 4);
+    driver.vring.set_queue_event_idx(true);
+    driver.offer(&[(8, true)]);
+    driver.offer(&[(8, true)]);
+    let mut ring = begin(&driver, &memory);
+    assert_eq!(ring.rearm_for_more(2).ok(), Some(false));
+    assert_eq!(driver.kick_wanted_at(), 2);
+    assert!(ring.next_chain().unwrap().is_some());
+    assert_eq!(ring.rearm_for_more(1).ok(), Some(false));
+    assert_eq!(driver.kick_wanted_at(), 2);
+}
+
+#[test]
+fn a_broken_ring_is_an_error() {
+    let memory = guest_memory();
+    let mut driver = Driver::new(&memory, BASE, 4);
+    driver.set_available(5);
+    let mut ring = begin(&driver, &memory);
+    assert!(ring.available().is_err());
+    assert!(ring.next_chain().is_err());
+    drop(ring);
+    // A head that the queue does not have.
+    driver.set_available(0);
+    driver.make_available(4);
+    let mut ring = begin(&driver, &memory);
+    let mut chain = ring
+        .next_chain()
+        .unwrap()
+        .expect("the head is not looked at yet");
+    assert!(chain.next().is_none());
+    ring.complete(chain.head_index(), 0);
+    ring.complete(1, 0);
+    ring.publish().expect("the other request is sound");
+    drop(ring);
+    assert_eq!(driver.take_used(), [(1, 0)]);
+    // Rings that do not lie in memory as a whole.
+    let end = 0x9_0000;
+    let at = |avail, used| driver.vring.set_queue_info(BASE, avail, used);
+    at(end - 6, BASE + 0x2000).expect("the addresses are aligned");
+    assert!(begin(&driver, &memory).available().is_err());
+    at(BASE + 0x1000, end - 8).expect("the addresses are aligned");
+    let mut ring = begin(&driver, &memory);
+    ring.complete(0, 0);
+    assert!(ring.publish().is_err());
+    at(BASE + 0x1000, u64::MAX - 3).expect("the addresses are aligned");
+    let mut ring = begin(&driver, &memory);
+    ring.complete(0, 0);
+    ring.complete(1, 0);
+    assert!(ring.publish().is_err());
+    assert!(ring.rearm().is_err());
+}
