@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn classified(keys: &[&str]) -> Vec<InputKind> {

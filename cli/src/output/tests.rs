@@ -1,4 +1,3 @@
-
 use super::*;
 
 struct Pair(&'static str, Option<u32>);

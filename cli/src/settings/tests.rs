@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn instance(unit: &str) -> Instance {

@@ -1,4 +1,3 @@
-
 use super::testing::{Driver, guest_memory};
 use super::*;
 

@@ -89,7 +89,8 @@ pub(super) fn is_computable(new: &Create3d, transfer: &Transfer3d) -> bool {
         return false;
     };
     let part = &transfer.part;
-    let row = u64::from(width).saturating_mul(texel_len(new.format));
+    let row_of = |width: u32| u64::from(width).saturating_mul(texel_len(new.format));
+    let row = row_of(width);
     let stride = match transfer.stride {
         0 => row,
         given => given.into(),
@@ -101,7 +102,7 @@ pub(super) fn is_computable(new: &Create3d, transfer: &Transfer3d) -> bool {
     let steps = |count: u32, length: u64| u64::from(count.saturating_sub(1)).saturating_mul(length);
     let reach = steps(part.depth, layer)
         .saturating_add(steps(part.height, stride))
-        .saturating_add(row)
+        .saturating_add(row.max(row_of(part.width)))
         .saturating_add(transfer.offset);
     reach <= u32::MAX.into()
 }
@@ -235,6 +236,14 @@ mod tests {
                 ..good
             },
             Transfer3d { level: 1, ..good },
+            // In a stream, nobody has compared it with the resource yet.
+            Transfer3d {
+                part: Box3 {
+                    width: 1 << 30,
+                    ..good.part
+                },
+                ..good
+            },
         ];
         for transfer in wrong {
             assert!(!is_computable(&new, &transfer), "{transfer:?}");
