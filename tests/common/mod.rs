@@ -42,7 +42,12 @@ pub fn gpu_command(form: SocketForm) -> Command {
 
 /// Asserts that the program ended by itself, with status 0, soon.
 pub fn assert_clean_exit(program: &mut Program) {
-    let status = program.wait_exit(QUICK).unwrap();
+    assert_clean_exit_within(program, QUICK);
+}
+
+/// Asserts that the program ended by itself, with status 0, in this time.
+pub fn assert_clean_exit_within(program: &mut Program, limit: Duration) {
+    let status = program.wait_exit(limit).unwrap();
     assert!(status.success(), "{status}, stderr: {}", program.stderr());
     assert_eq!(program.stdout(), "", "nothing belongs on stdout");
 }
@@ -139,13 +144,18 @@ impl GpuVm {
 
     /// Ends the front-end's side and asserts that the program ends well.
     pub fn finish(self) {
+        self.finish_within(QUICK);
+    }
+
+    /// As [`GpuVm::finish`], for a program of which the kernel has much to take apart.
+    pub fn finish_within(self, limit: Duration) {
         let Self {
             gpu,
             display,
             mut program,
         } = self;
         drop(gpu);
-        assert_clean_exit(&mut program);
+        assert_clean_exit_within(&mut program, limit);
         display.finish().unwrap();
     }
 }

@@ -159,21 +159,3 @@ fn hostmem_bounds_textures_and_buffers() {
     }
     vm.finish();
 }
-
-#[cfg(feature = "virgl")]
-#[test]
-fn there_are_no_more_contexts_than_the_bound() {
-    let command = gpu_command(SocketForm::Connected(7))
-        .arg("--virgl")
-        .env("LIBGL_ALWAYS_SOFTWARE", "1");
-    let display = DisplayThread::start(DisplayOptions::default()).unwrap();
-    let mut vm = GpuVm::of(command.spawn().unwrap(), display, GpuOptions::virgl());
-    for id in 1..=256 {
-        ok(vm.gpu.create_context(id, ""));
-    }
-    let more = vm.gpu.create_context(257, "");
-    answered(more, ResponseKind::ErrOutOfMemory);
-    ok(vm.gpu.destroy_context(7));
-    ok(vm.gpu.create_context(257, ""));
-    vm.finish();
-}
