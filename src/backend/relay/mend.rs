@@ -93,15 +93,13 @@ impl Mender {
         fds: &[OwnedFd],
     ) -> Result<(), NoMemory> {
         match request {
-            SET_MEM_TABLE => {
-                self.memory = regions(payload);
-                for (region, file) in self.memory.iter().zip(fds) {
+            SET_MEM_TABLE | ADD_MEM_REG => {
+                let memory = regions(payload);
+                for (region, file) in memory.iter().zip(fds) {
                     region.lies_in(file)?;
                 }
-            }
-            ADD_MEM_REG => {
-                for (region, file) in regions(payload).iter().zip(fds) {
-                    region.lies_in(file)?;
+                if request == SET_MEM_TABLE {
+                    self.memory = memory;
                 }
             }
             SET_VRING_ADDR => self.place_ring(payload),
