@@ -23,7 +23,7 @@ pub(super) async fn carry_out(
     changes: &Changes<'_>,
     folders: &Folders,
     plan: &Plan,
-    lock: Option<fs::File>,
+    mut lock: Option<fs::File>,
     output: &Output,
 ) -> Result<(), VerbError> {
     let instance = &plan.instance;
@@ -45,7 +45,7 @@ pub(super) async fn carry_out(
         write(&file, &text)?;
         changes.manager.reload().await?;
         changes.manager.enable(slice::from_ref(&socket)).await?;
-        drop(lock);
+        drop(lock.take());
         if args.now {
             changes.start(slice::from_ref(instance)).await?;
         }
