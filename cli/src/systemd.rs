@@ -108,6 +108,24 @@ impl State {
     }
 }
 
+/// A unit as systemd lists it: name, description, LOAD, ACTIVE, SUB, what it follows, its object, and
+/// the number, type and object of its job.
+type Listed = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
+/// The LOAD of a unit that has no file.
+const NOT_FOUND: &str = "not-found";
+
 /// A unit that systemd has in memory.
 #[derive(Clone, Debug)]
 struct Unit {
@@ -205,34 +223,12 @@ impl Manager {
     }
 
     async fn loaded(&self) -> Result<BTreeMap<Instance, Units>, Error> {
-        let patterns = Kind::ALL
-            .iter()
-            .flat_map(|kind| {
-                ["socket", "service"].map(|half| format!("{}@*.{half}", kind.template()))
-            })
-            .collect();
         let listed = self
             .proxy
-            .list_units_by_patterns(Vec::new(), patterns)
+            .list_units_by_patterns(Vec::new(), patterns())
             .await
             .map_err(call("list the units of systemd"))?;
-        let mut instances = BTreeMap::<_, Units>::new();
-        for (name, _, load, active, sub, _, path, ..) in listed {
-            // Units that others only mention are listed too.
-            if load == "not-found" {
-                continue;
-            }
-            let Some((instance, half)) = Instance::from_unit(&name) else {
-                continue;
-            };
-            let units = instances.entry(instance).or_default();
-            let unit = Some(Unit { active, sub, path });
-            match half {
-                Half::Socket => units.socket = unit,
-                Half::Service => units.service = unit,
-            }
-        }
-        Ok(instances)
+        Ok(by_instance(listed))
     }
 
     async fn backend(&self, instance: &Instance, units: Units) -> Result<Backend, Error> {
@@ -312,6 +308,34 @@ impl Manager {
             .map_err(call(WHAT))?;
         Ok(answer(proxy.main_pid().await, WHAT)?.filter(|pid| *pid != 0))
     }
+}
+
+/// The patterns of the names of our units.
+fn patterns() -> Vec<String> {
+    let halves =
+        |kind: &Kind| ["socket", "service"].map(|half| format!("{}@*.{half}", kind.template()));
+    Kind::ALL.iter().flat_map(halves).collect()
+}
+
+/// The units of backends among those that systemd lists.
+fn by_instance(listed: Vec<Listed>) -> BTreeMap<Instance, Units> {
+    let mut instances = BTreeMap::<_, Units>::new();
+    for (name, _, load, active, sub, _, path, ..) in listed {
+        // Units that others only mention are listed too.
+        if load == NOT_FOUND {
+            continue;
+        }
+        let Some((instance, half)) = Instance::from_unit(&name) else {
+            continue;
+        };
+        let units = instances.entry(instance).or_default();
+        let unit = Some(Unit { active, sub, path });
+        match half {
+            Half::Socket => units.socket = unit,
+            Half::Service => units.service = unit,
+        }
+    }
+    instances
 }
 
 /// Takes back the C escapes that systemd shows the address of a socket with.

@@ -1,21 +1,18 @@
-//! `status`, `log`, `monitor` and `-H` under a real systemd, with the real backends.
+//! `status`, `log` and `-H` under a real systemd, with the real backends.
 
 mod common;
 
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use frontend::Session;
 use harness::staging::stage;
 use harness::systemd::Sandbox;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use common::follower::Follower;
 use common::stderr;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -198,43 +195,6 @@ fn the_log_is_that_of_the_chosen() -> anyhow::Result<()> {
 }
 
 #[test]
-fn units_are_monitored() -> anyhow::Result<()> {
-    let sandbox = sandbox()?;
-    let mut monitor = Follower::start(&sandbox, &["monitor", "--units", "-j"])?;
-    monitor.wait_ready()?;
-    sandbox.systemctl(&["start", GPU])?;
-    let line = monitor.line(GPU)?;
-    let event: Value = serde_json::from_str(&line)?;
-    assert_eq!(event["event"], "unit");
-    assert_eq!(event["vm"], "vm1");
-    assert_eq!(event["type"], "gpu");
-    assert!(event["time"].is_string());
-    monitor.line(r#""sub_state":"listening","state":"listening""#)?;
-    let session = connect(&sandbox)?;
-    monitor.line(r#""unit":"vhost-user-gpu@vm1.service","vm":"vm1","name":null,"type":"gpu","active_state":"active","sub_state":"running","state":"running""#)?;
-    drop(session);
-    monitor.line(r#""active_state":"inactive""#)?;
-    sandbox.systemctl(&["stop", GPU])?;
-    monitor.line(r#""state":"inactive""#)?;
-    monitor.end()
-}
-
-#[test]
-fn the_monitor_ends_with_its_bus() -> anyhow::Result<()> {
-    let sandbox = sandbox()?;
-    let mut monitor = Follower::start(&sandbox, &["monitor", "--units"])?;
-    monitor.wait_ready()?;
-    sandbox.systemctl(&["start", GPU])?;
-    let line = monitor.line("listening")?;
-    assert!(line.contains(" active "), "{line}");
-    assert!(line.contains(GPU), "{line}");
-    sandbox.systemctl(&["stop", "dbus.socket", "dbus.service"])?;
-    let status = monitor.wait()?;
-    assert_eq!(status, Some(1));
-    Ok(())
-}
-
-#[test]
 fn another_host_is_asked_over_ssh() -> anyhow::Result<()> {
     let sandbox = sandbox()?;
     sandbox.systemctl(&["start", GPU])?;
@@ -294,107 +254,4 @@ fn many_backends_are_listed_in_little_time() -> anyhow::Result<()> {
     // A release build takes a tenth of what this one may.
     assert!(seconds < 1.0, "{COUNT} backends took {seconds} s");
     Ok(())
-}
-
-/// A verb that does not end by itself; killed when dropped.
-struct Follower {
-    child: Child,
-    lines: Receiver<String>,
-    complaints: Receiver<String>,
-}
-
-impl Follower {
-    fn start(sandbox: &Sandbox, arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut child = sandbox
-            .command([&["vhostctl"], arguments].concat())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let lines = lines(child.stdout.take().context("no stdout")?);
-        let complaints = lines_of(&mut child)?;
-        Ok(Self {
-            child,
-            lines,
-            complaints,
-        })
-    }
-
-    /// Waits until it says that it watches.
-    fn wait_ready(&mut self) -> anyhow::Result<()> {
-        let line = self.complaints.recv_timeout(SOON)?;
-        ensure!(line.starts_with("Watching "), "{line}");
-        Ok(())
-    }
-
-    /// The next line that has this in it.
-    fn line(&mut self, text: &str) -> anyhow::Result<String> {
-        let deadline = Instant::now() + SOON;
-        let mut others = Vec::new();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) if line.contains(text) => return Ok(line),
-                Ok(line) => others.push(line),
-                Err(_) => anyhow::bail!("no line with {text:?}, but {others:#?}"),
-            }
-        }
-    }
-
-    /// The same of the lines that are there.
-    fn try_line(&mut self, text: &str) -> Option<String> {
-        thread::sleep(Duration::from_millis(200));
-        self.lines.try_iter().find(|line| line.contains(text))
-    }
-
-    /// Ends it by SIGTERM, which has to be a success.
-    fn end(&mut self) -> anyhow::Result<()> {
-        self.signal(Signal::TERM)?;
-        let status = self.wait()?;
-        ensure!(status == Some(0), "ended with {status:?}");
-        Ok(())
-    }
-
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        // What was started enters the sandbox and leaves the program to its child.
-        let pid = self.child.id();
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-        let child = children.trim().parse().ok().and_then(Pid::from_raw);
-        Ok(kill_process(child.context("no child")?, signal)?)
-    }
-
-    fn wait(&mut self) -> anyhow::Result<Option<i32>> {
-        let deadline = Instant::now() + SOON;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status.code());
-            }
-            ensure!(Instant::now() < deadline, "it does not end");
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        let _ = self.signal(Signal::KILL);
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn lines_of(child: &mut Child) -> anyhow::Result<Receiver<String>> {
-    Ok(lines(child.stderr.take().context("no stderr")?))
-}
-
-fn lines(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }

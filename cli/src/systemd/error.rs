@@ -65,10 +65,8 @@ pub enum Error {
         source: Box<zbus::Error>,
     },
     /// Nobody tells how it went on.
-    #[error(
-        "Lost the connection to systemd before it was done with the {job}; see 'vhostctl list'."
-    )]
-    Lost { job: Job },
+    #[error("Lost the connection to systemd on the way to {what}; see 'vhostctl list'.")]
+    Lost { what: &'static str },
 }
 
 impl Error {

@@ -76,7 +76,10 @@ impl Manager {
         }
         let mut failures = Vec::new();
         while !jobs.is_empty() {
-            let signal = removed.next().await.ok_or(Error::Lost { job })?;
+            let signal = removed
+                .next()
+                .await
+                .ok_or(Error::Lost { what: job.what() })?;
             let ended = signal.args().map_err(call(WHAT))?;
             let Some(unit) = jobs.remove(&ended.job) else {
                 continue;

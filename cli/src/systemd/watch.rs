@@ -1,14 +1,15 @@
 //! Units that change their state, as they do.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use zbus::message::Type;
-use zbus::zvariant::{ObjectPath, OwnedObjectPath, OwnedValue};
+use zbus::zvariant::{ObjectPath, OwnedValue};
 use zbus::{MatchRule, Message, MessageStream};
 
-use super::{Error, Manager, SERVICE, State, answer, call};
+use super::{Error, Listed, Manager, NOT_FOUND, SERVICE, State, Unit, by_instance, call, patterns};
 use crate::instance::{Half, Instance, Kind};
 
 const WHAT: &str = "watch the units of systemd";
@@ -53,6 +54,15 @@ impl Default for UnitState {
     }
 }
 
+impl From<Unit> for UnitState {
+    fn from(unit: Unit) -> Self {
+        Self {
+            active: unit.active,
+            sub: unit.sub,
+        }
+    }
+}
+
 /// The states that were told last.
 #[derive(Default)]
 struct Known(BTreeMap<Instance, [UnitState; 2]>);
@@ -87,16 +97,23 @@ impl Known {
 }
 
 /// The changes from now on.
+///
+/// All that systemd says comes by one stream, in the order in which it happened: signals, and the answers
+/// to questions, which are sent without a wait for them. A question that is waited for would be answered
+/// with a state that is newer than the signals still in the stream, and these would then tell it again.
 pub struct Watch {
     manager: Manager,
     stream: MessageStream,
     known: Known,
+    /// What was asked about, by the number of the question.
+    asked: HashMap<NonZeroU32, (Instance, Half)>,
 }
 
-/// What a signal says.
-enum Signal {
-    /// This unit is loaded, in whatever state.
-    New(Instance, Half, OwnedObjectPath),
+/// What a message says.
+enum News {
+    /// This unit was loaded, or is no more. That alone says nothing of its state: systemd loads all units
+    /// anew when it reads its files again (daemon-reload).
+    Loaded(Instance, Half),
     /// This unit has this state.
     State(Instance, Half, UnitState),
 }
@@ -104,9 +121,8 @@ enum Signal {
 impl Manager {
     /// Begins to watch.
     pub async fn watch(mut self) -> Result<Watch, Error> {
-        // Before systemd is asked how it is, so that nothing is missed in between.
         self.bus.set_max_queued(QUEUE);
-        let stream = MessageStream::from(&self.bus);
+        let mut stream = MessageStream::from(&self.bus);
         let bus = zbus::fdo::DBusProxy::new(&self.bus)
             .await
             .map_err(call(WHAT))?;
@@ -116,12 +132,20 @@ impl Manager {
                 .map_err(|error| call(WHAT)(error.into()))?;
         }
         self.proxy.subscribe().await.map_err(call(WHAT))?;
+        // The signals before the answer tell of what the answer knows already.
+        let question = self.ask_for_units(&patterns()).await?;
+        let listed = loop {
+            let message = stream.next().await.ok_or(Error::Lost { what: WHAT })?;
+            let message = message.map_err(call(WHAT))?;
+            if message.header().reply_serial() == Some(question) {
+                break answer_to(&message)?;
+            }
+        };
         let mut known = Known::default();
-        for (instance, units) in self.loaded().await? {
+        for (instance, units) in by_instance(listed) {
             for (half, unit) in [(Half::Socket, units.socket), (Half::Service, units.service)] {
                 if let Some(unit) = unit {
-                    let (active, sub) = (unit.active, unit.sub);
-                    known.set(instance.clone(), half, UnitState { active, sub });
+                    known.set(instance.clone(), half, unit.into());
                 }
             }
         }
@@ -129,7 +153,22 @@ impl Manager {
             manager: self,
             stream,
             known,
+            asked: HashMap::new(),
         })
+    }
+
+    /// Asks which units of these patterns are loaded, and does not wait: the answer is in the stream of
+    /// all messages, with this number. It loads none, other than a question to a unit itself.
+    async fn ask_for_units(&self, patterns: &[String]) -> Result<NonZeroU32, Error> {
+        let question = || {
+            Message::method_call("/org/freedesktop/systemd1", "ListUnitsByPatterns")?
+                .destination(SERVICE)?
+                .interface("org.freedesktop.systemd1.Manager")?
+                .build(&(&[""; 0][..], patterns))
+        };
+        let question = question().map_err(call(WHAT))?;
+        self.bus.send(&question).await.map_err(call(WHAT))?;
+        Ok(question.primary_header().serial_num())
     }
 }
 
@@ -142,28 +181,49 @@ impl Watch {
                 Some(Err(zbus::Error::InputOutput(_))) => return Ok(None),
                 Some(message) => message.map_err(call(WHAT))?,
             };
-            let (instance, half, state) = match signal(&message) {
-                None => continue,
-                Some(Signal::State(instance, half, state)) => (instance, half, state),
-                Some(Signal::New(instance, half, path)) => match self.state(&path).await? {
-                    Some(state) => (instance, half, state),
-                    None => continue,
-                },
+            let question = message.header().reply_serial();
+            let asked = question.and_then(|question| self.asked.remove(&question));
+            let (instance, half, state) = match (asked, signal(&message)) {
+                // systemd starts itself anew (daemon-reexec). It tells of all units then.
+                (Some(_), _) if message.message_type() == Type::Error => continue,
+                (Some((instance, half)), _) => {
+                    let state = state_of(&answer_to(&message)?, &instance.unit(half));
+                    (instance, half, state)
+                }
+                (None, Some(News::State(instance, half, state))) => (instance, half, state),
+                (None, Some(News::Loaded(instance, half))) => {
+                    let unit = instance.unit(half);
+                    let question = self.manager.ask_for_units(&[unit]).await?;
+                    self.asked.insert(question, (instance, half));
+                    continue;
+                }
+                (None, None) => continue,
             };
             if let Some(change) = self.known.set(instance, half, state) {
                 return Ok(Some(change));
             }
         }
     }
+}
 
-    async fn state(&self, unit: &OwnedObjectPath) -> Result<Option<UnitState>, Error> {
-        let all = self.manager.properties_of(unit, UNIT).await;
-        Ok(answer(all, WHAT)?.and_then(|properties| {
-            Some(UnitState {
-                active: text(&properties, "ActiveState")?,
-                sub: text(&properties, "SubState")?,
-            })
-        }))
+/// Reads the answer to a question for units.
+fn answer_to(message: &Message) -> Result<Vec<Listed>, Error> {
+    let read = match message.message_type() {
+        Type::Error => Err(zbus::Error::from(message.clone())),
+        _ => message.body().deserialize(),
+    };
+    read.map_err(call(WHAT))
+}
+
+/// The state of a unit of which all that is known is listed.
+fn state_of(listed: &[Listed], unit: &str) -> UnitState {
+    let is_it = |listed: &&Listed| listed.0 == unit && listed.2 != NOT_FOUND;
+    match listed.iter().find(is_it) {
+        Some((_, _, _, active, sub, ..)) => UnitState {
+            active: active.clone(),
+            sub: sub.clone(),
+        },
+        None => UnitState::default(),
     }
 }
 
@@ -190,22 +250,16 @@ fn rules() -> zbus::Result<[MatchRule<'static>; 3]> {
 }
 
 /// Reads a message; `None` if it is about none of our units.
-fn signal(message: &Message) -> Option<Signal> {
+fn signal(message: &Message) -> Option<News> {
     if message.message_type() != Type::Signal {
         return None;
     }
     let (header, body) = (message.header(), message.body());
     match header.member()?.as_str() {
-        "UnitNew" => {
-            let (name, path): (String, OwnedObjectPath) = body.deserialize().ok()?;
-            let (instance, half) = Instance::from_unit(&name)?;
-            Some(Signal::New(instance, half, path))
-        }
-        // systemd forgets units that do nothing.
-        "UnitRemoved" => {
+        "UnitNew" | "UnitRemoved" => {
             let (name, _): (String, ObjectPath) = body.deserialize().ok()?;
             let (instance, half) = Instance::from_unit(&name)?;
-            Some(Signal::State(instance, half, UnitState::default()))
+            Some(News::Loaded(instance, half))
         }
         "PropertiesChanged" => {
             let (instance, half) = Instance::from_object_path(header.path()?)?;
@@ -216,7 +270,7 @@ fn signal(message: &Message) -> Option<Signal> {
             }
             let active = text(&changed, "ActiveState")?;
             let sub = text(&changed, "SubState")?;
-            Some(Signal::State(instance, half, UnitState { active, sub }))
+            Some(News::State(instance, half, UnitState { active, sub }))
         }
         _ => None,
     }
@@ -274,7 +328,7 @@ mod tests {
         };
         let ours = "/org/freedesktop/systemd1/unit/vhost_2duser_2dgpu_40vm1_2eservice";
         match signal(&changed(ours)) {
-            Some(Signal::State(instance, Half::Service, is)) => {
+            Some(News::State(instance, Half::Service, is)) => {
                 assert_eq!(instance.vm(), "vm1");
                 assert_eq!(is, state("failed", "failed"));
             }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
+pub mod follower;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
