@@ -41,6 +41,8 @@ INSTALL ?= install
 INSTALL_TOP := $(dir $(lastword $(MAKEFILE_LIST)))
 INSTALL_BACKENDS := vhost-user-gpu vhost-user-input
 INSTALL_COMMANDS := vhostctl
+# What units run in front of a backend; nobody calls it by hand.
+INSTALL_HELPERS := vhost-user-accept
 # Quoted for the shell: the name of the slice has a backslash, as systemd escapes a dash.
 INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
 	'vhost-user-input@.service' 'vhost-user-input@.socket' \
@@ -48,7 +50,8 @@ INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
 	'vhost-user-gpu-virgl.conf'
 INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
 
-INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-input.8
+INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-input.8 \
+	vhost-user-accept.8
 # The page about the units by the names of all of them.
 INSTALL_PAGE_ALIASES := vhost-user-gpu@.service.5 vhost-user-input@.service.5
 
@@ -60,7 +63,7 @@ ifeq ($(DESTDIR),)
 endif
 
 install-programs:
-	@set -e; for p in $(INSTALL_BACKENDS) $(INSTALL_COMMANDS); do \
+	@set -e; for p in $(INSTALL_BACKENDS) $(INSTALL_COMMANDS) $(INSTALL_HELPERS); do \
 		[ -e "$(CARGO_TARGET)/release/$$p" ] || { echo "$(CARGO_TARGET)/release/$$p is missing: run \"make\" first" >&2; exit 1; }; \
 	done; for p in $(INSTALL_BACKENDS); do \
 		echo "  INSTALL  $(BACKENDDIR)/$$p"; \
@@ -68,12 +71,16 @@ install-programs:
 	done; for p in $(INSTALL_COMMANDS); do \
 		echo "  INSTALL  $(BINDIR)/$$p"; \
 		$(INSTALL) -D -m 755 "$(CARGO_TARGET)/release/$$p" "$(DESTDIR)$(BINDIR)/$$p"; \
+	done; for p in $(INSTALL_HELPERS); do \
+		echo "  INSTALL  $(LIBEXECDIR)/$$p"; \
+		$(INSTALL) -D -m 755 "$(CARGO_TARGET)/release/$$p" "$(DESTDIR)$(LIBEXECDIR)/$$p"; \
 	done
 
 install-units:
 	@set -e; $(INSTALL) -d -m 755 "$(DESTDIR)$(UNITDIR)"; for u in $(INSTALL_UNITS); do \
 		printf '  INSTALL  %s\n' "$(UNITDIR)/$$u"; \
-		sed 's|^ExecStart=/usr/bin/|ExecStart=$(BACKENDDIR)/|' "$(INSTALL_TOP)systemd/$$u" >"$(DESTDIR)$(UNITDIR)/$$u"; \
+		sed -e 's|^ExecStart=/usr/bin/|ExecStart=$(BACKENDDIR)/|' -e 's|^Accept=/usr/libexec/|Accept=$(LIBEXECDIR)/|' \
+			"$(INSTALL_TOP)systemd/$$u" >"$(DESTDIR)$(UNITDIR)/$$u"; \
 		chmod 644 "$(DESTDIR)$(UNITDIR)/$$u"; \
 	done
 
@@ -108,6 +115,7 @@ install-completions:
 uninstall:
 	@set -e; for p in $(INSTALL_BACKENDS); do rm -fv "$(DESTDIR)$(BACKENDDIR)/$$p"; done; \
 	for p in $(INSTALL_COMMANDS); do rm -fv "$(DESTDIR)$(BINDIR)/$$p"; done; \
+	for p in $(INSTALL_HELPERS); do rm -fv "$(DESTDIR)$(LIBEXECDIR)/$$p"; done; \
 	for u in $(INSTALL_UNITS); do rm -fv "$(DESTDIR)$(UNITDIR)/$$u"; done; \
 	for j in $(INSTALL_DESCRIPTORS); do rm -fv "$(DESTDIR)$(DESCRIPTORDIR)/$$j"; done; \
 	for p in $(INSTALL_PAGES) $(INSTALL_PAGE_ALIASES); do rm -fv "$(DESTDIR)$(MANDIR)/man$${p##*.}/$$p"; done; \

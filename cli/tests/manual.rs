@@ -17,6 +17,7 @@ fn pages_render_without_warnings() {
         "vhost-user@.service.5",
         "vhost-user-gpu.8",
         "vhost-user-input.8",
+        "vhost-user-accept.8",
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../man")

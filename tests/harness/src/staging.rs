@@ -10,7 +10,12 @@ use tempfile::TempDir;
 use crate::paths;
 use crate::run::run;
 
-const PROGRAMS: [&str; 3] = ["vhost-user-gpu", "vhost-user-input", "vhostctl"];
+const PROGRAMS: [(&str, &str); 4] = [
+    ("usr/bin", "vhost-user-gpu"),
+    ("usr/bin", "vhost-user-input"),
+    ("usr/bin", "vhostctl"),
+    ("usr/libexec", "vhost-user-accept"),
+];
 
 /// Installs units, descriptors and the programs of the caller's own profile below a new
 /// folder, as a package with `PREFIX=/usr` would.
@@ -20,11 +25,11 @@ const PROGRAMS: [&str; 3] = ["vhost-user-gpu", "vhost-user-input", "vhostctl"];
 /// If the programs are not built, or `make install` fails.
 pub fn stage() -> anyhow::Result<TempDir> {
     let folder = tempfile::tempdir().context("cannot create a staging folder")?;
-    let programs = folder.path().join("usr/bin");
-    fs::create_dir_all(&programs)?;
-    for name in PROGRAMS {
+    for (place, name) in PROGRAMS {
         let program = paths::program(name)?;
-        fs::copy(&program, programs.join(name))
+        let place = folder.path().join(place);
+        fs::create_dir_all(&place)?;
+        fs::copy(&program, place.join(name))
             .with_context(|| format!("cannot copy {}", program.display()))?;
     }
     run(make(folder.path()).args(["install-units", "install-descriptors"]))?;
