@@ -61,13 +61,13 @@ pub enum Outcome {
 }
 
 /// Features of the device that commands depend on, as the driver accepted them.
+///
+/// `VIRTIO_GPU_F_EDID` and `VIRTIO_GPU_F_RESOURCE_UUID` are not among them: Windows' driver sends
+/// GET_EDID because the device offers the feature, and never accepts it. QEMU answers it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Features {
-    /// `VIRTIO_GPU_F_EDID`.
-    pub edid: bool,
-    /// `VIRTIO_GPU_F_RESOURCE_UUID`.
-    pub resource_uuid: bool,
-    /// `VIRTIO_GPU_F_VIRGL`.
+    /// `VIRTIO_GPU_F_VIRGL`. Without it there is no 3D, also where the front-end hides the feature
+    /// from the guest.
     pub virgl: bool,
 }
 
@@ -293,9 +293,6 @@ impl State {
     }
 
     fn edid(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
-        if !self.features.edid {
-            return Err(Refusal::NotNegotiated);
-        }
         let scanout = fields.u32()?;
         if !Screen::has(scanout) {
             return Err(Refusal::Scanout(scanout));
@@ -426,9 +423,6 @@ impl State {
     }
 
     fn assign_uuid(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
-        if !self.features.resource_uuid {
-            return Err(Refusal::NotNegotiated);
-        }
         let known = self.renderer.uuid(fields.u32()?)?;
         let uuid = match *known {
             Some(uuid) => uuid,

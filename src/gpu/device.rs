@@ -197,11 +197,8 @@ impl VhostUserBackendMut for Gpu {
     }
 
     fn acked_features(&mut self, features: u64) {
-        let has = |bit: u32| features & 1 << bit != 0;
         self.state.features = Features {
-            edid: has(virtio_gpu::VIRTIO_GPU_F_EDID),
-            resource_uuid: has(virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID),
-            virgl: has(virtio_gpu::VIRTIO_GPU_F_VIRGL),
+            virgl: features & 1 << virtio_gpu::VIRTIO_GPU_F_VIRGL != 0,
         };
     }
 

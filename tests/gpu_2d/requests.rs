@@ -52,6 +52,27 @@ fn a_uuid_is_given_where_it_is_offered() {
     vm.finish();
 }
 
+/// Windows' driver accepts no feature of the device, and sends GET_EDID all the same.
+#[test]
+fn edid_and_uuid_are_given_to_a_driver_that_accepted_neither() {
+    let options = GpuOptions {
+        features: 0,
+        ..GpuOptions::default()
+    };
+    let mut vm = GpuVm::with(DisplayOptions::default(), options);
+    let gpu = &mut vm.gpu;
+    let accepted = gpu.features();
+    for feature in [v::VIRTIO_GPU_F_EDID, v::VIRTIO_GPU_F_RESOURCE_UUID] {
+        assert_eq!(accepted & 1 << feature, 0);
+        assert_ne!(gpu.offer.features & 1 << feature, 0);
+    }
+    let edid = frontend::gpu::Edid::parse(&gpu.get_edid(0).unwrap()).unwrap();
+    assert_eq!((edid.width, edid.height), (1024, 768));
+    ok(gpu.create_2d(1, XRGB, 4, 4));
+    answered(gpu.assign_uuid(1), ResponseKind::OkResourceUuid);
+    vm.finish();
+}
+
 #[test]
 fn errors_are_named_as_the_specification_has_them() {
     use ResponseKind::*;

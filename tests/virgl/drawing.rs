@@ -160,6 +160,60 @@ fn pictures_of_the_guest_are_shown_and_drawn_over() {
     vm.finish();
 }
 
+/// As in 2D, where the library has no such format, too.
+#[test]
+fn all_2d_formats_show_the_same_picture() {
+    let mut vm = start();
+    for (id, format) in (1..).zip(Format::ALL) {
+        let size = (33, 17);
+        let whole = Rect::sized(33, 17);
+        let backing = vm.painted(id, format, size);
+        ok(vm.gpu.set_scanout(0, id, whole));
+        ok(vm.gpu.flush(id, whole));
+        vm.display.wait_count(Request::Update, 1).unwrap();
+        assert_shows(&vm.display, 0, size, pattern);
+
+        vm.display.lock().forget();
+        backing.write(0, &picture(format, size, negative));
+        let part = Rect::new(5, 3, 20, 9);
+        let offset = u64::from((part.y * size.0 + part.x) * 4);
+        ok(vm.gpu.transfer_to_host_2d(id, part, offset));
+        ok(vm.gpu.flush(id, whole));
+        vm.display.wait_count(Request::Update, 1).unwrap();
+        assert_shows(&vm.display, 0, size, |x, y| {
+            let inside = (5..25).contains(&x) && (3..12).contains(&y);
+            if inside {
+                negative(x, y)
+            } else {
+                pattern(x, y)
+            }
+        });
+        vm.display.lock().forget();
+    }
+    vm.finish();
+}
+
+#[test]
+fn cursors_of_all_2d_formats_look_the_same() {
+    let mut vm = start();
+    for (id, format) in (1..).zip(Format::ALL) {
+        vm.painted(id, format, (64, 64));
+        vm.gpu.update_cursor(0, (id, 2), id, (1, 2)).unwrap();
+        let shaped = |d: &frontend::gpu::Display| (d.cursor.position == (id, 2)).then_some(());
+        vm.display.wait("the cursor", shaped).unwrap();
+        let display = vm.display.lock();
+        let expected = picture(Format::B8G8R8A8, (64, 64), pattern);
+        let pixels = display.cursor.pixels.chunks_exact(4);
+        for (n, (pixel, expected)) in pixels.zip(expected.chunks_exact(4)).enumerate() {
+            assert_eq!(pixel[..3], expected[..3], "{format:?} at {n}");
+            // What an X is as an alpha is nobody's to say.
+            let has_alpha = format.pixel(0, 0, 0, 0x11).contains(&0x11);
+            assert!(!has_alpha || pixel[3] == expected[3], "{format:?} at {n}");
+        }
+    }
+    vm.finish();
+}
+
 #[test]
 fn a_part_of_the_backing_is_uploaded_where_it_belongs() {
     let size = (40, 20);

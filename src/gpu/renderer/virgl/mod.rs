@@ -98,6 +98,15 @@ impl Resource {
     }
 }
 
+/// The library's format for a 2D resource of `format`. It has no X8B8G8R8: there it has an alpha,
+/// which neither a scanout nor a copy looks at.
+fn library_format(format: Format) -> u32 {
+    match format {
+        Format::X8B8G8R8 => Format::A8B8G8R8.number(),
+        other => other.number(),
+    }
+}
+
 /// The renderer with virglrenderer.
 pub struct VirglRenderer {
     library: Library,
@@ -159,6 +168,20 @@ impl VirglRenderer {
         } else {
             Err(ContextError::Unknown(id))
         }
+    }
+
+    /// Makes a resource, whose format the library knows as `format`.
+    fn create(&mut self, new: Create3d, format: u32) -> Result<(), ResourceError> {
+        let id = new.id;
+        self.resources.wants(id)?;
+        let bytes = size::cost(&new).ok_or(ResourceError::OutOfBounds { id, new })?;
+        let charge = self.resources.charge(id, bytes)?;
+        self.library
+            .create_resource(&Create3d { format, ..new })
+            .map_err(|_| ResourceError::OutOfBounds { id, new })?;
+        let resource = Resource { new, image: None };
+        self.resources.insert(id, charge, resource);
+        Ok(())
     }
 
     /// Reads `rect` of a resource in the display's order of bytes, in bands of whole rows. `take`
@@ -233,19 +256,22 @@ impl Renderer for VirglRenderer {
         width: u32,
         height: u32,
     ) -> Result<(), ResourceError> {
-        self.create_3d(&Create3d {
-            id,
-            target: size::TEXTURE_2D,
-            format: format.number(),
-            bind: BIND_RENDER_TARGET,
-            width,
-            height,
-            depth: 1,
-            array_size: 1,
-            last_level: 0,
-            samples: 0,
-            flags: spec::VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP,
-        })
+        self.create(
+            Create3d {
+                id,
+                target: size::TEXTURE_2D,
+                format: format.number(),
+                bind: BIND_RENDER_TARGET,
+                width,
+                height,
+                depth: 1,
+                array_size: 1,
+                last_level: 0,
+                samples: 0,
+                flags: spec::VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP,
+            },
+            library_format(format),
+        )
         .map_err(|error| match error {
             ResourceError::OutOfBounds { id, .. } => ResourceError::Image {
                 id,

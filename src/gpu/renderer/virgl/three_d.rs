@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use super::super::super::wire::{CapsetInfo, Create3d, Transfer3d};
 use super::super::{ContextError, Direction, Fence, Renderer3d, ResourceError};
-use super::{MAX_CONTEXTS, Resource, VirglRenderer, size, stream};
+use super::{MAX_CONTEXTS, VirglRenderer, size, stream};
 
 impl Renderer3d for VirglRenderer {
     fn capsets(&self) -> &[CapsetInfo] {
@@ -56,16 +56,7 @@ impl Renderer3d for VirglRenderer {
     }
 
     fn create_3d(&mut self, new: &Create3d) -> Result<(), ResourceError> {
-        let (id, new) = (new.id, *new);
-        self.resources.wants(id)?;
-        let bytes = size::cost(&new).ok_or(ResourceError::OutOfBounds { id, new })?;
-        let charge = self.resources.charge(id, bytes)?;
-        self.library
-            .create_resource(&new)
-            .map_err(|_| ResourceError::OutOfBounds { id, new })?;
-        let resource = Resource { new, image: None };
-        self.resources.insert(id, charge, resource);
-        Ok(())
+        self.create(*new, new.format)
     }
 
     fn transfer_3d(
