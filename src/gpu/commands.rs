@@ -58,6 +58,8 @@ pub enum Outcome {
     Fenced(Vec<u8>, Fence),
     /// It is to be executed again with the answer to this.
     Ask(Question),
+    /// It reads pixels, and is to be executed again once the control queue has gone on.
+    AfterControl,
 }
 
 /// Features of the device that commands depend on, as the driver accepted them.
@@ -74,6 +76,7 @@ pub struct Features {
 enum Done {
     Answered(Response),
     Ask(Question),
+    AfterControl,
 }
 
 impl From<Response> for Done {
@@ -96,6 +99,8 @@ pub struct State {
     pub features: Features,
     /// The answer to what the last request asked, for its second execution.
     pub answer: Option<Answer>,
+    /// Whether the control requests that came before the next cursor request are done.
+    pub control_is_done: bool,
     modes: Modes,
     moved: u64,
     complaint: Option<String>,
@@ -109,6 +114,7 @@ impl State {
             screen: Screen::default(),
             features: Features::default(),
             answer: None,
+            control_is_done: false,
             modes: Modes::default(),
             moved: 0,
             complaint: None,
@@ -217,10 +223,11 @@ impl State {
         };
         let done = match queue {
             QueueKind::Control => self.control(&header, memory, &mut fields),
-            QueueKind::Cursor => self.cursor(header.kind, &mut fields).map(Done::from),
+            QueueKind::Cursor => self.cursor(header.kind, &mut fields),
         };
         let response = match done {
             Ok(Done::Ask(question)) => return Outcome::Ask(question),
+            Ok(Done::AfterControl) => return Outcome::AfterControl,
             Ok(Done::Answered(response)) => response,
             Err(refusal) => self.refuse(&header, &refusal),
         };
@@ -431,7 +438,7 @@ impl State {
         Ok(Response::Uuid(uuid).into())
     }
 
-    fn cursor(&mut self, kind: u32, fields: &mut Fields<impl Read>) -> Result<Response, Refusal> {
+    fn cursor(&mut self, kind: u32, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
         if kind != command::UPDATE_CURSOR && kind != command::MOVE_CURSOR {
             return Err(Refusal::Unknown);
         }
@@ -445,6 +452,9 @@ impl State {
         let visible = id != 0;
         let position = Position { x, y, visible };
         if kind == command::UPDATE_CURSOR && visible {
+            if !self.control_is_done {
+                return Ok(Done::AfterControl);
+            }
             let pixels = self.renderer.cursor(id)?;
             let shape = Shape {
                 hot_x,
@@ -455,7 +465,7 @@ impl State {
         } else {
             self.screen.move_cursor(scanout, position);
         }
-        Ok(Response::OK)
+        Ok(Response::OK.into())
     }
 }
 

@@ -22,10 +22,12 @@ use super::wire::MAX_SCANOUTS;
 use crate::backend::Needs;
 use crate::backend::{Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, TRANSPORT_FEATURES};
 use continuity::Continuity;
+use cursor_order::CursorOrder;
 use events::{DISPLAY, Events, FENCE, TIMER, WAKE};
 use fenced::Fenced;
 
 mod continuity;
+mod cursor_order;
 mod events;
 mod fenced;
 #[cfg(feature = "fuzzing")]
@@ -70,6 +72,7 @@ pub struct Gpu {
     continuity: Continuity,
     /// Queues in which requests may wait.
     waiting: [bool; NUM_QUEUES],
+    cursor_order: CursorOrder,
     /// How many sets of capabilities there are: none without 3D.
     capsets: u32,
     fenced: Fenced,
@@ -96,6 +99,7 @@ impl Gpu {
             events: None,
             continuity: Continuity::default(),
             waiting: [false; NUM_QUEUES],
+            cursor_order: CursorOrder::default(),
             capsets: 0,
             fenced: Fenced::default(),
             reset_due: false,
@@ -267,6 +271,9 @@ impl VhostUserBackendMut for Gpu {
         self.continuity.stop(queue_index == u32::from(CURSOR_QUEUE));
         if let Some(waiting) = self.waiting.get_mut(queue_index as usize) {
             *waiting = false;
+        }
+        if self.cursor_order.forget() && queue_index != u32::from(CURSOR_QUEUE) {
+            self.waiting[usize::from(CURSOR_QUEUE)] = true;
         }
         if queue_index == u32::from(CONTROL_QUEUE) {
             self.state.answer = None;

@@ -8,6 +8,7 @@ mod lifetimes;
 mod pictures;
 mod requests;
 mod rings;
+mod windows;
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -9,6 +9,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::super::commands::{Answer, Outcome, QueueKind};
 use super::super::wire::{HEADER_LEN, Header, Response, response};
+use super::cursor_order::position;
 use super::{CONTROL_QUEUE, CURSOR_QUEUE, Gpu};
 use crate::backend::{Chain, Ring, RingError};
 
@@ -21,6 +22,15 @@ const PASS_BYTES: u64 = 32 << 20;
 /// that looking at them takes longer than doing it, and what a 3D command takes is the guest's to
 /// say.
 const PASS_TIME: Duration = Duration::from_millis(10);
+
+/// What may be done after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Whatever comes.
+    Any,
+    /// The same request, once the control queue has gone on.
+    AfterControl,
+}
 
 impl Gpu {
     /// Whether the queues may be served: false while, after a stop, it is not yet known who comes.
@@ -51,41 +61,59 @@ impl Gpu {
     /// Serves all that waits, as far as it should be done in one go.
     pub(super) fn serve(&mut self, vrings: &[VringMutex]) {
         if self.decide_who_comes(vrings) {
-            // Cursors are few and small, and should not wait for a screen full of pixels.
-            for (queue, kind) in [
-                (CURSOR_QUEUE, QueueKind::Cursor),
-                (CONTROL_QUEUE, QueueKind::Control),
-            ] {
-                let index = usize::from(queue);
-                let Some((vring, waiting)) = vrings.get(index).zip(self.waiting.get(index)) else {
-                    continue;
-                };
-                if !*waiting {
-                    continue;
-                }
-                let more = self.pass(vring, kind).unwrap_or_else(|e| {
-                    self.troubles.warn(format_args!("{kind:?} queue: {e}"));
-                    false
-                });
-                if let Some(waiting) = self.waiting.get_mut(index) {
-                    *waiting = more;
-                }
-            }
+            // Cursors are few and small, and most should not wait for a screen full of pixels.
+            self.turn(vrings, QueueKind::Cursor);
+            self.turn(vrings, QueueKind::Control);
             if let Some(control) = vrings.get(usize::from(CONTROL_QUEUE)) {
-                let position = control.get_ref().get_queue().next_avail();
+                let position = position(control);
                 self.continuity.stands_at(position);
+                // The display answers in time, or its time ends; a fence may not.
+                let goes_on = self.waiting[usize::from(CONTROL_QUEUE)] || self.display.is_asked();
+                if self.cursor_order.control_went_on(position, goes_on) {
+                    self.waiting[usize::from(CURSOR_QUEUE)] = true;
+                    self.turn(vrings, QueueKind::Cursor);
+                }
             }
         }
         self.state.follow_drawing();
         self.settle();
     }
 
+    /// Has a queue its turn, if anything may wait in it.
+    fn turn(&mut self, vrings: &[VringMutex], kind: QueueKind) {
+        let index = match kind {
+            QueueKind::Control => usize::from(CONTROL_QUEUE),
+            QueueKind::Cursor => usize::from(CURSOR_QUEUE),
+        };
+        if !self.waiting.get(index).is_some_and(|waiting| *waiting) {
+            return;
+        }
+        // A cursor that waits is looked at again when it has waited.
+        let more = match vrings.get(index) {
+            Some(vring) if kind == QueueKind::Control || !self.cursor_order.is_waiting() => {
+                self.pass(vrings, vring, kind).unwrap_or_else(|e| {
+                    self.troubles.warn(format_args!("{kind:?} queue: {e}"));
+                    false
+                })
+            }
+            _ => false,
+        };
+        if let Some(waiting) = self.waiting.get_mut(index) {
+            *waiting = more;
+        }
+    }
+
     /// Serves one queue; `true` where requests are left that nobody will announce.
-    fn pass(&mut self, vring: &VringMutex, kind: QueueKind) -> Result<bool, RingError> {
-        let Some(memory) = &self.memory else {
+    fn pass(
+        &mut self,
+        vrings: &[VringMutex],
+        vring: &VringMutex,
+        kind: QueueKind,
+    ) -> Result<bool, RingError> {
+        let Some(memory) = self.memory.clone() else {
             return Ok(false);
         };
-        let Some(mut ring) = Ring::begin(vring, memory) else {
+        let Some(mut ring) = Ring::begin(vring, &memory) else {
             return Ok(false);
         };
         let began = Instant::now();
@@ -105,8 +133,22 @@ impl Gpu {
                 // The next fence that is retired makes it go on.
                 return Ok(false);
             }
+            if kind == QueueKind::Cursor {
+                self.state.control_is_done = self.cursor_order.has_waited(position(vring));
+            }
             match ring.next_chain() {
-                Ok(Some(chain)) => self.request(vring, &mut ring, chain, kind),
+                Ok(Some(chain)) => {
+                    if self.request(vring, &mut ring, chain, kind) == Next::AfterControl {
+                        let control = vrings.get(usize::from(CONTROL_QUEUE));
+                        self.cursor_order.wait(vring, control, &memory);
+                        if self.cursor_order.is_waiting() {
+                            ring.publish()?;
+                            // Perhaps its kick comes only now.
+                            self.waiting[usize::from(CONTROL_QUEUE)] = true;
+                            return Ok(false);
+                        }
+                    }
+                }
                 Ok(None) => {
                     ring.publish()?;
                     return ring.rearm();
@@ -124,7 +166,13 @@ impl Gpu {
         Ok(true)
     }
 
-    fn request(&mut self, vring: &VringMutex, ring: &mut Ring<'_>, chain: Chain, kind: QueueKind) {
+    fn request(
+        &mut self,
+        vring: &VringMutex,
+        ring: &mut Ring<'_>,
+        chain: Chain,
+        kind: QueueKind,
+    ) -> Next {
         let head = chain.head_index();
         let memory = ring.memory().clone();
         let outcome = match chain.clone().reader(&memory) {
@@ -149,7 +197,12 @@ impl Gpu {
                     self.state.answer = Some(Answer::Nothing);
                 }
             }
+            Outcome::AfterControl => {
+                ring.put_back();
+                return Next::AfterControl;
+            }
         }
+        Next::Any
     }
 }
 

@@ -10,6 +10,7 @@ use super::queues::PASS_REQUESTS;
 use super::*;
 use machine::*;
 
+mod cursor_order;
 mod dmabufs;
 mod fences;
 mod machine;

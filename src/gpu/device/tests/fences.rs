@@ -190,3 +190,23 @@ fn fences_that_are_retired_together_are_answered_in_one_wake_up() {
         "there is nothing left to do"
     );
 }
+
+/// A cursor waits for control requests, but not for fences that may never be retired.
+#[test]
+fn a_queue_full_of_fences_does_not_hold_the_cursor() {
+    let (mut machine, _begun, _retires, _event) = machine();
+    machine.submit(CONTROL_QUEUE, &fenced(), 24);
+    for _ in 0..2 {
+        for _ in 0..QUEUE_SIZE / 2 {
+            machine.publish(CONTROL_QUEUE, 0);
+        }
+        machine.event(CONTROL_QUEUE);
+        machine.run();
+    }
+    assert_eq!(machine.completed(CONTROL_QUEUE), None);
+    let shape = request(command::UPDATE_CURSOR, &[0, 1, 2, 0, 1, 0, 0, 0]);
+    machine.submit(CURSOR_QUEUE, &shape, 0);
+    machine.event(CURSOR_QUEUE);
+    machine.run();
+    assert!(machine.completed(CURSOR_QUEUE).is_some());
+}

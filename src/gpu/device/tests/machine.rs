@@ -278,16 +278,25 @@ pub struct FrontEnd(pub UnixStream);
 impl FrontEnd {
     /// What kinds of messages arrived.
     pub fn messages(&mut self) -> Vec<u32> {
+        let payloads = self.payloads();
+        payloads.into_iter().map(|(kind, _)| kind).collect()
+    }
+
+    /// What messages arrived: their kinds, and what is in them.
+    pub fn payloads(&mut self) -> Vec<(u32, Vec<u8>)> {
         let mut bytes = Vec::new();
         let _ = self.0.read_to_end(&mut bytes);
         let mut rest = &bytes[..];
-        let mut kinds = Vec::new();
+        let mut messages = Vec::new();
         while let Some((header, payload)) = rest.split_at_checked(12) {
             let word = |i: usize| u32::from_ne_bytes(header[i * 4..][..4].try_into().unwrap());
-            kinds.push(word(0));
-            rest = payload.get(word(2) as usize..).expect("whole messages");
+            let (payload, next) = payload
+                .split_at_checked(word(2) as usize)
+                .expect("whole messages");
+            messages.push((word(0), payload.to_vec()));
+            rest = next;
         }
-        kinds
+        messages
     }
 
     pub fn reply(&mut self, kind: u32, payload: &[u8]) {

@@ -1,0 +1,103 @@
+//! In which order the requests of the two queues are done where it matters.
+//!
+//! Some drivers (Windows' viogpudo) send a cursor's pixels by the control queue, and at once, without
+//! a wait, UPDATE_CURSOR by the cursor queue. So a cursor request that reads pixels waits for the
+//! control requests that were there when it was looked at: for these and no others, so that a driver
+//! that floods the control queue does not hold its cursor. All else on the cursor queue waits for
+//! nothing but the requests before it.
+
+use vhost_user_backend::{VringMutex, VringT};
+use virtio_queue::QueueT;
+
+use crate::backend::{GuestMemory, Ring};
+
+/// Requests of a queue: how many, from which position on.
+#[derive(Clone, Copy)]
+struct Span {
+    start: u16,
+    len: u16,
+}
+
+impl Span {
+    /// The requests of a queue that the driver made and that were not taken; `None` where the queue is
+    /// not started, or broken.
+    fn waiting(vring: &VringMutex, memory: &GuestMemory) -> Option<Self> {
+        let len = Ring::begin(vring, memory)?.available().ok()?;
+        let start = position(vring);
+        Some(Self { start, len })
+    }
+
+    fn contains(self, position: u16) -> bool {
+        position.wrapping_sub(self.start) < self.len
+    }
+}
+
+/// The next available index of a queue.
+pub(super) fn position(vring: &VringMutex) -> u16 {
+    vring.get_ref().get_queue().next_avail()
+}
+
+struct Wait {
+    /// Who waits.
+    cursors: Span,
+    /// What for.
+    control: Span,
+    is_over: bool,
+}
+
+/// What the cursor queue waits for.
+#[derive(Default)]
+pub(super) struct CursorOrder(Option<Wait>);
+
+impl CursorOrder {
+    /// Has the requests of the cursor queue wait for those of the control queue, as far as there are
+    /// any.
+    pub(super) fn wait(
+        &mut self,
+        cursor: &VringMutex,
+        control: Option<&VringMutex>,
+        memory: &GuestMemory,
+    ) {
+        // In this order: what the driver made available before a cursor request is among them.
+        let cursors = Span::waiting(cursor, memory).unwrap_or(Span {
+            start: position(cursor),
+            len: 1,
+        });
+        let control = control
+            .and_then(|control| Span::waiting(control, memory))
+            .unwrap_or(Span { start: 0, len: 0 });
+        self.0 = Some(Wait {
+            cursors,
+            control,
+            is_over: control.len == 0,
+        });
+    }
+
+    /// Whether the cursor queue waits.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.0.as_ref().is_some_and(|wait| !wait.is_over)
+    }
+
+    /// Whether the request of the cursor queue at `position` has waited.
+    pub(super) fn has_waited(&self, position: u16) -> bool {
+        let wait = self.0.as_ref();
+        wait.is_some_and(|wait| wait.is_over && wait.cursors.contains(position))
+    }
+
+    /// The control queue stands at `position` now, and goes on by itself, or not: then nobody waits
+    /// for it any more. Tells whether that ends a wait.
+    pub(super) fn control_went_on(&mut self, position: u16, goes_on: bool) -> bool {
+        let Some(wait) = self.0.as_mut().filter(|wait| !wait.is_over) else {
+            return false;
+        };
+        wait.is_over = !goes_on || !wait.control.contains(position);
+        wait.is_over
+    }
+
+    /// Forgets who waits, where one of the queues stops, and tells whether anybody did.
+    pub(super) fn forget(&mut self) -> bool {
+        let waited = self.is_waiting();
+        self.0 = None;
+        waited
+    }
+}

@@ -1,0 +1,47 @@
+//! What Windows' driver (viogpudo) does otherwise than Linux': it accepts no feature of the device, and
+//! sends a cursor's pixels by one queue and the cursor by the other without a wait between them.
+
+use super::*;
+
+/// VIRTIO_F_INDIRECT_DESC is all that it accepts.
+fn windows() -> GpuOptions {
+    GpuOptions {
+        features: 1 << 28,
+        ..GpuOptions::default()
+    }
+}
+
+#[test]
+fn a_cursor_right_after_a_large_transfer_has_its_new_picture() {
+    const SCREEN: u32 = 1;
+    const CURSOR: u32 = 2;
+    const ARGB: Format = Format::B8G8R8A8;
+    let size = (3840, 2160);
+    let whole = Rect::sized(size.0, size.1);
+    let mut vm = GpuVm::with(DisplayOptions::default(), windows());
+    let _screen = vm.resource(SCREEN, XRGB, size, Pieces::Pages);
+    let cursor = vm.resource(CURSOR, ARGB, (64, 64), Pieces::Pages);
+    for round in 0..20 {
+        let color = |x: u32, y: u32| pattern(x + round, y);
+        cursor.write(0, &picture(ARGB, (64, 64), color));
+        for (id, rect) in [(SCREEN, whole), (CURSOR, Rect::sized(64, 64))] {
+            let words = [0, 0, rect.width, rect.height, 0, 0, id, 0];
+            let transfer = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_TRANSFER_TO_HOST_2D;
+            vm.gpu.push(transfer, &words).unwrap();
+        }
+        vm.gpu.control.queue.submit().unwrap();
+        vm.gpu.update_cursor(0, (round, 1), CURSOR, (0, 0)).unwrap();
+        let shaped = |d: &frontend::gpu::Display| (d.cursor.position == (round, 1)).then_some(());
+        vm.display.wait("the cursor", shaped).unwrap();
+        let shown = vm.display.lock().cursor.pixels.clone();
+        assert!(
+            shown == picture(ARGB, (64, 64), color),
+            "round {round} shows the old picture"
+        );
+        for _ in 0..2 {
+            let (_, response) = vm.gpu.control.next_response().unwrap();
+            assert_eq!(response.kind, ResponseKind::OkNodata);
+        }
+    }
+    vm.finish();
+}
