@@ -12,6 +12,7 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
 use crate::descriptors::{self, State};
 use crate::devices::Devices;
+use crate::output::printable;
 use crate::systemd::{Manager, Target};
 
 /// The variable by which the scripts of the shells ask for candidates.
@@ -120,9 +121,10 @@ fn candidates(
     let found = receiver.recv_timeout(PATIENCE).unwrap_or_default();
     found
         .into_iter()
-        .filter(|(name, _)| name.starts_with(current))
+        // What would steer the terminal cannot be typed either.
+        .filter(|(name, _)| name.starts_with(current) && *printable(name) == **name)
         .map(|(name, what)| {
-            let what = (!what.is_empty()).then(|| what.into());
+            let what = (!what.is_empty()).then(|| printable(&what).into_owned().into());
             CompletionCandidate::new(name).help(what)
         })
         .collect()

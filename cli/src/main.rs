@@ -4,6 +4,9 @@
 //! One room per outside world, so that nothing else knows it: [`devices`] is udev, [`systemd`] is
 //! D-Bus, [`journal`] is the log, [`output`] is the terminal. A verb of the command line is a file of [`verbs`].
 
+// What is shown goes by `output`, which escapes it.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod completion;
 mod descriptors;
@@ -22,6 +25,7 @@ mod verbs;
 
 use std::process::ExitCode;
 
+use clap::builder::Styles;
 use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
@@ -29,19 +33,22 @@ fn main() -> ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         // Also the way of --help and --version. Bad usage is 1 as systemctl has it, not clap's 2.
+        Err(error) if error.use_stderr() => {
+            // Once more without colours: what the user wrote could not be told from them.
+            let plain = args::Args::command().styles(Styles::plain());
+            let error = plain.try_get_matches().err().unwrap_or(error);
+            output::complain(error.render().ansi().to_string().trim_end());
+            return ExitCode::FAILURE;
+        }
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            };
+            return ExitCode::SUCCESS;
         }
     };
     match verbs::run(args.verb, &args.target, &args.output) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{error}");
+            output::complain(&error);
             error.exit_code()
         }
     }

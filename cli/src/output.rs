@@ -1,7 +1,6 @@
 //! Results on standard output: a table for people, JSON for programs, both as systemd's tools do it.
 
-use std::borrow::Cow;
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use comfy_table::{
@@ -10,8 +9,14 @@ use comfy_table::{
 };
 use serde::Serialize;
 
+pub use escape::printable;
 pub use options::{JsonMode, OutputArgs};
 
+use escape::{printable_lines, steers};
+
+// The programs escape what they log in the same way.
+#[path = "../../src/backend/escape.rs"]
+mod escape;
 mod options;
 
 /// A line of a table.
@@ -87,22 +92,9 @@ impl Cell {
     }
 }
 
-/// A device can call itself anything: what could steer a terminal is shown as an escape.
-fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if c.is_control() {
-            // Writing to a string does not fail.
-            let _ = write!(safe, "\\x{:02x}", u32::from(c));
-        } else {
-            safe.push(c);
-        }
-    }
-    Cow::Owned(safe)
-}
+/// A text that is safe to show, with its style: what could steer a terminal is escaped in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Painted(String);
 
 /// Where and how to show results.
 #[derive(Debug)]
@@ -126,18 +118,37 @@ pub enum Json {
 
 impl Json {
     fn text<T: Serialize + ?Sized>(self, value: &T) -> io::Result<String> {
-        match self {
-            Self::Short => Ok(serde_json::to_string(value)?),
+        let text = match self {
+            Self::Short => serde_json::to_string(value)?,
             Self::Pretty => {
                 let mut text = Vec::new();
                 let indent = serde_json::ser::PrettyFormatter::with_indent(b"\t");
                 value.serialize(&mut serde_json::Serializer::with_formatter(
                     &mut text, indent,
                 ))?;
-                String::from_utf8(text).map_err(io::Error::other)
+                String::from_utf8(text).map_err(io::Error::other)?
             }
+        };
+        Ok(escaped_json(text))
+    }
+}
+
+/// JSON itself escapes nothing beyond C0. The layout has C0 alone, so what is escaped here is in a string.
+fn escaped_json(text: String) -> String {
+    let escape = |c: char| steers(c) && !matches!(c, '\n' | '\t');
+    if !text.contains(escape) {
+        return text;
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if escape(c) {
+            // All of them are in the first plane.
+            safe.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            safe.push(c);
         }
     }
+    safe
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +214,7 @@ impl Output {
             return Ok(false);
         };
         let text = json.text(rows)?;
-        print(&text)?;
+        write_line(&text)?;
         Ok(true)
     }
 
@@ -212,23 +223,32 @@ impl Output {
         write_line(&self.json_events.text(event)?)
     }
 
-    /// Shows a line; false if nobody reads any more.
-    pub fn line(&self, text: &str) -> io::Result<bool> {
-        write_line(text)
+    /// Shows a line made of styled parts; false if nobody reads any more.
+    pub fn line(&self, parts: &[Painted]) -> io::Result<bool> {
+        let parts: Vec<_> = parts.iter().map(|Painted(text)| text.as_str()).collect();
+        write_line(&parts.concat())
+    }
+
+    /// Writes a text that a program reads: as it is, except on a terminal.
+    pub fn data(&self, text: &str) -> io::Result<()> {
+        if io::stdout().is_terminal() {
+            print(text)
+        } else {
+            write_line(text).map(drop)
+        }
     }
 
     /// Says on standard error what is no result.
     pub fn hint(&self, text: &str) {
         if !self.quiet {
-            // Nobody there to be told is no reason to fail.
-            let _ = writeln!(io::stderr().lock(), "{text}");
+            complain(text);
         }
     }
 
-    /// A text in the colours of systemd's tools, where colours are wanted. What could steer a terminal is
-    /// shown as an escape.
-    pub fn paint(&self, text: &str, emphasis: Emphasis) -> String {
-        let text = printable(text);
+    /// A text in the colours of systemd's tools, where colours are wanted.
+    pub fn paint(&self, text: impl Display, emphasis: Emphasis) -> Painted {
+        let text = text.to_string();
+        let text = printable(&text);
         let code = match emphasis {
             Emphasis::Good => "0;1;32",
             Emphasis::Bad => "0;1;31",
@@ -236,11 +256,16 @@ impl Output {
             Emphasis::Strong => "0;1",
             Emphasis::None => "",
         };
-        if self.styled && !code.is_empty() {
+        Painted(if self.styled && !code.is_empty() {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
             text.into_owned()
-        }
+        })
+    }
+
+    /// A text without a style.
+    pub fn plain(&self, text: impl Display) -> Painted {
+        self.paint(text, Emphasis::None)
     }
 
     /// As much of a line as there is room for.
@@ -268,11 +293,12 @@ impl Output {
         if rows.is_empty() {
             Ok(())
         } else {
-            print(&self.render(rows))
+            // Its cells are escaped, and styled.
+            write_line(&self.render(rows)).map(drop)
         }
     }
 
-    /// Shows lines of text as they are, but for what could steer a terminal.
+    /// Shows texts of one line each.
     pub fn lines(&self, lines: &[impl AsRef<str>]) -> io::Result<()> {
         lines
             .iter()
@@ -392,12 +418,19 @@ fn styled(
     }
 }
 
-/// Writes a line. Nobody left to read it, as in `vhostctl | head -1`, is not an error.
-fn print(text: &str) -> io::Result<()> {
-    write_line(text).map(drop)
+/// Says something on standard error. Nobody there to be told is no reason to fail.
+pub fn complain(text: impl Display) {
+    let text = text.to_string();
+    let _ = writeln!(io::stderr().lock(), "{}", printable_lines(&text));
 }
 
-/// Writes a line, as a whole; false if nobody is left to read it.
+/// Shows a text. Nobody left to read it, as in `vhostctl | head -1`, is not an error.
+fn print(text: &str) -> io::Result<()> {
+    write_line(&printable_lines(text)).map(drop)
+}
+
+/// Writes a line as a whole, unescaped: only for what the functions above made. False if nobody is left to
+/// read it.
 fn write_line(text: &str) -> io::Result<bool> {
     match writeln!(io::stdout().lock(), "{text}") {
         Ok(()) => Ok(true),

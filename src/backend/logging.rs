@@ -8,6 +8,7 @@ use std::time::Duration;
 use log::{LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
+use super::escape::printable;
 use super::log_queue::Queue;
 
 /// Crates that log what a guest does wrong, each time it does: it could fill the journal. They
@@ -50,7 +51,9 @@ fn stderr(program: &'static str, level: LevelFilter) -> env_logger::Logger {
         .target(env_logger::Target::Stderr)
         .format(move |out, record| {
             let level = record.level().as_str().to_ascii_lowercase();
-            writeln!(out, "{program}: {level}: {}", record.args())
+            // A device, a guest and the libraries have their words in it; the journal takes them as they are.
+            let message = record.args().to_string();
+            writeln!(out, "{program}: {level}: {}", printable(&message))
         })
         .build()
 }

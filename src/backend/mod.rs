@@ -3,6 +3,7 @@
 
 mod capabilities;
 mod device;
+mod escape;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

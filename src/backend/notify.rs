@@ -12,6 +12,8 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use sd_notify::NotifyState;
 
+use super::escape::steers;
+
 /// Connected early and kept: a program in its sandbox connects to nothing.
 static MANAGER: OnceLock<Option<UnixDatagram>> = OnceLock::new();
 
@@ -85,7 +87,7 @@ pub(super) fn watchdog_retry(interval: Duration) -> Duration {
 /// `text` in one line. Each line of a notification is an assignment, and a text may hold the name
 /// that an input device gives itself: it must not assign anything.
 fn line(text: impl Display) -> String {
-    text.to_string().replace(char::is_control, " ")
+    text.to_string().replace(steers, " ")
 }
 
 /// Sends `states`. `false` where the manager had no room for them, as it does not read for a moment:

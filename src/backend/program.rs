@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::builder::Styles;
+use clap::{CommandFactory as _, Parser};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
@@ -15,6 +16,7 @@ use vhost_user_backend::Error as DaemonError;
 
 use super::capabilities::Capabilities;
 use super::device::{Device, GpuSocketSlot, Inbox, MainThread, News};
+use super::escape::printable_lines;
 use super::log_limit::LogLimit;
 use super::options::{CommonOptions, Switch, wants_capabilities};
 use super::relay::{self, End, Relay};
@@ -57,7 +59,8 @@ pub fn run<P: Program>() -> ExitCode {
             }
         };
     }
-    let options = P::Options::parse();
+    let options =
+        P::Options::try_parse().unwrap_or_else(|error| usage(error, P::Options::command()));
     let common = P::common(&options);
     // Before the log opens a socket, which could get the number that --fd names.
     let source = Source::find(&common.connection);
@@ -77,6 +80,19 @@ pub fn run<P: Program>() -> ExitCode {
     // Not by way of main: the other threads are at work still, perhaps in a library whose exit
     // handlers would take away under their hands what they use.
     signal_hook::low_level::exit(status)
+}
+
+/// Shows the help or the version, or what is wrong with the command line, and ends.
+fn usage(error: clap::Error, definition: clap::Command) -> ! {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    // Once more without colours: what the user wrote could not be told from them.
+    let plain = definition.styles(Styles::plain());
+    let error = plain.try_get_matches().err().unwrap_or(error);
+    let text = error.render().ansi().to_string();
+    eprint!("{}", printable_lines(&text));
+    std::process::exit(error.exit_code())
 }
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;

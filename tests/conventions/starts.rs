@@ -133,3 +133,26 @@ fn what_cannot_be_had_fails_early() {
         assert!(!program.socket_path().exists(), "the socket stays behind");
     }
 }
+
+/// Paths and options may have come from anywhere: a device, a file's name.
+#[test]
+fn what_stderr_shows_cannot_steer_a_terminal() {
+    for (option, shown) in [
+        ("--evdev-path=/dev/in\x1b[2Jput\n", r"/dev/in\x1b[2Jput\x0a"),
+        ("--no-\x1b[31mgrab", r"--no-\x1b[31mgrab"),
+    ] {
+        let mut program = Command::new(input_program())
+            .arg(option)
+            .socket(SocketForm::Path)
+            .spawn()
+            .unwrap();
+        let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
+        assert!(!status.success());
+        let said = program.stderr();
+        assert!(said.contains(shown), "{said:?}");
+        assert!(
+            !said.contains(|c: char| c.is_control() && c != '\n'),
+            "{said:?}"
+        );
+    }
+}

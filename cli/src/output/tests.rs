@@ -80,12 +80,12 @@ fn painted_text_cannot_steer_the_terminal() {
         ..plain(Width::Unlimited, true)
     };
     assert_eq!(
-        styled.paint("a\x1b[2J", Emphasis::Bad),
+        styled.paint("a\x1b[2J", Emphasis::Bad).0,
         "\x1b[0;1;31ma\\x1b[2J\x1b[0m"
     );
-    assert_eq!(styled.paint("a", Emphasis::None), "a");
+    assert_eq!(styled.paint("a", Emphasis::None).0, "a");
     assert_eq!(
-        plain(Width::Unlimited, true).paint("a", Emphasis::Good),
+        plain(Width::Unlimited, true).paint("a", Emphasis::Good).0,
         "a"
     );
 }
@@ -94,6 +94,20 @@ fn painted_text_cannot_steer_the_terminal() {
 fn a_name_cannot_steer_the_terminal() {
     assert_eq!(Cell::new("a\x1b[2Jb\n\u{9b}c").text, r"a\x1b[2Jb\x0a\x9bc");
     assert_eq!(Cell::new("Tästatur").text, "Tästatur");
+}
+
+#[test]
+fn json_on_a_terminal_cannot_steer_it_and_means_the_same() {
+    let value = "a\x1b\x7f\u{9b}2J\u{202e}\n\tä";
+    for json in [Json::Short, Json::Pretty] {
+        let text = json.text(&[value]).expect("JSON");
+        assert!(
+            !text.contains(|c| steers(c) && !matches!(c, '\n' | '\t')),
+            "{text:?}"
+        );
+        let back: Vec<String> = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(back, [value]);
+    }
 }
 
 #[test]

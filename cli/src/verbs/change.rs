@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::instance::{Half, Instance};
 use crate::journal;
-use crate::output::Output;
+use crate::output::{Output, printable};
 use crate::selector::Selector;
 use crate::systemd::{self, Job, Manager, Target};
 
@@ -130,7 +130,7 @@ impl<'a> Changes<'a> {
         entries
             .into_iter()
             .filter(|entry| entry.time >= since)
-            .map(|entry| format!("  {}", entry.message))
+            .map(|entry| format!("  {}", printable(&entry.message)))
             .collect()
     }
 }

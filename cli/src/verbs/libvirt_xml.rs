@@ -69,7 +69,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
         }
     }
     if !output.json(&[&domain])? {
-        output.line(&domain.xml())?;
+        output.data(&domain.xml())?;
     }
     Ok(())
 }

@@ -124,9 +124,11 @@ fn show(event: Event, output: &Output) -> io::Result<bool> {
             (change.active_state, emphasis, change.unit, change.sub_state)
         }
     };
-    let word = output.paint(&format!("{word:<12}"), emphasis);
-    let what = output.paint(&format!("{subject:<35} {text}"), Emphasis::None);
-    output.line(&format!("{now} {word} {what}"))
+    output.line(&[
+        output.plain(format_args!("{now} ")),
+        output.paint(format_args!("{word:<12}"), emphasis),
+        output.plain(format_args!(" {subject:<35} {text}")),
+    ])
 }
 
 /// A device in a line: its node, and what it is.

@@ -69,7 +69,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     } else {
         " "
     };
-    output.line(&words.collect::<Vec<_>>().join(between))?;
+    output.data(&words.collect::<Vec<_>>().join(between))?;
     Ok(())
 }
 

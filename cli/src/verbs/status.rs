@@ -119,23 +119,21 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         details.description.clone(),
     ];
     let title: Vec<_> = title.into_iter().flatten().collect();
-    output.line(&format!(
-        "{} {}",
+    output.line(&[
         output.paint(dot, style),
-        output.paint(&title.join(" - "), Emphasis::None)
-    ))?;
+        output.plain(format_args!(" {}", title.join(" - "))),
+    ])?;
 
     let field = |label: &str, text: &dyn Display| {
-        let text = output.paint(&text.to_string(), Emphasis::None);
-        output.line(&format!("{label:>LABEL$}: {text}"))
+        output.line(&[output.plain(format_args!("{label:>LABEL$}: {text}"))])
     };
     field("Loaded", &loaded(details))?;
     if let Some((last, others)) = details.drop_ins.split_last() {
         let mut label = "Drop-In";
         for (branch, path) in others.iter().map(|path| ("├─", path)).chain([("└─", last)]) {
             let colon = if label.is_empty() { ' ' } else { ':' };
-            let path = output.paint(path, Emphasis::None);
-            output.line(&format!("{label:>LABEL$}{colon} {branch}{path}"))?;
+            let line = format_args!("{label:>LABEL$}{colon} {branch}{path}");
+            output.line(&[output.plain(line)])?;
             label = "";
         }
     }
@@ -146,12 +144,11 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         (State::Failed, Some(result)) => format!(" (Result: {result})"),
         _ => String::new(),
     };
-    output.line(&format!(
-        "{:>LABEL$}: {}{}",
-        "Active",
-        output.paint(&format!("{}{reason}", backend.state), style),
-        since.unwrap_or_default()
-    ))?;
+    output.line(&[
+        output.plain(format_args!("{:>LABEL$}: ", "Active")),
+        output.paint(format_args!("{}{reason}", backend.state), style),
+        output.plain(since.unwrap_or_default()),
+    ])?;
     let listens = [&backend.socket_unit, &backend.service_unit];
     field("Units", &listens.map(String::as_str).join(", "))?;
     if let Some(socket) = &backend.socket {
@@ -210,7 +207,7 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
             Some(4..=5) => Emphasis::Strong,
             _ => Emphasis::None,
         };
-        output.line(&output.paint(&line, emphasis))?;
+        output.line(&[output.paint(&line, emphasis)])?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::descriptors::{self, State};
 use crate::instance::{Instance, Kind};
+use crate::output::printable;
 use crate::settings::Settings;
 
 use super::super::Error as VerbError;
@@ -84,6 +85,7 @@ fn find(wanted: &str, device_type: &str) -> Result<(String, PathBuf), Error> {
         candidates: std::iter::once(&first)
             .chain(&others)
             .map(|(name, binary)| format!("  {name} ({})", binary.display()))
+            .map(|line| printable(&line).into_owned())
             .collect(),
     })
 }

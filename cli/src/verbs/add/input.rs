@@ -3,6 +3,7 @@
 use crate::devices::{InputDevice, InputKind};
 use crate::holders::NO_GRAB;
 use crate::instance::{Instance, Kind};
+use crate::output::printable;
 use crate::settings::Settings;
 
 use super::super::Error as VerbError;
@@ -96,7 +97,9 @@ fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<&'a InputDevice, Err
 fn described(device: &InputDevice) -> String {
     let kinds: Vec<_> = device.kinds.iter().map(ToString::to_string).collect();
     let name = device.name.as_deref().unwrap_or("no name");
-    format!("  {} ({}, {name})", device.stable(), kinds.join(","))
+    let text = format!("  {} ({}, {name})", device.stable(), kinds.join(","));
+    // A line each.
+    printable(&text).into_owned()
 }
 
 /// Under which name the VM gets it.
