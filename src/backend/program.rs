@@ -21,7 +21,7 @@ use super::log_limit::LogLimit;
 use super::options::{CommonOptions, Switch, wants_capabilities};
 use super::relay::{self, End, Relay};
 use super::sandbox::Sandbox;
-use super::socket::{Endpoint, Source};
+use super::socket::{self, Endpoint, Source};
 use super::{logging, notify, worker};
 
 /// A program's own part: its name, what it can do, and how its device comes from its options.
@@ -66,13 +66,20 @@ pub fn run<P: Program>() -> ExitCode {
     let source = Source::find(&common.connection);
     logging::init(P::NAME, common.general.log_level);
     notify::init();
+    let listener = source.as_ref().ok().and_then(Source::shared_listener);
+    let mut accepted = false;
     let served = source
         .map_err(Into::into)
-        .and_then(|source| serve::<P>(&options, source));
+        .and_then(|source| serve::<P>(&options, source, &mut accepted));
     let status = match served {
         Ok(()) => 0,
         Err(e) => {
             log::error!("{e}");
+            // A connection that stays in the queue would start the program again, to fail again, for
+            // ever, and its front-end would wait for as long.
+            if let (Some(listener), false) = (listener, accepted) {
+                socket::refuse_waiting(&listener);
+            }
             1
         }
     };
@@ -92,6 +99,7 @@ fn usage(error: clap::Error, definition: clap::Command) -> ! {
     let error = plain.try_get_matches().err().unwrap_or(error);
     let text = error.render().ansi().to_string();
     eprint!("{}", printable_lines(&text));
+    socket::refuse_unparsed(std::env::args_os());
     std::process::exit(error.exit_code())
 }
 
@@ -103,7 +111,9 @@ enum Goodbye {
     FrontEnd,
 }
 
-fn serve<P: Program>(options: &P::Options, source: Source) -> Result<()> {
+/// Serves one front-end. `accepted` is set once there is one: until then the start has failed where this
+/// fails.
+fn serve<P: Program>(options: &P::Options, source: Source, accepted: &mut bool) -> Result<()> {
     let (main_thread, inbox) = MainThread::new()?;
     let waiter = Waiter {
         stop: stop_signals()?,
@@ -148,6 +158,7 @@ fn serve<P: Program>(options: &P::Options, source: Source) -> Result<()> {
         let Some(front_end) = front_end else {
             return Ok(Goodbye::Signal);
         };
+        *accepted = true;
         log::info!("a front-end is connected");
         waiter.inbox.put_status("a front-end is connected");
         let mut relay = Relay::new(front_end, private, gpu_socket)?;
@@ -294,7 +305,8 @@ impl Waiter {
     fn front_end(&self, endpoint: &Endpoint) -> Result<Option<UnixStream>> {
         let listener = match endpoint {
             Endpoint::Connected(stream) => return Ok(Some(stream.try_clone()?)),
-            Endpoint::Ours(listener, _) | Endpoint::Listening(listener) => listener,
+            Endpoint::Ours(listener, _) => listener,
+            Endpoint::Listening(listener) => listener,
         };
         loop {
             if self.wait([PollFd::new(listener, PollFlags::IN)])?.is_err() {
@@ -302,7 +314,7 @@ impl Waiter {
             }
             match listener.accept() {
                 Ok((front_end, _)) => return Ok(Some(front_end)),
-                Err(e) if is_passing(&e) => continue,
+                Err(e) if socket::is_passing(&e) => continue,
                 Err(e) => return Err(format!("cannot accept a front-end: {e}").into()),
             }
         }
@@ -325,7 +337,7 @@ impl Waiter {
                                 match listener.accept() {
                                     Ok(_) => turned_away
                                         .warn("turned away a front-end: another is connected"),
-                                    Err(e) if is_passing(&e) => {}
+                                    Err(e) if socket::is_passing(&e) => {}
                                     // They stay there, and poll would tell of them for ever.
                                     Err(e) => {
                                         others_come = false;
@@ -351,12 +363,4 @@ impl Waiter {
             }
         }
     }
-}
-
-/// Errors of accept(2) after which the next front-end is as welcome as this one was.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
-    )
 }

@@ -1,12 +1,14 @@
 //! The socket a front-end comes by, in its three forms: a path to listen on, a listening socket
 //! that somebody else made (systemd, virtiofsd's users), and a connected one (libvirt).
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use listenfd::ListenFd;
 use rustix::io::Errno;
@@ -82,7 +84,7 @@ pub(super) enum Endpoint {
     /// We made it, and others who come are told that we are taken.
     Ours(UnixListener, SocketFile),
     /// Somebody else's listener: whoever else is waiting there is for the next of us.
-    Listening(UnixListener),
+    Listening(Rc<UnixListener>),
     Connected(UnixStream),
 }
 
@@ -98,6 +100,14 @@ impl Source {
         }
     }
 
+    /// The listening socket that is not this program's own, and outlives it.
+    pub(super) fn shared_listener(&self) -> Option<Rc<UnixListener>> {
+        match self {
+            Self::Socket(Endpoint::Listening(listener)) => Some(Rc::clone(listener)),
+            Self::Socket(Endpoint::Ours(..) | Endpoint::Connected(_)) | Self::Path(_) => None,
+        }
+    }
+
     /// Makes the socket where it is not there yet.
     pub(super) fn endpoint(self) -> Result<Endpoint, SocketError> {
         match self {
@@ -105,6 +115,77 @@ impl Source {
             Self::Socket(endpoint) => Ok(endpoint),
         }
     }
+}
+
+/// The most connections that wait on a socket: Linux's default for `net.core.somaxconn`.
+const BACKLOG_MAX: usize = 4096;
+
+/// Accepts the front-ends that wait on `listener` and closes their connections: they fail at once
+/// instead of waiting.
+///
+/// For the end of the program: where no descriptor is left to accept with, standard input is given up.
+pub(super) fn refuse_waiting(listener: &UnixListener) {
+    let mut has_stdin = listener.as_raw_fd() != rustix::stdio::raw_stdin();
+    for _ in 0..=BACKLOG_MAX {
+        match listener.accept() {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+            Err(e) if is_passing(&e) => {}
+            Err(e) if has_stdin && Errno::from_io_error(&e) == Some(Errno::MFILE) => {
+                has_stdin = false;
+                // SAFETY: nothing in this program reads standard input, and it is about to end.
+                unsafe { rustix::io::close(rustix::stdio::raw_stdin()) };
+            }
+            Err(e) => {
+                log::warn!("cannot refuse the front-ends that wait: {e}");
+                return;
+            }
+        }
+    }
+}
+
+/// As [`refuse_waiting`], after a usage error: on the socket that the command line names all the same, or
+/// that socket activation passed.
+pub(super) fn refuse_unparsed<I>(arguments: I)
+where
+    I: IntoIterator<Item = OsString>,
+{
+    let endpoint = match named_fd(arguments) {
+        Some(fd) => open(fd).and_then(|socket| Endpoint::adopt(fd, socket)),
+        None => Activation::take().endpoint(),
+    };
+    if let Ok(Endpoint::Listening(listener)) = endpoint {
+        refuse_waiting(&listener);
+    }
+}
+
+/// The value of `--fd` in a command line that has other faults.
+fn named_fd<I>(arguments: I) -> Option<RawFd>
+where
+    I: IntoIterator<Item = OsString>,
+{
+    let mut arguments = arguments.into_iter().skip(1);
+    while let Some(argument) = arguments.next() {
+        let value = match argument.to_str() {
+            Some("--") => return None,
+            Some("--fd") => arguments.next()?,
+            Some(argument) => match argument.strip_prefix("--fd=") {
+                Some(value) => value.into(),
+                None => continue,
+            },
+            None => continue,
+        };
+        return value.to_str()?.parse().ok().filter(|fd| *fd >= 0);
+    }
+    None
+}
+
+/// Errors of accept(2) after which the next front-end is as welcome as this one was.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+    )
 }
 
 impl Endpoint {
@@ -124,7 +205,7 @@ impl Endpoint {
         // what was there, would make it deaf to signals.
         rustix::io::ioctl_fionbio(&fd, true).map_err(unusable)?;
         if sockopt::socket_acceptconn(&fd).map_err(unusable)? {
-            return Ok(Self::Listening(fd.into()));
+            return Ok(Self::Listening(Rc::new(fd.into())));
         }
         match net::getpeername(&fd) {
             Ok(_) => Ok(Self::Connected(fd.into())),
@@ -287,7 +368,17 @@ impl Activation {
                     .ok_or(SocketError::None)?;
                 Endpoint::adopt(FIRST, fd)
             }
-            several => Err(SocketError::Several(several)),
+            several => {
+                for index in 0..several {
+                    let Ok(Some(listener)) = self.0.take_unix_listener(index) else {
+                        continue;
+                    };
+                    if listener.set_nonblocking(true).is_ok() {
+                        refuse_waiting(&listener);
+                    }
+                }
+                Err(SocketError::Several(several))
+            }
         }
     }
 }
@@ -371,6 +462,22 @@ mod tests {
             error(Endpoint::listen(&circle.join("gpu.sock"))),
             SocketError::Path { .. }
         ));
+    }
+
+    #[test]
+    fn fd_is_found_among_other_faults() {
+        let fd = |line: &str| named_fd(line.split(' ').map(OsString::from));
+        assert_eq!(fd("gpu --bad --fd=3 stray"), Some(3));
+        assert_eq!(fd("gpu --fd 4 --fd=5"), Some(4));
+        for line in [
+            "gpu",
+            "gpu --fd",
+            "gpu --fd=x",
+            "gpu --fd=-1",
+            "gpu -- --fd=3",
+        ] {
+            assert_eq!(fd(line), None, "{line}");
+        }
     }
 
     #[test]

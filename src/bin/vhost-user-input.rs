@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use vhost_user_backends::backend::{self, Capabilities, CommonOptions, Program};
 use vhost_user_backends::input::{self, Input};
 
@@ -18,7 +19,13 @@ struct Options {
     common: CommonOptions,
 
     /// Serve the evdev device PATH, such as /dev/input/by-id/...-event-kbd
-    #[arg(long, value_name = "PATH", help_heading = "Input options")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Input options",
+        // One that may be empty, as it is in the unit where EVDEV_PATH= is not set: see `open`.
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     evdev_path: PathBuf,
 
     /// Leave the device to the host's other programs too, while a guest runs
@@ -46,6 +53,13 @@ impl Program for VhostUserInput {
     }
 
     fn open(options: &Options) -> Result<Input, Box<dyn Error>> {
+        if options.evdev_path.as_os_str().is_empty() {
+            return Err(
+                "no input device is configured: --evdev-path is empty. For the systemd unit, set \
+                 EVDEV_PATH= and DeviceAllow= in a drop-in, as 'vhostctl add input' does"
+                    .into(),
+            );
+        }
         let device = input::Options {
             evdev_path: options.evdev_path.clone(),
             grab: !options.no_grab,

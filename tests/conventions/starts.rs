@@ -1,5 +1,10 @@
 //! What is told before anything is served, and what cannot be.
 
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+
+use rustix::event::PollFlags;
+
 use super::*;
 
 #[test]
@@ -155,4 +160,70 @@ fn what_stderr_shows_cannot_steer_a_terminal() {
             "{said:?}"
         );
     }
+}
+
+/// The front-ends that wait on a listening socket when the start fails are told so at once: nobody waits
+/// for ever, and nothing is left on the socket by which a service manager would start the program again.
+#[test]
+fn failed_start_closes_the_connections_that_wait() {
+    let gpu: [&[&str]; 4] = [
+        &["--render-node=/missing/renderD128"],
+        &["--no-such-option"],
+        &["stray"],
+        &["--socket-path=/missing/socket", "--fd=3"],
+    ];
+    let input: [&[&str]; 3] = [
+        &["--evdev-path=/missing/event0"],
+        &["--evdev-path="],
+        &["--no-such-option"],
+    ];
+    let gpu = gpu.map(|args| (gpu_program(), args));
+    let input = input.map(|args| (input_program(), args));
+    for (program, args) in gpu.into_iter().chain(input) {
+        for form in [SocketForm::Listening(3), SocketForm::Activation] {
+            let command = Command::new(&program).args(args).socket(form).waiting(3);
+            assert_refused(&mut command.spawn().unwrap(), &format!("{form:?} {args:?}"));
+        }
+    }
+}
+
+/// Too few descriptors for the program's own are a failed start as any other.
+#[test]
+fn failed_start_finds_the_descriptors_to_close_connections() {
+    let mut failed = 0;
+    // With fewer the libraries cannot be loaded; with more it serves.
+    for limit in 5..32 {
+        let mut program = Command::new("/usr/bin/prlimit")
+            .arg(format!("--nofile={limit}"))
+            .arg(gpu_program())
+            .socket(SocketForm::Activation)
+            .notify()
+            .waiting(2)
+            .spawn()
+            .unwrap();
+        let ended = Deadline::default().until("its end or readiness", || {
+            let ready = program.notify()?.count("READY", "1")? > 0;
+            let ended = program.try_exit()?.is_some();
+            Ok((ended || ready).then_some(ended))
+        });
+        if !ended.unwrap() {
+            break;
+        }
+        failed += 1;
+        assert_refused(&mut program, &format!("{limit} descriptors"));
+    }
+    assert!(failed > 3, "only {failed} starts failed");
+}
+
+fn assert_refused(program: &mut Program, case: &str) {
+    assert_early_failure(program, &[]);
+    for stream in program.take_waiting() {
+        let closed = Deadline::after(Duration::from_secs(30)).ready(stream.as_fd(), PollFlags::IN);
+        assert!(closed.unwrap(), "{case}: the connection is open still");
+        assert_eq!((&stream).read(&mut [0]).unwrap(), 0, "{case}");
+    }
+    let listener = program.listener().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let left = listener.accept().map(drop).unwrap_err();
+    assert_eq!(left.kind(), std::io::ErrorKind::WouldBlock, "{case}");
 }

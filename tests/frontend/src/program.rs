@@ -44,6 +44,7 @@ pub struct Command {
     form: SocketForm,
     given: Option<OwnedFd>,
     notify: bool,
+    waiting: usize,
 }
 
 /// What a service manager passes on, and no program is to find by accident.
@@ -68,6 +69,7 @@ impl Command {
             form: SocketForm::None,
             given: None,
             notify: false,
+            waiting: 0,
         }
     }
 
@@ -108,6 +110,12 @@ impl Command {
         self
     }
 
+    /// Connects to the listening socket so many times before it starts: see [`Program::take_waiting`].
+    pub fn waiting(mut self, connections: usize) -> Self {
+        self.waiting = connections;
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -144,6 +152,11 @@ impl Command {
                 (Some(theirs.into()), 3, None)
             }
         };
+
+        for _ in 0..self.waiting {
+            let stream = UnixStream::connect(&path).map_err(Error::io("connecting early"))?;
+            program.waiting.push(stream);
+        }
 
         // The shell puts the descriptor where it belongs and knows the process id before the
         // program runs: the same process then becomes the program. No unsafe code between fork
@@ -204,6 +217,7 @@ pub struct Program {
     path: PathBuf,
     stream: Option<UnixStream>,
     listener: Option<UnixListener>,
+    waiting: Vec<UnixStream>,
     /// In memory, not through pipes: the program never waits for a reader, and the test reads
     /// whenever it likes.
     stdout: File,
@@ -225,6 +239,7 @@ impl Program {
             path,
             stream: None,
             listener: None,
+            waiting: Vec::new(),
             stdout: memfd("stdout")?,
             stderr: memfd("stderr")?,
             notify: None,
@@ -240,6 +255,21 @@ impl Program {
     /// Where its socket lies; nothing does with [`SocketForm::Connected`].
     pub fn socket_path(&self) -> &Path {
         &self.path
+    }
+
+    /// The listening socket that it was given, as its service manager has it.
+    ///
+    /// # Errors
+    /// If it was given another form of socket.
+    pub fn listener(&self) -> Result<&UnixListener> {
+        self.listener
+            .as_ref()
+            .ok_or_else(|| Error::Protocol("the program was given no listening socket".into()))
+    }
+
+    /// The connections of [`Command::waiting`], once.
+    pub fn take_waiting(&mut self) -> Vec<UnixStream> {
+        std::mem::take(&mut self.waiting)
     }
 
     /// What came over `NOTIFY_SOCKET`.
