@@ -97,10 +97,8 @@ fn every_backend() -> Vec<Named> {
         if names.last() != Some(&vm) && !names.contains(&vm) {
             names.push(vm);
         }
-        if backend.name.is_some() {
-            let what = format!("{}, {}", backend.device_type, backend.state);
-            names.push((backend.instance.to_string(), what));
-        }
+        let what = format!("{}, {}", backend.device_type, backend.state);
+        names.push((backend.instance.to_string(), what));
     }
     names
 }

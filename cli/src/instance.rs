@@ -81,6 +81,8 @@ pub enum NameError {
     Character(char, String),
     #[error("'{0}' begins with a dash, as options do")]
     Dash(String),
+    #[error("'{0}' is the name of a folder, and cannot be one of a VM or a device")]
+    Dots(String),
     #[error(
         "'{name}' is too long: its socket {path} would have {} bytes, and a socket's path has at most \
          {SOCKET_PATH_MAX}", path.len()
@@ -101,6 +103,7 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
         Some(c) => Err(NameError::Character(c, name.to_owned())),
         None if name.is_empty() => Err(NameError::Empty),
         None if name.starts_with('-') => Err(NameError::Dash(name.to_owned())),
+        None if matches!(name, "." | "..") => Err(NameError::Dots(name.to_owned())),
         None => Ok(()),
     }
 }
@@ -191,15 +194,6 @@ impl Instance {
         })
     }
 
-    /// A device of a VM.
-    pub fn new(kind: Kind, vm: &str, name: Option<&str>) -> Self {
-        Self {
-            vm: vm.to_owned(),
-            kind,
-            name: name.map(str::to_owned),
-        }
-    }
-
     /// The VM.
     pub fn vm(&self) -> &str {
         &self.vm
@@ -210,13 +204,12 @@ impl Instance {
         self.kind
     }
 
-    /// As the command line has it for this backend alone: `VM:NAME`, and `VM:gpu`.
-    pub fn selector(&self) -> String {
-        let name = self.name.as_deref().unwrap_or(self.kind.name());
-        format!("{}:{name}", self.vm)
+    /// The name by which it is shown and chosen within the VM: a GPU is "gpu".
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(self.kind.name())
     }
 
-    /// The name within the VM.
+    /// The name within the VM, as it is in the name of the unit.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -238,9 +231,9 @@ impl Instance {
 }
 
 impl fmt::Display for Instance {
-    /// As `VM` or `VM:NAME`.
+    /// As the command line has it for this backend alone: `VM:NAME`, and `VM:gpu`.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.pad(&self.specifier())
+        f.pad(&format!("{}:{}", self.vm, self.label()))
     }
 }
 
@@ -312,6 +305,10 @@ mod tests {
         }
         assert_eq!(check_name(""), Err(NameError::Empty));
         assert_eq!(check_name("-a"), Err(NameError::Dash("-a".into())));
+        for dots in [".", ".."] {
+            assert_eq!(check_name(dots), Err(NameError::Dots(dots.into())));
+        }
+        assert_eq!(check_name("..."), Ok(()));
         for (bad, c) in [
             ("my vm", ' '),
             ("a:b", ':'),
@@ -404,7 +401,7 @@ mod tests {
     #[test]
     fn an_instance_is_shown_as_it_is_selected() {
         for (unit, shown) in [
-            ("vhost-user-gpu@vm1.socket", "vm1"),
+            ("vhost-user-gpu@vm1.socket", "vm1:gpu"),
             ("vhost-user-input@vm1:kbd.socket", "vm1:kbd"),
         ] {
             let (instance, _) = Instance::from_unit(unit).expect("ours");

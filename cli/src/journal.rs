@@ -6,13 +6,11 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
-
-use crate::systemd::Target;
 
 /// Why the log cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +25,8 @@ pub enum Error {
 
 /// How long the last lines may take; a journal of years on a slow disk takes seconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the journal may take to take what was logged.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is read of its output at most. journalctl itself leaves out fields of more than 4096 bytes.
 const OUTPUT_LIMIT: u64 = 4 << 20;
 
@@ -46,10 +46,9 @@ pub struct Entry {
 }
 
 /// How to read the log of units, named or by glob(7) patterns.
-pub fn journalctl(units: &[String], target: &Target) -> Command {
+pub fn journalctl(units: &[String]) -> Command {
     let mut command = Command::new("journalctl");
-    let option = if target.user { "user-unit" } else { "unit" };
-    command.args(units.iter().map(|unit| format!("--{option}={unit}")));
+    command.args(units.iter().map(|unit| format!("--unit={unit}")));
     command
 }
 
@@ -58,9 +57,27 @@ pub fn become_it(mut command: Command) -> Error {
     Error::Run(command.exec())
 }
 
+/// Waits until the journal has what was logged so far. It lags behind a little; only root can have it
+/// hurry, and nobody else waits.
+pub fn sync() {
+    let child = Command::new("journalctl")
+        .arg("--sync")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut child) = child else { return };
+    let deadline = Instant::now() + SYNC_TIMEOUT;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
 /// The last lines of units, oldest first.
-pub fn last(units: &[String], lines: u32, target: &Target) -> Result<Vec<Entry>, Error> {
-    let mut child = journalctl(units, target)
+pub fn last(units: &[String], lines: u32) -> Result<Vec<Entry>, Error> {
+    let mut child = journalctl(units)
         .args(["--output=json", "--no-pager", "--quiet"])
         .arg(format!("--lines={lines}"))
         .stdin(Stdio::null())

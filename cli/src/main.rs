@@ -11,6 +11,7 @@ mod args;
 mod completion;
 mod descriptors;
 mod devices;
+mod exit;
 mod front_end;
 mod holders;
 mod human;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
             let plain = args::Args::command().styles(Styles::plain());
             let error = plain.try_get_matches().err().unwrap_or(error);
             output::complain(error.render().ansi().to_string().trim_end());
-            return ExitCode::FAILURE;
+            return ExitCode::from(exit::FAILURE);
         }
         Err(error) => {
             let _ = error.print();
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::complain(&error);
-            error.exit_code()
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -424,6 +424,17 @@ pub fn complain(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{}", printable_lines(&text));
 }
 
+/// Asks on standard error, and reads the answer.
+pub fn ask(question: impl Display) -> io::Result<String> {
+    let text = question.to_string();
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{} ", printable_lines(&text))?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(answer)
+}
+
 /// Shows a text. Nobody left to read it, as in `vhostctl | head -1`, is not an error.
 fn print(text: &str) -> io::Result<()> {
     write_line(&printable_lines(text)).map(drop)

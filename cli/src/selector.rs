@@ -1,40 +1,86 @@
 //! Which backends a verb is for: what a user writes for them.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
+use glob::Pattern;
+
 use crate::instance::{Half, Instance, Kind};
 
-/// One or more backends of a VM, as `VM`, `VM:NAME`, `VM:gpu` for the one that has no name, or the name of
-/// a unit.
+/// Some backends: `VM`, `VM:NAME`, `VM:gpu` for the one that has no name, or the name of a unit. Each part
+/// may be a pattern with `*`, `?` and `[...]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
     text: String,
-    vm: String,
-    name: Option<String>,
-    /// Only that one, where a unit was named.
-    unit: Option<Instance>,
+    meaning: Meaning,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// The name of a unit, with its suffix or without.
+    Unit(Word),
+    /// A VM, and perhaps one of its devices.
+    Device { vm: Word, name: Option<Word> },
+}
+
+/// A name, or a pattern of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Word {
+    text: String,
+    pattern: Option<Pattern>,
+}
+
+/// Why a pattern cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is no pattern that can be understood: {reason}")]
+pub struct PatternError {
+    text: String,
+    reason: &'static str,
+}
+
+impl Word {
+    fn new(text: &str) -> Result<Self, PatternError> {
+        let is_pattern = text.contains(['*', '?', '[']);
+        let pattern = is_pattern.then(|| Pattern::new(text)).transpose();
+        Ok(Self {
+            text: text.to_owned(),
+            pattern: pattern.map_err(|error| PatternError {
+                text: text.to_owned(),
+                reason: error.msg,
+            })?,
+        })
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        match &self.pattern {
+            Some(pattern) => pattern.matches(name),
+            None => self.text == name,
+        }
+    }
 }
 
 impl FromStr for Selector {
-    type Err = Infallible;
+    type Err = PatternError;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        let unit = [text.to_owned(), format!("{text}.socket")]
-            .iter()
-            .find_map(|unit| Instance::from_unit(unit))
-            .map(|(instance, _)| instance);
-        let (vm, name) = match text.split_once(':') {
-            Some((vm, name)) => (vm, Some(name)),
-            None => (text, None),
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        // No VM and no device has an "@" in its name, and the name of any of our units has one.
+        let meaning = if text.contains('@') {
+            let stem = text
+                .strip_suffix(".socket")
+                .or_else(|| text.strip_suffix(".service"));
+            Meaning::Unit(Word::new(stem.unwrap_or(text))?)
+        } else {
+            let (vm, name) = match text.split_once(':') {
+                Some((vm, name)) => (vm, Some(name)),
+                None => (text, None),
+            };
+            Meaning::Device {
+                vm: Word::new(vm)?,
+                name: name.map(Word::new).transpose()?,
+            }
         };
-        Ok(Self {
-            text: text.to_owned(),
-            vm: vm.to_owned(),
-            name: name.map(str::to_owned),
-            unit,
-        })
+        let text = text.to_owned();
+        Ok(Self { text, meaning })
     }
 }
 
@@ -47,33 +93,43 @@ impl fmt::Display for Selector {
 impl Selector {
     /// Whether it means this backend. A VM alone means all of its backends.
     pub fn matches(&self, instance: &Instance) -> bool {
-        match &self.unit {
-            Some(unit) => instance == unit,
-            None => {
-                instance.vm() == self.vm
-                    && self.name.as_deref().is_none_or(|name| {
-                        name == instance.name().unwrap_or(instance.kind().name())
-                    })
+        match &self.meaning {
+            Meaning::Unit(unit) => unit.matches(&stem(instance)),
+            Meaning::Device { vm, name } => {
+                vm.matches(instance.vm()) && name.iter().all(|name| name.matches(instance.label()))
             }
         }
     }
 
     /// The units that the journal has them as, also those that are no more: names, and glob(7) patterns
-    /// where any name is meant.
+    /// where several are meant.
     pub fn units(&self) -> Vec<String> {
-        if let Some(instance) = &self.unit {
-            return both_units(instance).into();
-        }
+        let both = |stem: String| ["socket", "service"].map(|half| format!("{stem}.{half}"));
+        let (vm, name) = match &self.meaning {
+            Meaning::Unit(unit) => return both(in_glob(&unit.text, unit.pattern.is_some())).into(),
+            Meaning::Device { vm, name } => (vm, name),
+        };
+        let named = name.iter().any(|name| name.pattern.is_some());
+        let is_glob = named || vm.pattern.is_some();
         Kind::ALL
             .into_iter()
-            .flat_map(|kind| match (kind.is_named(), &self.name) {
-                (false, Some(name)) if name != kind.name() => Vec::new(),
-                (false, _) => both_units(&Instance::new(kind, &self.vm, None)).into(),
-                (true, Some(name)) => both_units(&Instance::new(kind, &self.vm, Some(name))).into(),
-                (true, None) => vec![format!("{}@{}:*", kind.template(), escaped(&self.vm))],
+            .flat_map(|kind| {
+                let template = kind.template();
+                let stem = |instance: &str| format!("{template}@{}", in_glob(instance, is_glob));
+                match (kind.is_named(), name) {
+                    (false, Some(name)) if !name.matches(kind.name()) => Vec::new(),
+                    (false, _) => both(stem(&vm.text)).into(),
+                    (true, Some(name)) => both(stem(&format!("{}:{}", vm.text, name.text))).into(),
+                    (true, None) => vec![format!("{template}@{}:*", in_glob(&vm.text, true))],
+                }
             })
             .collect()
     }
+}
+
+/// The name of both units of a backend, without what tells them apart.
+fn stem(instance: &Instance) -> String {
+    format!("{}@{}", instance.kind().template(), instance.specifier())
 }
 
 /// The names under which the journal has what any backend said.
@@ -89,16 +145,13 @@ pub fn both_units(instance: &Instance) -> [String; 2] {
     [Half::Socket, Half::Service].map(|half| instance.unit(half))
 }
 
-/// A text that stands for itself where glob(7) patterns are read.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        if matches!(c, '\\' | '*' | '?' | '[') {
-            escaped.push('\\');
-        }
-        escaped.push(c);
+/// A part of a name as journalctl(1) takes it: in a glob(7) pattern, `\` is an escape.
+fn in_glob(text: &str, is_glob: bool) -> String {
+    if is_glob {
+        text.replace('\\', r"\\")
+    } else {
+        text.to_owned()
     }
-    escaped
 }
 
 #[cfg(test)]
@@ -113,7 +166,7 @@ mod tests {
     ];
 
     fn selected(text: &str) -> Vec<&'static str> {
-        let Ok(selector) = text.parse::<Selector>();
+        let selector = text.parse::<Selector>().expect("a selector");
         UNITS
             .into_iter()
             .filter(|unit| selector.matches(&Instance::from_unit(unit).expect("ours").0))
@@ -145,11 +198,21 @@ mod tests {
     }
 
     #[test]
+    fn patterns_are_those_of_the_shell() {
+        assert_eq!(selected("vm*"), UNITS);
+        assert_eq!(selected("vm?"), UNITS[..3]);
+        assert_eq!(selected("vm[02-9]"), [""; 0]);
+        assert_eq!(selected("*:gpu"), [UNITS[0], UNITS[3]]);
+        assert_eq!(selected("vm1:[!g]*"), UNITS[1..3]);
+        assert_eq!(selected("vhost-user-gpu@*"), [UNITS[0], UNITS[3]]);
+        assert_eq!(selected("vhost-user-input@*:kbd.service"), UNITS[1..2]);
+        assert!("vm[".parse::<Selector>().is_err());
+        assert!("vm1:***".parse::<Selector>().is_err());
+    }
+
+    #[test]
     fn the_journal_is_asked_by_unit() {
-        let units = |text: &str| {
-            let Ok(selector) = text.parse::<Selector>();
-            selector.units()
-        };
+        let units = |text: &str| text.parse::<Selector>().expect("a selector").units();
         assert_eq!(
             units("vm1"),
             [
@@ -177,9 +240,19 @@ mod tests {
             ["vhost-user-gpu@vm1.socket", "vhost-user-gpu@vm1.service"]
         );
         assert_eq!(
-            units(r"a\x2d*")[2],
-            r"vhost-user-input@a\\x2d\*:*",
+            units(r"a\x2d")[2],
+            r"vhost-user-input@a\\x2d:*",
             "what is meant as it is"
+        );
+        assert_eq!(units(r"a\x2d:k")[0], r"vhost-user-input@a\x2d:k.socket");
+        assert_eq!(
+            units("vm*:k?d"),
+            [
+                "vhost-user-input@vm*:k?d.socket",
+                "vhost-user-input@vm*:k?d.service",
+                "vhost-user@vm*:k?d.socket",
+                "vhost-user@vm*:k?d.service",
+            ]
         );
     }
 }

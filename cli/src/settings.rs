@@ -208,7 +208,7 @@ impl Settings {
     /// The text of our file.
     pub fn text(&self, instance: &Instance) -> String {
         let service = instance.unit(Half::Service);
-        let selector = instance.selector();
+        let selector = instance.to_string();
         let mut text = format!(
             "# Written by \"vhostctl add\", deleted by \"vhostctl remove {selector}\". Settings of your own go into a\n\
              # file beside it: systemctl edit {service}\n"

@@ -6,14 +6,14 @@ mod error;
 mod jobs;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::try_join_all;
 use serde::Serialize;
 use zbus::proxy::{CacheProperties, MethodFlags};
-use zbus::zvariant::OwnedObjectPath;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, SocketProxy};
 
 use crate::instance::{Half, Instance, Kind};
@@ -25,7 +25,7 @@ use error::{answer, call};
 pub use connection::{Host, Target};
 pub use details::Details;
 pub use error::Error;
-pub use jobs::Job;
+pub use jobs::{Failure, Job};
 pub use watch::Change;
 
 /// The name of the manager on the bus.
@@ -39,8 +39,8 @@ pub struct Backend {
     pub instance: Instance,
     /// The VM.
     pub vm: String,
-    /// The device's name within the VM, where a VM can have several.
-    pub name: Option<String>,
+    /// The device's name within the VM; a GPU is "gpu".
+    pub name: String,
     /// What it is, by the conventions' names; "backend" where that is not known.
     #[serde(rename = "type")]
     pub device_type: String,
@@ -255,7 +255,7 @@ impl Manager {
         Ok(Backend {
             instance: instance.clone(),
             vm: instance.vm().to_owned(),
-            name: instance.name().map(str::to_owned),
+            name: instance.label().to_owned(),
             device_type: self.device_type(instance),
             state: State::new(&socket, &service),
             socket: match socket_path {
@@ -336,6 +336,12 @@ fn by_instance(listed: Vec<Listed>) -> BTreeMap<Instance, Units> {
         }
     }
     instances
+}
+
+/// A property that is a text, and not empty.
+fn text(properties: &HashMap<String, OwnedValue>, name: &str) -> Option<String> {
+    let value = properties.get(name)?.try_clone().ok()?;
+    String::try_from(value).ok().filter(|text| !text.is_empty())
 }
 
 /// Takes back the C escapes that systemd shows the address of a socket with.

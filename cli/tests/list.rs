@@ -248,9 +248,9 @@ fn systemd(bus: &Bus) -> Connection {
 }
 
 const TABLE: &str = r"VM       NAME  TYPE  STATE     SOCKET                                PID
-gone     -     gpu   inactive  -                                       -
-my\x20vm -     gpu   failed    /run/vhost-user/gpu/my\x20vm.sock       -
-vm1      -     gpu   running   /run/vhost-user/gpu/vm1.sock         4321
+gone     gpu   gpu   inactive  -                                       -
+my\x20vm gpu   gpu   failed    /run/vhost-user/gpu/my\x20vm.sock       -
+vm1      gpu   gpu   running   /run/vhost-user/gpu/vm1.sock         4321
 vm1      kbd   input listening /run/vhost-user/input/vm1:kbd.sock      -
 vm2      mouse input inactive  /run/vhost-user/input/vm2:mouse.sock    -
 
@@ -275,7 +275,7 @@ fn json_has_every_field() {
     assert_eq!(
         backends[2],
         json!({
-            "vm": "vm1", "name": null, "type": "gpu", "state": "running",
+            "vm": "vm1", "name": "gpu", "type": "gpu", "state": "running",
             "socket": "/run/vhost-user/gpu/vm1.sock", "pid": 4321,
             "socket_unit": "vhost-user-gpu@vm1.socket", "service_unit": "vhost-user-gpu@vm1.service",
             "socket_state": "running", "service_state": "running",

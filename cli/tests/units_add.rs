@@ -3,118 +3,17 @@
 mod common;
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Output;
 
-use anyhow::{Context as _, ensure};
-use frontend::Session;
-use harness::mock::{KEYBOARD, MOUSE, MockInput};
-use harness::staging::stage;
+use anyhow::Context as _;
+use harness::mock::{KEYBOARD, MOUSE};
 use harness::systemd::Sandbox;
 use serde_json::{Value, json};
 
+use common::host::{FILES, Host};
 use common::stderr;
 
 const GPU: &str = "vhost-user-gpu@vm1";
-const FILES: &str = "/etc/systemd/system";
-
-/// A systemd with the product installed, and perhaps with input devices.
-struct Host {
-    sandbox: Sandbox,
-    mock: Option<MockInput>,
-}
-
-impl Host {
-    fn new(devices: &[&str]) -> anyhow::Result<Self> {
-        let staging = stage()?;
-        let sandbox = Sandbox::start(&[staging.path()])?;
-        let mock = if devices.is_empty() {
-            None
-        } else {
-            Some(MockInput::start_in(&sandbox, devices)?)
-        };
-        Ok(Self { sandbox, mock })
-    }
-
-    /// Runs vhostctl where the devices can be seen.
-    fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        self.sandbox.exec(self.words(arguments))
-    }
-
-    fn words(&self, arguments: &[&str]) -> Vec<String> {
-        let mut command = vec!["env".to_owned()];
-        if let Some(mock) = &self.mock {
-            command.extend(
-                mock.environment()
-                    .map(|(name, value)| format!("{name}={value}")),
-            );
-        }
-        command.push("vhostctl".to_owned());
-        command.extend(arguments.iter().map(|word| (*word).to_owned()));
-        command
-    }
-
-    /// What it says, on either way; it has to succeed.
-    fn ok(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.run(arguments)?;
-        let said = stderr(&output);
-        ensure!(
-            output.status.success(),
-            "{arguments:?}: {}: {said}",
-            output.status
-        );
-        Ok(String::from_utf8(output.stdout)? + &said)
-    }
-
-    /// What it complains about; it has to fail with this status.
-    fn fails(&self, arguments: &[&str], code: i32) -> anyhow::Result<String> {
-        let output = self.run(arguments)?;
-        let said = stderr(&output);
-        ensure!(
-            output.status.code() == Some(code),
-            "{arguments:?}: {}: {said}",
-            output.status
-        );
-        ensure!(
-            output.stdout.is_empty(),
-            "{arguments:?}: {:?}",
-            output.stdout
-        );
-        Ok(said)
-    }
-
-    fn list(&self) -> anyhow::Result<Vec<Value>> {
-        let output = self.run(&["list", "--json=short"])?;
-        Ok(serde_json::from_slice(&output.stdout)?)
-    }
-
-    fn state(&self, unit: &str) -> anyhow::Result<String> {
-        self.sandbox.property(unit, "ActiveState")
-    }
-
-    fn is_enabled(&self, unit: &str) -> anyhow::Result<bool> {
-        let output = self.sandbox.exec(["systemctl", "is-enabled", unit])?;
-        Ok(output.status.success())
-    }
-
-    fn file(&self, service: &str) -> anyhow::Result<String> {
-        let path = self
-            .sandbox
-            .path(&format!("{FILES}/{service}.d/50-vhostctl.conf"));
-        fs::read_to_string(&path).with_context(|| path.display().to_string())
-    }
-
-    fn has_folder(&self, service: &str) -> bool {
-        self.sandbox.path(&format!("{FILES}/{service}.d")).exists()
-    }
-
-    fn connect(&self, socket: &str) -> anyhow::Result<Session> {
-        let mut session = Session::new(UnixStream::connect(self.sandbox.path(socket))?);
-        session.negotiate(Session::usual_protocol_features())?;
-        Ok(session)
-    }
-}
 
 #[test]
 fn a_gpu_comes_and_goes() -> anyhow::Result<()> {
@@ -137,7 +36,7 @@ fn a_gpu_comes_and_goes() -> anyhow::Result<()> {
     // It runs as a user of its own.
     assert_eq!(host.sandbox.property(&service, "User")?, "vu-gpu-vm1");
 
-    host.ok(&["restart", "vm1:gpu"])?;
+    host.ok(&["restart", "vm1:gpu", "--force"])?;
     assert_eq!(host.state(&socket)?, "active");
     assert_eq!(host.state(&service)?, "inactive", "nobody is connected now");
     drop(session);
@@ -157,14 +56,14 @@ fn a_gpu_comes_and_goes() -> anyhow::Result<()> {
 
     // While a VMM is connected.
     let session = host.connect("/run/vhost-user/gpu/vm1.sock")?;
-    host.ok(&["remove", "vm1"])?;
+    host.ok(&["remove", "vm1", "--force"])?;
     session.channel.wait_closed()?;
     assert_eq!(host.list()?, Vec::<Value>::new());
     assert!(!host.is_enabled(&socket)?);
     assert!(!host.has_folder(&service));
     assert!(!host.sandbox.path("/run/vhost-user/gpu/vm1.sock").exists());
     let said = host.fails(&["remove", "vm1"], 5)?;
-    assert!(said.contains("no backend vm1"), "{said}");
+    assert!(said.contains("No such backend: vm1."), "{said}");
     assert!(host.fails(&["start", "vm1"], 5)?.contains("vhostctl add"));
     Ok(())
 }
@@ -250,7 +149,7 @@ fn two_vms_share_the_input_devices_of_a_host() -> anyhow::Result<()> {
     assert_eq!(
         left,
         [
-            "\"vm1\" null",
+            "\"vm1\" \"gpu\"",
             "\"vm1\" \"mouse\"",
             "\"vm2\" \"keys\"",
             "\"vm2\" \"mouse\""
@@ -409,7 +308,9 @@ fn names_and_usage_are_checked_before_anything_is_done() -> anyhow::Result<()> {
         ),
         (&["add", "tpu", "vm1"], "tpu"),
         (&["add", "gpu", "vm1", "--", "x"], "--backend"),
-        (&["add", "gpu", "vm1", "--user"], "--user"),
+        (&["add", "gpu", "."], "'.'"),
+        (&["add", "input", "..", "x"], "'..'"),
+        (&["add", "input", "vm1", "x", "--name=.."], "'..'"),
         (&["qemu-args", "vm1", "--memory=2"], "2G"),
     ] {
         let said = host.fails(arguments, 1)?;
@@ -572,7 +473,7 @@ fn a_gpu_gets_its_render_node() -> anyhow::Result<()> {
         .property("vhost-user-gpu@vm2.service", "MemoryMax")?;
     assert_eq!(most, (1536_u64 << 20).to_string(), "it has to fit");
     let output = run(&["list-devices", "--type=gpu", "--no-legend"])?;
-    assert!(String::from_utf8_lossy(&output.stdout).contains(" vm1,vm2 "));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(" vm1:gpu,vm2:gpu "));
 
     gpu_program(&host.sandbox, "")?;
     let output = run(&["add", "gpu", "vm3", "--virgl"])?;

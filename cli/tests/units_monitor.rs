@@ -44,7 +44,7 @@ fn units_are_monitored() -> anyhow::Result<()> {
     assert!(event["time"].is_string());
     monitor.line(r#""sub_state":"listening","state":"listening""#)?;
     let session = connect(&sandbox)?;
-    monitor.line(r#""unit":"vhost-user-gpu@vm1.service","vm":"vm1","name":null,"type":"gpu","active_state":"active","sub_state":"running","state":"running""#)?;
+    monitor.line(r#""unit":"vhost-user-gpu@vm1.service","vm":"vm1","name":"gpu","type":"gpu","active_state":"active","sub_state":"running","state":"running""#)?;
     drop(session);
     monitor.line(r#""active_state":"inactive""#)?;
     sandbox.systemctl(&["stop", GPU])?;

@@ -71,7 +71,7 @@ fn status_follows_a_backend_from_its_socket_to_its_end() -> anyhow::Result<()> {
     sandbox.systemctl(&["enable", "--now", GPU])?;
     let text = stdout(&sandbox, &["status", "vm1"])?;
     assert!(
-        text.starts_with("● vm1 - vhost-user GPU of Virtual Machine vm1\n"),
+        text.starts_with("● vm1:gpu - vhost-user GPU of Virtual Machine vm1\n"),
         "{text}"
     );
     let loaded = field(&text, "Loaded").context("no Loaded")?;
@@ -137,7 +137,7 @@ fn status_follows_a_backend_from_its_socket_to_its_end() -> anyhow::Result<()> {
     let stopped = vhostctl(&sandbox, &["status", "vm1"])?;
     assert_eq!(stopped.status.code(), Some(3), "{}", stderr(&stopped));
     let text = String::from_utf8(stopped.stdout)?;
-    assert!(text.starts_with("○ vm1"), "{text}");
+    assert!(text.starts_with("○ vm1:gpu"), "{text}");
     assert!(text.contains("the front-end left"), "{text}");
     Ok(())
 }

@@ -29,7 +29,7 @@ fn bad_usage_is_told_and_fails_as_systemctl_does() {
         (&["--colour"], "--colour"),
         (&["list-devices", "--type=tpu"], "tpu"),
         (&["--json=xml"], "xml"),
-        (&["list", "vm1"], "vm1"),
+        (&["list-devices", "vm1"], "vm1"),
     ] {
         let output = run(vhostctl().args(bad));
         assert_eq!(output.status.code(), Some(1), "{bad:?}");

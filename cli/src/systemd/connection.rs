@@ -28,13 +28,8 @@ pub struct Target {
     )]
     pub host: Option<Host>,
 
-    /// Talk to the service manager of the calling user, not of the system
-    #[arg(
-        long,
-        global = true,
-        conflicts_with = "host",
-        help_heading = "Service manager"
-    )]
+    /// As systemd's tools have it; refused, as there are no units of backends for it
+    #[arg(long, global = true, hide = true)]
     pub user: bool,
 
     /// Never ask for a password to get a permission
@@ -61,7 +56,6 @@ impl Target {
         let connect = async || {
             let builder = match &self.host {
                 Some(host) => Builder::address(host.address())?,
-                None if self.user => Builder::session()?,
                 None => Builder::system()?,
             };
             builder.method_timeout(TIMEOUT).build().await
@@ -70,8 +64,6 @@ impl Target {
             let source = Box::new(error);
             if let Some(host) = self.host.clone() {
                 Error::Remote { host, source }
-            } else if self.user {
-                Error::UserBus(source)
             } else if booted() {
                 Error::Bus(source)
             } else {

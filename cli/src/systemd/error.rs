@@ -1,32 +1,30 @@
 //! What can go wrong with systemd, in words that say what to do.
 
-use super::{Host, Job};
+use std::io::ErrorKind;
+
+use super::Host;
+use crate::exit;
 
 /// Why systemd could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No bus.
     #[error(
-        "The system bus cannot be reached: {0}. Backends are units of systemd, which is asked over D-Bus: \
-         see that the bus runs (systemctl start dbus.socket)."
+        "The system bus cannot be reached: {}. Backends are units of systemd, which is asked over D-Bus: \
+         see that the bus runs (systemctl start dbus.socket).", said(.0)
     )]
     Bus(#[source] Box<zbus::Error>),
     /// No bus, and no wonder.
     #[error(
-        "The system bus cannot be reached: {0}. Backends are units of systemd, which is not the init system \
-         here; without it, start a backend by hand with --socket-path=."
+        "The system bus cannot be reached: {}. Backends are units of systemd, which is not the init system \
+         here; without it, start a backend by hand with --socket-path=.", said(.0)
     )]
     NotBooted(#[source] Box<zbus::Error>),
-    /// No bus of the user's.
-    #[error(
-        "The bus of the user's service manager cannot be reached: {0}. It is there in a login session; \
-         elsewhere XDG_RUNTIME_DIR or DBUS_SESSION_BUS_ADDRESS has to say where."
-    )]
-    UserBus(#[source] Box<zbus::Error>),
     /// No way to another machine.
     #[error(
-        "The system bus of {host} cannot be reached: {source}. That takes ssh to it without a terminal, and \
-         systemd-stdio-bridge there (try: ssh {host} systemd-stdio-bridge --version)."
+        "The system bus of {host} cannot be reached: {}. That takes ssh to it without a terminal, and \
+         systemd-stdio-bridge there (try: ssh {host} systemd-stdio-bridge --version).",
+        said(source)
     )]
     Remote {
         host: Host,
@@ -37,12 +35,12 @@ pub enum Error {
     LocalOnly { verb: &'static str, host: Host },
     /// A bus without systemd.
     #[error(
-        "systemd does not answer on the system bus: {0}. Backends are units of systemd, so it has to be \
-         the init system here; without it, start a backend by hand with --socket-path=."
+        "systemd does not answer on the system bus: {}. Backends are units of systemd, so it has to be \
+         the init system here; without it, start a backend by hand with --socket-path=.", said(.0)
     )]
     Absent(#[source] Box<zbus::Error>),
     /// systemd refused, or its answer could not be read.
-    #[error("Failed to {what}: {source}.")]
+    #[error("Failed to {what}: {}.", said(source))]
     Call {
         what: &'static str,
         source: Box<zbus::Error>,
@@ -57,57 +55,122 @@ pub enum Error {
         action: &'static str,
         source: Box<zbus::Error>,
     },
-    /// systemd did not take a job.
-    #[error("Failed to {job} {unit}: {}", said(source))]
+    /// systemd refused to do something with a unit.
+    #[error("Failed to {what} {unit}: {}.", refusal(source))]
     Unit {
-        job: Job,
+        what: &'static str,
         unit: String,
         source: Box<zbus::Error>,
+    },
+    /// A unit, or one that it needs, is masked: by this unit file.
+    #[error("Failed to {what} {unit}: {}.", mask.why(unit))]
+    Masked {
+        what: &'static str,
+        unit: String,
+        mask: Mask,
+    },
+    /// systemd tried, and it went wrong.
+    #[error("Failed to {what} {unit}: {how}.")]
+    Job {
+        what: &'static str,
+        unit: String,
+        how: String,
     },
     /// Nobody tells how it went on.
     #[error("Lost the connection to systemd on the way to {what}; see 'vhostctl list'.")]
     Lost { what: &'static str },
 }
 
+/// What masks a unit: a link to /dev/null in place of a unit file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// The unit that is masked.
+    pub unit: String,
+    /// The name of the link: that of the unit, or of its template.
+    pub file: String,
+    /// Whether it is one until the next boot.
+    pub runtime: bool,
+}
+
+impl Mask {
+    fn why(&self, unit: &str) -> String {
+        let Self {
+            unit: masked,
+            file,
+            runtime,
+        } = self;
+        let who = if masked == unit { "it" } else { masked };
+        let option = if *runtime { "--runtime " } else { "" };
+        format!("{who} is masked. To unmask it: systemctl unmask {option}{file}")
+    }
+}
+
 impl Error {
     /// The exit status, as systemctl's.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Denied { .. } => 4,
+            Self::Denied { .. } => exit::DENIED,
             Self::Unit { source, .. } => match error_name(source) {
-                "org.freedesktop.systemd1.NoSuchUnit" => 5,
-                "org.freedesktop.systemd1.LoadFailed"
-                | "org.freedesktop.systemd1.BadUnitSetting"
-                | "org.freedesktop.systemd1.UnitMasked" => 6,
-                _ => 1,
+                NO_SUCH_UNIT => exit::NOT_FOUND,
+                LOAD_FAILED | BAD_SETTING => exit::NOT_CONFIGURED,
+                _ => exit::FAILURE,
             },
-            _ => 1,
+            Self::Masked { .. } => exit::NOT_CONFIGURED,
+            _ => exit::FAILURE,
         }
     }
 
-    /// The unit that it is about.
-    pub fn unit(&self) -> Option<&str> {
+    /// The unit whose log may tell more.
+    pub fn logged(&self) -> Option<&str> {
         match self {
-            Self::Unit { unit, .. } => Some(unit),
+            Self::Job { unit, .. } => Some(unit),
             _ => None,
         }
     }
 
+    /// Whether it is about one unit only, so that others can be gone on with.
+    pub fn is_of_unit(&self) -> bool {
+        matches!(
+            self,
+            Self::Unit { .. } | Self::Masked { .. } | Self::Job { .. } | Self::Denied { .. }
+        )
+    }
+
     /// Whether systemd does not know the unit.
     pub(super) fn is_unknown_unit(&self) -> bool {
-        matches!(self, Self::Call { source, .. } if error_name(source) == "org.freedesktop.systemd1.NoSuchUnit")
+        matches!(self, Self::Call { source, .. } if error_name(source) == NO_SUCH_UNIT)
+    }
+
+    /// The unit that it says is masked, where it says so.
+    pub(super) fn masked_unit(&self) -> Option<&str> {
+        match self {
+            Self::Call { source, .. } if error_name(source) == MASKED => match &**source {
+                zbus::Error::MethodError(_, Some(text), _) => {
+                    let unit = text.strip_prefix("Unit ")?.strip_suffix(" is masked.")?;
+                    // Or it is "file", and a path.
+                    (!unit.contains(' ')).then_some(unit)
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether it says that a unit is masked.
+    pub(super) fn is_masked(&self) -> bool {
+        matches!(self, Self::Call { source, .. } if error_name(source) == MASKED)
     }
 
     /// The same with the unit's name in it.
-    pub(super) fn of_unit(self, job: Job, unit: &str) -> Self {
+    pub(super) fn of_unit(self, what: &'static str, unit: &str) -> Self {
         match self {
             Self::Call { source, .. } => Self::Unit {
-                job,
+                what,
                 unit: unit.to_owned(),
                 source,
             },
             Self::Denied { action, source, .. } => Self::Denied {
-                what: format!("{job} {unit}"),
+                what: format!("{what} {unit}"),
                 action,
                 source,
             },
@@ -129,6 +192,10 @@ fn error_name(error: &zbus::Error) -> &str {
     }
 }
 
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+const LOAD_FAILED: &str = "org.freedesktop.systemd1.LoadFailed";
+const BAD_SETTING: &str = "org.freedesktop.systemd1.BadUnitSetting";
+const MASKED: &str = "org.freedesktop.systemd1.UnitMasked";
 const ACCESS_DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
 const AUTHORIZATION_REQUIRED: &str = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired";
 
@@ -136,9 +203,35 @@ const AUTHORIZATION_REQUIRED: &str = "org.freedesktop.DBus.Error.InteractiveAuth
 fn said(error: &zbus::Error) -> String {
     let text = match error {
         zbus::Error::MethodError(_, Some(text), _) => text.clone(),
+        zbus::Error::MethodError(name, None, _) => match name.as_str().rsplit('.').next() {
+            Some("NoReply" | "Timeout" | "TimedOut") => "no answer came in time".to_owned(),
+            _ => "no reason was given".to_owned(),
+        },
+        zbus::Error::InputOutput(error) if error.kind() == ErrorKind::TimedOut => {
+            "no answer came in time".to_owned()
+        }
         other => other.to_string(),
     };
+    // As `fdo::Error` has it.
+    let text = match text.split_once(": ") {
+        Some((name, rest)) if name.starts_with("org.freedesktop.") => rest,
+        _ => &text,
+    };
     text.trim_end_matches('.').to_owned()
+}
+
+/// Why systemd does nothing with a unit.
+fn refusal(error: &zbus::Error) -> String {
+    match error_name(error) {
+        NO_SUCH_UNIT => {
+            "it is not installed, or systemd was not told (systemctl daemon-reload)".to_owned()
+        }
+        BAD_SETTING => {
+            "it has settings that systemd does not take; its log says which (vhostctl log)"
+                .to_owned()
+        }
+        _ => said(error),
+    }
 }
 
 /// What systemd refuses to say about one unit, which may just have gone, is no reason to fail for all.
@@ -219,21 +312,19 @@ mod tests {
                 .and_then(|message| message.build(&()))
                 .expect("a message");
             let source = zbus::Error::MethodError(name, Some("No.".to_owned()), message);
-            call("start a unit")(source).of_unit(Job::Start, "a.socket")
+            call("start a unit")(source).of_unit("start", "a.socket")
         };
         for (name, code) in [
             (ACCESS_DENIED, 4),
             (AUTHORIZATION_REQUIRED, 4),
             ("org.freedesktop.systemd1.NoSuchUnit", 5),
-            ("org.freedesktop.systemd1.UnitMasked", 6),
+            ("org.freedesktop.systemd1.BadUnitSetting", 6),
             ("org.freedesktop.systemd1.TransactionIsDestructive", 1),
         ] {
             let error = refused(name);
             assert_eq!(error.exit_code(), code, "{name}");
             assert!(
-                error
-                    .to_string()
-                    .starts_with("Failed to start a.socket: No"),
+                error.to_string().starts_with("Failed to start a.socket: "),
                 "{error}"
             );
         }

@@ -1,14 +1,15 @@
 //! What changes something: jobs and the files of units.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::fs;
+use std::path::PathBuf;
 
 use futures_util::StreamExt as _;
 use zbus::zvariant::OwnedObjectPath;
 use zbus_systemd::systemd1::ServiceProxy;
 
-use super::{CacheProperties, Error, Manager, answer, call};
+use super::error::Mask;
+use super::{CacheProperties, Error, Manager, answer, call, text};
 
 /// What to do with units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,13 @@ impl Job {
         }
     }
 
+    fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+        }
+    }
+
     fn what(self) -> &'static str {
         match self {
             Self::Start => "start a unit",
@@ -33,34 +41,30 @@ impl Job {
     }
 }
 
-impl fmt::Display for Job {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.pad(match self {
-            Self::Start => "start",
-            Self::Stop => "stop",
-        })
-    }
-}
+/// What systemd did to the files of a unit: the type of the change, a link and what it leads to.
+type FileChange = (String, String, String);
 
-/// A unit for which a job did not do what it should.
+/// A unit with which something went wrong.
 #[derive(Debug)]
 pub struct Failure {
     /// The unit.
     pub unit: String,
-    /// How it ended, in a few words.
-    pub how: String,
+    /// What went wrong; of this unit only.
+    pub error: Error,
 }
 
 impl Manager {
-    /// Does that with all of these units at once, and waits until it is done. Units that could not be
-    /// started come back; what systemd refuses to try is an error.
+    /// Does that with all of these units at once, and waits until it is done. What goes wrong with a unit
+    /// comes back, and keeps none of the others from it.
     pub async fn run(&self, job: Job, units: &[String]) -> Result<Vec<Failure>, Error> {
         const WHAT: &str = "be told of finished jobs";
+        let word = job.word();
         // First listen, then ask: a job may be over before its number is here.
         let mut removed = self.proxy.receive_job_removed().await.map_err(call(WHAT))?;
         // A second time on the same connection is refused, and not needed.
         answer(self.proxy.subscribe().await, WHAT)?;
         let mut jobs = HashMap::new();
+        let mut failures = Vec::new();
         for unit in units {
             let asked: Result<OwnedObjectPath, _> = self
                 .change(job.method(), &(unit.as_str(), "replace"), job.what())
@@ -71,10 +75,16 @@ impl Manager {
                 }
                 // What is not there does not run.
                 Err(error) if job == Job::Stop && error.is_unknown_unit() => {}
-                Err(error) => return Err(error.of_unit(job, unit)),
+                Err(error) => {
+                    let error = self.refused(word, unit, error).await;
+                    if !error.is_of_unit() {
+                        return Err(error);
+                    }
+                    let unit = unit.clone();
+                    failures.push(Failure { unit, error });
+                }
             }
         }
-        let mut failures = Vec::new();
         while !jobs.is_empty() {
             let signal = removed
                 .next()
@@ -85,11 +95,74 @@ impl Manager {
                 continue;
             };
             if !matches!(ended.result.as_str(), "done" | "skipped") {
-                let how = self.why(&unit, &ended.result).await;
-                failures.push(Failure { unit, how });
+                let error = self.job_error(word, &unit, &ended.result).await;
+                failures.push(Failure { unit, error });
             }
         }
         Ok(failures)
+    }
+
+    /// What systemd refused to do, as an error about the unit that it was asked to do it with.
+    async fn refused(&self, what: &'static str, unit: &str, error: Error) -> Error {
+        if error.is_masked() {
+            let masked = error.masked_unit().unwrap_or(unit);
+            self.masked(what, unit, masked).await
+        } else {
+            error.of_unit(what, unit)
+        }
+    }
+
+    /// The error for a unit that cannot be used as this one is masked.
+    async fn masked(&self, what: &'static str, unit: &str, masked: &str) -> Error {
+        let mask = match self.mask(masked).await {
+            Some(mask) => mask,
+            None => Mask {
+                unit: masked.to_owned(),
+                file: masked.to_owned(),
+                runtime: false,
+            },
+        };
+        let unit = unit.to_owned();
+        Error::Masked { what, unit, mask }
+    }
+
+    /// What masks a unit, if it is masked.
+    async fn mask(&self, unit: &str) -> Option<Mask> {
+        let path = self.proxy.load_unit(unit.to_owned()).await.ok()?;
+        let properties = self.properties_of(&path, "").await.ok()?;
+        if text(&properties, "LoadState")? != "masked" {
+            return None;
+        }
+        let link = PathBuf::from(text(&properties, "FragmentPath")?);
+        Some(Mask {
+            unit: unit.to_owned(),
+            file: link.file_name()?.to_str()?.to_owned(),
+            runtime: link.starts_with("/run"),
+        })
+    }
+
+    /// Fails if one of these units is masked.
+    pub async fn check_unmasked(&self, what: &'static str, units: &[String]) -> Result<(), Error> {
+        for unit in units {
+            if let Some(mask) = self.mask(unit).await {
+                let unit = unit.clone();
+                return Err(Error::Masked { what, unit, mask });
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for a job that did not do what it should.
+    async fn job_error(&self, what: &'static str, unit: &str, result: &str) -> Error {
+        if result == "failed" {
+            let service = unit.replace(".socket", ".service");
+            if service != unit && self.mask(&service).await.is_some() {
+                return self.masked(what, unit, &service).await;
+            }
+        }
+        let how = self.why(unit, result).await;
+        let unit = unit.to_owned();
+        Error::Job { what, unit, how }
     }
 
     /// How a job ended, in words.
@@ -110,10 +183,7 @@ impl Manager {
     async fn own_words(&self, unit: &str) -> Option<String> {
         let path = self.proxy.get_unit(unit.to_owned()).await.ok()?;
         let properties = self.properties_of(&path, "").await.ok()?;
-        let text = |name: &str| {
-            let value = properties.get(name)?.try_clone().ok()?;
-            String::try_from(value).ok().filter(|text| !text.is_empty())
-        };
+        let text = |name: &str| text(&properties, name);
         for (key, kind, file) in [
             ("SocketGroup", "group", "/etc/group"),
             ("SocketUser", "user", "/etc/passwd"),
@@ -136,20 +206,36 @@ impl Manager {
         }
     }
 
-    /// Has units started at boot, or no more. Says whether systemd took their [Install] section.
-    pub async fn enable(&self, units: &[String]) -> Result<(), Error> {
-        let _: (bool, Vec<(String, String, String)>) = self
-            .change("EnableUnitFiles", &(units, false, false), "enable a unit")
-            .await?;
-        self.reload().await
+    /// Has a unit started at boot; says whether that is new. systemd has to read its files again then.
+    pub async fn enable(&self, unit: &str) -> Result<bool, Error> {
+        let asked = self
+            .change(
+                "EnableUnitFiles",
+                &(&[unit][..], false, false),
+                "enable a unit",
+            )
+            .await;
+        let (_, changes): (bool, Vec<FileChange>) = match asked {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.refused("enable", unit, error).await),
+        };
+        Ok(!changes.is_empty())
     }
 
-    /// Undoes [`enable`](Self::enable).
-    pub async fn disable(&self, units: &[String]) -> Result<(), Error> {
-        let _: Vec<(String, String, String)> = self
-            .change("DisableUnitFiles", &(units, false), "disable a unit")
-            .await?;
-        self.reload().await
+    /// Undoes [`enable`](Self::enable), likewise.
+    pub async fn disable(&self, unit: &str) -> Result<bool, Error> {
+        let asked = self
+            .change("DisableUnitFiles", &(&[unit][..], false), "disable a unit")
+            .await;
+        let changes: Vec<FileChange> = match asked {
+            Ok(changes) => changes,
+            Err(error) => return Err(self.refused("disable", unit, error).await),
+        };
+        // No error to systemd, which has done nothing then.
+        if changes.iter().any(|(change, ..)| change == "masked") {
+            return Err(self.masked("disable", unit, unit).await);
+        }
+        Ok(!changes.is_empty())
     }
 
     /// Whether a unit is started at boot.

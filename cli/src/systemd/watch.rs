@@ -9,7 +9,9 @@ use zbus::message::Type;
 use zbus::zvariant::{ObjectPath, OwnedValue};
 use zbus::{MatchRule, Message, MessageStream};
 
-use super::{Error, Listed, Manager, NOT_FOUND, SERVICE, State, Unit, by_instance, call, patterns};
+use super::{
+    Error, Listed, Manager, NOT_FOUND, SERVICE, State, Unit, by_instance, call, patterns, text,
+};
 use crate::instance::{Half, Instance, Kind};
 
 const WHAT: &str = "watch the units of systemd";
@@ -24,8 +26,8 @@ pub struct Change {
     pub unit: String,
     /// The VM.
     pub vm: String,
-    /// The device's name within the VM, where a VM can have several.
-    pub name: Option<String>,
+    /// The device's name within the VM; a GPU is "gpu".
+    pub name: String,
     /// What it is.
     #[serde(rename = "type")]
     pub kind: Kind,
@@ -87,7 +89,7 @@ impl Known {
         Some(Change {
             unit: instance.unit(half),
             vm: instance.vm().to_owned(),
-            name: instance.name().map(str::to_owned),
+            name: instance.label().to_owned(),
             kind: instance.kind(),
             active_state: new.active,
             sub_state: new.sub,
@@ -274,11 +276,6 @@ fn signal(message: &Message) -> Option<News> {
         }
         _ => None,
     }
-}
-
-fn text(properties: &HashMap<String, OwnedValue>, name: &str) -> Option<String> {
-    let value = properties.get(name)?.try_clone().ok()?;
-    String::try_from(value).ok()
 }
 
 #[cfg(test)]

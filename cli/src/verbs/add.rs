@@ -12,6 +12,7 @@ use clap::builder::PossibleValuesParser;
 use crate::completion;
 use crate::descriptors::TYPES;
 use crate::devices::Devices;
+use crate::exit;
 use crate::holders::Holders;
 use crate::instance::{Half, Instance, NameError, parse_name};
 use crate::output::Output;
@@ -152,8 +153,8 @@ impl Error {
     /// The exit status, as systemctl's.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotInstalled { .. } => 5,
-            _ => 1,
+            Self::NotInstalled { .. } => exit::NOT_FOUND,
+            _ => exit::FAILURE,
         }
     }
 }
@@ -175,10 +176,6 @@ struct Host {
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::Error> {
     target.local_only("add")?;
-    if target.user {
-        let text = "The units of backends are the system's: add makes none for --user.";
-        return Err(Error::Usage(text.to_owned()).into());
-    }
     let lock = change::lock()?;
     let folders = Folders::system();
     let host = Host {
@@ -198,9 +195,9 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::E
         }
     };
     zbus::block_on(async {
-        let changes = Changes::connect(target, output).await?;
+        let mut changes = Changes::connect(target, output).await?;
         check_program(args, &changes, &plan.instance).await?;
-        write::carry_out(args, &changes, &host.folders, &plan, lock, output).await
+        write::carry_out(args, &mut changes, &host.folders, &plan, lock, output).await
     })
 }
 

@@ -12,7 +12,7 @@ use crate::instance::{Half, Instance};
 use crate::journal;
 use crate::output::{Output, printable};
 use crate::selector::Selector;
-use crate::systemd::{self, Job, Manager, Target};
+use crate::systemd::{Failure, Job, Manager, Target};
 
 use super::Error;
 
@@ -41,11 +41,13 @@ pub fn lock() -> Result<Option<File>, Error> {
     }
 }
 
-/// The way to systemd for a verb that changes something.
+/// The way to systemd for a verb that changes something. What goes wrong with one backend is kept, and the
+/// others are gone on with: [`finish`](Self::finish) tells in the end.
 pub struct Changes<'a> {
     pub manager: Manager,
     target: &'a Target,
     output: &'a Output,
+    failed: Vec<Error>,
 }
 
 impl<'a> Changes<'a> {
@@ -54,15 +56,16 @@ impl<'a> Changes<'a> {
             manager: Manager::connect(target).await?,
             target,
             output,
+            failed: Vec::new(),
         })
     }
 
-    /// The backends that are meant; each of the selectors has to mean one.
-    pub async fn select(&self, selectors: &[Selector]) -> Result<Vec<Instance>, Error> {
+    /// The backends that are meant. A selector that means none is a failure.
+    pub async fn select(&mut self, selectors: &[Selector]) -> Result<Vec<Instance>, Error> {
         let mut all = self.manager.names().await?;
         for selector in selectors {
             if !all.iter().any(|instance| selector.matches(instance)) {
-                return Err(Error::Unknown {
+                self.failed.push(Error::Unknown {
                     selector: selector.to_string(),
                 });
             }
@@ -71,48 +74,97 @@ impl<'a> Changes<'a> {
         Ok(all)
     }
 
-    /// Lets them listen.
-    pub async fn start(&self, instances: &[Instance]) -> Result<(), Error> {
-        self.run(Job::Start, &units(instances, Half::Socket)).await
+    /// Lets them listen; those that do come back.
+    pub async fn start(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+        let sockets = units(&instances, Half::Socket);
+        self.run(Job::Start, &sockets, instances).await
     }
 
-    /// Stops them, the connected ones too.
-    pub async fn stop(&self, instances: &[Instance]) -> Result<(), Error> {
-        let mut all = units(instances, Half::Socket);
-        all.extend(units(instances, Half::Service));
-        self.run(Job::Stop, &all).await
+    /// Stops them, the connected ones too; those that are stopped come back.
+    pub async fn stop(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+        let mut all = units(&instances, Half::Socket);
+        all.extend(units(&instances, Half::Service));
+        self.run(Job::Stop, &all, instances).await
     }
 
-    async fn run(&self, job: Job, units: &[String]) -> Result<(), Error> {
+    /// Has them start at boot.
+    pub async fn enable(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+        let mut done = Vec::new();
+        for instance in instances {
+            let enabled = self.manager.enable(&instance.unit(Half::Socket)).await;
+            let Some(is_new) = self.keep(enabled)? else {
+                continue;
+            };
+            self.output.hint(&match is_new {
+                true => format!("Enabled {instance}: it listens from the next boot on."),
+                false => format!("{instance} was enabled already."),
+            });
+            done.push(instance);
+        }
+        self.manager.reload().await?;
+        Ok(done)
+    }
+
+    /// Has them not start at boot.
+    pub async fn disable(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+        let mut done = Vec::new();
+        for instance in instances {
+            let disabled = self.manager.disable(&instance.unit(Half::Socket)).await;
+            let Some(is_new) = self.keep(disabled)? else {
+                continue;
+            };
+            self.output.hint(&match is_new {
+                true => format!("Disabled {instance}: it does not listen after the next boot."),
+                false => format!("{instance} was not enabled."),
+            });
+            done.push(instance);
+        }
+        self.manager.reload().await?;
+        Ok(done)
+    }
+
+    /// Keeps an error that is about one backend only; others end the verb.
+    pub fn keep<T, E: Into<Error>>(&mut self, result: Result<T, E>) -> Result<Option<T>, Error> {
+        match result.map_err(Into::into) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_of_one() => {
+                self.failed.push(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What went wrong, if something did.
+    pub fn finish(&mut self) -> Result<(), Error> {
+        let mut failed = std::mem::take(&mut self.failed);
+        match failed.len() {
+            0 => Ok(()),
+            1 => Err(failed.remove(0)),
+            _ => Err(Error::Several(failed)),
+        }
+    }
+
+    async fn run(
+        &mut self,
+        job: Job,
+        units: &[String],
+        mut instances: Vec<Instance>,
+    ) -> Result<Vec<Instance>, Error> {
         let begin = Timestamp::now();
-        match self.manager.run(job, units).await {
-            Ok(failures) if failures.is_empty() => Ok(()),
-            Ok(failures) => {
-                let texts = failures
-                    .iter()
-                    .map(|failure| self.explain(job, &failure.unit, &failure.how, begin));
-                Err(Error::Jobs(texts.collect::<Vec<_>>().join("\n")))
-            }
-            Err(error @ systemd::Error::Unit { .. }) => {
-                let unit = error.unit().unwrap_or_default().to_owned();
-                self.output.hint(&self.log(&unit, begin).join("\n"));
-                Err(error.into())
-            }
-            Err(error) => Err(error.into()),
+        for Failure { unit, error } in self.manager.run(job, units).await? {
+            let failed = Instance::from_unit(&unit).map(|(instance, _)| instance);
+            instances.retain(|instance| Some(instance) != failed.as_ref());
+            let log = match error.logged() {
+                Some(unit) => self.log(unit, begin),
+                None => Vec::new(),
+            };
+            self.failed.push(match log.is_empty() {
+                true => error.into(),
+                false => Error::Logged { error, log },
+            });
         }
-    }
-
-    /// A failure with what the log has on it.
-    fn explain(&self, job: Job, unit: &str, how: &str, since: Timestamp) -> String {
-        let mut text = format!("Failed to {job} {unit}: {how}.");
-        let log = self.log(unit, since);
-        if log.is_empty() {
-            text.push_str(&format!(" See: journalctl -u {unit}"));
-        } else {
-            text.push_str(" Its log:\n");
-            text.push_str(&log.join("\n"));
-        }
-        text
+        Ok(instances)
     }
 
     /// What was logged of a unit since then, as far as the caller may read it here.
@@ -126,7 +178,8 @@ impl<'a> Changes<'a> {
         if service != unit {
             units.push(service);
         }
-        let entries = journal::last(&units, LINES, self.target).unwrap_or_default();
+        journal::sync();
+        let entries = journal::last(&units, LINES).unwrap_or_default();
         entries
             .into_iter()
             .filter(|entry| entry.time >= since)

@@ -1,16 +1,17 @@
 //! `vhostctl disable`: backends listen at boot no more.
 
 use crate::completion;
-use crate::instance::Half;
 use crate::output::Output;
 use crate::selector::Selector;
 use crate::systemd::Target;
 
 use super::Error;
-use super::change::{Changes, units};
+use super::change::Changes;
+use super::guard;
 
 /// Have backends not listen at boot any more
 #[derive(Debug, clap::Args)]
+#[command(after_help = "With --now, a connected front-end is asked about as by stop: see there.")]
 pub struct Args {
     /// Disable these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
@@ -19,17 +20,23 @@ pub struct Args {
     /// Stop them now as well
     #[arg(long)]
     now: bool,
+
+    /// With --now: do not ask, whatever front-end is connected
+    #[arg(long, requires = "now")]
+    force: bool,
 }
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     zbus::block_on(async {
-        let changes = Changes::connect(target, output).await?;
+        let mut changes = Changes::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;
-        let sockets = units(&instances, Half::Socket);
-        changes.manager.disable(&sockets).await?;
         if args.now {
-            changes.stop(&instances).await?;
+            guard::confirm(&changes, &instances, args.force).await?;
         }
-        Ok(())
+        let instances = changes.disable(instances).await?;
+        if args.now {
+            changes.stop(instances).await?;
+        }
+        changes.finish()
     })
 }

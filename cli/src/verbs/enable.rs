@@ -1,13 +1,12 @@
 //! `vhostctl enable`: has backends listen from boot on.
 
 use crate::completion;
-use crate::instance::Half;
 use crate::output::Output;
 use crate::selector::Selector;
 use crate::systemd::Target;
 
 use super::Error;
-use super::change::{Changes, units};
+use super::change::Changes;
 
 /// Have backends listen from boot on
 #[derive(Debug, clap::Args)]
@@ -23,13 +22,12 @@ pub struct Args {
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     zbus::block_on(async {
-        let changes = Changes::connect(target, output).await?;
+        let mut changes = Changes::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;
-        let sockets = units(&instances, Half::Socket);
-        changes.manager.enable(&sockets).await?;
+        let instances = changes.enable(instances).await?;
         if args.now {
-            changes.start(&instances).await?;
+            changes.start(instances).await?;
         }
-        Ok(())
+        changes.finish()
     })
 }

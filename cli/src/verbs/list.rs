@@ -1,12 +1,17 @@
 //! `vhostctl list`: the backends that systemd knows, per VM.
 
+use clap::builder::PossibleValuesParser;
+
+use crate::completion;
+use crate::descriptors::TYPES;
 use crate::output::{Cell, Emphasis, Output, Row};
+use crate::selector::Selector;
 use crate::systemd::{Backend, Manager, State, Target};
 
 use super::Error;
 
 /// List the backends of all VMs (default)
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 A backend is an instance of vhost-user-gpu@.socket, vhost-user-input@.socket or, for all other types,
 vhost-user@.socket. Listed are those that systemd has loaded, and those that are enabled or have a drop-in
@@ -14,7 +19,21 @@ of their own.
 
 STATE is 'listening' while the backend waits for a VMM and 'running' while it serves one; otherwise
 it is starting, stopping, failed or inactive.")]
-pub struct Args {}
+pub struct Args {
+    /// List these: all of a VM, or one; patterns of the shell are understood
+    #[arg(value_name = "VM[:NAME]", add = completion::backends())]
+    backends: Vec<Selector>,
+
+    /// List backends of one type only, such as gpu, input or fs
+    #[arg(
+        short = 't',
+        long = "type",
+        value_name = "TYPE",
+        value_parser = PossibleValuesParser::new(TYPES),
+        hide_possible_values = true
+    )]
+    device_type: Option<String>,
+}
 
 impl Row for Backend {
     const HEADER: &[&str] = &["VM", "NAME", "TYPE", "STATE", "SOCKET", "PID"];
@@ -22,7 +41,7 @@ impl Row for Backend {
     fn cells(&self) -> Vec<Cell> {
         vec![
             Cell::new(&self.vm),
-            Cell::optional(self.name.as_ref()),
+            Cell::new(&self.name),
             Cell::new(&self.device_type),
             Cell::new(self.state).emphasis(emphasis(self.state)),
             Cell::optional(self.socket.as_ref()),
@@ -41,8 +60,14 @@ pub(super) fn emphasis(state: State) -> Emphasis {
     }
 }
 
-pub fn run(Args {}: &Args, target: &Target, output: &Output) -> Result<(), Error> {
-    let backends = zbus::block_on(async { Manager::connect(target).await?.backends().await })?;
+pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+    let mut backends = zbus::block_on(async { Manager::connect(target).await?.backends().await })?;
+    backends.retain(|backend| {
+        let is_meant = |selector: &Selector| selector.matches(&backend.instance);
+        let is_of_type = |wanted: &String| *wanted == backend.device_type;
+        (args.backends.is_empty() || args.backends.iter().any(is_meant))
+            && args.device_type.iter().all(is_of_type)
+    });
     if output.json(&backends)? {
         return Ok(());
     }

@@ -23,7 +23,7 @@ pub struct Args {
     follow: bool,
 
     /// Show the last N lines (with --follow, 10 unless told)
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = super::lines_number)]
     lines: Option<u32>,
 }
 
@@ -34,7 +34,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     } else {
         args.backends.iter().flat_map(Selector::units).collect()
     };
-    let mut journalctl = journal::journalctl(&units, target);
+    let mut journalctl = journal::journalctl(&units);
     if args.follow {
         journalctl.arg("--follow");
     }

@@ -4,6 +4,8 @@ mod add;
 mod change;
 mod disable;
 mod enable;
+mod guard;
+mod help;
 mod libvirt_xml;
 mod list;
 mod list_backends;
@@ -23,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use crate::exit;
 use crate::output::{Output, OutputArgs};
 use crate::systemd::Target;
 
@@ -44,6 +47,7 @@ pub enum Verb {
     Disable(disable::Args),
     QemuArgs(qemu_args::Args),
     LibvirtXml(libvirt_xml::Args),
+    Help(help::Args),
 }
 
 /// Why a verb failed. The messages are whole sentences for people: `main` shows them as they are.
@@ -57,18 +61,34 @@ pub enum Error {
     Journal(#[from] crate::journal::Error),
     #[error(transparent)]
     Monitor(#[from] monitor::Error),
-    #[error("There is no backend {selector}. 'vhostctl list' shows all there are.")]
+    #[error("No such backend: {selector}. See 'vhostctl list'.")]
     NoBackend { selector: String },
-    #[error(
-        "There is no backend {selector}. 'vhostctl list' shows all there are, 'vhostctl add' makes one."
-    )]
+    #[error("No such backend: {selector}. See 'vhostctl list', or create it with 'vhostctl add'.")]
     Unknown { selector: String },
+    #[error("No such verb: {name}. See 'vhostctl --help'.")]
+    NoVerb { name: String },
+    #[error(
+        "There are no backends of users' service managers, only of the system's. Leave out --user."
+    )]
+    User,
+    /// A VMM would lose a device, and nobody said that this is meant.
+    #[error("{losses}\nNothing was changed. Shut the VM down first, or use --force.")]
+    Connected { losses: String },
+    #[error("Nothing was changed.")]
+    Declined,
+    /// With some of several it went wrong; the others are done.
+    #[error("{}", lines(.0))]
+    Several(Vec<Error>),
+    /// What went wrong with a unit, and what was logged of it.
+    #[error("{error} Its log:\n{}", log.join("\n"))]
+    Logged {
+        error: crate::systemd::Error,
+        log: Vec<String>,
+    },
     #[error(transparent)]
     Add(#[from] add::Error),
     #[error(transparent)]
     NoDevice(#[from] crate::front_end::NoDevice),
-    #[error("{0}")]
-    Jobs(String),
     #[error("Failed to {what} {path}: {source}.{}", advice(source))]
     File {
         what: &'static str,
@@ -80,17 +100,27 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit status, as systemctl's: what the LSB says where it says something.
-    pub fn exit_code(&self) -> ExitCode {
+    /// The exit status; of several errors, that of the first.
+    pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoBackend { .. } => ExitCode::from(4),
-            Self::Add(error) => ExitCode::from(error.exit_code()),
-            Self::Unknown { .. } => ExitCode::from(5),
+            Self::NoBackend { .. } => exit::UNKNOWN_STATE,
+            Self::Unknown { .. } => exit::NOT_FOUND,
             Self::File { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-                ExitCode::from(4)
+                exit::DENIED
             }
-            Self::Systemd(error) => ExitCode::from(error.exit_code()),
-            _ => ExitCode::FAILURE,
+            Self::Add(error) => error.exit_code(),
+            Self::Systemd(error) | Self::Logged { error, .. } => error.exit_code(),
+            Self::Several(errors) => errors.first().map_or(exit::FAILURE, Self::exit_code),
+            _ => exit::FAILURE,
+        }
+    }
+
+    /// Whether it is about one backend, so that others can be gone on with.
+    fn is_of_one(&self) -> bool {
+        match self {
+            Self::Unknown { .. } | Self::File { .. } | Self::Logged { .. } => true,
+            Self::Systemd(error) => error.is_of_unit(),
+            _ => false,
         }
     }
 }
@@ -106,11 +136,24 @@ impl Error {
     }
 }
 
+fn lines(errors: &[Error]) -> String {
+    let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// A number of lines, for clap.
+fn lines_number(text: &str) -> Result<u32, String> {
+    // Not what `parse` takes besides: a sign.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| is_number);
+    number.ok_or_else(|| format!("'{text}' is no number of lines"))
+}
+
 /// What to do about a file that cannot be written.
 fn advice(error: &std::io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::PermissionDenied => {
-            " What is added or removed are files of systemd's, which are root's: run it as root (sudo)."
+            " This changes files in /etc/systemd/system. Run it as root (sudo)."
         }
         _ => "",
     }
@@ -119,7 +162,10 @@ fn advice(error: &std::io::Error) -> &'static str {
 /// Does what the command line says; the exit status says how it is, where a verb answers a question.
 pub fn run(verb: Option<Verb>, target: &Target, output: &OutputArgs) -> Result<ExitCode, Error> {
     let output = Output::new(output);
-    match verb.unwrap_or(Verb::List(list::Args {})) {
+    if target.user {
+        return Err(Error::User);
+    }
+    match verb.unwrap_or(Verb::List(list::Args::default())) {
         Verb::List(args) => list::run(&args, target, &output),
         Verb::ListDevices(args) => list_devices::run(&args, target, &output),
         Verb::ListBackends(args) => list_backends::run(&args, &output),
@@ -135,6 +181,7 @@ pub fn run(verb: Option<Verb>, target: &Target, output: &OutputArgs) -> Result<E
         Verb::QemuArgs(args) => qemu_args::run(&args, target, &output),
         Verb::LibvirtXml(args) => libvirt_xml::run(&args, target, &output),
         Verb::Remove(args) => remove::run(&args, target, &output),
+        Verb::Help(args) => help::run(&args, &output),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,59 +13,95 @@ use crate::systemd::Target;
 
 use super::Error;
 use super::change::{self, Changes, units};
+use super::guard;
 
 /// Stop backends, disable them and delete what was added for them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A VMM that is connected loses the device; a guest is not prepared for that. Shut the VM down first.
+A VM whose VMM is connected loses the device: a GPU's VM its screen, and for an input device QEMU aborts
+while no driver of the guest uses it. So that is asked before anything is done; without a terminal to ask
+on, it is refused unless --force is given. Shut the VM down first.
 
 Settings that others made for the backend (systemctl edit) are kept.")]
 pub struct Args {
     /// Remove these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
+
+    /// Do not ask, whatever front-end is connected
+    #[arg(long)]
+    force: bool,
 }
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     target.local_only("remove")?;
     zbus::block_on(async {
-        let changes = Changes::connect(target, output).await?;
+        let mut changes = Changes::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;
-        let (sockets, services) = (
-            units(&instances, Half::Socket),
-            units(&instances, Half::Service),
-        );
+        guard::confirm(&changes, &instances, args.force).await?;
+        let folders = Folders::system();
         let lock = change::lock()?;
         // First what may be refused: who cannot delete is not to stop anything.
-        let folders = Folders::system();
-        for instance in &instances {
-            forget(&folders, instance, output)?;
-        }
+        let mut instances = forget_all(&mut changes, &folders, instances).await?;
         drop(lock);
-        changes.stop(&instances).await?;
-        // Makes systemd read its files again, too.
-        changes.manager.disable(&sockets).await?;
-        let all = [sockets, services].concat();
-        changes.manager.reset_failed(&all).await?;
-        Ok(())
+        instances = changes.stop(instances).await?;
+        instances = disable_all(&mut changes, instances).await?;
+        let all = [Half::Socket, Half::Service].map(|half| units(&instances, half));
+        changes.manager.reset_failed(&all.concat()).await?;
+        for instance in &instances {
+            output.hint(&format!("Removed {instance}."));
+            if folders.drop_in_folder(instance).exists() {
+                output.hint(&format!(
+                    "Kept {}, which has settings of others.",
+                    folders.drop_in_folder(instance).display()
+                ));
+            }
+        }
+        changes.finish()
     })
 }
 
-/// Deletes our file, and its folder if nothing else is in it.
-pub fn forget(folders: &Folders, instance: &Instance, output: &Output) -> Result<(), Error> {
-    let file = folders.own_file(instance);
-    delete(&file)?;
-    let folder = folders.drop_in_folder(instance);
-    match fs::remove_dir(&folder) {
-        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
-            output.hint(&format!(
-                "Kept {}, which has settings of others.",
-                folder.display()
-            ));
+/// Deletes what was added for each; those for which that could be done come back.
+async fn forget_all(
+    changes: &mut Changes<'_>,
+    folders: &Folders,
+    instances: Vec<Instance>,
+) -> Result<Vec<Instance>, Error> {
+    let mut forgotten = Vec::new();
+    for instance in instances {
+        // systemd does nothing about a masked unit, not even disable it.
+        let units = [Half::Socket, Half::Service].map(|half| instance.unit(half));
+        let unmasked = changes.manager.check_unmasked("remove", &units).await;
+        if changes.keep(unmasked)?.is_none() {
+            continue;
         }
-        // It was never there, or is somebody else's care.
-        _ => {}
+        if changes.keep(forget(folders, &instance))?.is_some() {
+            forgotten.push(instance);
+        }
     }
+    Ok(forgotten)
+}
+
+async fn disable_all(
+    changes: &mut Changes<'_>,
+    instances: Vec<Instance>,
+) -> Result<Vec<Instance>, Error> {
+    let mut disabled = Vec::new();
+    for instance in instances {
+        let done = changes.manager.disable(&instance.unit(Half::Socket)).await;
+        if changes.keep(done)?.is_some() {
+            disabled.push(instance);
+        }
+    }
+    changes.manager.reload().await?;
+    Ok(disabled)
+}
+
+/// Deletes our file, and its folder if nothing else is in it.
+pub fn forget(folders: &Folders, instance: &Instance) -> Result<(), Error> {
+    delete(&folders.own_file(instance))?;
+    // It was never there, or has settings of others.
+    let _ = fs::remove_dir(folders.drop_in_folder(instance));
     Ok(())
 }
 

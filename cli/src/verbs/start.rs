@@ -18,8 +18,9 @@ pub struct Args {
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     zbus::block_on(async {
-        let changes = Changes::connect(target, output).await?;
+        let mut changes = Changes::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;
-        changes.start(&instances).await
+        changes.start(instances).await?;
+        changes.finish()
     })
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::completion;
+use crate::exit;
 use crate::human;
 use crate::journal::{self, Entry};
 use crate::output::{Emphasis, Output};
@@ -26,7 +27,7 @@ pub struct Args {
     backends: Vec<Selector>,
 
     /// Show N lines of the log
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = super::lines_number)]
     lines: u32,
 
     /// Show lines in full, however long
@@ -66,28 +67,31 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitCode, Er
         }
         return Ok(ExitCode::SUCCESS);
     }
-    for selector in &args.backends {
-        if !reports
+    let is_shown = |selector: &&Selector| {
+        reports
             .iter()
             .any(|report| selector.matches(&report.details.backend.instance))
-        {
-            return Err(Error::NoBackend {
-                selector: selector.to_string(),
-            });
-        }
+    };
+    let missing = args.backends.iter().filter(|selector| !is_shown(selector));
+    let mut missing: Vec<_> = missing
+        .map(|selector| Error::NoBackend {
+            selector: selector.to_string(),
+        })
+        .collect();
+    match missing.len() {
+        0 => {}
+        1 => return Err(missing.remove(0)),
+        _ => return Err(Error::Several(missing)),
     }
     let idle = |state| matches!(state, State::Inactive | State::Failed);
     if reports
         .iter()
         .any(|report| idle(report.details.backend.state))
     {
-        return Ok(ExitCode::from(NOT_RUNNING));
+        return Ok(ExitCode::from(exit::NOT_RUNNING));
     }
     Ok(ExitCode::SUCCESS)
 }
-
-/// Of the LSB: the program is not running.
-const NOT_RUNNING: u8 = 3;
 
 /// The last lines; what keeps them from being shown keeps nothing else from it.
 fn log(details: &Details, lines: u32, target: &Target, output: &Output) -> Vec<Entry> {
@@ -95,7 +99,7 @@ fn log(details: &Details, lines: u32, target: &Target, output: &Output) -> Vec<E
         return Vec::new();
     }
     let units = selector::both_units(&details.backend.instance);
-    journal::last(&units, lines, target).unwrap_or_else(|error| {
+    journal::last(&units, lines).unwrap_or_else(|error| {
         output.hint(&error.to_string());
         Vec::new()
     })

@@ -7,21 +7,30 @@ use crate::systemd::Target;
 
 use super::Error;
 use super::change::Changes;
+use super::guard;
 
 /// Stop backends: their programs and their sockets
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A VMM that is connected loses the device; a guest is not prepared for that. Shut the VM down first.")]
+A VM whose VMM is connected loses the device: a GPU's VM its screen, and for an input device QEMU aborts
+while no driver of the guest uses it. So that is asked before anything is done; without a terminal to ask
+on, it is refused unless --force is given. Shut the VM down first.")]
 pub struct Args {
     /// Stop these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
+
+    /// Do not ask, whatever front-end is connected
+    #[arg(long)]
+    force: bool,
 }
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     zbus::block_on(async {
-        let changes = Changes::connect(target, output).await?;
+        let mut changes = Changes::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;
-        changes.stop(&instances).await
+        guard::confirm(&changes, &instances, args.force).await?;
+        changes.stop(instances).await?;
+        changes.finish()
     })
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
 pub mod follower;
+pub mod host;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -4,13 +4,13 @@ use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::slice;
 
 use tempfile::Builder;
 
-use crate::instance::Half;
+use crate::instance::{Half, Instance};
 use crate::output::Output;
 use crate::settings::Folders;
+use crate::systemd::State;
 
 use super::super::change::Changes;
 use super::super::{Error as VerbError, remove};
@@ -20,7 +20,7 @@ use super::{Args, Error, Plan};
 /// then the next may look at them.
 pub(super) async fn carry_out(
     args: &Args,
-    changes: &Changes<'_>,
+    changes: &mut Changes<'_>,
     folders: &Folders,
     plan: &Plan,
     mut lock: Option<fs::File>,
@@ -34,33 +34,35 @@ pub(super) async fn carry_out(
     if is_other && !args.force {
         return Err(Error::Exists {
             unit: instance.unit(Half::Service),
-            selector: instance.selector(),
+            selector: instance.to_string(),
             file: file.display().to_string(),
         }
         .into());
     }
     let socket = instance.unit(Half::Socket);
     let was_enabled = changes.manager.is_enabled(&socket).await?;
+    let before_it = state(changes, instance).await?;
     let done = async {
         write(&file, &text)?;
         changes.manager.reload().await?;
-        changes.manager.enable(slice::from_ref(&socket)).await?;
+        changes.manager.enable(&socket).await?;
+        changes.manager.reload().await?;
         drop(lock.take());
         if args.now {
-            changes.start(slice::from_ref(instance)).await?;
+            changes.start(vec![instance.clone()]).await?;
         }
-        Ok(())
+        changes.finish()
     };
     let done: Result<(), VerbError> = done.await;
     if let Err(error) = done {
         let undone = async {
             match &before {
                 Some(before) => write(&file, before)?,
-                None => remove::forget(folders, instance, output)?,
+                None => remove::forget(folders, instance)?,
             }
             if !was_enabled {
                 let units = [socket.clone(), instance.unit(Half::Service)];
-                changes.manager.disable(slice::from_ref(&socket)).await?;
+                changes.manager.disable(&socket).await?;
                 changes.manager.reset_failed(&units).await?;
             }
             changes.manager.reload().await?;
@@ -73,22 +75,48 @@ pub(super) async fn carry_out(
         }
         return Err(error);
     }
+    let is_new = before.as_ref().is_none_or(|before| *before != text);
     let what = match &before {
         None => "Created",
-        Some(before) if *before == text => "Kept",
-        Some(_) => "Replaced",
+        Some(_) if is_new => "Replaced",
+        Some(_) => "Kept",
     };
     output.hint(&format!("{what} {}.", file.display()));
     for hint in &plan.hints {
         output.hint(hint);
     }
-    if !args.now {
-        let selector = instance.selector();
-        output.hint(&format!(
-            "It listens from the next boot on; for now: vhostctl start {selector}"
-        ));
+    if let Some(hint) = effect(instance, before_it, is_new, args.now) {
+        output.hint(&hint);
     }
     Ok(())
+}
+
+/// What the backend did before, which `add` leaves alone.
+async fn state(changes: &Changes<'_>, instance: &Instance) -> Result<State, VerbError> {
+    let all = changes.manager.details(|one| one == instance).await?;
+    Ok(all
+        .first()
+        .map_or(State::Inactive, |details| details.backend.state))
+}
+
+/// When the settings count.
+fn effect(instance: &Instance, before: State, is_new: bool, now: bool) -> Option<String> {
+    match (before, is_new) {
+        (State::Running | State::Stopping, true) => Some(format!(
+            "{instance} serves a VM with the settings it had. The new ones count from that VM's next start."
+        )),
+        (State::Running | State::Stopping, false) => Some(format!(
+            "{instance} serves a VM already, with these settings."
+        )),
+        (State::Listening | State::Starting, true) => Some(format!(
+            "{instance} listens already. The new settings count from its VM's next start."
+        )),
+        (State::Listening | State::Starting, false) => Some(format!("{instance} listens already.")),
+        (State::Inactive | State::Failed, _) if now => None,
+        (State::Inactive | State::Failed, _) => Some(format!(
+            "It listens from the next boot on. To start it now: vhostctl start {instance}"
+        )),
+    }
 }
 
 fn read(file: &Path) -> Result<Option<String>, VerbError> {

@@ -1,0 +1,63 @@
+//! What a VM loses when a backend stops, and whether that is meant.
+
+use std::io::{self, IsTerminal as _};
+
+use crate::instance::{Instance, Kind};
+use crate::output;
+use crate::systemd::State;
+
+use super::Error;
+use super::change::Changes;
+
+/// Asks before VMMs lose devices, where somebody can answer, and else refuses it. Nothing is done yet
+/// then, so that a VM does not keep half of its devices.
+pub async fn confirm(
+    changes: &Changes<'_>,
+    instances: &[Instance],
+    force: bool,
+) -> Result<(), Error> {
+    if force {
+        return Ok(());
+    }
+    let all = changes
+        .manager
+        .details(|instance| instances.contains(instance))
+        .await?;
+    // One that does not tell was started by a connection.
+    let connected = all.iter().filter(|details| {
+        details.backend.state == State::Running && details.front_end != Some(false)
+    });
+    let losses: Vec<_> = connected
+        .map(|details| loss(&details.backend.instance))
+        .collect();
+    if losses.is_empty() {
+        return Ok(());
+    }
+    let losses = losses.join("\n");
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Error::Connected { losses });
+    }
+    let answer = output::ask(format_args!("{losses}\nGo on all the same? [y/N]"))?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Error::Declined),
+    }
+}
+
+/// What the VM of a connected backend loses with it.
+fn loss(instance: &Instance) -> String {
+    let loss = match instance.kind() {
+        Kind::Gpu => {
+            "its VM loses the screen until it is shut down and started again, as QEMU does not connect again"
+        }
+        Kind::Input => {
+            "its VM loses the device until it is shut down and started again, and QEMU aborts if no driver of \
+             the guest uses it just then (in firmware, in a boot menu, during a reboot)"
+        }
+        Kind::Backend => {
+            "its VM loses the device until it is shut down and started again, and what the guest has not \
+             written yet"
+        }
+    };
+    format!("{instance} has a front-end connected: {loss}.")
+}
