@@ -29,6 +29,11 @@ pub trait Device: VhostUserBackendMut<Bitmap = (), Vring = VringMutex> + Send + 
     /// Whatever keeps the device from working; the program then ends early, with the message.
     fn start(&mut self, host: Host) -> io::Result<()>;
 
+    /// Ends, on the worker thread: the program is about to end, however the front-end left, and no
+    /// other call follows but those of messages that are under way. What would outlast the program
+    /// is given back to the host.
+    fn end(&mut self) {}
+
     /// What it needs of the system from now on, when it is open and did not begin yet. The program
     /// gives up all else before it serves.
     fn needs(&self) -> Needs {
@@ -85,6 +90,14 @@ impl Host {
         self.gpu_socket.take()
     }
 
+    /// Says by `message` that the hardware is gone. Without a front-end the program ends, with a
+    /// status that is not 0. With one it goes on until that leaves: a VMM that loses its backend may
+    /// end with it (QEMU does while no driver runs the device).
+    pub fn lose_hardware(&self, message: impl Display) {
+        self.main_thread
+            .tell(News::HardwareLost(message.to_string()));
+    }
+
     /// Ends the program with `message` and a status that is not 0: the device cannot go on.
     pub fn fail(&self, message: impl Display) {
         self.main_thread.tell(News::Failed(message.to_string()));
@@ -117,6 +130,10 @@ pub(super) enum News {
     Started(io::Result<()>),
     /// The program cannot go on, and why.
     Failed(String),
+    /// The hardware behind the device is gone, and what it was.
+    HardwareLost(String),
+    /// The device has given back what would outlast the program.
+    Ended,
 }
 
 /// How the other threads reach the main one, which waits by poll.

@@ -35,7 +35,7 @@ impl<D: Device> Connection<D> {
     pub fn new(front_end: UnixStream, device: D) -> io::Result<Self> {
         let (main_thread, inbox) = MainThread::new()?;
         let slot = GpuSocketSlot::default();
-        let mut daemon = worker::spawn("fuzz", device, slot.clone(), main_thread)?;
+        let (mut daemon, _) = worker::spawn("fuzz", device, slot.clone(), main_thread)?;
         let (listener, private) = relay::private_connection()?;
         daemon
             .start(&mut listener.into())

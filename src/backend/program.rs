@@ -22,6 +22,7 @@ use super::options::{CommonOptions, Switch, wants_capabilities};
 use super::relay::{self, End, Relay};
 use super::sandbox::Sandbox;
 use super::socket::{self, Endpoint, Source};
+use super::worker::DeviceEnd;
 use super::{logging, notify, worker};
 
 /// A program's own part: its name, what it can do, and how its device comes from its options.
@@ -119,6 +120,7 @@ fn serve<P: Program>(options: &P::Options, source: Source, accepted: &mut bool) 
         stop: stop_signals()?,
         inbox,
         next_status: Cell::new(None),
+        has_front_end: Cell::new(false),
     };
     report_panics(main_thread.clone());
     let device = P::open(options)?;
@@ -138,7 +140,7 @@ fn serve<P: Program>(options: &P::Options, source: Source, accepted: &mut bool) 
     }
     logging::detach()?;
     let gpu_socket = GpuSocketSlot::default();
-    let mut daemon = worker::spawn(P::NAME, device, gpu_socket.clone(), main_thread)?;
+    let (mut daemon, device_end) = worker::spawn(P::NAME, device, gpu_socket.clone(), main_thread)?;
     if waiter.started()?.is_none() {
         return Ok(());
     }
@@ -161,6 +163,7 @@ fn serve<P: Program>(options: &P::Options, source: Source, accepted: &mut bool) 
         *accepted = true;
         log::info!("a front-end is connected");
         waiter.inbox.put_status("a front-end is connected");
+        waiter.has_front_end.set(true);
         let mut relay = Relay::new(front_end, private, gpu_socket)?;
         match waiter.relay(&mut relay, &endpoint)? {
             Ended::Signal => Ok(Goodbye::Signal),
@@ -174,6 +177,7 @@ fn serve<P: Program>(options: &P::Options, source: Source, accepted: &mut bool) 
         Err(e) => e.to_string(),
     };
     notify::stopping(&last);
+    waiter.end_device(&device_end);
     if goodbye.is_ok() {
         log::info!("{last}");
     }
@@ -216,11 +220,16 @@ struct Waiter {
     inbox: Inbox,
     /// When the service manager may be told the next status.
     next_status: Cell<Option<Instant>>,
+    /// Whether a front-end is connected, and so goes on without hardware that is lost.
+    has_front_end: Cell<bool>,
 }
 
 /// Between two `STATUS=` of the device. A guest can change what is served as fast as it likes, and
 /// the service manager, which tells all its listeners, is not to be kept busy with that.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the device may take to give back what would outlast the program.
+const END_LIMIT: Duration = Duration::from_millis(500);
 
 enum Ended {
     Signal,
@@ -265,6 +274,16 @@ impl Waiter {
                     News::Failed(message) => return Err(message.into()),
                     News::Started(Err(e)) => return Err(e.into()),
                     News::Started(Ok(())) => return Ok(Err(Interruption::Started)),
+                    News::HardwareLost(message) if !self.has_front_end.get() => {
+                        return Err(message.into());
+                    }
+                    News::HardwareLost(message) => {
+                        log::error!(
+                            "{message}; the front-end is served without it until it leaves"
+                        );
+                        self.inbox.put_status(message);
+                    }
+                    News::Ended => {}
                 }
             }
             if others.iter().any(|events| !events.is_empty()) {
@@ -291,6 +310,37 @@ impl Waiter {
         }
         self.inbox.put_back_status(status);
         Some(STATUS_INTERVAL)
+    }
+
+    /// Has the device give back what would outlast the program. A worker that hangs does not keep
+    /// the program from its end.
+    fn end_device(&self, device: &DeviceEnd) {
+        if let Err(e) = device.request() {
+            log::warn!("cannot have the device end: {e}");
+            return;
+        }
+        let deadline = Instant::now() + END_LIMIT;
+        loop {
+            while let Some(news) = self.inbox.take() {
+                match news {
+                    News::Ended => return,
+                    // It may be the worker that is gone.
+                    News::Failed(message) => {
+                        log::error!("{message}");
+                        return;
+                    }
+                    News::Started(_) | News::HardwareLost(_) => {}
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                log::warn!("the device is busy: the host may not get back all that it had");
+                return;
+            }
+            let mut fds = [PollFd::new(&self.inbox, PollFlags::IN)];
+            // Whatever it says, the inbox is looked into again, and not for longer.
+            let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+        }
     }
 
     /// Waits until the device has begun; `None` after a signal.

@@ -96,6 +96,15 @@ impl Surroundings {
     pub fn failure(&self) -> Option<String> {
         failure(&self.inbox)
     }
+
+    /// That the device has lost its hardware, if it says so first.
+    #[cfg(test)]
+    pub fn lost_hardware(&self) -> Option<String> {
+        match self.inbox.take()? {
+            News::HardwareLost(message) => Some(message),
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn failure(inbox: &Inbox) -> Option<String> {
@@ -103,7 +112,7 @@ pub(super) fn failure(inbox: &Inbox) -> Option<String> {
         match news {
             News::Failed(message) => return Some(message),
             News::Started(Err(error)) => return Some(error.to_string()),
-            News::Started(Ok(())) => {}
+            News::Started(Ok(())) | News::HardwareLost(_) | News::Ended => {}
         }
     }
     None

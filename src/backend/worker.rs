@@ -26,6 +26,7 @@ use super::notify;
 use super::ring::GuestMemory;
 
 /// Tokens of the common part, between the queues' numbers and the devices' own.
+const END: u16 = FIRST_TOKEN - 3;
 pub(super) const BEGIN: u16 = FIRST_TOKEN - 2;
 const WATCHDOG: u16 = FIRST_TOKEN - 1;
 
@@ -40,8 +41,19 @@ pub(super) struct Served<D> {
     turn: Mutex<()>,
     main_thread: MainThread,
     begin: EventFd,
+    end: EventFd,
     watchdog: Option<Watchdog>,
     host: Mutex<Option<Host>>,
+}
+
+/// Has the worker end the device.
+pub(super) struct DeviceEnd(EventFd);
+
+impl DeviceEnd {
+    /// Asks for it; [`News::Ended`] tells that it is done.
+    pub(super) fn request(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
 }
 
 /// Makes the daemon and its worker, and has the device begin there. The main thread hears of it.
@@ -50,12 +62,13 @@ pub(super) fn spawn<D: Device>(
     device: D,
     gpu_socket: GpuSocketSlot,
     main_thread: MainThread,
-) -> io::Result<Daemon<D>> {
+) -> io::Result<(Daemon<D>, DeviceEnd)> {
     let served = Arc::new(Served {
         device: Mutex::new(device),
         turn: Mutex::new(()),
         main_thread: main_thread.clone(),
         begin: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
+        end: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         watchdog: notify::watchdog_interval().map(Watchdog::new).transpose()?,
         host: Mutex::new(None),
     });
@@ -80,8 +93,10 @@ pub(super) fn spawn<D: Device>(
         event_loop.register_listener(timer, EventSet::IN, WATCHDOG.into())?;
     }
     event_loop.register_listener(served.begin.as_raw_fd(), EventSet::IN, BEGIN.into())?;
+    event_loop.register_listener(served.end.as_raw_fd(), EventSet::IN, END.into())?;
     served.begin.write(1)?;
-    Ok(daemon)
+    let end = DeviceEnd(served.end.try_clone()?);
+    Ok((daemon, end))
 }
 
 /// A timer for `WATCHDOG=1`, where the unit asks for it.
@@ -140,6 +155,12 @@ impl<D: Device> Served<D> {
             let started = self.device().start(host);
             self.main_thread.tell(News::Started(started));
         }
+    }
+
+    fn end(&self) {
+        let _ = self.end.read();
+        self.device().end();
+        self.main_thread.tell(News::Ended);
     }
 
     fn pet(&self) -> io::Result<()> {
@@ -239,6 +260,7 @@ impl<D: Device> VhostUserBackend for Served<D> {
             #[cfg(feature = "fuzzing")]
             BEGIN if lock(&self.host).is_none() => return Err(io::ErrorKind::Interrupted.into()),
             BEGIN => self.begin(),
+            END => self.end(),
             WATCHDOG => {
                 if let Err(e) = self.pet() {
                     let message = format!("the watchdog's timer failed: {e}");
@@ -327,6 +349,7 @@ mod tests {
             turn: Mutex::new(()),
             main_thread,
             begin: EventFd::new(EFD_CLOEXEC).unwrap(),
+            end: EventFd::new(EFD_CLOEXEC).unwrap(),
             watchdog: None,
             host: Mutex::new(None),
         };
