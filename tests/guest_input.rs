@@ -26,6 +26,13 @@ struct Machine {
 
 impl Machine {
     fn boot(devices: &[&str]) -> anyhow::Result<Self> {
+        let mut machine = Self::start(devices, &[])?;
+        machine.vm.wait_ready()?;
+        Ok(machine)
+    }
+
+    /// With further words on QEMU's command line, and a guest that may not be up yet.
+    fn start(devices: &[&str], words: &[&str]) -> anyhow::Result<Self> {
         let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
         let mock = MockInput::start(devices)?;
         let mut programs = Vec::new();
@@ -42,7 +49,8 @@ impl Machine {
             builder = builder.input_socket(program.socket_path());
             programs.push(program);
         }
-        let vm = builder.boot()?;
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let vm = builder.arguments(&words).start()?;
         Ok(Self { vm, programs, mock })
     }
 
@@ -216,6 +224,30 @@ fn no_key_is_stuck_after_a_pause() -> anyhow::Result<()> {
         ensure!(Instant::now() < deadline, "the key is stuck");
     }
     machine.types(0)?;
+    machine.finish();
+    Ok(())
+}
+
+/// A QEMU that loses a backend while no driver runs the device aborts.
+#[test]
+fn an_unplugged_device_ends_no_vm_without_a_driver() -> anyhow::Result<()> {
+    let mut machine = Machine::start(&[KEYBOARD, MOUSE], &["-S"])?;
+    machine.mock.unplug(1)?;
+    machine.programs[1].wait_stderr("was unplugged")?;
+    machine.vm.qmp("cont", Value::Null)?;
+    machine.vm.wait_ready()?;
+    // The guest's driver finds a device, and all others go on.
+    let (keyboard, mouse) = (machine.name(0)?, machine.name(1)?);
+    machine.vm.command(&format!("evdev-list {mouse}"))?;
+    machine.types(0)?;
+    // Between a reset and the driver.
+    machine.vm.qmp("stop", Value::Null)?;
+    machine.vm.qmp("system_reset", Value::Null)?;
+    machine.mock.unplug(0)?;
+    machine.programs[0].wait_stderr("was unplugged")?;
+    machine.vm.qmp("cont", Value::Null)?;
+    machine.vm.wait_ready()?;
+    machine.vm.command(&format!("evdev-list {keyboard}"))?;
     machine.finish();
     Ok(())
 }

@@ -325,21 +325,48 @@ fn thousands_of_rounds_leave_nothing_behind() {
     vm.finish();
 }
 
-/// A device that is unplugged ends the program with a message, and the next start says what is
-/// missing.
+/// A device that is unplugged costs the guest nothing else, and the next start says what is missing.
 #[test]
-fn a_device_that_is_unplugged_is_the_end_with_a_message() {
-    let vm = Vm::start(InputOptions::default());
-    let Vm {
-        input: _input,
-        mut program,
-        mut device,
-        ..
-    } = vm;
-    let again = device.command(input_program());
+fn a_device_that_is_unplugged_leaves_a_program_that_serves_on() {
+    let mut vm = Vm::start(InputOptions::default());
+    vm.device
+        .send(&[Event::new(EV_KEY, 30, 1), Event::report()]);
+    let pressed = vm.input.next_report().unwrap();
+    assert_eq!(pressed, [Event::new(EV_KEY, 30, 1), Event::report()]);
+    let again = vm.device.command(input_program());
+    let path = vm.device.path();
+    vm.device.unplug();
+    let released = vm.input.next_report().unwrap();
+    assert_eq!(released, [Event::new(EV_KEY, 30, 0), Event::report()]);
+    for word in ["was unplugged", &path, "Test Keyboard"] {
+        vm.program.wait_stderr(word).unwrap();
+    }
+    // The driver's requests are answered, and another driver finds the same device.
+    for _ in 0..2 {
+        let led = [Event::new(EV_LED, 1, 1), Event::report()];
+        vm.input.send_status(&led).unwrap();
+        vm.input.no_event(Duration::from_millis(50)).unwrap();
+        vm.input.stop().unwrap();
+        assert_eq!(vm.input.name().unwrap(), "Test Keyboard");
+        vm.input.restart().unwrap();
+    }
+    let spent = vm.program.cpu_time().unwrap();
+    vm.input.no_event(Duration::from_millis(300)).unwrap();
+    let spent = vm.program.cpu_time().unwrap() - spent;
+    assert!(spent < Duration::from_millis(60), "{spent:?} for nothing");
+    assert_eq!(vm.program.stderr().matches("unplugged").count(), 1);
+    vm.finish();
+    let mut next = again.socket(SocketForm::Connected(5)).spawn().unwrap();
+    assert_early_failure(&mut next, &[&path]);
+}
+
+#[test]
+fn a_device_that_is_unplugged_with_nobody_connected_is_the_end_with_a_message() {
+    let mut device = HostDevice::new(KEYBOARD);
+    let command = device.command(input_program());
+    let mut program = command.socket(SocketForm::Path).spawn().unwrap();
+    program.wait_stderr("serving on").unwrap();
     let path = device.path();
     device.unplug();
     assert_early_failure(&mut program, &["was unplugged", &path, "Test Keyboard"]);
-    let mut next = again.socket(SocketForm::Connected(5)).spawn().unwrap();
-    assert_early_failure(&mut next, &[&path]);
 }

@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/evdev.rs"]
 mod evdev;
+#[path = "input/lifetime.rs"]
+mod lifetime;
 
 use std::time::Duration;
 
@@ -10,7 +12,6 @@ use common::*;
 use evdev::HostDevice;
 use frontend::input::{AbsInfo, ConfigAccess, Event, Input, InputOptions, Select};
 use frontend::{DEFAULT_LIMIT, Deadline, Memory, Program, SocketForm};
-use rustix::process::Signal;
 
 const EV_SYN: u8 = 0;
 const EV_KEY: u8 = 1;
@@ -431,37 +432,4 @@ fn what_a_guest_may_choose_does_not_end_the_connection() {
     assert_choices(&mut session);
     drop(session);
     assert_clean_exit(&mut program);
-}
-
-#[test]
-fn signals_end_it_in_each_state() {
-    for signal in [Signal::TERM, Signal::INT] {
-        let device = HostDevice::new(KEYBOARD);
-        let waiting = device.command(input_program());
-        let mut waiting = waiting.socket(SocketForm::Path).notify().spawn().unwrap();
-        waiting.notify().unwrap().wait_ready(DEFAULT_LIMIT).unwrap();
-        waiting.signal(signal).unwrap();
-        assert_clean_exit(&mut waiting);
-        assert!(!waiting.socket_path().exists(), "the socket stays behind");
-
-        let mut vm = Vm::start(KEYBOARD);
-        vm.device.send(&[key(30, 1), Event::report()]);
-        vm.input.next_report().unwrap();
-        vm.program.signal(signal).unwrap();
-        assert_clean_exit(&mut vm.program);
-        vm.device.wait_grab(false);
-
-        // A guest that takes no events.
-        let options = InputOptions {
-            refill: false,
-            ..InputOptions::default()
-        };
-        let mut vm = Vm::with(KEYBOARD, &[], options);
-        for _ in 0..100 {
-            vm.device
-                .send(&[key(30, 1), Event::report(), key(30, 0), Event::report()]);
-        }
-        vm.program.signal(signal).unwrap();
-        assert_clean_exit(&mut vm.program);
-    }
 }

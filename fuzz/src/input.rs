@@ -74,6 +74,8 @@ struct Machine {
     running: bool,
     /// The device said that the program is to end.
     failed: bool,
+    /// The device was told that its hardware is gone: it reads no more of it.
+    hung_up: bool,
 }
 
 impl Machine {
@@ -111,6 +113,7 @@ impl Machine {
             partial: 0,
             running: true,
             failed: false,
+            hung_up: false,
         }
     }
 
@@ -133,7 +136,7 @@ impl Machine {
             }
             let unread = {
                 let hardware = self.hardware();
-                hardware.unplugged || !hardware.readable.is_empty()
+                hardware.unplugged || (!self.hung_up && !hardware.readable.is_empty())
             };
             self.failed |= self.program.failure().is_some();
             if unread && !self.failed {
@@ -205,6 +208,8 @@ impl Machine {
                 let mut hardware = self.hardware();
                 hardware.taken = !hardware.taken && !hardware.grabbed;
             }
+            253 => self.turn(FIRST_TOKEN + 2, EventSet::IN),
+            254 => self.hardware().unplugged = true,
             _ => self.turn(FIRST_TOKEN + 1, EventSet::IN),
         }
     }
@@ -268,6 +273,7 @@ impl Machine {
             246 => {
                 let set = bytes.of(&[EventSet::IN, EventSet::HANG_UP, EventSet::ERROR]);
                 self.turn(DEVICE_READY, set);
+                self.hung_up |= set != EventSet::IN;
             }
             247 => self.turn(bytes.u16(), EventSet::IN),
             _ => self.guest.fill(bytes),
@@ -359,9 +365,17 @@ impl Machine {
         self.hardware().report(Event::REPORT, &description);
         // What keeps the device with the host is a key that is held there.
         self.settle();
+        if self.hardware().unplugged {
+            self.end_unplugged();
+            return;
+        }
         if self.grab && !self.hardware().grabbed {
+            let repeats = description.codes(EV_REP).is_some();
             let held: Vec<u16> = self.hardware().truth.keys.iter().copied().collect();
-            for code in held {
+            // A mouse button, or what repeats; not the buttons of a joystick.
+            let goes_on = |code: &u16| *code == 0x110 || (repeats && *code < 0x100);
+            assert!(held.iter().any(goes_on), "no guest waits for {held:?}");
+            for code in held.into_iter().filter(goes_on) {
                 self.hardware()
                     .report(Event::new(EV_KEY, code, 0), &description);
             }
@@ -381,12 +395,28 @@ impl Machine {
                 assert_eq!(position(&self.told), position(&truth), "slot {slot}");
             }
         }
+        // By the program, or by the front-end before it.
+        self.input.end();
         self.stop();
         assert_eq!(
             self.hardware().leds,
             self.host_leds,
             "LEDs are left as they were"
         );
+        assert!(!self.failed && self.program.failure().is_none());
+    }
+
+    /// The driver has a device on which nothing is pressed or touched, and which reports no more.
+    fn end_unplugged(&mut self) {
+        self.turn(DEVICE_READY, EventSet::IN);
+        self.settle();
+        assert_eq!(self.partial, 0, "a report without an end");
+        assert_eq!(self.told.keys, BTreeSet::new());
+        if self.description.slots() > 0 {
+            assert!(self.told.contacts.is_empty(), "{:?}", self.told.contacts);
+        }
+        assert!(self.input.get_config(0, CONFIG_SIZE as u32).len() == CONFIG_SIZE);
+        self.stop();
         assert!(!self.failed && self.program.failure().is_none());
     }
 

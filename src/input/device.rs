@@ -24,14 +24,18 @@ use super::state::State;
 use super::status::Status;
 use super::wire::{EVENT_QUEUE, Event, QUEUES, STATUS_QUEUE};
 
+use self::held::LongWait;
 use self::owner::Owner;
 
+mod held;
 mod owner;
 
 /// The evdev device has events.
 const DEVICE_READY: u16 = FIRST_TOKEN;
 /// A pass ended before its queue was empty.
 const GO_ON: u16 = FIRST_TOKEN + 1;
+/// The guest has waited for long until a key is released on the host.
+const LONG_WAIT: u16 = FIRST_TOKEN + 2;
 /// Reads of the evdev device in a pass, of 32 events each.
 const MAX_READS: usize = 32;
 
@@ -53,11 +57,15 @@ pub struct Input<S = Evdev> {
     host: Option<Host>,
     go_on: OwnedFd,
     owner: Owner,
+    long_wait: LongWait,
     reports: Reports,
     status: Status,
     event_queue: EventQueue,
     status_queue: StatusQueue,
+    /// The hardware is gone: a guest has a device that reports nothing.
     gone: bool,
+    /// The program is about to end: no guest gets the device any more.
+    ended: bool,
     ring_trouble: LogLimit,
     device_trouble: LogLimit,
     dropped_reports: LogLimit,
@@ -99,11 +107,13 @@ impl<S: Source> Input<S> {
             host: None,
             go_on,
             owner: Owner::Host,
+            long_wait: LongWait::new()?,
             reports,
             status: Status::default(),
             event_queue: EventQueue::default(),
             status_queue: StatusQueue::default(),
             gone: false,
+            ended: false,
             ring_trouble: LogLimit::default(),
             device_trouble: LogLimit::default(),
             dropped_reports: LogLimit::default(),
@@ -137,6 +147,8 @@ impl<S: Source> Input<S> {
     /// The device has events, or is gone.
     fn read_device(&mut self, happened: EventSet, vrings: &[VringMutex]) {
         if self.gone {
+            // It was found to be gone as the guest began, which is to hear of it.
+            self.give_reports(vrings);
             return;
         }
         let ends = happened.intersects(EventSet::HANG_UP | EventSet::ERROR);
@@ -190,7 +202,7 @@ impl<S: Source> Input<S> {
         Ok(())
     }
 
-    /// The device is gone: a guest is not left with keys down, and the program ends.
+    /// The device is gone: a guest is not left with keys down, and hears no more of it.
     fn lose_device(&mut self, error: &io::Error, vrings: &[VringMutex]) {
         if std::mem::replace(&mut self.gone, true) {
             return;
@@ -200,11 +212,20 @@ impl<S: Source> Input<S> {
         {
             log::debug!("cannot stop watching {}: {error}", self.name());
         }
-        if self.owner == Owner::Guest {
-            self.reports.gone();
-            self.give_reports(vrings);
+        match self.owner {
+            Owner::Host => {}
+            Owner::HostUntilReleased => {
+                self.end_wait();
+                self.give_nothing();
+            }
+            Owner::Guest => self.reports.gone(),
         }
-        self.fail(format_args!("{} was unplugged: {error}", self.name()));
+        self.give_reports(vrings);
+        let message = format!("{} was unplugged: {error}", self.name());
+        match &self.host {
+            Some(host) => host.lose_hardware(message),
+            None => log::error!("{message}"),
+        }
     }
 
     /// Puts into the event queue what the driver has buffers for.
@@ -281,8 +302,10 @@ impl<S: Source> Input<S> {
     /// Says in the service's status who has the device: not in the journal, which a guest that
     /// resets its device over and over would fill.
     fn say(&self, text: std::fmt::Arguments<'_>) {
-        if let Some(host) = &self.host {
-            host.status(text);
+        match &self.host {
+            // That the device is gone was said, and stays so.
+            Some(host) if !self.gone => host.status(text),
+            _ => {}
         }
     }
 
@@ -372,6 +395,10 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
                 self.give_reports(vrings);
                 self.take_status(vrings);
             }
+            LONG_WAIT => {
+                self.waits_long();
+                self.give_reports(vrings);
+            }
             queue if usize::from(queue) == STATUS_QUEUE => self.take_status(vrings),
             _ => self.give_reports(vrings),
         }
@@ -384,8 +411,14 @@ impl<S: Source> Device for Input<S> {
     fn start(&mut self, host: Host) -> io::Result<()> {
         host.watch(self.source.fd(), EventSet::IN, DEVICE_READY)?;
         host.watch(self.go_on.as_fd(), EventSet::IN, GO_ON)?;
+        host.watch(self.long_wait.as_fd(), EventSet::IN, LONG_WAIT)?;
         self.host = Some(host);
         Ok(())
+    }
+
+    fn end(&mut self) {
+        self.end_guest();
+        self.ended = true;
     }
 
     fn needs(&self) -> Needs {

@@ -93,6 +93,13 @@ impl Reports {
         self.correct(&told);
     }
 
+    /// As [`Reports::begin`], the device being gone: all is let go, and the rest is as it was last.
+    pub fn begin_gone(&mut self) {
+        let mut truth = self.truth.clone();
+        truth.let_go();
+        self.begin(truth);
+    }
+
     /// Forgets what waits, because there is no guest to tell it to. What the guest was told is kept:
     /// it may only be paused.
     pub fn end(&mut self) {

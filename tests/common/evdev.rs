@@ -38,6 +38,12 @@ impl HostDevice {
         self.0.send(0, &events).unwrap();
     }
 
+    /// Has the device send events, and waits until it is in the state that they make.
+    pub fn set(&mut self, events: &[Event]) {
+        self.send(events);
+        self.0.sync(0).unwrap();
+    }
+
     /// Takes the device away, as pulling its plug does.
     pub fn unplug(&mut self) {
         self.0.unplug(0).unwrap();
@@ -45,6 +51,7 @@ impl HostDevice {
 
     /// Forgets what was done to it so far.
     pub fn forget(&mut self) {
+        self.0.sync(0).unwrap();
         self.0.forget();
     }
 

@@ -1,11 +1,11 @@
 //! Who has the evdev device: the host, until a guest runs.
 
-use evdev::KeyCode;
 use vhost_user_backend::VringMutex;
 
 use super::super::source::Source;
 use super::super::state::State;
 use super::super::wire::EVENT_QUEUE;
+use super::held::held;
 use super::{Input, pass};
 
 /// Who has the evdev device.
@@ -22,6 +22,9 @@ pub enum Owner {
 impl<S: Source> Input<S> {
     /// Gives the device to the guest once it runs, and back to the host once it does not.
     pub(super) fn update_owner(&mut self, vrings: &[VringMutex]) {
+        if self.ended {
+            return;
+        }
         let ring = pass(vrings, EVENT_QUEUE, self.memory.as_ref());
         let untouched = ring.map(|ring| ring.is_untouched());
         match (self.owner, untouched) {
@@ -37,6 +40,7 @@ impl<S: Source> Input<S> {
 
     fn begin_guest(&mut self, anew: bool) {
         if self.gone {
+            self.give_nothing();
             return;
         }
         let leds = self.source.leds().unwrap_or_else(|error| {
@@ -52,6 +56,7 @@ impl<S: Source> Input<S> {
     /// Gives the device to the guest, if no key is held that was pressed for the host. The host
     /// would never see it released, and repeat it for ever.
     pub(super) fn give_to_guest(&mut self) {
+        let waited = self.owner == Owner::HostUntilReleased;
         self.owner = Owner::HostUntilReleased;
         // What was read by nobody was meant for the host.
         if let Err(error) = self.discard() {
@@ -60,7 +65,7 @@ impl<S: Source> Input<S> {
         }
         let mut state = self.read_state();
         if self.options.grab {
-            if self.waits_for_release(state.as_ref()) {
+            if self.waits_for_release(state.as_ref(), waited) {
                 return;
             }
             if let Err(error) = self.source.grab() {
@@ -69,10 +74,13 @@ impl<S: Source> Input<S> {
             }
             // A key may have gone down between the look and the grab.
             state = self.read_state();
-            if self.waits_for_release(state.as_ref()) {
+            if self.waits_for_release(state.as_ref(), waited) {
                 self.release();
                 return;
             }
+        }
+        if waited {
+            self.end_wait();
         }
         self.owner = Owner::Guest;
         let slots = self.source.description().slots();
@@ -84,21 +92,54 @@ impl<S: Source> Input<S> {
         }
     }
 
-    fn waits_for_release(&self, state: Option<&State>) -> bool {
-        let held = state.and_then(|state| state.keys.iter().find(|key| is_momentary(*key)));
-        if let Some(key) = held {
-            self.say(format_args!(
-                "the guest gets {} once {:?} is released on the host",
-                self.name(),
-                KeyCode(key)
+    /// The guest has a device that reports nothing any more, and hears that all was let go.
+    pub(super) fn give_nothing(&mut self) {
+        self.owner = Owner::Guest;
+        self.reports.begin_gone();
+    }
+
+    fn waits_for_release(&mut self, state: Option<&State>, waited: bool) -> bool {
+        let device = self.source.description();
+        let Some(key) = state.and_then(|state| held(state, device)) else {
+            return false;
+        };
+        if !waited {
+            let begun = self.long_wait.begin();
+            begun.unwrap_or_else(|error| log::debug!("cannot set a timer: {error}"));
+        }
+        self.say(format_args!(
+            "the guest gets {} once {key:?} is released on the host",
+            self.name(),
+        ));
+        true
+    }
+
+    /// The device has been kept from the guest for long: not only the service's status says so.
+    pub(super) fn waits_long(&mut self) {
+        if !self.long_wait.is_long() || self.owner != Owner::HostUntilReleased {
+            return;
+        }
+        let state = self.read_state();
+        let device = self.source.description();
+        if let Some(key) = state.and_then(|state| held(&state, device)) {
+            let name = self.name();
+            self.device_trouble.warn(format_args!(
+                "the guest does not get {name} until {key:?} is released on the host"
             ));
         }
-        held.is_some()
+    }
+
+    pub(super) fn end_wait(&self) {
+        let ended = self.long_wait.end();
+        ended.unwrap_or_else(|error| log::debug!("cannot stop a timer: {error}"));
     }
 
     pub(super) fn end_guest(&mut self) {
         if self.owner == Owner::Host {
             return;
+        }
+        if self.owner == Owner::HostUntilReleased {
+            self.end_wait();
         }
         self.owner = Owner::Host;
         self.event_queue.reset();
@@ -118,12 +159,4 @@ impl<S: Source> Input<S> {
             ));
         }
     }
-}
-
-/// Whether `key` is one that is held for a moment. Buttons of joysticks may be switches that stay:
-/// nobody repeats them, and a wait for their release would not end.
-fn is_momentary(key: u16) -> bool {
-    let joystick = KeyCode::BTN_TRIGGER.0..=KeyCode::BTN_THUMBR.0;
-    let more = KeyCode::BTN_TRIGGER_HAPPY1.0..=KeyCode::BTN_TRIGGER_HAPPY40.0;
-    !joystick.contains(&key) && !more.contains(&key)
 }

@@ -2,7 +2,6 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use evdev::KeyCode;
 use vhost_user_backend::VringT;
 
 use crate::backend::Surroundings;
@@ -15,6 +14,8 @@ use super::super::wire::code::{
     ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_ABS, EV_KEY, EV_LED, EV_MSC, EV_SYN, SYN_DROPPED,
 };
 use super::*;
+
+mod lifetime;
 
 const NONE: EventSet = EventSet::empty();
 
@@ -210,11 +211,6 @@ impl Bench {
     fn goes_on(&self) -> bool {
         let ready = self.program.ready(0).expect("cannot wait");
         ready.iter().any(|(event, _)| *event == GO_ON)
-    }
-
-    fn fails_unplugged(&self) -> bool {
-        let failure = self.program.failure();
-        failure.is_some_and(|f| f.starts_with("/dev/input/event0 (Fake) was unplugged: "))
     }
 }
 
@@ -494,25 +490,6 @@ fn without_grab_host_and_guest_share_the_device() {
 }
 
 #[test]
-fn a_key_held_for_the_host_is_released_for_the_host() {
-    let mut bench = Bench::new(64, true);
-    bench.offer(64);
-    // A switch of a joystick stays on, and the guest is told.
-    let switch = KeyCode::BTN_TRIGGER_HAPPY5.0;
-    bench.hardware().state.keys = [28, switch].into_iter().collect();
-    bench.kick(EVENT_QUEUE);
-    bench.report(&[key(29, 1), Event::REPORT]);
-    assert!(!bench.hardware().grabbed);
-    assert_eq!(bench.received(), []);
-    bench.hardware().state.keys = [switch].into_iter().collect();
-    bench.report(&[key(28, 0), Event::REPORT]);
-    assert!(bench.hardware().grabbed);
-    assert_eq!(bench.received(), presses(switch..switch + 1));
-    bench.report(&presses(30..31));
-    assert_eq!(bench.received(), presses(30..31));
-}
-
-#[test]
 fn a_guest_stopped_with_a_key_down_goes_on_with_it_up() {
     let mut bench = Bench::running(64);
     bench.offer(64);
@@ -580,32 +557,6 @@ fn a_guest_without_the_device_sets_no_leds() {
     bench.kick(EVENT_QUEUE);
     assert_eq!(bench.hardware().written, [lit, Event::REPORT]);
     assert_eq!(bench.status.take_used(), [(u32::from(head), 0)]);
-}
-
-#[test]
-fn an_unplugged_device_leaves_no_key_down() {
-    let mut bench = Bench::running(64);
-    bench.offer(64);
-    bench.report(&presses(30..33));
-    assert_eq!(bench.received(), presses(30..33));
-    bench.hardware().unplugged = true;
-    bench.handle(DEVICE_READY);
-    let released = [key(30, 0), key(31, 0), key(32, 0), Event::REPORT];
-    assert_eq!(bench.received(), released);
-    assert!(bench.fails_unplugged());
-    bench.handle(DEVICE_READY);
-    bench.kick(EVENT_QUEUE);
-    assert_eq!(bench.received(), []);
-}
-
-#[test]
-fn a_device_that_hangs_up_is_unplugged() {
-    let mut bench = Bench::running(64);
-    bench
-        .input
-        .handle_event(DEVICE_READY, EventSet::HANG_UP, &bench.vrings, 0)
-        .expect("nothing ends the worker");
-    assert!(bench.fails_unplugged());
 }
 
 #[test]

@@ -186,7 +186,12 @@ impl<'a> Builder<'a> {
         Ok(vm)
     }
 
-    fn start(&self) -> anyhow::Result<Vm> {
+    /// Starts QEMU and does not wait for the guest: see [`Vm::wait_ready`].
+    ///
+    /// # Errors
+    ///
+    /// If QEMU refuses; the message has what it said.
+    pub fn start(&self) -> anyhow::Result<Vm> {
         let folder = tempfile::tempdir().context("cannot create a folder for QEMU")?;
         let path = |name: &str| folder.path().join(name);
         let listen = |name: &str| {
@@ -515,6 +520,17 @@ impl Vm {
         }
     }
 
+    /// Waits until the guest's agent is ready.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up.
+    pub fn wait_ready(&mut self) -> anyhow::Result<()> {
+        self.console
+            .wait_ready(BOOT_TIMEOUT)
+            .map_err(|error| self.explain(error))
+    }
+
     /// Restarts the guest from inside and waits until it is up again.
     ///
     /// # Errors
@@ -523,9 +539,7 @@ impl Vm {
     pub fn reboot(&mut self) -> anyhow::Result<()> {
         // The answer is the next boot.
         self.console.start("reboot")?;
-        self.console
-            .wait_ready(BOOT_TIMEOUT)
-            .map_err(|error| self.explain(error))
+        self.wait_ready()
     }
 
     /// Presses the reset button and waits until the guest is up again.
@@ -535,9 +549,7 @@ impl Vm {
     /// If it does not come up.
     pub fn reset(&mut self) -> anyhow::Result<()> {
         self.qmp("system_reset", Value::Null)?;
-        self.console
-            .wait_ready(BOOT_TIMEOUT)
-            .map_err(|error| self.explain(error))
+        self.wait_ready()
     }
 
     /// What the guest's kernel has said so far.

@@ -71,6 +71,7 @@ pub fn missing() -> Option<String> {
 enum Notice {
     Led { device: usize, code: u16, lit: bool },
     Grab { device: usize, held: bool },
+    Synced { device: usize },
 }
 
 /// A set of mock devices; dropping it removes them.
@@ -226,6 +227,18 @@ impl MockInput {
             .context("the mock has ended")
     }
 
+    /// Waits until all that was sent has happened to the device.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send), or if the mock hangs.
+    pub fn sync(&mut self, device: usize) -> anyhow::Result<()> {
+        self.description(device)?;
+        let commands = self.commands.as_mut().context("the mock has ended")?;
+        writeln!(commands, "sync {device}").context("the mock has ended")?;
+        self.wait(Notice::Synced { device }, START_TIMEOUT)
+    }
+
     /// Takes a device away: its node is gone, and who has it open is hung up on.
     ///
     /// # Errors
@@ -333,6 +346,9 @@ fn read_notice(line: &str) -> Option<Notice> {
         ["grab", device, held] => Some(Notice::Grab {
             device: device.parse().ok()?,
             held: *held == "1",
+        }),
+        ["synced", device] => Some(Notice::Synced {
+            device: device.parse().ok()?,
         }),
         _ => None,
     }

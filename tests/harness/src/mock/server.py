@@ -2,8 +2,8 @@
 
 Arguments: files in the text form of input devices, one per device; the first one
 becomes /dev/input/event0. Speaks lines with its parent:
-  to us:    events N TYPE CODE VALUE [TYPE CODE VALUE]...
-  from us:  ready DIRECTORY | grab N 0|1 | led N CODE VALUE | open N
+  to us:    events N TYPE CODE VALUE [TYPE CODE VALUE]... | unplug N | sync N
+  from us:  ready DIRECTORY | grab N 0|1 | led N CODE VALUE | open N | synced N
 Ends when its standard input does.
 """
 
@@ -299,6 +299,8 @@ def main():
                 devices[index].follow(kind, code, value)
                 report += EVENT.pack(0, 0, kind, code, value)
             os.write(masters[index], report)
+        elif word == b"sync":
+            say("synced", index)
         elif word == b"unplug":
             # The terminal hangs up, and the node is gone.
             GLib.source_remove(watches[index])
