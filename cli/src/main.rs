@@ -22,6 +22,7 @@ mod selector;
 mod settings;
 mod systemd;
 mod unit_file;
+mod values;
 mod verbs;
 
 use std::process::ExitCode;

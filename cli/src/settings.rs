@@ -11,7 +11,8 @@ use std::path::PathBuf;
 
 use crate::human;
 use crate::instance::{Half, Instance, Kind};
-use crate::unit_file::{self, Assignment, expand, quoted, words};
+use crate::unit_file::{self, Assignment, expand, quoted, variable_word, words};
+use crate::values::{self, ValueError};
 
 /// The name of our file. systemd reads drop-ins by name: `override.conf`, which is what
 /// `systemctl edit` makes, comes after it and counts more.
@@ -161,8 +162,8 @@ impl Settings {
         {
             let plain = expand(value, &specifier);
             match (section.as_str(), key.as_str()) {
-                (SECTION, "Type") => settings.device_type = Some(plain),
-                (SECTION, "Backend") => settings.backend = Some(plain),
+                (SECTION, "Type") => settings.device_type = Some(words(&plain).join(" ")),
+                (SECTION, "Backend") => settings.backend = Some(words(&plain).join(" ")),
                 ("Service", "Environment") if value.is_empty() => environment.clear(),
                 ("Service", "Environment") => environment.extend(
                     words(&plain)
@@ -186,12 +187,12 @@ impl Settings {
             }
         }
         let options = environment.remove("OPTIONS").unwrap_or_default();
-        for word in options.split_whitespace() {
+        for word in unit_file::variable_words(&options) {
             match word.strip_prefix("--render-node=") {
                 Some(path) if instance.kind() == Kind::Gpu => {
-                    settings.device = Some(path.to_owned())
+                    settings.device = Some(path.to_owned());
                 }
-                _ => settings.options.push(word.to_owned()),
+                _ => settings.options.push(word),
             }
         }
         if instance.kind() == Kind::Input {
@@ -206,7 +207,11 @@ impl Settings {
     }
 
     /// The text of our file.
-    pub fn text(&self, instance: &Instance) -> String {
+    ///
+    /// # Errors
+    /// A value that no unit file can hold, or that would mean something else there.
+    pub fn text(&self, instance: &Instance) -> Result<String, ValueError> {
+        self.check()?;
         let service = instance.unit(Half::Service);
         let selector = instance.to_string();
         let mut text = format!(
@@ -216,7 +221,7 @@ impl Settings {
         let record = [("Type", &self.device_type), ("Backend", &self.backend)];
         let record = record
             .into_iter()
-            .filter_map(|(key, value)| Some((key, percent(value.as_deref()?))));
+            .filter_map(|(key, value)| Some((key, quoted(value.as_deref()?))));
         section(&mut text, SECTION, record.collect());
         let mut service = self.service(instance);
         if instance.kind() == Kind::Gpu {
@@ -230,7 +235,20 @@ impl Settings {
             }
         }
         section(&mut text, "Service", service);
-        text
+        Ok(text)
+    }
+
+    fn check(&self) -> Result<(), ValueError> {
+        for node in self.device.iter().chain(&self.nodes) {
+            values::check_node(node)?;
+        }
+        for option in &self.options {
+            values::check_text(option)?;
+        }
+        if let Some(program) = self.command.first() {
+            values::check_program(program)?;
+        }
+        self.user.as_deref().map_or(Ok(()), values::check_user)
     }
 
     /// The MemoryMax= for resources that take more than the unit was made for: without, the guest's
@@ -263,6 +281,7 @@ impl Settings {
             _ => {}
         }
         if !options.is_empty() {
+            let options: Vec<_> = options.iter().map(|it| variable_word(it)).collect();
             let options = format!("OPTIONS={}", options.join(" "));
             keys.push(("Environment", quoted(&options)));
         }

@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+/// What ends a line for systemd.
+const LINE_ENDS: [char; 3] = ['\n', '\r', '\0'];
+
 /// An assignment in a unit file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
@@ -18,13 +21,14 @@ pub fn parse(text: &str) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     let mut section = String::new();
     let mut logical = String::new();
-    for line in text.lines() {
+    for line in text.split(LINE_ENDS) {
         let line = line.trim();
         // A comment does not end a continuation.
         if line.starts_with(['#', ';']) {
             continue;
         }
-        if let Some(part) = line.strip_suffix('\\') {
+        let backslashes = line.len() - line.trim_end_matches('\\').len();
+        if let Some(part) = line.strip_suffix('\\').filter(|_| backslashes % 2 == 1) {
             logical.push_str(part);
             logical.push(' ');
             continue;
@@ -151,6 +155,39 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
+/// Splits the value of a variable that stands in a command line by itself (`$OPTIONS`): quotes count, and a
+/// backslash takes any character as it is.
+pub fn variable_words(value: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut rest = value.chars();
+    while let Some(c) = rest.next() {
+        match (c, quote) {
+            ('\\', _) => word.get_or_insert_default().extend(rest.next()),
+            (c, Some(open)) if c == open => quote = None,
+            (c @ ('"' | '\''), None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (c, None) if c.is_ascii_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Writes a word of such a variable's value.
+pub fn variable_word(word: &str) -> String {
+    let bare = |c: char| !c.is_ascii_whitespace() && !matches!(c, '\\' | '"' | '\'');
+    if !word.is_empty() && word.chars().all(bare) {
+        return word.to_owned();
+    }
+    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{escaped}\"")
+}
+
 /// A word of a command line, in which a "$" would begin a variable.
 pub fn command_word(word: &str) -> String {
     quoted(word).replace('$', "$$")
@@ -212,13 +249,21 @@ mod tests {
             "Tästatur",
             "\u{1}",
             ";",
+            "\r[Service]\rUser=root",
+            "ends\\",
+            "ends twice\\\\",
             "$HOME",
             "a#b",
             "--x=/dev/input/by-id/usb-0:1-event-kbd",
         ] {
             let written = quoted(word);
-            assert!(!written.contains('\n'));
+            assert!(!written.contains(char::is_control));
             assert_eq!(words(&expand(&written, "vm1")), [word], "{written}");
+            let [assignment] = &parse(&format!("A={written}\nnone\n"))[..] else {
+                panic!("{written}");
+            };
+            assert_eq!(assignment.value, written);
+            assert_eq!(variable_words(&variable_word(word)), [word]);
             let written = command_word(word);
             let read: Vec<_> = words(&expand(&written, "vm1"))
                 .iter()

@@ -2,6 +2,7 @@
 //! (docs/interop/vhost-user.rst, "Backend program conventions"; vhost-user.json for their content).
 
 mod probe;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -104,15 +105,31 @@ struct Content {
     tags: Vec<String>,
 }
 
-/// The folders to search, the most specific first.
+/// The folders to search, the most specific first. The caller's own is one of them if it is the caller's.
 pub fn folders() -> Vec<PathBuf> {
-    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
-    let variable = |name| env::var_os(name).map(PathBuf::from).and_then(absolute);
-    let own = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
-    own.map(|folder| folder.join("qemu/vhost-user"))
+    own_folder()
+        .filter(|folder| trust::distrust(folder).is_none())
         .into_iter()
         .chain(SYSTEM.iter().map(PathBuf::from))
         .collect()
+}
+
+/// Why the folder that HOME or XDG_CONFIG_HOME names is not searched, although something is there.
+pub fn left_out() -> Option<String> {
+    let folder = own_folder()?;
+    let why = trust::distrust(&folder)?;
+    let shown = folder.display();
+    Some(format!(
+        "{shown} is left out: {why}, and descriptors name programs to run."
+    ))
+}
+
+/// Where the environment says that the caller's descriptors are.
+fn own_folder() -> Option<PathBuf> {
+    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
+    let variable = |name| env::var_os(name).map(PathBuf::from).and_then(absolute);
+    let config = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))?;
+    Some(config.join("qemu/vhost-user"))
 }
 
 /// Every descriptor of these folders in QEMU's order: by name, and of one name the one that counts
@@ -168,6 +185,9 @@ impl Descriptor {
             breaks_libvirt: false,
             path,
         };
+        if descriptor.is_not_ours(&descriptor.path.clone()) {
+            return descriptor;
+        }
         match read(&descriptor.path) {
             Ok(text) if text.is_empty() => descriptor.state = State::Mask,
             Ok(text) => descriptor.judge(&text),
@@ -198,6 +218,8 @@ impl Descriptor {
                 }
                 if let Some(problem) = program_problem(&content.binary) {
                     self.problem(problem);
+                } else {
+                    self.is_not_ours(&content.binary);
                 }
             }
             Err(error) => {
@@ -207,6 +229,18 @@ impl Descriptor {
                 self.breaks_libvirt = is_of_system(&self.path) && !enough;
             }
         }
+    }
+
+    /// Whether somebody else decides what is at a path: of a user's own descriptor that is a problem. The
+    /// system's are root's care.
+    fn is_not_ours(&mut self, path: &Path) -> bool {
+        let why = if is_of_system(&self.path) {
+            None
+        } else {
+            trust::distrust(path)
+        };
+        why.map(|why| self.problem(format!("it is not trusted: {why}")))
+            .is_some()
     }
 
     fn problem(&mut self, text: String) {

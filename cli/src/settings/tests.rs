@@ -17,7 +17,7 @@ fn keyboard() -> (Instance, Settings) {
 fn a_keyboard_reads_well() {
     let (instance, settings) = keyboard();
     assert_eq!(
-        settings.text(&instance),
+        settings.text(&instance).expect("good values"),
         r#"# Written by "vhostctl add", deleted by "vhostctl remove vm1:kbd". Settings of your own go into a
 # file beside it: systemctl edit vhost-user-input@vm1:kbd.service
 
@@ -38,7 +38,7 @@ fn more_for_resources_is_more_for_the_unit() {
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             ..Settings::default()
         };
-        let text = settings.text(&instance);
+        let text = settings.text(&instance).expect("good values");
         assert_eq!(
             Settings::from_assignments(&unit_file::parse(&text), &instance),
             settings
@@ -101,7 +101,7 @@ fn what_is_written_is_read_back() {
         (instance("vhost-user-gpu@vm1.service"), Settings::default()),
         (instance("vhost-user@vm1:data.service"), fs),
     ] {
-        let text = settings.text(&instance);
+        let text = settings.text(&instance).expect("good values");
         assert_eq!(
             Settings::from_assignments(&unit_file::parse(&text), &instance),
             settings,
@@ -134,7 +134,7 @@ fn the_drop_ins_of_others_count() {
             .expect("below")
             .to_str()
             .expect("UTF-8"),
-        &settings.text(&instance),
+        &settings.text(&instance).expect("good values"),
     );
     assert_eq!(Settings::read(&folders, &instance), settings);
     put(

@@ -9,6 +9,7 @@ use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 
 use super::{Backend, Error, Manager, State, answer};
 use crate::instance::{Half, Instance};
+use crate::unit_file;
 
 /// A backend and its circumstances.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -216,14 +217,15 @@ fn device(environment: &[String]) -> Option<String> {
             .rev()
             .find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='))
     };
+    let render_node = || {
+        let options = unit_file::variable_words(variable("OPTIONS")?);
+        let path = |option: &String| Some(option.strip_prefix("--render-node=")?.to_owned());
+        options.iter().find_map(path)
+    };
     variable("EVDEV_PATH")
-        .or_else(|| {
-            variable("OPTIONS")?
-                .split_whitespace()
-                .find_map(|option| option.strip_prefix("--render-node="))
-        })
-        .filter(|path| !path.is_empty())
         .map(str::to_owned)
+        .or_else(render_node)
+        .filter(|path| !path.is_empty())
 }
 
 #[cfg(test)]

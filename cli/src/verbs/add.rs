@@ -18,6 +18,7 @@ use crate::instance::{Half, Instance, NameError, parse_name};
 use crate::output::Output;
 use crate::settings::{Folders, Settings};
 use crate::systemd::Target;
+use crate::values::ValueError;
 
 use super::change::{self, Changes};
 
@@ -106,6 +107,8 @@ const HEADING: &str = "Settings";
 pub enum Error {
     #[error("Failed to add it: {0}.")]
     Name(#[from] NameError),
+    #[error("Failed to add it: {0}.")]
+    Value(#[from] ValueError),
     #[error("{0}")]
     Usage(String),
     #[error(

@@ -11,7 +11,8 @@ use super::Error;
 Descriptors are searched in $XDG_CONFIG_HOME/qemu/vhost-user, /etc/qemu/vhost-user and
 /usr/share/qemu/vhost-user, and listed in the order in which QEMU's conventions have them tried. A
 file hides those of the same name in a later folder; an empty one masks them. Every program that
-counts is asked what it can do (--print-capabilities).
+counts is asked what it can do (--print-capabilities). The first folder is searched only if nobody but
+you and root can change it.
 
 STATE is usable, broken, hidden, masked, or mask for an empty file.")]
 pub struct Args {}
@@ -38,6 +39,9 @@ impl Row for Descriptor {
 
 pub fn run(Args {}: &Args, output: &Output) -> Result<(), Error> {
     let found = descriptors::list(&descriptors::folders(), true);
+    if let Some(note) = descriptors::left_out() {
+        output.hint(&note);
+    }
     if output.json(&found)? {
         return Ok(());
     }

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tempfile::Builder;
 
 use crate::instance::{Half, Instance};
@@ -26,9 +28,11 @@ pub(super) async fn carry_out(
     mut lock: Option<fs::File>,
     output: &Output,
 ) -> Result<(), VerbError> {
+    // All may read the files and folders that are made, whoever makes them.
+    umask(Mode::from_raw_mode(0o022));
     let instance = &plan.instance;
     let file = folders.own_file(instance);
-    let text = plan.settings.text(instance);
+    let text = plan.settings.text(instance).map_err(Error::Value)?;
     let before = read(&file)?;
     let is_other = before.as_ref().is_some_and(|before| *before != text);
     if is_other && !args.force {

@@ -1,0 +1,81 @@
+//! Whether what lies in a user's own folder is that user's. Its descriptors name programs, which are run:
+//! by root as well, where HOME or XDG_CONFIG_HOME still names somebody else's folder.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::process::{getegid, geteuid};
+
+/// As many symbolic links as the kernel follows.
+const LINKS_MAX: u32 = 40;
+const STICKY: u32 = 0o1000;
+
+/// Why somebody else than root and the caller decides what is at a path: the owner of the file, of a folder
+/// above it, or of a link on the way. `None` if nobody does, or nothing is there.
+pub(super) fn distrust(path: &Path) -> Option<String> {
+    let mut at = PathBuf::from("/");
+    if let Some(why) = others(&at, &fs::symlink_metadata(&at).ok()?) {
+        return Some(why);
+    }
+    let mut links = 0;
+    let mut left: VecDeque<OsString> = names(path).collect();
+    while let Some(name) = left.pop_front() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(&name);
+        let data = fs::symlink_metadata(&next).ok()?;
+        if let Some(why) = others(&next, &data) {
+            return Some(why);
+        }
+        if data.is_symlink() {
+            links += 1;
+            if links > LINKS_MAX {
+                return Some(format!("{} leads in a circle", next.display()));
+            }
+            let target = fs::read_link(&next).ok()?;
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            for name in names(&target).collect::<Vec<_>>().into_iter().rev() {
+                left.push_front(name);
+            }
+        } else {
+            at = next;
+        }
+    }
+    None
+}
+
+/// The parts of a path below its root.
+fn names(path: &Path) -> impl Iterator<Item = OsString> + '_ {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    })
+}
+
+/// Who else may change it.
+fn others(path: &Path, data: &Metadata) -> Option<String> {
+    let shown = path.display();
+    let (owner, mode) = (data.uid(), data.mode());
+    if owner != 0 && owner != geteuid().as_raw() {
+        return Some(format!("{shown} belongs to user {owner}"));
+    }
+    // In a folder such as /tmp others leave what is not theirs. The mode of a link says nothing.
+    if data.is_symlink() || data.is_dir() && mode & STICKY != 0 {
+        return None;
+    }
+    if mode & 0o002 != 0 {
+        return Some(format!("{shown} can be changed by everybody"));
+    }
+    // Which group may change what is root's is root's choice.
+    let group = data.gid();
+    (mode & 0o020 != 0 && owner != 0 && group != getegid().as_raw())
+        .then(|| format!("{shown} can be changed by group {group}"))
+}
