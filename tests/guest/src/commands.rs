@@ -30,6 +30,7 @@ led-state NAME            the LEDs that are lit
 led NAME CODE on|off      light an LED
 reload-driver DRIVER      unbind and bind a virtio driver
 run PROGRAM...            run a program of the guest
+shell SCRIPT...           run words of the guest's shell
 spawn FILE PROGRAM...     start one, with its output in FILE
 reboot                    restart the guest";
 
@@ -118,6 +119,7 @@ impl Session {
                 reload_driver(driver)
             }
             ["run", program, arguments @ ..] => run_program(program, arguments, output),
+            ["shell", words @ ..] => run_program("/bin/sh", &["-c", &words.join(" ")], output),
             ["spawn", file, program, arguments @ ..] => spawn_program(file, program, arguments),
             ["reboot"] => Ok(reboot(RebootCommand::Restart)?),
             _ => bail!("no such command: {:?}\n{USAGE}", words.join(" ")),

@@ -41,19 +41,41 @@ impl PrivateApt {
         sources.push(source(main, &backports, "main"));
         sources.sort_unstable();
         sources.dedup();
+        Self::set_up(dir, &sources.concat(), backports)
+    }
 
+    fn set_up(dir: &Path, sources: &str, backports: String) -> anyhow::Result<Self> {
         for folder in ["lists/partial", "cache/archives/partial"] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        fs::write(dir.join("sources.list"), sources.concat()).context("cannot write sources")?;
+        fs::write(dir.join("sources.list"), sources).context("cannot write sources")?;
         let apt = Self {
             dir: dir.to_owned(),
             backports,
         };
         run(apt.command("apt-get").arg("update"))?;
         Ok(apt)
+    }
+
+    /// The same for another release of Debian alone, such as `trixie`, from the host's archive.
+    ///
+    /// # Errors
+    ///
+    /// As [`PrivateApt::open`].
+    pub fn open_release(dir: &Path, release: &str) -> anyhow::Result<Self> {
+        let codename = codename()?;
+        let archives = host_archives(&codename)?;
+        let (main, _, _) = archives
+            .iter()
+            .find(|(_, suite, _)| *suite == codename)
+            .with_context(|| format!("apt has no source for {codename}: see apt-get(8) update"))?;
+        Self::set_up(
+            dir,
+            &source(main, release, "main"),
+            format!("{release}-backports"),
+        )
     }
 
     /// The name of the backports' suite; `PACKAGE/SUITE` names a package of it.
@@ -159,7 +181,7 @@ fn source(uri: &str, suite: &str, component: &str) -> String {
 }
 
 /// The code name of the host's Debian release.
-fn codename() -> anyhow::Result<String> {
+pub(crate) fn codename() -> anyhow::Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
     let field = |name: &str| {
         release

@@ -23,10 +23,13 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// What QEMU needs to run a guest from a kernel file; from Debian's backports.
 const QEMU_PACKAGES: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data"];
 /// Modules of the guest; the rest of Debian's kernel is built in or not needed.
-const MODULES: [&str; 5] = [
+const MODULES: [&str; 8] = [
     "virtio_pci",
     "virtio-gpu",
     "virtio_input",
+    "virtiofs",
+    "virtio_blk",
+    "virtio_net",
     "evdev",
     "uinput",
 ];

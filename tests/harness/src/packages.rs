@@ -1,12 +1,13 @@
 //! Debian packages that tests use as they are, unpacked into the build folder.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::apt::PrivateApt;
+use crate::apt::{PrivateApt, codename};
 use crate::paths;
 
 /// The files of a package as the host would install it, in a folder that can be staged.
@@ -32,10 +33,56 @@ pub fn backports(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
     })
 }
 
+/// The package that has virtiofsd: written in C in Debian 12, in Rust since.
+///
+/// # Errors
+///
+/// If it cannot be fetched.
+pub fn virtiofsd() -> anyhow::Result<PathBuf> {
+    match codename()?.as_str() {
+        "bookworm" => unpacked("qemu-system-common"),
+        _ => unpacked("virtiofsd"),
+    }
+}
+
+/// A passt with `--vhost-user`: the release's own or, in Debian 12 which has none, Debian 13's with the C
+/// library that it needs.
+///
+/// # Errors
+///
+/// If it cannot be fetched.
+pub fn passt() -> anyhow::Result<PathBuf> {
+    const NEXT: &str = "trixie";
+    const FOLDER: &str = "usr/lib/debian-13";
+    const PROGRAM: &str = "#!/bin/sh\nd=/usr/lib/debian-13/usr\n\
+        exec $d/lib64/ld-linux-x86-64.so.2 --library-path $d/lib/x86_64-linux-gnu $d/bin/passt \"$@\"\n";
+    if codename()? != "bookworm" {
+        return unpacked("passt");
+    }
+    let build = paths::build_dir();
+    kept("passt-of-debian-13", |folder| {
+        let apt = PrivateApt::open_release(&build.join("apt-debian-13"), NEXT)?;
+        apt.unpack(&["passt", "libc6"], &folder.join(FOLDER))?;
+        let program = folder.join("usr/bin/passt");
+        fs::create_dir_all(folder.join("usr/bin"))?;
+        fs::write(&program, PROGRAM).context("cannot write a script")?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        Ok(())
+    })
+}
+
 fn obtain(
     name: &str,
     unpack: impl FnOnce(&PrivateApt, &Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<PathBuf> {
+    let build = paths::build_dir();
+    kept(name, |folder| {
+        unpack(&PrivateApt::open(&build.join("apt"))?, folder)
+    })
+}
+
+/// The folder of that name, made on first use.
+fn kept(name: &str, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<PathBuf> {
     let build = paths::build_dir();
     let folder = build.join("packages").join(name);
     fs::create_dir_all(build.join("packages")).context("cannot create a folder for packages")?;
@@ -47,7 +94,7 @@ fn obtain(
         if fresh.exists() {
             fs::remove_dir_all(&fresh).context("cannot remove what is left of a package")?;
         }
-        unpack(&PrivateApt::open(&build.join("apt"))?, &fresh)?;
+        make(&fresh)?;
         fs::rename(&fresh, &folder).context("cannot put a package in place")?;
     }
     Ok(folder)
