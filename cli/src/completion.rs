@@ -10,7 +10,7 @@ use clap::Command;
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
-use crate::descriptors::{self, State};
+use crate::descriptors::{self, State, known};
 use crate::devices::Devices;
 use crate::output::printable;
 use crate::systemd::{Manager, Target};
@@ -73,7 +73,7 @@ pub fn render_nodes() -> ArgValueCompleter {
     })
 }
 
-/// Installed backends, by the names of their descriptors.
+/// Installed backends, by the names of their descriptors or, where none is needed, of their programs.
 pub fn installed_backends() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
@@ -81,6 +81,9 @@ pub fn installed_backends() -> ArgValueCompleter {
             all.into_iter()
                 .filter(|descriptor| descriptor.state == State::Usable)
                 .map(|descriptor| (descriptor.name, descriptor.description.unwrap_or_default()))
+                .chain(
+                    known::all_installed().map(|(name, what)| (name.to_owned(), what.to_owned())),
+                )
                 .collect()
         })
     })

@@ -133,8 +133,10 @@ pub struct Settings {
     pub command: Vec<String>,
     /// Device nodes that it may open besides.
     pub nodes: Vec<String>,
-    /// The user that it runs as, where that is not one made up by systemd.
+    /// The user that it runs as, where that is not a dynamic one.
     pub user: Option<String>,
+    /// Further assignments of the service, which are not read back.
+    pub service: Vec<(&'static str, String)>,
 }
 
 impl Settings {
@@ -200,7 +202,11 @@ impl Settings {
                 .remove("EVDEV_PATH")
                 .filter(|path| !path.is_empty());
         }
-        settings.user = settings.user.filter(|_| !dynamic);
+        settings.user = match settings.user.filter(|user| !user.is_empty()) {
+            _ if dynamic => None,
+            None => Some("root".to_owned()),
+            user => user,
+        };
         let device = settings.device.clone();
         settings.nodes.retain(|node| Some(node) != device.as_ref());
         settings
@@ -247,6 +253,9 @@ impl Settings {
         }
         if let Some(program) = self.command.first() {
             values::check_program(program)?;
+        }
+        for (_, value) in &self.service {
+            values::check_text(value)?;
         }
         self.user.as_deref().map_or(Ok(()), values::check_user)
     }
@@ -298,17 +307,37 @@ impl Settings {
             keys.push(("DeviceAllow", format!("{} rw", quoted(node))));
         }
         match &self.user {
-            // One that exists already.
+            // One that exists already. Root is the default without a dynamic one. systemd 257 takes CAP_SETUID
+            // away where User=root is said and NoNewPrivileges=yes.
             Some(user) => {
                 keys.push(("DynamicUser", "no".to_owned()));
+                let user = if is_root(user) { "" } else { user };
                 keys.push(("User", percent(user)));
             }
             None => keys.extend(dynamic_user(instance).map(|user| ("User", user))),
         }
         keys.into_iter()
+            .chain(self.service.iter().cloned())
             .map(|(key, value)| (key.into(), value))
             .collect()
     }
+}
+
+/// The program that the template of an instance has put before one that takes a connected socket.
+pub fn accept_program(folders: &Folders, instance: &Instance) -> Option<PathBuf> {
+    let files = folders.files(instance);
+    let texts = files
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok());
+    texts
+        .flat_map(|text| unit_file::parse(&text))
+        .rfind(|it| it.section == SECTION && it.key == "Accept")
+        .map(|it| PathBuf::from(expand(&it.value, &instance.specifier())))
+}
+
+/// Whether a user is root, by name or number.
+pub fn is_root(user: &str) -> bool {
+    matches!(user, "root" | "0")
 }
 
 /// What the host's OpenGL driver needs of a unit, as the drop-in that is installed has it; but for
@@ -333,7 +362,7 @@ fn section<K: AsRef<str>>(text: &mut String, name: &str, assignments: Vec<(K, St
 }
 
 /// Takes a value from being read for specifiers.
-fn percent(value: &str) -> String {
+pub fn percent(value: &str) -> String {
     value.replace('%', "%%")
 }
 

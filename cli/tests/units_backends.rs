@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 use std::process::Output;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use frontend::Session;
@@ -38,12 +40,14 @@ fn offered(sandbox: &Sandbox, socket: &str) -> anyhow::Result<frontend::Offer> {
         .with_context(|| sandbox.journal(&["--lines=30"]).unwrap_or_default())
 }
 
+const SOON: Duration = Duration::from_secs(30);
+
 /// Of the device, as the virtio specification numbers them.
 const VIRTIO_F_VERSION_1: u64 = 1 << 32;
 
 #[test]
 fn virtiofsd_serves_by_its_descriptor() -> anyhow::Result<()> {
-    let (staging, package) = (stage()?, packages::unpacked("qemu-system-common")?);
+    let (staging, package) = (stage()?, packages::virtiofsd()?);
     let sandbox = Sandbox::start(&[staging.path(), &package])?;
     let all: Vec<Value> = serde_json::from_str(&ok(&sandbox, &["list-backends", "--json=short"])?)?;
     let virtiofsd = all
@@ -63,13 +67,17 @@ fn virtiofsd_serves_by_its_descriptor() -> anyhow::Result<()> {
         "vm1",
         "--backend=virtiofsd",
         "--name=data",
-        "--run-as=root",
-        "--now",
+        "--shared-dir=/srv/share d",
     ];
-    ok(
-        &sandbox,
-        &[&add[..], &["--", "-o", "source=/srv/share d,cache=none"]].concat(),
-    )?;
+    // It cannot do without root.
+    let output = vhostctl(&sandbox, &[&add[..], &["--run-as=nobody"]].concat())?;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("run as root"),
+        "{}",
+        stderr(&output)
+    );
+    ok(&sandbox, &[&add[..], &["--run-as=root", "--now"]].concat())?;
     let offer = offered(&sandbox, "vm1:data.sock")?;
     assert_ne!(offer.features & VIRTIO_F_VERSION_1, 0, "{offer:?}");
     assert_eq!(
@@ -97,8 +105,8 @@ fn virtiofsd_serves_by_its_descriptor() -> anyhow::Result<()> {
 
 #[test]
 fn qemu_storage_daemon_serves_without_a_descriptor() -> anyhow::Result<()> {
-    let (staging, package) = (stage()?, packages::unpacked("qemu-system-common")?);
-    let sandbox = Sandbox::start(&[staging.path(), &package])?;
+    let staging = stage()?;
+    let sandbox = Sandbox::start(&[staging.path()])?;
     sandbox.exec([
         "sh",
         "-c",
@@ -148,5 +156,105 @@ fn what_is_wrong_with_descriptors_is_named() -> anyhow::Result<()> {
         &["add", "input", "vm1", "--backend=vhost-user-input"],
     )?;
     assert_eq!(output.status.code(), Some(1), "masked: {}", stderr(&output));
+    Ok(())
+}
+
+/// A program that keeps to the conventions as far as a test needs it.
+fn script(sandbox: &Sandbox, path: &str, text: &str) -> anyhow::Result<()> {
+    sandbox.write(path, &format!("#!/bin/sh\n{text}\n"))?;
+    sandbox.exec(["chmod", "755", path]).map(drop)
+}
+
+#[test]
+fn network_is_open_to_those_that_ask_for_it() -> anyhow::Result<()> {
+    let staging = stage()?;
+    let sandbox = Sandbox::start(&[staging.path()])?;
+    // It says in which network it is, and whether it gets an IP socket.
+    script(
+        &sandbox,
+        "/opt/look",
+        "ls -l /proc/self/ns/net; exec /usr/bin/python3 -c 'import socket; socket.socket(socket.AF_INET); \
+         print(\"has IP\")'",
+    )?;
+    let host = String::from_utf8(sandbox.exec(["readlink", "/proc/1/ns/net"])?.stdout)?;
+    let log = |name: &str, words: &[&str]| -> anyhow::Result<String> {
+        let name_option = format!("--name={name}");
+        let add = [
+            "add",
+            words[0],
+            "vm1",
+            "--backend=/opt/look",
+            &name_option,
+            "--now",
+        ];
+        ok(&sandbox, &[&add[..], &words[1..]].concat())?;
+        let socket = sandbox.path(&format!("/run/vhost-user/backend/vm1:{name}.sock"));
+        let mut stream = UnixStream::connect(socket)?;
+        // Until it ends without having taken the connection, or closes it.
+        let service = format!("vhost-user@vm1:{name}.service");
+        stream.set_read_timeout(Some(SOON))?;
+        let _ = stream.read(&mut [0; 1]);
+        sandbox.journal(&["--unit", &service])
+    };
+    let closed = log("closed", &["rng", "--connected"])?;
+    assert!(closed.contains("Address family not supported"), "{closed}");
+    assert!(!closed.contains(host.trim()), "{closed}");
+    for (name, words) in [
+        ("asked", &["rng", "--connected", "--allow-network"][..]),
+        ("net", &["net", "--connected"][..]),
+    ] {
+        let open = log(name, words)?;
+        assert!(open.contains("has IP"), "{open}");
+        assert!(open.contains(host.trim()), "{open}");
+    }
+    Ok(())
+}
+
+#[test]
+fn passt_without_vhost_user_is_refused() -> anyhow::Result<()> {
+    let staging = stage()?;
+    let sandbox = Sandbox::start(&[staging.path()])?;
+    script(&sandbox, "/opt/passt", "echo Usage: passt >&2; exit 1")?;
+    let output = vhostctl(&sandbox, &["add", "net", "vm1", "--backend=/opt/passt"])?;
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains(
+            "/opt/passt is too old: it has no option --vhost-user, which came with Debian 13."
+        ),
+        "{said}"
+    );
+    assert_eq!(ok(&sandbox, &["list"])?, "No backends.\n");
+    Ok(())
+}
+
+#[test]
+fn missing_program_is_told_to_the_front_end() -> anyhow::Result<()> {
+    let staging = stage()?;
+    let sandbox = Sandbox::start(&[staging.path()])?;
+    let words = [
+        "add",
+        "rng",
+        "vm1",
+        "--backend=/opt/gone",
+        "--connected",
+        "--now",
+    ];
+    ok(&sandbox, &words)?;
+    let mut stream = UnixStream::connect(sandbox.path("/run/vhost-user/backend/vm1:rng.sock"))?;
+    stream.set_read_timeout(Some(SOON))?;
+    assert_eq!(stream.read(&mut [0; 1])?, 0);
+    let journal = sandbox.journal(&["--unit=vhost-user@vm1:rng.service"])?;
+    assert!(
+        journal.contains("cannot run /opt/gone: No such file"),
+        "{journal}"
+    );
+    assert!(journal.contains("gone["), "by its name: {journal}");
+    // It listens for the next one.
+    sandbox.wait_property("vhost-user@vm1:rng.service", "ActiveState", "failed", SOON)?;
+    assert_eq!(
+        sandbox.property("vhost-user@vm1:rng.socket", "SubState")?,
+        "listening"
+    );
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Installed backends: the descriptors that QEMU's conventions have programs bring along
 //! (docs/interop/vhost-user.rst, "Backend program conventions"; vhost-user.json for their content).
 
+pub mod known;
 mod probe;
 mod trust;
 

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,8 +72,32 @@ fn ask(descriptor: &mut Descriptor) {
 
 /// Asks one program; why that failed is the second half of a sentence.
 pub fn probe(binary: &Path) -> Result<Capabilities, String> {
+    let (status, output, complaint) = run(binary, "--print-capabilities")?;
+    if !status.success() {
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("ends with status {code}"),
+            (None, signal) => format!("is killed by signal {}", signal.unwrap_or_default()),
+        };
+        let complaint = first_line(&complaint);
+        return Err(if complaint.is_empty() {
+            how
+        } else {
+            format!("{how}: {complaint}")
+        });
+    }
+    serde_json::from_slice(&output).map_err(|error| format!("answers no capabilities: {error}"))
+}
+
+/// What a program says to `--help`, on whichever stream and with whichever status.
+pub fn help(binary: &Path) -> Result<String, String> {
+    let (_, output, complaint) = run(binary, "--help")?;
+    Ok(String::from_utf8_lossy(&[output, complaint].concat()).into_owned())
+}
+
+/// Runs a program with one argument: its status, its output and its complaints.
+fn run(binary: &Path, argument: &str) -> Result<(ExitStatus, Vec<u8>, Vec<u8>), String> {
     let mut child = Command::new(binary)
-        .arg("--print-capabilities")
+        .arg(argument)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -90,19 +114,7 @@ pub fn probe(binary: &Path) -> Result<Capabilities, String> {
     let status = child.wait();
     let (output, complaint) = answer?;
     let status = status.map_err(|error| format!("is lost: {error}"))?;
-    if !status.success() {
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("ends with status {code}"),
-            (None, signal) => format!("is killed by signal {}", signal.unwrap_or_default()),
-        };
-        let complaint = first_line(&complaint);
-        return Err(if complaint.is_empty() {
-            how
-        } else {
-            format!("{how}: {complaint}")
-        });
-    }
-    serde_json::from_slice(&output).map_err(|error| format!("answers no capabilities: {error}"))
+    Ok((status, output, complaint))
 }
 
 /// What it writes to its output and its complaints, once it has closed both and ended.

@@ -28,6 +28,9 @@ use super::change::{self, Changes};
     override_usage = "\
 vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
        vhostctl add input VM DEVICE [--name=NAME] [--no-grab]
+       vhostctl add fs VM --backend=virtiofsd --shared-dir=PATH [--name=NAME]
+       vhostctl add block VM --backend=qemu-storage-daemon --blk-file=PATH [--name=NAME]
+       vhostctl add net VM --backend=passt [--name=NAME] [-- ARGS...]
        vhostctl add TYPE VM --backend=BACKEND [--name=NAME] [-- ARGS...]",
     after_help = "\
 The settings become one file, 50-vhostctl.conf, below the unit's name in /etc/systemd/system. The socket
@@ -39,7 +42,11 @@ device's own, if that is the only one: see vhostctl list-devices.
 
 BACKEND is the name of a descriptor, with or without its number, or the name of its program: see vhostctl
 list-backends. A path is taken as a program without a descriptor. The program is passed its listening
-socket by --fd=3. Where it wants that said otherwise, write {fd} into an argument: it becomes 3."
+socket by --fd=3. Where it wants that said otherwise, write {fd} into an argument: it becomes 3.
+
+What virtiofsd, passt and qemu-storage-daemon need is known: see KNOWN BACKENDS in vhost-user@.service(5).
+The last two need no descriptor. Any other one runs as a dynamic user without network, and may write to
+nothing but what --shared-dir, --blk-file and --allow-path name."
 )]
 pub struct Args {
     /// What it is: gpu, input, or with --backend any type of the conventions, such as fs or block
@@ -77,6 +84,30 @@ pub struct Args {
     /// Use this installed backend
     #[arg(help_heading = HEADING, long, value_name = "BACKEND", add = completion::installed_backends())]
     backend: Option<String>,
+
+    /// fs: share this folder of the host
+    #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
+    shared_dir: Option<PathBuf>,
+
+    /// block: serve this disk image or block device
+    #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
+    blk_file: Option<PathBuf>,
+
+    /// fs, block: do not let the guest write
+    #[arg(help_heading = HEADING, long, requires = "backend")]
+    read_only: bool,
+
+    /// With --backend: let it use the host's network; the default for type net
+    #[arg(help_heading = HEADING, long, requires = "backend")]
+    allow_network: bool,
+
+    /// With --backend: let it write to this file or folder; may be repeated
+    #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
+    allow_path: Vec<PathBuf>,
+
+    /// With --backend: pass it a connected socket, not a listening one
+    #[arg(help_heading = HEADING, long, requires = "backend")]
+    connected: bool,
 
     /// With --backend: let it open this device node; may be repeated
     #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
@@ -148,6 +179,12 @@ pub enum Error {
         name: String,
         candidates: Vec<String>,
     },
+    #[error("{} {problem}.", program.display())]
+    UnusableProgram { program: PathBuf, problem: String },
+    #[error("{unit} does not say where vhost-user-accept is: install the units again.")]
+    NoAcceptProgram { unit: String },
+    #[error("{} cannot be used: {problem}.", path.display())]
+    UnusableFile { path: PathBuf, problem: String },
     #[error("{program} has no 3D: {why}")]
     NoVirgl { program: String, why: String },
 }

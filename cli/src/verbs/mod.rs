@@ -38,7 +38,7 @@ pub enum Verb {
     Status(status::Args),
     Log(log::Args),
     Monitor(monitor::Args),
-    Add(add::Args),
+    Add(Box<add::Args>),
     Remove(remove::Args),
     Start(start::Args),
     Stop(stop::Args),

@@ -1,11 +1,16 @@
 //! `vhostctl add TYPE VM --backend=BACKEND`: any installed program that keeps to the conventions.
 
+mod files;
+
 use std::path::{Path, PathBuf};
 
+use crate::descriptors::known::{self, FileForm, KnownProgram, SocketForm};
 use crate::descriptors::{self, State};
-use crate::instance::{Instance, Kind};
+use crate::instance::{Half, Instance, Kind};
 use crate::output::printable;
-use crate::settings::Settings;
+use crate::settings::{self, Settings, is_root, percent};
+
+use files::Files;
 
 use super::super::Error as VerbError;
 use super::{Args, Error, Host, Plan, free_name, only_for};
@@ -27,29 +32,96 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
         ],
     )?;
     let (backend, program) = find(wanted, &args.device_type)?;
+    let known = known::lookup(&program);
+    if let Some(problem) = known.and_then(|known| known.problem(&program)) {
+        return Err(Error::UnusableProgram { program, problem }.into());
+    }
     let name = match &args.name {
         Some(name) => name.clone(),
         None => free_name(word(&args.device_type), &args.vm, &host.holders),
     };
     let instance = Instance::checked(Kind::Backend, &args.vm, Some(&name)).map_err(Error::Name)?;
+    let mut hints = Vec::new();
+    let needs_root = known.is_some_and(|known| known.needs_root);
+    let user = match &args.run_as {
+        Some(user) if needs_root && !is_root(user) => {
+            let text = format!(
+                "{} gives files the owners that the guest names, for which it has to run as root, not as {user}.",
+                program.display()
+            );
+            return Err(Error::Usage(text).into());
+        }
+        None if needs_root => {
+            hints.push(format!(
+                "{} runs as root, with the capabilities for files only.",
+                program.display()
+            ));
+            Some("root".to_owned())
+        }
+        user => user.clone(),
+    };
+    let files = Files::new(args, known, &program, user.is_none())?;
+    let is_connected =
+        args.connected || known.is_some_and(|known| known.socket == SocketForm::Connected);
+    let accept = match is_connected {
+        true => Some(
+            settings::accept_program(&host.folders, &instance).ok_or_else(|| {
+                Error::NoAcceptProgram {
+                    unit: instance.unit(Half::Service),
+                }
+            })?,
+        ),
+        false => None,
+    };
+    let has_network = args.allow_network || args.device_type == "net";
+    if has_network {
+        hints.push("It may use the host's network.".to_owned());
+    }
+    let mut service = Vec::new();
+    // Else the log would have the name of what accepts.
+    let name = program.file_name().filter(|_| is_connected);
+    service.extend(name.map(|name| ("SyslogIdentifier", percent(&name.to_string_lossy()))));
+    if let Some(known) = known {
+        service.extend(
+            known
+                .service
+                .iter()
+                .map(|(key, value)| (*key, (*value).to_owned())),
+        );
+    }
+    if has_network {
+        service.extend(NETWORK.map(|(key, value)| (key, value.to_owned())));
+    }
+    service.extend(files.service());
     let settings = Settings {
         device_type: Some(args.device_type.clone()),
         backend: Some(backend),
-        command: command(&program, &args.arguments),
-        nodes: args
-            .allow_device
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect(),
-        user: args.run_as.clone(),
+        command: command(
+            accept.as_deref(),
+            &program,
+            known,
+            &files.arguments,
+            &args.arguments,
+        )?,
+        nodes: files.nodes,
+        user,
+        service,
         ..Settings::default()
     };
     Ok(Plan {
         instance,
         settings,
-        hints: Vec::new(),
+        hints,
     })
 }
+
+/// What opens the host's network to a service, which the template closes.
+const NETWORK: [(&str, &str); 3] = [
+    ("PrivateNetwork", "no"),
+    // In addition to those of the template.
+    ("RestrictAddressFamilies", "AF_INET AF_INET6"),
+    ("IPAddressDeny", ""),
+];
 
 /// The name and the program of the backend that is meant.
 fn find(wanted: &str, device_type: &str) -> Result<(String, PathBuf), Error> {
@@ -68,6 +140,9 @@ fn find(wanted: &str, device_type: &str) -> Result<(String, PathBuf), Error> {
             .map(|binary| (name, binary))
     });
     let Some(first) = matching.next() else {
+        if let Some(program) = known::installed(wanted, device_type) {
+            return Ok((wanted.to_owned(), program));
+        }
         return Err(Error::NoBackend {
             name: wanted.to_owned(),
             device_type: device_type.to_owned(),
@@ -92,17 +167,41 @@ fn find(wanted: &str, device_type: &str) -> Result<(String, PathBuf), Error> {
 
 /// The command line: the program is told of its socket, by the option of the conventions unless the
 /// arguments do it in another way.
-fn command(program: &Path, arguments: &[String]) -> Vec<String> {
-    let mut command = vec![program.display().to_string()];
-    if !arguments.iter().any(|argument| argument.contains(FD_WORD)) {
+fn command(
+    accept: Option<&Path>,
+    program: &Path,
+    known: Option<&KnownProgram>,
+    files: &[String],
+    arguments: &[String],
+) -> Result<Vec<String>, Error> {
+    let mut command: Vec<_> = accept
+        .into_iter()
+        .chain([program])
+        .map(|path| path.display().to_string())
+        .collect();
+    let needed = known.map_or(&[][..], |known| known.arguments);
+    let is_there = |needed: &str| arguments.iter().any(|argument| argument == needed);
+    command.extend(
+        needed
+            .iter()
+            .filter(|needed| !is_there(needed))
+            .map(|needed| (*needed).to_owned()),
+    );
+    let names_socket = |argument: &&String| argument.contains(FD_WORD);
+    let mut all = files.iter().chain(arguments);
+    if all.clone().find(names_socket).is_none() {
+        if known.is_some_and(|known| known.file == FileForm::BlockExport) {
+            let text = format!(
+                "{} is told of its socket by an --export: add addr.type=fd,addr.str={FD_WORD} to it, or give \
+                 --blk-file=PATH.",
+                program.display()
+            );
+            return Err(Error::Usage(text));
+        }
         command.push(format!("--fd={FD}"));
     }
-    command.extend(
-        arguments
-            .iter()
-            .map(|argument| argument.replace(FD_WORD, FD)),
-    );
-    command
+    command.extend(all.by_ref().map(|argument| argument.replace(FD_WORD, FD)));
+    Ok(command)
 }
 
 /// What a VM calls a device of this type. Not "gpu", which is the name of the one that needs none.
@@ -118,13 +217,16 @@ fn word(device_type: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn line(arguments: &[&str]) -> Vec<String> {
+    fn line(program: &str, accept: Option<&str>, arguments: &[&str]) -> Vec<String> {
         let arguments: Vec<_> = arguments.iter().map(|text| (*text).to_owned()).collect();
-        command(Path::new("/usr/bin/x"), &arguments)
+        let program = Path::new(program);
+        let known = known::lookup(program);
+        command(accept.map(Path::new), program, known, &[], &arguments).expect("a command")
     }
 
     #[test]
     fn the_socket_is_passed_as_the_conventions_or_the_arguments_say() {
+        let line = |arguments| line("/usr/bin/x", None, arguments);
         assert_eq!(line(&[]), ["/usr/bin/x", "--fd=3"]);
         assert_eq!(line(&["-o", "a b"]), ["/usr/bin/x", "--fd=3", "-o", "a b"]);
         assert_eq!(
@@ -135,5 +237,26 @@ mod tests {
                 "vhost-user-blk,addr.type=fd,addr.str=3"
             ]
         );
+    }
+
+    #[test]
+    fn known_programs_get_what_they_need() {
+        let accept = Some("/usr/libexec/vhost-user-accept");
+        let expected = [
+            "/usr/libexec/vhost-user-accept",
+            "/usr/bin/passt",
+            "--vhost-user",
+            "--foreground",
+            "--fd=3",
+        ];
+        assert_eq!(line("/usr/bin/passt", accept, &[]), expected);
+        assert_eq!(
+            line("/usr/bin/passt", accept, &["--foreground"]).concat(),
+            "/usr/libexec/vhost-user-accept/usr/bin/passt--vhost-user--fd=3--foreground"
+        );
+        let daemon = Path::new("/usr/bin/qemu-storage-daemon");
+        let error = command(None, daemon, known::lookup(daemon), &[], &[]);
+        let error = error.expect_err("no socket").to_string();
+        assert!(error.contains("addr.str={fd}"), "{error}");
     }
 }

@@ -1,0 +1,191 @@
+//! What is known of backend programs beyond their descriptors: how they take their socket and their
+//! files, and what they need of the system.
+//!
+//! A program that is not in the table is taken by the conventions alone: a listening socket by `--fd`,
+//! a dynamic user, no network.
+
+use std::path::{Path, PathBuf};
+
+use super::probe;
+
+/// How a program takes its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketForm {
+    /// A listening socket, from which it accepts by itself.
+    Listening,
+    /// A connected socket.
+    Connected,
+}
+
+/// How a program is told of the folder or file that it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileForm {
+    /// By the options of the conventions or, for folders, of virtiofsd.
+    Options,
+    /// As one node and one export of qemu-storage-daemon(1), which names the socket as well.
+    BlockExport,
+}
+
+/// A program and what it needs.
+#[derive(Debug)]
+pub struct KnownProgram {
+    /// Names of the executable. One with a slash is a whole path.
+    names: &'static [&'static str],
+    device_type: &'static str,
+    /// How it takes its socket.
+    pub socket: SocketForm,
+    /// Arguments without which it does not serve a front-end.
+    pub arguments: &'static [&'static str],
+    /// How it is told of a folder or file.
+    pub file: FileForm,
+    /// Whether it has to run as root.
+    pub needs_root: bool,
+    /// Further assignments of its service: no more than it needs.
+    pub service: &'static [(&'static str, &'static str)],
+    /// An option that older versions lack, and the first Debian release that has it.
+    needs_option: Option<(&'static str, &'static str)>,
+}
+
+/// Where programs lie that are named without a path and have no descriptor.
+const FOLDERS: [&str; 6] = [
+    "/usr/local/libexec",
+    "/usr/local/bin",
+    "/usr/libexec",
+    "/usr/lib/qemu",
+    "/usr/bin",
+    "/usr/sbin",
+];
+
+const PROGRAMS: [KnownProgram; 4] = [
+    // Both virtiofsds, the one written in C (QEMU up to 7.2) and the one written in Rust. They keep files of
+    // all users, so they are root with CAP_CHOWN to CAP_SETFCAP. The last two are for their own sandbox, which
+    // changes the root to the shared folder; they are given up there.
+    KnownProgram {
+        names: &["virtiofsd"],
+        device_type: "fs",
+        socket: SocketForm::Listening,
+        arguments: &[],
+        file: FileForm::Options,
+        needs_root: true,
+        service: &[
+            (
+                "CapabilityBoundingSet",
+                "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_MKNOD CAP_SETFCAP CAP_SETGID CAP_SETUID \
+                 CAP_SETPCAP CAP_SYS_ADMIN",
+            ),
+            ("RestrictNamespaces", "mnt net pid"),
+            // It keeps a descriptor for every file that the guest knows.
+            ("LimitNOFILE", "1000000"),
+        ],
+        needs_option: None,
+    },
+    KnownProgram {
+        names: &["passt"],
+        device_type: "net",
+        socket: SocketForm::Connected,
+        arguments: &["--vhost-user", "--foreground"],
+        file: FileForm::Options,
+        needs_root: false,
+        // Those of its own sandbox.
+        service: &[("RestrictNamespaces", "ipc mnt pid user uts")],
+        needs_option: Some(("--vhost-user", "Debian 13")),
+    },
+    KnownProgram {
+        names: &["qemu-storage-daemon"],
+        device_type: "block",
+        socket: SocketForm::Listening,
+        arguments: &[],
+        file: FileForm::BlockExport,
+        needs_root: false,
+        service: &[
+            ("CapabilityBoundingSet", ""),
+            ("RestrictNamespaces", "yes"),
+            ("RestrictSUIDSGID", "yes"),
+        ],
+        needs_option: None,
+    },
+    // QEMU's programs written in C: libvhost-user serves a connection.
+    KnownProgram {
+        names: &[
+            "/usr/lib/qemu/vhost-user-gpu",
+            "/usr/libexec/vhost-user-gpu",
+        ],
+        device_type: "gpu",
+        socket: SocketForm::Connected,
+        arguments: &[],
+        file: FileForm::Options,
+        needs_root: false,
+        service: &[],
+        needs_option: None,
+    },
+];
+
+/// What is known of a program.
+pub fn lookup(program: &Path) -> Option<&'static KnownProgram> {
+    PROGRAMS.iter().find(|known| {
+        known.names.iter().any(|name| match name.contains('/') {
+            true => Path::new(name) == program,
+            false => program.file_name().is_some_and(|file| file == *name),
+        })
+    })
+}
+
+/// An installed program of that name and type that needs no descriptor to be known.
+pub fn installed(name: &str, device_type: &str) -> Option<PathBuf> {
+    PROGRAMS
+        .iter()
+        .filter(|known| known.device_type == device_type && known.names.contains(&name))
+        .flat_map(|_| FOLDERS)
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| super::program_problem(path).is_none())
+}
+
+/// The names of all that [`installed`] finds, with their types.
+pub fn all_installed() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PROGRAMS
+        .iter()
+        .flat_map(|known| known.names.iter().map(|name| (*name, known.device_type)))
+        .filter(|(name, device_type)| installed(name, device_type).is_some())
+}
+
+impl KnownProgram {
+    /// Why this version of the program cannot be used: the second half of a sentence.
+    pub fn problem(&self, program: &Path) -> Option<String> {
+        let (option, since) = self.needs_option?;
+        match probe::help(program) {
+            Ok(help) if help.contains(option) => None,
+            Ok(_) => Some(format!(
+                "is too old: it has no option {option}, which came with {since}"
+            )),
+            Err(problem) => Some(format!("--help {problem}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_known_by_their_names_or_paths() {
+        let form = |path: &str| lookup(Path::new(path)).map(|known| known.socket);
+        for path in ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"] {
+            assert_eq!(form(path), Some(SocketForm::Listening), "{path}");
+        }
+        assert_eq!(form("/opt/bin/passt"), Some(SocketForm::Connected));
+        assert_eq!(
+            form("/usr/lib/qemu/vhost-user-gpu"),
+            Some(SocketForm::Connected)
+        );
+        // Ours takes both, and has a unit of its own.
+        assert_eq!(form("/usr/bin/vhost-user-gpu"), None);
+        assert_eq!(form("/usr/bin/pasta"), None);
+    }
+
+    #[test]
+    fn types_are_those_of_the_conventions() {
+        for known in &PROGRAMS {
+            assert!(super::super::TYPES.contains(&known.device_type));
+        }
+    }
+}

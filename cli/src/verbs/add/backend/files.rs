@@ -1,0 +1,248 @@
+//! The folders, files and device nodes of the host that a backend serves.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::descriptors::known::{FileForm, KnownProgram};
+use crate::descriptors::probe;
+use crate::unit_file::quoted;
+use crate::values;
+
+use super::super::{Args, Error};
+
+/// The queues of a disk. QEMU makes one for each of the guest's processors, and does not start with fewer.
+const QUEUES: u32 = 64;
+
+/// What a backend may use of the host's files.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// Arguments that name them.
+    pub(super) arguments: Vec<String>,
+    /// Device nodes.
+    pub(super) nodes: Vec<String>,
+    /// Groups of the nodes.
+    groups: Vec<String>,
+    /// Files and folders that it may write to.
+    writable: Vec<PathBuf>,
+    /// Whether these are all.
+    is_complete: bool,
+}
+
+impl Files {
+    /// As the options have it. `is_dynamic` tells that the program runs as a user that owns nothing.
+    pub(super) fn new(
+        args: &Args,
+        known: Option<&KnownProgram>,
+        program: &Path,
+        is_dynamic: bool,
+    ) -> Result<Self, Error> {
+        let mut files = Self::default();
+        for (option, path, device_type) in [
+            ("--shared-dir", &args.shared_dir, "fs"),
+            ("--blk-file", &args.blk_file, "block"),
+        ] {
+            if path.is_some() && args.device_type != device_type {
+                return Err(Error::Usage(format!(
+                    "{option} is for type {device_type}. See vhostctl add --help."
+                )));
+            }
+        }
+        if args.read_only && args.shared_dir.is_none() && args.blk_file.is_none() {
+            let text = "--read-only goes with --shared-dir or --blk-file.";
+            return Err(Error::Usage(text.to_owned()));
+        }
+        if let Some(folder) = &args.shared_dir {
+            if !metadata(folder)?.is_dir() {
+                return Err(unusable(folder, "it is not a folder"));
+            }
+            files.arguments = shared_dir(folder, program);
+            files.serve(folder, args.read_only);
+        }
+        if let Some(file) = &args.blk_file {
+            let data = metadata(file)?;
+            let is_device = data.file_type().is_block_device();
+            if !is_device && !data.is_file() {
+                return Err(unusable(file, "it is neither a file nor a block device"));
+            }
+            files.arguments = match known.map(|known| known.file) {
+                Some(FileForm::BlockExport) => block_export(file, is_device, args.read_only),
+                Some(FileForm::Options) | None => blk_file(file, args.read_only),
+            };
+            if is_device {
+                files.is_complete = true;
+                files.node(file);
+            } else {
+                if is_dynamic {
+                    check_access(file, &data, !args.read_only)?;
+                }
+                files.serve(file, args.read_only);
+            }
+        }
+        for path in &args.allow_path {
+            metadata(path)?;
+            files.serve(path, false);
+        }
+        args.allow_device.iter().for_each(|node| files.node(node));
+        Ok(files)
+    }
+
+    fn serve(&mut self, path: &Path, read_only: bool) {
+        self.is_complete = true;
+        if !read_only {
+            self.writable.push(path.to_owned());
+        }
+    }
+
+    /// A device node, and the group that may open it: beside the named ones it opens none of them.
+    fn node(&mut self, node: &Path) {
+        self.nodes.push(node.display().to_string());
+        let group = fs::metadata(node)
+            .ok()
+            .filter(|data| data.mode() & 0o006 != 0o006 && data.mode() & 0o060 == 0o060)
+            .map(|data| data.gid())
+            .filter(|group| *group != 0)
+            .map(|group| name_of("/etc/group", group))
+            .filter(|group| !self.groups.contains(group));
+        self.groups.extend(group);
+    }
+
+    /// The assignments of the service that go with them.
+    pub(super) fn service(&self) -> Vec<(&'static str, String)> {
+        let mut service = Vec::new();
+        if !self.groups.is_empty() {
+            service.push(("SupplementaryGroups", self.groups.join(" ")));
+        }
+        if self.is_complete {
+            service.push(("ProtectSystem", "strict".to_owned()));
+        }
+        // One that is missing when the service starts is the program's to report.
+        let writable = self.writable.iter();
+        service.extend(
+            writable.map(|path| ("ReadWritePaths", quoted(&format!("-{}", path.display())))),
+        );
+        service
+    }
+}
+
+/// What is there; paths count from the root, for the service has no other folder.
+fn metadata(path: &Path) -> Result<Metadata, Error> {
+    if !path.is_absolute() {
+        return Err(unusable(path, "an absolute path is needed"));
+    }
+    values::check_text(&path.display().to_string())?;
+    fs::metadata(path).map_err(|error| unusable(path, &error.to_string()))
+}
+
+fn unusable(path: &Path, problem: &str) -> Error {
+    Error::UnusableFile {
+        path: path.to_owned(),
+        problem: problem.to_owned(),
+    }
+}
+
+/// virtiofsd, as the version at hand takes it: the one written in C has it as a mount option.
+fn shared_dir(folder: &Path, program: &Path) -> Vec<String> {
+    let folder = folder.display().to_string();
+    let is_virtiofsd = program.file_name().is_some_and(|name| name == "virtiofsd");
+    let features = probe(program).ok().and_then(|can| can.features);
+    let has_options =
+        features.is_some_and(|features| features.iter().any(|it| it == "separate-options"));
+    if is_virtiofsd && !has_options {
+        let escaped = folder.replace('\\', "\\\\").replace(',', "\\,");
+        return vec!["-o".to_owned(), format!("source={escaped}")];
+    }
+    vec![format!("--shared-dir={folder}")]
+}
+
+/// As the conventions have it.
+fn blk_file(file: &Path, read_only: bool) -> Vec<String> {
+    let mut arguments = vec![format!("--blk-file={}", file.display())];
+    arguments.extend(read_only.then(|| "--read-only".to_owned()));
+    arguments
+}
+
+/// As qemu-storage-daemon(1) has it.
+fn block_export(file: &Path, is_device: bool, read_only: bool) -> Vec<String> {
+    // A comma in a value is doubled.
+    let file = file.display().to_string().replace(',', ",,");
+    let driver = if is_device { "host_device" } else { "file" };
+    let on = |is_on| if is_on { "on" } else { "off" };
+    vec![
+        "--blockdev".to_owned(),
+        format!(
+            "driver={driver},node-name=disk,filename={file},read-only={}",
+            on(read_only)
+        ),
+        "--export".to_owned(),
+        format!(
+            "type=vhost-user-blk,id=disk,node-name=disk,writable={},num-queues={QUEUES},addr.type=fd,addr.str={{fd}}",
+            on(!read_only)
+        ),
+    ]
+}
+
+/// Sees that a user that owns nothing can open a file.
+fn check_access(file: &Path, data: &Metadata, write: bool) -> Result<(), Error> {
+    let wanted = if write { 0o006 } else { 0o004 };
+    if data.mode() & wanted != wanted {
+        let owner = name_of("/etc/passwd", data.uid());
+        let verb = if write { "write to" } else { "read" };
+        return Err(unusable(
+            file,
+            &format!(
+                "a dynamic user cannot {verb} it. --run-as={owner} runs the backend as its owner"
+            ),
+        ));
+    }
+    for folder in file.ancestors().skip(1) {
+        let data = metadata(folder)?;
+        if data.mode() & 0o001 == 0 {
+            let owner = name_of("/etc/passwd", data.uid());
+            return Err(unusable(
+                file,
+                &format!(
+                    "a dynamic user cannot enter {}. --run-as={owner} runs the backend as its owner",
+                    folder.display()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The name of a user or group in a file as passwd(5) or group(5), or its number.
+fn name_of(file: &str, id: u32) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let number = id.to_string();
+    text.lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.get(2) == Some(&number.as_str()))
+        .and_then(|fields| fields.first().map(|name| (*name).to_owned()))
+        .unwrap_or(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_survive_the_options_of_the_programs() {
+        let missing = Path::new("/nonexistent/virtiofsd");
+        assert_eq!(
+            shared_dir(Path::new("/srv/a,b\\c"), missing),
+            ["-o", "source=/srv/a\\,b\\\\c"]
+        );
+        let other = Path::new("/nonexistent/fsd");
+        assert_eq!(
+            shared_dir(Path::new("/srv/a,b"), other),
+            ["--shared-dir=/srv/a,b"]
+        );
+        let export = block_export(Path::new("/srv/a,b.raw"), false, true);
+        assert!(
+            export[1].contains("filename=/srv/a,,b.raw,read-only=on"),
+            "{export:?}"
+        );
+        assert!(export[3].contains("writable=off"), "{export:?}");
+    }
+}
