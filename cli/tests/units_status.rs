@@ -133,6 +133,15 @@ fn status_follows_a_backend_from_its_socket_to_its_end() -> anyhow::Result<()> {
 
     drop(session);
     sandbox.wait_property(GPU_SERVICE, "ActiveState", "inactive", SOON)?;
+    sandbox.drop_in(GPU_SERVICE, "[Service]\nNice=1\n")?;
+    sandbox.drop_in(GPU, "[Socket]\nBacklog=7\n")?;
+    let ascii = sandbox.exec(["env", "LC_ALL=C", "COLUMNS=60", "vhostctl", "status", "vm1"])?;
+    let ascii = String::from_utf8(ascii.stdout)?;
+    assert!(ascii.is_ascii(), "{ascii}");
+    assert!(ascii.starts_with("* vm1:gpu"), "{ascii}");
+    for part in ["Drop-In: |-/", "`-/", "..."] {
+        assert!(ascii.contains(part), "{part}: {ascii}");
+    }
     sandbox.systemctl(&["stop", GPU])?;
     let stopped = vhostctl(&sandbox, &["status", "vm1"])?;
     assert_eq!(stopped.status.code(), Some(3), "{}", stderr(&stopped));
