@@ -39,6 +39,8 @@ pub struct Details {
     pub status: Option<String>,
     /// The device of the host that it uses.
     pub device: Option<String>,
+    /// Whether it may use the host's network.
+    pub network: bool,
     /// How the last run ended, in systemd's words; "success" before the first.
     pub result: Option<String>,
     /// The exit status of the last run, if it ended by itself.
@@ -181,6 +183,7 @@ fn details(backend: Backend, socket: &Properties, service: &Properties) -> Detai
         front_end: front_end(backend.state, status.as_deref()),
         status,
         device: device(&service.list("Environment")),
+        network: service.get("PrivateNetwork") == Some(false),
         result: service.text("Result"),
         exit_status: service
             .get("ExecMainStatus")

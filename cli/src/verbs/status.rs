@@ -171,6 +171,9 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     if let Some(device) = &details.device {
         field("Device", device)?;
     }
+    if details.network {
+        field("Network", &"the host's")?;
+    }
     if let Some(end) = last_run(details) {
         field("Last run", &end)?;
     }
