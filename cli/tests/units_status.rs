@@ -155,8 +155,8 @@ fn status_follows_a_backend_from_its_socket_to_its_end() -> anyhow::Result<()> {
 fn a_failed_backend_shows_why() -> anyhow::Result<()> {
     let sandbox = sandbox()?;
     let units = ["socket", "service"].map(|half| format!("vhost-user-input@vm1:kbd.{half}"));
-    // One with a drop-in that says everything but the device.
-    sandbox.drop_in(&units[1], "[Service]\nEnvironment=OPTIONS=--no-grab\n")?;
+    let program = "[Service]\nExecStart=\nExecStart=/usr/bin/not-there --fd=3\n";
+    sandbox.drop_in(&units[1], program)?;
     sandbox.systemctl(&["start", &units[0]])?;
     let _front_end = UnixStream::connect(sandbox.path("/run/vhost-user/input/vm1:kbd.sock"))?;
     sandbox.wait_property(&units[0], "ActiveState", "failed", SOON)?;
@@ -168,7 +168,7 @@ fn a_failed_backend_shows_why() -> anyhow::Result<()> {
         field(&text, "Active").is_some_and(|text| text.starts_with("failed (Result: ")),
         "{text}"
     );
-    assert!(text.contains("No device: set EVDEV_PATH="), "{text}");
+    assert!(text.contains("/usr/bin/not-there"), "{text}");
     assert!(text.contains("harness.conf"), "{text}");
     Ok(())
 }
