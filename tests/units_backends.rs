@@ -278,7 +278,12 @@ fn an_installation_is_whole_and_goes_without_a_trace() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let programs = folder.path().join("target/release");
     fs::create_dir_all(&programs)?;
-    for program in ["vhost-user-gpu", "vhost-user-input", "vhostctl"] {
+    for program in [
+        "vhost-user-gpu",
+        "vhost-user-input",
+        "vhostctl",
+        "vhost-user-accept",
+    ] {
         fs::copy(harness::paths::program(program)?, programs.join(program))?;
     }
     for prefix in ["/usr", "/usr/local", "/opt/vhost"] {
