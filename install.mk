@@ -4,7 +4,7 @@
 #   make uninstall                                     with the same variables
 #
 # Units and descriptors lie in systemd/ and json/ as a package with PREFIX=/usr has them; only the
-# folder of the programs is replaced on the way.
+# folders of the programs and of the units are replaced on the way.
 
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
@@ -56,7 +56,8 @@ INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
 INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-input.8 \
 	vhost-user-accept.8
 # The page about the units by the names of all of them.
-INSTALL_PAGE_ALIASES := vhost-user-gpu@.service.5 vhost-user-input@.service.5
+INSTALL_PAGE_ALIASES := vhost-user@.socket.5 vhost-user-gpu@.service.5 vhost-user-gpu@.socket.5 \
+	vhost-user-input@.service.5 vhost-user-input@.socket.5
 
 .PHONY: install uninstall install-programs install-units install-descriptors install-needrestart \
 	install-manual install-completions
@@ -83,7 +84,7 @@ install-programs:
 install-units:
 	@set -e; $(INSTALL) -d -m 755 "$(DESTDIR)$(UNITDIR)"; for u in $(INSTALL_UNITS); do \
 		printf '  INSTALL  %s\n' "$(UNITDIR)/$$u"; \
-		sed -e 's|^ExecStart=/usr/bin/|ExecStart=$(BACKENDDIR)/|' -e 's|^Accept=/usr/libexec/|Accept=$(LIBEXECDIR)/|' \
+		sed -e 's|/usr/lib/systemd/system/|$(UNITDIR)/|' -e 's|^ExecStart=/usr/bin/|ExecStart=$(BACKENDDIR)/|' -e 's|^Accept=/usr/libexec/|Accept=$(LIBEXECDIR)/|' \
 			"$(INSTALL_TOP)systemd/$$u" >"$(DESTDIR)$(UNITDIR)/$$u"; \
 		chmod 644 "$(DESTDIR)$(UNITDIR)/$$u"; \
 	done

@@ -324,6 +324,13 @@ fn an_installation_is_whole_and_goes_without_a_trace() -> anyhow::Result<()> {
                     .lines()
                     .find_map(|line| line.strip_prefix("ExecStart="));
                 command.and_then(|line| Some(line.split_whitespace().next()?.to_owned()))
+            } else if name == "vhost-user-gpu-virgl.conf" {
+                // What its recipe links is where the recipe says.
+                let text = fs::read_to_string(file)?;
+                let link = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("#   ln -s "));
+                link.map(|line| line.trim_end_matches(&['\\', ' ']).to_owned())
             } else {
                 continue;
             };
