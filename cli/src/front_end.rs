@@ -38,6 +38,11 @@ impl Device {
         }
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> &str {
+        &self.socket
+    }
+
     /// QEMU's arguments, in pairs of an option and its value.
     pub fn qemu(&self) -> Result<Vec<[String; 2]>, NoDevice> {
         let (id, chardev) = (&self.id, format!("{}-socket", self.id));

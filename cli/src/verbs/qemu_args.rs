@@ -19,8 +19,8 @@ Quoted for a shell: eval qemu-system-x86_64 ... $(vhostctl qemu-args vm1)
 The guest's memory is shared with the backends, without which they cannot work, so its size has to be said
 here. --memory=none leaves that out, for a machine whose memory is shared by other arguments.
 
-QEMU's user has to be in the group of the sockets, kvm as they come. QEMU before 10.0 takes GPU and input
-devices only with KVM.")]
+The user that runs QEMU has to be one who may connect: vhostctl status shows who that is, and vhostctl add
+--socket-user= decides it. QEMU before 10.0 takes GPU and input devices only with KVM.")]
 pub struct Args {
     /// The VM
     #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]

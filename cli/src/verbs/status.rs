@@ -160,6 +160,10 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     if let Some(socket) = &backend.socket {
         field("Socket", socket)?;
     }
+    if let (Some(user), Some(mode)) = (&details.socket_user, &details.socket_mode) {
+        let group = details.socket_group.as_deref().unwrap_or_default();
+        field("Access", &format_args!("{user}:{group}, mode {mode}"))?;
+    }
     field(
         "Front-end",
         &match details.front_end {
