@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
-use vhost_user_backend::{VhostUserBackendMut, VringMutex};
+use vhost_user_backend::VhostUserBackendMut;
 use vmm_sys_util::epoll::EventSet;
 
 use super::sandbox::Needs;
+use super::vring::Vring;
 
 /// The first number a device may use as the token of a file descriptor it watches. Those below are
 /// the queues' own and the common part's.
@@ -21,7 +22,7 @@ pub const FIRST_TOKEN: u16 = 0x100;
 /// ask of it (configuration, features, memory, the stop of a ring); those run on the protocol
 /// thread, under the same lock. So nothing in here may block: a queue, the watchdog and the
 /// protocol wait for it.
-pub trait Device: VhostUserBackendMut<Bitmap = (), Vring = VringMutex> + Send + 'static {
+pub trait Device: VhostUserBackendMut<Bitmap = (), Vring = Vring> + Send + 'static {
     /// Begins, on the worker thread, before the program says that it is ready and before a
     /// front-end is served. A device keeps `host` and watches its file descriptors through it.
     ///

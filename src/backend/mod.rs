@@ -20,6 +20,7 @@ mod size;
 mod socket;
 #[cfg(any(test, feature = "fuzzing"))]
 mod surroundings;
+mod vring;
 mod worker;
 
 pub use capabilities::Capabilities;
@@ -32,6 +33,7 @@ pub use ring::{
 };
 pub use sandbox::{Argument, Call, Needs};
 pub use size::{SizeError, parse_size};
+pub use vring::Vring;
 
 #[cfg(test)]
 pub(crate) use ring::testing;

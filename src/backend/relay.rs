@@ -20,7 +20,7 @@ use rustix::net::{
 use vhost::vhost_user::message::FrontendReq;
 
 use super::device::GpuSocketSlot;
-use mend::{Mender, NoMemory};
+use mend::{Mender, RequestError};
 
 mod mend;
 
@@ -54,7 +54,7 @@ pub(super) enum RelayError {
     )]
     TooManyFds,
     #[error(transparent)]
-    NoMemory(#[from] NoMemory),
+    Refused(#[from] RequestError),
     #[error("cannot receive a vhost-user message: {0}")]
     Receive(io::Error),
     #[error("cannot send a vhost-user message: {0}")]
@@ -120,7 +120,10 @@ impl Relay {
             mender,
         } = self;
         // Replies first: a daemon's last words are for the front-end.
-        let replied = replies.pump(daemon, front_end, |_| Ok(()))?;
+        let replied = replies.pump(daemon, front_end, |message| {
+            message.note_reply(mender);
+            Ok(())
+        })?;
         let requested = requests.pump(front_end, daemon, |message| {
             keep(gpu_socket, message);
             message.mend(mender)
@@ -168,6 +171,8 @@ enum Pumped {
 struct Lane {
     bytes: Vec<u8>,
     fds: Vec<OwnedFd>,
+    /// All of it has come.
+    complete: bool,
     sent: usize,
 }
 
@@ -191,9 +196,17 @@ impl Lane {
             return Ok(());
         };
         if let Some(payload) = self.bytes.get_mut(HEADER..) {
-            mender.request(request, payload, &self.fds)?;
+            let around = mender.request(request, payload, &mut self.fds)?;
+            self.bytes.splice(..0, around.before);
+            self.bytes.extend(around.after);
         }
         Ok(())
+    }
+
+    fn note_reply(&self, mender: &mut Mender) {
+        if let (Some(request), Some(payload)) = (self.request(), self.bytes.get(HEADER..)) {
+            mender.reply(request, payload);
+        }
     }
 
     /// The length of the message as far as it is known.
@@ -203,7 +216,7 @@ impl Lane {
     }
 
     fn is_complete(&self) -> bool {
-        self.bytes.len() >= HEADER && self.bytes.len() == self.length()
+        self.complete
     }
 
     /// Moves messages until one side has to be waited for, or is gone, or [`PASS_MESSAGES`] have
@@ -267,9 +280,10 @@ impl Lane {
             return Err(RelayError::TooManyFds);
         }
         match self.payload_size() {
-            Some(size) if size > PAYLOAD_MAX => Err(RelayError::TooLarge(size)),
-            _ => Ok(Received::Some),
+            Some(size) if size > PAYLOAD_MAX => return Err(RelayError::TooLarge(size)),
+            size => self.complete = size.is_some() && self.bytes.len() == self.length(),
         }
+        Ok(Received::Some)
     }
 
     /// Sends what is left of the message; its descriptors go with the first byte.
@@ -290,6 +304,7 @@ impl Lane {
             self.fds.clear();
         }
         self.bytes.clear();
+        self.complete = false;
         self.sent = 0;
         Ok(())
     }

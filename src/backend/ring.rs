@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::sync::atomic::{Ordering, fence};
 
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
-use vhost_user_backend::{VringMutex, VringT};
+use vhost_user_backend::VringT;
 use virtio_bindings::bindings::virtio_config::{
     VIRTIO_F_ANY_LAYOUT, VIRTIO_F_NOTIFY_ON_EMPTY, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
 };
@@ -21,6 +21,8 @@ use vm_memory::{
     Address, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend,
     GuestMemoryLoadGuard, GuestMemoryMmap,
 };
+
+use super::vring::Vring;
 
 /// What every device offers, whatever it is: the rings as this room and `virtio-queue` serve them.
 ///
@@ -37,9 +39,10 @@ pub const TRANSPORT_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
     | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
-/// Most entries of a queue: as many as QEMU lets a guest choose, whatever the device's own number
-/// is. The crate refuses more, which ends the connection.
-pub const MAX_QUEUE_SIZE: usize = 1024;
+/// Most entries of a queue: as many as virtio allows (1.2, 2.7) and crosvm offers. QEMU lets a guest
+/// choose up to 1024, whatever the device's own number is. The crate refuses more, which ends the
+/// connection.
+pub const MAX_QUEUE_SIZE: usize = 32768;
 
 /// The guest's memory as the front-end shared it last.
 pub type GuestMemory = GuestMemoryAtomic<GuestMemoryMmap>;
@@ -71,7 +74,7 @@ pub enum RingError {
 
 /// One pass over a queue that is started and enabled.
 pub struct Ring<'a> {
-    vring: &'a VringMutex,
+    vring: &'a Vring,
     memory: MemoryGuard,
     /// Requests that the driver was seen to have made and that were not taken yet.
     announced: u16,
@@ -81,7 +84,7 @@ pub struct Ring<'a> {
 impl<'a> Ring<'a> {
     /// Begins a pass; `None` where the front-end has not started or not enabled the queue, so that
     /// nothing of it may be touched.
-    pub fn begin(vring: &'a VringMutex, memory: &GuestMemory) -> Option<Self> {
+    pub fn begin(vring: &'a Vring, memory: &GuestMemory) -> Option<Self> {
         let state = vring.get_ref();
         let usable = state.is_enabled() && state.get_queue().ready();
         drop(state);
@@ -95,7 +98,7 @@ impl<'a> Ring<'a> {
 
     /// A last pass over a queue that the front-end has just stopped: until it is told where the
     /// queue stands, what is done can still be shown.
-    pub fn last(vring: &'a VringMutex, memory: &GuestMemory) -> Self {
+    pub fn last(vring: &'a Vring, memory: &GuestMemory) -> Self {
         Self {
             vring,
             memory: memory.memory(),
@@ -120,8 +123,11 @@ impl<'a> Ring<'a> {
         let queue = state.get_queue();
         let length = AVAIL_RING + u64::from(queue.size()) * AVAIL_ELEMENT;
         let ring = GuestAddress(queue.avail_ring());
-        // At most 64 KiB and a header.
-        if !self.memory.check_range(ring, length as usize) {
+        // At most 64 KiB and a header. Where both rings lie in one place, the driver placed them where
+        // none can lie, see the relay.
+        if !self.memory.check_range(ring, length as usize)
+            || queue.avail_ring() == queue.used_ring()
+        {
             return Err(virtio_queue::Error::InvalidAvailRingIndex.into());
         }
         let index = queue.avail_idx(self.memory.deref(), Ordering::Acquire)?;

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use rustix::time::{
 };
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost::vhost_user::{Backend, GpuBackend};
-use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringEpollHandler, VringMutex};
+use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringEpollHandler};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -24,6 +24,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::device::{Device, EventLoop, FIRST_TOKEN, GpuSocketSlot, Host, MainThread, News, lock};
 use super::notify;
 use super::ring::GuestMemory;
+use super::vring::{Vring, VringObserver};
 
 /// Tokens of the common part, between the queues' numbers and the devices' own.
 const END: u16 = FIRST_TOKEN - 3;
@@ -44,6 +45,7 @@ pub(super) struct Served<D> {
     end: EventFd,
     watchdog: Option<Watchdog>,
     host: Mutex<Option<Host>>,
+    observer: Mutex<Option<Arc<dyn VringObserver>>>,
 }
 
 /// Has the worker end the device.
@@ -71,6 +73,7 @@ pub(super) fn spawn<D: Device>(
         end: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         watchdog: notify::watchdog_interval().map(Watchdog::new).transpose()?,
         host: Mutex::new(None),
+        observer: Mutex::new(None),
     });
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let daemon = VhostUserDaemon::new(name.to_owned(), served.clone(), memory)
@@ -81,9 +84,14 @@ pub(super) fn spawn<D: Device>(
         .into_iter()
         .next()
         .ok_or_else(|| io::Error::other("the vhost-user daemon has no worker"))?;
+    // The device is a part of it.
+    let weak_loop = Arc::downgrade(&event_loop);
+    *lock(&served.observer) = Some(Arc::new(Observer {
+        served: Arc::downgrade(&served),
+        event_loop: weak_loop.clone(),
+    }));
     let host = Host {
-        // The device is a part of it.
-        event_loop: Arc::new(Arc::downgrade(&event_loop)),
+        event_loop: Arc::new(weak_loop),
         gpu_socket,
         main_thread,
     };
@@ -148,9 +156,14 @@ impl<D: Device> Served<D> {
         lock(&self.device)
     }
 
-    fn begin(&self) {
+    fn begin(&self, vrings: &[Vring]) {
         let _ = self.begin.read();
         ALIVE.set(Some(Alive(self.main_thread.clone())));
+        if let Some(observer) = lock(&self.observer).take() {
+            for (index, vring) in (0..).zip(vrings) {
+                vring.observe(index, observer.clone());
+            }
+        }
         if let Some(host) = lock(&self.host).take() {
             let started = self.device().start(host);
             self.main_thread.tell(News::Started(started));
@@ -192,9 +205,36 @@ impl<D: Device> EventLoop for Weak<VringEpollHandler<Arc<Served<D>>>> {
     }
 }
 
+/// Tells the device what the front-end does to its virtqueues.
+struct Observer<D: Device> {
+    served: Weak<Served<D>>,
+    event_loop: Weak<VringEpollHandler<Arc<Served<D>>>>,
+}
+
+impl<D: Device> VringObserver for Observer<D> {
+    /// To a device it is the same as the end of the virtqueue: some front-ends (libkrun) reset a
+    /// device without a `GET_VRING_BASE`.
+    fn disabled(&self, index: u32) {
+        let Some(served) = self.served.upgrade() else {
+            return;
+        };
+        if let Err(e) = served.stop_vring(index) {
+            let message = format!("the device cannot stop virtqueue {index}: {e}");
+            served.main_thread.tell(News::Failed(message));
+        }
+    }
+
+    fn forget_kick(&self, kick: RawFd) {
+        if let Some(event_loop) = self.event_loop.upgrade() {
+            // One that is not enabled is not waited for.
+            let _ = event_loop.unregister_listener(kick, EventSet::empty(), FIRST_TOKEN.into());
+        }
+    }
+}
+
 impl<D: Device> VhostUserBackend for Served<D> {
     type Bitmap = ();
-    type Vring = VringMutex;
+    type Vring = Vring;
 
     fn num_queues(&self) -> usize {
         self.device().num_queues()
@@ -252,14 +292,14 @@ impl<D: Device> VhostUserBackend for Served<D> {
         &self,
         device_event: u16,
         evset: EventSet,
-        vrings: &[VringMutex],
+        vrings: &[Vring],
         thread_id: usize,
     ) -> io::Result<()> {
         match device_event {
             // Begun already: this is how a fuzzed worker is told to end.
             #[cfg(feature = "fuzzing")]
             BEGIN if lock(&self.host).is_none() => return Err(io::ErrorKind::Interrupted.into()),
-            BEGIN => self.begin(),
+            BEGIN => self.begin(vrings),
             END => self.end(),
             WATCHDOG => {
                 if let Err(e) = self.pet() {
@@ -296,7 +336,7 @@ mod tests {
 
     impl VhostUserBackendMut for Busy {
         type Bitmap = ();
-        type Vring = VringMutex;
+        type Vring = Vring;
 
         fn num_queues(&self) -> usize {
             1
@@ -324,7 +364,7 @@ mod tests {
             &mut self,
             _event: u16,
             _events: EventSet,
-            _vrings: &[VringMutex],
+            _vrings: &[Vring],
             _thread: usize,
         ) -> io::Result<()> {
             thread::sleep(Duration::from_millis(1));
@@ -352,6 +392,7 @@ mod tests {
             end: EventFd::new(EFD_CLOEXEC).unwrap(),
             watchdog: None,
             host: Mutex::new(None),
+            observer: Mutex::new(None),
         };
         let over = AtomicBool::new(false);
         let meanwhile = thread::scope(|scope| {

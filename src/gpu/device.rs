@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use vhost::vhost_user::GpuBackend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
-use vhost_user_backend::{VhostUserBackendMut, VringMutex};
+use vhost_user_backend::VhostUserBackendMut;
 use virtio_bindings::virtio_gpu;
 use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
@@ -20,7 +20,9 @@ use super::scanout::Takes;
 use super::wire::MAX_SCANOUTS;
 #[cfg(feature = "virgl")]
 use crate::backend::Needs;
-use crate::backend::{Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, TRANSPORT_FEATURES};
+use crate::backend::{
+    Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, TRANSPORT_FEATURES, Vring,
+};
 use continuity::Continuity;
 use cursor_order::CursorOrder;
 use events::{DISPLAY, Events, FENCE, TIMER, WAKE};
@@ -137,6 +139,8 @@ impl Gpu {
             && let Some(memory) = &self.memory
         {
             self.state.memory_changed(&memory.memory());
+            // What did not lie in the memory may do so now, and nobody kicks for it again.
+            self.waiting = [true; NUM_QUEUES];
         }
     }
 
@@ -183,7 +187,7 @@ impl Device for Gpu {
 
 impl VhostUserBackendMut for Gpu {
     type Bitmap = ();
-    type Vring = VringMutex;
+    type Vring = Vring;
 
     fn num_queues(&self) -> usize {
         NUM_QUEUES
@@ -211,6 +215,7 @@ impl VhostUserBackendMut for Gpu {
             | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::RESET_DEVICE
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
     }
 
     fn reset_device(&mut self) {
@@ -292,7 +297,7 @@ impl VhostUserBackendMut for Gpu {
         &mut self,
         device_event: u16,
         _evset: EventSet,
-        vrings: &[VringMutex],
+        vrings: &[Vring],
         _thread_id: usize,
     ) -> io::Result<()> {
         self.catch_up();

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
-use vhost_user_backend::{VhostUserBackendMut, VringMutex};
+use vhost_user_backend::VhostUserBackendMut;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::backend::{
     Device, FIRST_TOKEN, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Needs, Ring, RingError,
-    TRANSPORT_FEATURES,
+    TRANSPORT_FEATURES, Vring,
 };
 
 use super::config::Config;
@@ -145,7 +145,7 @@ impl<S: Source> Input<S> {
     }
 
     /// The device has events, or is gone.
-    fn read_device(&mut self, happened: EventSet, vrings: &[VringMutex]) {
+    fn read_device(&mut self, happened: EventSet, vrings: &[Vring]) {
         if self.gone {
             // It was found to be gone as the guest began, which is to hear of it.
             self.give_reports(vrings);
@@ -203,7 +203,7 @@ impl<S: Source> Input<S> {
     }
 
     /// The device is gone: a guest is not left with keys down, and hears no more of it.
-    fn lose_device(&mut self, error: &io::Error, vrings: &[VringMutex]) {
+    fn lose_device(&mut self, error: &io::Error, vrings: &[Vring]) {
         if std::mem::replace(&mut self.gone, true) {
             return;
         }
@@ -229,13 +229,13 @@ impl<S: Source> Input<S> {
     }
 
     /// Puts into the event queue what the driver has buffers for.
-    fn give_reports(&mut self, vrings: &[VringMutex]) {
+    fn give_reports(&mut self, vrings: &[Vring]) {
         if self.owner != Owner::Guest {
             return;
         }
-        if let Some(ring) = pass(vrings, EVENT_QUEUE, self.memory.as_ref()) {
+        if let Some((ring, vring)) = pass(vrings, EVENT_QUEUE, self.memory.as_ref()) {
             let given = self.event_queue.give(ring, &mut self.reports);
-            self.settle(given, "event");
+            self.settle(given, vring, "event");
         }
         let dropped = self.reports.take_dropped();
         if dropped > 0 {
@@ -248,18 +248,18 @@ impl<S: Source> Input<S> {
 
     /// Does what the driver asked for in the status queue, while the device is the guest's: what it
     /// asks for in a queue that outlives the event queue waits for that.
-    fn take_status(&mut self, vrings: &[VringMutex]) {
+    fn take_status(&mut self, vrings: &[Vring]) {
         if self.owner == Owner::Host {
             return;
         }
-        if let Some(ring) = pass(vrings, STATUS_QUEUE, self.memory.as_ref()) {
+        if let Some((ring, vring)) = pass(vrings, STATUS_QUEUE, self.memory.as_ref()) {
             let mut wanted = Vec::new();
             let device = self.source.description();
             let taken = self
                 .status_queue
                 .take(ring, &mut self.status, device, &mut wanted);
             self.write(wanted);
-            self.settle(taken, "status");
+            self.settle(taken, vring, "status");
         }
     }
 
@@ -276,18 +276,23 @@ impl<S: Source> Input<S> {
     }
 
     /// After a pass over the queue `queue`: goes on later where it is not finished.
-    fn settle(&mut self, pass: Result<Pass, RingError>, queue: &str) {
+    fn settle(&mut self, pass: Result<Pass, RingError>, vring: &Vring, queue: &str) {
         match pass {
             Ok(Pass::Done) => {}
-            Ok(Pass::Unfinished) => {
-                if let Err(error) = rustix::io::write(&self.go_on, &1u64.to_ne_bytes()) {
-                    // Only when it is set already, more than 2^64 times.
-                    log::debug!("cannot call back: {error}");
-                }
+            Ok(Pass::Unfinished) => self.call_back(),
+            Err(error) => {
+                vring.report_error();
+                self.ring_trouble
+                    .warn(format_args!("the {queue} queue cannot be used: {error}"));
             }
-            Err(error) => self
-                .ring_trouble
-                .warn(format_args!("the {queue} queue cannot be used: {error}")),
+        }
+    }
+
+    /// Has both queues looked at again.
+    fn call_back(&self) {
+        if let Err(error) = rustix::io::write(&self.go_on, &1u64.to_ne_bytes()) {
+            // Only when it is set already, more than 2^64 times.
+            log::debug!("cannot call back: {error}");
         }
     }
 
@@ -319,16 +324,17 @@ impl<S: Source> Input<S> {
 
 /// A pass over the queue `index`, where it may be used.
 fn pass<'a>(
-    vrings: &'a [VringMutex],
+    vrings: &'a [Vring],
     index: usize,
     memory: Option<&GuestMemory>,
-) -> Option<Ring<'a>> {
-    Ring::begin(vrings.get(index)?, memory?)
+) -> Option<(Ring<'a>, &'a Vring)> {
+    let vring = vrings.get(index)?;
+    Some((Ring::begin(vring, memory?)?, vring))
 }
 
 impl<S: Source> VhostUserBackendMut for Input<S> {
     type Bitmap = ();
-    type Vring = VringMutex;
+    type Vring = Vring;
 
     fn num_queues(&self) -> usize {
         QUEUES
@@ -346,6 +352,8 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
         VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::RESET_DEVICE
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
     }
 
     fn set_event_idx(&mut self, _enabled: bool) {
@@ -354,6 +362,8 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
 
     fn reset_device(&mut self) {
         self.end_guest();
+        self.config = Config::default();
+        self.status = Status::default();
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -368,7 +378,10 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
     }
 
     fn update_memory(&mut self, memory: GuestMemory) -> io::Result<()> {
-        self.memory = Some(memory);
+        if self.memory.replace(memory).is_some() {
+            // What did not lie in the memory may do so now, and nobody kicks for it again.
+            self.call_back();
+        }
         Ok(())
     }
 
@@ -383,7 +396,7 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
         &mut self,
         event: u16,
         happened: EventSet,
-        vrings: &[VringMutex],
+        vrings: &[Vring],
         _thread: usize,
     ) -> io::Result<()> {
         self.update_owner(vrings);

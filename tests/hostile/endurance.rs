@@ -162,7 +162,11 @@ fn backings_that_went_away_do_not_flood_the_log() {
     vm.program.wait_stderr("has no backing").unwrap();
     let log = vm.program.stderr();
     assert!(log.lines().count() < 30, "{log}");
+    // They are there again with the memory.
     vm.gpu.session.set_memory(&memory).unwrap();
+    for id in 1..=300 {
+        ok(vm.gpu.detach_backing(id));
+    }
     ok(vm.gpu.attach_backing(1, &[(pages, 256)]));
     vm.finish();
 }

@@ -196,3 +196,32 @@ fn the_private_connection_has_room_for_one() {
     accepted.read_exact(&mut byte).unwrap();
     assert_eq!(&byte, b"x");
 }
+
+#[test]
+fn what_the_sanitizer_adds_goes_with_its_request() {
+    let (mut relay, mut front_end, mut daemon) = joined();
+    let [owner, reset] = [FrontendReq::SET_OWNER, FrontendReq::RESET_OWNER];
+    let set = |features: u64| message(FrontendReq::SET_FEATURES as u32, &features.to_ne_bytes());
+    let [owner, reset] = [owner, reset].map(|request| message(request as u32, b""));
+    let sent = [owner.clone(), set(1 << 30), owner.clone(), message(17, b"")];
+    front_end.write_all(&sent.concat()).unwrap();
+    assert_eq!(relay.pass(NOTHING).unwrap(), None);
+    let [first, features, second, last] = sent;
+    let passed = [first, features.clone(), reset, second, features, last].concat();
+    let mut got = vec![0; passed.len()];
+    daemon.read_exact(&mut got).unwrap();
+    assert_eq!(got, passed);
+}
+
+#[test]
+fn features_that_the_daemon_did_not_offer_end_the_connection() {
+    let (mut relay, mut front_end, mut daemon) = joined();
+    let message_of = |request, features: u64| message(request, &features.to_ne_bytes());
+    let offer = message_of(FrontendReq::GET_FEATURES as u32, 1 << 32);
+    daemon.write_all(&offer).unwrap();
+    assert_eq!(relay.pass(NOTHING).unwrap(), None);
+    let taken = message_of(FrontendReq::SET_FEATURES as u32, 1 << 32 | 1 << 34);
+    front_end.write_all(&taken).unwrap();
+    let refused = relay.pass(NOTHING).unwrap_err();
+    assert!(refused.to_string().contains("packed"), "{refused}");
+}

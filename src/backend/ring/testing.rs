@@ -4,10 +4,11 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use rustix::event::{EventfdFlags, eventfd};
-use vhost_user_backend::{VringMutex, VringT};
+use vhost_user_backend::VringT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::GuestMemory;
+use crate::backend::Vring;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -28,7 +29,7 @@ pub(crate) fn guest_memory() -> GuestMemory {
 /// A driver that fills one queue. Each of its requests is made of as many descriptors as the queue
 /// has room for; it never waits.
 pub(crate) struct Driver {
-    pub(crate) vring: VringMutex,
+    pub(crate) vring: Vring,
     memory: GuestMemory,
     base: u64,
     size: u16,
@@ -41,7 +42,7 @@ pub(crate) struct Driver {
 impl Driver {
     /// A queue of `size` entries, started and enabled, at `base`.
     pub(crate) fn new(memory: &GuestMemory, base: u64, size: u16) -> Self {
-        let vring: VringMutex = VringMutex::new(memory.clone(), 256).expect("cannot make a queue");
+        let vring: Vring = Vring::new(memory.clone(), 256).expect("cannot make a queue");
         vring.set_queue_size(size);
         vring
             .set_queue_info(base, base + AVAIL, base + USED)

@@ -6,10 +6,10 @@
 //! that floods the control queue does not hold its cursor. All else on the cursor queue waits for
 //! nothing but the requests before it.
 
-use vhost_user_backend::{VringMutex, VringT};
+use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 
-use crate::backend::{GuestMemory, Ring};
+use crate::backend::{GuestMemory, Ring, Vring};
 
 /// Requests of a queue: how many, from which position on.
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ struct Span {
 impl Span {
     /// The requests of a queue that the driver made and that were not taken; `None` where the queue is
     /// not started, or broken.
-    fn waiting(vring: &VringMutex, memory: &GuestMemory) -> Option<Self> {
+    fn waiting(vring: &Vring, memory: &GuestMemory) -> Option<Self> {
         let len = Ring::begin(vring, memory)?.available().ok()?;
         let start = position(vring);
         Some(Self { start, len })
@@ -33,7 +33,7 @@ impl Span {
 }
 
 /// The next available index of a queue.
-pub(super) fn position(vring: &VringMutex) -> u16 {
+pub(super) fn position(vring: &Vring) -> u16 {
     vring.get_ref().get_queue().next_avail()
 }
 
@@ -52,12 +52,7 @@ pub(super) struct CursorOrder(Option<Wait>);
 impl CursorOrder {
     /// Has the requests of the cursor queue wait for those of the control queue, as far as there are
     /// any.
-    pub(super) fn wait(
-        &mut self,
-        cursor: &VringMutex,
-        control: Option<&VringMutex>,
-        memory: &GuestMemory,
-    ) {
+    pub(super) fn wait(&mut self, cursor: &Vring, control: Option<&Vring>, memory: &GuestMemory) {
         // In this order: what the driver made available before a cursor request is among them.
         let cursors = Span::waiting(cursor, memory).unwrap_or(Span {
             start: position(cursor),

@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 
-use vhost_user_backend::{VringMutex, VringT};
+use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 
 use super::super::renderer::{Fence, Renderer3d};
 use super::queues::respond;
-use crate::backend::{Chain, GuestMemory, Ring, RingError};
+use crate::backend::{Chain, GuestMemory, Ring, RingError, Vring};
+
+/// Most requests that are kept, however large the queue is: each takes memory that is in no budget.
+const MAX_REQUESTS: usize = 1024;
 
 struct Request {
     chain: Chain,
@@ -19,18 +22,12 @@ struct Request {
 #[derive(Default)]
 pub(super) struct Fenced {
     requests: VecDeque<Request>,
-    queue: Option<VringMutex>,
+    queue: Option<Vring>,
 }
 
 impl Fenced {
     /// Keeps a request of `queue` until its fence is retired.
-    pub(super) fn keep(
-        &mut self,
-        queue: &VringMutex,
-        chain: Chain,
-        response: Vec<u8>,
-        fence: Fence,
-    ) {
+    pub(super) fn keep(&mut self, queue: &Vring, chain: Chain, response: Vec<u8>, fence: Fence) {
         self.queue.get_or_insert_with(|| queue.clone());
         self.requests.push_back(Request {
             chain,
@@ -41,9 +38,11 @@ impl Fenced {
 
     /// Whether there are as many as `queue` has entries: more than a driver that keeps to the
     /// specification can have made. One that does not makes the same descriptors available again
-    /// and again, and would have them kept here without an end.
-    pub(super) fn is_full(&self, queue: &VringMutex) -> bool {
-        self.requests.len() >= usize::from(queue.get_ref().get_queue().size())
+    /// and again, and would have them kept here without an end. Of a queue with more than
+    /// [`MAX_REQUESTS`] entries, the rest waits in the queue.
+    pub(super) fn is_full(&self, queue: &Vring) -> bool {
+        let entries = usize::from(queue.get_ref().get_queue().size());
+        self.requests.len() >= entries.min(MAX_REQUESTS)
     }
 
     /// Answers those whose fence is retired.

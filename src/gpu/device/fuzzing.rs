@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use vhost_user_backend::VringMutex;
-
 use super::super::renderer::Renderer;
 #[cfg(feature = "virgl")]
 use super::super::renderer::virgl::stand_in;
@@ -59,7 +57,7 @@ impl Bench {
     }
 
     /// Has the time for all answers of the front-end be over.
-    pub fn expire(&mut self, vrings: &[VringMutex]) {
+    pub fn expire(&mut self, vrings: &[Vring]) {
         self.gpu.display.expire(Instant::now() + UPDATE_LIMIT);
         self.gpu.take_answer();
         self.gpu.look_at_display();

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use vhost_user_backend::{VringMutex, VringT};
+use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 use vm_memory::GuestMemoryMmap;
 
@@ -11,7 +11,7 @@ use super::super::commands::{Answer, Outcome, QueueKind};
 use super::super::wire::{HEADER_LEN, Header, Response, response};
 use super::cursor_order::position;
 use super::{CONTROL_QUEUE, CURSOR_QUEUE, Gpu};
-use crate::backend::{Chain, Ring, RingError};
+use crate::backend::{Chain, Ring, RingError, Vring};
 
 /// Requests of one queue after which the others have their turn: more than drivers make for a frame, so
 /// that what is ready together is shown together.
@@ -34,7 +34,7 @@ enum Next {
 
 impl Gpu {
     /// Whether the queues may be served: false while, after a stop, it is not yet known who comes.
-    fn decide_who_comes(&mut self, vrings: &[VringMutex]) -> bool {
+    fn decide_who_comes(&mut self, vrings: &[Vring]) -> bool {
         let ready = |queue: u16| {
             let state = vrings.get(usize::from(queue))?.get_ref();
             let usable = state.is_enabled() && state.get_queue().ready();
@@ -59,7 +59,7 @@ impl Gpu {
     }
 
     /// Serves all that waits, as far as it should be done in one go.
-    pub(super) fn serve(&mut self, vrings: &[VringMutex]) {
+    pub(super) fn serve(&mut self, vrings: &[Vring]) {
         if self.decide_who_comes(vrings) {
             // Cursors are few and small, and most should not wait for a screen full of pixels.
             self.turn(vrings, QueueKind::Cursor);
@@ -80,7 +80,7 @@ impl Gpu {
     }
 
     /// Has a queue its turn, if anything may wait in it.
-    fn turn(&mut self, vrings: &[VringMutex], kind: QueueKind) {
+    fn turn(&mut self, vrings: &[Vring], kind: QueueKind) {
         let index = match kind {
             QueueKind::Control => usize::from(CONTROL_QUEUE),
             QueueKind::Cursor => usize::from(CURSOR_QUEUE),
@@ -92,6 +92,7 @@ impl Gpu {
         let more = match vrings.get(index) {
             Some(vring) if kind == QueueKind::Control || !self.cursor_order.is_waiting() => {
                 self.pass(vrings, vring, kind).unwrap_or_else(|e| {
+                    vring.report_error();
                     self.troubles.warn(format_args!("{kind:?} queue: {e}"));
                     false
                 })
@@ -106,8 +107,8 @@ impl Gpu {
     /// Serves one queue; `true` where requests are left that nobody will announce.
     fn pass(
         &mut self,
-        vrings: &[VringMutex],
-        vring: &VringMutex,
+        vrings: &[Vring],
+        vring: &Vring,
         kind: QueueKind,
     ) -> Result<bool, RingError> {
         let Some(memory) = self.memory.clone() else {
@@ -168,7 +169,7 @@ impl Gpu {
 
     fn request(
         &mut self,
-        vring: &VringMutex,
+        vring: &Vring,
         ring: &mut Ring<'_>,
         chain: Chain,
         kind: QueueKind,

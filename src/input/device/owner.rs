@@ -1,12 +1,11 @@
 //! Who has the evdev device: the host, until a guest runs.
 
-use vhost_user_backend::VringMutex;
-
 use super::super::source::Source;
 use super::super::state::State;
 use super::super::wire::EVENT_QUEUE;
 use super::held::held;
 use super::{Input, pass};
+use crate::backend::Vring;
 
 /// Who has the evdev device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +20,12 @@ pub enum Owner {
 
 impl<S: Source> Input<S> {
     /// Gives the device to the guest once it runs, and back to the host once it does not.
-    pub(super) fn update_owner(&mut self, vrings: &[VringMutex]) {
+    pub(super) fn update_owner(&mut self, vrings: &[Vring]) {
         if self.ended {
             return;
         }
         let ring = pass(vrings, EVENT_QUEUE, self.memory.as_ref());
-        let untouched = ring.map(|ring| ring.is_untouched());
+        let untouched = ring.map(|(ring, _)| ring.is_untouched());
         match (self.owner, untouched) {
             (Owner::Host, Some(anew)) => {
                 self.begin_guest(anew);

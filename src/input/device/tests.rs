@@ -104,7 +104,7 @@ struct Bench {
     hardware: Arc<Mutex<Hardware>>,
     events: Driver,
     status: Driver,
-    vrings: Vec<VringMutex>,
+    vrings: Vec<Vring>,
 }
 
 impl Bench {

@@ -11,7 +11,7 @@ const STATUS: u32 = 1;
 /// Size of a `virtio_input_event` in bytes.
 const EVENT_SIZE: u32 = 8;
 /// Size of a `virtio_input_config` in bytes, and of what precedes its union.
-const CONFIG_SIZE: u32 = 136;
+pub const CONFIG_SIZE: u32 = 136;
 const CONFIG_HEAD: usize = 8;
 /// VIRTIO_F_VERSION_1, and VHOST_USER_F_PROTOCOL_FEATURES, which QEMU sets with the driver's.
 const ALWAYS: u64 = 1 << 32 | 1 << 30;
@@ -158,6 +158,19 @@ impl Input {
     /// As [`Session::request`]; [`Error::Protocol`] if VERSION_1 is not offered.
     pub fn connect(mut session: Session, memory: &Memory, options: InputOptions) -> Result<Self> {
         let offer = session.negotiate(Session::usual_protocol_features())?;
+        Self::on(session, offer, memory, options)
+    }
+
+    /// A driver on a connection that its caller negotiated and starts the rings of.
+    ///
+    /// # Errors
+    /// As [`Queue::new`]; [`Error::Protocol`] if VERSION_1 is not offered.
+    pub fn on(
+        session: Session,
+        offer: Offer,
+        memory: &Memory,
+        options: InputOptions,
+    ) -> Result<Self> {
         if offer.features & ALWAYS != ALWAYS {
             let features = offer.features;
             return Err(Error::Protocol(format!(
@@ -224,10 +237,19 @@ impl Input {
     /// # Errors
     /// As [`Input::run`].
     pub fn restart(&mut self) -> Result<()> {
+        self.begin_anew()?;
+        self.run()
+    }
+
+    /// The driver forgets all, as one that is loaded again; its rings must be stopped.
+    ///
+    /// # Errors
+    /// As [`Queue::reset`].
+    pub fn begin_anew(&mut self) -> Result<()> {
         self.events.reset()?;
         self.status.reset()?;
         self.spare = (0..self.options.queue_size).collect();
-        self.run()
+        Ok(())
     }
 
     /// The features both sides agreed on.

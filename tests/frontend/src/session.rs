@@ -28,6 +28,20 @@ pub struct Region<'fd> {
     pub fd: BorrowedFd<'fd>,
 }
 
+impl Region<'_> {
+    fn body(&self) -> Vec<u8> {
+        let Region {
+            guest_address,
+            size,
+            user_address,
+            mmap_offset,
+            ..
+        } = *self;
+        let words = [guest_address, size, user_address, mmap_offset];
+        words.map(u64::to_ne_bytes).concat()
+    }
+}
+
 /// What a backend offers, and what was taken of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {
@@ -89,8 +103,7 @@ impl Session {
             let bits = self.get_u64(FrontendReq::GET_PROTOCOL_FEATURES)?;
             offer.protocol_features = VhostUserProtocolFeatures::from_bits_truncate(bits);
             let taken = offer.protocol_features & wanted;
-            self.set_u64(FrontendReq::SET_PROTOCOL_FEATURES, taken.bits())?;
-            self.protocol_features = taken;
+            self.set_protocol_features(taken)?;
             if taken.contains(VhostUserProtocolFeatures::MQ) {
                 offer.queues = self.get_u64(FrontendReq::GET_QUEUE_NUM)?;
             }
@@ -104,6 +117,16 @@ impl Session {
         VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
+    }
+
+    /// Sets the protocol features.
+    ///
+    /// # Errors
+    /// As [`Channel::send`].
+    pub fn set_protocol_features(&mut self, features: VhostUserProtocolFeatures) -> Result<()> {
+        self.set_u64(FrontendReq::SET_PROTOCOL_FEATURES, features.bits())?;
+        self.protocol_features = features;
+        Ok(())
     }
 
     /// Sets the features the driver accepted; protocol features (bit 30) are added where the
@@ -135,19 +158,28 @@ impl Session {
         body.extend_from_slice(&count.to_ne_bytes());
         body.extend_from_slice(&[0; 4]);
         for region in regions {
-            let Region {
-                guest_address,
-                size,
-                user_address,
-                mmap_offset,
-                ..
-            } = *region;
-            for word in [guest_address, size, user_address, mmap_offset] {
-                body.extend_from_slice(&word.to_ne_bytes());
-            }
+            body.extend(region.body());
         }
         let fds: Vec<_> = regions.iter().map(|r| r.fd).collect();
         self.request(FrontendReq::SET_MEM_TABLE, &body, &fds)
+    }
+
+    /// Adds a region, true or not (ADD_MEM_REG).
+    ///
+    /// # Errors
+    /// As [`Session::request`].
+    pub fn add_region(&mut self, region: &Region<'_>) -> Result<()> {
+        let body = [&[0; 8], region.body().as_slice()].concat();
+        self.request(FrontendReq::ADD_MEM_REG, &body, &[region.fd])
+    }
+
+    /// Takes a region back (REM_MEM_REG).
+    ///
+    /// # Errors
+    /// As [`Session::request`].
+    pub fn remove_region(&mut self, region: &Region<'_>) -> Result<()> {
+        let body = [&[0; 8], region.body().as_slice()].concat();
+        self.request(FrontendReq::REM_MEM_REG, &body, &[])
     }
 
     /// Sets ring `index` up on `queue` and enables it.
@@ -238,7 +270,15 @@ impl Session {
     /// # Errors
     /// [`Error::Refused`] if the backend answers with none, as the protocol has it for an error.
     pub fn config(&mut self, offset: u32, len: u32) -> Result<Vec<u8>> {
-        let mut body = words(&[offset, len, 0]);
+        self.config_with(offset, len, 0)
+    }
+
+    /// As [`Session::config`], with flags.
+    ///
+    /// # Errors
+    /// As [`Session::config`].
+    pub fn config_with(&mut self, offset: u32, len: u32, flags: u32) -> Result<Vec<u8>> {
+        let mut body = words(&[offset, len, flags]);
         body.resize(body.len() + len as usize, 0);
         let mut reply = self.call(FrontendReq::GET_CONFIG, &body, &[])?;
         let request = || "GET_CONFIG".to_string();
@@ -257,7 +297,15 @@ impl Session {
     /// # Errors
     /// As [`Session::request`].
     pub fn set_config(&mut self, offset: u32, bytes: &[u8]) -> Result<()> {
-        let mut body = words(&[offset, bytes.len() as u32, 0]);
+        self.set_config_with(offset, bytes, 0)
+    }
+
+    /// As [`Session::set_config`], with flags.
+    ///
+    /// # Errors
+    /// As [`Session::request`].
+    pub fn set_config_with(&mut self, offset: u32, bytes: &[u8], flags: u32) -> Result<()> {
+        let mut body = words(&[offset, bytes.len() as u32, flags]);
         body.extend_from_slice(bytes);
         self.request(FrontendReq::SET_CONFIG, &body, &[])
     }

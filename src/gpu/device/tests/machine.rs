@@ -45,7 +45,7 @@ pub struct Machine {
     pub gpu: Gpu,
     pub program: Surroundings,
     pub memory: GuestMemory,
-    pub vrings: Vec<VringMutex>,
+    pub vrings: Vec<Vring>,
     pub drivers: [Driver; NUM_QUEUES],
 }
 
@@ -63,7 +63,7 @@ impl Machine {
         gpu.update_memory(memory.clone()).unwrap();
         gpu.acked_features(gpu.features());
         let vrings = (0..NUM_QUEUES)
-            .map(|_| VringMutex::new(memory.clone(), MAX_QUEUE_SIZE as u16).unwrap())
+            .map(|_| Vring::new(memory.clone(), MAX_QUEUE_SIZE as u16).unwrap())
             .collect();
         let driver = |base| Driver {
             base,

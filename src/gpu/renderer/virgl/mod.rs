@@ -3,13 +3,13 @@
 //! All that is unsafe about it is in the rooms below; in here is what a resource, a context and a
 //! fence are. The renderer belongs to the thread that made it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use virtio_bindings::virtio_gpu as spec;
 
 use super::super::backing::BackingError;
 use super::super::dmabuf::Dmabuf;
-use super::super::image::{Budget, Image, ImageError, PIXEL_LEN, SharedImage};
+use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
 use super::super::render_node::RenderNodeError;
 use super::super::wire::{Box3, CapsetInfo, Create3d, Format, Transfer3d};
@@ -107,6 +107,12 @@ fn library_format(format: Format) -> u32 {
     }
 }
 
+/// The pieces of a backing that are not in the guest's memory.
+struct AwayBacking {
+    pieces: Vec<(u64, u32)>,
+    _charge: Charge,
+}
+
 /// The renderer with virglrenderer.
 pub struct VirglRenderer {
     library: Library,
@@ -115,6 +121,9 @@ pub struct VirglRenderer {
     capsets: Vec<CapsetInfo>,
     description: String,
     resources: Table<Resource>,
+    /// Backings that are not in the guest's memory now, but may be again: a front-end that changes a
+    /// region (`REM_MEM_REG`, `ADD_MEM_REG`) takes it back first.
+    away: HashMap<u32, AwayBacking>,
     contexts: HashSet<u32>,
     last_fence: u32,
     /// Pixels that are read back, kept for the next.
@@ -155,6 +164,7 @@ impl VirglRenderer {
             exporter,
             description,
             resources: Table::new(MAX_RESOURCES, budget),
+            away: HashMap::new(),
             contexts: HashSet::new(),
             last_fence: 0,
             band: Vec::new(),
@@ -283,6 +293,7 @@ impl Renderer for VirglRenderer {
 
     fn unref(&mut self, id: u32) -> Result<(), ResourceError> {
         self.resources.remove(id)?;
+        self.away.remove(&id);
         self.library.unref_resource(id);
         Ok(())
     }
@@ -295,6 +306,7 @@ impl Renderer for VirglRenderer {
     fn wants_backing(&self, id: u32) -> Result<(), ResourceError> {
         self.resources.get(id)?;
         match self.library.pages(id) {
+            _ if self.away.contains_key(&id) => Err(ResourceError::HasBacking(id)),
             Some(_) => Err(ResourceError::HasBacking(id)),
             None => Ok(()),
         }
@@ -316,9 +328,10 @@ impl Renderer for VirglRenderer {
 
     fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError> {
         self.resources.get(id)?;
+        let away = self.away.remove(&id);
         match self.library.detach(id) {
-            Some(_) => Ok(()),
-            None => Err(ResourceError::NoBacking(id)),
+            None if away.is_none() => Err(ResourceError::NoBacking(id)),
+            _ => Ok(()),
         }
     }
 
@@ -445,24 +458,36 @@ impl Renderer for VirglRenderer {
         for id in self.resources.clear() {
             self.library.unref_resource(id);
         }
+        self.away.clear();
         self.band = Vec::new();
     }
 
     fn memory_changed(&mut self, memory: &MemoryGuard) {
+        let mut backings: Vec<_> = std::mem::take(&mut self.away)
+            .into_iter()
+            .map(|(id, backing)| (id, backing.pieces))
+            .collect();
         for id in self.library.with_pages() {
-            let Some(pages) = self.library.detach(id) else {
-                continue;
-            };
-            let again = Pages::new(pages.into_pieces(), memory, &self.resources.budget)
-                .map_err(|error| error.to_string())
+            let pages = self.library.detach(id);
+            backings.extend(pages.map(|pages| (id, pages.into_pieces())));
+        }
+        for (id, pieces) in backings {
+            let again = Pages::from_pieces(pieces, memory, &self.resources.budget)
+                .map_err(|(pieces, error)| (Some(pieces), error.to_string()))
                 .and_then(|pages| {
                     let attached = self.library.attach(id, pages);
-                    attached.map_err(|error| error.to_string())
+                    attached.map_err(|error| (None, error.to_string()))
                 });
-            if let Err(error) = again {
+            if let Err((pieces, error)) = again {
                 self.troubles.warn(format_args!(
                     "the guest's memory changed: resource {id} has no backing: {error}"
                 ));
+                let backing = pieces.and_then(|pieces| {
+                    let bytes = size_of_val(pieces.as_slice()) as u64;
+                    let _charge = self.resources.budget.charge(bytes)?;
+                    Some(AwayBacking { pieces, _charge })
+                });
+                self.away.extend(backing.map(|backing| (id, backing)));
             }
         }
     }

@@ -40,6 +40,32 @@ impl Pages {
         memory: &MemoryGuard,
         budget: &Budget,
     ) -> Result<Self, BackingError> {
+        Self::from_pieces(pieces, memory, budget).map_err(|(_, error)| error)
+    }
+
+    /// As [`Pages::new`]; the pieces come back with an error.
+    pub(super) fn from_pieces(
+        pieces: Vec<(u64, u32)>,
+        memory: &MemoryGuard,
+        budget: &Budget,
+    ) -> Result<Self, (Vec<(u64, u32)>, BackingError)> {
+        match Self::vectors_of(&pieces, memory, budget) {
+            Ok((vectors, len, charge)) => Ok(Self {
+                pieces,
+                vectors,
+                len,
+                _memory: memory.clone(),
+                _charge: charge,
+            }),
+            Err(error) => Err((pieces, error)),
+        }
+    }
+
+    fn vectors_of(
+        pieces: &[(u64, u32)],
+        memory: &MemoryGuard,
+        budget: &Budget,
+    ) -> Result<(Box<[IoVec]>, u64, Charge), BackingError> {
         let mut vectors = Vec::new();
         let mut len: u64 = 0;
         for &(addr, size) in pieces.iter().filter(|(_, len)| *len != 0) {
@@ -53,15 +79,9 @@ impl Pages {
             }
             len = len.saturating_add(size.into());
         }
-        let bytes = size_of_val(pieces.as_slice()).saturating_add(size_of_val(vectors.as_slice()));
+        let bytes = size_of_val(pieces).saturating_add(size_of_val(vectors.as_slice()));
         let charge = budget.charge(bytes as u64).ok_or(BackingError::Budget)?;
-        Ok(Self {
-            pieces,
-            vectors: vectors.into_boxed_slice(),
-            len,
-            _memory: memory.clone(),
-            _charge: charge,
-        })
+        Ok((vectors.into_boxed_slice(), len, charge))
     }
 
     /// The pieces they consist of.

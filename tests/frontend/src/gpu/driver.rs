@@ -114,6 +114,21 @@ impl Gpu {
         options: GpuOptions,
     ) -> Result<Self> {
         let offer = session.negotiate(Session::usual_protocol_features())?;
+        let mut gpu = Self::on(session, offer, memory, options)?;
+        gpu.run(display)?;
+        Ok(gpu)
+    }
+
+    /// A driver on a connection that its caller negotiated and starts the rings of.
+    ///
+    /// # Errors
+    /// As [`Queue::new`]; [`Error::Protocol`] if VERSION_1 is not offered.
+    pub fn on(
+        session: Session,
+        offer: Offer,
+        memory: &Memory,
+        options: GpuOptions,
+    ) -> Result<Self> {
         if offer.features & ALWAYS != ALWAYS {
             let features = offer.features;
             return Err(Error::Protocol(format!(
@@ -123,7 +138,7 @@ impl Gpu {
         let features = offer.features & (options.features | ALWAYS);
         let event_idx = features & EVENT_IDX != 0;
         let queue = |size| Queue::new(memory, size, event_idx).map(CommandQueue::new);
-        let mut gpu = Self {
+        Ok(Self {
             session,
             control: queue(options.control_size)?,
             cursor: queue(options.cursor_size)?,
@@ -131,9 +146,7 @@ impl Gpu {
             memory: memory.clone(),
             features,
             fence: None,
-        };
-        gpu.run(display)?;
-        Ok(gpu)
+        })
     }
 
     /// The features both sides agreed on.

@@ -88,6 +88,7 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         exporter: Some(exporter()),
         description: "a stand-in".to_owned(),
         resources: Table::new(MAX_RESOURCES, budget),
+        away: HashMap::new(),
         contexts: HashSet::new(),
         last_fence: 0,
         band: Vec::new(),
