@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 
-use vhost_user_backend::{VringMutex, VringT};
+use vhost_user_backend::VringT;
+use vhost_user_backends::backend::Vring;
 use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::bytes::Bytes;
@@ -69,7 +70,7 @@ pub struct Guest {
     /// The memory that the device has.
     pub memory: Memory,
     /// The queues, as the device has them.
-    pub vrings: Vec<VringMutex>,
+    pub vrings: Vec<Vring>,
     /// What was answered since this was emptied last.
     pub answers: Vec<Answer>,
     whole: GuestMemoryMmap,
@@ -118,7 +119,7 @@ impl Guest {
     fn with(whole: GuestMemoryMmap) -> Self {
         let memory = GuestMemoryAtomic::new(whole.clone());
         let vrings = (0..QUEUES)
-            .map(|_| VringMutex::new(memory.clone(), 1024).expect("cannot make a queue"))
+            .map(|_| Vring::new(memory.clone(), 1024).expect("cannot make a queue"))
             .collect();
         let driver = |queue: u64| Driver {
             base: BASE + queue * QUEUE_STRIDE,

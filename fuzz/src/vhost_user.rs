@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -31,6 +32,8 @@ const VERSION: u32 = 1;
 const NEED_REPLY: u32 = 8;
 
 const SET_FEATURES: u32 = 2;
+const SET_OWNER: u32 = 3;
+const RESET_OWNER: u32 = 4;
 const SET_MEM_TABLE: u32 = 5;
 const SET_VRING_NUM: u32 = 8;
 const SET_VRING_ADDR: u32 = 9;
@@ -72,7 +75,8 @@ pub fn vhost_user(data: &[u8]) {
     }
 }
 
-/// The relay passes whole messages on as they are, whatever they are, and nothing else.
+/// The relay passes whole messages on as they are, whatever they are, and nothing else but what it
+/// adds for the daemon.
 fn pass(bytes: &mut Bytes<'_>) {
     let (front_end, ours) = UnixStream::pair().expect("cannot make a socket");
     let (theirs, daemon) = UnixStream::pair().expect("cannot make a socket");
@@ -123,39 +127,74 @@ struct Lane {
 impl Lane {
     fn check(&self, goes_on: bool, of_front_end: bool) {
         let mut whole = 0;
+        let mut passed = 0;
+        let mut owned = false;
+        let mut features = None;
         while let Some(header) = self.sent.get(whole..whole + HEADER) {
-            let word = |at: usize| {
-                let word: [u8; 4] = header[at..at + 4].try_into().expect("a word of 4 bytes");
-                u32::from_ne_bytes(word)
-            };
-            let (request, len) = (word(0), word(8) as usize);
+            let (request, len) = (word(header, 0), word(header, 8) as usize);
             if len > PAYLOAD_MAX {
                 assert!(!goes_on, "a message of {len} bytes does not end it");
                 break;
             }
             let end = whole + HEADER + len;
-            if self.sent.len() < end {
+            let Some(sent) = self.sent.get(whole..end) else {
                 break;
-            }
-            if let Some(got) = self.got.get(whole..end) {
-                let sent = &self.sent[whole..end];
-                let mut same = got == sent;
-                if of_front_end && request == SET_VRING_ADDR {
-                    // A ring that cannot be where the driver wants it is placed outside the memory.
-                    let [from, to] = [8, 32].map(|at| (HEADER + at).min(got.len()));
-                    same = got[..from] == sent[..from] && got[to..] == sent[to..];
-                }
-                assert!(same, "message {request} is changed");
-            }
+            };
             whole = end;
+            let mut again = Vec::new();
+            if of_front_end {
+                let payload = sent[HEADER..].first_chunk();
+                match request {
+                    SET_FEATURES => features = payload.map(|value| u64::from_ne_bytes(*value)),
+                    RESET_OWNER => owned = false,
+                    SET_OWNER if std::mem::replace(&mut owned, true) => {
+                        self.expect(&mut passed, &head(RESET_OWNER, VERSION, 0), 0..0);
+                        again.extend(features);
+                    }
+                    RESET_DEVICE => again.extend(features),
+                    _ => {}
+                }
+            }
+            // A ring that cannot be where the driver wants it is placed outside the memory.
+            let moved = of_front_end && request == SET_VRING_ADDR;
+            let moved = if moved { 8..32 } else { 0..0 };
+            self.expect(&mut passed, sent, moved);
+            for features in again.into_iter().filter(|features| features & 1 << 30 != 0) {
+                let mut message = head(SET_FEATURES, VERSION, 8);
+                message.extend(features.to_ne_bytes());
+                self.expect(&mut passed, &message, 0..0);
+            }
         }
-        assert!(self.got.len() <= whole, "a part of a message is passed on");
+        assert!(self.got.len() <= passed, "a part of a message is passed on");
         // At most so many messages pass in one turn, and no more were sent.
         assert!(
-            !goes_on || self.got.len() == whole,
+            !goes_on || self.got.len() == passed,
             "a whole message is held back"
         );
     }
+
+    /// Compares `message` with what came out at `at`, but for the bytes `except` of its payload.
+    fn expect(&self, at: &mut usize, message: &[u8], except: Range<usize>) {
+        let end = *at + message.len();
+        if let Some(got) = self.got.get(*at..end) {
+            let [from, to] = [except.start, except.end].map(|at| (HEADER + at).min(got.len()));
+            let same = got[..from] == message[..from] && got[to..] == message[to..];
+            assert!(same, "message {} is changed", word(message, 0));
+        }
+        *at = end;
+    }
+}
+
+/// The 32 bits of a header at `at`.
+fn word(header: &[u8], at: usize) -> u32 {
+    let word: [u8; 4] = header[at..at + 4].try_into().expect("a word of 4 bytes");
+    u32::from_ne_bytes(word)
+}
+
+/// As all front-ends have them. One that blocks, given to two queues, holds up the worker, which is
+/// this front-end's own, until it leaves.
+fn event() -> OwnedFd {
+    eventfd(0, EventfdFlags::NONBLOCK).expect("the host has descriptors left")
 }
 
 struct FrontEnd {
@@ -179,9 +218,6 @@ fn serve<D: Device>(device: D, bytes: &mut Bytes<'_>) {
     socket
         .set_nonblocking(true)
         .expect("fcntl(2) does not fail");
-    // As all front-ends have them. One that blocks, given to two queues, holds up the worker, which
-    // is this front-end's own, until it leaves.
-    let event = || eventfd(0, EventfdFlags::NONBLOCK).expect("the host has descriptors left");
     let front_end = FrontEnd {
         socket,
         memory,
@@ -218,10 +254,13 @@ impl FrontEnd {
         self.features(1 << 30 | 1 << 32 | u64::from(bytes.u8()) << 28);
         self.message(
             SET_PROTOCOL_FEATURES,
-            &(1_u64 << 9 | 1 | 1 << 3).to_ne_bytes(),
+            &(1_u64 << 9 | 1 | 1 << 3 | 1 << 13 | 1 << 15).to_ne_bytes(),
             &[],
         );
-        self.table(REGIONS.len());
+        match bytes.u8() & 1 {
+            0 => self.table(REGIONS.len()),
+            _ => (0..REGIONS.len()).for_each(|region| self.change(ADD_MEM_REG, region)),
+        }
         self.display();
         for queue in 0..QUEUES as u32 {
             let size = if bytes.u8() & 1 == 0 { 64 } else { 16 };
@@ -263,7 +302,11 @@ impl FrontEnd {
                 let places = [place(), place(), place()];
                 self.addresses(queue, places);
             }
-            160..=167 => self.event(SET_VRING_KICK, queue),
+            160..=163 => self.event(SET_VRING_KICK, queue),
+            164..=167 => {
+                self.kicks[queue as usize] = event();
+                self.event(SET_VRING_KICK, queue);
+            }
             168..=172 => self.event(SET_VRING_CALL, queue),
             173..=179 => {
                 let request = bytes.of(&[SET_VRING_KICK, SET_VRING_CALL, SET_VRING_ERR]);
@@ -274,8 +317,13 @@ impl FrontEnd {
             180..=184 => self.config(bytes),
             185..=189 => self.display(),
             190..=191 => self.displays.clear(),
-            192..=195 => self.message(RESET_DEVICE, &[], &[]),
-            196..=201 => {
+            192..=193 => self.message(RESET_DEVICE, &[], &[]),
+            194..=195 => self.message(bytes.of(&[SET_OWNER, RESET_OWNER]), &[], &[]),
+            196..=199 => {
+                let request = bytes.of(&[ADD_MEM_REG, REM_MEM_REG]);
+                self.change(request, usize::from(bytes.u8()) % REGIONS.len());
+            }
+            200..=201 => {
                 let request = bytes.of(&[ADD_MEM_REG, REM_MEM_REG]);
                 let mut payload = vec![0; 8];
                 payload.extend(region(bytes));
@@ -365,6 +413,18 @@ impl FrontEnd {
             fds.push(fd.expect("the host has descriptors left"));
         }
         self.message(SET_MEM_TABLE, &payload, &fds);
+    }
+
+    /// Adds or removes a region of the guest's.
+    fn change(&mut self, request: u32, region: usize) {
+        let (at, len) = REGIONS[region];
+        let offset: usize = REGIONS.iter().take(region).map(|(_, len)| len).sum();
+        let words = [0, at, len as u64, at + USER, offset as u64];
+        let payload = words.map(u64::to_ne_bytes).concat();
+        let fd = self.memory.as_fd().try_clone_to_owned();
+        let fds = [fd.expect("the host has descriptors left")];
+        let count = usize::from(request == ADD_MEM_REG);
+        self.message(request, &payload, &fds[..count]);
     }
 
     fn wild_table(&mut self, bytes: &mut Bytes<'_>) {

@@ -12,7 +12,7 @@ use rustix::time::Timespec;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::device::{Device, GpuSocketSlot, Inbox, MainThread};
+use super::device::{Device, GpuSocketSlot, Inbox, MainThread, News};
 use super::relay::{self, Relay};
 use super::surroundings::failure;
 use super::worker::{self, BEGIN};
@@ -36,6 +36,10 @@ impl<D: Device> Connection<D> {
         let (main_thread, inbox) = MainThread::new()?;
         let slot = GpuSocketSlot::default();
         let (mut daemon, _) = worker::spawn("fuzz", device, slot.clone(), main_thread)?;
+        // As a program does: the worker has begun before a front-end is served.
+        while has_begun(&inbox)?.is_none() {
+            poll(&mut [PollFd::new(&inbox, PollFlags::IN)], None)?;
+        }
         let (listener, private) = relay::private_connection()?;
         daemon
             .start(&mut listener.into())
@@ -93,6 +97,15 @@ impl<D: Device> Connection<D> {
         }
         drop(daemon);
         failure
+    }
+}
+
+/// Whether the device has begun.
+fn has_begun(inbox: &Inbox) -> io::Result<Option<()>> {
+    match inbox.take() {
+        Some(News::Started(started)) => started.map(Some),
+        Some(News::Failed(message)) => Err(io::Error::other(message)),
+        _ => Ok(None),
     }
 }
 

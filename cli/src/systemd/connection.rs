@@ -86,19 +86,18 @@ pub struct Host {
 }
 
 /// Why something is not the name of a host.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not [USER@]HOST[:PORT]")]
-pub struct HostError(String);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected [USER@]HOST[:PORT]")]
+pub struct HostError;
 
 impl FromStr for Host {
     type Err = HostError;
 
     fn from_str(text: &str) -> Result<Self, HostError> {
-        let error = || HostError(text.to_owned());
         let (destination, port) = match text.rsplit_once(':') {
             // Of an IPv6 address only what follows its brackets is a port.
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                (host, Some(port.parse().map_err(|_| error())?))
+                (host, Some(port.parse().map_err(|_| HostError)?))
             }
             _ => (text, None),
         };
@@ -109,14 +108,14 @@ impl FromStr for Host {
         let bare = host
             .strip_prefix('[')
             .map_or(Some(host), |host| host.strip_suffix(']'))
-            .ok_or_else(error)?;
+            .ok_or(HostError)?;
         let invalid = |c: char| c.is_whitespace() || c.is_control();
         if bare.is_empty()
             || user.is_some_and(str::is_empty)
             || destination.contains(invalid)
             || destination.starts_with('-')
         {
-            return Err(error());
+            return Err(HostError);
         }
         Ok(Self {
             destination: match user {
@@ -199,7 +198,7 @@ mod tests {
             "a b",
             "-oProxyCommand=x",
         ] {
-            assert!(text.parse::<Host>().is_err(), "{text}");
+            assert_eq!(text.parse::<Host>(), Err(HostError), "{text}");
         }
     }
 }

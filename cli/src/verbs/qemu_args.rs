@@ -3,9 +3,8 @@
 use std::io::IsTerminal as _;
 
 use crate::completion;
-use crate::front_end::{self, Device};
+use crate::front_end::{self, Device, Size};
 use crate::instance::parse_name;
-use crate::memory::{Memory, MemoryError};
 use crate::output::Output;
 use crate::systemd::{Manager, Target};
 
@@ -19,31 +18,37 @@ Quoted for a shell: eval qemu-system-x86_64 ... $(vhostctl qemu-args vm1)
 The guest's memory is shared with the backends, without which they cannot work, so its size has to be said
 here. --memory=none leaves that out, for a machine whose memory is shared by other arguments.
 
-The user that runs QEMU has to be one who may connect: vhostctl status shows who that is, and vhostctl add
---socket-user= decides it. QEMU before 10.0 takes GPU and input devices only with KVM.")]
+QEMU's user has to be in the group of the sockets, kvm as they come. QEMU before 10.0 takes GPU and input
+devices only with KVM.")]
 pub struct Args {
     /// The VM
     #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
     vm: String,
 
-    /// The guest's memory, as QEMU's -m takes it: 2G, 2048 (in MiB), or 2G,slots=2,maxmem=8G; 'none' for none
+    /// The guest's memory, such as 2G; 'none' for no memory
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = memory)]
-    memory: Shared,
+    memory: Memory,
 }
 
-/// How much memory is to be shared; none where other arguments see to it.
-type Shared = Option<Memory>;
+#[derive(Clone, Debug)]
+enum Memory {
+    None,
+    Shared(Size),
+}
 
-fn memory(text: &str) -> Result<Shared, MemoryError> {
+fn memory(text: &str) -> Result<Memory, front_end::SizeError> {
     match text {
-        "none" => Ok(None),
-        memory => memory.parse().map(Some),
+        "none" => Ok(Memory::None),
+        size => Ok(Memory::Shared(size.parse()?)),
     }
 }
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     let devices = devices(&args.vm, target)?;
-    let mut pairs = args.memory.as_ref().map_or_else(Vec::new, Memory::shared);
+    let mut pairs = match &args.memory {
+        Memory::None => Vec::new(),
+        Memory::Shared(size) => front_end::shared_memory(size),
+    };
     for device in devices {
         pairs.extend(device.qemu()?);
     }

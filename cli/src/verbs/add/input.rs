@@ -60,7 +60,6 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
     Ok(Plan {
         instance,
         settings,
-        access: None,
         hints,
     })
 }
