@@ -4,7 +4,7 @@
 #   make uninstall                                     with the same variables
 #
 # Units and descriptors lie in systemd/ and json/ as a package with PREFIX=/usr has them; only the
-# folder of the programs is replaced on the way.
+# folders of the programs and of the units are replaced on the way.
 
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
@@ -28,6 +28,9 @@ UNITDIR ?= /etc/systemd/system
 DESCRIPTORDIR ?= /etc/qemu/vhost-user
 endif
 
+# Where needrestart(1) looks, whatever PREFIX is.
+NEEDRESTARTDIR ?= /etc/needrestart/conf.d
+
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
 # Where each shell looks for the completions that come with a program.
@@ -46,18 +49,20 @@ INSTALL_HELPERS := vhost-user-accept
 # Quoted for the shell: the name of the slice has a backslash, as systemd escapes a dash.
 INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
 	'vhost-user-input@.service' 'vhost-user-input@.socket' \
-	'vhost-user@.service' 'vhost-user@.socket' 'system-vhost\x2duser.slice' \
+	'vhost-user@.service' 'vhost-user@.socket' 'vhost-user-retry@.service' 'system-vhost\x2duser.slice' \
 	'vhost-user-gpu-virgl.conf'
 INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
 
 INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-input.8 \
 	vhost-user-accept.8
 # The page about the units by the names of all of them.
-INSTALL_PAGE_ALIASES := vhost-user-gpu@.service.5 vhost-user-input@.service.5
+INSTALL_PAGE_ALIASES := vhost-user@.socket.5 vhost-user-gpu@.service.5 vhost-user-gpu@.socket.5 \
+	vhost-user-input@.service.5 vhost-user-input@.socket.5
 
-.PHONY: install uninstall install-programs install-units install-descriptors install-manual install-completions
+.PHONY: install uninstall install-programs install-units install-descriptors install-needrestart \
+	install-manual install-completions
 
-install: install-programs install-units install-descriptors install-manual install-completions
+install: install-programs install-units install-descriptors install-needrestart install-manual install-completions
 ifeq ($(DESTDIR),)
 	@echo "Installed. For systemd to see the units: systemctl daemon-reload"
 endif
@@ -79,7 +84,7 @@ install-programs:
 install-units:
 	@set -e; $(INSTALL) -d -m 755 "$(DESTDIR)$(UNITDIR)"; for u in $(INSTALL_UNITS); do \
 		printf '  INSTALL  %s\n' "$(UNITDIR)/$$u"; \
-		sed -e 's|^ExecStart=/usr/bin/|ExecStart=$(BACKENDDIR)/|' -e 's|^Accept=/usr/libexec/|Accept=$(LIBEXECDIR)/|' \
+		sed -e 's|/usr/lib/systemd/system/|$(UNITDIR)/|' -e 's|^ExecStart=/usr/bin/|ExecStart=$(BACKENDDIR)/|' -e 's|^Accept=/usr/libexec/|Accept=$(LIBEXECDIR)/|' \
 			"$(INSTALL_TOP)systemd/$$u" >"$(DESTDIR)$(UNITDIR)/$$u"; \
 		chmod 644 "$(DESTDIR)$(UNITDIR)/$$u"; \
 	done
@@ -92,6 +97,10 @@ install-descriptors:
 		sed 's|"/usr/bin/|"$(BACKENDDIR)/|' "$(INSTALL_TOP)json/$$j" >"$(DESTDIR)$(DESCRIPTORDIR)/$$j"; \
 		chmod 644 "$(DESTDIR)$(DESCRIPTORDIR)/$$j"; \
 	done
+
+install-needrestart:
+	@echo "  INSTALL  $(NEEDRESTARTDIR)/vhost-user.conf"; \
+	$(INSTALL) -D -m 644 "$(INSTALL_TOP)systemd/needrestart-vhost-user.conf" "$(DESTDIR)$(NEEDRESTARTDIR)/vhost-user.conf"
 
 # Pages and scripts lie in man/ and completions/ as they are installed.
 install-manual:
@@ -119,10 +128,12 @@ uninstall:
 	for u in $(INSTALL_UNITS); do rm -fv "$(DESTDIR)$(UNITDIR)/$$u"; done; \
 	for j in $(INSTALL_DESCRIPTORS); do rm -fv "$(DESTDIR)$(DESCRIPTORDIR)/$$j"; done; \
 	for p in $(INSTALL_PAGES) $(INSTALL_PAGE_ALIASES); do rm -fv "$(DESTDIR)$(MANDIR)/man$${p##*.}/$$p"; done; \
+	rm -fv "$(DESTDIR)$(NEEDRESTARTDIR)/vhost-user.conf"; \
 	rm -fv "$(DESTDIR)$(BASHCOMPLETIONDIR)/vhostctl" "$(DESTDIR)$(ZSHCOMPLETIONDIR)/_vhostctl" \
 		"$(DESTDIR)$(FISHCOMPLETIONDIR)/vhostctl.fish"; \
 	for d in "$(DESCRIPTORDIR)" "$(patsubst %/,%,$(dir $(DESCRIPTORDIR)))" \
-		"$(UNITDIR)" "$(patsubst %/,%,$(dir $(UNITDIR)))"; do \
+		"$(UNITDIR)" "$(patsubst %/,%,$(dir $(UNITDIR)))" \
+		"$(NEEDRESTARTDIR)" "$(patsubst %/,%,$(dir $(NEEDRESTARTDIR)))"; do \
 		[ ! -d "$(DESTDIR)$$d" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$$d"; \
 	done
 ifeq ($(DESTDIR),)

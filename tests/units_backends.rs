@@ -262,6 +262,7 @@ fn an_installation_is_whole_and_goes_without_a_trace() -> anyhow::Result<()> {
         "vhost-user-gpu@vm1.service",
         "vhost-user-input@kbd.socket",
         "vhost-user-input@kbd.service",
+        "vhost-user-retry@vhost-user-gpu@vm1.socket.service",
         r"system-vhost\x2duser.slice",
     ] {
         let verified = host
@@ -277,7 +278,12 @@ fn an_installation_is_whole_and_goes_without_a_trace() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let programs = folder.path().join("target/release");
     fs::create_dir_all(&programs)?;
-    for program in ["vhost-user-gpu", "vhost-user-input", "vhostctl"] {
+    for program in [
+        "vhost-user-gpu",
+        "vhost-user-input",
+        "vhostctl",
+        "vhost-user-accept",
+    ] {
         fs::copy(harness::paths::program(program)?, programs.join(program))?;
     }
     for prefix in ["/usr", "/usr/local", "/opt/vhost"] {
@@ -318,12 +324,21 @@ fn an_installation_is_whole_and_goes_without_a_trace() -> anyhow::Result<()> {
                     .lines()
                     .find_map(|line| line.strip_prefix("ExecStart="));
                 command.and_then(|line| Some(line.split_whitespace().next()?.to_owned()))
+            } else if name == "vhost-user-gpu-virgl.conf" {
+                // What its recipe links is where the recipe says.
+                let text = fs::read_to_string(file)?;
+                let link = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("#   ln -s "));
+                link.map(|line| line.trim_end_matches(&['\\', ' ']).to_owned())
             } else {
                 continue;
             };
             let binary = binary.with_context(|| format!("{name} names no program"))?;
-            // The unit for any backend has none of its own: a shell says so.
-            if name == "vhost-user@.service" && binary == "/bin/sh" {
+            // Units that run a program of the system: any backend's, until it is told its own, and the
+            // one that waits.
+            let of_the_system = ["vhost-user@.service", "vhost-user-retry@.service"];
+            if of_the_system.contains(&name.as_str()) && binary == "/bin/sh" {
                 continue;
             }
             let there = root.join(binary.trim_start_matches('/'));

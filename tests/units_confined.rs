@@ -110,8 +110,8 @@ fn systemd_finds_little_that_is_exposed() -> anyhow::Result<()> {
             ("Slice", SLICE),
             ("TimeoutStartUSec", "20s"),
             ("TimeoutStopUSec", "5s"),
-            ("StartLimitIntervalUSec", "5s"),
-            ("StartLimitBurst", "50"),
+            ("StartLimitIntervalUSec", "30s"),
+            ("StartLimitBurst", "20"),
             (
                 "SupplementaryGroups",
                 if unit == INPUT { "input" } else { "" },
@@ -207,8 +207,8 @@ fn any_other_backend_is_confined_as_well() -> anyhow::Result<()> {
         ("Slice", SLICE),
         ("TimeoutStartUSec", "20s"),
         ("TimeoutStopUSec", "10s"),
-        ("StartLimitIntervalUSec", "5s"),
-        ("StartLimitBurst", "50"),
+        ("StartLimitIntervalUSec", "30s"),
+        ("StartLimitBurst", "20"),
     ] {
         assert_eq!(sorted(&host, ROOT, property)?, value, "{property}");
     }

@@ -12,11 +12,12 @@ use crate::verbs::Verb;
     name = "vhostctl",
     version,
     about = "Find and manage the vhost-user backends of virtual machines.",
-    after_help = "Without a verb, 'list' is meant. Exit status is 0 on success, else as systemctl's.",
+    after_help = "Without a verb, 'list' is meant. vhostctl(1) lists the exit statuses.",
     override_usage = "vhostctl [OPTIONS...] [VERB] [ARGS...]",
     subcommand_help_heading = "Verbs",
     subcommand_value_name = "VERB",
     disable_help_subcommand = true,
+    args_override_self = true,
     arg_required_else_help = false
 )]
 pub struct Args {

@@ -1,7 +1,5 @@
 //! The other side: how a VMM is told of a VM's backends.
 
-use serde::Serialize;
-
 use crate::instance::Instance;
 
 /// A backend, as a front-end has to know it.
@@ -38,6 +36,11 @@ impl Device {
             name: instance.name().unwrap_or(instance.vm()).to_owned(),
             socket: socket.to_owned(),
         }
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &str {
+        &self.socket
     }
 
     /// QEMU's arguments, in pairs of an option and its value.
@@ -138,44 +141,6 @@ impl Device {
     }
 }
 
-/// QEMU's arguments for memory that backends can map: vhost-user needs it.
-pub fn shared_memory(size: &Size) -> Vec<[String; 2]> {
-    let size = &size.0;
-    [
-        ("-m", size.clone()),
-        (
-            "-object",
-            format!("memory-backend-memfd,id=vhost-user-memory,size={size},share=on"),
-        ),
-        ("-machine", "memory-backend=vhost-user-memory".to_owned()),
-    ]
-    .map(|(option, value)| [option.to_owned(), value])
-    .into()
-}
-
-/// A size of memory as QEMU takes it, such as 2G.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Size(String);
-
-/// It is no size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a number with M, G or T after it, such as 2G")]
-pub struct SizeError;
-
-impl std::str::FromStr for Size {
-    type Err = SizeError;
-
-    fn from_str(text: &str) -> Result<Self, SizeError> {
-        let number = text.strip_suffix(['M', 'G', 'T']).ok_or(SizeError)?;
-        match number.parse::<u32>() {
-            Ok(1..) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Ok(Self(text.to_owned()))
-            }
-            _ => Err(SizeError),
-        }
-    }
-}
-
 /// In QEMU's options a comma in a value is doubled.
 fn doubled(value: &str) -> String {
     value.replace(',', ",,")
@@ -259,25 +224,5 @@ mod tests {
             shell_quoted("socket,id=a:b,path=/run/x%y"),
             "socket,id=a:b,path=/run/x%y"
         );
-    }
-
-    #[test]
-    fn a_size_is_a_number_and_a_unit() {
-        for good in ["2G", "384M", "1T"] {
-            assert!(good.parse::<Size>().is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "2",
-            "G",
-            "0G",
-            "2g",
-            "+2G",
-            "2G,share=off",
-            "-1G",
-            "2.5G",
-        ] {
-            assert_eq!(bad.parse::<Size>(), Err(SizeError), "{bad}");
-        }
     }
 }

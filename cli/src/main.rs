@@ -17,31 +17,31 @@ mod holders;
 mod human;
 mod instance;
 mod journal;
+mod memory;
 mod output;
 mod selector;
 mod settings;
 mod systemd;
 mod unit_file;
+mod usage;
 mod values;
 mod verbs;
 
 use std::process::ExitCode;
 
-use clap::builder::Styles;
 use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
     completion::answer(args::Args::command);
     let args = match args::Args::try_parse() {
         Ok(args) => args,
-        // Also the way of --help and --version. Bad usage is 1 as systemctl has it, not clap's 2.
+        // Bad usage is 1 as systemctl has it, not clap's 2.
         Err(error) if error.use_stderr() => {
-            // Once more without colours: what the user wrote could not be told from them.
-            let plain = args::Args::command().styles(Styles::plain());
-            let error = plain.try_get_matches().err().unwrap_or(error);
-            output::complain(error.render().ansi().to_string().trim_end());
+            let program = args::Args::command();
+            output::complain(usage::explain(&error, &program, std::env::args_os()));
             return ExitCode::from(exit::FAILURE);
         }
+        // The way of --help and --version.
         Err(error) => {
             let _ = error.print();
             return ExitCode::SUCCESS;

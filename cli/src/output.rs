@@ -10,6 +10,7 @@ use comfy_table::{
 use serde::Serialize;
 
 pub use escape::printable;
+pub use glyphs::Glyph;
 pub use options::{JsonMode, OutputArgs};
 
 use escape::{printable_lines, steers};
@@ -17,6 +18,7 @@ use escape::{printable_lines, steers};
 // The programs escape what they log in the same way.
 #[path = "../../src/backend/escape.rs"]
 mod escape;
+mod glyphs;
 mod options;
 
 /// A line of a table.
@@ -107,6 +109,7 @@ pub struct Output {
     pager: bool,
     width: Width,
     styled: bool,
+    utf8: bool,
 }
 
 /// What JSON looks like.
@@ -168,7 +171,7 @@ impl Output {
     /// As the command line and the environment ask for.
     pub fn new(args: &OutputArgs) -> Self {
         let terminal = io::stdout().is_terminal();
-        let variable = |name| std::env::var(name).ok();
+        let variable = |name: &str| std::env::var(name).ok();
         Self {
             json: json_mode(args, terminal),
             json_events: match args.json {
@@ -185,7 +188,13 @@ impl Output {
                 variable("TERM").as_deref(),
                 terminal,
             ),
+            utf8: glyphs::is_utf8(variable),
         }
+    }
+
+    /// A sign, as the locale has it.
+    pub fn glyph(&self, glyph: Glyph) -> &'static str {
+        glyph.text(self.utf8)
     }
 
     /// Whether the result is for a program.
@@ -283,9 +292,9 @@ impl Output {
         if text.chars().count() <= room {
             return text.into_owned();
         }
-        let mut cut: String = text.chars().take(room.saturating_sub(1)).collect();
-        cut.push('…');
-        cut
+        let ellipsis = self.glyph(Glyph::Ellipsis);
+        let room = room.saturating_sub(ellipsis.chars().count());
+        text.chars().take(room).chain(ellipsis.chars()).collect()
     }
 
     /// Shows the rows as a table; nothing if there are none.
@@ -324,6 +333,7 @@ impl Output {
         let mut table = Table::new();
         // A value is cut at any character, not only between words: no value has this one in it.
         table.load_style(presets::NOTHING).set_delimiter('\0');
+        table.set_truncation_indicator(self.glyph(Glyph::Ellipsis));
         table.set_content_arrangement(match self.width {
             Width::Unlimited => ContentArrangement::Disabled,
             Width::Terminal | Width::Columns(_) => ContentArrangement::Dynamic,

@@ -72,15 +72,14 @@ impl Folders {
         &self.search
     }
 
-    /// Our file for an instance.
-    pub fn own_file(&self, instance: &Instance) -> PathBuf {
-        self.drop_in_folder(instance).join(FILE_NAME)
+    /// Our file for one unit of an instance.
+    pub fn own_file(&self, instance: &Instance, half: Half) -> PathBuf {
+        self.drop_in_folder(instance, half).join(FILE_NAME)
     }
 
-    /// The administrator's folder for the drop-ins of an instance.
-    pub fn drop_in_folder(&self, instance: &Instance) -> PathBuf {
-        self.write
-            .join(format!("{}.d", instance.unit(Half::Service)))
+    /// The administrator's folder for the drop-ins of a unit.
+    pub fn drop_in_folder(&self, instance: &Instance, half: Half) -> PathBuf {
+        self.write.join(format!("{}.d", instance.unit(half)))
     }
 
     /// Every file that makes a service what it is, in the order in which systemd reads them.
@@ -218,12 +217,7 @@ impl Settings {
     /// A value that no unit file can hold, or that would mean something else there.
     pub fn text(&self, instance: &Instance) -> Result<String, ValueError> {
         self.check()?;
-        let service = instance.unit(Half::Service);
-        let selector = instance.to_string();
-        let mut text = format!(
-            "# Written by \"vhostctl add\", deleted by \"vhostctl remove {selector}\". Settings of your own go into a\n\
-             # file beside it: systemctl edit {service}\n"
-        );
+        let mut text = head(instance, &instance.unit(Half::Service));
         let record = [("Type", &self.device_type), ("Backend", &self.backend)];
         let record = record
             .into_iter()
@@ -338,6 +332,14 @@ pub fn accept_program(folders: &Folders, instance: &Instance) -> Option<PathBuf>
 /// Whether a user is root, by name or number.
 pub fn is_root(user: &str) -> bool {
     matches!(user, "root" | "0")
+}
+
+/// How our file for a unit begins.
+pub fn head(instance: &Instance, unit: &str) -> String {
+    format!(
+        "# Written by \"vhostctl add\", deleted by \"vhostctl remove {instance}\". Settings of your own go into a\n\
+         # file beside it: systemctl edit {unit}\n"
+    )
 }
 
 /// What the host's OpenGL driver needs of a unit, as the drop-in that is installed has it; but for

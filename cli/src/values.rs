@@ -1,7 +1,7 @@
 //! What may stand in a unit. A value comes from the command line, from a descriptor or from udev, and
 //! goes into a file in which a line more is a directive more.
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 
 /// Why a value cannot be written into a unit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +25,11 @@ pub enum ValueError {
         "there is no user '{0}' on this host. Take one of /etc/passwd, or make it first (useradd)"
     )]
     NoUser(String),
-    #[error("users cannot be looked up: {0}")]
+    #[error(
+        "there is no group '{0}' on this host. Take one of /etc/group, or make it first (groupadd)"
+    )]
+    NoGroup(String),
+    #[error("users and groups cannot be looked up: {0}")]
     Lookup(String),
 }
 
@@ -93,6 +97,19 @@ pub fn check_user(name: &str) -> Result<(), ValueError> {
     }
 }
 
+/// Sees that there is a group with this name or number.
+pub fn check_group(name: &str) -> Result<(), ValueError> {
+    check_account(name)?;
+    let found = match name.parse() {
+        Ok(id) => Group::from_gid(Gid::from_raw(id)),
+        Err(_) => Group::from_name(name),
+    };
+    match found.map_err(|error| ValueError::Lookup(error.to_string()))? {
+        Some(_) => Ok(()),
+        None => Err(ValueError::NoGroup(name.to_owned())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +153,11 @@ mod tests {
         }
         assert_eq!(check_user("root"), Ok(()));
         assert_eq!(check_user("0"), Ok(()));
+        assert_eq!(check_group("root"), Ok(()));
+        assert_eq!(
+            check_group("vhostctl-nobodys"),
+            Err(ValueError::NoGroup("vhostctl-nobodys".into()))
+        );
         let nobodys = "vhostctl-nobodys";
         assert_eq!(check_user(nobodys), Err(ValueError::NoUser(nobodys.into())));
     }

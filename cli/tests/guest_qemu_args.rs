@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -54,7 +55,7 @@ fn a_guest_has_what_two_commands_gave_it() -> anyhow::Result<()> {
     sandbox.drop_in("vhost-user-input@vm1:kbd.service", &keyboard.drop_in())?;
 
     // The words as a shell has them, and the sockets where QEMU finds them from outside.
-    let output = sandbox.exec(["vhostctl", "qemu-args", "vm1", "--memory=384M"])?;
+    let output = sandbox.exec(["vhostctl", "qemu-args", "vm1", "--memory=384"])?;
     let line = String::from_utf8(output.stdout)?;
     let script = format!("eval 'printf \"%s\\n\"' {line}");
     let words = Command::new("sh").args(["-c", &script]).output()?.stdout;
@@ -88,5 +89,45 @@ fn a_guest_has_what_two_commands_gave_it() -> anyhow::Result<()> {
         sandbox.property("vhost-user-gpu@vm1.service", "Result")?,
         "success"
     );
+    Ok(())
+}
+
+#[test]
+fn qemu_takes_the_memory_that_it_is_told() -> anyhow::Result<()> {
+    let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
+    let staging = stage()?;
+    let sandbox = Sandbox::start(&[staging.path()])?;
+    sandbox.exec(["vhostctl", "add", "gpu", "vm1"])?;
+    for (memory, bytes) in [
+        ("64", 64 << 20),
+        ("0.5G", 512 << 20),
+        ("size=96M", 96 << 20),
+        ("8200K", 8200 << 10),
+        ("128m,slots=2,maxmem=1G", 128 << 20),
+    ] {
+        let option = format!("--memory={memory}");
+        let output = sandbox.exec(["vhostctl", "qemu-args", "vm1", &option, "-j"])?;
+        let words: Vec<String> = serde_json::from_slice(&output.stdout)?;
+        // Those of the memory; the devices would want a display.
+        let words = words.iter().take(6);
+        let mut qemu = artifacts.qemu.command();
+        qemu.args(["-machine", "q35", "-accel", "tcg", "-display", "none"]);
+        qemu.args(["-nodefaults", "-S", "-qmp", "stdio"])
+            .args(words);
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut qemu = qemu.stderr(Stdio::piped()).spawn()?;
+        let mut stdin = qemu.stdin.take().context("no stdin")?;
+        for command in ["qmp_capabilities", "query-memory-size-summary", "quit"] {
+            writeln!(stdin, "{{\"execute\": \"{command}\"}}")?;
+        }
+        let output = qemu.wait_with_output()?;
+        drop(stdin);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            said.contains(&format!("\"base-memory\": {bytes}")),
+            "{memory}: {said}{}",
+            stderr(&output)
+        );
+    }
     Ok(())
 }

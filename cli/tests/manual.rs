@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{have, run, stderr};
+use common::{have, run, stderr, stdout};
 
 #[test]
 fn pages_render_without_warnings() {
@@ -32,5 +32,46 @@ fn pages_render_without_warnings() {
         assert_eq!(stderr(&output), "", "{page}");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("SEE ALSO"), "{page}: {text}");
+    }
+}
+
+/// The units are found by their names.
+#[test]
+fn units_have_pages() {
+    if !have("man", "package man-db") {
+        return;
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = tempfile::tempdir().expect("a folder");
+    stdout(
+        Command::new("make")
+            .env_remove("MAKEFLAGS")
+            .env_remove("MAKELEVEL")
+            .args([
+                "--silent",
+                "-f",
+                "install.mk",
+                "install-manual",
+                "PREFIX=/usr",
+            ])
+            .arg(format!("DESTDIR={}", folder.path().display()))
+            .current_dir(&source),
+    );
+    let pages = folder.path().join("usr/share/man");
+    let templates = ["vhost-user", "vhost-user-gpu", "vhost-user-input"];
+    let names = templates.map(|name| ["service", "socket"].map(|half| format!("{name}@.{half}")));
+    for name in names.concat() {
+        let mut man = Command::new("man");
+        man.env("MANPATH", &pages)
+            .env("MANPAGER", "cat")
+            .env("MANWIDTH", "200")
+            .arg(&name);
+        let output = run(&mut man);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && text.contains(&name),
+            "man {name}: {text}{}",
+            stderr(&output)
+        );
     }
 }

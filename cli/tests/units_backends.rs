@@ -199,6 +199,11 @@ fn network_is_open_to_those_that_ask_for_it() -> anyhow::Result<()> {
     let closed = log("closed", &["rng", "--connected"])?;
     assert!(closed.contains("Address family not supported"), "{closed}");
     assert!(!closed.contains(host.trim()), "{closed}");
+    let status = |name: &str| ok(&sandbox, &["status", "--lines=0", &format!("vm1:{name}")]);
+    let has_network = |text: &str| text.contains("Network: the host's\n");
+    // Failed, so its exit status is 3.
+    let closed = vhostctl(&sandbox, &["status", "--lines=0", "vm1:closed"])?.stdout;
+    assert!(!has_network(&String::from_utf8(closed)?));
     for (name, words) in [
         ("asked", &["rng", "--connected", "--allow-network"][..]),
         ("net", &["net", "--connected"][..]),
@@ -206,6 +211,7 @@ fn network_is_open_to_those_that_ask_for_it() -> anyhow::Result<()> {
         let open = log(name, words)?;
         assert!(open.contains("has IP"), "{open}");
         assert!(open.contains(host.trim()), "{open}");
+        assert!(has_network(&status(name)?), "{}", status(name)?);
     }
     Ok(())
 }

@@ -133,6 +133,15 @@ fn status_follows_a_backend_from_its_socket_to_its_end() -> anyhow::Result<()> {
 
     drop(session);
     sandbox.wait_property(GPU_SERVICE, "ActiveState", "inactive", SOON)?;
+    sandbox.drop_in(GPU_SERVICE, "[Service]\nNice=1\n")?;
+    sandbox.drop_in(GPU, "[Socket]\nBacklog=7\n")?;
+    let ascii = sandbox.exec(["env", "LC_ALL=C", "COLUMNS=60", "vhostctl", "status", "vm1"])?;
+    let ascii = String::from_utf8(ascii.stdout)?;
+    assert!(ascii.is_ascii(), "{ascii}");
+    assert!(ascii.starts_with("* vm1:gpu"), "{ascii}");
+    for part in ["Drop-In: |-/", "`-/", "..."] {
+        assert!(ascii.contains(part), "{part}: {ascii}");
+    }
     sandbox.systemctl(&["stop", GPU])?;
     let stopped = vhostctl(&sandbox, &["status", "vm1"])?;
     assert_eq!(stopped.status.code(), Some(3), "{}", stderr(&stopped));
@@ -146,8 +155,8 @@ fn status_follows_a_backend_from_its_socket_to_its_end() -> anyhow::Result<()> {
 fn a_failed_backend_shows_why() -> anyhow::Result<()> {
     let sandbox = sandbox()?;
     let units = ["socket", "service"].map(|half| format!("vhost-user-input@vm1:kbd.{half}"));
-    // One with a drop-in that says everything but the device.
-    sandbox.drop_in(&units[1], "[Service]\nEnvironment=OPTIONS=--no-grab\n")?;
+    let program = "[Service]\nExecStart=\nExecStart=/usr/bin/not-there --fd=3\n";
+    sandbox.drop_in(&units[1], program)?;
     sandbox.systemctl(&["start", &units[0]])?;
     let _front_end = UnixStream::connect(sandbox.path("/run/vhost-user/input/vm1:kbd.sock"))?;
     sandbox.wait_property(&units[0], "ActiveState", "failed", SOON)?;
@@ -159,7 +168,7 @@ fn a_failed_backend_shows_why() -> anyhow::Result<()> {
         field(&text, "Active").is_some_and(|text| text.starts_with("failed (Result: ")),
         "{text}"
     );
-    assert!(text.contains("No device: set EVDEV_PATH="), "{text}");
+    assert!(text.contains("/usr/bin/not-there"), "{text}");
     assert!(text.contains("harness.conf"), "{text}");
     Ok(())
 }

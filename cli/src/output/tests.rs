@@ -21,6 +21,7 @@ fn plain(width: Width, legend: bool) -> Output {
         pager: false,
         width,
         styled: false,
+        utf8: true,
     }
 }
 
@@ -69,6 +70,11 @@ fn a_line_is_cut_to_its_room() {
     let output = plain(Width::Columns(6), true);
     assert_eq!(output.fit("größer"), "größer");
     assert_eq!(output.fit("größere"), "größe…");
+    let ascii = Output {
+        utf8: false,
+        ..plain(Width::Columns(6), true)
+    };
+    assert_eq!(ascii.fit("longer than that"), "lon...");
     assert_eq!(output.fit("a\x1bb"), r"a\x1bb");
     assert_eq!(plain(Width::Unlimited, true).fit("größere"), "größere");
 }

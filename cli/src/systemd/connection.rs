@@ -86,18 +86,19 @@ pub struct Host {
 }
 
 /// Why something is not the name of a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected [USER@]HOST[:PORT]")]
-pub struct HostError;
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not [USER@]HOST[:PORT]")]
+pub struct HostError(String);
 
 impl FromStr for Host {
     type Err = HostError;
 
     fn from_str(text: &str) -> Result<Self, HostError> {
+        let error = || HostError(text.to_owned());
         let (destination, port) = match text.rsplit_once(':') {
             // Of an IPv6 address only what follows its brackets is a port.
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                (host, Some(port.parse().map_err(|_| HostError)?))
+                (host, Some(port.parse().map_err(|_| error())?))
             }
             _ => (text, None),
         };
@@ -108,14 +109,14 @@ impl FromStr for Host {
         let bare = host
             .strip_prefix('[')
             .map_or(Some(host), |host| host.strip_suffix(']'))
-            .ok_or(HostError)?;
+            .ok_or_else(error)?;
         let invalid = |c: char| c.is_whitespace() || c.is_control();
         if bare.is_empty()
             || user.is_some_and(str::is_empty)
             || destination.contains(invalid)
             || destination.starts_with('-')
         {
-            return Err(HostError);
+            return Err(error());
         }
         Ok(Self {
             destination: match user {
@@ -198,7 +199,7 @@ mod tests {
             "a b",
             "-oProxyCommand=x",
         ] {
-            assert_eq!(text.parse::<Host>(), Err(HostError), "{text}");
+            assert!(text.parse::<Host>().is_err(), "{text}");
         }
     }
 }

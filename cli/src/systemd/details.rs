@@ -23,6 +23,12 @@ pub struct Details {
     pub load_state: String,
     /// Why they could not be.
     pub load_error: Option<String>,
+    /// The user who may connect, besides root.
+    pub socket_user: Option<String>,
+    /// The group that may connect.
+    pub socket_group: Option<String>,
+    /// The access mode of the socket, in octal.
+    pub socket_mode: Option<String>,
     /// The file of the socket unit.
     pub socket_file: Option<String>,
     /// The file of the service unit.
@@ -39,6 +45,8 @@ pub struct Details {
     pub status: Option<String>,
     /// The device of the host that it uses.
     pub device: Option<String>,
+    /// Whether it may use the host's network.
+    pub network: bool,
     /// How the last run ended, in systemd's words; "success" before the first.
     pub result: Option<String>,
     /// The exit status of the last run, if it ended by itself.
@@ -169,10 +177,18 @@ fn details(backend: Backend, socket: &Properties, service: &Properties) -> Detai
         .find(|state| state != "loaded");
     let ran = service.time("ExecMainExitTimestamp").is_some()
         || service.time("InactiveEnterTimestamp").is_some();
+    let user = socket.text("SocketUser");
+    let mode = socket
+        .get::<u32>("SocketMode")
+        .filter(|_| socket.text("FragmentPath").is_some());
     Details {
         description: service.text("Description"),
         load_state: load_state.unwrap_or_else(|| "loaded".to_owned()),
         load_error: socket.load_error().or_else(|| service.load_error()),
+        // Without a user it is root's; without a group it is that of the user.
+        socket_user: mode.map(|_| user.unwrap_or_else(|| "root".to_owned())),
+        socket_group: socket.text("SocketGroup"),
+        socket_mode: mode.map(|mode| format!("{mode:04o}")),
         socket_file: socket.text("FragmentPath"),
         service_file: service.text("FragmentPath"),
         drop_ins,
@@ -181,6 +197,7 @@ fn details(backend: Backend, socket: &Properties, service: &Properties) -> Detai
         front_end: front_end(backend.state, status.as_deref()),
         status,
         device: device(&service.list("Environment")),
+        network: service.get("PrivateNetwork") == Some(false),
         result: service.text("Result"),
         exit_status: service
             .get("ExecMainStatus")

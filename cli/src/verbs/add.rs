@@ -1,6 +1,8 @@
 //! `vhostctl add`: a device for a VM, as an instance of our units.
 
+mod access;
 mod backend;
+mod drop_in;
 mod gpu;
 mod input;
 mod write;
@@ -33,9 +35,14 @@ vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
        vhostctl add net VM --backend=passt [--name=NAME] [-- ARGS...]
        vhostctl add TYPE VM --backend=BACKEND [--name=NAME] [-- ARGS...]",
     after_help = "\
-The settings become one file, 50-vhostctl.conf, below the unit's name in /etc/systemd/system. The socket
+The settings become files, 50-vhostctl.conf, below the units' names in /etc/systemd/system. The socket
 listens from boot on, and with --now at once; the program runs while a VMM is connected. Then:
 vhostctl qemu-args VM, or vhostctl libvirt-xml VM.
+
+Who may connect to the socket owns the device: reads what is typed, the files, the disk, and has the
+program's rights. By default that is root and the user that libvirt runs QEMU as (user= in
+/etc/libvirt/qemu.conf, else libvirt-qemu or qemu, where there is such a user). Group kvm may connect to
+a GPU without --virgl and --render-node, unless one of the --socket options is given.
 
 DEVICE is a device node, a name below /dev/input/by-id or by-path, or a part of such a name or of the
 device's own, if that is the only one: see vhostctl list-devices.
@@ -116,6 +123,9 @@ pub struct Args {
     /// With --backend: run it as this user, such as root, not as one of its own
     #[arg(help_heading = HEADING, long, value_name = "USER", requires = "backend")]
     run_as: Option<String>,
+
+    #[command(flatten)]
+    access: access::AccessArgs,
 
     /// Let it listen now, not only from the next boot on
     #[arg(help_heading = HEADING, long)]
@@ -203,6 +213,8 @@ impl Error {
 struct Plan {
     instance: Instance,
     settings: Settings,
+    /// Who may connect, where that is not as the unit's template has it.
+    access: Option<access::Access>,
     /// What the user should know of it.
     hints: Vec<String>,
 }
@@ -223,7 +235,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::E
         holders: Holders::read(&folders),
         folders,
     };
-    let plan = match (args.device_type.as_str(), &args.backend) {
+    let mut plan = match (args.device_type.as_str(), &args.backend) {
         (_, Some(name)) => backend::plan(args, name, &host)?,
         ("gpu", None) => gpu::plan(args, &host)?,
         ("input", None) => input::plan(args, &host)?,
@@ -234,6 +246,13 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::E
             return Err(Error::Usage(text).into());
         }
     };
+    let host_gpu = args.virgl || plan.settings.device.is_some();
+    let access =
+        access::Access::choose(&args.access, &plan.instance, host_gpu).map_err(Error::Value)?;
+    let kind = plan.instance.kind();
+    plan.hints
+        .extend(access::hint(&args.access, access.as_ref(), kind));
+    plan.access = access;
     zbus::block_on(async {
         let mut changes = Changes::connect(target, output).await?;
         check_program(args, &changes, &plan.instance).await?;

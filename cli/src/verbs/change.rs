@@ -87,6 +87,12 @@ impl<'a> Changes<'a> {
         self.run(Job::Stop, &all, instances).await
     }
 
+    /// Stops the sockets alone, where nobody is connected; those that are stopped come back.
+    pub async fn stop_sockets(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+        let sockets = units(&instances, Half::Socket);
+        self.run(Job::Stop, &sockets, instances).await
+    }
+
     /// Has them start at boot.
     pub async fn enable(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
         let mut done = Vec::new();

@@ -1,9 +1,8 @@
 //! `vhostctl help`: what `--help` says, of the program or of a verb.
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::args;
-use crate::output::Output;
 
 use super::Error;
 
@@ -15,17 +14,16 @@ pub struct Args {
     verb: Option<String>,
 }
 
-pub fn run(args: &Args, output: &Output) -> Result<(), Error> {
-    let mut program = args::Args::command();
-    // Gives the verbs what all of them have.
-    program.build();
-    let help = match &args.verb {
-        None => program.render_long_help(),
-        Some(name) => match program.find_subcommand_mut(name) {
-            Some(verb) => verb.render_long_help(),
-            None => return Err(Error::NoVerb { name: name.clone() }),
-        },
-    };
-    output.lines(&help.to_string().lines().collect::<Vec<_>>())?;
-    Ok(())
+pub fn run(args: &Args) -> Result<(), Error> {
+    let program = args::Args::command();
+    let is_unknown = |name: &&String| program.find_subcommand(name).is_none();
+    if let Some(name) = args.verb.as_ref().filter(is_unknown) {
+        return Err(Error::NoVerb { name: name.clone() });
+    }
+    let line = std::iter::once("vhostctl").chain(args.verb.as_deref());
+    // To the parser, help is what keeps it from its task.
+    match args::Args::try_parse_from(line.chain(["--help"])) {
+        Err(help) => Ok(help.print()?),
+        Ok(_) => Ok(()),
+    }
 }

@@ -1,5 +1,7 @@
 //! `vhostctl libvirt-xml`: libvirt's elements for the backends of a VM.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::completion;
@@ -15,8 +17,9 @@ use super::qemu_args::devices;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Merge it into the domain (virsh edit); the namespace in the first line is needed where there are
-<qemu:arg>s. libvirt's AppArmor and SELinux profiles know nothing of sockets in <qemu:arg>s: where one is
-enforced, let it allow /run/vhost-user/.
+<qemu:arg>s. libvirt's AppArmor profiles allow no socket in a <qemu:arg>, <filesystem> or <disk>: where
+there are such profiles, the lines for that of the domain are told on standard error. They open the
+sockets of this VM to the QEMU of this domain alone.
 
 A GPU that needs no settings libvirt starts by itself, without this program: <video> with the driver
 'vhostuser'. Here is what uses the one that 'vhostctl add gpu' made.")]
@@ -35,8 +38,12 @@ struct Domain {
     devices: Vec<String>,
     /// The words of `<qemu:commandline>`.
     arguments: Vec<String>,
+    /// Lines for the domain's AppArmor profile.
+    apparmor: Vec<String>,
 }
 
+/// Where libvirt keeps the AppArmor profiles of its domains.
+const PROFILES: &str = "/etc/apparmor.d/libvirt";
 const MEMORY: &str =
     "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>";
 /// QEMU's own screen is none of the guest's then.
@@ -47,9 +54,11 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
         elements: vec![MEMORY.to_owned()],
         devices: Vec::new(),
         arguments: Vec::new(),
+        apparmor: Vec::new(),
     };
     let mut disks = 0;
     for device in devices(&args.vm, target)? {
+        domain.apparmor.push(apparmor_rule(device.socket()));
         match device.libvirt(disks) {
             Some(element) => {
                 disks += usize::from(device.device_type() == "block");
@@ -70,8 +79,31 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     }
     if !output.json(&[&domain])? {
         output.data(&domain.xml())?;
+        if target.is_local() && Path::new(PROFILES).is_dir() {
+            output.hint(&format!(
+                "For AppArmor, add to {PROFILES}/libvirt-UUID before its last line (libvirt makes that file at the first \
+                 start of the domain, and keeps it):\n  {}",
+                domain.apparmor.join("\n  ")
+            ));
+        }
     }
     Ok(())
+}
+
+/// A line of an AppArmor profile by which a process may connect to this socket.
+fn apparmor_rule(socket: &str) -> String {
+    let mut path = String::with_capacity(socket.len());
+    for c in socket.chars() {
+        // What means something else in a rule.
+        if matches!(
+            c,
+            '\\' | '"' | '*' | '?' | '[' | ']' | '{' | '}' | '^' | '@'
+        ) {
+            path.push('\\');
+        }
+        path.push(c);
+    }
+    format!("\"{path}\" rw,")
 }
 
 impl Domain {

@@ -23,7 +23,7 @@ pub struct Args {
     follow: bool,
 
     /// Show the last N lines (with --follow, 10 unless told)
-    #[arg(short = 'n', long, value_name = "N", value_parser = super::lines_number)]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = super::lines_number)]
     lines: Option<u32>,
 }
 

@@ -65,7 +65,7 @@ pub enum Error {
     NoBackend { selector: String },
     #[error("No such backend: {selector}. See 'vhostctl list', or create it with 'vhostctl add'.")]
     Unknown { selector: String },
-    #[error("No such verb: {name}. See 'vhostctl --help'.")]
+    #[error("Unknown verb: {name}. See 'vhostctl --help'.")]
     NoVerb { name: String },
     #[error(
         "There are no backends of users' service managers, only of the system's. Leave out --user."
@@ -181,7 +181,7 @@ pub fn run(verb: Option<Verb>, target: &Target, output: &OutputArgs) -> Result<E
         Verb::QemuArgs(args) => qemu_args::run(&args, target, &output),
         Verb::LibvirtXml(args) => libvirt_xml::run(&args, target, &output),
         Verb::Remove(args) => remove::run(&args, target, &output),
-        Verb::Help(args) => help::run(&args, &output),
+        Verb::Help(args) => help::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

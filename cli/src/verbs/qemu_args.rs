@@ -3,8 +3,9 @@
 use std::io::IsTerminal as _;
 
 use crate::completion;
-use crate::front_end::{self, Device, Size};
+use crate::front_end::{self, Device};
 use crate::instance::parse_name;
+use crate::memory::{Memory, MemoryError};
 use crate::output::Output;
 use crate::systemd::{Manager, Target};
 
@@ -18,37 +19,31 @@ Quoted for a shell: eval qemu-system-x86_64 ... $(vhostctl qemu-args vm1)
 The guest's memory is shared with the backends, without which they cannot work, so its size has to be said
 here. --memory=none leaves that out, for a machine whose memory is shared by other arguments.
 
-QEMU's user has to be in the group of the sockets, kvm as they come. QEMU before 10.0 takes GPU and input
-devices only with KVM.")]
+The user that runs QEMU has to be one who may connect: vhostctl status shows who that is, and vhostctl add
+--socket-user= decides it. QEMU before 10.0 takes GPU and input devices only with KVM.")]
 pub struct Args {
     /// The VM
     #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
     vm: String,
 
-    /// The guest's memory, such as 2G; 'none' for no memory
+    /// The guest's memory, as QEMU's -m takes it: 2G, 2048 (in MiB), or 2G,slots=2,maxmem=8G; 'none' for none
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = memory)]
-    memory: Memory,
+    memory: Shared,
 }
 
-#[derive(Clone, Debug)]
-enum Memory {
-    None,
-    Shared(Size),
-}
+/// How much memory is to be shared; none where other arguments see to it.
+type Shared = Option<Memory>;
 
-fn memory(text: &str) -> Result<Memory, front_end::SizeError> {
+fn memory(text: &str) -> Result<Shared, MemoryError> {
     match text {
-        "none" => Ok(Memory::None),
-        size => Ok(Memory::Shared(size.parse()?)),
+        "none" => Ok(None),
+        memory => memory.parse().map(Some),
     }
 }
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     let devices = devices(&args.vm, target)?;
-    let mut pairs = match &args.memory {
-        Memory::None => Vec::new(),
-        Memory::Shared(size) => front_end::shared_memory(size),
-    };
+    let mut pairs = args.memory.as_ref().map_or_else(Vec::new, Memory::shared);
     for device in devices {
         pairs.extend(device.qemu()?);
     }

@@ -50,11 +50,14 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
         changes.manager.reset_failed(&all.concat()).await?;
         for instance in &instances {
             output.hint(&format!("Removed {instance}."));
-            if folders.drop_in_folder(instance).exists() {
-                output.hint(&format!(
-                    "Kept {}, which has settings of others.",
-                    folders.drop_in_folder(instance).display()
-                ));
+            for half in [Half::Socket, Half::Service] {
+                let folder = folders.drop_in_folder(instance, half);
+                if folder.exists() {
+                    output.hint(&format!(
+                        "Kept {}, which has settings of others.",
+                        folder.display()
+                    ));
+                }
             }
         }
         changes.finish()
@@ -97,19 +100,25 @@ async fn disable_all(
     Ok(disabled)
 }
 
-/// Deletes our file, and its folder if nothing else is in it.
-pub fn forget(folders: &Folders, instance: &Instance) -> Result<(), Error> {
-    delete(&folders.own_file(instance))?;
-    // It was never there, or has settings of others.
-    let _ = fs::remove_dir(folders.drop_in_folder(instance));
+/// Deletes our files.
+fn forget(folders: &Folders, instance: &Instance) -> Result<(), Error> {
+    for half in [Half::Service, Half::Socket] {
+        delete(&folders.own_file(instance, half))?;
+    }
     Ok(())
 }
 
-fn delete(file: &Path) -> Result<(), Error> {
+/// Deletes one of our files, and its folder if nothing else is in it.
+pub fn delete(file: &Path) -> Result<(), Error> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(Error::file("delete", file, error))
+            return Err(Error::file("delete", file, error));
         }
-        _ => Ok(()),
+        _ => {}
     }
+    if let Some(folder) = file.parent() {
+        // It was never there, or has settings of others.
+        let _ = fs::remove_dir(folder);
+    }
+    Ok(())
 }

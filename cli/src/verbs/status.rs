@@ -9,7 +9,7 @@ use crate::completion;
 use crate::exit;
 use crate::human;
 use crate::journal::{self, Entry};
-use crate::output::{Emphasis, Output};
+use crate::output::{Emphasis, Glyph, Output};
 use crate::selector::{self, Selector};
 use crate::systemd::{Details, Manager, State, Target};
 
@@ -27,7 +27,7 @@ pub struct Args {
     backends: Vec<Selector>,
 
     /// Show N lines of the log
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = super::lines_number)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = super::lines_number)]
     lines: u32,
 
     /// Show lines in full, however long
@@ -113,10 +113,10 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     let backend = &details.backend;
     let style = emphasis(backend.state);
     let dot = match backend.state {
-        State::Failed => "×",
-        State::Inactive => "○",
-        State::Running | State::Listening => "●",
-        State::Starting | State::Stopping => "↻",
+        State::Failed => Glyph::Cross,
+        State::Inactive => Glyph::Circle,
+        State::Running | State::Listening => Glyph::Dot,
+        State::Starting | State::Stopping => Glyph::Arrow,
     };
     let title = [
         Some(backend.instance.to_string()),
@@ -124,7 +124,7 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     ];
     let title: Vec<_> = title.into_iter().flatten().collect();
     output.line(&[
-        output.paint(dot, style),
+        output.paint(output.glyph(dot), style),
         output.plain(format_args!(" {}", title.join(" - "))),
     ])?;
 
@@ -134,7 +134,9 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     field("Loaded", &loaded(details))?;
     if let Some((last, others)) = details.drop_ins.split_last() {
         let mut label = "Drop-In";
-        for (branch, path) in others.iter().map(|path| ("├─", path)).chain([("└─", last)]) {
+        let others = others.iter().map(|path| (Glyph::Branch, path));
+        for (branch, path) in others.chain([(Glyph::Corner, last)]) {
+            let branch = output.glyph(branch);
             let colon = if label.is_empty() { ' ' } else { ':' };
             let line = format_args!("{label:>LABEL$}{colon} {branch}{path}");
             output.line(&[output.plain(line)])?;
@@ -158,6 +160,10 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     if let Some(socket) = &backend.socket {
         field("Socket", socket)?;
     }
+    if let (Some(user), Some(mode)) = (&details.socket_user, &details.socket_mode) {
+        let group = details.socket_group.as_deref().unwrap_or_default();
+        field("Access", &format_args!("{user}:{group}, mode {mode}"))?;
+    }
     field(
         "Front-end",
         &match details.front_end {
@@ -168,6 +174,9 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     )?;
     if let Some(device) = &details.device {
         field("Device", device)?;
+    }
+    if details.network {
+        field("Network", &"the host's")?;
     }
     if let Some(end) = last_run(details) {
         field("Last run", &end)?;

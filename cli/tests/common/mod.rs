@@ -41,9 +41,13 @@ fn clean(mut command: Command) -> Command {
         "SYSTEMD_COLORS",
         "TERM",
         "DBUS_SYSTEM_BUS_ADDRESS",
+        "LC_ALL",
+        "LC_CTYPE",
+        "SYSTEMD_UTF8",
     ] {
         command.env_remove(name);
     }
+    command.env("LANG", "C.UTF-8");
     command
 }
 

@@ -19,6 +19,15 @@ pub fn unpacked(package: &str) -> anyhow::Result<PathBuf> {
     obtain(package, |apt, folder| apt.unpack(&[package], folder))
 }
 
+/// The files of `packages` in one folder, without what they depend on.
+///
+/// # Errors
+///
+/// If one cannot be fetched.
+pub fn unpacked_together(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    obtain(name, |apt, folder| apt.unpack(packages, folder))
+}
+
 /// The files of `packages` of Debian's backports in one folder, without what they depend on.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("usr/libexec", "vhost-user-accept"),
 ];
 
-/// Installs units, descriptors and the programs of the caller's own profile below a new
+/// Installs units, descriptors, needrestart's exemption and the programs of the caller's own profile below a new
 /// folder, as a package with `PREFIX=/usr` would.
 ///
 /// # Errors
@@ -32,7 +32,11 @@ pub fn stage() -> anyhow::Result<TempDir> {
         fs::copy(&program, place.join(name))
             .with_context(|| format!("cannot copy {}", program.display()))?;
     }
-    run(make(folder.path()).args(["install-units", "install-descriptors"]))?;
+    run(make(folder.path()).args([
+        "install-units",
+        "install-descriptors",
+        "install-needrestart",
+    ]))?;
     Ok(folder)
 }
 

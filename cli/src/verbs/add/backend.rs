@@ -111,6 +111,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
     Ok(Plan {
         instance,
         settings,
+        access: None,
         hints,
     })
 }

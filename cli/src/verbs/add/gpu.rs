@@ -52,6 +52,7 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
     Ok(Plan {
         instance,
         settings,
+        access: None,
         hints,
     })
 }

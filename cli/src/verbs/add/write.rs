@@ -1,21 +1,18 @@
 //! Carrying out what is to be added, and undoing it if that fails half way.
 
 use std::fs;
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use rustix::fs::Mode;
 use rustix::process::umask;
-use tempfile::Builder;
 
 use crate::instance::{Half, Instance};
 use crate::output::Output;
 use crate::settings::Folders;
-use crate::systemd::State;
+use crate::systemd::{Job, State};
 
+use super::super::Error as VerbError;
 use super::super::change::Changes;
-use super::super::{Error as VerbError, remove};
+use super::drop_in::DropIn;
 use super::{Args, Error, Plan};
 
 /// Writes the settings, has systemd read them, enables the socket and starts it if that is wanted; by
@@ -31,28 +28,38 @@ pub(super) async fn carry_out(
     // All may read the files and folders that are made, whoever makes them.
     umask(Mode::from_raw_mode(0o022));
     let instance = &plan.instance;
-    let file = folders.own_file(instance);
     let text = plan.settings.text(instance).map_err(Error::Value)?;
-    let before = read(&file)?;
-    let is_other = before.as_ref().is_some_and(|before| *before != text);
-    if is_other && !args.force {
+    let access = plan.access.as_ref().map(|access| access.text(instance));
+    let mut files = [
+        DropIn::new(folders, instance, Half::Service, Some(text))?,
+        DropIn::new(folders, instance, Half::Socket, access)?,
+    ];
+    let exists = files.iter().any(DropIn::existed);
+    let other = files.iter().find(|file| exists && file.changes());
+    if let Some(other) = other.filter(|_| !args.force) {
         return Err(Error::Exists {
             unit: instance.unit(Half::Service),
             selector: instance.to_string(),
-            file: file.display().to_string(),
+            file: other.file().display().to_string(),
         }
         .into());
     }
     let socket = instance.unit(Half::Socket);
     let was_enabled = changes.manager.is_enabled(&socket).await?;
     let before_it = state(changes, instance).await?;
+    let [service_changes, access_changes] = files.each_ref().map(DropIn::changes);
+    // Who may connect is part of the socket itself. While a VMM is connected it cannot be made anew.
+    let renews = access_changes && before_it == State::Listening;
     let done = async {
-        write(&file, &text)?;
+        files.iter_mut().try_for_each(DropIn::apply)?;
         changes.manager.reload().await?;
         changes.manager.enable(&socket).await?;
         changes.manager.reload().await?;
         drop(lock.take());
-        if args.now {
+        if renews {
+            changes.stop_sockets(vec![instance.clone()]).await?;
+        }
+        if args.now || renews {
             changes.start(vec![instance.clone()]).await?;
         }
         changes.finish()
@@ -60,39 +67,53 @@ pub(super) async fn carry_out(
     let done: Result<(), VerbError> = done.await;
     if let Err(error) = done {
         let undone = async {
-            match &before {
-                Some(before) => write(&file, before)?,
-                None => remove::forget(folders, instance)?,
-            }
+            files.iter().try_for_each(DropIn::undo)?;
             if !was_enabled {
                 let units = [socket.clone(), instance.unit(Half::Service)];
                 changes.manager.disable(&socket).await?;
                 changes.manager.reset_failed(&units).await?;
             }
             changes.manager.reload().await?;
+            if renews {
+                changes
+                    .manager
+                    .run(Job::Start, std::slice::from_ref(&socket))
+                    .await?;
+            }
             Ok::<_, VerbError>(())
         };
         // Where writing was refused there is nothing to undo, and no permission to do it.
-        let wrote = !matches!(error, VerbError::File { .. });
+        let wrote = files.iter().any(DropIn::is_applied);
         if wrote && let Err(second) = undone.await {
             output.hint(&format!("Failed to undo it: {second}"));
         }
         return Err(error);
     }
-    let is_new = before.as_ref().is_none_or(|before| *before != text);
-    let what = match &before {
-        None => "Created",
-        Some(_) if is_new => "Replaced",
-        Some(_) => "Kept",
-    };
-    output.hint(&format!("{what} {}.", file.display()));
-    for hint in &plan.hints {
-        output.hint(hint);
-    }
-    if let Some(hint) = effect(instance, before_it, is_new, args.now) {
+    let told = files.iter().filter_map(DropIn::told);
+    let effects = [
+        effect(instance, before_it, service_changes, args.now),
+        effect_on_access(instance, before_it, access_changes && exists),
+    ];
+    for hint in told
+        .chain(plan.hints.iter().cloned())
+        .chain(effects.into_iter().flatten())
+    {
         output.hint(&hint);
     }
     Ok(())
+}
+
+/// When it counts who may connect.
+fn effect_on_access(instance: &Instance, before: State, changes: bool) -> Option<String> {
+    match before {
+        State::Listening if changes => {
+            Some("Its socket was made anew, so that this counts at once.".to_owned())
+        }
+        State::Running | State::Starting | State::Stopping if changes => Some(format!(
+            "Who may connect changes with the next start of its socket: vhostctl restart {instance}, once the VM is off."
+        )),
+        _ => None,
+    }
 }
 
 /// What the backend did before, which `add` leaves alone.
@@ -121,38 +142,4 @@ fn effect(instance: &Instance, before: State, is_new: bool, now: bool) -> Option
             "It listens from the next boot on. To start it now: vhostctl start {instance}"
         )),
     }
-}
-
-fn read(file: &Path) -> Result<Option<String>, VerbError> {
-    match fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(VerbError::file("read", file, error)),
-    }
-}
-
-/// Puts a file in its place as a whole or not at all.
-fn write(file: &Path, text: &str) -> Result<(), VerbError> {
-    let write = || {
-        let folder = file.parent().ok_or(ErrorKind::InvalidInput)?;
-        fs::create_dir_all(folder)?;
-        let written = (|| {
-            let mode = fs::Permissions::from_mode(0o644);
-            let mut temporary = Builder::new()
-                .prefix(".vhostctl-")
-                .permissions(mode)
-                .tempfile_in(folder)?;
-            temporary.write_all(text.as_bytes())?;
-            temporary.as_file().sync_all()?;
-            temporary.persist(file).map_err(|error| error.error)?;
-            fs::File::open(folder)?.sync_all()
-        })();
-        if written.is_err() {
-            // Only if it is empty, hence ours.
-            let _ = fs::remove_dir(folder);
-        }
-        written
-    };
-    let result: io::Result<()> = write();
-    result.map_err(|error| VerbError::file("write", file, error))
 }

@@ -1,0 +1,211 @@
+//! The guest's memory, as QEMU's `-m` takes it.
+
+use std::fmt;
+use std::str::FromStr;
+
+const MIB: u64 = 1 << 20;
+/// QEMU rounds the guest's memory up to whole ones of these, and wants the backend's memory to be the same.
+const UNIT: u64 = 8 << 10;
+/// What QEMU's machines have room for.
+const SLOTS_MAX: u32 = 256;
+
+/// `[size=]SIZE[,slots=N][,maxmem=SIZE]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    size: Size,
+    slots: Option<u32>,
+    most: Option<Size>,
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Size(u64);
+
+/// Why QEMU would not take it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    #[error("'{0}' is no size such as 2G, 512M or 2048 (which is in MiB)")]
+    Size(String),
+    #[error("'{0}' is not a multiple of 8K")]
+    Odd(String),
+    #[error("'{0}' is none of size=, slots= and maxmem=, which QEMU's -m takes")]
+    Key(String),
+    #[error("'{0}' is no number of slots, of which there are at most {SLOTS_MAX}")]
+    Slots(String),
+    #[error("'{0}' has slots for more memory, and no maxmem= that says how much")]
+    NoMost(String),
+    #[error("'{0}' has a maxmem= below the size")]
+    Most(String),
+}
+
+impl FromStr for Memory {
+    type Err = MemoryError;
+
+    fn from_str(text: &str) -> Result<Self, MemoryError> {
+        let mut parts = text.split(',');
+        let first = parts.next().unwrap_or_default();
+        let size = size(first.strip_prefix("size=").unwrap_or(first), MIB)?;
+        if size.0 % UNIT != 0 {
+            return Err(MemoryError::Odd(first.to_owned()));
+        }
+        let (mut slots, mut most) = (None, None);
+        for part in parts {
+            match part.split_once('=') {
+                Some(("slots", number)) => slots = Some(count(number)?),
+                // Without a unit these are bytes, other than the size.
+                Some(("maxmem", number)) => most = Some(self::size(number, 1)?),
+                _ => return Err(MemoryError::Key(part.to_owned())),
+            }
+        }
+        if slots.is_some_and(|slots| slots > 0) && most.is_none() {
+            return Err(MemoryError::NoMost(text.to_owned()));
+        }
+        if most.is_some_and(|most| most < size) {
+            return Err(MemoryError::Most(text.to_owned()));
+        }
+        Ok(Self { size, slots, most })
+    }
+}
+
+impl Memory {
+    /// QEMU's arguments for memory that backends can map: vhost-user needs it.
+    pub fn shared(&self) -> Vec<[String; 2]> {
+        let size = self.size;
+        [
+            ("-m", self.to_string()),
+            (
+                "-object",
+                format!("memory-backend-memfd,id=vhost-user-memory,size={size},share=on"),
+            ),
+            ("-machine", "memory-backend=vhost-user-memory".to_owned()),
+        ]
+        .map(|(option, value)| [option.to_owned(), value])
+        .into()
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}", self.size)?;
+        if let Some(slots) = self.slots {
+            write!(f, ",slots={slots}")?;
+        }
+        match self.most {
+            Some(most) => write!(f, ",maxmem={most}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    /// With a unit, which means the same to every option of QEMU's.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (mut number, mut unit) = (self.0, "B");
+        for next in ["K", "M", "G"] {
+            if number % 1024 != 0 {
+                break;
+            }
+            number /= 1024;
+            unit = next;
+        }
+        write!(f, "{number}{unit}")
+    }
+}
+
+fn count(text: &str) -> Result<u32, MemoryError> {
+    let number = digits(text).and_then(|digits| digits.parse().ok());
+    number
+        .filter(|number| *number <= SLOTS_MAX)
+        .ok_or_else(|| MemoryError::Slots(text.to_owned()))
+}
+
+/// A size as QEMU reads it: a number, perhaps with a fraction, and a unit. Without a unit it is in those
+/// that are passed.
+fn size(text: &str, default: u64) -> Result<Size, MemoryError> {
+    let read = || {
+        let last = text.chars().last()?;
+        let (number, unit) = match "BKMGTPE".find(last.to_ascii_uppercase()) {
+            Some(power) => (
+                text.get(..text.len().checked_sub(1)?)?,
+                1_u64.checked_shl(u32::try_from(power).ok()?.checked_mul(10)?)?,
+            ),
+            None => (text, default),
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let mut bytes = digits(whole)?.parse::<u64>().ok()?.checked_mul(unit)?;
+        if number.contains('.') {
+            // Nine digits are more than any size needs.
+            let fraction = digits(fraction.get(..9).unwrap_or(fraction))?;
+            let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+            let part =
+                u128::from(fraction.parse::<u64>().ok()?) * u128::from(unit) / u128::from(scale);
+            bytes = bytes.checked_add(u64::try_from(part).ok()?)?;
+        }
+        Some(Size(bytes)).filter(|size| size.0 > 0)
+    };
+    read().ok_or_else(|| MemoryError::Size(text.to_owned()))
+}
+
+/// Digits and nothing else: no sign, which numbers are parsed with besides.
+fn digits(text: &str) -> Option<&str> {
+    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_as_qemu_takes_them() {
+        for (text, means) in [
+            ("2G", "2G"),
+            ("2g", "2G"),
+            ("2048", "2G"),
+            ("384M", "384M"),
+            ("1.5G", "1536M"),
+            ("0.5", "512K"),
+            ("1T", "1024G"),
+            ("8K", "8K"),
+            ("1048576B", "1M"),
+            ("size=1024", "1G"),
+            ("1G,slots=2,maxmem=4G", "1G,slots=2,maxmem=4G"),
+            ("size=1G,maxmem=4294967296", "1G,maxmem=4G"),
+            ("1G,maxmem=8g,slots=256", "1G,slots=256,maxmem=8G"),
+        ] {
+            let memory = text.parse::<Memory>().map(|memory| memory.to_string());
+            assert_eq!(memory.as_deref(), Ok(means), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_qemu_does_not_take_is_refused_in_time() {
+        for text in [
+            "",
+            "G",
+            "0",
+            "0G",
+            "+2G",
+            "-1G",
+            "2GB",
+            "0x40M",
+            "1e3M",
+            ".5G",
+            "1.G",
+            "2 G",
+            "1K",
+            "1001K",
+            "17179869184G",
+            "2G,share=off",
+            "2G,",
+            "2G,slots=2",
+            "2G,slots=257,maxmem=4G",
+            "2G,slots=-1,maxmem=4G",
+            "2G,maxmem=4096",
+            "2G,maxmem=1G",
+            "2G,2G",
+            "µ",
+        ] {
+            assert!(text.parse::<Memory>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What is wrong with a command line, in our words: the parser's are about subcommands and arguments, and
+//! take several lines.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+
+use clap::Command;
+use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
+
+/// A sentence on the error, and where to look.
+pub fn explain(error: &Error, program: &Command, line: impl Iterator<Item = OsString>) -> String {
+    let said = sentence(error);
+    let verb = line
+        .skip(1)
+        .filter_map(|word| word.into_string().ok())
+        .find(|word| program.find_subcommand(word).is_some());
+    match verb {
+        Some(verb) => format!("{said} See 'vhostctl {verb} --help'."),
+        None => format!("{said} See 'vhostctl --help'."),
+    }
+}
+
+fn sentence(error: &Error) -> String {
+    let texts = |kind| texts(error, kind);
+    let text = |kind| texts(kind).into_iter().next().unwrap_or_default();
+    let argument = name(&text(ContextKind::InvalidArg));
+    let value = text(ContextKind::InvalidValue);
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let verb = text(ContextKind::InvalidSubcommand);
+            format!(
+                "Unknown verb: {verb}.{}",
+                hint(&texts(ContextKind::SuggestedSubcommand))
+            )
+        }
+        ErrorKind::UnknownArgument if argument.starts_with('-') => {
+            format!(
+                "Unknown option: {argument}.{}",
+                hint(&texts(ContextKind::SuggestedArg))
+            )
+        }
+        ErrorKind::UnknownArgument => format!("Too many arguments, from '{argument}' on."),
+        ErrorKind::InvalidValue => {
+            let valid = texts(ContextKind::ValidValue);
+            let valid = match valid.is_empty() {
+                true => String::new(),
+                false => format!(": {}", valid.join(", ")),
+            };
+            match value.is_empty() {
+                true => format!("{argument} needs a value{valid}."),
+                false => format!("{argument} does not take '{value}', but one of these{valid}."),
+            }
+        }
+        ErrorKind::ValueValidation => match error.source() {
+            Some(source) => format!("Invalid {argument}: {source}."),
+            None => format!("Invalid {argument}: '{value}'."),
+        },
+        ErrorKind::MissingRequiredArgument => {
+            let missing = texts(ContextKind::InvalidArg);
+            let missing: Vec<_> = missing.iter().map(|argument| name(argument)).collect();
+            format!("Missing: {}.", missing.join(" and "))
+        }
+        ErrorKind::ArgumentConflict => {
+            let others = texts(ContextKind::PriorArg);
+            let others: Vec<_> = others.iter().map(|argument| name(argument)).collect();
+            match others.iter().all(|other| *other == argument) {
+                true => format!("{argument} is there twice."),
+                false => format!("{argument} and {} exclude each other.", others.join(", ")),
+            }
+        }
+        ErrorKind::TooManyValues => format!("{argument} takes no value, so not '{value}'."),
+        ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues | ErrorKind::NoEquals => {
+            format!("{argument} needs a value.")
+        }
+        ErrorKind::InvalidUtf8 => "The command line is not UTF-8.".to_owned(),
+        // None of these can come from our command line as it is.
+        _ => "The command line cannot be understood.".to_owned(),
+    }
+}
+
+fn texts(error: &Error, kind: ContextKind) -> Vec<String> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => vec![text.clone()],
+        Some(ContextValue::Strings(texts)) => texts.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// An option or argument without its value and without brackets.
+fn name(argument: &str) -> String {
+    let option = argument.split([' ', '=']).next().unwrap_or_default();
+    if option.starts_with('-') {
+        return option.trim_end_matches('[').to_owned();
+    }
+    argument
+        .trim_end_matches("...")
+        .trim_matches(['<', '>'])
+        .to_owned()
+}
+
+fn hint(suggestions: &[String]) -> String {
+    match suggestions {
+        [] => String::new(),
+        [one] => format!(" Is {one} meant?"),
+        several => format!(" Is one of these meant: {}?", several.join(", ")),
+    }
+}

@@ -1,0 +1,253 @@
+//! Who may connect to a socket. Whoever does owns the device: reads what is typed, the files that are served,
+//! the disk, or has the host's GPU draw.
+
+use std::fs;
+
+use crate::instance::{Half, Instance, Kind};
+use crate::unit_file;
+use crate::values::{self, ValueError};
+
+use super::HEADING;
+
+/// The users that libvirt's packages run QEMU as, where qemu.conf says nothing else: Debian and Ubuntu; Fedora
+/// and openSUSE.
+const QEMU_USERS: [&str; 2] = ["libvirt-qemu", "qemu"];
+/// Where libvirt is told to run QEMU as another user.
+const QEMU_CONF: &str = "/etc/libvirt/qemu.conf";
+
+/// Who may connect, as the command line has it.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct AccessArgs {
+    /// Let this user connect; by default the user of libvirt's QEMU, or root where there is none
+    #[arg(help_heading = HEADING, long, value_name = "USER")]
+    socket_user: Option<String>,
+
+    /// Let this group connect; by default none, and kvm for a GPU without OpenGL and render node
+    #[arg(help_heading = HEADING, long, value_name = "GROUP")]
+    socket_group: Option<String>,
+
+    /// The access mode of the socket; by default 0660 with a group, else 0600
+    #[arg(help_heading = HEADING, long, value_name = "MODE", value_parser = mode)]
+    socket_mode: Option<u32>,
+}
+
+impl AccessArgs {
+    fn are_given(&self) -> bool {
+        self.socket_user.is_some() || self.socket_group.is_some() || self.socket_mode.is_some()
+    }
+}
+
+/// An access mode, in octal.
+fn mode(text: &str) -> Result<u32, String> {
+    let digits = text.chars().all(|c| c.is_digit(8)) && (1..=4).contains(&text.len());
+    let mode = u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777);
+    mode.filter(|_| digits)
+        .ok_or_else(|| "a mode is an octal number from 0000 to 0777, such as 0660".to_owned())
+}
+
+/// Who may connect to one socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Access {
+    user: String,
+    group: String,
+    mode: u32,
+}
+
+impl Access {
+    /// What the command line asks for, or else what is safe for this backend. `None` where that is what the
+    /// template of the unit has; `host_gpu` is whether a GPU can drive that of the host.
+    pub(super) fn choose(
+        args: &AccessArgs,
+        instance: &Instance,
+        host_gpu: bool,
+    ) -> Result<Option<Self>, ValueError> {
+        let said = args.are_given();
+        if instance.kind() == Kind::Gpu && !host_gpu && !said {
+            return Ok(None);
+        }
+        let user = match &args.socket_user {
+            Some(user) => {
+                values::check_user(user)?;
+                user.clone()
+            }
+            None => qemu_user().unwrap_or_else(|| ROOT.to_owned()),
+        };
+        if let Some(group) = &args.socket_group {
+            values::check_group(group)?;
+        }
+        let mode = if args.socket_group.is_some() {
+            0o660
+        } else {
+            PRIVATE
+        };
+        let access = Self {
+            user,
+            group: args.socket_group.clone().unwrap_or_else(|| ROOT.to_owned()),
+            mode: args.socket_mode.unwrap_or(mode),
+        };
+        let is_templates = instance.kind() != Kind::Gpu && access.is_roots();
+        Ok((!is_templates).then_some(access))
+    }
+
+    fn is_roots(&self) -> bool {
+        self.user == ROOT && self.group == ROOT && self.mode == PRIVATE
+    }
+
+    /// The text of our file for the socket.
+    pub(super) fn text(&self, instance: &Instance) -> String {
+        let socket = instance.unit(Half::Socket);
+        let (user, group) = (
+            unit_file::quoted(&self.user),
+            unit_file::quoted(&self.group),
+        );
+        format!(
+            "{}\n[Socket]\nSocketUser={user}\nSocketGroup={group}\nSocketMode={:04o}\n",
+            crate::settings::head(instance, &socket),
+            self.mode
+        )
+    }
+}
+
+const ROOT: &str = "root";
+/// For the owner alone.
+const PRIVATE: u32 = 0o600;
+
+/// What the user should know of who may connect, where that was not said.
+pub(super) fn hint(args: &AccessArgs, access: Option<&Access>, kind: Kind) -> Option<String> {
+    if args.are_given() {
+        return None;
+    }
+    match access {
+        None if kind == Kind::Gpu => None,
+        Some(access) if access.user != ROOT => Some(format!(
+            "User {} may connect, and root. Use --socket-user= for a VMM that runs as another user.",
+            access.user
+        )),
+        _ => Some(
+            "Only root may connect. Use --socket-user= for a VMM that runs as another user."
+                .to_owned(),
+        ),
+    }
+}
+
+/// The user as which libvirt runs QEMU on this host.
+fn qemu_user() -> Option<String> {
+    let exists = |user: &String| values::check_user(user).is_ok();
+    let configured = fs::read_to_string(QEMU_CONF).ok();
+    configured
+        .and_then(|text| configured_user(&text))
+        .into_iter()
+        .chain(QEMU_USERS.map(str::to_owned))
+        .find(exists)
+}
+
+/// The user that qemu.conf names.
+fn configured_user(text: &str) -> Option<String> {
+    let value = |line: &str| {
+        let value = line.trim().strip_prefix("user")?.trim_start();
+        let value = value.strip_prefix('=')?.trim_start();
+        let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+        let (name, _) = value.get(1..)?.split_once(quote)?;
+        // A number is written with a plus.
+        Some(name.strip_prefix('+').unwrap_or(name).to_owned())
+    };
+    text.lines().filter_map(value).next_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_octal() {
+        for (text, number) in [("0", 0), ("0600", 0o600), ("660", 0o660), ("0777", 0o777)] {
+            assert_eq!(mode(text), Ok(number));
+        }
+        for text in [
+            "", "0800", "1777", "00660", "+660", "0o660", "-1", "rw", "660\n",
+        ] {
+            assert!(mode(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn qemu_conf_names_the_user() {
+        let user = |text: &str| configured_user(text);
+        assert_eq!(user("# user = \"a\"\n#user = \"b\"\n"), None);
+        assert_eq!(user("user = \"root\"\n").as_deref(), Some("root"));
+        assert_eq!(
+            user("group = \"kvm\"\n  user='a b'\nuser=\"+64055\" # x\n").as_deref(),
+            Some("64055")
+        );
+        assert_eq!(
+            user("users = \"a\"\nuser\nuser = a\nuser = \"\nuser_x = \"b\"\n"),
+            None
+        );
+    }
+
+    #[test]
+    fn a_named_value_is_kept_and_the_others_are_safe() {
+        let args = |user: Option<&str>, group: Option<&str>, mode| AccessArgs {
+            socket_user: user.map(str::to_owned),
+            socket_group: group.map(str::to_owned),
+            socket_mode: mode,
+        };
+        let gpu = Instance::checked(Kind::Gpu, "vm1", None).expect("a name");
+        let kbd = Instance::checked(Kind::Input, "vm1", Some("kbd")).expect("a name");
+        let choose =
+            |args: AccessArgs, instance| Access::choose(&args, instance, false).expect("good");
+        let access = |user: &str, group: &str, mode| {
+            Some(Access {
+                user: user.to_owned(),
+                group: group.to_owned(),
+                mode,
+            })
+        };
+        // What the templates have is not written.
+        assert_eq!(choose(args(None, None, None), &gpu), None);
+        assert_eq!(choose(args(Some("root"), None, None), &kbd), None);
+        // A GPU that was given to somebody is no longer the group's.
+        assert_eq!(
+            choose(args(Some("root"), None, None), &gpu),
+            access("root", "root", 0o600)
+        );
+        let grouped = args(Some("root"), Some("daemon"), None);
+        assert_eq!(choose(grouped, &kbd), access("root", "daemon", 0o660));
+        let open = args(Some("daemon"), None, Some(0o666));
+        assert_eq!(choose(open, &kbd), access("daemon", "root", 0o666));
+        let three_d = Access::choose(&args(Some("root"), None, None), &gpu, true).expect("good");
+        assert_eq!(three_d, access("root", "root", 0o600));
+        for bad in [
+            args(Some("x\ny"), None, None),
+            args(None, Some("vhostctl-nobodys"), None),
+        ] {
+            assert!(Access::choose(&bad, &kbd, false).is_err());
+        }
+    }
+
+    #[test]
+    fn the_templates_are_as_safe() {
+        let template = |text: &str| {
+            let all = unit_file::parse(text);
+            ["SocketUser", "SocketGroup", "SocketMode"].map(|key| {
+                let found = all
+                    .iter()
+                    .rfind(|it| it.section == "Socket" && it.key == key);
+                found.expect(key).value.clone()
+            })
+        };
+        let private = [ROOT, ROOT, "0600"];
+        assert_eq!(
+            template(include_str!("../../../../systemd/vhost-user-input@.socket")),
+            private
+        );
+        assert_eq!(
+            template(include_str!("../../../../systemd/vhost-user@.socket")),
+            private
+        );
+        let gpu = template(include_str!("../../../../systemd/vhost-user-gpu@.socket"));
+        assert_eq!(gpu, [ROOT, "kvm", "0660"]);
+    }
+}

@@ -1,0 +1,120 @@
+//! One file of ours beside a unit: what is in it, and what shall be.
+
+use std::fs;
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::Builder;
+
+use crate::instance::{Half, Instance};
+use crate::settings::Folders;
+
+use super::super::Error as VerbError;
+use super::super::remove;
+
+/// A file as it was before, and as it is wanted; `None` for no file.
+pub(super) struct DropIn {
+    file: PathBuf,
+    before: Option<String>,
+    wanted: Option<String>,
+    applied: bool,
+}
+
+impl DropIn {
+    pub(super) fn new(
+        folders: &Folders,
+        instance: &Instance,
+        half: Half,
+        wanted: Option<String>,
+    ) -> Result<Self, VerbError> {
+        let file = folders.own_file(instance, half);
+        Ok(Self {
+            before: read(&file)?,
+            file,
+            wanted,
+            applied: false,
+        })
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Whether it was there.
+    pub(super) fn existed(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Whether it is not yet as it is wanted.
+    pub(super) fn changes(&self) -> bool {
+        self.before != self.wanted
+    }
+
+    pub(super) fn apply(&mut self) -> Result<(), VerbError> {
+        put(&self.file, self.wanted.as_deref())?;
+        self.applied = true;
+        Ok(())
+    }
+
+    pub(super) fn is_applied(&self) -> bool {
+        self.applied
+    }
+
+    /// Makes it what it was.
+    pub(super) fn undo(&self) -> Result<(), VerbError> {
+        match self.applied {
+            true => put(&self.file, self.before.as_deref()),
+            false => Ok(()),
+        }
+    }
+
+    /// What was done to it, once it is applied.
+    pub(super) fn told(&self) -> Option<String> {
+        let what = match (&self.before, &self.wanted) {
+            (None, None) => return None,
+            (None, Some(_)) => "Created",
+            (Some(_), None) => "Deleted",
+            _ if self.changes() => "Replaced",
+            _ => "Kept",
+        };
+        Some(format!("{what} {}.", self.file.display()))
+    }
+}
+
+fn read(file: &Path) -> Result<Option<String>, VerbError> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(VerbError::file("read", file, error)),
+    }
+}
+
+fn put(file: &Path, text: Option<&str>) -> Result<(), VerbError> {
+    match text {
+        Some(text) => write(file, text).map_err(|error| VerbError::file("write", file, error)),
+        None => remove::delete(file),
+    }
+}
+
+/// Puts a file in its place as a whole or not at all.
+fn write(file: &Path, text: &str) -> io::Result<()> {
+    let folder = file.parent().ok_or(ErrorKind::InvalidInput)?;
+    fs::create_dir_all(folder)?;
+    let written = (|| {
+        let mode = fs::Permissions::from_mode(0o644);
+        let mut temporary = Builder::new()
+            .prefix(".vhostctl-")
+            .permissions(mode)
+            .tempfile_in(folder)?;
+        temporary.write_all(text.as_bytes())?;
+        temporary.as_file().sync_all()?;
+        temporary.persist(file).map_err(|error| error.error)?;
+        fs::File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        // Only if it is empty, hence ours.
+        let _ = fs::remove_dir(folder);
+    }
+    written
+}
