@@ -9,7 +9,6 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use tempfile::TempDir;
 use crate::run::{is_installed, run};
 
 const SCRIPT: &str = include_str!("sandbox.sh");
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// For commands run inside: systemd itself gives up on units earlier.
 const EXEC_SECONDS: &str = "90";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -92,8 +91,6 @@ impl Sandbox {
     }
 
     fn boot(staging: &[&Path], limits: &str) -> anyhow::Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-
         if let Some(reason) = missing() {
             bail!(reason);
         }
@@ -101,9 +98,9 @@ impl Sandbox {
             .prefix("vhost-harness-")
             .tempdir()
             .context("cannot create a mount point")?;
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("vhost-harness-{}-{number}", std::process::id());
-        let cgroup = cgroup_root()?.join(name);
+        // Not by our process ID, which others have in other namespaces.
+        let name = mountpoint.path().file_name();
+        let cgroup = cgroup_root()?.join(name.context("the mount point has no name")?);
         // A session of its own: what interrupts us must not interrupt its cleaning up.
         let mut keeper = Command::new("setsid")
             .args(["bash", "-c", SCRIPT, "sandbox"])

@@ -34,6 +34,9 @@ base=$1 version1=$2; shift 2
 # The procfs in sight is still the host's, and so is the number.
 read -r pid _ </proc/self/stat
 
+# In a chroot, / is no mount point, and what mounts may be shared with lies above it. Whoever enters a mount
+# namespace, be it their own, is at its root.
+mount --make-rprivate / 2>/dev/null || nsenter --mount=/proc/self/ns/mnt mount --make-rprivate /
 mount -t tmpfs -o mode=0755 harness "$base"
 mkdir "$base/upper" "$base/work" "$base/root"
 root=$base/root
@@ -90,9 +93,12 @@ mount --bind "$root/run/devices" "$root/proc/devices"
 
 # --- what systemd starts: its journal, its temporary files, D-Bus; nothing of the host
 units=$root/usr/lib/systemd/system
-rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/systemd/system/*.requires \
-    "$root"/usr/lib/systemd/system-generators "$root"/etc/systemd/system-generators \
-    "$root"/etc/fstab "$root"/usr/sbin/policy-rc.d
+rm -rf "$root"/etc/systemd "$root"/usr/local/lib/systemd "$root"/usr/lib/systemd/system-generators \
+    "$root"/usr/lib/systemd/*.conf.d "$root"/etc/fstab "$root"/usr/sbin/policy-rc.d
+# What the host has of QEMU's, libvirt's and our own: a test brings what it wants to be there.
+rm -rf "$units"/vhost-user* "$root"/usr/local/bin/vhost* "$root"/usr/bin/vhost-user* "$root"/usr/bin/vhostctl \
+    "$root"/usr/share/qemu/vhost-user "$root"/etc/qemu "$root"/root/.config "$root"/etc/libvirt \
+    "$root"/etc/polkit-1/rules.d/*
 for target in sysinit sockets timers multi-user local-fs graphical; do
     rm -rf "$units/$target.target.wants"
 done
@@ -103,7 +109,7 @@ done
 for unit in systemd-journald.socket systemd-journald-dev-log.socket dbus.socket; do
     ln -s "../$unit" "$units/sockets.target.wants/$unit"
 done
-mkdir -p "$root/etc/systemd/journald.conf.d" "$root/etc/systemd/system.conf.d"
+mkdir -p "$root/etc/systemd/system" "$root/etc/systemd/journald.conf.d" "$root/etc/systemd/system.conf.d"
 cat >"$root/etc/systemd/system/harness.target" <<'UNIT'
 [Unit]
 Description=Private systemd of the tests
@@ -130,7 +136,8 @@ for staging; do
 done
 
 cd "$root"
-pivot_root . mnt
+# By the namespace's root, as above.
+nsenter --mount=/proc/self/ns/mnt --wd=. pivot_root . mnt
 # systemd expects mounts to spread, as the kernel leaves them to it; without
 # container= it would set the host's clock.
 exec chroot . /bin/sh -c '
@@ -178,7 +185,7 @@ exec 3< <(
     for group in "$cgroup" $groups1; do
         echo "$BASHPID" >"$group/cgroup.procs"
     done
-    exec unshare --mount --propagation private --pid --fork --kill-child=KILL \
+    exec unshare --mount --propagation unchanged --pid --fork --kill-child=KILL \
         --net --uts --ipc --cgroup bash -c "$inside" inside "$mountpoint" "$version1" "${@:4}"
 )
 container=$!
