@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use frontend::{Command, Deadline, Program, Session, SocketForm};
-use harness::apt::PrivateApt;
+use harness::apt::{PrivateApt, Suite};
 use harness::paths;
 use tempfile::TempDir;
 
@@ -166,12 +166,13 @@ fn fetch(apt: &mut Option<PrivateApt>, backports: bool, root: &Path) -> anyhow::
         Some(apt) => apt,
         None => apt.insert(PrivateApt::open(&paths::build_dir().join("apt"))?),
     };
-    if backports {
-        let package = format!("{PACKAGE}/{}", apt.backports());
-        apt.unpack(&[&package], root)
+    let suite = if backports {
+        let backports = apt.backports();
+        backports.context("this release has no backports")?
     } else {
-        apt.unpack(&[PACKAGE], root)
-    }
+        Suite::Release
+    };
+    apt.unpack(&[&suite.package(PACKAGE)], root)
 }
 
 /// rust-vmm's vhost-device-input, where it was installed for this.

@@ -2,8 +2,11 @@
 //!
 //! All of it is fetched or made on first use and kept in the build folder.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use rustix::fs::{Access, FlockOperation, access, flock};
 
-use crate::apt::PrivateApt;
+use crate::apt::{PrivateApt, Suite};
 use crate::initramfs::Contents;
 use crate::qemu::Vm;
 use crate::run::{is_installed, read};
@@ -20,8 +23,11 @@ use crate::{kernel, paths};
 /// The first QEMU whose vhost-user devices work without KVM, as far as we know.
 const FIRST_QEMU: (u32, u32) = (10, 0);
 const PROGRAM: &str = "qemu-system-x86_64";
-/// What QEMU needs to run a guest from a kernel file; from Debian's backports.
+/// What QEMU needs to run a guest from a kernel file.
 const QEMU_PACKAGES: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data"];
+const KERNEL_PACKAGE: &str = "linux-image-amd64";
+/// The first of Debian's kernels with /dev/udmabuf.
+const UDMABUF: (u32, u32) = (6, 12);
 /// Modules of the guest; the rest of Debian's kernel is built in or not needed.
 const MODULES: [&str; 8] = [
     "virtio_pci",
@@ -63,7 +69,7 @@ impl Accelerator {
 enum Kernel {
     /// The release's own.
     Release,
-    /// The backports', which has /dev/udmabuf, with a render node.
+    /// One that has /dev/udmabuf, with a render node.
     Rendering,
 }
 
@@ -96,24 +102,21 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// The program with its environment, and its data folders where they are not in
-    /// their usual place.
+    /// The program with its environment.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         if let Some(root) = &self.root {
-            let libraries = root.join("usr/lib/x86_64-linux-gnu");
-            command
-                .env("QEMU_MODULE_DIR", libraries.join("qemu"))
-                .env("LD_LIBRARY_PATH", libraries);
-            for data in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
-                command.arg("-L").arg(root.join(data));
-            }
+            // Its modules and data it finds by the bundle.
+            command.env("LD_LIBRARY_PATH", root.join("usr/lib/x86_64-linux-gnu"));
         }
         command
     }
 
     fn at(program: PathBuf, root: Option<PathBuf>) -> anyhow::Result<Self> {
+        if let Some(root) = &root {
+            bundle(root)?;
+        }
         let mut qemu = Self {
             program,
             root,
@@ -127,6 +130,18 @@ impl Qemu {
 
     fn serves(&self) -> bool {
         self.version >= FIRST_QEMU
+    }
+}
+
+/// Has the QEMU that is unpacked in `root` look for its modules and data there, and nowhere else: it would load
+/// modules of another version that is installed, and abort.
+fn bundle(root: &Path) -> anyhow::Result<()> {
+    let link = root.join("usr/bin/qemu-bundle");
+    match symlink("../..", &link) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("cannot create {}", link.display()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -163,7 +178,7 @@ impl Artifacts {
     }
 
     /// As [`obtain`](Self::obtain), for a guest that plays a host with a render node (vgem) whose
-    /// buffers can be passed on: with the kernel of Debian's backports.
+    /// buffers can be passed on.
     ///
     /// # Errors
     ///
@@ -257,7 +272,7 @@ impl LazyApt {
     }
 }
 
-/// The system's QEMU if it can serve, else one from the backports.
+/// The system's QEMU if it can serve, else the release's or the backports'.
 fn obtain_qemu(
     build: &Path,
     apt: &mut LazyApt,
@@ -277,16 +292,18 @@ fn obtain_qemu(
     {
         return Ok(qemu);
     }
-    progress("fetching QEMU from Debian's backports");
+    progress("fetching QEMU");
     let fresh = build.join("qemu.new");
     remove_tree(&fresh)?;
     remove_tree(&root)?;
-    apt.get()?.unpack_backports(&QEMU_PACKAGES, &fresh)?;
+    let apt = apt.get()?;
+    let suite = apt.suite_with(QEMU_PACKAGES[0], FIRST_QEMU)?;
+    apt.unpack_with_dependencies(&QEMU_PACKAGES, &suite, &fresh)?;
     fs::rename(&fresh, &root).context("cannot put QEMU in place")?;
     let qemu = Qemu::at(program, Some(root))?;
     if !qemu.serves() {
         bail!(
-            "the backports' QEMU {:?} is too old: {FIRST_QEMU:?} is needed",
+            "Debian's QEMU {:?} is too old: {FIRST_QEMU:?} is needed",
             qemu.version
         );
     }
@@ -297,19 +314,25 @@ fn obtain_qemu(
 fn fetch_guest(guest: &Path, of: Kernel, apt: &PrivateApt) -> anyhow::Result<()> {
     remove_tree(guest)?;
     let suite = match of {
-        Kernel::Release => String::new(),
-        Kernel::Rendering => format!("/{}", apt.backports()),
+        Kernel::Release => Suite::Release,
+        Kernel::Rendering => apt.suite_with(KERNEL_PACKAGE, UDMABUF)?,
     };
-    let dependencies = apt.dependencies(&format!("linux-image-amd64{suite}"))?;
+    let dependencies = apt.dependencies(&suite.package(KERNEL_PACKAGE))?;
     let image = dependencies
         .iter()
         .find(|name| name.starts_with("linux-image-"))
         .context("linux-image-amd64 depends on no kernel")?;
-    apt.unpack(
-        &[&format!("{image}{suite}"), "busybox-static", "evtest"],
-        guest,
-    )?;
     let version = image.trim_start_matches("linux-image-");
+    // Newer releases have the kernel and its modules in packages of their own.
+    let parts = apt.dependencies(&suite.package(image))?;
+    let parts = parts.iter().filter(|name| name.ends_with(version));
+    let parts: BTreeSet<String> = parts
+        .chain([image])
+        .map(|name| suite.package(name))
+        .chain(["busybox-static".to_owned(), "evtest".to_owned()])
+        .collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    apt.unpack(&parts, guest)?;
     let depmod = ["/usr/sbin/depmod", "/sbin/depmod"]
         .into_iter()
         .find(|path| Path::new(path).exists());
@@ -317,8 +340,13 @@ fn fetch_guest(guest: &Path, of: Kernel, apt: &PrivateApt) -> anyhow::Result<()>
         let depmod = depmod.context("depmod is missing: install the package kmod")?;
         crate::run::run(Command::new(depmod).arg("-b").arg(guest).arg(version))?;
     }
-    let bz_image = guest.join(format!("boot/vmlinuz-{version}"));
-    kernel::extract_elf(&bz_image, &guest.join("vmlinux"))?;
+    let images = [
+        guest.join(format!("boot/vmlinuz-{version}")),
+        modules_dir(guest, version).join("vmlinuz"),
+    ];
+    let bz_image = images.iter().find(|path| path.exists());
+    let bz_image = bz_image.with_context(|| format!("{image} has no kernel in it"))?;
+    kernel::extract_elf(bz_image, &guest.join("vmlinux"))?;
     fs::write(guest.join("complete"), version).context("cannot mark the guest as complete")
 }
 

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::run::{read, run};
+use crate::compression;
+use crate::run::read;
 
 /// Where Debian's libraries lie, and where the loader looks for them first.
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
@@ -199,13 +200,14 @@ impl Contents<'_> {
                 .file_name()
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
-            let target = format!("/lib/modules/{}", name.trim_end_matches(".xz"));
-            if name.ends_with(".xz") {
-                let content = run(Command::new("xz").args(["-d", "-c"]).arg(&module))?.stdout;
-                archive.file(&target, 0o644, &content)?;
-            } else {
-                archive.copy(&module, &target)?;
+            let target = format!("/lib/modules/{}", compression::stem(name));
+            let mut content =
+                fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
+            if compression::is_compressed(&content) {
+                content = compression::decompress(&content)
+                    .with_context(|| format!("cannot unpack {}", module.display()))?;
             }
+            archive.file(&target, 0o644, &content)?;
             list += &target;
             list.push('\n');
         }
@@ -259,6 +261,7 @@ fn module_name(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::run;
 
     #[test]
     fn cpio_reads_what_we_write() {

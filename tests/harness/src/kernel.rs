@@ -4,18 +4,11 @@
 //! enters the ELF by its PVH note at once.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
-/// Compressions that Debian has used for the payload: magic number and unpacker.
-const UNPACKERS: [(&[u8], &str); 3] = [
-    (b"\xfd7zXZ\0", "xz"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\x1f\x8b", "gzip"),
-];
+use crate::compression;
 
 /// Unpacks the ELF kernel of the bzImage `image` into the file `elf`.
 ///
@@ -26,33 +19,15 @@ pub fn extract_elf(image: &Path, elf: &Path) -> anyhow::Result<()> {
     let bytes = fs::read(image).with_context(|| format!("cannot read {}", image.display()))?;
     let payload = payload(&bytes)
         .with_context(|| format!("{} is no bzImage (boot protocol 2.08)", image.display()))?;
-    let (_, unpacker) = UNPACKERS
-        .iter()
-        .find(|(magic, _)| payload.starts_with(magic))
-        .with_context(|| format!("{}: compressed in an unknown way", image.display()))?;
-
-    let file = fs::File::create(elf).with_context(|| format!("cannot write {}", elf.display()))?;
-    let mut child = Command::new(unpacker)
-        .args(["-d", "-c"])
-        .stdin(Stdio::piped())
-        .stdout(file)
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start {unpacker}"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // The unpacker may end before it has read what follows its own data.
-        let _ = stdin.write_all(payload);
-    }
-    // A status other than 0 only says that the payload is followed by its length.
-    child.wait()?;
-    let mut magic = [0; 4];
-    std::io::Read::read_exact(&mut fs::File::open(elf)?, &mut magic)?;
+    // The length of the kernel follows.
+    let kernel = compression::decompress_prefix(payload)
+        .with_context(|| format!("cannot unpack the kernel in {}", image.display()))?;
     ensure!(
-        &magic == b"\x7fELF",
+        kernel.starts_with(b"\x7fELF"),
         "the payload of {} is no ELF file",
         image.display()
     );
-    Ok(())
+    fs::write(elf, kernel).with_context(|| format!("cannot write {}", elf.display()))
 }
 
 /// The compressed kernel within a bzImage (Documentation/arch/x86/boot.rst).

@@ -7,6 +7,7 @@
 
 pub mod apt;
 pub mod artifacts;
+pub mod compression;
 pub mod console;
 pub mod image;
 pub mod initramfs;

@@ -27,12 +27,13 @@ const INSTALLED_LIBRARIES: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/libgbm.so.1",
     "/usr/lib/x86_64-linux-gnu/dri/kms_swrast_dri.so",
 ];
-/// A Mesa whose llvmpipe passes its textures on as dmabufs by /dev/udmabuf: 24.2 or newer.
+/// A Mesa whose llvmpipe passes its textures on as dmabufs by /dev/udmabuf.
+const PASSING_MESA: (u32, u32) = (24, 2);
 const NEWER_MESA: [&str; 7] = [
+    "libegl-mesa0",
     "libdrm2",
     "libdrm-amdgpu1",
     "libdrm-intel1",
-    "libegl-mesa0",
     "libgbm1",
     "libgl1-mesa-dri",
     "mesa-libgallium",
@@ -112,7 +113,7 @@ pub fn add_renderer_to(guest: Builder<'_>, mesa: Mesa) -> anyhow::Result<Builder
             .iter()
             .fold(guest, |guest, path| guest.library(Path::new(path))),
         Mesa::Newer => {
-            let mesa = packages::backports("newer-mesa", &NEWER_MESA)?;
+            let mesa = packages::unpacked_with("newer-mesa", &NEWER_MESA, PASSING_MESA)?;
             NEWER_LIBRARIES
                 .iter()
                 .fold(guest, |guest, path| guest.unpacked_library(&mesa, path))

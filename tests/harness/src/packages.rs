@@ -28,15 +28,17 @@ pub fn unpacked_together(name: &str, packages: &[&str]) -> anyhow::Result<PathBu
     obtain(name, |apt, folder| apt.unpack(packages, folder))
 }
 
-/// The files of `packages` of Debian's backports in one folder, without what they depend on.
+/// The files of `packages` in one folder, without what they depend on: of the host's release if its
+/// first one has at least this version, else of the backports.
 ///
 /// # Errors
 ///
 /// If one cannot be fetched.
-pub fn backports(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+pub fn unpacked_with(name: &str, packages: &[&str], least: (u32, u32)) -> anyhow::Result<PathBuf> {
     obtain(name, |apt, folder| {
-        let of = |package| format!("{package}/{}", apt.backports());
-        let packages: Vec<String> = packages.iter().map(of).collect();
+        let first = packages.first().context("no packages are named")?;
+        let suite = apt.suite_with(first, least)?;
+        let packages: Vec<String> = packages.iter().map(|name| suite.package(name)).collect();
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
         apt.unpack(&packages, folder)
     })

@@ -8,7 +8,7 @@ use harness::artifacts::Artifacts;
 use harness::image::Image;
 use harness::qemu::{SECOND_OUTPUT, Vm};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn artifacts() -> anyhow::Result<Artifacts> {
     Artifacts::obtain(&mut |step| eprintln!("{step}"))

@@ -9,7 +9,7 @@ use harness::mock::{KEYBOARD, MOUSE, MockInput, TABLET, TOUCHSCREEN, codes};
 use harness::paths;
 use harness::systemd::Sandbox;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// The guest program, which describes and reads input devices of the host as well.
 fn guest(mock: &MockInput, arguments: &[&str]) -> anyhow::Result<Command> {

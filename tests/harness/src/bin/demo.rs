@@ -22,7 +22,7 @@ const SCREEN: (u32, u32) = (1280, 800);
 /// The keys of "hello".
 const KEYS: [u16; 5] = [35, 18, 38, 38, 24];
 const CAPS_LOCK: u16 = 1;
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Tells what happens and when.
 struct Clock(Instant);
