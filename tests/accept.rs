@@ -49,14 +49,14 @@ fn program_finds_the_connection_alone() {
 
 #[test]
 fn front_end_is_told_that_the_program_is_missing() {
-    let mut program = accept(&["/nonexistent/backend", "--fd=3"]);
+    let mut program = accept(&["/nonexistent/back\x1b[2Jend", "--fd=3"]);
     let mut connection = program.connect().unwrap();
     assert_eq!(connection.read(&mut [0; 8]).unwrap_or(0), 0);
     let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
     assert_eq!(status.code(), Some(1));
     let said = program.stderr();
     assert!(
-        said.contains("cannot run /nonexistent/backend: No such file"),
+        said.contains(r"cannot run /nonexistent/back\x1b[2Jend: No such file"),
         "{said}"
     );
 }

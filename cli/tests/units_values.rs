@@ -122,6 +122,8 @@ fn arguments_arrive_as_they_are() -> anyhow::Result<()> {
         "Tästatur \u{85}\u{202e}",
     ];
     let (backend, node) = (format!("--backend={RECORD}"), "/dev/a b\"c'd;$e%n\\x20\\");
+    let folder = "/srv/a b\"c'd;$e%n\\x20\\";
+    fs::create_dir_all(sandbox.path(folder))?;
     let add = [
         "vhostctl",
         "add",
@@ -130,6 +132,7 @@ fn arguments_arrive_as_they_are() -> anyhow::Result<()> {
         backend.as_str(),
         "--run-as=root",
         &format!("--allow-device={node}"),
+        &format!("--allow-path={folder}"),
         "--",
     ];
     let output = sandbox.exec([&add[..], &words].concat())?;
@@ -141,6 +144,11 @@ fn arguments_arrive_as_they_are() -> anyhow::Result<()> {
     assert_eq!(arguments[0], "--fd=3");
     assert_eq!(arguments[1..], words);
     assert_eq!(allowed(&sandbox, service)?, [format!("{node} rw")]);
+    let writable = sandbox.property(service, "ReadWritePaths")?;
+    assert_eq!(
+        writable, r#""-/srv/a b\"c'd;\$e%n\\x20\\""#,
+        "quoted as a shell has it"
+    );
     // And nothing else is in the file.
     let file = format!("{FILES}/{service}.d/50-vhostctl.conf");
     let text = fs::read_to_string(sandbox.path(&file))?;
@@ -159,7 +167,9 @@ fn arguments_arrive_as_they_are() -> anyhow::Result<()> {
             "ExecStart",
             "DeviceAllow",
             "DynamicUser",
-            "User"
+            "User",
+            "ProtectSystem",
+            "ReadWritePaths"
         ]
     );
     Ok(())

@@ -25,9 +25,10 @@ mod worker;
 
 pub use capabilities::Capabilities;
 pub use device::{Device, FIRST_TOKEN, Host};
+pub use escape::printable;
 pub use log_limit::LogLimit;
 pub use options::{CommonOptions, ConnectionOptions, GeneralOptions};
-pub use program::{Program, run};
+pub use program::{Program, run, usage_text};
 pub use ring::{
     Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, Ring, RingError, TRANSPORT_FEATURES,
 };

@@ -95,13 +95,20 @@ fn usage(error: clap::Error, definition: clap::Command) -> ! {
     if !error.use_stderr() {
         error.exit();
     }
+    let status = error.exit_code();
+    eprint!("{}", usage_text(error, definition));
+    socket::refuse_unparsed(std::env::args_os());
+    std::process::exit(status)
+}
+
+/// What is wrong with the command line of a program, as a terminal may show it.
+#[must_use]
+pub fn usage_text(error: clap::Error, definition: clap::Command) -> String {
     // Once more without colours: what the user wrote could not be told from them.
     let plain = definition.styles(Styles::plain());
     let error = plain.try_get_matches().err().unwrap_or(error);
     let text = error.render().ansi().to_string();
-    eprint!("{}", printable_lines(&text));
-    socket::refuse_unparsed(std::env::args_os());
-    std::process::exit(error.exit_code())
+    printable_lines(&text).into_owned()
 }
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;

@@ -11,11 +11,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use listenfd::ListenFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use vhost_user_backends::backend::{printable, usage_text};
 
 const NAME: &str = "vhost-user-accept";
 /// The first descriptor of socket activation (sd_listen_fds(3)).
@@ -69,9 +70,17 @@ enum Error {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) if error.use_stderr() => {
+            let status = error.exit_code();
+            eprint!("{}", usage_text(error, Options::command()));
+            std::process::exit(status);
+        }
+        Err(error) => error.exit(),
+    };
     let Err(error) = run(&options);
-    eprintln!("{NAME}: {error}");
+    eprintln!("{NAME}: {}", printable(&error.to_string()));
     ExitCode::FAILURE
 }
 

@@ -95,8 +95,14 @@ fn what_is_written_is_read_back() {
         user: Some("root".into()),
         ..Settings::default()
     };
+    // The name of a descriptor's file is anybody's.
+    let odd = Settings {
+        backend: Some("a \"b\"\n[Service]\nUser=daemon\rx\\".into()),
+        ..fs.clone()
+    };
     for (instance, settings) in [
         keyboard(),
+        (instance("vhost-user@vm1:odd.service"), odd),
         (instance("vhost-user-gpu@vm1.service"), gpu),
         (instance("vhost-user-gpu@vm1.service"), Settings::default()),
         (instance("vhost-user@vm1:data.service"), fs),
