@@ -6,10 +6,11 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use clap::Command;
+use clap::{Command, CommandFactory as _};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
+use crate::args::Args;
 use crate::descriptors::{self, State, known};
 use crate::devices::Devices;
 use crate::output::printable;
@@ -41,6 +42,20 @@ pub fn vms() -> ArgValueCompleter {
             let mut vms = every_backend();
             vms.retain(|(name, _)| !name.contains(':'));
             vms
+        })
+    })
+}
+
+/// Verbs.
+pub fn verbs() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        candidates(current, || {
+            let program = Args::command();
+            let verbs = program.get_subcommands().map(|verb| {
+                let about = verb.get_about().map(ToString::to_string);
+                (verb.get_name().to_owned(), about.unwrap_or_default())
+            });
+            verbs.collect()
         })
     })
 }

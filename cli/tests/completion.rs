@@ -76,6 +76,10 @@ fn bash_completes_verbs_options_and_values() {
         bash("vhostctl list-devices --type ").expect("bash"),
         ["gpu", "input"]
     );
+    assert_eq!(
+        bash("vhostctl help list-").expect("bash"),
+        ["list-devices", "list-backends"]
+    );
 }
 
 #[test]

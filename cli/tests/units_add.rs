@@ -311,7 +311,7 @@ fn names_and_usage_are_checked_before_anything_is_done() -> anyhow::Result<()> {
         (&["add", "gpu", "."], "'.'"),
         (&["add", "input", "..", "x"], "'..'"),
         (&["add", "input", "vm1", "x", "--name=.."], "'..'"),
-        (&["qemu-args", "vm1", "--memory=2"], "2G"),
+        (&["qemu-args", "vm1", "--memory=2GB"], "2G"),
     ] {
         let said = host.fails(arguments, 1)?;
         assert!(said.contains(word), "{arguments:?}: {said}");

@@ -52,6 +52,12 @@ fn a_narrow_terminal_cuts_and_never_wraps() {
         "{text}"
     );
     assert!(text.contains('…'), "{text}");
+    let ascii = Output {
+        utf8: false,
+        ..plain(Width::Columns(16), true)
+    };
+    let text = ascii.render(PAIRS);
+    assert!(text.contains("...") && text.is_ascii(), "{text}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::args;
+use crate::completion;
 
 use super::Error;
 
@@ -10,7 +11,7 @@ use super::Error;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The verb
-    #[arg(value_name = "VERB")]
+    #[arg(value_name = "VERB", add = completion::verbs())]
     verb: Option<String>,
 }
 
