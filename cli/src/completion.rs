@@ -66,7 +66,7 @@ pub fn input_devices() -> ArgValueCompleter {
         candidates(current, || {
             let devices = Devices::new().inputs().unwrap_or_default();
             let named = devices.into_iter().map(|device| {
-                let node = device.by_id.or(device.by_path).unwrap_or(device.node);
+                let node = device.stable().to_owned();
                 (node, device.name.unwrap_or_default())
             });
             named.collect()
@@ -80,8 +80,8 @@ pub fn render_nodes() -> ArgValueCompleter {
         candidates(current, || {
             let nodes = Devices::new().render_nodes().unwrap_or_default();
             let named = nodes.into_iter().map(|node| {
-                let model = node.model.or(node.driver).unwrap_or_default();
-                (node.by_path.unwrap_or(node.node), model)
+                let name = node.stable().to_owned();
+                (name, node.model.or(node.driver).unwrap_or_default())
             });
             named.collect()
         })

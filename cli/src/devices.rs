@@ -1,18 +1,24 @@
 //! The host's devices, as udev tells them. Nothing outside of this file and its folder knows udev; nothing
 //! here opens a device, so no permission is needed.
 
+mod hardware;
+mod names;
 mod watch;
 
 use std::fmt;
-use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use serde::Serialize;
 use udev::{Enumerator, Hwdb};
 
+use crate::output::printable;
+
+pub use hardware::Hardware;
+pub use names::Names;
 pub use watch::Action;
+
+use names::Links;
 
 /// Why devices could not be listed.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +37,8 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Device {
-    Gpu(RenderNode),
-    Input(InputDevice),
+    Gpu(Box<RenderNode>),
+    Input(Box<InputDevice>),
 }
 
 /// A GPU's render node: drawing without the right to change what is on the screen.
@@ -52,12 +58,9 @@ pub struct RenderNode {
     pub boot_vga: bool,
     /// The seat that its screens belong to.
     pub seat: String,
-    /// All its stable names.
+    /// All its names.
     #[serde(skip)]
-    pub links: Vec<String>,
-    /// The kernel's number of it.
-    #[serde(skip)]
-    pub number: Option<u64>,
+    pub names: Names,
 }
 
 /// An evdev device.
@@ -81,55 +84,88 @@ pub struct InputDevice {
     pub product_id: Option<String>,
     /// The seat that it belongs to.
     pub seat: String,
-    /// All its stable names.
+    /// All its names.
     #[serde(skip)]
-    pub links: Vec<String>,
-    /// The kernel's number of it.
+    pub names: Names,
+    /// What it is a part of.
     #[serde(skip)]
-    pub number: Option<u64>,
+    pub hardware: Hardware,
 }
 
+/// Where udev puts the names that last.
+const DRI: &str = "/dev/dri/";
+const DRI_BY_PATH: &str = "/dev/dri/by-path/";
+const INPUT: &str = "/dev/input/";
+const INPUT_BY_ID: &str = "/dev/input/by-id/";
+const INPUT_BY_PATH: &str = "/dev/input/by-path/";
+
 impl RenderNode {
-    /// The name to configure it by: the one that stays, where there is one.
+    /// Its name that lasts, if it has one.
+    pub fn lasting(&self) -> Option<&str> {
+        let by_rule = self.names.lasting_by_rule(&[DRI_BY_PATH]);
+        let by_path = self.by_path.as_deref();
+        by_path.or(by_rule).or_else(|| self.names.lasting_at_all())
+    }
+
+    /// The name to configure it by: the one that lasts, where there is one.
     pub fn stable(&self) -> &str {
-        self.by_path.as_deref().unwrap_or(&self.node)
+        self.lasting().unwrap_or(&self.node)
     }
 
     /// Whether this is the path of its node, or of a link to it.
     pub fn is_at(&self, path: &str) -> bool {
-        is_at(&self.node, &self.links, self.number, path)
+        self.names.is_at(path)
     }
 }
 
 impl InputDevice {
-    /// The name to configure it by: the one that stays, where there is one.
+    /// Its name that lasts, if it has one: udev's for the device, the administrator's, udev's for the port.
+    pub fn lasting(&self) -> Option<&str> {
+        let by_rule = self.names.lasting_by_rule(&[INPUT_BY_ID, INPUT_BY_PATH]);
+        let by_id = self.by_id.as_deref();
+        by_id
+            .or(by_rule)
+            .or(self.by_path.as_deref())
+            .or_else(|| self.names.lasting_at_all())
+    }
+
+    /// The name to configure it by: the one that lasts, where there is one.
     pub fn stable(&self) -> &str {
-        let link = self.by_id.as_ref().or(self.by_path.as_ref());
-        link.unwrap_or(&self.node)
+        self.lasting().unwrap_or(&self.node)
     }
 
     /// Whether this is the path of its node, or of a link to it.
     pub fn is_at(&self, path: &str) -> bool {
-        is_at(&self.node, &self.links, self.number, path)
+        self.names.is_at(path)
+    }
+
+    /// Whether this is what the device calls itself, as it is or as it is shown.
+    pub fn is_named(&self, text: &str) -> bool {
+        let name = self.name.as_deref();
+        name.is_some_and(|name| name == text || printable(name) == text)
     }
 
     /// Whether this could mean it: a part of what it is called.
     pub fn is_like(&self, text: &str) -> bool {
         let text = text.to_lowercase();
-        let names = self.links.iter().chain(&self.name);
-        names
-            .map(|name| name.rsplit('/').next().unwrap_or_default())
-            .any(|name| name.to_lowercase().contains(&text))
+        let is_part = |name: &str| name.to_lowercase().contains(&text);
+        let name = self.name.as_deref();
+        self.names.last_parts().any(is_part)
+            || name.is_some_and(|name| is_part(name) || is_part(&printable(name)))
     }
-}
 
-fn is_at(node: &str, links: &[String], number: Option<u64>, path: &str) -> bool {
-    node == path
-        || links.iter().any(|link| link == path)
-        // A node or a link of somebody's own.
-        || number.is_some_and(|number| {
-            fs::metadata(path).is_ok_and(|data| data.file_type().is_char_device() && data.rdev() == number)
-        })
+    /// Whether somebody who has the rest of the host could type on it, as far as can be told: a keyboard,
+    /// and not the keys of a mouse, nor anything that is a mouse as well.
+    pub fn is_plain_keyboard(&self, all: &[Self]) -> bool {
+        let points = |kinds: &[InputKind]| kinds.iter().any(|kind| kind.points());
+        self.kinds.contains(&InputKind::Keyboard)
+            && self.hardware.is_main()
+            && !all
+                .iter()
+                .filter(|other| other.hardware.is_same(&self.hardware))
+                .any(|other| points(&other.kinds))
+            && !points(&self.kinds)
+    }
 }
 
 /// What an input device is, by udev's classification (`ID_INPUT_*`).
@@ -153,6 +189,27 @@ pub enum InputKind {
     Accelerometer,
     /// An input device that udev has no word for, such as a beeper.
     Other,
+}
+
+impl InputKind {
+    /// Whether it moves a pointer.
+    fn points(self) -> bool {
+        match self {
+            Self::Mouse
+            | Self::PointingStick
+            | Self::Trackball
+            | Self::Touchpad
+            | Self::Touchscreen
+            | Self::Tablet => true,
+            Self::Keyboard
+            | Self::Button
+            | Self::TabletPad
+            | Self::Joystick
+            | Self::Switch
+            | Self::Accelerometer
+            | Self::Other => false,
+        }
+    }
 }
 
 impl fmt::Display for InputKind {
@@ -192,20 +249,26 @@ impl Devices {
     /// The GPUs, in the order of their nodes.
     pub fn render_nodes(&self) -> Result<Vec<RenderNode>, Error> {
         let nodes = scan("drm", "renderD*", "GPUs")?;
+        let links = Links::of(&nodes, DRI);
         Ok(nodes
             .iter()
-            .filter_map(|device| self.render_node(device))
+            .filter_map(|device| self.render_node(device, &links))
             .collect())
     }
 
     /// The input devices, in the order of their nodes.
     pub fn inputs(&self) -> Result<Vec<InputDevice>, Error> {
         let nodes = scan("input", "event*", "input devices")?;
-        Ok(nodes.iter().filter_map(input).collect())
+        let links = Links::of(&nodes, INPUT);
+        Ok(nodes
+            .iter()
+            .filter_map(|device| input(device, &links))
+            .collect())
     }
 
-    fn render_node(&self, device: &udev::Device) -> Option<RenderNode> {
+    fn render_node(&self, device: &udev::Device, links: &Links) -> Option<RenderNode> {
         let node = utf8(device.devnode()?);
+        let names = Names::of(device, links)?;
         let parent = device.parent();
         let pci = parent_of(device, "pci");
         let (vendor, model) = pci.as_ref().map_or((None, None), |pci| {
@@ -220,9 +283,7 @@ impl Devices {
             )
         });
         Some(RenderNode {
-            by_path: link(device, "/dev/dri/by-path/"),
-            links: links(device),
-            number: device.devnum(),
+            by_path: names.lasting_in(DRI_BY_PATH).map(str::to_owned),
             driver: parent.as_ref().and_then(|parent| parent.driver()).map(utf8),
             vendor,
             model,
@@ -233,6 +294,7 @@ impl Devices {
                 .or_else(|| card_of(&parent?).as_ref().and_then(seat))
                 .unwrap_or_else(|| DEFAULT_SEAT.to_owned()),
             node,
+            names,
         })
     }
 
@@ -245,16 +307,17 @@ impl Devices {
 /// The seat of everything that no rule gives another one (sd-login(3)).
 const DEFAULT_SEAT: &str = "seat0";
 
-fn input(device: &udev::Device) -> Option<InputDevice> {
+fn input(device: &udev::Device, links: &Links) -> Option<InputDevice> {
     // The event node's parent is the input device as such, with the name and the numbers.
     let parent = parent_of(device, "input");
     let of_parent = |name| parent.as_ref().and_then(|parent| attribute(parent, name));
+    let names = Names::of(device, links)?;
     Some(InputDevice {
         node: utf8(device.devnode()?),
-        by_id: link(device, "/dev/input/by-id/"),
-        links: links(device),
-        number: device.devnum(),
-        by_path: link(device, "/dev/input/by-path/"),
+        by_id: names.lasting_in(INPUT_BY_ID).map(str::to_owned),
+        by_path: names.lasting_in(INPUT_BY_PATH).map(str::to_owned),
+        names,
+        hardware: Hardware::at(&utf8(device.syspath())),
         name: of_parent("name"),
         kinds: kinds(|key| property(device, key).is_some_and(|value| value == "1")),
         bus: of_parent("id/bustype")
@@ -366,25 +429,6 @@ fn card_of(gpu: &udev::Device) -> Option<udev::Device> {
 fn seat(device: &udev::Device) -> Option<String> {
     std::iter::successors(Some(device.clone()), udev::Device::parent)
         .find_map(|device| property(&device, "ID_SEAT"))
-}
-
-/// The best of a device's links in a folder: devices have more than one where udev keeps an old name
-/// for those who use it, and the new one is the longer one.
-fn link(device: &udev::Device, folder: &str) -> Option<String> {
-    let links = property(device, "DEVLINKS")?;
-    shortest(&links, folder).map(str::to_owned)
-}
-
-fn links(device: &udev::Device) -> Vec<String> {
-    let links = property(device, "DEVLINKS").unwrap_or_default();
-    links.split_whitespace().map(str::to_owned).collect()
-}
-
-fn shortest<'a>(links: &'a str, folder: &str) -> Option<&'a str> {
-    links
-        .split_whitespace()
-        .filter(|link| link.starts_with(folder))
-        .min_by_key(|link| (link.len(), *link))
 }
 
 fn property(device: &udev::Device, key: &str) -> Option<String> {

@@ -34,10 +34,9 @@ impl Holders {
             .collect()
     }
 
-    /// Whether this backend's device is at a path that is the one.
-    pub fn has(&self, instance: &Instance, is_at: impl Fn(&str) -> bool) -> bool {
-        let device = self.0.get(instance).and_then(|s| s.device.as_deref());
-        device.is_some_and(is_at)
+    /// The path of this backend's device.
+    pub fn path(&self, instance: &Instance) -> Option<&str> {
+        self.0.get(instance)?.device.as_deref()
     }
 
     /// Another one that has an input device.
@@ -49,19 +48,20 @@ impl Holders {
 
     /// Whether taking a device from the host leaves seat0 without a keyboard.
     pub fn takes_last_keyboard(&self, device: &InputDevice, all: &[InputDevice]) -> bool {
-        let is_keyboard = |device: &InputDevice| {
-            device.seat == "seat0" && device.kinds.contains(&InputKind::Keyboard)
-        };
+        let is_on_seat = |device: &InputDevice| device.seat == "seat0";
         // One that a backend does not grab is still the host's as well.
         let is_taken = |device: &InputDevice| {
             self.holding(Kind::Input, |path| device.is_at(path))
                 .any(|(_, settings)| !settings.options.iter().any(|option| option == NO_GRAB))
         };
-        is_keyboard(device)
-            && !all
-                .iter()
-                .filter(|other| other.node != device.node)
-                .any(|other| is_keyboard(other) && !is_taken(other))
+        // What may be a keyboard is asked for, and only what surely is one stands in for it.
+        let stays = |other: &InputDevice| {
+            is_on_seat(other)
+                && other.is_plain_keyboard(all)
+                && !other.hardware.is_same(&device.hardware)
+                && !is_taken(other)
+        };
+        is_on_seat(device) && device.kinds.contains(&InputKind::Keyboard) && !all.iter().any(stays)
     }
 
     fn holding(
@@ -81,6 +81,7 @@ pub const NO_GRAB: &str = "--no-grab";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::{Hardware, Names};
 
     fn keyboard(node: &str, seat: &str) -> InputDevice {
         InputDevice {
@@ -93,8 +94,8 @@ mod tests {
             vendor_id: None,
             product_id: None,
             seat: seat.to_owned(),
-            links: vec![format!("/link{node}")],
-            number: None,
+            names: Names::new(node, &[&format!("/link{node}")]),
+            hardware: Hardware::at(&format!("/sys/devices/platform{node}/input/input1{node}")),
         }
     }
 
@@ -146,5 +147,35 @@ mod tests {
         let mut mouse = one.clone();
         mouse.kinds = vec![InputKind::Mouse];
         assert!(!holders(&[]).takes_last_keyboard(&mouse, &[mouse.clone()]));
+    }
+
+    #[test]
+    fn what_may_be_no_keyboard_does_not_stand_in_for_the_last() {
+        let usb = |node: &str, place: &str, kinds: &[InputKind]| InputDevice {
+            kinds: kinds.to_vec(),
+            hardware: Hardware::at(&format!("/sys/devices/usb1/{place}/input/input1{node}")),
+            ..keyboard(node, "seat0")
+        };
+        let real = keyboard("/e1", "seat0");
+        let asks = |others: &[InputDevice]| {
+            let all = [std::slice::from_ref(&real), others].concat();
+            holders(&[]).takes_last_keyboard(&real, &all)
+        };
+        use InputKind::{Keyboard, Mouse};
+        assert!(!asks(&[usb("/e2", "1-2/1-2:1.0", &[Keyboard])]));
+        // A further interface, one that is a mouse as well, and one beside a mouse.
+        assert!(asks(&[usb("/e2", "1-2/1-2:1.1", &[Keyboard])]));
+        assert!(asks(&[usb("/e2", "1-2/1-2:1.0", &[Keyboard, Mouse])]));
+        assert!(asks(&[
+            usb("/e2", "1-2/1-2:1.0", &[Keyboard]),
+            usb("/e3", "1-2/1-2:1.1", &[Mouse])
+        ]));
+        // The other half of the keyboard that is taken.
+        let halves = ["/e4", "/e5"].map(|node| usb(node, "1-3/1-3:1.0", &[Keyboard]));
+        assert!(holders(&[]).takes_last_keyboard(&halves[0], &halves));
+        // What a program plays.
+        let mut played = keyboard("/e2", "seat0");
+        played.hardware = Hardware::at("/sys/devices/virtual/input/input6/event6");
+        assert!(asks(&[played]));
     }
 }

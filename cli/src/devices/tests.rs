@@ -59,18 +59,3 @@ fn buses_have_words() {
     assert_eq!(bus("00ff"), None);
     assert_eq!(bus("what"), None);
 }
-
-#[test]
-fn the_shortest_link_of_the_folder_is_taken() {
-    let links = "/dev/input/by-path/pci-0000:00:14.0-usbv2-0:1:1.0-event-mouse \
-                     /dev/input/by-path/pci-0000:00:14.0-usb-0:1:1.0-event-mouse /dev/input/by-id/usb-m";
-    assert_eq!(
-        shortest(links, "/dev/input/by-path/"),
-        Some("/dev/input/by-path/pci-0000:00:14.0-usb-0:1:1.0-event-mouse")
-    );
-    assert_eq!(
-        shortest(links, "/dev/input/by-id/"),
-        Some("/dev/input/by-id/usb-m")
-    );
-    assert_eq!(shortest(links, "/dev/dri/by-path/"), None);
-}

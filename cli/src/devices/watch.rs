@@ -9,7 +9,8 @@ use rustix::io::Errno;
 use serde::Serialize;
 use udev::{EventType, MonitorBuilder, MonitorSocket};
 
-use super::{Device, Devices, Error, input};
+use super::names::Links;
+use super::{DRI, Device, Devices, Error, INPUT, input};
 
 const WHAT: &str = "news";
 
@@ -51,11 +52,12 @@ impl Devices {
             .and_then(|builder| builder.match_subsystem("drm"))
             .and_then(MonitorBuilder::listen)
             .map_err(udev)?;
-        let nodes = super::scan("drm", "renderD*", "GPUs")?
+        let (gpus, inputs) = nodes()?;
+        let links = [Links::of(&gpus, DRI), Links::of(&inputs, INPUT)];
+        let known = gpus
             .into_iter()
-            .chain(super::scan("input", "event*", "input devices")?);
-        let known = nodes
-            .filter_map(|node| Some((node.syspath().into(), self.device(&node)?)))
+            .chain(inputs)
+            .filter_map(|node| Some((node.syspath().into(), self.device(&node, &links)?)))
             .collect();
         Ok(Watch {
             devices: self,
@@ -64,14 +66,24 @@ impl Devices {
         })
     }
 
-    fn device(&self, node: &udev::Device) -> Option<Device> {
+    fn device(&self, node: &udev::Device, [gpus, inputs]: &[Links; 2]) -> Option<Device> {
         let sysname = node.sysname().to_str()?;
         match node.subsystem()?.to_str()? {
-            "drm" if sysname.starts_with("renderD") => self.render_node(node).map(Device::Gpu),
-            "input" if sysname.starts_with("event") => input(node).map(Device::Input),
+            "drm" if sysname.starts_with("renderD") => {
+                self.render_node(node, gpus).map(Box::new).map(Device::Gpu)
+            }
+            "input" if sysname.starts_with("event") => {
+                input(node, inputs).map(Box::new).map(Device::Input)
+            }
             _ => None,
         }
     }
+}
+
+/// The GPUs and the input devices that there are.
+fn nodes() -> Result<(Vec<udev::Device>, Vec<udev::Device>), Error> {
+    let gpus = super::scan("drm", "renderD*", "GPUs")?;
+    Ok((gpus, super::scan("input", "event*", "input devices")?))
 }
 
 impl Watch {
@@ -102,7 +114,10 @@ impl Watch {
         if event.event_type() == EventType::Remove {
             return Some((Action::Removed, self.known.remove(&place)?));
         }
-        let device = self.devices.device(event)?;
+        // Without the others' links a device is shown with all its own.
+        let links =
+            nodes().map(|(gpus, inputs)| [Links::of(&gpus, DRI), Links::of(&inputs, INPUT)]);
+        let device = self.devices.device(event, &links.unwrap_or_default())?;
         let action = match self.known.insert(place, device.clone()) {
             None => Action::Added,
             Some(old) if old != device => Action::Changed,

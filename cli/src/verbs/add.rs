@@ -44,8 +44,9 @@ program's rights. By default that is root and the user that libvirt runs QEMU as
 /etc/libvirt/qemu.conf, else libvirt-qemu or qemu, where there is such a user). Group kvm may connect to
 a GPU without --virgl and --render-node, unless one of the --socket options is given.
 
-DEVICE is a device node, a name below /dev/input/by-id or by-path, or a part of such a name or of the
-device's own, if that is the only one: see vhostctl list-devices.
+DEVICE is the name of a device as vhostctl list-devices shows it, a link to one, such as those below
+/dev/input/by-id and by-path, a device node, or a part of a name or link, if that is the only one. A link
+stays as it is given; in place of a node the link that stays is written, if there is one.
 
 BACKEND is the name of a descriptor, with or without its number, or the name of its program: see vhostctl
 list-backends. A path is taken as a program without a descriptor. The program is passed its listening

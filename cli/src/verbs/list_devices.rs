@@ -67,7 +67,7 @@ impl Row for Gpu {
             Cell::new(if device.boot_vga { "yes" } else { "no" }),
             Cell::new(&device.seat),
             Cell::new(self.used_by.join(",")),
-            Cell::optional(device.by_path.as_ref()),
+            Cell::optional(device.lasting()),
         ]
     }
 }
@@ -85,7 +85,7 @@ impl Row for Input {
             Cell::optional(device.bus.as_ref()),
             Cell::new(&device.seat),
             Cell::new(self.used_by.join(",")),
-            Cell::optional(device.by_id.as_ref().or(device.by_path.as_ref())),
+            Cell::optional(device.lasting()),
         ]
     }
 }

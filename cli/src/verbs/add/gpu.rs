@@ -34,10 +34,19 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
     let device = match device {
         Some(wanted) => {
             let node = choose(wanted, host.devices.render_nodes()?)?;
+            let path = match node.names.keeps(wanted) {
+                true => wanted,
+                false => node.stable(),
+            };
             if wanted == "auto" {
-                hints.push(format!("Its render node is {}.", node.stable()));
+                hints.push(format!("Its render node is {path}."));
             }
-            Some(node.stable().to_owned())
+            if path == node.node {
+                hints.push(format!(
+                    "{path} has no stable name. It can be another GPU after the next boot."
+                ));
+            }
+            Some(path.to_owned())
         }
         None => None,
     };

@@ -23,33 +23,31 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
         return Err(Error::Usage(text.to_owned()).into());
     };
     let all = host.devices.inputs()?;
-    let device = find(&all, wanted)?;
+    let mut found = find(&all, wanted)?;
+    let device = found.device;
     let instance = instance(args, host, device)?;
-    let mut hints = Vec::new();
-    if device.stable() == device.node {
-        hints.push(format!(
-            "{} has no stable name: it can be another device after the next boot.",
-            device.node
-        ));
-    }
+    // To add a device again is no reason to have it by another name.
+    let before = host.holders.path(&instance);
+    let before = before.filter(|path| device.is_at(path) && device.names.keeps(path));
+    found.name = found.name.or(before.map(str::to_owned));
     if !args.force {
         if let Some(holder) = host.holders.other(device, &instance) {
             return Err(Error::Held {
-                device: device.stable().to_owned(),
+                device: found.path().to_owned(),
                 holder: holder.to_string(),
             }
             .into());
         }
         if !args.no_grab && host.holders.takes_last_keyboard(device, &all) {
             return Err(Error::LastKeyboard {
-                device: device.stable().to_owned(),
+                device: found.path().to_owned(),
                 vm: args.vm.clone(),
             }
             .into());
         }
     }
     let settings = Settings {
-        device: Some(device.stable().to_owned()),
+        device: Some(found.path().to_owned()),
         options: args
             .no_grab
             .then(|| NO_GRAB.to_owned())
@@ -61,37 +59,124 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
         instance,
         settings,
         access: None,
-        hints,
+        hints: found.hint(&all).into_iter().collect(),
     })
 }
 
-/// The one device that is meant.
-fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<&'a InputDevice, Error> {
-    let by_name = |device: &&InputDevice| {
-        let mut links = device.links.iter();
-        links.any(|link| link.rsplit('/').next() == Some(wanted))
-    };
-    let exact = all
-        .iter()
-        .find(|device| device.is_at(wanted))
-        .or_else(|| all.iter().find(by_name));
-    if let Some(device) = exact {
-        return Ok(device);
+/// The device that is meant, and the name of it that the user chose, where it is one to keep.
+#[derive(Debug)]
+struct Found<'a> {
+    device: &'a InputDevice,
+    name: Option<String>,
+}
+
+impl Found<'_> {
+    /// The name to configure it by.
+    fn path(&self) -> &str {
+        self.name.as_deref().unwrap_or_else(|| self.device.stable())
     }
-    let like: Vec<_> = all
+
+    /// What the user should know of that name.
+    fn hint(&self, all: &[InputDevice]) -> Option<String> {
+        let (node, names) = (&self.device.node, &self.device.names);
+        let path = self.path();
+        if path == node {
+            let why = names
+                .shared()
+                .map(|link| format!(": {}", shared(link, all)));
+            let why = why.unwrap_or_default();
+            return Some(format!(
+                "{node} has no stable name{why}. It can be another device after the next boot."
+            ));
+        }
+        names.shares(path).then(|| {
+            let shared = shared(path, all);
+            format!("{shared}. It can be another of these devices after the next boot.")
+        })
+    }
+}
+
+/// Whose link it is.
+fn shared(link: &str, all: &[InputDevice]) -> String {
+    let claim = all.iter().filter(|device| device.names.claims(link));
+    let nodes: Vec<_> = claim.map(|device| device.node.as_str()).collect();
+    format!("{link} is a name of {}", nodes.join(" and "))
+}
+
+/// The one device that is meant.
+fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<Found<'a>, Error> {
+    let is_path = ["/", "./", "../"]
         .iter()
-        .filter(|device| !wanted.is_empty() && !wanted.starts_with('/') && device.is_like(wanted))
-        .collect();
+        .any(|start| wanted.starts_with(start));
+    let path = std::path::absolute(wanted);
+    let path = path
+        .ok()
+        .and_then(|path| path.into_os_string().into_string().ok());
+    let named = match path.filter(|_| is_path) {
+        Some(path) => at(all, &path),
+        None => called(all, wanted),
+    };
+    if let [device, ..] = named.as_slice() {
+        if named.len() == 1 {
+            let Found { device, name } = device;
+            let name = name.clone();
+            return Ok(Found { device, name });
+        }
+        return Err(ambiguous(wanted, named.iter().map(|found| found.device)));
+    }
+    let like = |device: &&InputDevice| !is_path && !wanted.is_empty() && device.is_like(wanted);
+    let like: Vec<_> = all.iter().filter(like).collect();
     match like.as_slice() {
-        [device] => Ok(device),
+        [device] => Ok(Found { device, name: None }),
         [] => Err(Error::NoDevice {
             text: wanted.to_owned(),
             kind: "input",
         }),
-        _ => Err(Error::Ambiguous {
-            text: wanted.to_owned(),
-            candidates: like.iter().map(|device| described(device)).collect(),
-        }),
+        _ => Err(ambiguous(wanted, like.into_iter())),
+    }
+}
+
+/// The devices that a path may mean: one, where it leads to one.
+fn at<'a>(all: &'a [InputDevice], path: &str) -> Vec<Found<'a>> {
+    let found = |device: &'a InputDevice| Found {
+        name: device.names.keeps(path).then(|| path.to_owned()),
+        device,
+    };
+    let there = all.iter().find(|device| device.is_at(path));
+    match there {
+        Some(device) => vec![found(device)],
+        None if std::fs::symlink_metadata(path).is_ok() => Vec::new(),
+        None => {
+            let claim = all.iter().filter(|device| device.names.claims(path));
+            claim.map(found).collect()
+        }
+    }
+}
+
+/// The devices that have a link of this name, or that call themselves so.
+fn called<'a>(all: &'a [InputDevice], wanted: &str) -> Vec<Found<'a>> {
+    let by_link = |device: &'a InputDevice| {
+        let link = device.names.called(wanted)?;
+        let name = Some(link.to_owned());
+        Some(Found { device, name })
+    };
+    let unnamed = |device| Found { device, name: None };
+    let mut found: Vec<_> = all.iter().filter_map(by_link).collect();
+    if found.is_empty() {
+        let claims = |device: &&InputDevice| device.names.claims_called(wanted);
+        found.extend(all.iter().filter(claims).map(unnamed));
+    }
+    if found.is_empty() {
+        let is_named = |device: &&InputDevice| device.is_named(wanted);
+        found.extend(all.iter().filter(is_named).map(unnamed));
+    }
+    found
+}
+
+fn ambiguous<'a>(wanted: &str, devices: impl Iterator<Item = &'a InputDevice>) -> Error {
+    Error::Ambiguous {
+        text: wanted.to_owned(),
+        candidates: devices.map(described).collect(),
     }
 }
 
@@ -110,7 +195,8 @@ fn instance(args: &Args, host: &Host, device: &InputDevice) -> Result<Instance, 
     }
     // To add a device twice is to add it once.
     let same = host.holders.instances().find(|instance| {
-        instance.vm() == args.vm && host.holders.has(instance, |path| device.is_at(path))
+        let path = host.holders.path(instance);
+        instance.vm() == args.vm && path.is_some_and(|path| device.is_at(path))
     });
     if let Some(instance) = same {
         return Ok(instance.clone());
@@ -137,55 +223,96 @@ fn word(kind: InputKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::{Hardware, Names};
 
     fn device(number: u32, name: &str, link: &str) -> InputDevice {
+        let node = format!("/dev/input/event{number}");
+        let (by_id, by_path) = (
+            format!("/dev/input/by-id/{link}"),
+            format!("/dev/input/by-path/p{number}"),
+        );
         InputDevice {
-            node: format!("/dev/input/event{number}"),
-            by_id: Some(format!("/dev/input/by-id/{link}")),
-            by_path: None,
+            names: Names::new(&node, &[&by_id, &by_path]),
+            node,
+            by_id: Some(by_id),
+            by_path: Some(by_path),
             name: Some(name.to_owned()),
             kinds: vec![InputKind::Keyboard],
             bus: None,
             vendor_id: None,
             product_id: None,
             seat: "seat0".to_owned(),
-            links: vec![
-                format!("/dev/input/by-id/{link}"),
-                format!("/dev/input/by-path/p{number}"),
-            ],
-            number: None,
+            hardware: Hardware::default(),
         }
     }
 
-    #[test]
-    fn a_device_is_found_by_node_by_link_and_by_a_unique_part() {
-        let all = [
+    /// Two keyboards, and where one is found by a text.
+    fn keyboards() -> [InputDevice; 3] {
+        [
             device(1, "Acme Keyboard", "usb-Acme_Keyboard-event-kbd"),
             device(10, "Acme Keyboard Pro", "usb-Acme_Keyboard_Pro-event-kbd"),
-        ];
-        let found = |text: &str| find(&all, text).map(|device| device.node.as_str());
+            device(11, "TPPS/2 \u{1b}Point", "usb-Point-event-mouse"),
+        ]
+    }
+
+    #[test]
+    fn a_device_is_found_by_node_by_link_by_name_and_by_a_unique_part() {
+        let all = keyboards();
+        let found = |text: &str| find(&all, text).map(|found| found.device.node.as_str());
         for text in [
             "/dev/input/event1",
             "/dev/input/by-path/p1",
+            "by-path/p1",
             "p1",
             "usb-Acme_Keyboard-event-kbd",
+            "Acme Keyboard",
             "board-EVENT",
         ] {
             assert!(matches!(found(text), Ok("/dev/input/event1")), "{text}");
         }
         assert!(matches!(found("pro"), Ok("/dev/input/event10")));
-        for text in ["acme", "kbd", "keyboard"] {
+        // As it is, as it is shown, and a part of either.
+        for text in [
+            "TPPS/2 \u{1b}Point",
+            r"TPPS/2 \x1bPoint",
+            "tpps/2",
+            r"\x1bpoint",
+        ] {
+            assert!(matches!(found(text), Ok("/dev/input/event11")), "{text}");
+        }
+        for (text, count) in [("acme", 2), ("kbd", 2), ("acme keyboard", 2), ("usb", 3)] {
             let Err(Error::Ambiguous { candidates, .. }) = found(text) else {
                 panic!("{text}");
             };
-            assert_eq!(candidates.len(), 2);
+            assert_eq!(candidates.len(), count);
             assert!(
                 candidates[1].contains("by-id/usb-Acme_Keyboard_Pro-event-kbd"),
                 "{candidates:?}"
             );
         }
-        for text in ["", "mouse", "/dev/input/event", "/dev/input/event2"] {
+        for text in ["", "mouse2", "/dev/input/event", "/dev/input/event2", "/p1"] {
             assert!(matches!(found(text), Err(Error::NoDevice { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_name_that_was_chosen_is_kept() {
+        let all = keyboards();
+        for (text, path) in [
+            ("/dev/input/by-path/p1", "/dev/input/by-path/p1"),
+            ("p1", "/dev/input/by-path/p1"),
+            (
+                "/dev/input/event1",
+                "/dev/input/by-id/usb-Acme_Keyboard-event-kbd",
+            ),
+            (
+                "Acme Keyboard",
+                "/dev/input/by-id/usb-Acme_Keyboard-event-kbd",
+            ),
+        ] {
+            let found = find(&all, text).expect(text);
+            assert_eq!(found.path(), path, "{text}");
+            assert_eq!(found.hint(&all), None);
         }
     }
 }

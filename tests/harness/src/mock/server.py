@@ -215,7 +215,7 @@ def add(testbed, index, device):
     }
     properties = ["ID_INPUT=1"] + [f"ID_INPUT_{kind}=1" for kind, is_one in kinds.items() if is_one]
     bus, vendor, product, version = (f"{part:04x}" for part in device.id)
-    parent = f"/devices/platform/harness/input/input{index}"
+    parent = f"/devices/platform/harness.{index}/input/input{index}"
     lines = [
         f"P: {parent}",
         "E: SUBSYSTEM=input",
