@@ -52,6 +52,7 @@ pub type MemoryGuard = GuestMemoryLoadGuard<GuestMemoryMmap>;
 pub type Chain = DescriptorChain<MemoryGuard>;
 
 /// Sizes and offsets of the split ring's parts, in bytes.
+const DESCRIPTOR: u64 = 16;
 const AVAIL_RING: u64 = 4;
 const AVAIL_ELEMENT: u64 = 2;
 const USED_RING: u64 = 4;
@@ -64,7 +65,10 @@ pub enum RingError {
     /// What `virtio-queue` found.
     #[error("the virtqueue is broken: {0}")]
     Queue(#[from] virtio_queue::Error),
-    /// A part of the ring lies outside the guest's memory.
+    /// The ring, or a part of it, lies outside the guest's memory.
+    #[error("the virtqueue lies outside the guest's memory")]
+    Outside,
+    /// An access to the ring failed.
     #[error("the virtqueue lies outside the guest's memory: {0}")]
     Memory(#[from] vm_memory::GuestMemoryError),
     /// The front-end's eventfd does not take a notification.
@@ -121,14 +125,20 @@ impl<'a> Ring<'a> {
     pub fn available(&self) -> Result<u16, RingError> {
         let state = self.vring.get_ref();
         let queue = state.get_queue();
-        let length = AVAIL_RING + u64::from(queue.size()) * AVAIL_ELEMENT;
-        let ring = GuestAddress(queue.avail_ring());
-        // At most 64 KiB and a header. Where both rings lie in one place, the driver placed them where
-        // none can lie, see the relay.
-        if !self.memory.check_range(ring, length as usize)
-            || queue.avail_ring() == queue.used_ring()
-        {
-            return Err(virtio_queue::Error::InvalidAvailRingIndex.into());
+        let entries = u64::from(queue.size());
+        let parts = [
+            (queue.desc_table(), entries * DESCRIPTOR),
+            (queue.avail_ring(), AVAIL_RING + entries * AVAIL_ELEMENT),
+            (queue.used_ring(), USED_RING + entries * USED_ELEMENT),
+        ];
+        // All of it, at most 512 KiB each: a request that is taken where it cannot be given back is
+        // lost, and the front-end may change the memory at any time.
+        let lies_in_memory = parts
+            .iter()
+            .all(|(at, len)| self.memory.check_range(GuestAddress(*at), *len as usize));
+        // Where both rings lie in one place, the driver placed them where none can lie, see the relay.
+        if !lies_in_memory || queue.avail_ring() == queue.used_ring() {
+            return Err(RingError::Outside);
         }
         let index = queue.avail_idx(self.memory.deref(), Ordering::Acquire)?;
         let available = (index - Wrapping(queue.next_avail())).0;
