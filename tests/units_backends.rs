@@ -330,7 +330,7 @@ fn an_installation_is_whole_and_goes_without_a_trace() -> anyhow::Result<()> {
                 let link = text
                     .lines()
                     .find_map(|line| line.strip_prefix("#   ln -s "));
-                link.map(|line| line.trim_end_matches(&['\\', ' ']).to_owned())
+                link.map(|line| line.trim_end_matches(['\\', ' ']).to_owned())
             } else {
                 continue;
             };
