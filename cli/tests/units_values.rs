@@ -279,6 +279,10 @@ fn a_folder_of_somebody_else_names_no_program_to_run() -> anyhow::Result<()> {
     let (_staging, sandbox) = host()?;
     let mark = "/run/ran";
     let user = "/home/user/.config/qemu/vhost-user";
+    // Where nothing is, there is nothing to say.
+    sandbox.exec(["install", "-d", "-o1000", "-g1000", "/home/user"])?;
+    let nothing = sandbox.exec(["env", "HOME=/home/user", "vhostctl", "list-backends"])?;
+    assert_eq!(stderr(&nothing), "");
     let script = format!(
         "#!/bin/sh\ntouch {mark} 2>/dev/null\necho '{{\"type\": \"fs\", \"features\": []}}'\n"
     );

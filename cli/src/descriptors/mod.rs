@@ -118,6 +118,7 @@ pub fn folders() -> Vec<PathBuf> {
 /// Why the folder that HOME or XDG_CONFIG_HOME names is not searched, although something is there.
 pub fn left_out() -> Option<String> {
     let folder = own_folder()?;
+    folder.read_dir().ok()?.next()?.ok()?;
     let why = trust::distrust(&folder)?;
     let shown = folder.display();
     Some(format!(

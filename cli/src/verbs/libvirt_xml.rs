@@ -19,7 +19,7 @@ use super::qemu_args::devices;
 Merge it into the domain (virsh edit); the namespace in the first line is needed where there are
 <qemu:arg>s. libvirt's AppArmor profiles allow no socket in a <qemu:arg>, <filesystem> or <disk>: where
 there are such profiles, the lines for that of the domain are told on standard error. They open the
-sockets of this VM to the QEMU of this domain alone.
+sockets of this VM to the QEMU of this domain alone. SELinux was not tried.
 
 A GPU that needs no settings libvirt starts by itself, without this program: <video> with the driver
 'vhostuser'. Here is what uses the one that 'vhostctl add gpu' made.")]
