@@ -14,6 +14,9 @@ pub struct Device {
     socket: String,
 }
 
+/// Options of the machine that come with a GPU. libvirt says them itself.
+pub const MACHINE_OPTIONS: [&str; 2] = ["-vga", "-display"];
+
 /// QEMU and libvirt have no front-end for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("QEMU has no device for {backend}, whose type is '{device_type}'.")]
@@ -61,8 +64,10 @@ impl Device {
         let devices = match self.device_type.as_str() {
             "gpu" => {
                 let mut words = pci("vhost-user-gpu-pci");
-                // QEMU's own screen is none of the guest's then.
-                words.push(["-vga".to_owned(), "none".to_owned()]);
+                // QEMU's own screen is none of the guest's then, and most of its displays refuse this one.
+                for option in MACHINE_OPTIONS {
+                    words.push([option.to_owned(), "none".to_owned()]);
+                }
                 words
             }
             "input" => pci("vhost-user-input-pci"),
@@ -182,7 +187,7 @@ mod tests {
         assert_eq!(
             line(&device("vhost-user-gpu@vm1.socket", "gpu", "/run/a,b.sock")),
             "-chardev socket,id=gpu-socket,path=/run/a,,b.sock \
-             -device vhost-user-gpu-pci,id=gpu,chardev=gpu-socket -vga none"
+             -device vhost-user-gpu-pci,id=gpu,chardev=gpu-socket -vga none -display none"
         );
         assert_eq!(
             line(&device("vhost-user@vm1:data.socket", "fs", "/s")),

@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -129,5 +129,50 @@ fn qemu_takes_the_memory_that_it_is_told() -> anyhow::Result<()> {
             stderr(&output)
         );
     }
+    Ok(())
+}
+
+/// Without a display of QEMU's that takes dmabufs, as on a server.
+#[test]
+fn arguments_alone_start_qemu_and_vnc_keeps_it_from_starting() -> anyhow::Result<()> {
+    let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
+    let staging = stage()?;
+    let sandbox = Sandbox::start(&[staging.path()])?;
+    let output = sandbox.exec(["vhostctl", "add", "gpu", "vm1", "--now"])?;
+    ensure!(output.status.success(), "{}", stderr(&output));
+    let output = sandbox.exec(["vhostctl", "qemu-args", "vm1", "--memory=64M", "-j"])?;
+    let words: Vec<String> = serde_json::from_slice(&output.stdout)?;
+    let root = sandbox.path("/run/vhost-user").display().to_string();
+    let words = words
+        .iter()
+        .map(|word| word.replace("/run/vhost-user", &root));
+    let words: Vec<String> = words.collect();
+    let start = |more: &[&str]| -> anyhow::Result<Output> {
+        let mut qemu = artifacts.qemu.command();
+        qemu.args(["-machine", "q35", "-accel", "tcg", "-nodefaults", "-S"]);
+        qemu.args(["-qmp", "stdio"]).args(&words).args(more);
+        // Of the user's session.
+        qemu.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut qemu = qemu.stderr(Stdio::piped()).spawn()?;
+        let mut stdin = qemu.stdin.take().context("no stdin")?;
+        for command in ["qmp_capabilities", "quit"] {
+            // It may have ended already.
+            let _ = writeln!(stdin, "{{\"execute\": \"{command}\"}}");
+        }
+        let output = qemu.wait_with_output()?;
+        drop(stdin);
+        Ok(output)
+    };
+    let alone = start(&[])?;
+    ensure!(alone.status.success(), "{words:?}: {}", stderr(&alone));
+    let socket = staging.path().join("vnc");
+    let vnc = start(&["-vnc", &format!("unix:{}", socket.display())])?;
+    ensure!(!vnc.status.success(), "QEMU takes VNC");
+    let said = stderr(&vnc);
+    ensure!(
+        said.contains("The console requires display DMABUF support."),
+        "{said}"
+    );
     Ok(())
 }

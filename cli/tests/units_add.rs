@@ -395,7 +395,7 @@ fn vmms_are_told_of_all_devices() -> anyhow::Result<()> {
         "-m 1G -object memory-backend-memfd,id=vhost-user-memory,size=1G,share=on \
          -machine memory-backend=vhost-user-memory \
          -chardev socket,id=gpu-socket,path=/run/vhost-user/gpu/vm1.sock \
-         -device vhost-user-gpu-pci,id=gpu,chardev=gpu-socket -vga none \
+         -device vhost-user-gpu-pci,id=gpu,chardev=gpu-socket -vga none -display none \
          -chardev socket,id=input-mouse-socket,path=/run/vhost-user/input/vm1:mouse.sock \
          -device vhost-user-input-pci,id=input-mouse,chardev=input-mouse-socket\n"
     );

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::completion;
-use crate::front_end::escaped;
+use crate::front_end::{MACHINE_OPTIONS, escaped};
 use crate::instance::parse_name;
 use crate::output::Output;
 use crate::systemd::Target;
@@ -20,6 +20,9 @@ Merge it into the domain (virsh edit); the namespace in the first line is needed
 <qemu:arg>s. libvirt's AppArmor profiles allow no socket in a <qemu:arg>, <filesystem> or <disk>: where
 there are such profiles, the lines for that of the domain are told on standard error. They open the
 sockets of this VM to the QEMU of this domain alone. SELinux was not tried.
+
+With a vhost-user GPU, a <graphics type='vnc'/> keeps the domain from starting: QEMU says \"The console
+requires display DMABUF support.\" and ends. Remove it; virsh screenshot shows the screen.
 
 A GPU that needs no settings libvirt starts by itself, without this program: <video> with the driver
 'vhostuser'. Here is what uses the one that 'vhostctl add gpu' made.")]
@@ -47,7 +50,11 @@ const PROFILES: &str = "/etc/apparmor.d/libvirt";
 const MEMORY: &str =
     "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>";
 /// QEMU's own screen is none of the guest's then.
-const NO_VIDEO: &str = "<video>\n  <model type='none'/>\n</video>";
+const NO_VIDEO: &str = "\
+<!-- No <graphics type='vnc'/> here: it would keep the domain from starting. -->
+<video>
+  <model type='none'/>
+</video>";
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     let mut domain = Domain {
@@ -68,11 +75,10 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
                 if device.is_gpu() {
                     domain.devices.push(NO_VIDEO.to_owned());
                 }
-                // libvirt says "-vga none" itself.
                 let pairs = device
                     .qemu()?
                     .into_iter()
-                    .filter(|[option, _]| option != "-vga");
+                    .filter(|[option, _]| !MACHINE_OPTIONS.contains(&option.as_str()));
                 domain.arguments.extend(pairs.flatten());
             }
         }

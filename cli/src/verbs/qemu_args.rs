@@ -19,6 +19,10 @@ Quoted for a shell: eval qemu-system-x86_64 ... $(vhostctl qemu-args vm1)
 The guest's memory is shared with the backends, without which they cannot work, so its size has to be said
 here. --memory=none leaves that out, for a machine whose memory is shared by other arguments.
 
+With a GPU comes -display none. QEMU shows a vhost-user GPU only on displays that take dmabufs, such as
+egl-headless or gtk,gl=on; with others, VNC among them, it ends with \"The console requires display DMABUF
+support.\" A -display that follows these arguments replaces this one.
+
 The user that runs QEMU has to be one who may connect: vhostctl status shows who that is, and vhostctl add
 --socket-user= decides it. QEMU before 10.0 takes GPU and input devices only with KVM.")]
 pub struct Args {
