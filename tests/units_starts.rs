@@ -241,3 +241,54 @@ fn socket_that_failed_for_another_reason_is_left_failed() -> anyhow::Result<()> 
     );
     Ok(())
 }
+
+/// It is named while it waits, and served once the first one has gone, by a start of its own.
+#[test]
+fn second_front_end_is_reported_once_and_served_next() -> anyhow::Result<()> {
+    let host = Host::boot()?;
+    let instance = "vhost-user-gpu@vm1";
+    host.listen(instance)?;
+    let service = format!("{instance}.service");
+    let negotiate = |stream: UnixStream| -> anyhow::Result<Session> {
+        let mut session = Session::new(stream);
+        session.negotiate(Session::usual_protocol_features())?;
+        session.config(0, 16)?;
+        Ok(session)
+    };
+    let mut served = negotiate(host.connect(instance)?)?;
+    for round in 1..=3 {
+        let pid = host.0.property(&service, "MainPID")?;
+        let next = host.connect(instance)?;
+        let report = "another front-end waits until this one disconnects: pid ";
+        let begun = Instant::now();
+        while host.log(instance)?.matches(report).count() < round {
+            ensure!(begun.elapsed() < SOON, "{}", host.log(instance)?);
+            thread::sleep(Duration::from_millis(50));
+        }
+        drop(served);
+        served = negotiate(next).with_context(|| host.log(instance).unwrap_or_default())?;
+        ensure!(host.0.property(&service, "MainPID")? != pid);
+        ensure!(host.log(instance)?.matches(report).count() == round);
+        ensure!(
+            host.starts(instance)? == round + 1,
+            "{}",
+            host.log(instance)?
+        );
+    }
+    drop(served);
+    host.wait(&service, "ActiveState", "inactive")?;
+    ensure!(host.0.property(&service, "Result")? == "success");
+    // Nobody waits: nothing is started for nobody.
+    thread::sleep(QUIET);
+    ensure!(host.0.property(&service, "ActiveState")? == "inactive");
+    // It is closed with the first one where the service is stopped.
+    let first = negotiate(host.connect(instance)?)?;
+    let second = host.connect(instance)?;
+    host.0
+        .wait_property(&service, "SubState", "running", SOON)?;
+    host.0
+        .systemctl(&["stop", &format!("{instance}.socket"), &service])?;
+    wait_refused(&second)?;
+    drop(first);
+    Ok(())
+}

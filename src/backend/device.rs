@@ -78,8 +78,9 @@ impl Host {
         self.event_loop.unwatch(fd)
     }
 
-    /// Says in words what is served, for `systemctl status` (`STATUS=`, sd_notify(3)). Of texts
-    /// that come fast the newest is told; none waits for the service manager.
+    /// Says in words what the front-end is served, for `systemctl status`: the detail of a
+    /// [`FrontEndStatus`](conventions::FrontEndStatus). Of texts that come fast the newest is told; none waits
+    /// for the service manager.
     pub fn status(&self, text: impl Display) {
         self.main_thread.status(text);
     }
@@ -206,21 +207,6 @@ impl Inbox {
     /// The newest status, once.
     pub(super) fn take_status(&self) -> Option<String> {
         lock(&self.status).take()
-    }
-
-    /// Has `status` told next, in place of any that waits.
-    pub(super) fn put_status(&self, status: impl Display) {
-        *lock(&self.status) = Some(status.to_string());
-    }
-
-    /// Gives back a status that could not be told, unless there is a newer one.
-    pub(super) fn put_back_status(&self, status: String) {
-        lock(&self.status).get_or_insert(status);
-    }
-
-    /// Whether there is a status to take.
-    pub(super) fn has_status(&self) -> bool {
-        lock(&self.status).is_some()
     }
 }
 

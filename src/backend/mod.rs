@@ -12,12 +12,14 @@ mod log_queue;
 mod logging;
 mod notify;
 mod options;
+mod others;
 mod program;
 mod relay;
 mod ring;
 mod sandbox;
 mod size;
 mod socket;
+mod status;
 #[cfg(any(test, feature = "fuzzing"))]
 mod surroundings;
 mod vring;

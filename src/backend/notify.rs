@@ -1,15 +1,17 @@
 //! What the service manager is told, by sd_notify(3). Without `NOTIFY_SOCKET` all of it is nothing.
 
 use std::fmt::{Display, Write as _};
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use sd_notify::NotifyState;
 
 use super::escape::steers;
@@ -63,6 +65,48 @@ pub(super) fn status(text: impl Display) -> bool {
 pub(super) fn stopping(text: impl Display) {
     let states = [NotifyState::Stopping, NotifyState::Status(&line(text))];
     tell(&states, SendFlags::DONTWAIT);
+}
+
+/// The name by which the manager keeps a front-end's connection ([`keep`]).
+pub(super) const FRONT_END: &str = "front-end";
+
+/// Whether the manager keeps file descriptors for the next start of the program, as the unit says by
+/// `FDSTORE`.
+pub(super) fn keeps_descriptors() -> bool {
+    let limit = std::env::var("FDSTORE").ok();
+    is_heard() && limit.and_then(|limit| limit.parse().ok()) > Some(0)
+}
+
+/// Has the manager keep a connection for the next start (`FDSTORE=1`). Waits for a manager that is busy, as
+/// the program is about to end; whether it took it.
+pub(super) fn keep(front_end: &UnixStream) -> bool {
+    let Some(manager) = MANAGER.get().and_then(Option::as_ref) else {
+        return false;
+    };
+    let text = format!("FDSTORE=1\nFDNAME={FRONT_END}\n");
+    let fds = [front_end.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&fds))
+        && sendmsg(
+            manager,
+            &[IoSlice::new(text.as_bytes())],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+        .inspect_err(|e| log::warn!("cannot keep the front-end that waits: {e}"))
+        .is_ok()
+}
+
+/// Has the manager forget the connection that it kept: the program has it.
+pub(super) fn forget_kept() {
+    tell(
+        &[
+            NotifyState::Custom("FDSTOREREMOVE=1"),
+            NotifyState::Custom(&format!("FDNAME={FRONT_END}")),
+        ],
+        SendFlags::DONTWAIT,
+    );
 }
 
 /// `WATCHDOG=1`. `false` where it is to be told again: see [`tell`].

@@ -1,6 +1,6 @@
 //! A backend program from its first line to its last.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::builder::Styles;
 use clap::{CommandFactory as _, Parser};
+use conventions::FrontEndStatus;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
@@ -17,11 +18,12 @@ use vhost_user_backend::Error as DaemonError;
 use super::capabilities::Capabilities;
 use super::device::{Device, GpuSocketSlot, Inbox, MainThread, News};
 use super::escape::printable_lines;
-use super::log_limit::LogLimit;
 use super::options::{CommonOptions, Switch, wants_capabilities};
+use super::others::Others;
 use super::relay::{self, End, Relay};
 use super::sandbox::Sandbox;
 use super::socket::{self, Endpoint, Source};
+use super::status::StatusLine;
 use super::worker::DeviceEnd;
 use super::{logging, notify, worker};
 
@@ -68,21 +70,23 @@ pub fn run<P: Program>() -> ExitCode {
     logging::init(P::NAME, common.general.log_level);
     notify::init();
     let listener = source.as_ref().ok().and_then(Source::shared_listener);
-    let mut accepted = false;
+    let mut progress = Progress::default();
     let served = source
         .map_err(Into::into)
-        .and_then(|source| serve::<P>(&options, source, &mut accepted));
-    let status = match served {
-        Ok(()) => 0,
-        Err(e) => {
-            log::error!("{e}");
-            // A connection that stays in the queue would start the program again, to fail again, for
-            // ever, and its front-end would wait for as long.
-            if let (Some(listener), false) = (listener, accepted) {
-                socket::refuse_waiting(&listener);
-            }
-            1
+        .and_then(|source| serve::<P>(&options, source, &mut progress));
+    if let Err(e) = &served {
+        log::error!("{e}");
+        // A connection that stays in the queue would start the program again, to fail again, for
+        // ever, and its front-end would wait for as long.
+        if let (Some(listener), false) = (listener, progress.accepted) {
+            socket::refuse_waiting(&listener);
         }
+    }
+    let status = match (served, progress.handed_over) {
+        (Ok(Goodbye::Signal), _) | (Ok(Goodbye::FrontEnd), false) => 0,
+        (Ok(Goodbye::FrontEnd), true) => ANOTHER_WAITS,
+        (Err(_), false) => 1,
+        (Err(_), true) => FAILED_AND_ANOTHER_WAITS,
     };
     logging::flush();
     // Not by way of main: the other threads are at work still, perhaps in a library whose exit
@@ -119,15 +123,31 @@ enum Goodbye {
     FrontEnd,
 }
 
-/// Serves one front-end. `accepted` is set once there is one: until then the start has failed where this
-/// fails.
-fn serve<P: Program>(options: &P::Options, source: Source, accepted: &mut bool) -> Result<()> {
+/// The exit statuses that have the service manager start the program again (`RestartForceExitStatus=`), for the
+/// front-end that waits and that the manager keeps meanwhile.
+const ANOTHER_WAITS: i32 = 75;
+const FAILED_AND_ANOTHER_WAITS: i32 = 76;
+
+/// How far it came.
+#[derive(Default)]
+struct Progress {
+    /// A front-end was accepted: until then, an error is a failed start.
+    accepted: bool,
+    /// Another front-end waits, and the service manager keeps it.
+    handed_over: bool,
+}
+
+/// Serves one front-end.
+fn serve<P: Program>(
+    options: &P::Options,
+    source: Source,
+    progress: &mut Progress,
+) -> Result<Goodbye> {
     let (main_thread, inbox) = MainThread::new()?;
     let waiter = Waiter {
         stop: stop_signals()?,
         inbox,
-        next_status: Cell::new(None),
-        has_front_end: Cell::new(false),
+        status: RefCell::default(),
     };
     report_panics(main_thread.clone());
     let device = P::open(options)?;
@@ -149,7 +169,7 @@ fn serve<P: Program>(options: &P::Options, source: Source, accepted: &mut bool) 
     let gpu_socket = GpuSocketSlot::default();
     let (mut daemon, device_end) = worker::spawn(P::NAME, device, gpu_socket.clone(), main_thread)?;
     if waiter.started()?.is_none() {
-        return Ok(());
+        return Ok(Goodbye::Signal);
     }
     let (listener, private) = relay::private_connection()?;
     daemon
@@ -162,17 +182,17 @@ fn serve<P: Program>(options: &P::Options, source: Source, accepted: &mut bool) 
 
     let place = endpoint.describe();
     log::info!("serving on {place}");
-    notify::ready(format_args!("waiting for a front-end on {place}"));
+    notify::ready(FrontEndStatus::Waiting { place: &place });
+    let mut others = Others::new(&endpoint, &place);
     let goodbye = waiter.front_end(&endpoint).and_then(|front_end| {
         let Some(front_end) = front_end else {
             return Ok(Goodbye::Signal);
         };
-        *accepted = true;
+        progress.accepted = true;
         log::info!("a front-end is connected");
-        waiter.inbox.put_status("a front-end is connected");
-        waiter.has_front_end.set(true);
+        waiter.status.borrow_mut().connect();
         let mut relay = Relay::new(front_end, private, gpu_socket)?;
-        match waiter.relay(&mut relay, &endpoint)? {
+        match waiter.relay(&mut relay, &mut others)? {
             Ended::Signal => Ok(Goodbye::Signal),
             Ended::Connection(End::FrontEnd) => Ok(Goodbye::FrontEnd),
             Ended::Connection(End::Daemon) => Err(explain(daemon.wait())),
@@ -188,7 +208,8 @@ fn serve<P: Program>(options: &P::Options, source: Source, accepted: &mut bool) 
     if goodbye.is_ok() {
         log::info!("{last}");
     }
-    goodbye.map(|_| ())
+    progress.handed_over = others.hand_over();
+    goodbye
 }
 
 /// Why the daemon closed the connection first.
@@ -225,15 +246,8 @@ fn report_panics(main_thread: MainThread) {
 struct Waiter {
     stop: UnixStream,
     inbox: Inbox,
-    /// When the service manager may be told the next status.
-    next_status: Cell<Option<Instant>>,
-    /// Whether a front-end is connected, and so goes on without hardware that is lost.
-    has_front_end: Cell<bool>,
+    status: RefCell<StatusLine>,
 }
-
-/// Between two `STATUS=` of the device. A guest can change what is served as fast as it likes, and
-/// the service manager, which tells all its listeners, is not to be kept busy with that.
-const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the device may take to give back what would outlast the program.
 const END_LIMIT: Duration = Duration::from_millis(500);
@@ -256,7 +270,7 @@ impl Waiter {
         others: [PollFd<'_>; N],
     ) -> Result<std::result::Result<[PollFlags; N], Interruption>> {
         loop {
-            let timeout = self.tell_status(Instant::now()).map(Timespec::try_from);
+            let timeout = self.tell_status().map(Timespec::try_from);
             let timeout = timeout.transpose().map_err(io::Error::other)?;
             let mut fds = vec![
                 PollFd::new(&self.stop, PollFlags::IN),
@@ -281,14 +295,15 @@ impl Waiter {
                     News::Failed(message) => return Err(message.into()),
                     News::Started(Err(e)) => return Err(e.into()),
                     News::Started(Ok(())) => return Ok(Err(Interruption::Started)),
-                    News::HardwareLost(message) if !self.has_front_end.get() => {
+                    News::HardwareLost(message) if !self.status.borrow().is_connected() => {
                         return Err(message.into());
                     }
                     News::HardwareLost(message) => {
                         log::error!(
                             "{message}; the front-end is served without it until it leaves"
                         );
-                        self.inbox.put_status(message);
+                        self.inbox.take_status();
+                        self.status.borrow_mut().set_detail(message);
                     }
                     News::Ended => {}
                 }
@@ -299,24 +314,13 @@ impl Waiter {
         }
     }
 
-    /// Tells the service manager the newest status, unless it heard one just now, or does not
-    /// listen; then, after how long it is to be told.
-    fn tell_status(&self, now: Instant) -> Option<Duration> {
-        // Nobody is to be woken for what nobody hears.
-        if !notify::is_heard() {
-            return None;
+    /// Tells the service manager the newest status, if it is time; then, after how long it is to be told.
+    fn tell_status(&self) -> Option<Duration> {
+        let mut status = self.status.borrow_mut();
+        if let Some(detail) = self.inbox.take_status() {
+            status.set_detail(detail);
         }
-        let due = self.next_status.get().unwrap_or(now);
-        if now < due {
-            return self.inbox.has_status().then(|| due - now);
-        }
-        let status = self.inbox.take_status()?;
-        self.next_status.set(Some(now + STATUS_INTERVAL));
-        if notify::status(&status) {
-            return None;
-        }
-        self.inbox.put_back_status(status);
-        Some(STATUS_INTERVAL)
+        status.tell(Instant::now())
     }
 
     /// Has the device give back what would outlast the program. A worker that hangs does not keep
@@ -363,7 +367,13 @@ impl Waiter {
         let listener = match endpoint {
             Endpoint::Connected(stream) => return Ok(Some(stream.try_clone()?)),
             Endpoint::Ours(listener, _) => listener,
-            Endpoint::Listening(listener) => listener,
+            Endpoint::Listening {
+                kept: Some(kept), ..
+            } => {
+                notify::forget_kept();
+                return Ok(Some(kept.try_clone()?));
+            }
+            Endpoint::Listening { listener, .. } => listener,
         };
         loop {
             if self.wait([PollFd::new(listener, PollFlags::IN)])?.is_err() {
@@ -378,41 +388,24 @@ impl Waiter {
     }
 
     /// Passes messages until the connection or the program ends.
-    fn relay(&self, relay: &mut Relay, endpoint: &Endpoint) -> Result<Ended> {
-        let mut turned_away = LogLimit::default();
-        let mut others_come = true;
+    fn relay(&self, relay: &mut Relay, others: &mut Others<'_>) -> Result<Ended> {
         loop {
             let [front_end, daemon] = relay.poll_fds();
-            // Others who come to a socket of our own are told at once that we are taken; those who
-            // come to somebody else's wait there for the next of us.
-            let events = match endpoint {
-                Endpoint::Ours(listener, _) if others_come => {
-                    let others = PollFd::new(listener, PollFlags::IN);
-                    self.wait([front_end, daemon, others])?
-                        .map(|[front_end, daemon, others]| {
-                            if !others.is_empty() {
-                                match listener.accept() {
-                                    Ok(_) => turned_away
-                                        .warn("turned away a front-end: another is connected"),
-                                    Err(e) if socket::is_passing(&e) => {}
-                                    // They stay there, and poll would tell of them for ever.
-                                    Err(e) => {
-                                        others_come = false;
-                                        log::warn!(
-                                            "cannot turn away another front-end, it will wait: {e}"
-                                        );
-                                    }
-                                }
-                            }
-                            [front_end, daemon]
-                        })
-                }
-                _ => self.wait([front_end, daemon])?,
+            let events = match others.poll_fd() {
+                Some(other) => self.wait([front_end, daemon, other])?,
+                None => self
+                    .wait([front_end, daemon])?
+                    .map(|[front_end, daemon]| [front_end, daemon, PollFlags::empty()]),
             };
             match events {
-                Ok(events) => {
-                    if let Some(end) = relay.pass(events)? {
+                Ok([front_end, daemon, other]) => {
+                    // First, so that who comes once this front-end has left is not taken for a second one.
+                    if let Some(end) = relay.pass([front_end, daemon])? {
                         return Ok(Ended::Connection(end));
+                    }
+                    if !other.is_empty() {
+                        others.look();
+                        self.status.borrow_mut().set_next(others.next());
                     }
                 }
                 Err(Interruption::Signal) => return Ok(Ended::Signal),

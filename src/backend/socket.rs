@@ -14,6 +14,7 @@ use listenfd::ListenFd;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
+use super::notify;
 use super::options::ConnectionOptions;
 
 /// Linux's `sockaddr_un` holds 108 bytes, one of them the closing NUL.
@@ -84,7 +85,11 @@ pub(super) enum Endpoint {
     /// We made it, and others who come are told that we are taken.
     Ours(UnixListener, SocketFile),
     /// Somebody else's listener: whoever else is waiting there is for the next of us.
-    Listening(Rc<UnixListener>),
+    Listening {
+        listener: Rc<UnixListener>,
+        /// A front-end that an earlier start of this program accepted and had kept for this one.
+        kept: Option<UnixStream>,
+    },
     Connected(UnixStream),
 }
 
@@ -92,18 +97,23 @@ impl Source {
     /// Finds the socket that the options or socket activation name. `LISTEN_*` is read once and
     /// cleared, whether it is used or not.
     pub(super) fn find(options: &ConnectionOptions) -> Result<Self, SocketError> {
-        let activated = Activation::take();
-        match (&options.socket_path, options.fd) {
-            (Some(path), _) => Ok(Self::Path(path.clone())),
-            (None, Some(fd)) => Ok(Self::Socket(Endpoint::adopt(fd, open(fd)?)?)),
-            (None, None) => Ok(Self::Socket(activated.endpoint()?)),
+        let mut activated = Activation::take();
+        let kept = activated.take_kept();
+        let mut source = match (&options.socket_path, options.fd) {
+            (Some(path), _) => Self::Path(path.clone()),
+            (None, Some(fd)) => Self::Socket(Endpoint::adopt(fd, open(fd)?)?),
+            (None, None) => Self::Socket(activated.endpoint()?),
+        };
+        if let Self::Socket(Endpoint::Listening { kept: place, .. }) = &mut source {
+            *place = kept;
         }
+        Ok(source)
     }
 
     /// The listening socket that is not this program's own, and outlives it.
     pub(super) fn shared_listener(&self) -> Option<Rc<UnixListener>> {
         match self {
-            Self::Socket(Endpoint::Listening(listener)) => Some(Rc::clone(listener)),
+            Self::Socket(Endpoint::Listening { listener, .. }) => Some(Rc::clone(listener)),
             Self::Socket(Endpoint::Ours(..) | Endpoint::Connected(_)) | Self::Path(_) => None,
         }
     }
@@ -154,7 +164,7 @@ where
         Some(fd) => open(fd).and_then(|socket| Endpoint::adopt(fd, socket)),
         None => Activation::take().endpoint(),
     };
-    if let Ok(Endpoint::Listening(listener)) = endpoint {
+    if let Ok(Endpoint::Listening { listener, .. }) = endpoint {
         refuse_waiting(&listener);
     }
 }
@@ -205,7 +215,10 @@ impl Endpoint {
         // what was there, would make it deaf to signals.
         rustix::io::ioctl_fionbio(&fd, true).map_err(unusable)?;
         if sockopt::socket_acceptconn(&fd).map_err(unusable)? {
-            return Ok(Self::Listening(Rc::new(fd.into())));
+            return Ok(Self::Listening {
+                listener: Rc::new(fd.into()),
+                kept: None,
+            });
         }
         match net::getpeername(&fd) {
             Ok(_) => Ok(Self::Connected(fd.into())),
@@ -268,7 +281,7 @@ impl Endpoint {
     pub(super) fn file(&self) -> Option<&Path> {
         match self {
             Self::Ours(_, file) => Some(&file.path),
-            Self::Listening(_) | Self::Connected(_) => None,
+            Self::Listening { .. } | Self::Connected(_) => None,
         }
     }
 
@@ -276,7 +289,7 @@ impl Endpoint {
     pub(super) fn describe(&self) -> String {
         let address = match self {
             Self::Ours(_, file) => return file.path.display().to_string(),
-            Self::Listening(listener) => listener.local_addr(),
+            Self::Listening { listener, .. } => listener.local_addr(),
             Self::Connected(stream) => stream.local_addr(),
         };
         address
@@ -344,25 +357,56 @@ fn open(number: RawFd) -> Result<OwnedFd, SocketError> {
 }
 
 /// What sd_listen_fds(3) finds.
-struct Activation(ListenFd);
+struct Activation {
+    passed: ListenFd,
+    names: Vec<String>,
+    /// How many sockets there are, beside what was kept.
+    sockets: usize,
+}
 
 impl Activation {
     fn take() -> Self {
         // listenfd takes an absent LISTEN_PID as meant for everybody; systemd does not.
         let addressed = std::env::var_os("LISTEN_PID").is_some_and(|pid| !pid.is_empty());
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let passed = ListenFd::from_env();
-        Self(if addressed { passed } else { ListenFd::empty() })
+        let passed = if addressed { passed } else { ListenFd::empty() };
+        Self {
+            sockets: passed.len(),
+            names: names.split(':').map(str::to_owned).collect(),
+            passed,
+        }
+    }
+
+    /// The connection that an earlier start of this program had kept: it comes after the sockets.
+    fn take_kept(&mut self) -> Option<UnixStream> {
+        let index = self
+            .names
+            .iter()
+            .position(|name| name == notify::FRONT_END)
+            .filter(|index| *index > 0)?;
+        let family = i32::from(AddressFamily::UNIX.as_raw());
+        let stream = SocketType::STREAM.as_raw() as i32;
+        let kept = self
+            .passed
+            .take_custom(index, family, stream, "unix stream socket");
+        let fd: OwnedFd = kept.ok().flatten()?;
+        self.sockets = index;
+        match Endpoint::adopt(fd.as_raw_fd(), fd) {
+            Ok(Endpoint::Connected(front_end)) => Some(front_end),
+            _ => None,
+        }
     }
 
     fn endpoint(mut self) -> Result<Endpoint, SocketError> {
         const FIRST: RawFd = 3;
-        match self.0.len() {
+        match self.sockets {
             0 => Err(SocketError::None),
             1 => {
                 let family = i32::from(AddressFamily::UNIX.as_raw());
                 let stream = SocketType::STREAM.as_raw() as i32;
                 let fd: OwnedFd = self
-                    .0
+                    .passed
                     .take_custom(0, family, stream, "unix stream socket")
                     .map_err(|_| SocketError::NotUnixStream(FIRST))?
                     .ok_or(SocketError::None)?;
@@ -370,7 +414,7 @@ impl Activation {
             }
             several => {
                 for index in 0..several {
-                    let Ok(Some(listener)) = self.0.take_unix_listener(index) else {
+                    let Ok(Some(listener)) = self.passed.take_unix_listener(index) else {
                         continue;
                     };
                     if listener.set_nonblocking(true).is_ok() {
@@ -491,7 +535,7 @@ mod tests {
         let listener = UnixListener::bind(folder.path().join("s")).unwrap();
         assert!(matches!(
             Endpoint::adopt(3, listener.into()).unwrap(),
-            Endpoint::Listening(_)
+            Endpoint::Listening { .. }
         ));
         let idle = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         assert!(matches!(

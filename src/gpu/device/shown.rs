@@ -77,9 +77,9 @@ impl Gpu {
         }
         self.status = self.state.screen.shown().collect();
         if let Some(events) = &self.events {
-            let mut text = String::from("vm connected");
+            let mut text = String::new();
             for (i, ((width, height), _)) in self.status.iter().enumerate() {
-                let separator = if i == 0 { ", " } else { " + " };
+                let separator = if i == 0 { "" } else { " + " };
                 text.push_str(&format!("{separator}{width}x{height}"));
             }
             if let Some(renderer) = self.state.describe_renderer() {
@@ -90,7 +90,8 @@ impl Gpu {
                     () if self.status.iter().any(by_dmabuf) => ", some screens as dmabufs",
                     () => ", screens read back",
                 };
-                text.push_str(&format!(", {renderer}{how}"));
+                let separator = if text.is_empty() { "" } else { ", " };
+                text.push_str(&format!("{separator}{renderer}{how}"));
             }
             events.host.status(text);
         }

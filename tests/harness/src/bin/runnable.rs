@@ -10,7 +10,7 @@ fn main() {
     if let Some(reason) = systemd::missing() {
         lacking.push((
             reason,
-            r"binary(/^units_/) | binary(/^guest_demo/) | binary(/^guest_libvirt/) | binary(/^guest_qemu_args/) | binary(/^guest_backends/) | binary(/^mock_/)",
+            r"binary(/^units_/) | binary(/^guest_demo/) | binary(/^guest_libvirt/) | binary(/^guest_qemu_args/) | binary(/^guest_backends/) | binary(/^guest_starts/) | binary(/^mock_/)",
         ));
     }
     if let Some(reason) = mock::missing() {
