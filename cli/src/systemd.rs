@@ -23,7 +23,7 @@ use crate::unit_file;
 use error::{answer, call};
 
 pub use connection::{Host, Target};
-pub use details::Details;
+pub use details::{Details, Waits};
 pub use error::Error;
 pub use jobs::{Failure, Job};
 pub use watch::Change;
@@ -48,6 +48,8 @@ pub struct Backend {
     pub state: State,
     /// The path of the socket.
     pub socket: Option<String>,
+    /// The device of the host that it uses.
+    pub device: Option<String>,
     /// The main process while there is one.
     pub pid: Option<u32>,
     /// The name of the socket unit.
@@ -72,6 +74,9 @@ pub enum State {
     Stopping,
     /// The socket waits for a VMM.
     Listening,
+    /// The socket waits, but the device of the host is not there: a VMM that connects is refused.
+    #[serde(rename = "no-device")]
+    NoDevice,
     /// Something broke, and nobody listens any more.
     Failed,
     /// Not started, or stopped.
@@ -85,6 +90,7 @@ impl fmt::Display for State {
             Self::Starting => "starting",
             Self::Stopping => "stopping",
             Self::Listening => "listening",
+            Self::NoDevice => "no-device",
             Self::Failed => "failed",
             Self::Inactive => "inactive",
         })
@@ -252,12 +258,20 @@ impl Manager {
                 "load a unit",
             )?,
         };
+        let device = self.device(instance, &units).await?;
+        let state = match State::new(&socket, &service) {
+            State::Listening if device.as_deref().is_some_and(|path| self.is_missing(path)) => {
+                State::NoDevice
+            }
+            state => state,
+        };
         Ok(Backend {
             instance: instance.clone(),
             vm: instance.vm().to_owned(),
             name: instance.label().to_owned(),
             device_type: self.device_type(instance),
-            state: State::new(&socket, &service),
+            state,
+            device,
             socket: match socket_path {
                 Some(path) => self.listens_at(path).await?,
                 None => None,
@@ -295,6 +309,38 @@ impl Manager {
             .into_iter()
             .find(|(kind, _)| kind == "Stream")
             .map(|(_, path)| unescaped(&path)))
+    }
+
+    /// The device that the service is configured for.
+    async fn device(&self, instance: &Instance, units: &Units) -> Result<Option<String>, Error> {
+        const WHAT: &str = "ask systemd for a device";
+        if instance.kind() == Kind::Backend {
+            return Ok(None);
+        }
+        let path = match &units.service {
+            Some(unit) => Some(unit.path.clone()),
+            None => answer(
+                self.proxy.load_unit(instance.unit(Half::Service)).await,
+                WHAT,
+            )?,
+        };
+        let Some(path) = path else {
+            return Ok(None);
+        };
+        let proxy = ServiceProxy::builder(&self.bus)
+            .path(path)
+            .map_err(call(WHAT))?
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await
+            .map_err(call(WHAT))?;
+        let environment = answer(proxy.environment().await, WHAT)?.unwrap_or_default();
+        Ok(details::device(&environment))
+    }
+
+    /// Whether a device of this host is not there. Those of another host cannot be seen.
+    fn is_missing(&self, device: &str) -> bool {
+        self.target.is_local() && matches!(Path::new(device).try_exists(), Ok(false))
     }
 
     async fn main_pid(&self, service: &Unit) -> Result<Option<u32>, Error> {
@@ -416,6 +462,7 @@ mod tests {
             State::Starting,
             State::Stopping,
             State::Listening,
+            State::NoDevice,
             State::Failed,
             State::Inactive,
         ] {

@@ -276,7 +276,7 @@ fn json_has_every_field() {
         backends[2],
         json!({
             "vm": "vm1", "name": "gpu", "type": "gpu", "state": "running",
-            "socket": "/run/vhost-user/gpu/vm1.sock", "pid": 4321,
+            "socket": "/run/vhost-user/gpu/vm1.sock", "device": null, "pid": 4321,
             "socket_unit": "vhost-user-gpu@vm1.socket", "service_unit": "vhost-user-gpu@vm1.service",
             "socket_state": "running", "service_state": "running",
         })
@@ -285,7 +285,7 @@ fn json_has_every_field() {
         backends[3],
         json!({
             "vm": "vm1", "name": "kbd", "type": "input", "state": "listening",
-            "socket": "/run/vhost-user/input/vm1:kbd.sock", "pid": null,
+            "socket": "/run/vhost-user/input/vm1:kbd.sock", "device": null, "pid": null,
             "socket_unit": "vhost-user-input@vm1:kbd.socket",
             "service_unit": "vhost-user-input@vm1:kbd.service",
             "socket_state": "listening", "service_state": "failed",

@@ -3,11 +3,12 @@
 mod common;
 
 use std::os::unix::net::UnixStream;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use frontend::Session;
+use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect};
+use frontend::{Memory, Session};
 use harness::staging::stage;
 use harness::systemd::Sandbox;
 use serde_json::Value;
@@ -170,6 +171,109 @@ fn a_failed_backend_shows_why() -> anyhow::Result<()> {
     );
     assert!(text.contains("/usr/bin/not-there"), "{text}");
     assert!(text.contains("harness.conf"), "{text}");
+    Ok(())
+}
+
+/// Whatever the program says besides, its status tells whether a front-end is connected.
+#[test]
+fn front_end_is_connected_while_a_screen_is_shown() -> anyhow::Result<()> {
+    let sandbox = sandbox()?;
+    sandbox.systemctl(&["start", GPU])?;
+    let session = Session::new(UnixStream::connect(
+        sandbox.path("/run/vhost-user/gpu/vm1.sock"),
+    )?);
+    let (display, socket) = DisplayThread::start(DisplayOptions::default())?;
+    let memory = Memory::with_size(16 << 20)?;
+    let mut gpu = Gpu::start(session, &memory, Some(socket), GpuOptions::default())?;
+    gpu.create_2d(1, Format::B8G8R8X8, 64, 48)?;
+    gpu.set_scanout(0, 1, Rect::sized(64, 48))?;
+    sandbox.wait_property(
+        GPU_SERVICE,
+        "StatusText",
+        "a front-end is connected: 64x48",
+        SOON,
+    )?;
+    let text = stdout(&sandbox, &["status", "vm1"])?;
+    assert_eq!(field(&text, "Front-end"), Some("connected"), "{text}");
+    assert_eq!(json(&sandbox, &["status", "vm1"])?[0]["front_end"], true);
+    drop((gpu, display));
+    Ok(())
+}
+
+#[test]
+fn second_front_end_is_shown_while_it_waits() -> anyhow::Result<()> {
+    let sandbox = sandbox()?;
+    sandbox.systemctl(&["start", GPU])?;
+    let first = connect(&sandbox)?;
+    // Another user's, whom the service, in a user namespace of its own, does not know.
+    let script = "import socket, sys; s = socket.socket(socket.AF_UNIX); \
+                  s.connect('/run/vhost-user/gpu/vm1.sock'); sys.stdin.read()";
+    let user = ["setpriv", "--reuid=1234", "--regid=kvm", "--clear-groups"];
+    let mut second = sandbox
+        .command([&user[..], &["/usr/bin/python3", "-c", script]].concat())
+        .stdin(Stdio::piped())
+        .spawn()?;
+    let deadline = Instant::now() + SOON;
+    let waits = loop {
+        let status = json(&sandbox, &["status", "vm1"])?;
+        let waits = status[0]["front_end_waits"].clone();
+        if !waits.is_null() || Instant::now() > deadline {
+            break waits;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let pid = waits["pid"].as_u64().context("nobody waits")?;
+    let text = stdout(&sandbox, &["status", "vm1"])?;
+    assert_eq!(
+        field(&text, "Front-end"),
+        Some(format!("connected; another waits: pid {pid} (python3), uid 1234").as_str()),
+        "{text}"
+    );
+    // It has nothing to read any more, and ends.
+    drop(second.stdin.take());
+    second.wait()?;
+    let gone = || -> anyhow::Result<bool> {
+        Ok(json(&sandbox, &["status", "vm1"])?[0]["front_end_waits"].is_null())
+    };
+    while !gone()? {
+        ensure!(Instant::now() < deadline + SOON, "it is shown on");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(first);
+    Ok(())
+}
+
+#[test]
+fn missing_device_is_told() -> anyhow::Result<()> {
+    const DEVICE: &str = "/dev/input/by-id/usb-Away-event-kbd";
+    let sandbox = sandbox()?;
+    let service = "vhost-user-input@vm1:kbd.service";
+    sandbox.drop_in(
+        service,
+        &format!("[Service]\nEnvironment=EVDEV_PATH={DEVICE}\n"),
+    )?;
+    let state = || -> anyhow::Result<Value> { Ok(json(&sandbox, &["list"])?[0]["state"].clone()) };
+    assert_eq!(state()?, "inactive");
+    sandbox.systemctl(&["start", "vhost-user-input@vm1:kbd.socket"])?;
+    let list = stdout(&sandbox, &["list"])?;
+    assert!(list.contains(" no-device "), "{list}");
+    let status = vhostctl(&sandbox, &["status", "vm1:kbd"])?;
+    assert_eq!(status.status.code(), Some(3));
+    let text = String::from_utf8(status.stdout)?;
+    assert_eq!(
+        field(&text, "Device"),
+        Some(format!("{DEVICE} (missing)").as_str()),
+        "{text}"
+    );
+    assert!(
+        field(&text, "Active").is_some_and(|text| text.starts_with("no-device since ")),
+        "{text}"
+    );
+    // It is plugged in.
+    sandbox.write(DEVICE, "")?;
+    assert_eq!(state()?, "listening");
+    let text = stdout(&sandbox, &["status", "vm1:kbd"])?;
+    assert_eq!(field(&text, "Device"), Some(DEVICE), "{text}");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use conventions::FrontEndStatus;
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -41,10 +42,12 @@ pub struct Details {
     pub since: Option<Timestamp>,
     /// Whether a front-end is connected; none if the backend does not tell.
     pub front_end: Option<bool>,
+    /// Another front-end that waits until this one disconnects.
+    pub front_end_waits: Option<Waits>,
     /// What the backend says that it does.
     pub status: Option<String>,
-    /// The device of the host that it uses.
-    pub device: Option<String>,
+    /// Whether that device is not there now; none if it has none, or runs on another host.
+    pub device_missing: Option<bool>,
     /// Whether it may use the host's network.
     pub network: bool,
     /// How the last run ended, in systemd's words; "success" before the first.
@@ -63,6 +66,15 @@ pub struct Details {
     pub cpu_nsec: Option<u64>,
     /// Where its processes are, below the root of control groups.
     pub control_group: Option<String>,
+}
+
+/// A front-end that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Waits {
+    /// Its process.
+    pub pid: u32,
+    /// The user id of that.
+    pub uid: Option<u32>,
 }
 
 /// A unit's properties.
@@ -118,7 +130,12 @@ impl Manager {
             let backend = self.backend(&instance, units).await?;
             let socket = self.properties(&instance, Half::Socket).await?;
             let service = self.properties(&instance, Half::Service).await?;
-            Ok(details(backend, &socket, &service))
+            let missing = backend.device.as_ref().filter(|_| self.target.is_local());
+            let missing = missing.map(|path| self.is_missing(path));
+            Ok(Details {
+                device_missing: missing,
+                ..details(backend, &socket, &service)
+            })
         }))
         .await
     }
@@ -153,7 +170,7 @@ fn details(backend: Backend, socket: &Properties, service: &Properties) -> Detai
     let since = match backend.state {
         State::Running => service.since("active"),
         // Since the socket is there or the last VMM left, whatever came later.
-        State::Listening => socket.since("active").max(service.since("inactive")),
+        State::Listening | State::NoDevice => socket.since("active").max(service.since("inactive")),
         state => {
             let active = |unit: &Properties| {
                 let active = unit.text("ActiveState")?;
@@ -195,8 +212,9 @@ fn details(backend: Backend, socket: &Properties, service: &Properties) -> Detai
         enabled: socket.text("UnitFileState"),
         since,
         front_end: front_end(backend.state, status.as_deref()),
+        front_end_waits: status.as_deref().and_then(front_end_waits),
         status,
-        device: device(&service.list("Environment")),
+        device_missing: None,
         network: service.get("PrivateNetwork") == Some(false),
         result: service.text("Result"),
         exit_status: service
@@ -216,18 +234,27 @@ fn details(backend: Backend, socket: &Properties, service: &Properties) -> Detai
 /// A backend that systemd started by its socket has a front-end from the first moment; one that somebody
 /// started by hand waits for it, and says so.
 fn front_end(state: State, status: Option<&str>) -> Option<bool> {
-    match (state, status) {
-        (State::Running, Some("a front-end is connected")) => Some(true),
-        (State::Running, Some(status)) if status.starts_with("waiting for a front-end") => {
-            Some(false)
-        }
+    match (state, status.and_then(FrontEndStatus::parse)) {
+        (State::Running, Some(FrontEndStatus::Connected { .. })) => Some(true),
+        (State::Running, Some(FrontEndStatus::Waiting { .. })) => Some(false),
         (State::Running | State::Starting | State::Stopping, _) => None,
-        (State::Listening | State::Failed | State::Inactive, _) => Some(false),
+        (State::Listening | State::NoDevice | State::Failed | State::Inactive, _) => Some(false),
+    }
+}
+
+/// The front-end that waits, as the backend says.
+fn front_end_waits(status: &str) -> Option<Waits> {
+    match FrontEndStatus::parse(status)? {
+        FrontEndStatus::Connected { next, .. } => next.map(|peer| Waits {
+            pid: peer.pid,
+            uid: peer.uid,
+        }),
+        FrontEndStatus::Waiting { .. } => None,
     }
 }
 
 /// The device that the options of the service name.
-fn device(environment: &[String]) -> Option<String> {
+pub(super) fn device(environment: &[String]) -> Option<String> {
     let variable = |name: &str| {
         environment
             .iter()
@@ -307,7 +334,14 @@ mod tests {
     fn a_front_end_is_there_if_the_backend_says_so() {
         let connected = Some("a front-end is connected");
         let waiting = Some("waiting for a front-end on /run/x.sock");
+        let shows = "a front-end is connected, another waits (pid 7, uid 107): 1280x800";
         assert_eq!(front_end(State::Running, connected), Some(true));
+        assert_eq!(front_end(State::Running, Some(shows)), Some(true));
+        let waits = Waits {
+            pid: 7,
+            uid: Some(107),
+        };
+        assert_eq!(front_end_waits(shows), Some(waits));
         assert_eq!(front_end(State::Running, waiting), Some(false));
         assert_eq!(front_end(State::Running, None), None);
         assert_eq!(front_end(State::Listening, None), Some(false));

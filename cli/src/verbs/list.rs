@@ -17,8 +17,9 @@ A backend is an instance of vhost-user-gpu@.socket, vhost-user-input@.socket or,
 vhost-user@.socket. Listed are those that systemd has loaded, and those that are enabled or have a drop-in
 of their own.
 
-STATE is 'listening' while the backend waits for a VMM and 'running' while it serves one; otherwise
-it is starting, stopping, failed or inactive.")]
+STATE is 'listening' while the backend waits for a VMM and 'running' while it serves one; 'no-device'
+if it listens, but its device of the host is not there, so that a VMM that connects is refused; otherwise it is
+starting, stopping, failed or inactive.")]
 pub struct Args {
     /// List these: all of a VM, or one; patterns of the shell are understood
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]
@@ -54,7 +55,7 @@ impl Row for Backend {
 pub(super) fn emphasis(state: State) -> Emphasis {
     match state {
         State::Running => Emphasis::Good,
-        State::Failed => Emphasis::Bad,
+        State::Failed | State::NoDevice => Emphasis::Bad,
         State::Inactive => Emphasis::Faint,
         _ => Emphasis::None,
     }

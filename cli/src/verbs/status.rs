@@ -1,6 +1,7 @@
 //! `vhostctl status`: a backend with all its circumstances, in the layout of `systemctl status`.
 
 use std::fmt::Display;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -11,7 +12,7 @@ use crate::human;
 use crate::journal::{self, Entry};
 use crate::output::{Emphasis, Glyph, Output};
 use crate::selector::{self, Selector};
-use crate::systemd::{Details, Manager, State, Target};
+use crate::systemd::{Details, Manager, State, Target, Waits};
 
 use super::Error;
 use super::list::emphasis;
@@ -20,7 +21,7 @@ use super::list::emphasis;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without an argument all backends are shown. With one, the exit status is 0 if every backend shown runs or
-listens, 3 if one does not, and 4 if there is none.")]
+listens, 3 if one does not or its device of the host is missing, and 4 if there is none.")]
 pub struct Args {
     /// Show these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]
@@ -83,7 +84,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitCode, Er
         1 => return Err(missing.remove(0)),
         _ => return Err(Error::Several(missing)),
     }
-    let idle = |state| matches!(state, State::Inactive | State::Failed);
+    let idle = |state| matches!(state, State::Inactive | State::Failed | State::NoDevice);
     if reports
         .iter()
         .any(|report| idle(report.details.backend.state))
@@ -113,7 +114,7 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     let backend = &details.backend;
     let style = emphasis(backend.state);
     let dot = match backend.state {
-        State::Failed => Glyph::Cross,
+        State::Failed | State::NoDevice => Glyph::Cross,
         State::Inactive => Glyph::Circle,
         State::Running | State::Listening => Glyph::Dot,
         State::Starting | State::Stopping => Glyph::Arrow,
@@ -164,16 +165,13 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         let group = details.socket_group.as_deref().unwrap_or_default();
         field("Access", &format_args!("{user}:{group}, mode {mode}"))?;
     }
-    field(
-        "Front-end",
-        &match details.front_end {
-            Some(true) => "connected",
-            Some(false) => "not connected",
-            None => "unknown, the backend does not tell",
-        },
-    )?;
-    if let Some(device) = &details.device {
-        field("Device", device)?;
+    field("Front-end", &front_end(details, target))?;
+    if let Some(device) = &backend.device {
+        let note = match details.device_missing {
+            Some(true) => " (missing)",
+            _ => "",
+        };
+        field("Device", &format_args!("{device}{note}"))?;
     }
     if details.network {
         field("Network", &"the host's")?;
@@ -255,6 +253,34 @@ fn last_run(details: &Details) -> Option<String> {
         None => String::new(),
     };
     Some(format!("{result}{status}, {}", human::ago(ended)))
+}
+
+/// Who is connected, and who waits.
+fn front_end(details: &Details, target: &Target) -> String {
+    let mut text = match details.front_end {
+        Some(true) => "connected".to_owned(),
+        Some(false) => "not connected".to_owned(),
+        None => "unknown, the backend does not tell".to_owned(),
+    };
+    if let Some(Waits { pid, uid }) = details.front_end_waits {
+        text.push_str(&format!("; another waits: pid {pid}"));
+        // The program may not see either.
+        let local = target.is_local();
+        if let Some(command) = local.then(|| command_of(pid)).flatten() {
+            text.push_str(&format!(" ({command})"));
+        }
+        let uid = uid.or_else(|| local.then(|| uid_of(pid)).flatten());
+        if let Some(uid) = uid {
+            text.push_str(&format!(", uid {uid}"));
+        }
+    }
+    text
+}
+
+/// The user id of a process.
+fn uid_of(pid: u32) -> Option<u32> {
+    let process = std::fs::metadata(format!("/proc/{pid}")).ok()?;
+    Some(process.uid())
 }
 
 /// The name of a process.

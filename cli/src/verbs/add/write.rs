@@ -133,10 +133,12 @@ fn effect(instance: &Instance, before: State, is_new: bool, now: bool) -> Option
         (State::Running | State::Stopping, false) => Some(format!(
             "{instance} serves a VM already, with these settings."
         )),
-        (State::Listening | State::Starting, true) => Some(format!(
+        (State::Listening | State::NoDevice | State::Starting, true) => Some(format!(
             "{instance} listens already. The new settings count from its VM's next start."
         )),
-        (State::Listening | State::Starting, false) => Some(format!("{instance} listens already.")),
+        (State::Listening | State::NoDevice | State::Starting, false) => {
+            Some(format!("{instance} listens already."))
+        }
         (State::Inactive | State::Failed, _) if now => None,
         (State::Inactive | State::Failed, _) => Some(format!(
             "It listens from the next boot on. To start it now: vhostctl start {instance}"
