@@ -4,6 +4,7 @@
 mod capabilities;
 mod device;
 mod escape;
+mod forward;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -28,6 +29,7 @@ mod worker;
 pub use capabilities::Capabilities;
 pub use device::{Device, FIRST_TOKEN, Host};
 pub use escape::printable;
+pub use forward::{ForwardError, Side, forward};
 pub use log_limit::LogLimit;
 pub use options::{CommonOptions, ConnectionOptions, GeneralOptions};
 pub use program::{Program, run, usage_text};

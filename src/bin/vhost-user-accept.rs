@@ -1,60 +1,61 @@
-//! vhost-user-accept: starts a backend program that takes a connected socket.
+//! vhost-user-accept: starts a backend program that does not take a listening socket.
 //!
 //! systemd passes a listening socket. This program accepts one connection on it and becomes the other
-//! program, which finds the connection where the listening socket was.
+//! program, which finds the connection where the listening socket was; or it starts the other program,
+//! which makes a socket of its own, and passes the messages of the connection on to that.
 
-use std::convert::Infallible;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{CommandFactory as _, Parser};
 use listenfd::ListenFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
-use vhost_user_backends::backend::{printable, usage_text};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use vhost_user_backends::backend::{ForwardError, Side, forward, printable, usage_text};
 
 const NAME: &str = "vhost-user-accept";
 /// The first descriptor of socket activation (sd_listen_fds(3)).
 const FD: RawFd = 3;
 /// What would tell PROGRAM that descriptor 3 listens.
 const ACTIVATION: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// How long PROGRAM may take to listen, and to end.
+const START_LIMIT: Duration = Duration::from_secs(20);
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
-/// Accept a front-end's connection and run a backend program that takes a connected socket
+/// Accept a front-end's connection for a backend program that takes no listening socket
 ///
 /// The listening socket comes by socket activation. PROGRAM replaces this process and has the connection
-/// as file descriptor 3.
+/// as file descriptor 3; with --socket-path it runs beside this process, which passes messages on.
 #[derive(Parser)]
 #[command(name = NAME, version)]
 struct Options {
-    /// Program to run: an absolute path
-    #[arg(value_name = "PROGRAM", value_parser = absolute)]
-    program: PathBuf,
+    /// Connect to PROGRAM at PATH, where it listens, and pass messages on; of several paths, at the first where it
+    /// does
+    #[arg(long, value_name = "PATH")]
+    socket_path: Vec<PathBuf>,
 
-    /// Arguments of PROGRAM
-    #[arg(
-        value_name = "ARGS",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    arguments: Vec<OsString>,
-}
-
-fn absolute(text: &str) -> Result<PathBuf, &'static str> {
-    let path = PathBuf::from(text);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("an absolute path is needed, such as /usr/bin/passt")
-    }
+    /// Program to run, by its absolute path, and its arguments
+    #[arg(value_name = "PROGRAM", required = true, num_args = 1.., trailing_var_arg = true)]
+    #[arg(allow_hyphen_values = true)]
+    command: Vec<OsString>,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
+    #[error(
+        "{0:?} is not the absolute path of a program, such as /usr/bin/passt; see {NAME} --help"
+    )]
+    Usage(OsString),
     #[error("no socket to accept from: start it by socket activation")]
     NoSocket,
     #[error("{0} sockets were passed (LISTEN_FDS), one is needed")]
@@ -67,6 +68,21 @@ enum Error {
     Pass(io::Error),
     #[error("cannot run {}: {error}", program.display())]
     Run { program: PathBuf, error: io::Error },
+    #[error("{} does not listen at its --socket-path within {} s", program.display(), START_LIMIT.as_secs())]
+    Late { program: PathBuf },
+    #[error("cannot connect to {}: {error}", path.display())]
+    Connect { path: PathBuf, error: io::Error },
+    #[error("{} ended: {status}", program.display())]
+    Ended {
+        program: PathBuf,
+        status: ExitStatus,
+    },
+    #[error("{} closed the connection", program.display())]
+    Closed { program: PathBuf },
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    #[error("cannot wait for {}: {error}", program.display())]
+    Wait { program: PathBuf, error: io::Error },
 }
 
 fn main() -> ExitCode {
@@ -79,27 +95,152 @@ fn main() -> ExitCode {
         }
         Err(error) => error.exit(),
     };
-    let Err(error) = run(&options);
-    eprintln!("{NAME}: {}", printable(&error.to_string()));
-    ExitCode::FAILURE
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The connection is closed by then, which tells the front-end.
+        Err(error) => {
+            eprintln!("{NAME}: {}", printable(&error.to_string()));
+            match error {
+                Error::Usage(_) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
 }
 
-/// Returns only if it fails. The connection is closed then, which tells the front-end.
-fn run(options: &Options) -> Result<Infallible, Error> {
-    let mut socket = listening()?;
+fn run(options: &Options) -> Result<(), Error> {
+    let (program, arguments) = match options.command.split_first() {
+        Some((program, arguments)) if Path::new(program).is_absolute() => {
+            (PathBuf::from(program), arguments)
+        }
+        first => {
+            let word = first.map(|(word, _)| word.clone());
+            return Err(Error::Usage(word.unwrap_or_default()));
+        }
+    };
+    let socket = listening()?;
     let connection = accept(&socket).map_err(|error| Error::Accept(error.into()))?;
-    // The listening socket is closed by this, and the new descriptor stays open over exec.
-    rustix::io::dup2(&connection, &mut socket).map_err(|error| Error::Pass(error.into()))?;
-    drop(connection);
-    let mut command = Command::new(&options.program);
-    command.args(&options.arguments);
+    let mut command = Command::new(&program);
+    command.args(arguments);
     for name in ACTIVATION {
         command.env_remove(name);
     }
-    Err(Error::Run {
-        program: options.program.clone(),
+    if options.socket_path.is_empty() {
+        return Err(become_program(program, command, socket, connection));
+    }
+    drop(socket);
+    serve_beside(program, command, &options.socket_path, connection.into())
+}
+
+/// Returns only if it fails.
+fn become_program(
+    program: PathBuf,
+    mut command: Command,
+    mut socket: OwnedFd,
+    connection: OwnedFd,
+) -> Error {
+    // The listening socket is closed by this, and the new descriptor stays open over exec.
+    if let Err(error) = rustix::io::dup2(&connection, &mut socket) {
+        return Error::Pass(error.into());
+    }
+    drop(connection);
+    Error::Run {
+        program,
         error: command.exec(),
-    })
+    }
+}
+
+/// Starts the program, which ends when the front-end has left.
+fn serve_beside(
+    program: PathBuf,
+    mut command: Command,
+    paths: &[PathBuf],
+    front_end: UnixStream,
+) -> Result<(), Error> {
+    // SAFETY: between fork and exec there is one system call, which allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
+    }
+    let child = command.spawn();
+    let mut child = Ending(child.map_err(|error| Error::Run {
+        program: program.clone(),
+        error,
+    })?);
+    let backend = child.connect(&program, paths)?;
+    match forward(front_end, backend)? {
+        Side::FrontEnd => Ok(()),
+        Side::Backend => Err(match child.ended(STOP_LIMIT) {
+            Ok(Some(status)) => Error::Ended { program, status },
+            Ok(None) => Error::Closed { program },
+            Err(error) => Error::Wait { program, error },
+        }),
+    }
+}
+
+/// A running program that is ended when this is dropped.
+struct Ending(Child);
+
+impl Ending {
+    /// Connects to it, once it listens.
+    fn connect(&mut self, program: &Path, paths: &[PathBuf]) -> Result<UnixStream, Error> {
+        let program = program.to_owned();
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            for path in paths {
+                match UnixStream::connect(path) {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) if is_early(&error) => {}
+                    Err(error) => {
+                        let path = path.clone();
+                        return Err(Error::Connect { path, error });
+                    }
+                }
+            }
+            match self.ended(PAUSE) {
+                Ok(None) => {}
+                Ok(Some(status)) => return Err(Error::Ended { program, status }),
+                Err(error) => return Err(Error::Wait { program, error }),
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Late { program });
+            }
+        }
+    }
+
+    /// How it ended, if it does so in time.
+    fn ended(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.0.try_wait()?;
+            if status.is_some() || Instant::now() > deadline {
+                return Ok(status);
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// Whether a program does not listen yet.
+fn is_early(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    )
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+                // It fails only if the program has ended.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+            if let Ok(None) | Err(_) = self.ended(STOP_LIMIT) {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+            }
+        }
+    }
 }
 
 /// The socket of socket activation.
