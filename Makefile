@@ -14,6 +14,8 @@ PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
 BENCH_PACKAGES := libepoxy0 libgbm1 libpixman-1-0 libvirglrenderer1 linux-perf
 # rust-vmm's program to compare with.
 BENCH_CRATE := vhost-device-input@0.1.0
+# rust-vmm's program that the tests have a guest use.
+TEST_CRATE := vhost-device-rng@0.1.0
 # What the checks are run by, in versions that the oldest Rust we take can build.
 TOOLS := cargo-nextest@0.9.114 cargo-deny@0.20.2 cargo-fuzz@0.13.2
 # How long each target of fuzz/ runs, from which seed (the same, so that a check does not fail by chance what
@@ -25,7 +27,7 @@ FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo check tools fmt lint deny test fuzz bench clean help
+.PHONY: all deps demo check tools peers fmt lint deny test fuzz bench clean help
 
 # All of the workspace, so that the demo and the installation share one build.
 all:
@@ -63,7 +65,7 @@ deps:
 		echo "Rust $(RUST_VERSION) or newer is needed, $(CARGO) is $${has:-missing}: see https://rustup.rs" >&2; exit 1; \
 	}
 
-check: deps tools fmt lint deny test fuzz
+check: deps tools peers fmt lint deny test fuzz
 
 # Tools of the checks, built only where they are missing.
 tools:
@@ -72,6 +74,13 @@ tools:
 		echo "Installing $$tool (cargo install --locked; takes some minutes)"; \
 		$(CARGO) install --locked --quiet "$$tool"; \
 	done
+
+# A backend of others, which no Debian has. Where it cannot be built, its test is named and skipped.
+peers:
+	@test -x build/peers/bin/vhost-device-rng || { \
+		echo "Building $(TEST_CRATE) (cargo install --locked; takes some minutes)"; \
+		$(CARGO) install --locked --quiet --root build/peers $(TEST_CRATE) || true; \
+	}
 
 fmt:
 	$(CARGO) fmt --all --check

@@ -302,3 +302,33 @@ fn guest_gets_an_address_and_an_answer_by_passt() -> anyhow::Result<()> {
     drop(vm);
     host.wait_success(service)
 }
+
+#[test]
+fn guest_reads_random_numbers_of_a_program_with_its_own_socket() -> anyhow::Result<()> {
+    let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
+    let host = Host::boot()?;
+    let program =
+        packages::vhost_device_rng().context("vhost-device-rng is not built: make peers")?;
+    fs::copy(program, host.path("/usr/local/bin/vhost-device-rng"))?;
+    host.0
+        .write("/srv/numbers", &"not random ".repeat(100_000))?;
+    host.add(&[
+        "rng",
+        "vm1",
+        "--backend=vhost-device-rng",
+        "--now",
+        "--",
+        "--rng-source=/srv/numbers",
+    ])?;
+    let mut vm = host.vm(&artifacts)?;
+    assert_eq!(
+        guest(&mut vm, "cat /sys/class/misc/hw_random/rng_current")?,
+        "virtio_rng.0"
+    );
+    // The kernel's own reader has taken the first ones.
+    let numbers = guest(&mut vm, "dd if=/dev/hwrng bs=64 count=1 2>/dev/null")?;
+    assert!(numbers.contains("not random not random"), "{numbers}");
+    let service = "vhost-user@vm1:rng.service";
+    drop(vm);
+    host.wait_success(service)
+}

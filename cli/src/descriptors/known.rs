@@ -15,6 +15,8 @@ pub enum SocketForm {
     Listening,
     /// A connected socket.
     Connected,
+    /// None: it makes one of its own at a path.
+    Own,
 }
 
 /// How a program is told of the folder or file that it serves.
@@ -56,7 +58,7 @@ const FOLDERS: [&str; 6] = [
     "/usr/sbin",
 ];
 
-const PROGRAMS: [KnownProgram; 4] = [
+const PROGRAMS: [KnownProgram; 5] = [
     // Both virtiofsds, the one written in C (QEMU up to 7.2) and the one written in Rust. They keep files of
     // all users, so they are root with CAP_CHOWN to CAP_SETFCAP. The last two are for their own sandbox, which
     // changes the root to the shared folder; they are given up there.
@@ -102,6 +104,16 @@ const PROGRAMS: [KnownProgram; 4] = [
             ("RestrictNamespaces", "yes"),
             ("RestrictSUIDSGID", "yes"),
         ],
+        needs_option: None,
+    },
+    KnownProgram {
+        names: &["vhost-device-rng"],
+        device_type: "rng",
+        socket: SocketForm::Own,
+        arguments: &["--socket-path={socket}"],
+        file: FileForm::Options,
+        needs_root: false,
+        service: &[("RestrictNamespaces", "yes")],
         needs_option: None,
     },
     // QEMU's programs written in C: libvhost-user serves a connection.

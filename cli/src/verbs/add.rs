@@ -50,10 +50,11 @@ stays as it is given; in place of a node the link that stays is written, if ther
 
 BACKEND is the name of a descriptor, with or without its number, or the name of its program: see vhostctl
 list-backends. A path is taken as a program without a descriptor. The program is passed its listening
-socket by --fd=3. Where it wants that said otherwise, write {fd} into an argument: it becomes 3.
+socket by --fd=3. Where it wants that said otherwise, write {fd} into an argument: it becomes 3. Where it
+makes a socket of its own, write {socket}: it becomes a path.
 
-What virtiofsd, passt and qemu-storage-daemon need is known: see KNOWN BACKENDS in vhost-user@.service(5).
-The last two need no descriptor. Any other one runs as a dynamic user without network, and may write to
+What virtiofsd, qemu-storage-daemon, passt and vhost-device-rng need is known: see KNOWN BACKENDS in
+vhost-user@.service(5). All but the first need no descriptor. Any other one runs as a dynamic user without network, and may write to
 nothing but what --shared-dir, --blk-file and --allow-path name."
 )]
 pub struct Args {

@@ -29,13 +29,14 @@ const KERNEL_PACKAGE: &str = "linux-image-amd64";
 /// The first of Debian's kernels with /dev/udmabuf.
 const UDMABUF: (u32, u32) = (6, 12);
 /// Modules of the guest; the rest of Debian's kernel is built in or not needed.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio-gpu",
     "virtio_input",
     "virtiofs",
     "virtio_blk",
     "virtio_net",
+    "virtio_rng",
     "evdev",
     "uinput",
 ];

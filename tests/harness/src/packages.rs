@@ -82,6 +82,13 @@ pub fn passt() -> anyhow::Result<PathBuf> {
     })
 }
 
+/// rust-vmm's vhost-device-rng, where `make check` has built it; no release of Debian has it.
+#[must_use]
+pub fn vhost_device_rng() -> Option<PathBuf> {
+    let program = paths::build_dir().join("peers/bin/vhost-device-rng");
+    program.is_file().then_some(program)
+}
+
 fn obtain(
     name: &str,
     unpack: impl FnOnce(&PrivateApt, &Path) -> anyhow::Result<()>,

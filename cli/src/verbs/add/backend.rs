@@ -1,24 +1,21 @@
 //! `vhostctl add TYPE VM --backend=BACKEND`: any installed program that keeps to the conventions.
 
+mod command;
 mod files;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::descriptors::known::{self, FileForm, KnownProgram, SocketForm};
+use crate::descriptors::known::{self, SocketForm};
 use crate::descriptors::{self, State};
 use crate::instance::{Half, Instance, Kind};
 use crate::output::printable;
 use crate::settings::{self, Settings, is_root, percent};
 
+use command::{command, socket_form};
 use files::Files;
 
 use super::super::Error as VerbError;
 use super::{Args, Error, Host, Plan, free_name, only_for};
-
-/// Stands for the number of the socket's descriptor in an argument.
-const FD_WORD: &str = "{fd}";
-/// The first descriptor that systemd passes (sd_listen_fds(3)).
-const FD: &str = "3";
 
 pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbError> {
     only_for(
@@ -61,9 +58,8 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
         user => user.clone(),
     };
     let files = Files::new(args, known, &program, user.is_none())?;
-    let is_connected =
-        args.connected || known.is_some_and(|known| known.socket == SocketForm::Connected);
-    let accept = match is_connected {
+    let form = socket_form(args, known)?;
+    let accept = match form != SocketForm::Listening {
         true => Some(
             settings::accept_program(&host.folders, &instance).ok_or_else(|| {
                 Error::NoAcceptProgram {
@@ -79,8 +75,11 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
     }
     let mut service = Vec::new();
     // Else the log would have the name of what accepts.
-    let name = program.file_name().filter(|_| is_connected);
+    let name = program.file_name().filter(|_| accept.is_some());
     service.extend(name.map(|name| ("SyslogIdentifier", percent(&name.to_string_lossy()))));
+    if form == SocketForm::Own {
+        service.push(("PrivateTmp", "yes".to_owned()));
+    }
     if let Some(known) = known {
         service.extend(
             known
@@ -98,6 +97,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
         backend: Some(backend),
         command: command(
             accept.as_deref(),
+            form,
             &program,
             known,
             &files.arguments,
@@ -166,98 +166,11 @@ fn find(wanted: &str, device_type: &str) -> Result<(String, PathBuf), Error> {
     })
 }
 
-/// The command line: the program is told of its socket, by the option of the conventions unless the
-/// arguments do it in another way.
-fn command(
-    accept: Option<&Path>,
-    program: &Path,
-    known: Option<&KnownProgram>,
-    files: &[String],
-    arguments: &[String],
-) -> Result<Vec<String>, Error> {
-    let mut command: Vec<_> = accept
-        .into_iter()
-        .chain([program])
-        .map(|path| path.display().to_string())
-        .collect();
-    let needed = known.map_or(&[][..], |known| known.arguments);
-    let is_there = |needed: &str| arguments.iter().any(|argument| argument == needed);
-    command.extend(
-        needed
-            .iter()
-            .filter(|needed| !is_there(needed))
-            .map(|needed| (*needed).to_owned()),
-    );
-    let names_socket = |argument: &&String| argument.contains(FD_WORD);
-    let mut all = files.iter().chain(arguments);
-    if all.clone().find(names_socket).is_none() {
-        if known.is_some_and(|known| known.file == FileForm::BlockExport) {
-            let text = format!(
-                "{} is told of its socket by an --export: add addr.type=fd,addr.str={FD_WORD} to it, or give \
-                 --blk-file=PATH.",
-                program.display()
-            );
-            return Err(Error::Usage(text));
-        }
-        command.push(format!("--fd={FD}"));
-    }
-    command.extend(all.by_ref().map(|argument| argument.replace(FD_WORD, FD)));
-    Ok(command)
-}
-
 /// What a VM calls a device of this type. Not "gpu", which is the name of the one that needs none.
 fn word(device_type: &str) -> &str {
     match device_type {
         "gpu" => "gpu1",
         "block" => "disk",
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(program: &str, accept: Option<&str>, arguments: &[&str]) -> Vec<String> {
-        let arguments: Vec<_> = arguments.iter().map(|text| (*text).to_owned()).collect();
-        let program = Path::new(program);
-        let known = known::lookup(program);
-        command(accept.map(Path::new), program, known, &[], &arguments).expect("a command")
-    }
-
-    #[test]
-    fn the_socket_is_passed_as_the_conventions_or_the_arguments_say() {
-        let line = |arguments| line("/usr/bin/x", None, arguments);
-        assert_eq!(line(&[]), ["/usr/bin/x", "--fd=3"]);
-        assert_eq!(line(&["-o", "a b"]), ["/usr/bin/x", "--fd=3", "-o", "a b"]);
-        assert_eq!(
-            line(&["--export", "vhost-user-blk,addr.type=fd,addr.str={fd}"]),
-            [
-                "/usr/bin/x",
-                "--export",
-                "vhost-user-blk,addr.type=fd,addr.str=3"
-            ]
-        );
-    }
-
-    #[test]
-    fn known_programs_get_what_they_need() {
-        let accept = Some("/usr/libexec/vhost-user-accept");
-        let expected = [
-            "/usr/libexec/vhost-user-accept",
-            "/usr/bin/passt",
-            "--vhost-user",
-            "--foreground",
-            "--fd=3",
-        ];
-        assert_eq!(line("/usr/bin/passt", accept, &[]), expected);
-        assert_eq!(
-            line("/usr/bin/passt", accept, &["--foreground"]).concat(),
-            "/usr/libexec/vhost-user-accept/usr/bin/passt--vhost-user--fd=3--foreground"
-        );
-        let daemon = Path::new("/usr/bin/qemu-storage-daemon");
-        let error = command(None, daemon, known::lookup(daemon), &[], &[]);
-        let error = error.expect_err("no socket").to_string();
-        assert!(error.contains("addr.str={fd}"), "{error}");
     }
 }

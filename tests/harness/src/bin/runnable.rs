@@ -2,7 +2,7 @@
 //! standard error what it lacks for the others, which nextest then counts as skipped.
 
 use harness::run::is_installed;
-use harness::{mock, opengl, systemd};
+use harness::{mock, opengl, packages, systemd};
 
 fn main() {
     let mut lacking = Vec::new();
@@ -20,6 +20,13 @@ fn main() {
     if !is_installed("virsh") {
         let reason = "libvirt needs the packages libvirt-daemon and libvirt-clients".to_owned();
         lacking.push((reason, "binary(=guest_libvirt)"));
+    }
+    if packages::vhost_device_rng().is_none() {
+        let reason = "vhost-device-rng is not built: make peers".to_owned();
+        lacking.push((
+            reason,
+            "test(=guest_reads_random_numbers_of_a_program_with_its_own_socket)",
+        ));
     }
     if let Some(reason) = opengl::missing() {
         lacking.push((reason, "binary(=guest_virgl)"));
