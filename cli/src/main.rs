@@ -19,6 +19,7 @@ mod instance;
 mod journal;
 mod memory;
 mod output;
+mod permissions;
 mod selector;
 mod settings;
 mod systemd;

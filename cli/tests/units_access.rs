@@ -287,6 +287,10 @@ fn what_changes_counts_at_once_unless_a_vmm_is_connected() -> anyhow::Result<()>
         "{said}"
     );
     assert_eq!(access(&host, gpu)?, (2001, 0, 0o600), "it is in use");
+    let status = host.ok(&["status", "vm1", "-n0"])?;
+    let line =
+        "Access: root:kvm, mode 0660; until the next start of the socket alice:root, mode 0600\n";
+    assert!(status.contains(line), "{status}");
     drop(session);
     let unit = "vhost-user-gpu@vm1.service";
     let timeout = std::time::Duration::from_secs(30);

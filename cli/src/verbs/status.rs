@@ -11,6 +11,7 @@ use crate::exit;
 use crate::human;
 use crate::journal::{self, Entry};
 use crate::output::{Emphasis, Glyph, Output};
+use crate::permissions::SocketPermissions;
 use crate::selector::{self, Selector};
 use crate::systemd::{Details, Manager, State, Target, Waits};
 
@@ -161,9 +162,8 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     if let Some(socket) = &backend.socket {
         field("Socket", socket)?;
     }
-    if let (Some(user), Some(mode)) = (&details.socket_user, &details.socket_mode) {
-        let group = details.socket_group.as_deref().unwrap_or_default();
-        field("Access", &format_args!("{user}:{group}, mode {mode}"))?;
+    if let Some(text) = access(details, target) {
+        field("Access", &text)?;
     }
     field("Front-end", &front_end(details, target))?;
     if let Some(device) = &backend.device {
@@ -221,6 +221,26 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         output.line(&[output.paint(&line, emphasis)])?;
     }
     Ok(())
+}
+
+/// Who may connect, and who may now where that changes with the next start of the socket.
+fn access(details: &Details, target: &Target) -> Option<String> {
+    let group = details.socket_group.clone().unwrap_or_default();
+    let wanted = SocketPermissions::named(
+        details.socket_user.as_ref()?,
+        &group,
+        details.socket_mode.as_ref()?,
+    );
+    let path = details.backend.socket.as_ref();
+    let now = path
+        .filter(|_| target.is_local())
+        .and_then(|path| SocketPermissions::of(path));
+    Some(match now {
+        Some(now) if !now.is_same(&wanted) => {
+            format!("{wanted}; until the next start of the socket {now}")
+        }
+        _ => wanted.to_string(),
+    })
 }
 
 /// What the units are made of.
