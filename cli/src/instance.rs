@@ -81,7 +81,7 @@ pub enum NameError {
     Character(char, String),
     #[error("'{0}' begins with a dash, as options do")]
     Dash(String),
-    #[error("'{0}' is the name of a folder, and cannot be one of a VM or a device")]
+    #[error("'{0}' is a directory name and cannot name a VM or a device")]
     Dots(String),
     #[error(
         "'{name}' is too long: its socket {path} would have {} bytes, and a socket's path has at most \

@@ -24,17 +24,17 @@ struct Size(u64);
 /// Why QEMU would not take it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
-    #[error("'{0}' is no size such as 2G, 512M or 2048 (which is in MiB)")]
+    #[error("'{0}' is not a size; examples: 2G, 512M, 2048 (in MiB)")]
     Size(String),
     #[error("'{0}' is not a multiple of 8K")]
     Odd(String),
-    #[error("'{0}' is none of size=, slots= and maxmem=, which QEMU's -m takes")]
+    #[error("'{0}' is not one of size=, slots=, maxmem=")]
     Key(String),
-    #[error("'{0}' is no number of slots, of which there are at most {SLOTS_MAX}")]
+    #[error("'{0}' is not a number of slots (at most {SLOTS_MAX})")]
     Slots(String),
-    #[error("'{0}' has slots for more memory, and no maxmem= that says how much")]
+    #[error("'{0}' has slots= but no maxmem=")]
     NoMost(String),
-    #[error("'{0}' has a maxmem= below the size")]
+    #[error("'{0}' has a maxmem= smaller than its size")]
     Most(String),
 }
 

@@ -39,7 +39,7 @@ fn sentence(error: &Error) -> String {
                 hint(&texts(ContextKind::SuggestedArg))
             )
         }
-        ErrorKind::UnknownArgument => format!("Too many arguments, from '{argument}' on."),
+        ErrorKind::UnknownArgument => format!("Unexpected argument: {argument}."),
         ErrorKind::InvalidValue => {
             let valid = texts(ContextKind::ValidValue);
             let valid = match valid.is_empty() {
@@ -64,11 +64,11 @@ fn sentence(error: &Error) -> String {
             let others = texts(ContextKind::PriorArg);
             let others: Vec<_> = others.iter().map(|argument| name(argument)).collect();
             match others.iter().all(|other| *other == argument) {
-                true => format!("{argument} is there twice."),
+                true => format!("{argument} was given twice."),
                 false => format!("{argument} and {} exclude each other.", others.join(", ")),
             }
         }
-        ErrorKind::TooManyValues => format!("{argument} takes no value, so not '{value}'."),
+        ErrorKind::TooManyValues => format!("{argument} takes no value."),
         ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues | ErrorKind::NoEquals => {
             format!("{argument} needs a value.")
         }
@@ -101,7 +101,7 @@ fn name(argument: &str) -> String {
 fn hint(suggestions: &[String]) -> String {
     match suggestions {
         [] => String::new(),
-        [one] => format!(" Is {one} meant?"),
-        several => format!(" Is one of these meant: {}?", several.join(", ")),
+        [one] => format!(" Did you mean {one}?"),
+        several => format!(" Did you mean one of these: {}?", several.join(", ")),
     }
 }

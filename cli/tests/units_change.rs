@@ -19,8 +19,8 @@ fn what_was_done_is_said() -> anyhow::Result<()> {
     let quiet = |verb| host.ok(&["-q", verb, "vm1"]);
     assert_eq!(
         host.ok(&["disable", "vm1"])?,
-        "Disabled vm1:gpu: it does not listen after the next boot.\n\
-         Disabled vm1:mouse: it does not listen after the next boot.\n"
+        "Disabled vm1:gpu: its socket does not start at boot.\n\
+         Disabled vm1:mouse: its socket does not start at boot.\n"
     );
     assert_eq!(
         host.ok(&["disable", "vm1:gpu"])?,
@@ -28,12 +28,12 @@ fn what_was_done_is_said() -> anyhow::Result<()> {
     );
     assert_eq!(
         host.ok(&["enable", "vm1"])?,
-        "Enabled vm1:gpu: it listens from the next boot on.\n\
-         Enabled vm1:mouse: it listens from the next boot on.\n"
+        "Enabled vm1:gpu: its socket starts at boot.\n\
+         Enabled vm1:mouse: its socket starts at boot.\n"
     );
     assert_eq!(
         host.ok(&["enable", "vm1:mouse"])?,
-        "vm1:mouse was enabled already.\n"
+        "vm1:mouse was already enabled.\n"
     );
     assert_eq!(quiet("disable")? + &quiet("enable")?, "");
     assert_eq!(
@@ -272,9 +272,9 @@ fn a_connected_front_end_is_asked_about() -> anyhow::Result<()> {
     ] {
         let said = host.fails(&[verb, &["vm1"]].concat(), 1)?;
         for part in [
-            "vm1:gpu has a front-end connected: its VM loses the screen",
+            "vm1:gpu has a front-end connected: its VM loses its screen",
             "vm1:mouse has a front-end connected: ",
-            "QEMU aborts if no driver",
+            "QEMU aborts if no guest driver",
             "--force",
         ] {
             assert!(said.contains(part), "{verb:?}: {said}");
@@ -292,7 +292,7 @@ fn a_connected_front_end_is_asked_about() -> anyhow::Result<()> {
         let output = ask(answer)?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(output.status.code(), Some(1), "{answer}: {said}");
-        assert!(said.contains("Go on all the same? [y/N] "), "{said}");
+        assert!(said.contains("Continue anyway? [y/N] "), "{said}");
         assert!(said.contains("Nothing was changed."), "{said}");
         assert!(serve()?, "{answer}");
     }

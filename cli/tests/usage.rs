@@ -63,26 +63,35 @@ fn no_page_of_help_has_the_words_of_the_parser() {
 fn bad_usage_is_a_sentence_and_fails_as_systemctl_does() {
     for (bad, said) in [
         ("launch", "Unknown verb: launch."),
-        ("montior", "Unknown verb: montior. Is monitor meant?"),
+        ("montior", "Unknown verb: montior. Did you mean monitor?"),
         ("--colour", "Unknown option: --colour."),
-        ("list --typ=gpu", "Unknown option: --typ. Is --type meant?"),
+        (
+            "list --typ=gpu",
+            "Unknown option: --typ. Did you mean --type?",
+        ),
         ("list -x", "Unknown option: -x."),
         (
             "list-devices --type=tpu",
             "--type does not take 'tpu', but one of these: gpu, input.",
         ),
         ("list-devices --type", "--type needs a value: gpu, input."),
-        ("list-devices vm1", "Too many arguments, from 'vm1' on."),
+        ("list-devices vm1", "Unexpected argument: vm1."),
         (
             "--json=xml",
             "--json does not take 'xml', but one of these: pretty, short, off.",
         ),
-        ("--no-legend=3", "--no-legend takes no value, so not '3'."),
-        ("status -n x", "Invalid --lines: 'x' is no number of lines."),
-        ("log -n -1", "Invalid --lines: '-1' is no number of lines."),
+        ("--no-legend=3", "--no-legend takes no value."),
+        (
+            "status -n x",
+            "Invalid --lines: 'x' is not a number of lines.",
+        ),
+        (
+            "log -n -1",
+            "Invalid --lines: '-1' is not a number of lines.",
+        ),
         (
             "log --lines=99999999999",
-            "Invalid --lines: '99999999999' is no number of lines.",
+            "Invalid --lines: '99999999999' is not a number of lines.",
         ),
         ("log -n", "--lines needs a value."),
         ("start", "Missing: VM[:NAME]."),
@@ -91,14 +100,14 @@ fn bad_usage_is_a_sentence_and_fails_as_systemctl_does() {
             "Invalid VM[:NAME]: 'vm[' has a '[' without its ']'.",
         ),
         ("add", "Missing: TYPE and VM."),
-        ("add gpu vm1 a b", "Too many arguments, from 'b' on."),
+        ("add gpu vm1 a b", "Unexpected argument: b."),
         (
             "add gpu vm1 --allow-device=/dev/null",
             "Missing: --backend.",
         ),
         (
             "add gpu ..",
-            "Invalid VM: '..' is the name of a folder, and cannot be one of a VM or a device.",
+            "Invalid VM: '..' is a directory name and cannot name a VM or a device.",
         ),
         ("monitor -d -u", "--devices and --units exclude each other."),
         ("disable vm1 --force", "Missing: --now."),
@@ -109,11 +118,11 @@ fn bad_usage_is_a_sentence_and_fails_as_systemctl_does() {
         ),
         (
             "qemu-args vm1 --memory=2GB",
-            "Invalid --memory: '2GB' is no size such as 2G, 512M or 2048 (which is in MiB).",
+            "Invalid --memory: '2GB' is not a size; examples: 2G, 512M, 2048 (in MiB).",
         ),
         (
             "qemu-args vm1 --memory=2G,share=off",
-            "Invalid --memory: 'share=off' is none of size=, slots= and maxmem=, which QEMU's -m takes.",
+            "Invalid --memory: 'share=off' is not one of size=, slots=, maxmem=.",
         ),
     ] {
         let output = run(vhostctl().args(bad.split(' ')));
@@ -164,7 +173,7 @@ fn the_users_service_manager_is_refused_by_every_verb() {
         assert_eq!(output.stdout, b"", "{verb:?}");
         assert_eq!(
             stderr(&output),
-            "There are no backends of users' service managers, only of the system's. Leave out --user.\n",
+            "Backends are system units; --user is not supported.\n",
             "{verb:?}"
         );
     }

@@ -226,10 +226,7 @@ fn refusal(error: &zbus::Error) -> String {
         NO_SUCH_UNIT => {
             "it is not installed, or systemd was not told (systemctl daemon-reload)".to_owned()
         }
-        BAD_SETTING => {
-            "it has settings that systemd does not take; its log says which (vhostctl log)"
-                .to_owned()
-        }
+        BAD_SETTING => "systemd rejects its settings; see its log (vhostctl log)".to_owned(),
         _ => said(error),
     }
 }

@@ -102,8 +102,8 @@ impl<'a> Changes<'a> {
                 continue;
             };
             self.output.hint(&match is_new {
-                true => format!("Enabled {instance}: it listens from the next boot on."),
-                false => format!("{instance} was enabled already."),
+                true => format!("Enabled {instance}: its socket starts at boot."),
+                false => format!("{instance} was already enabled."),
             });
             done.push(instance);
         }
@@ -120,7 +120,7 @@ impl<'a> Changes<'a> {
                 continue;
             };
             self.output.hint(&match is_new {
-                true => format!("Disabled {instance}: it does not listen after the next boot."),
+                true => format!("Disabled {instance}: its socket does not start at boot."),
                 false => format!("{instance} was not enabled."),
             });
             done.push(instance);

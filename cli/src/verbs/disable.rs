@@ -9,9 +9,11 @@ use super::Error;
 use super::change::Changes;
 use super::guard;
 
-/// Have backends not listen at boot any more
+/// Disable backends: do not start their sockets at boot
 #[derive(Debug, clap::Args)]
-#[command(after_help = "With --now, a connected front-end is asked about as by stop: see there.")]
+#[command(
+    after_help = "With --now it asks, or refuses, as 'vhostctl stop' does if a front-end is connected."
+)]
 pub struct Args {
     /// Disable these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
@@ -21,7 +23,7 @@ pub struct Args {
     #[arg(long)]
     now: bool,
 
-    /// With --now: do not ask, whatever front-end is connected
+    /// With --now: proceed even if a front-end is connected
     #[arg(long, requires = "now")]
     force: bool,
 }

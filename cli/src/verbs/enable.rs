@@ -8,7 +8,7 @@ use crate::systemd::Target;
 use super::Error;
 use super::change::Changes;
 
-/// Have backends listen from boot on
+/// Enable backends: start their sockets at boot
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Enable these: all of a VM, or one

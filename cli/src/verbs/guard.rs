@@ -37,7 +37,7 @@ pub async fn confirm(
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(Error::Connected { losses });
     }
-    let answer = output::ask(format_args!("{losses}\nGo on all the same? [y/N]"))?;
+    let answer = output::ask(format_args!("{losses}\nContinue anyway? [y/N]"))?;
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Error::Declined),
@@ -48,11 +48,11 @@ pub async fn confirm(
 fn loss(instance: &Instance) -> String {
     let loss = match instance.kind() {
         Kind::Gpu => {
-            "its VM loses the screen until it is shut down and started again, as QEMU does not connect again"
+            "its VM loses its screen until it is shut down and started again (QEMU does not reconnect)"
         }
         Kind::Input => {
-            "its VM loses the device until it is shut down and started again, and QEMU aborts if no driver of \
-             the guest uses it just then (in firmware, in a boot menu, during a reboot)"
+            "its VM loses the device until it is shut down and started again, and QEMU aborts if no guest \
+             driver is using it (firmware, boot menu, reboot)"
         }
         Kind::Backend => {
             "its VM loses the device until it is shut down and started again, and what the guest has not \

@@ -67,9 +67,7 @@ pub enum Error {
     Unknown { selector: String },
     #[error("Unknown verb: {name}. See 'vhostctl --help'.")]
     NoVerb { name: String },
-    #[error(
-        "There are no backends of users' service managers, only of the system's. Leave out --user."
-    )]
+    #[error("Backends are system units; --user is not supported.")]
     User,
     /// A VMM would lose a device, and nobody said that this is meant.
     #[error("{losses}\nNothing was changed. Shut the VM down first, or use --force.")]
@@ -146,7 +144,7 @@ fn lines_number(text: &str) -> Result<u32, String> {
     // Not what `parse` takes besides: a sign.
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|_| is_number);
-    number.ok_or_else(|| format!("'{text}' is no number of lines"))
+    number.ok_or_else(|| format!("'{text}' is not a number of lines"))
 }
 
 /// What to do about a file that cannot be written.

@@ -12,15 +12,15 @@ use super::guard;
 /// Stop backends and start them again, also those that were stopped
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A VM whose VMM is connected loses the device: a GPU's VM its screen, and for an input device QEMU aborts
-while no driver of the guest uses it. So that is asked before anything is done; without a terminal to ask
-on, it is refused unless --force is given. Shut the VM down first.")]
+A VM that is connected loses the device: with a GPU its screen; with an input device, QEMU aborts if no guest
+driver is using it. So vhostctl asks before it does anything; without a terminal it refuses, unless --force
+is given. Shut the VM down first.")]
 pub struct Args {
     /// Restart these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
 
-    /// Do not ask, whatever front-end is connected
+    /// Proceed even if a front-end is connected
     #[arg(long)]
     force: bool,
 }

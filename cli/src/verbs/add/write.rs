@@ -141,7 +141,7 @@ fn effect(instance: &Instance, before: State, is_new: bool, now: bool) -> Option
         }
         (State::Inactive | State::Failed, _) if now => None,
         (State::Inactive | State::Failed, _) => Some(format!(
-            "It listens from the next boot on. To start it now: vhostctl start {instance}"
+            "Enabled, starts at boot. To start it now: vhostctl start {instance}"
         )),
     }
 }
