@@ -8,8 +8,8 @@ use vm_memory::{
 
 use super::image::{Budget, Charge};
 
-/// Most entries of a backing, as in QEMU.
-pub const MAX_ENTRIES: u32 = 16384;
+/// Entries for which there is room at once, at least.
+const BATCH: usize = 256;
 /// Most bytes of a [`Reader::piece`]: a page of most guests.
 pub const MAX_PIECE: usize = 4096;
 /// How many entries further a place is still looked for from the one before it.
@@ -21,9 +21,6 @@ const STEP: usize = 512;
 /// What is wrong with a backing.
 #[derive(Debug, thiserror::Error)]
 pub enum BackingError {
-    /// Too many entries.
-    #[error("{0} entries of backing, more than {MAX_ENTRIES}")]
-    Entries(u32),
     /// The entry lies outside the guest's memory.
     #[error("a backing entry of {len} bytes at {addr:#x} lies outside the guest's memory")]
     Outside {
@@ -58,34 +55,39 @@ struct Entry {
     addr: u64,
 }
 
-/// A list of pieces of the guest's memory.
+/// A list of pieces of the guest's memory. Pieces that lie one behind the other are one entry.
 #[derive(Debug)]
 pub struct Backing {
     entries: Vec<Entry>,
     len: u64,
-    _charge: Charge,
+    budget: Budget,
+    charge: Charge,
 }
 
 impl Backing {
-    /// The backing that consists of `pieces` (guest-physical address, length in bytes).
+    /// A backing without pieces, whose list takes its memory from `budget`.
+    pub fn new(budget: &Budget) -> Result<Self, BackingError> {
+        Ok(Self {
+            entries: Vec::new(),
+            len: 0,
+            budget: budget.clone(),
+            charge: budget.charge(0).ok_or(BackingError::Budget)?,
+        })
+    }
+
+    /// Adds `pieces` (guest-physical address, length in bytes).
     ///
     /// # Errors
-    /// Where a piece lies outside the guest's memory, or the list takes too much of the host's.
-    pub fn new(
-        pieces: &[(u64, u32)],
+    /// Where a piece lies outside the guest's memory, or the list takes too much of the host's: the
+    /// pieces before it are added.
+    pub fn add(
+        &mut self,
+        pieces: impl IntoIterator<Item = (u64, u32)>,
         memory: &GuestMemoryMmap,
-        budget: &Budget,
-    ) -> Result<Self, BackingError> {
-        let bytes = std::mem::size_of_val(pieces) as u64;
-        let charge = budget.charge(bytes).ok_or(BackingError::Budget)?;
-        let mut entries = Vec::new();
-        entries
-            .try_reserve_exact(pieces.len())
-            .map_err(|_| BackingError::Host)?;
-        let mut start: u64 = 0;
+    ) -> Result<(), BackingError> {
         // The region of the piece before, in which the next one is likely to lie too.
         let mut last: Option<&GuestRegionMmap> = None;
-        for &(addr, len) in pieces.iter().filter(|(_, len)| *len != 0) {
+        for (addr, len) in pieces.into_iter().filter(|(_, len)| *len != 0) {
             let within = |region: &&GuestRegionMmap| {
                 let room = addr
                     .checked_sub(region.start_addr().raw_value())
@@ -98,15 +100,60 @@ impl Backing {
                 }
                 last = memory.find_region(GuestAddress(addr));
             }
-            entries.push(Entry { start, addr });
+            let goes_on = self.entries.last().is_some_and(|entry| {
+                let before = self.len.saturating_sub(entry.start);
+                entry.addr.checked_add(before) == Some(addr)
+            });
+            if !goes_on {
+                if self.entries.len() == self.entries.capacity() {
+                    self.grow()?;
+                }
+                let start = self.len;
+                self.entries.push(Entry { start, addr });
+            }
             // 32-bit lengths, bounded in number by what a request can carry: far from overflow.
-            start = start.saturating_add(u64::from(len));
+            self.len = self.len.saturating_add(u64::from(len));
         }
-        Ok(Self {
-            entries,
-            len: start,
-            _charge: charge,
-        })
+        Ok(())
+    }
+
+    /// Makes room for more entries: twice as many, or as few as there are always added, where the
+    /// budget has no more.
+    fn grow(&mut self) -> Result<(), BackingError> {
+        let len = self.entries.len();
+        let more = [len, BATCH].into_iter().filter(|more| *more >= BATCH);
+        for more in more {
+            let capacity = len.saturating_add(more);
+            if self.charge.resize(&self.budget, list_len(capacity)) {
+                let reserved = self.entries.try_reserve_exact(more);
+                return reserved.map_err(|_| BackingError::Host);
+            }
+        }
+        Err(BackingError::Budget)
+    }
+
+    /// Gives back the room that is left, once all pieces are added.
+    pub fn finish(&mut self) {
+        self.entries.shrink_to_fit();
+        let bytes = list_len(self.entries.capacity());
+        self.charge.resize(&self.budget, bytes);
+    }
+
+    /// How many entries it has.
+    #[cfg(any(test, feature = "virgl"))]
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Its entries (guest-physical address, length in bytes).
+    #[cfg(feature = "virgl")]
+    pub fn entries(&self) -> impl Iterator<Item = (u64, u64)> {
+        let ends = self.entries.iter().skip(1).map(|entry| entry.start);
+        let ends = ends.chain(std::iter::once(self.len));
+        self.entries
+            .iter()
+            .zip(ends)
+            .map(|(entry, end)| (entry.addr, end.saturating_sub(entry.start)))
     }
 
     /// Bytes of it.
@@ -122,8 +169,14 @@ impl Backing {
             at: 0,
             entry: 0,
             ahead: None,
+            pieces: 0,
         }
     }
+}
+
+/// Bytes of a list of `entries` entries.
+fn list_len(entries: usize) -> u64 {
+    (entries as u64).saturating_mul(size_of::<Entry>() as u64)
 }
 
 /// Reads a backing, mostly forwards: it knows in which entry it is, and looks ahead.
@@ -136,6 +189,8 @@ pub struct Reader<'a> {
     entry: usize,
     /// What lies there, if it was looked at already.
     ahead: Option<VolatileSlice<'a>>,
+    /// How many pieces were read.
+    pieces: u64,
 }
 
 impl<'a> Reader<'a> {
@@ -162,6 +217,11 @@ impl<'a> Reader<'a> {
         self.ahead = None;
     }
 
+    /// In how many pieces it was read so far.
+    pub fn pieces(&self) -> u64 {
+        self.pieces
+    }
+
     /// What comes next, as it lies in the guest's memory: at most `most` bytes and [`MAX_PIECE`], and
     /// at least one if `most` is not 0.
     ///
@@ -175,6 +235,7 @@ impl<'a> Reader<'a> {
         let len = piece.len().min(most);
         let piece = piece.subslice(0, len).map_err(GuestMemoryError::from)?;
         self.at = self.at.saturating_add(len as u64);
+        self.pieces = self.pieces.saturating_add(1);
         let next = self.entry.saturating_add(1);
         if self
             .backing
@@ -274,11 +335,22 @@ mod tests {
         Budget::new(1 << 20)
     }
 
+    fn backing_of(
+        pieces: &[(u64, u32)],
+        memory: &GuestMemoryMmap,
+        budget: &Budget,
+    ) -> Result<Backing, BackingError> {
+        let mut backing = Backing::new(budget)?;
+        backing.add(pieces.iter().copied(), memory)?;
+        backing.finish();
+        Ok(backing)
+    }
+
     #[test]
     fn pieces_read_as_one() {
         let memory = memory();
         let pieces = [(7, 3), (0x10005, 1), (100, 0), (20, 11), (0x10ff0, 16)];
-        let backing = Backing::new(&pieces, &memory, &budget()).unwrap();
+        let backing = backing_of(&pieces, &memory, &budget()).unwrap();
         assert_eq!(backing.len(), 31);
         let mut whole = Vec::new();
         for (addr, len) in pieces {
@@ -304,7 +376,7 @@ mod tests {
         let pieces: Vec<_> = (0..200_u32)
             .map(|n| (u64::from(2000 - 4 * n), n % 4 + 1))
             .collect();
-        let backing = Backing::new(&pieces, &memory, &Budget::new(1 << 20)).unwrap();
+        let backing = backing_of(&pieces, &memory, &budget()).unwrap();
         let mut whole = Vec::new();
         for (addr, len) in pieces {
             let mut piece = vec![0; len as usize];
@@ -330,7 +402,7 @@ mod tests {
     #[test]
     fn nothing_is_read_beyond_the_end() {
         let memory = memory();
-        let backing = Backing::new(&[(0, 16)], &memory, &budget()).unwrap();
+        let backing = backing_of(&[(0, 16)], &memory, &budget()).unwrap();
         let mut bytes = [0; 8];
         for offset in [9, 16, u64::MAX] {
             let mut reader = backing.reader(&memory);
@@ -338,7 +410,7 @@ mod tests {
             let result = reader.read(&mut bytes);
             assert!(matches!(result, Err(BackingError::Short { .. })));
         }
-        let empty = Backing::new(&[(5, 0)], &memory, &budget()).unwrap();
+        let empty = backing_of(&[(5, 0)], &memory, &budget()).unwrap();
         assert_eq!(empty.len(), 0);
         assert!(empty.reader(&memory).read(&mut bytes).is_err());
         assert!(empty.reader(&memory).read(&mut []).is_ok());
@@ -354,7 +426,7 @@ mod tests {
             (u64::MAX - 3, u32::MAX),
         ] {
             assert!(matches!(
-                Backing::new(&[(0, 16), piece], &memory, &budget()),
+                backing_of(&[(0, 16), piece], &memory, &budget()),
                 Err(BackingError::Outside { .. })
             ));
         }
@@ -362,7 +434,7 @@ mod tests {
 
     #[test]
     fn memory_that_went_away_is_an_error() {
-        let backing = Backing::new(&[(0x10000, 16)], &memory(), &budget()).unwrap();
+        let backing = backing_of(&[(0x10000, 16)], &memory(), &budget()).unwrap();
         let less = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
         assert!(matches!(
             backing.reader(&less).read(&mut [0; 4]),
@@ -371,16 +443,43 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_charged() {
-        let budget = Budget::new(64);
-        let pieces = [(0, 1); 4];
+    fn the_list_is_charged_and_bounded_by_the_budget_alone() {
         let memory = memory();
-        let backing = Backing::new(&pieces, &memory, &budget).unwrap();
-        assert!(matches!(
-            Backing::new(&pieces, &memory, &budget),
-            Err(BackingError::Budget)
-        ));
+        // Never one behind the other.
+        let pieces = |count| (0..count).map(|n| (u64::from(n % 2) * 8, 1));
+        for most in [BATCH as u32, 3 * BATCH as u32, 262_144] {
+            let bytes = u64::from(most) * 16;
+            let budget = Budget::new(bytes);
+            let mut backing = Backing::new(&budget).unwrap();
+            backing.add(pieces(most), &memory).unwrap();
+            assert_eq!((backing.count(), budget.used()), (most as usize, bytes));
+            let more = backing.add([(100, 1)], &memory);
+            assert!(matches!(more, Err(BackingError::Budget)));
+            assert_eq!(backing.len(), u64::from(most));
+            drop(backing);
+            assert_eq!(budget.used(), 0);
+        }
+        let budget = budget();
+        let backing = backing_of(&[(0, 1), (8, 1)], &memory, &budget).unwrap();
+        assert_eq!(budget.used(), 32);
         drop(backing);
-        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_lies_one_behind_the_other_is_one_entry() {
+        let memory = memory();
+        let pieces = [(16, 4), (20, 4), (24, 8), (0, 0), (32, 1), (16, 4), (8, 8)];
+        let backing = backing_of(&pieces, &memory, &budget()).unwrap();
+        assert_eq!((backing.count(), backing.len()), (3, 29));
+        let mut bytes = [0; 29];
+        backing.reader(&memory).read(&mut bytes).unwrap();
+        let expected: Vec<u8> = (16..33).chain(16..20).chain(8..16).collect();
+        assert_eq!(bytes[..], expected);
+        // In steps as well.
+        let mut steps = Backing::new(&budget()).unwrap();
+        for piece in pieces {
+            steps.add([piece], &memory).unwrap();
+        }
+        assert_eq!(steps.count(), 3);
     }
 }

@@ -7,17 +7,17 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::backend::MemoryGuard;
 
-use super::backing::{self, BackingError};
 use super::edid;
-use super::image::PIXEL_LEN;
 use super::region::{Rect, Region};
-use super::renderer::{Fence, Renderer, Renderer3d, ResourceError};
+use super::renderer::{Fence, Renderer, Renderer3d};
 use super::scanout::{Position, Screen, Shape, Takes, View};
-use super::wire::{Fields, Format, Header, Modes, Response, command};
+use super::wire::{Begun, Fields, Format, Header, Modes, Response, Source, command};
 
+mod copies;
 mod refusal;
 mod three_d;
 
+use copies::InPart;
 use refusal::Refusal;
 
 /// Which of the two queues a request came by.
@@ -58,6 +58,8 @@ pub enum Outcome {
     Fenced(Vec<u8>, Fence),
     /// It is to be executed again with the answer to this.
     Ask(Question),
+    /// A part of it is done, and it is to be executed again for the rest.
+    InPart,
     /// It reads pixels, and is to be executed again once the control queue has gone on.
     AfterControl,
 }
@@ -77,6 +79,7 @@ enum Done {
     Answered(Response),
     Ask(Question),
     AfterControl,
+    InPart,
 }
 
 impl From<Response> for Done {
@@ -99,6 +102,8 @@ pub struct State {
     pub features: Features,
     /// The answer to what the last request asked, for its second execution.
     pub answer: Option<Answer>,
+    /// What is done of a control request that takes long.
+    begun: Option<InPart>,
     /// Whether the control requests that came before the next cursor request are done.
     pub control_is_done: bool,
     modes: Modes,
@@ -114,6 +119,7 @@ impl State {
             screen: Screen::default(),
             features: Features::default(),
             answer: None,
+            begun: None,
             control_is_done: false,
             modes: Modes::default(),
             moved: 0,
@@ -125,7 +131,13 @@ impl State {
     pub fn reset(&mut self) {
         self.renderer.reset();
         self.screen.reset();
+        self.forget_request();
+    }
+
+    /// Forgets what is known of the request that is executed next: the control queue stops.
+    pub fn forget_request(&mut self) {
         self.answer = None;
+        self.begun = None;
     }
 
     /// What draws.
@@ -206,13 +218,13 @@ impl State {
         &mut self,
         queue: QueueKind,
         memory: &MemoryGuard,
-        mut source: impl Read,
+        mut source: impl Source,
     ) -> Outcome {
         // virtio-queue allocates for each read: one for all the fields of most commands.
         let mut head = [0; HEAD_LEN];
         let got = source.read(&mut head).unwrap_or(0);
         let head = head.get(..got).unwrap_or_default();
-        let mut fields = Fields::new(head.chain(source));
+        let mut fields = Fields::new(Begun::new(head, source));
         let header = match fields.header() {
             Ok(header) => header,
             Err(e) => {
@@ -228,6 +240,7 @@ impl State {
         let response = match done {
             Ok(Done::Ask(question)) => return Outcome::Ask(question),
             Ok(Done::AfterControl) => return Outcome::AfterControl,
+            Ok(Done::InPart) => return Outcome::InPart,
             Ok(Done::Answered(response)) => response,
             Err(refusal) => self.refuse(&header, &refusal),
         };
@@ -256,8 +269,9 @@ impl State {
         &mut self,
         header: &Header,
         memory: &MemoryGuard,
-        fields: &mut Fields<impl Read>,
+        fields: &mut Fields<impl Source>,
     ) -> Result<Done, Refusal> {
+        let begun = self.begun.take();
         match header.kind {
             command::GET_DISPLAY_INFO => Ok(self.display_info()),
             command::GET_EDID => self.edid(fields),
@@ -265,8 +279,8 @@ impl State {
             command::RESOURCE_UNREF => self.unref(fields),
             command::SET_SCANOUT => self.set_scanout(fields),
             command::RESOURCE_FLUSH => self.flush(fields),
-            command::TRANSFER_TO_HOST_2D => self.transfer(memory, fields),
-            command::RESOURCE_ATTACH_BACKING => self.attach_backing(memory, fields),
+            command::TRANSFER_TO_HOST_2D => self.transfer(begun, memory, fields),
+            command::RESOURCE_ATTACH_BACKING => self.attach_backing(begun, memory, fields),
             command::RESOURCE_DETACH_BACKING => {
                 self.renderer.detach_backing(fields.u32()?)?;
                 Ok(Response::OK.into())
@@ -387,45 +401,6 @@ impl State {
         result?;
         self.screen.flush(&image, &rect);
         self.follow_drawing();
-        Ok(Response::OK.into())
-    }
-
-    fn transfer(
-        &mut self,
-        memory: &MemoryGuard,
-        fields: &mut Fields<impl Read>,
-    ) -> Result<Done, Refusal> {
-        let rect = fields.rect()?;
-        let offset = fields.u64()?;
-        let id = fields.u32()?;
-        let mut changed = Region::default();
-        let result = self
-            .renderer
-            .transfer_to_host_2d(id, rect, offset, memory, &mut changed);
-        if !changed.is_empty()
-            && let Some(image) = self.renderer.shown(id)?
-        {
-            self.screen.changed(&image, &changed);
-        }
-        result?;
-        let bytes = rect.area().saturating_mul(PIXEL_LEN as u64);
-        self.moved = self.moved.saturating_add(bytes);
-        Ok(Response::OK.into())
-    }
-
-    fn attach_backing(
-        &mut self,
-        memory: &MemoryGuard,
-        fields: &mut Fields<impl Read>,
-    ) -> Result<Done, Refusal> {
-        let (id, count) = (fields.u32()?, fields.u32()?);
-        self.renderer.wants_backing(id)?;
-        if count > backing::MAX_ENTRIES {
-            let error = BackingError::Entries(count);
-            return Err(ResourceError::Backing { id, error }.into());
-        }
-        let pieces = fields.entries(count as usize)?;
-        self.renderer.attach_backing(id, pieces, memory)?;
         Ok(Response::OK.into())
     }
 

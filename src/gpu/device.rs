@@ -281,7 +281,7 @@ impl VhostUserBackendMut for Gpu {
             self.waiting[usize::from(CURSOR_QUEUE)] = true;
         }
         if queue_index == u32::from(CONTROL_QUEUE) {
-            self.state.answer = None;
+            self.state.forget_request();
             self.display.forget_question();
             if let Some(memory) = &self.memory
                 && let Err(e) = self.fenced.answer_all(memory)

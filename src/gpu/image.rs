@@ -52,6 +52,24 @@ impl Budget {
     }
 }
 
+impl Charge {
+    /// Makes the charge one of `bytes`; `false`, and no change, where what that is more is not left
+    /// of `budget`, from which it was taken.
+    pub fn resize(&mut self, budget: &Budget, bytes: u64) -> bool {
+        if let Some(more) = bytes.checked_sub(self.bytes) {
+            let Some(mut more) = budget.charge(more) else {
+                return false;
+            };
+            more.bytes = 0;
+        } else {
+            let less = self.bytes.saturating_sub(bytes);
+            self.used.fetch_sub(less, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+        true
+    }
+}
+
 /// A part of a [`Budget`] in use.
 #[derive(Debug)]
 pub struct Charge {
@@ -234,6 +252,20 @@ mod tests {
         assert_eq!(budget.used(), 100);
         drop(first);
         drop(second);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_charge_grows_and_shrinks() {
+        let budget = Budget::new(100);
+        let mut charge = budget.charge(10).unwrap();
+        assert!(charge.resize(&budget, 90));
+        assert!(!charge.resize(&budget, 101));
+        assert!(!charge.resize(&budget, u64::MAX));
+        assert_eq!(budget.used(), 90);
+        assert!(charge.resize(&budget, 30));
+        assert_eq!(budget.used(), 30);
+        drop(charge);
         assert_eq!(budget.used(), 0);
     }
 

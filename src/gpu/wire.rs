@@ -11,7 +11,7 @@ mod fields;
 mod format;
 mod three_d;
 
-pub use fields::Fields;
+pub use fields::{Begun, ENTRY_LEN, Fields, Source};
 pub use format::Format;
 #[cfg(feature = "virgl")]
 pub use three_d::Box3;
@@ -134,6 +134,31 @@ impl Header {
         bytes.extend(self.fence_id.to_le_bytes());
         bytes.extend(self.ctx_id.to_le_bytes());
         bytes.extend([self.ring_idx, 0, 0, 0]);
+    }
+}
+
+/// A copy from a backing (`struct virtio_gpu_transfer_to_host_2d`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer2d {
+    /// The resource.
+    pub id: u32,
+    /// The part of it.
+    pub rect: Rect,
+    /// Where in the backing it begins, in bytes. Rows lie as far apart as the resource is wide.
+    pub offset: u64,
+}
+
+impl Transfer2d {
+    /// Reads the part after the header.
+    ///
+    /// # Errors
+    /// Where the source ends first.
+    pub fn read(fields: &mut Fields<impl Read>) -> io::Result<Self> {
+        Ok(Self {
+            rect: fields.rect()?,
+            offset: fields.u64()?,
+            id: fields.u32()?,
+        })
     }
 }
 

@@ -103,13 +103,19 @@ impl GpuVm {
     }
 
     /// A guest that uses a program that runs already, and the display with its socket.
-    pub fn of(
+    pub fn of(program: Program, display: (DisplayThread, UnixStream), options: GpuOptions) -> Self {
+        Self::in_memory(program, display, options, &guest_memory())
+    }
+
+    /// As [`GpuVm::of`], of a guest with this memory.
+    pub fn in_memory(
         mut program: Program,
         (display, socket): (DisplayThread, UnixStream),
         options: GpuOptions,
+        memory: &Memory,
     ) -> Self {
         let session = program.session().unwrap();
-        let gpu = Gpu::start(session, &guest_memory(), Some(socket), options).unwrap();
+        let gpu = Gpu::start(session, memory, Some(socket), options).unwrap();
         Self {
             gpu,
             display,
@@ -257,6 +263,53 @@ impl Backing {
             (skip, bytes) = (0, &bytes[n..]);
         }
         assert!(bytes.is_empty(), "the backing is too small");
+    }
+}
+
+/// A backing of single pages, none of which lies behind the one before it. Each pixel has the number
+/// of its page, so that a large picture is soon made and looked at.
+pub struct ScatteredPages {
+    pub entries: Vec<(u64, u32)>,
+}
+
+impl ScatteredPages {
+    const PAGE: u32 = 4096;
+
+    pub fn new(memory: &Memory, bytes: u32) -> Self {
+        let pages = bytes.div_ceil(Self::PAGE);
+        let start = memory
+            .alloc(u64::from(pages * Self::PAGE), Self::PAGE.into())
+            .unwrap();
+        // From both ends to the middle.
+        let page = |n: u32| {
+            if n.is_multiple_of(2) {
+                n / 2
+            } else {
+                pages - 1 - n / 2
+            }
+        };
+        let mut entries = Vec::new();
+        for n in 0..pages {
+            let address = start + u64::from(page(n) * Self::PAGE);
+            let bytes = n.to_le_bytes().repeat(Self::PAGE as usize / 4);
+            memory.write(address, &bytes).unwrap();
+            entries.push((address, Self::PAGE));
+        }
+        Self { entries }
+    }
+
+    /// Asserts that scanout 0 shows a picture of this size in B8G8R8X8.
+    #[track_caller]
+    pub fn assert_shown(&self, display: &DisplayThread, (width, height): (u32, u32)) {
+        let display = display.lock();
+        let surface = display.surface(0).unwrap();
+        assert_eq!((surface.width, surface.height), (width, height));
+        for (n, page) in (0_u32..).zip(surface.pixels.chunks(Self::PAGE as usize)) {
+            let mut pixels = page.chunks_exact(4).map(|p| [p[0], p[1], p[2], 0]);
+            let found = pixels.clone().find(|p| u32::from_le_bytes(*p) != n);
+            assert_eq!(found, None, "in page {n}");
+            assert!(pixels.next().is_some());
+        }
     }
 }
 

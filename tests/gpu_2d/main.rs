@@ -18,7 +18,7 @@ use frontend::gpu::{
     DisplayOptions, DisplayThread, Edid, EdidAnswer, Format, Gpu, GpuOptions, Layout, MAX_SCANOUTS,
     Mode, Rect, Request, ResponseKind,
 };
-use frontend::{Buffer, SocketForm};
+use frontend::{Buffer, Memory, SocketForm};
 use virtio_bindings::virtio_gpu as v;
 
 const XRGB: Format = Format::B8G8R8X8;

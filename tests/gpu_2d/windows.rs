@@ -45,3 +45,23 @@ fn a_cursor_right_after_a_large_transfer_has_its_new_picture() {
     }
     vm.finish();
 }
+
+/// One entry for each page, in an order in which none lies behind the one before it.
+#[test]
+fn a_texture_of_8k_in_single_pages_is_drawn_right() {
+    let size @ (width, height) = (7680, 4320);
+    let memory = Memory::new(&[(1 << 30, 160 << 20)]).unwrap();
+    let program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
+    let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
+    let mut vm = GpuVm::in_memory(program, (display, socket), windows(), &memory);
+    let pages = ScatteredPages::new(&memory, width * height * 4);
+    assert!(pages.entries.len() > 16384);
+    ok(vm.gpu.create_2d(1, XRGB, width, height));
+    ok(vm.gpu.attach_backing(1, &pages.entries));
+    let whole = Rect::sized(width, height);
+    ok(vm.gpu.transfer_to_host_2d(1, whole, 0));
+    show(&mut vm, 1, whole);
+    pages.assert_shown(&vm.display, size);
+    ok(vm.gpu.detach_backing(1));
+    vm.finish();
+}

@@ -1,5 +1,7 @@
 //! The budget of a VM, and the numbers that a guest may not go beyond.
 
+use std::time::Duration;
+
 use super::common::*;
 use super::growth::peak_resident;
 use super::*;
@@ -103,14 +105,59 @@ fn there_are_no_more_resources_than_the_bound() {
 }
 
 #[test]
-fn a_backing_has_no_more_entries_than_the_bound() {
-    let mut vm = GpuVm::start();
-    ok(vm.gpu.create_2d(1, XRGB, 64, 64));
+fn a_backing_has_as_many_entries_as_the_budget_holds() {
+    const MOST: usize = 262_144;
+    let mut vm = vm_with(&["--max-hostmem=5M"]);
     let address = vm.gpu.memory().alloc(4, 4).unwrap();
-    let entries = vec![(address, 1); 16385];
-    let many = vm.gpu.attach_backing(1, &entries);
-    answered(many, ResponseKind::ErrInvalidParameter);
-    ok(vm.gpu.attach_backing(1, &entries[..16384]));
+    // 16 bytes each: these are 4 MiB.
+    let entries = vec![(address, 1); 5 * MOST / 4];
+    for _ in 0..2 {
+        ok(vm.gpu.create_2d(1, XRGB, 64, 64));
+        ok(vm.gpu.attach_backing(1, &entries[..MOST]));
+        ok(vm.gpu.transfer_to_host_2d(1, Rect::sized(64, 64), 0));
+        ok(vm.gpu.detach_backing(1));
+        let many = vm.gpu.attach_backing(1, &entries);
+        answered(many, ResponseKind::ErrOutOfMemory);
+        answered(vm.gpu.detach_backing(1), ResponseKind::ErrUnspec);
+        ok(vm.gpu.attach_backing(1, &entries[..MOST]));
+        ok(vm.gpu.unref(1));
+    }
+    assert_works(&mut vm);
+    vm.finish();
+}
+
+/// A request may name the same memory again and again, and so be longer than the guest is large.
+#[test]
+fn a_list_without_an_end_is_read_as_far_as_the_budget_goes() {
+    let mut vm = vm_with(&["--max-hostmem=64M"]);
+    ok(vm.gpu.create_2d(1, XRGB, 64, 64));
+    let memory = vm.gpu.memory().clone();
+    let pixel = memory.alloc(4, 4).unwrap();
+    let len: u32 = 1 << 20;
+    let list = memory.alloc(len.into(), 4096).unwrap();
+    let entry = [pixel, 1].map(u64::to_le_bytes).concat();
+    memory
+        .write(list, &entry.repeat(len as usize / 16))
+        .unwrap();
+    let head = memory.alloc(64, 64).unwrap();
+    let attach = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_ATTACH_BACKING;
+    let request = vm.gpu.request(attach, &[1, u32::MAX]);
+    memory.write(head, &request).unwrap();
+    let answer = memory.alloc(64, 64).unwrap();
+    // 3 GiB of entries.
+    let mut buffers = vec![Buffer::readable(head, request.len() as u32)];
+    buffers.extend(vec![Buffer::readable(list, len); 3072]);
+    buffers.push(Buffer::writable(answer, 24));
+    let queue = &mut vm.gpu.control.queue;
+    queue.add_indirect(&buffers).unwrap();
+    queue.submit().unwrap();
+    assert_cursor_moves(&mut vm);
+    let limit = Duration::from_secs(60);
+    vm.gpu.control.queue.wait_used(limit).unwrap();
+    assert_eq!(kind_at(&memory, answer), ResponseKind::ErrOutOfMemory);
+    let peak = peak_resident(&vm.program);
+    assert!(peak < (64 + 32) << 10, "{peak} KiB");
+    assert_works(&mut vm);
     vm.finish();
 }
 

@@ -15,7 +15,8 @@ use common::*;
 use frontend::gpu::{
     DisplayOptions, DisplayThread, Format, GpuOptions, Rect, Request, ResponseKind,
 };
-use frontend::{Memory, SocketForm};
+use frontend::{Buffer, Memory, SocketForm};
+use virtio_bindings::virtio_gpu as v;
 
 const XRGB: Format = Format::B8G8R8X8;
 const HEADER: u32 = 24;

@@ -193,6 +193,33 @@ fn all_2d_formats_show_the_same_picture() {
     vm.finish();
 }
 
+/// As Windows' driver makes them: the library is given the rows with their own pages only.
+#[test]
+fn a_large_2d_texture_in_single_pages_is_drawn_right() {
+    let size @ (width, height) = (6016, 3384);
+    let memory = Memory::new(&[(1 << 30, 112 << 20)]).unwrap();
+    let display = DisplayThread::start(DisplayOptions::default()).unwrap();
+    let program = virgl_command().spawn().unwrap();
+    let mut vm = GpuVm::in_memory(program, display, GpuOptions::virgl(), &memory);
+    let pages = ScatteredPages::new(&memory, width * height * 4);
+    assert!(pages.entries.len() > 16384);
+    ok(vm.gpu.create_2d(PICTURE, Format::B8G8R8X8, width, height));
+    ok(vm.gpu.attach_backing(PICTURE, &pages.entries));
+    let whole = Rect::sized(width, height);
+    ok(vm.gpu.transfer_to_host_2d(PICTURE, whole, 0));
+    ok(vm.gpu.set_scanout(0, PICTURE, whole));
+    ok(vm.gpu.flush(PICTURE, whole));
+    vm.display
+        .wait("the picture", |d| {
+            let last = d.surface(0).ok()?.rgb(width - 1, height - 1)?;
+            (last != [0; 3]).then_some(())
+        })
+        .unwrap();
+    pages.assert_shown(&vm.display, size);
+    ok(vm.gpu.detach_backing(PICTURE));
+    vm.finish();
+}
+
 #[test]
 fn cursors_of_all_2d_formats_look_the_same() {
     let mut vm = start();

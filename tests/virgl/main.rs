@@ -17,7 +17,7 @@ use frontend::gpu::{
     Corner, Create3d, DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Request,
     ResponseKind, Stream, Transfer3d,
 };
-use frontend::{Command, Program, SocketForm};
+use frontend::{Command, Memory, Program, SocketForm};
 use rustix::process::Signal;
 use virtio_bindings::virtio_gpu as v;
 

@@ -101,9 +101,9 @@ impl Refusal {
             R::Backing { error, .. } => match error {
                 BackingError::Budget | BackingError::Host => response::ERR_OUT_OF_MEMORY,
                 BackingError::Unreadable(_) => response::ERR_UNSPEC,
-                BackingError::Entries(_)
-                | BackingError::Outside { .. }
-                | BackingError::Short { .. } => response::ERR_INVALID_PARAMETER,
+                BackingError::Outside { .. } | BackingError::Short { .. } => {
+                    response::ERR_INVALID_PARAMETER
+                }
             },
         }
     }

@@ -8,6 +8,7 @@ use virtio_queue::QueueT;
 use vm_memory::GuestMemoryMmap;
 
 use super::super::commands::{Answer, Outcome, QueueKind};
+use super::super::renderer::WORK;
 use super::super::wire::{HEADER_LEN, Header, Response, response};
 use super::cursor_order::position;
 use super::{CONTROL_QUEUE, CURSOR_QUEUE, Gpu};
@@ -16,8 +17,6 @@ use crate::backend::{Chain, Ring, RingError, Vring};
 /// Requests of one queue after which the others have their turn: more than drivers make for a frame, so
 /// that what is ready together is shown together.
 pub(super) const PASS_REQUESTS: usize = 120;
-/// Bytes copied out of the guest after which the others have their turn.
-const PASS_BYTES: u64 = 32 << 20;
 /// Time after which the others have their turn: a driver can make a request of so many descriptors
 /// that looking at them takes longer than doing it, and what a 3D command takes is the guest's to
 /// say.
@@ -28,6 +27,8 @@ const PASS_TIME: Duration = Duration::from_millis(10);
 enum Next {
     /// Whatever comes.
     Any,
+    /// The rest of the same request, once the others had their turn.
+    Rest,
     /// The same request, once the control queue has gone on.
     AfterControl,
 }
@@ -139,14 +140,18 @@ impl Gpu {
             }
             match ring.next_chain() {
                 Ok(Some(chain)) => {
-                    if self.request(vring, &mut ring, chain, kind) == Next::AfterControl {
-                        let control = vrings.get(usize::from(CONTROL_QUEUE));
-                        self.cursor_order.wait(vring, control, &memory);
-                        if self.cursor_order.is_waiting() {
-                            ring.publish()?;
-                            // Perhaps its kick comes only now.
-                            self.waiting[usize::from(CONTROL_QUEUE)] = true;
-                            return Ok(false);
+                    match self.request(vring, &mut ring, chain, kind) {
+                        Next::Any => {}
+                        Next::Rest => break,
+                        Next::AfterControl => {
+                            let control = vrings.get(usize::from(CONTROL_QUEUE));
+                            self.cursor_order.wait(vring, control, &memory);
+                            if self.cursor_order.is_waiting() {
+                                ring.publish()?;
+                                // Perhaps its kick comes only now.
+                                self.waiting[usize::from(CONTROL_QUEUE)] = true;
+                                return Ok(false);
+                            }
                         }
                     }
                 }
@@ -159,7 +164,7 @@ impl Gpu {
                     return Err(e);
                 }
             }
-            if self.state.take_moved() >= PASS_BYTES || began.elapsed() >= PASS_TIME {
+            if self.state.take_moved() >= WORK || began.elapsed() >= PASS_TIME {
                 break;
             }
         }
@@ -197,6 +202,11 @@ impl Gpu {
                 if !self.display.ask(question, Instant::now()) {
                     self.state.answer = Some(Answer::Nothing);
                 }
+            }
+            Outcome::InPart => {
+                // As with a question: the queue may stop before the rest is done.
+                ring.put_back();
+                return Next::Rest;
             }
             Outcome::AfterControl => {
                 ring.put_back();

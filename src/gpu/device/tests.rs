@@ -13,6 +13,7 @@ use machine::*;
 mod cursor_order;
 mod dmabufs;
 mod fences;
+mod in_part;
 mod machine;
 
 const CREATE: u32 = command::RESOURCE_CREATE_2D;

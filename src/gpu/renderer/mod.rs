@@ -4,15 +4,17 @@ use std::os::fd::BorrowedFd;
 
 use crate::backend::MemoryGuard;
 
-use super::backing::BackingError;
+use super::backing::{Backing, BackingError};
 use super::dmabuf::Dmabuf;
 use super::image::{ImageError, SharedImage};
 use super::region::{Rect, Region};
-use super::wire::{CapsetInfo, Create3d, Format, Transfer3d};
+use super::wire::{CapsetInfo, Create3d, Format, Transfer2d, Transfer3d};
 
 mod rows;
 mod soft;
 mod table;
+#[cfg(test)]
+mod testing;
 #[cfg(feature = "virgl")]
 pub mod virgl;
 
@@ -89,6 +91,21 @@ pub enum ContextError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence(pub u32);
 
+/// Work that is done in one go, before the others have their turn: bytes that are copied, and for each
+/// piece of the guest's memory that they come from [`PIECE_WORK`].
+pub const WORK: u64 = 32 << 20;
+/// What a piece of the guest's memory counts for: to get there takes as long as to copy so many bytes.
+pub const PIECE_WORK: u64 = 256;
+
+/// What was done of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// How many of its rows.
+    pub rows: u32,
+    /// How much work that was.
+    pub work: u64,
+}
+
 /// Which way a transfer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -141,20 +158,20 @@ pub trait Renderer: Send + Sync {
         })
     }
 
-    /// Whether a backing can be attached now; asked before its list is read.
+    /// An empty backing for a resource, whose pieces are added before it is attached.
     ///
     /// # Errors
     /// Where there is no such resource, or it has a backing.
-    fn wants_backing(&self, id: u32) -> Result<(), ResourceError>;
+    fn new_backing(&self, id: u32) -> Result<Backing, ResourceError>;
 
-    /// Attaches the guest's pages, `pieces`, to a resource.
+    /// Attaches the guest's pages to a resource.
     ///
     /// # Errors
-    /// As [`Renderer::wants_backing`], and where the pages are not the guest's.
+    /// As [`Renderer::new_backing`], and where the pages are not the guest's.
     fn attach_backing(
         &mut self,
         id: u32,
-        pieces: Vec<(u64, u32)>,
+        backing: Backing,
         memory: &MemoryGuard,
     ) -> Result<(), ResourceError>;
 
@@ -164,19 +181,20 @@ pub trait Renderer: Send + Sync {
     /// Where there is no such resource, or it has no backing.
     fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError>;
 
-    /// Copies `rect` from the backing, in which its first pixel lies at `offset`, and adds the
-    /// pixels that changed to `changed`: also where it fails half-way.
+    /// Copies rows of `transfer` from the backing: those from `first` on, as many as can be copied
+    /// without the others having to wait for it ([`WORK`]), and at least one. Adds the pixels that
+    /// changed to `changed`: also where it fails half-way. Tells how many rows were copied, and the
+    /// work.
     ///
     /// # Errors
-    /// Where the rectangle lies outside the resource or the backing.
+    /// Where the whole rectangle lies outside the resource or the backing.
     fn transfer_to_host_2d(
         &mut self,
-        id: u32,
-        rect: Rect,
-        offset: u64,
+        transfer: &Transfer2d,
+        first: u32,
         memory: &MemoryGuard,
         changed: &mut Region,
-    ) -> Result<(), ResourceError>;
+    ) -> Result<Copied, ResourceError>;
 
     /// The image that a scanout of the resource shows, made where there was none yet.
     ///

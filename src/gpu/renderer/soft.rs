@@ -5,10 +5,12 @@ use crate::backend::MemoryGuard;
 use super::super::backing::{Backing, BackingError, MAX_PIECE};
 use super::super::image::{Budget, Image, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
-use super::super::wire::Format;
+use super::super::wire::{Format, Transfer2d};
 use super::rows::{Joined, copy_pixels};
 use super::table::Table;
-use super::{CURSOR_LEN, CURSOR_SIDE, CursorPixels, Renderer, ResourceError};
+use super::{
+    CURSOR_LEN, CURSOR_SIDE, Copied, CursorPixels, PIECE_WORK, Renderer, ResourceError, WORK,
+};
 
 /// Most resources a VM has at a time.
 const MAX_RESOURCES: usize = 16384;
@@ -69,23 +71,25 @@ impl Renderer for SoftRenderer {
         Ok((resource.width, resource.height))
     }
 
-    fn wants_backing(&self, id: u32) -> Result<(), ResourceError> {
+    fn new_backing(&self, id: u32) -> Result<Backing, ResourceError> {
         match self.resources.get(id)?.backing {
             Some(_) => Err(ResourceError::HasBacking(id)),
-            None => Ok(()),
+            None => Backing::new(&self.resources.budget)
+                .map_err(|error| ResourceError::Backing { id, error }),
         }
     }
 
     fn attach_backing(
         &mut self,
         id: u32,
-        pieces: Vec<(u64, u32)>,
-        memory: &MemoryGuard,
+        backing: Backing,
+        _memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
-        self.wants_backing(id)?;
-        let backing = Backing::new(&pieces, memory, &self.resources.budget)
-            .map_err(|error| ResourceError::Backing { id, error })?;
-        self.resources.get_mut(id)?.backing = Some(backing);
+        let place = &mut self.resources.get_mut(id)?.backing;
+        if place.is_some() {
+            return Err(ResourceError::HasBacking(id));
+        }
+        *place = Some(backing);
         Ok(())
     }
 
@@ -98,20 +102,24 @@ impl Renderer for SoftRenderer {
 
     fn transfer_to_host_2d(
         &mut self,
-        id: u32,
-        rect: Rect,
-        offset: u64,
+        transfer: &Transfer2d,
+        first: u32,
         memory: &MemoryGuard,
         changed: &mut Region,
-    ) -> Result<(), ResourceError> {
+    ) -> Result<Copied, ResourceError> {
+        let Transfer2d { id, rect, offset } = *transfer;
         let (width, _) = self.check_within(id, rect)?;
         let resource = self.resources.get(id)?;
         let backing = resource
             .backing
             .as_ref()
             .ok_or(ResourceError::NoBacking(id))?;
+        let mut copied = Copied { rows: 0, work: 0 };
         if rect.is_empty() {
-            return Ok(());
+            return Ok(Copied {
+                rows: rect.height,
+                ..copied
+            });
         }
         let stride = u64::from(width) * PIXEL_LEN as u64;
         let row_len = rect.width as usize * PIXEL_LEN;
@@ -121,7 +129,10 @@ impl Renderer for SoftRenderer {
         let mut joined = Joined::new(changed);
         let mut backing = backing.reader(memory);
         let mut block = [0; MAX_PIECE];
-        for line in 0..rect.height {
+        for line in first..rect.height {
+            if copied.work >= WORK {
+                break;
+            }
             let y = rect.y.saturating_add(line);
             backing.seek(offset.saturating_add(u64::from(line) * stride));
             let mut old = image.bytes_mut(rect.x, y, row_len);
@@ -136,8 +147,11 @@ impl Renderer for SoftRenderer {
                 x = column(len);
                 old = old.get_mut(len..).unwrap_or_default();
             }
+            copied.rows = copied.rows.saturating_add(1);
+            let bytes = u64::from(copied.rows).saturating_mul(row_len as u64);
+            copied.work = bytes.saturating_add(backing.pieces().saturating_mul(PIECE_WORK));
         }
-        Ok(())
+        Ok(copied)
     }
 
     fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {

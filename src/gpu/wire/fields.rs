@@ -5,6 +5,9 @@ use std::io::{self, Read};
 use super::super::region::Rect;
 use super::Header;
 
+/// Bytes of an entry of a backing.
+pub const ENTRY_LEN: usize = 16;
+
 /// Reads little-endian fields in their order on the wire.
 pub struct Fields<R>(R);
 
@@ -105,28 +108,88 @@ impl<R: Read> Fields<R> {
         })
     }
 
-    /// The next `count` entries of a backing (`struct virtio_gpu_mem_entry`): address and length.
+    /// The next entries of a backing (`struct virtio_gpu_mem_entry`), address and length: as many as
+    /// `buffer` has room for, and `count` at most.
     ///
     /// # Errors
-    /// Where the source ends first, or the host has no memory for them (`OutOfMemory`).
-    pub fn entries(&mut self, count: usize) -> io::Result<Vec<(u64, u32)>> {
-        /// Entries read at a time: what is allocated follows what the request really carries.
-        const BATCH: usize = 256;
-        const ENTRY_LEN: usize = 16;
-        let mut entries = Vec::new();
-        let mut buffer = [0; BATCH * ENTRY_LEN];
-        while entries.len() < count {
-            let batch = (count - entries.len()).min(BATCH);
-            let (wanted, _) = buffer.split_at_mut(batch * ENTRY_LEN);
-            self.0.read_exact(wanted)?;
-            reserve(&mut entries, batch)?;
-            let (chunks, _) = wanted.as_chunks::<ENTRY_LEN>();
-            entries.extend(chunks.iter().map(|entry| {
-                let [low, high, length, _padding] = words(*entry);
-                (u64::from(low) | u64::from(high) << 32, length)
-            }));
+    /// Where the source ends first.
+    pub fn entries<'a>(
+        &mut self,
+        count: usize,
+        buffer: &'a mut [[u8; ENTRY_LEN]],
+    ) -> io::Result<impl ExactSizeIterator<Item = (u64, u32)> + use<'a, R>> {
+        let room = buffer.len().min(count);
+        let wanted = buffer.get_mut(..room).unwrap_or_default();
+        self.0.read_exact(wanted.as_flattened_mut())?;
+        Ok(wanted.iter().map(|entry| {
+            let [low, high, length, _padding] = words(*entry);
+            (u64::from(low) | u64::from(high) << 32, length)
+        }))
+    }
+}
+
+impl<S: Source> Fields<S> {
+    /// Goes on `len` bytes further.
+    ///
+    /// # Errors
+    /// Where the source ends first.
+    pub fn skip(&mut self, len: usize) -> io::Result<()> {
+        self.0.skip(len)
+    }
+}
+
+/// What a request's bytes come from.
+pub trait Source: Read {
+    /// Goes on `len` bytes further without looking at them.
+    ///
+    /// # Errors
+    /// Where the source ends first.
+    fn skip(&mut self, len: usize) -> io::Result<()>;
+}
+
+impl Source for &[u8] {
+    fn skip(&mut self, len: usize) -> io::Result<()> {
+        *self = self.get(len..).ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(())
+    }
+}
+
+impl Source for virtio_queue::Reader<'_> {
+    fn skip(&mut self, len: usize) -> io::Result<()> {
+        let rest = self.split_at(len);
+        *self = rest.map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        Ok(())
+    }
+}
+
+/// A request whose first bytes were read already.
+pub struct Begun<'a, S> {
+    head: &'a [u8],
+    rest: S,
+}
+
+impl<'a, S: Source> Begun<'a, S> {
+    /// `head`, and then what is left in `rest`.
+    pub fn new(head: &'a [u8], rest: S) -> Self {
+        Self { head, rest }
+    }
+}
+
+impl<S: Source> Read for Begun<'_, S> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.head.is_empty() {
+            self.rest.read(into)
+        } else {
+            self.head.read(into)
         }
-        Ok(entries)
+    }
+}
+
+impl<S: Source> Source for Begun<'_, S> {
+    fn skip(&mut self, len: usize) -> io::Result<()> {
+        let of_head = len.min(self.head.len());
+        self.head.skip(of_head)?;
+        self.rest.skip(len.saturating_sub(of_head))
     }
 }
 
@@ -158,10 +221,27 @@ mod tests {
             bytes.extend(4096_u32.to_le_bytes());
             bytes.extend(0_u32.to_le_bytes());
         }
-        let entries = Fields::new(&bytes[..]).entries(300).unwrap();
-        assert_eq!(entries.len(), 300);
-        assert_eq!(entries[299], (299 << 33, 4096));
-        assert!(Fields::new(&bytes[..]).entries(301).is_err());
-        assert!(Fields::new(&bytes[..]).entries(usize::MAX).is_err());
+        let mut buffer = [[0; ENTRY_LEN]; 256];
+        let mut source = &bytes[..];
+        let mut fields = Fields::new(&mut source);
+        let first: Vec<_> = fields.entries(300, &mut buffer).unwrap().collect();
+        assert_eq!(first.len(), 256);
+        assert_eq!(first[255], (255 << 33, 4096));
+        let rest: Vec<_> = fields.entries(44, &mut buffer).unwrap().collect();
+        assert_eq!((rest.len(), rest[43]), (44, (299 << 33, 4096)));
+        assert!(fields.entries(1, &mut buffer).is_err());
+        assert!(fields.entries(0, &mut buffer).is_ok());
+    }
+
+    #[test]
+    fn a_request_is_skipped_over_its_head() {
+        let bytes: Vec<u8> = (0..100).collect();
+        for len in [0, 1, 39, 40, 41, 99] {
+            let begun = Begun::new(&bytes[..40], &bytes[40..]);
+            let mut fields = Fields::new(begun);
+            fields.skip(len).unwrap();
+            assert_eq!(fields.bytes::<1>().unwrap(), [len as u8]);
+            assert!(fields.skip(100 - len).is_err());
+        }
     }
 }

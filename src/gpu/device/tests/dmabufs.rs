@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::super::super::backing::Backing;
 use super::super::super::dmabuf::{Dmabuf, MODIFIER_LINEAR};
 use super::super::super::image::SharedImage;
-use super::super::super::region::{Rect, Region};
-use super::super::super::renderer::{CursorPixels, Renderer, ResourceError};
-use super::super::super::wire::Format;
+use super::super::super::region::Region;
+use super::super::super::renderer::{Copied, CursorPixels, Renderer, ResourceError};
+use super::super::super::wire::{Format, Transfer2d};
 use super::*;
 use crate::backend::MemoryGuard;
 
@@ -41,17 +42,17 @@ impl Renderer for Exporting {
         self.0.size(id)
     }
 
-    fn wants_backing(&self, id: u32) -> Result<(), ResourceError> {
-        self.0.wants_backing(id)
+    fn new_backing(&self, id: u32) -> Result<Backing, ResourceError> {
+        self.0.new_backing(id)
     }
 
     fn attach_backing(
         &mut self,
         id: u32,
-        pieces: Vec<(u64, u32)>,
+        backing: Backing,
         memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
-        self.0.attach_backing(id, pieces, memory)
+        self.0.attach_backing(id, backing, memory)
     }
 
     fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError> {
@@ -60,14 +61,12 @@ impl Renderer for Exporting {
 
     fn transfer_to_host_2d(
         &mut self,
-        id: u32,
-        rect: Rect,
-        offset: u64,
+        transfer: &Transfer2d,
+        first: u32,
         memory: &MemoryGuard,
         changed: &mut Region,
-    ) -> Result<(), ResourceError> {
-        self.0
-            .transfer_to_host_2d(id, rect, offset, memory, changed)
+    ) -> Result<Copied, ResourceError> {
+        self.0.transfer_to_host_2d(transfer, first, memory, changed)
     }
 
     fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::super::super::backing::BackingError;
+use super::super::super::backing::{Backing, BackingError};
 use super::super::super::image::SharedImage;
-use super::super::super::region::{Rect, Region};
+use super::super::super::region::Region;
 use super::super::super::renderer::{
-    ContextError, CursorPixels, Direction, Fence, Renderer, Renderer3d, ResourceError,
+    ContextError, Copied, CursorPixels, Direction, Fence, Renderer, Renderer3d, ResourceError,
 };
-use super::super::super::wire::{CapsetInfo, Create3d, Format, Transfer3d, command};
+use super::super::super::wire::{CapsetInfo, Create3d, Format, Transfer2d, Transfer3d, command};
 use super::machine::{Machine, QUEUE_SIZE, request};
 use super::*;
 use crate::backend::MemoryGuard;
@@ -36,10 +36,10 @@ impl Renderer for Slow {
     fn size(&self, id: u32) -> Resource<(u32, u32)> {
         Err(ResourceError::Unknown(id))
     }
-    fn wants_backing(&self, id: u32) -> Resource<()> {
+    fn new_backing(&self, id: u32) -> Resource<Backing> {
         Err(ResourceError::Unknown(id))
     }
-    fn attach_backing(&mut self, id: u32, _: Vec<(u64, u32)>, _: &MemoryGuard) -> Resource<()> {
+    fn attach_backing(&mut self, id: u32, _: Backing, _: &MemoryGuard) -> Resource<()> {
         let error = BackingError::Budget;
         Err(ResourceError::Backing { id, error })
     }
@@ -48,13 +48,12 @@ impl Renderer for Slow {
     }
     fn transfer_to_host_2d(
         &mut self,
-        id: u32,
-        _: Rect,
-        _: u64,
+        transfer: &Transfer2d,
+        _: u32,
         _: &MemoryGuard,
         _: &mut Region,
-    ) -> Resource<()> {
-        Err(ResourceError::Unknown(id))
+    ) -> Resource<Copied> {
+        Err(ResourceError::Unknown(transfer.id))
     }
     fn image(&mut self, id: u32) -> Resource<SharedImage> {
         Err(ResourceError::Unknown(id))

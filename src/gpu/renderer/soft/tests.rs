@@ -2,6 +2,7 @@
 
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
+use super::super::testing::InOneGo as _;
 use super::*;
 
 const WIDTH: u32 = 8;
@@ -21,7 +22,7 @@ fn memory() -> MemoryGuard {
 fn renderer(format: Format, memory: &MemoryGuard) -> SoftRenderer {
     let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
     renderer.create_2d(1, format, WIDTH, HEIGHT).unwrap();
-    renderer.attach_backing(1, vec![(0, LEN)], memory).unwrap();
+    renderer.attach(1, &[(0, LEN)], memory).unwrap();
     renderer
 }
 
@@ -48,7 +49,7 @@ fn exactly_the_rectangle_is_copied() {
     let offset = u64::from((3 * WIDTH + 2) * 4);
     let mut changed = Region::default();
     renderer
-        .transfer_to_host_2d(1, rect, offset, &memory, &mut changed)
+        .transfer(1, rect, offset, &memory, &mut changed)
         .unwrap();
     assert_eq!(changed.rects(), [rect]);
     for y in 0..HEIGHT {
@@ -71,7 +72,7 @@ fn the_offset_is_that_of_the_first_pixel() {
         height: 2,
     };
     renderer
-        .transfer_to_host_2d(1, rect, 4, &memory, &mut Region::default())
+        .transfer(1, rect, 4, &memory, &mut Region::default())
         .unwrap();
     assert_eq!(pixel(&renderer, 5, 7), guest(1, 0));
     assert_eq!(pixel(&renderer, 5, 8), guest(1, 1));
@@ -91,7 +92,7 @@ fn all_formats_arrive_in_the_displays_order() {
         let mut renderer = renderer(format, &memory);
         let all = Rect::sized(WIDTH, HEIGHT);
         renderer
-            .transfer_to_host_2d(1, all, 0, &memory, &mut Region::default())
+            .transfer(1, all, 0, &memory, &mut Region::default())
             .unwrap();
         let expected = order(format).map(|i: usize| guest(3, 2)[i]);
         assert_eq!(pixel(&renderer, 3, 2)[..3], expected, "{format:?}");
@@ -105,9 +106,7 @@ fn only_what_differs_counts_as_changed() {
     let all = Rect::sized(WIDTH, HEIGHT);
     let mut transfer = |memory| {
         let mut changed = Region::default();
-        renderer
-            .transfer_to_host_2d(1, all, 0, memory, &mut changed)
-            .unwrap();
+        renderer.transfer(1, all, 0, memory, &mut changed).unwrap();
         changed.rects().to_vec()
     };
     assert_eq!(transfer(&memory), [all]);
@@ -155,9 +154,7 @@ fn rows_arrive_whatever_those_before_them_were() {
         }
         memory.write_slice(&bytes, first).unwrap();
         let mut changed = Region::default();
-        renderer
-            .transfer_to_host_2d(1, all, 0, &memory, &mut changed)
-            .unwrap();
+        renderer.transfer(1, all, 0, &memory, &mut changed).unwrap();
         for (n, guest) in (0..).zip(bytes.chunks(4)) {
             let (x, y) = (n % WIDTH, n / WIDTH);
             let expected = [guest[2], guest[1], guest[0], guest[3]];
@@ -205,7 +202,7 @@ fn any_sequence_of_transfers_copies_and_tells_what_changed() {
         }
         let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
         renderer.create_2d(1, format, width, height).unwrap();
-        renderer.attach_backing(1, pieces.clone(), &memory).unwrap();
+        renderer.attach(1, &pieces, &memory).unwrap();
         let mut expected = vec![0_u8; len as usize];
         for turn in 0..30 {
             // Everything, some bytes, or nothing.
@@ -227,7 +224,7 @@ fn any_sequence_of_transfers_copies_and_tells_what_changed() {
             let mut changed = Region::default();
             let offset = u64::from((rect.y * width + rect.x) * 4);
             renderer
-                .transfer_to_host_2d(1, rect, offset, &memory, &mut changed)
+                .transfer(1, rect, offset, &memory, &mut changed)
                 .unwrap();
             let mut backing = Vec::new();
             for (at, piece) in &pieces {
@@ -265,7 +262,7 @@ fn any_sequence_of_transfers_copies_and_tells_what_changed() {
                 let mut again = Region::default();
                 drop(image);
                 renderer
-                    .transfer_to_host_2d(1, rect, offset, &memory, &mut again)
+                    .transfer(1, rect, offset, &memory, &mut again)
                     .unwrap();
                 assert!(again.is_empty());
             }
@@ -292,13 +289,13 @@ fn a_transfer_that_fails_half_way_tells_what_it_changed() {
         .create_2d(1, Format::B8G8R8X8, WIDTH, HEIGHT)
         .unwrap();
     let pieces = [(0, WIDTH * 4), (0x8000, LEN)];
-    renderer.attach_backing(1, pieces.to_vec(), &whole).unwrap();
+    renderer.attach(1, &pieces, &whole).unwrap();
     let less = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x8000)]).unwrap();
     let less = GuestMemoryAtomic::new(less).memory();
     less.write_slice(&[9; 32], GuestAddress(0)).unwrap();
     let mut changed = Region::default();
     let all = Rect::sized(WIDTH, HEIGHT);
-    let result = renderer.transfer_to_host_2d(1, all, 0, &less, &mut changed);
+    let result = renderer.transfer(1, all, 0, &less, &mut changed);
     assert!(matches!(result, Err(ResourceError::Backing { .. })));
     assert_eq!(changed.rects(), [Rect::sized(WIDTH, 1)]);
 }
@@ -310,7 +307,7 @@ fn a_transfer_past_the_end_of_its_pages_changes_nothing() {
     let all = Rect::sized(WIDTH, HEIGHT);
     for offset in [1, LEN.into(), u64::MAX] {
         let mut changed = Region::default();
-        let result = renderer.transfer_to_host_2d(1, all, offset, &memory, &mut changed);
+        let result = renderer.transfer(1, all, offset, &memory, &mut changed);
         let Err(ResourceError::Backing { error, .. }) = result else {
             panic!("{result:?}");
         };
@@ -318,7 +315,7 @@ fn a_transfer_past_the_end_of_its_pages_changes_nothing() {
         assert!(changed.is_empty(), "{changed:?}");
     }
     let mut changed = Region::default();
-    let result = renderer.transfer_to_host_2d(1, all, 0, &memory, &mut changed);
+    let result = renderer.transfer(1, all, 0, &memory, &mut changed);
     assert!(result.is_ok());
 }
 

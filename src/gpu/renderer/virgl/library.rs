@@ -15,11 +15,14 @@ use virglrenderer_sys as sys;
 
 use super::api::Api;
 use super::pages::{IoVec, Pages};
-use super::{VirglError, egl, log};
+use super::{Direction, VirglError, egl, log};
 use crate::gpu::wire::{Box3, CapsetInfo, Create3d, Transfer3d};
 
+mod bands;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod stand_in;
+
+const TOO_BIG: Refused = Refused(rustix::io::Errno::TOOBIG.raw_os_error());
 
 /// What the library and its callbacks share.
 struct Shared {
@@ -207,9 +210,7 @@ impl Library {
 
     /// Executes a command stream in a context. The library may write to it.
     pub(super) fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), Refused> {
-        let Ok(len) = c_int::try_from(stream.len()) else {
-            return Err(Refused(rustix::io::Errno::TOOBIG.raw_os_error()));
-        };
+        let len = c_int::try_from(stream.len()).map_err(|_| TOO_BIG)?;
         let commands = stream.as_mut_ptr().cast();
         // SAFETY: the library is initialised, this is its thread, the stream has as many words,
         // aligned as such, and is done with when this returns.
@@ -266,8 +267,7 @@ impl Library {
     /// Gives a resource its pages, instead of those that it has.
     pub(super) fn attach(&mut self, id: u32, pages: Pages) -> Result<(), Refused> {
         self.detach(id);
-        let count = c_int::try_from(pages.vectors().len());
-        let count = count.map_err(|_| Refused(rustix::io::Errno::TOOBIG.raw_os_error()))?;
+        let count = c_int::try_from(pages.vectors().len()).map_err(|_| TOO_BIG)?;
         let vectors = pages.vectors().as_ptr().cast_mut().cast();
         // SAFETY: the library is initialised, this is its thread. It keeps the address of the
         // vectors, and reads and writes the guest's memory through them, until they are detached:
@@ -301,43 +301,24 @@ impl Library {
         self.attached.keys().copied().collect()
     }
 
-    /// Copies from a resource's pages into it.
-    pub(super) fn transfer_to_host(
+    /// Copies between a resource and its pages.
+    pub(super) fn transfer(
         &mut self,
         context: u32,
         transfer: &Transfer3d,
+        direction: Direction,
     ) -> Result<(), Refused> {
-        let Transfer3d {
-            part,
-            offset,
-            id,
-            level,
-            stride,
-            layer_stride,
-        } = *transfer;
-        let mut part = virgl_box(&part);
-        // SAFETY: the library is initialised, this is its thread, the box is read during the call.
-        // Without vectors of our own it takes those that are attached, or refuses.
-        accepted(unsafe {
-            (self.api().transfer_write)(
-                id,
-                context,
-                level.cast_signed(),
-                stride,
-                layer_stride,
-                part.as_mut_ptr().cast(),
-                offset,
-                std::ptr::null_mut(),
-                0,
-            )
-        })
+        self.transfer_by(context, transfer, direction, &[])
     }
 
-    /// Copies from a resource into its pages.
-    pub(super) fn transfer_from_host(
-        &mut self,
+    /// Copies between a resource and its pages: by `vectors`, which are some of these, or by all of
+    /// them where there are none.
+    fn transfer_by(
+        &self,
         context: u32,
         transfer: &Transfer3d,
+        direction: Direction,
+        vectors: &[IoVec],
     ) -> Result<(), Refused> {
         let Transfer3d {
             part,
@@ -347,20 +328,44 @@ impl Library {
             stride,
             layer_stride,
         } = *transfer;
+        let count = c_int::try_from(vectors.len()).map_err(|_| TOO_BIG)?;
+        let vectors = match vectors {
+            [] => std::ptr::null_mut(),
+            some => some.as_ptr().cast_mut().cast(),
+        };
         let mut part = virgl_box(&part);
-        // SAFETY: as for transfer_to_host.
-        accepted(unsafe {
-            (self.api().transfer_read)(
-                id,
-                context,
-                level,
-                stride,
-                layer_stride,
-                part.as_mut_ptr().cast(),
-                offset,
-                std::ptr::null_mut(),
-                0,
-            )
+        let part = part.as_mut_ptr().cast();
+        accepted(match direction {
+            // SAFETY: the library is initialised, this is its thread, the box is read during the
+            // call, and so are the vectors, which are memory of the guest's that is mapped. Without
+            // them it takes those that are attached, or refuses.
+            Direction::ToHost => unsafe {
+                (self.api().transfer_write)(
+                    id,
+                    context,
+                    level.cast_signed(),
+                    stride,
+                    layer_stride,
+                    part,
+                    offset,
+                    vectors,
+                    count.cast_unsigned(),
+                )
+            },
+            // SAFETY: as above; it writes no further than the vectors go.
+            Direction::FromHost => unsafe {
+                (self.api().transfer_read)(
+                    id,
+                    context,
+                    level,
+                    stride,
+                    layer_stride,
+                    part,
+                    offset,
+                    vectors,
+                    count,
+                )
+            },
         })
     }
 

@@ -7,16 +7,17 @@ use std::collections::{HashMap, HashSet};
 
 use virtio_bindings::virtio_gpu as spec;
 
-use super::super::backing::BackingError;
+use super::super::backing::{Backing, BackingError};
 use super::super::dmabuf::Dmabuf;
-use super::super::image::{Budget, Charge, Image, ImageError, PIXEL_LEN, SharedImage};
+use super::super::image::{Budget, Image, ImageError, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
 use super::super::render_node::RenderNodeError;
-use super::super::wire::{Box3, CapsetInfo, Create3d, Format, Transfer3d};
+use super::super::wire::{Box3, CapsetInfo, Create3d, Format, Transfer2d, Transfer3d};
 use super::rows::{Joined, to_display_order};
 use super::table::Table;
 use super::{
-    CURSOR_LEN, CURSOR_SIDE, ContextError, CursorPixels, Renderer, Renderer3d, ResourceError,
+    CURSOR_LEN, CURSOR_SIDE, ContextError, Copied, CursorPixels, Direction, Renderer, Renderer3d,
+    ResourceError,
 };
 use crate::backend::{LogLimit, MemoryGuard};
 use export::Exporter;
@@ -43,6 +44,9 @@ mod three_d;
 const MAX_RESOURCES: usize = 65536;
 /// Most contexts a VM has at a time: one for each program that draws.
 const MAX_CONTEXTS: usize = 256;
+/// Most vectors that the library looks at for a transfer that it does in one go, each for all its rows:
+/// some seconds.
+const MAX_STEPS: u64 = 1 << 32;
 /// Most bytes that are read back at a time.
 const BAND_LEN: u32 = 4 << 20;
 
@@ -98,6 +102,11 @@ impl Resource {
     }
 }
 
+/// Whether a transfer is one of a picture's own pixels: rows, and nothing else.
+fn is_picture_of(resource: &Resource, transfer: &Transfer3d) -> bool {
+    resource.format().is_some() && transfer.level == 0 && transfer.part.depth == 1
+}
+
 /// The library's format for a 2D resource of `format`. It has no X8B8G8R8: there it has an alpha,
 /// which neither a scanout nor a copy looks at.
 fn library_format(format: Format) -> u32 {
@@ -105,12 +114,6 @@ fn library_format(format: Format) -> u32 {
         Format::X8B8G8R8 => Format::A8B8G8R8.number(),
         other => other.number(),
     }
-}
-
-/// The pieces of a backing that are not in the guest's memory.
-struct AwayBacking {
-    pieces: Vec<(u64, u32)>,
-    _charge: Charge,
 }
 
 /// The renderer with virglrenderer.
@@ -123,7 +126,7 @@ pub struct VirglRenderer {
     resources: Table<Resource>,
     /// Backings that are not in the guest's memory now, but may be again: a front-end that changes a
     /// region (`REM_MEM_REG`, `ADD_MEM_REG`) takes it back first.
-    away: HashMap<u32, AwayBacking>,
+    away: HashMap<u32, Backing>,
     contexts: HashSet<u32>,
     last_fence: u32,
     /// Pixels that are read back, kept for the next.
@@ -236,6 +239,36 @@ impl VirglRenderer {
         Ok(())
     }
 
+    /// Does a transfer that was checked: of pictures, the rows from `first` on, as many as can be done
+    /// without the others having to wait for it.
+    fn transfer_from(
+        &mut self,
+        context: u32,
+        transfer: &Transfer3d,
+        direction: Direction,
+        first: u32,
+    ) -> Result<Copied, ResourceError> {
+        let id = transfer.id;
+        let resource = self.resources.get(id)?;
+        let done = if is_picture_of(resource, transfer) {
+            let row = |width: u32| u64::from(width).saturating_mul(PIXEL_LEN as u64);
+            let stride = match transfer.stride {
+                0 => row(resource.new.width),
+                given => given.into(),
+            };
+            let lengths = [row(transfer.part.width), stride];
+            self.library
+                .transfer_rows(context, transfer, direction, first, lengths)
+        } else {
+            let done = self.library.transfer(context, transfer, direction);
+            done.map(|()| Copied {
+                rows: transfer.part.height,
+                work: transfer.part.volume().saturating_mul(PIXEL_LEN as u64),
+            })
+        };
+        done.map_err(|_| ResourceError::Refused(id))
+    }
+
     /// Where a transfer lies within its resource and its backing; the library looks at both again.
     fn check_transfer(&self, transfer: &Transfer3d) -> Result<(), ResourceError> {
         let id = transfer.id;
@@ -247,6 +280,12 @@ impl VirglRenderer {
             return Err(ResourceError::Transfer { transfer });
         }
         let pages = self.library.pages(id).ok_or(ResourceError::NoBacking(id))?;
+        if !is_picture_of(self.resources.get(id)?, transfer)
+            && size::steps(transfer, pages.vectors().len()) > MAX_STEPS
+        {
+            let transfer = *transfer;
+            return Err(ResourceError::Transfer { transfer });
+        }
         if transfer.offset >= pages.len() {
             let error = BackingError::Short {
                 has: pages.len(),
@@ -303,24 +342,25 @@ impl Renderer for VirglRenderer {
         Ok((new.width, new.height))
     }
 
-    fn wants_backing(&self, id: u32) -> Result<(), ResourceError> {
+    fn new_backing(&self, id: u32) -> Result<Backing, ResourceError> {
         self.resources.get(id)?;
         match self.library.pages(id) {
             _ if self.away.contains_key(&id) => Err(ResourceError::HasBacking(id)),
             Some(_) => Err(ResourceError::HasBacking(id)),
-            None => Ok(()),
+            None => Backing::new(&self.resources.budget)
+                .map_err(|error| ResourceError::Backing { id, error }),
         }
     }
 
     fn attach_backing(
         &mut self,
         id: u32,
-        pieces: Vec<(u64, u32)>,
+        backing: Backing,
         memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
-        self.wants_backing(id)?;
-        let pages = Pages::new(pieces, memory, &self.resources.budget)
-            .map_err(|error| ResourceError::Backing { id, error })?;
+        self.new_backing(id)?;
+        let pages = Pages::new(backing, memory, &self.resources.budget)
+            .map_err(|(_, error)| ResourceError::Backing { id, error })?;
         self.library
             .attach(id, pages)
             .map_err(|_| ResourceError::Refused(id))
@@ -337,16 +377,19 @@ impl Renderer for VirglRenderer {
 
     fn transfer_to_host_2d(
         &mut self,
-        id: u32,
-        rect: Rect,
-        offset: u64,
+        transfer: &Transfer2d,
+        first: u32,
         _memory: &MemoryGuard,
         _changed: &mut Region,
-    ) -> Result<(), ResourceError> {
+    ) -> Result<Copied, ResourceError> {
+        let Transfer2d { id, rect, offset } = *transfer;
         self.check_within(id, rect)?;
         self.library.pages(id).ok_or(ResourceError::NoBacking(id))?;
         if rect.is_empty() {
-            return Ok(());
+            return Ok(Copied {
+                rows: rect.height,
+                work: 0,
+            });
         }
         let transfer = Transfer3d {
             part: Box3 {
@@ -364,9 +407,7 @@ impl Renderer for VirglRenderer {
             layer_stride: 0,
         };
         self.check_transfer(&transfer)?;
-        self.library
-            .transfer_to_host(0, &transfer)
-            .map_err(|_| ResourceError::Refused(id))
+        self.transfer_from(0, &transfer, Direction::ToHost, first)
     }
 
     fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
@@ -463,30 +504,22 @@ impl Renderer for VirglRenderer {
     }
 
     fn memory_changed(&mut self, memory: &MemoryGuard) {
-        let mut backings: Vec<_> = std::mem::take(&mut self.away)
-            .into_iter()
-            .map(|(id, backing)| (id, backing.pieces))
-            .collect();
+        let mut backings: Vec<_> = std::mem::take(&mut self.away).into_iter().collect();
         for id in self.library.with_pages() {
             let pages = self.library.detach(id);
-            backings.extend(pages.map(|pages| (id, pages.into_pieces())));
+            backings.extend(pages.map(|pages| (id, pages.into_backing())));
         }
-        for (id, pieces) in backings {
-            let again = Pages::from_pieces(pieces, memory, &self.resources.budget)
-                .map_err(|(pieces, error)| (Some(pieces), error.to_string()))
+        for (id, backing) in backings {
+            let again = Pages::new(backing, memory, &self.resources.budget)
+                .map_err(|(backing, error)| (Some(backing), error.to_string()))
                 .and_then(|pages| {
                     let attached = self.library.attach(id, pages);
                     attached.map_err(|error| (None, error.to_string()))
                 });
-            if let Err((pieces, error)) = again {
+            if let Err((backing, error)) = again {
                 self.troubles.warn(format_args!(
                     "the guest's memory changed: resource {id} has no backing: {error}"
                 ));
-                let backing = pieces.and_then(|pieces| {
-                    let bytes = size_of_val(pieces.as_slice()) as u64;
-                    let _charge = self.resources.budget.charge(bytes)?;
-                    Some(AwayBacking { pieces, _charge })
-                });
                 self.away.extend(backing.map(|backing| (id, backing)));
             }
         }

@@ -5,11 +5,11 @@ use std::ffi::c_void;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::backend::MemoryGuard;
-use crate::gpu::backing::BackingError;
+use crate::gpu::backing::{Backing, BackingError};
 use crate::gpu::image::{Budget, Charge};
 
 /// `struct iovec`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct IoVec {
     pub(super) base: *mut c_void,
@@ -20,9 +20,9 @@ pub(super) struct IoVec {
 #[derive(Debug)]
 pub(super) struct Pages {
     /// As the driver named them, to find them again when the memory is mapped anew.
-    pieces: Vec<(u64, u32)>,
+    backing: Backing,
+    /// Those that lie one behind the other in this process are one.
     vectors: Box<[IoVec]>,
-    len: u64,
     _memory: MemoryGuard,
     _charge: Charge,
 }
@@ -34,69 +34,120 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    /// The pages that consist of `pieces` (guest-physical address, length in bytes) of `memory`.
+    /// The pages of `backing` in `memory`; it comes back with an error.
     pub(super) fn new(
-        pieces: Vec<(u64, u32)>,
+        backing: Backing,
         memory: &MemoryGuard,
         budget: &Budget,
-    ) -> Result<Self, BackingError> {
-        Self::from_pieces(pieces, memory, budget).map_err(|(_, error)| error)
-    }
-
-    /// As [`Pages::new`]; the pieces come back with an error.
-    pub(super) fn from_pieces(
-        pieces: Vec<(u64, u32)>,
-        memory: &MemoryGuard,
-        budget: &Budget,
-    ) -> Result<Self, (Vec<(u64, u32)>, BackingError)> {
-        match Self::vectors_of(&pieces, memory, budget) {
-            Ok((vectors, len, charge)) => Ok(Self {
-                pieces,
+    ) -> Result<Self, (Backing, BackingError)> {
+        match vectors_of(&backing, memory, budget) {
+            Ok((vectors, charge)) => Ok(Self {
+                backing,
                 vectors,
-                len,
                 _memory: memory.clone(),
                 _charge: charge,
             }),
-            Err(error) => Err((pieces, error)),
+            Err(error) => Err((backing, error)),
         }
     }
 
-    fn vectors_of(
-        pieces: &[(u64, u32)],
-        memory: &MemoryGuard,
-        budget: &Budget,
-    ) -> Result<(Box<[IoVec]>, u64, Charge), BackingError> {
-        let mut vectors = Vec::new();
-        let mut len: u64 = 0;
-        for &(addr, size) in pieces.iter().filter(|(_, len)| *len != 0) {
-            // A piece may reach over the end of one region into the next.
-            for slice in memory.get_slices(GuestAddress(addr), size as usize) {
-                let slice = slice.map_err(|_| BackingError::Outside { addr, len: size })?;
-                vectors.push(IoVec {
-                    base: slice.ptr_guard_mut().as_ptr().cast(),
-                    len: slice.len(),
-                });
-            }
-            len = len.saturating_add(size.into());
-        }
-        let bytes = size_of_val(pieces).saturating_add(size_of_val(vectors.as_slice()));
-        let charge = budget.charge(bytes as u64).ok_or(BackingError::Budget)?;
-        Ok((vectors.into_boxed_slice(), len, charge))
-    }
-
-    /// The pieces they consist of.
-    pub(super) fn into_pieces(self) -> Vec<(u64, u32)> {
-        self.pieces
+    /// The backing they are the pages of.
+    pub(super) fn into_backing(self) -> Backing {
+        self.backing
     }
 
     /// Bytes of them.
     pub(super) fn len(&self) -> u64 {
-        self.len
+        self.backing.len()
     }
 
     /// Where they lie in this process.
     pub(super) fn vectors(&self) -> &[IoVec] {
         &self.vectors
+    }
+
+    /// Looks for parts of them from their beginning on.
+    pub(super) fn finder(&self) -> Finder<'_> {
+        Finder {
+            vectors: &self.vectors,
+            start: 0,
+        }
+    }
+}
+
+/// Where a backing lies in this process, and the charge for saying so.
+fn vectors_of(
+    backing: &Backing,
+    memory: &MemoryGuard,
+    budget: &Budget,
+) -> Result<(Box<[IoVec]>, Charge), BackingError> {
+    // A piece may reach over the end of one region into the next, and there are few of these.
+    let bytes = |count: usize| (count as u64).saturating_mul(size_of::<IoVec>() as u64);
+    let charge = budget.charge(bytes(backing.count()));
+    let mut charge = charge.ok_or(BackingError::Budget)?;
+    let mut vectors: Vec<IoVec> = Vec::new();
+    vectors
+        .try_reserve_exact(backing.count())
+        .map_err(|_| BackingError::Host)?;
+    for (addr, len) in backing.entries() {
+        for slice in memory.get_slices(GuestAddress(addr), len as usize) {
+            let slice = slice.map_err(|_| BackingError::Outside {
+                addr,
+                len: u32::try_from(len).unwrap_or(u32::MAX),
+            })?;
+            let base: *mut c_void = slice.ptr_guard_mut().as_ptr().cast();
+            let len = slice.len();
+            match vectors.last_mut() {
+                Some(last) if last.base.wrapping_byte_add(last.len) == base => last.len += len,
+                _ => vectors.push(IoVec { base, len }),
+            }
+        }
+    }
+    let vectors = vectors.into_boxed_slice();
+    if !charge.resize(budget, bytes(vectors.len())) {
+        return Err(BackingError::Budget);
+    }
+    Ok((vectors, charge))
+}
+
+/// Finds parts of [`Pages`], each further on than the one before.
+pub(super) struct Finder<'a> {
+    /// Those from here on.
+    vectors: &'a [IoVec],
+    /// Where in the pages they begin.
+    start: u64,
+}
+
+impl<'a> Finder<'a> {
+    /// The vectors in which `len` bytes from `offset` on lie, as far as they are there, and where in
+    /// these they begin; `None` where these are more than `most`.
+    pub(super) fn find(
+        &mut self,
+        offset: u64,
+        len: u64,
+        most: usize,
+    ) -> Option<(&'a [IoVec], u64)> {
+        while let Some((first, rest)) = self.vectors.split_first() {
+            let end = self.start.saturating_add(first.len as u64);
+            if offset < end {
+                break;
+            }
+            (self.vectors, self.start) = (rest, end);
+        }
+        let skip = offset.saturating_sub(self.start);
+        let mut left = skip.saturating_add(len);
+        let mut count: usize = 0;
+        for vector in self.vectors {
+            if left == 0 {
+                break;
+            }
+            if count == most {
+                return None;
+            }
+            left = left.saturating_sub(vector.len as u64);
+            count = count.saturating_add(1);
+        }
+        Some((self.vectors.get(..count)?, skip))
     }
 }
 
@@ -115,31 +166,83 @@ mod tests {
         GuestMemoryAtomic::new(memory).memory()
     }
 
+    fn backing(pieces: &[(u64, u32)], memory: &MemoryGuard, budget: &Budget) -> Backing {
+        let mut backing = Backing::new(budget).unwrap();
+        backing.add(pieces.iter().copied(), memory).unwrap();
+        backing.finish();
+        backing
+    }
+
     #[test]
     fn pieces_become_vectors_in_their_order() {
         let memory = memory(&[(0, 0x1000), (0x1000, 0x1000)]);
         let budget = Budget::new(1 << 20);
-        let pieces = vec![(0x1800, 16), (7, 0), (0xff0, 0x20)];
-        let pages = Pages::new(pieces.clone(), &memory, &budget).unwrap();
+        let pieces = [
+            (0x1800, 16),
+            (7, 0),
+            (0xfe0, 0x10),
+            (0xff0, 0x20),
+            (4, 4),
+            (8, 4),
+        ];
+        let list = backing(&pieces, &memory, &budget);
+        let pages = Pages::new(list, &memory, &budget).unwrap();
         let at = |addr| memory.get_host_address(GuestAddress(addr)).unwrap().cast();
         let vectors: Vec<_> = pages.vectors().iter().map(|v| (v.base, v.len)).collect();
-        assert_eq!(
-            vectors,
-            [(at(0x1800), 16), (at(0xff0), 16), (at(0x1000), 16)]
-        );
-        assert_eq!(pages.len(), 48);
-        assert_eq!(pages.into_pieces(), pieces);
+        let [end, next]: [*mut c_void; 2] = [at(0xfe0), at(0x1000)];
+        if end.wrapping_byte_add(0x20) == next {
+            assert_eq!(vectors, [(at(0x1800), 16), (end, 48), (at(4), 8)]);
+        } else {
+            let expected = [(at(0x1800), 16), (end, 32), (next, 16), (at(4), 8)];
+            assert_eq!(vectors, expected);
+        }
+        assert_eq!(pages.len(), 72);
+        assert_eq!(budget.used(), (vectors.len() as u64 + 3) * 16);
+        assert_eq!(pages.into_backing().count(), 3);
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
     fn pieces_lie_in_the_guests_memory() {
+        let budget = Budget::new(1 << 20);
+        let list = || backing(&[(0, 4), (0x1000, 16)], &memory(&[(0, 0x2000)]), &budget);
+        let less = memory(&[(0, 0x1000)]);
+        let pages = Pages::new(list(), &less, &budget);
+        assert!(matches!(pages, Err((_, BackingError::Outside { .. }))));
+        let pages = Pages::new(list(), &memory(&[(0, 0x2000)]), &Budget::new(31));
+        assert!(matches!(pages, Err((_, BackingError::Budget))));
+        drop(pages);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn parts_are_found_in_their_order() {
         let memory = memory(&[(0, 0x1000)]);
-        for piece in [(0xfff, 2), (0x1000, 1), (u64::MAX, 1), (0, u32::MAX)] {
-            let pages = Pages::new(vec![(0, 4), piece], &memory, &Budget::new(1 << 20));
-            assert!(matches!(pages, Err(BackingError::Outside { .. })));
+        let budget = Budget::new(1 << 20);
+        // 1 to 5 bytes, two apart.
+        let pieces: Vec<_> = (0..50_u32).map(|n| (u64::from(n) * 7, n % 5 + 1)).collect();
+        let pages = Pages::new(backing(&pieces, &memory, &budget), &memory, &budget).unwrap();
+        let all: Vec<*mut c_void> = pages
+            .vectors()
+            .iter()
+            .flat_map(|v| (0..v.len).map(|at| v.base.wrapping_byte_add(at)))
+            .collect();
+        assert_eq!(all.len(), 150);
+        for len in [1, 2, 7, 40, 150] {
+            let mut finder = pages.finder();
+            for offset in (0..150).step_by(3) {
+                let (found, skip) = finder.find(offset, len, usize::MAX).unwrap();
+                let bytes = found
+                    .iter()
+                    .flat_map(|v| (0..v.len).map(|at| v.base.wrapping_byte_add(at)));
+                let end = 150.min(offset + len);
+                let bytes: Vec<_> = bytes.skip(skip as usize).take(len as usize).collect();
+                assert_eq!(bytes, all[offset as usize..end as usize]);
+                // No more than it takes.
+                assert!(found.len() as u64 <= len + 1);
+                assert_eq!(finder.find(offset, len, found.len() - 1), None);
+            }
+            assert_eq!(finder.find(150, 1, 1), Some((&[][..], 0)));
         }
-        let pages = Pages::new(vec![(0, 4)], &memory, &Budget::new(16));
-        assert!(matches!(pages, Err(BackingError::Budget)));
     }
 }

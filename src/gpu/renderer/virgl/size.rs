@@ -107,6 +107,12 @@ pub(super) fn is_computable(new: &Create3d, transfer: &Transfer3d) -> bool {
     reach <= u32::MAX.into()
 }
 
+/// How many vectors the library looks at for a transfer by `vectors` of them: for each row all of them.
+pub(super) fn steps(transfer: &Transfer3d, vectors: usize) -> u64 {
+    let rows = u64::from(transfer.part.height).saturating_mul(transfer.part.depth.into());
+    rows.saturating_mul(vectors as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,9 +7,10 @@ const RESOURCE_INLINE_WRITE: u32 = 9;
 const TRANSFER3D: u32 = 43;
 const COPY_TRANSFER3D: u32 = 45;
 
-/// The transfers in a stream. Each command begins with a word that has its number in the lowest
-/// byte and the number of the words behind it in the upper half.
-pub(super) fn transfers(stream: &[u32]) -> impl Iterator<Item = Transfer3d> {
+/// The transfers in a stream, each with the resource in whose pages the other side is, where it is in
+/// any. Each command begins with a word that has its number in the lowest byte and the number of the
+/// words behind it in the upper half.
+pub(super) fn transfers(stream: &[u32]) -> impl Iterator<Item = (Transfer3d, Option<u32>)> {
     let mut rest = stream;
     std::iter::from_fn(move || {
         while let Some((header, behind)) = rest.split_first() {
@@ -19,7 +20,12 @@ pub(super) fn transfers(stream: &[u32]) -> impl Iterator<Item = Transfer3d> {
             if [RESOURCE_INLINE_WRITE, TRANSFER3D, COPY_TRANSFER3D].contains(&(header & 0xff))
                 && let Some(transfer) = transfer(fields)
             {
-                return Some(transfer);
+                let pages = match header & 0xff {
+                    TRANSFER3D => Some(transfer.id),
+                    COPY_TRANSFER3D => fields.get(11).copied(),
+                    _ => None,
+                };
+                return Some((transfer, pages));
             }
         }
         None
@@ -76,7 +82,9 @@ mod tests {
         stream.extend(&fields);
         let found: Vec<_> = transfers(&stream).collect();
         assert_eq!(found.len(), 2);
-        for transfer in found {
+        assert_eq!(found[0].1, Some(1));
+        assert_eq!(found[1].1, None);
+        for (transfer, _) in found {
             assert_eq!((transfer.id, transfer.level, transfer.stride), (1, 2, 4));
             assert_eq!((transfer.layer_stride, transfer.part.x), (5, 6));
             assert_eq!(transfer.part.depth, 11);

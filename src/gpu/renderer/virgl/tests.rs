@@ -2,6 +2,7 @@
 
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
+use super::super::testing::InOneGo as _;
 use super::*;
 
 const SIDE: u32 = 8;
@@ -18,9 +19,9 @@ fn transfer(pieces: Vec<(u64, u32)>, offset: u64) -> Result<(), ResourceError> {
     let memory = memory();
     let mut renderer = stand_in::renderer(Budget::new(1 << 20));
     renderer.create_2d(1, Format::B8G8R8X8, SIDE, SIDE).unwrap();
-    renderer.attach_backing(1, pieces, &memory).unwrap();
+    renderer.attach(1, &pieces, &memory).unwrap();
     let all = Rect::sized(SIDE, SIDE);
-    renderer.transfer_to_host_2d(1, all, offset, &memory, &mut Region::default())
+    renderer.transfer(1, all, offset, &memory, &mut Region::default())
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use super::super::super::wire::{CapsetInfo, Create3d, Transfer3d};
 use super::super::{ContextError, Direction, Fence, Renderer3d, ResourceError};
-use super::{MAX_CONTEXTS, VirglRenderer, size, stream};
+use super::{MAX_CONTEXTS, MAX_STEPS, VirglRenderer, size, stream};
 
 impl Renderer3d for VirglRenderer {
     fn capsets(&self) -> &[CapsetInfo] {
@@ -68,20 +68,26 @@ impl Renderer3d for VirglRenderer {
         // Never in the library's own context: an error there would last, for the screen too.
         self.context(context)?;
         self.check_transfer(transfer)?;
-        let done = match direction {
-            Direction::ToHost => self.library.transfer_to_host(context, transfer),
-            Direction::FromHost => self.library.transfer_from_host(context, transfer),
-        };
-        done.map_err(|_| ResourceError::Refused(transfer.id).into())
+        let mut rows: u32 = 0;
+        while rows < transfer.part.height {
+            let copied = self.transfer_from(context, transfer, direction, rows)?;
+            rows = rows.saturating_add(copied.rows.max(1));
+        }
+        Ok(())
     }
 
     fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
         self.context(context)?;
-        for transfer in stream::transfers(stream) {
+        let mut steps: u64 = 0;
+        for (transfer, source) in stream::transfers(stream) {
+            let vectors = source.and_then(|id| self.library.pages(id));
+            let vectors = vectors.map_or(0, |pages| pages.vectors().len());
+            steps = steps.saturating_add(size::steps(&transfer, vectors));
             // Those of resources that do not exist the library refuses.
-            if let Ok(resource) = self.resources.get(transfer.id)
-                && !size::is_computable(&resource.new, &transfer)
-            {
+            let resource = self.resources.get(transfer.id);
+            let is_computable =
+                resource.map_or(true, |known| size::is_computable(&known.new, &transfer));
+            if !is_computable || steps > MAX_STEPS {
                 return Err(ResourceError::Transfer { transfer }.into());
             }
         }

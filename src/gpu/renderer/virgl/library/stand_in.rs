@@ -549,21 +549,15 @@ unsafe extern "C" fn transfer_write(
     part: *mut sys::virgl_box,
     offset: u64,
     vectors: *mut sys::iovec,
-    _: c_uint,
+    count: c_uint,
 ) -> c_int {
-    assert!(vectors.is_null());
     // SAFETY: a box is six numbers.
     let part = unsafe { *part.cast::<[u32; 6]>() };
     let strides = [stride, layer_stride];
-    transfer(
-        id,
-        context,
-        mip.cast_unsigned(),
-        strides,
-        part,
-        offset,
-        None,
-    )
+    // SAFETY: there are as many vectors.
+    let own = (!vectors.is_null())
+        .then(|| unsafe { slice::from_raw_parts(vectors.cast_const().cast(), count as usize) });
+    transfer(id, context, mip.cast_unsigned(), strides, part, offset, own)
 }
 
 unsafe extern "C" fn submit(stream: *mut c_void, context: c_int, words: c_int) -> c_int {
