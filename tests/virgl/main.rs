@@ -8,6 +8,7 @@ mod common;
 
 mod drawing;
 mod lifetimes;
+mod memory;
 mod requests;
 
 use std::time::{Duration, Instant};

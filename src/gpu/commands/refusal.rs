@@ -75,8 +75,10 @@ impl Refusal {
             ContextError::Zero | ContextError::Exists(_) | ContextError::Unknown(_) => {
                 response::ERR_INVALID_CONTEXT_ID
             }
-            ContextError::TooMany(_) => response::ERR_OUT_OF_MEMORY,
-            ContextError::Refused(_) => response::ERR_INVALID_PARAMETER,
+            ContextError::TooMany(_) | ContextError::Budget(_) => response::ERR_OUT_OF_MEMORY,
+            ContextError::Refused(_) | ContextError::Unaccounted { .. } => {
+                response::ERR_INVALID_PARAMETER
+            }
             ContextError::Resource(error) => Self::kind_of_resource(error),
         }
     }

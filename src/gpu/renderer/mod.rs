@@ -83,6 +83,12 @@ pub enum ContextError {
     TooMany(usize),
     #[error("context {0}: the renderer refuses the command")]
     Refused(u32),
+    #[error(
+        "{0} bytes for what a context makes are more than what is left of the VM's host memory budget"
+    )]
+    Budget(u64),
+    #[error("context {context}: virgl's command {command} makes memory that nobody accounts for")]
+    Unaccounted { context: u32, command: u32 },
     #[error(transparent)]
     Resource(#[from] ResourceError),
 }

@@ -1,6 +1,7 @@
 //! The resources of a renderer by the driver's ids, whatever it keeps of each.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::super::image::{Budget, Charge, ImageError};
 use super::ResourceError;
@@ -8,7 +9,7 @@ use super::ResourceError;
 struct Entry<T> {
     kept: T,
     uuid: Option<[u8; 16]>,
-    _charge: Charge,
+    charge: Arc<Charge>,
 }
 
 /// A bounded table of resources, which take their memory from one budget.
@@ -50,9 +51,15 @@ impl<T> Table<T> {
         let entry = Entry {
             kept,
             uuid: None,
-            _charge: charge,
+            charge: Arc::new(charge),
         };
         self.entries.insert(id, entry);
+    }
+
+    /// A part in a resource's charge, which is not given back before all of them are dropped.
+    #[cfg(feature = "virgl")]
+    pub(super) fn hold(&self, id: u32) -> Option<Arc<Charge>> {
+        Some(self.entries.get(&id)?.charge.clone())
     }
 
     pub(super) fn get(&self, id: u32) -> Result<&T, ResourceError> {

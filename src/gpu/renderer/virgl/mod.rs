@@ -3,7 +3,7 @@
 //! All that is unsafe about it is in the rooms below; in here is what a resource, a context and a
 //! fence are. The renderer belongs to the thread that made it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use virtio_bindings::virtio_gpu as spec;
 
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::backend::{LogLimit, MemoryGuard};
 use export::Exporter;
+use holdings::{Holdings, Kept};
 use library::Library;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use library::stand_in;
@@ -30,6 +31,7 @@ use pages::Pages;
 mod api;
 mod egl;
 mod export;
+mod holdings;
 mod library;
 mod log;
 mod needs;
@@ -127,7 +129,9 @@ pub struct VirglRenderer {
     /// Backings that are not in the guest's memory now, but may be again: a front-end that changes a
     /// region (`REM_MEM_REG`, `ADD_MEM_REG`) takes it back first.
     away: HashMap<u32, Backing>,
-    contexts: HashSet<u32>,
+    contexts: HashMap<u32, Holdings>,
+    /// What the library does not give back any more.
+    lost: Kept,
     last_fence: u32,
     /// Pixels that are read back, kept for the next.
     band: Vec<u8>,
@@ -168,7 +172,8 @@ impl VirglRenderer {
             description,
             resources: Table::new(MAX_RESOURCES, budget),
             away: HashMap::new(),
-            contexts: HashSet::new(),
+            contexts: HashMap::new(),
+            lost: Kept::default(),
             last_fence: 0,
             band: Vec::new(),
             troubles: LogLimit::default(),
@@ -176,7 +181,7 @@ impl VirglRenderer {
     }
 
     fn context(&self, id: u32) -> Result<(), ContextError> {
-        if self.contexts.contains(&id) {
+        if self.contexts.contains_key(&id) {
             Ok(())
         } else {
             Err(ContextError::Unknown(id))
@@ -493,8 +498,9 @@ impl Renderer for VirglRenderer {
     }
 
     fn reset(&mut self) {
-        for id in std::mem::take(&mut self.contexts) {
+        for (id, holdings) in std::mem::take(&mut self.contexts) {
             self.library.destroy_context(id);
+            drop(holdings);
         }
         for id in self.resources.clear() {
             self.library.unref_resource(id);

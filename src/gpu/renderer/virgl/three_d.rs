@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use super::super::super::wire::{CapsetInfo, Create3d, Transfer3d};
 use super::super::{ContextError, Direction, Fence, Renderer3d, ResourceError};
+use super::holdings::{CONTEXT_COST, Holdings, Refusal};
 use super::{MAX_CONTEXTS, MAX_STEPS, VirglRenderer, size, stream};
 
 impl Renderer3d for VirglRenderer {
@@ -20,24 +21,26 @@ impl Renderer3d for VirglRenderer {
         if id == 0 {
             return Err(ContextError::Zero);
         }
-        if self.contexts.contains(&id) {
+        if self.contexts.contains_key(&id) {
             return Err(ContextError::Exists(id));
         }
         if self.contexts.len() >= MAX_CONTEXTS {
             return Err(ContextError::TooMany(MAX_CONTEXTS));
         }
+        let holdings = Holdings::new(&self.resources.budget);
+        let holdings = holdings.ok_or(ContextError::Budget(CONTEXT_COST))?;
         self.library
             .create_context(id, name)
             .map_err(|_| ContextError::Refused(id))?;
-        self.contexts.insert(id);
+        self.contexts.insert(id, holdings);
         Ok(())
     }
 
     fn destroy_context(&mut self, id: u32) -> Result<(), ContextError> {
-        if !self.contexts.remove(&id) {
-            return Err(ContextError::Unknown(id));
-        }
+        let holdings = self.contexts.remove(&id);
+        let holdings = holdings.ok_or(ContextError::Unknown(id))?;
         self.library.destroy_context(id);
+        drop(holdings);
         Ok(())
     }
 
@@ -91,9 +94,24 @@ impl Renderer3d for VirglRenderer {
                 return Err(ResourceError::Transfer { transfer }.into());
             }
         }
-        self.library
-            .submit(context, stream)
-            .map_err(|_| ContextError::Refused(context))
+        let Some(holdings) = self.contexts.get_mut(&context) else {
+            return Err(ContextError::Unknown(context));
+        };
+        let noted = holdings.submit(stream, |id| self.resources.hold(id), &mut self.lost);
+        noted.map_err(|refusal| match refusal {
+            Refusal::Budget(bytes) => ContextError::Budget(bytes),
+            Refusal::Command(command) => ContextError::Unaccounted { context, command },
+        })?;
+        match self.library.submit(context, stream) {
+            Ok(()) => {
+                holdings.succeeded();
+                Ok(())
+            }
+            Err(_) => {
+                holdings.failed(&mut self.lost);
+                Err(ContextError::Refused(context))
+            }
+        }
     }
 
     fn fence(&mut self) -> Option<Fence> {

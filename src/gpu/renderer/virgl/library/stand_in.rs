@@ -16,6 +16,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::super::api::Api;
 use super::super::egl::Handle;
 use super::super::export::Exporter;
+use super::super::holdings::Kept;
 use super::super::pages::IoVec;
 use super::super::{MAX_RESOURCES, VirglRenderer};
 use super::{Library, SHARED, write_fence};
@@ -89,7 +90,8 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         description: "a stand-in".to_owned(),
         resources: Table::new(MAX_RESOURCES, budget),
         away: HashMap::new(),
-        contexts: HashSet::new(),
+        contexts: HashMap::new(),
+        lost: Kept::default(),
         last_fence: 0,
         band: Vec::new(),
         troubles: LogLimit::default(),

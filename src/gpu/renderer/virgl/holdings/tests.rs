@@ -1,0 +1,354 @@
+//! Who holds what, by the commands alone.
+
+use std::cell::RefCell;
+
+use super::*;
+
+const SIZE: u64 = 1 << 20;
+const VIEW: u32 = 6;
+const SURFACE: u32 = 8;
+const QUERY: u32 = 9;
+const TARGET: u32 = 10;
+
+/// A command and its words; an object's kind with it.
+fn command(number: u32, kind: u32, words: &[u32]) -> Vec<u32> {
+    let mut stream = vec![number | kind << 8 | (words.len() as u32) << 16];
+    stream.extend(words);
+    stream
+}
+
+/// A context, and resources of [`SIZE`] bytes.
+struct Bench {
+    budget: Budget,
+    resources: RefCell<HashMap<u32, Hold>>,
+    holdings: Holdings,
+    lost: Kept,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let budget = Budget::new(1 << 30);
+        Self {
+            holdings: Holdings::new(&budget).unwrap(),
+            budget,
+            resources: RefCell::default(),
+            lost: Kept::default(),
+        }
+    }
+
+    fn make(&self, id: u32) {
+        let charge = Arc::new(self.budget.charge(SIZE).unwrap());
+        let before = self.resources.borrow_mut().insert(id, charge);
+        assert!(before.is_none());
+    }
+
+    fn unref(&self, id: u32) {
+        self.resources.borrow_mut().remove(&id).unwrap();
+    }
+
+    fn note(&mut self, stream: &[Vec<u32>]) {
+        let hold = |id| self.resources.borrow().get(&id).cloned();
+        let stream = stream.concat();
+        self.holdings.submit(&stream, hold, &mut self.lost).unwrap();
+    }
+
+    fn submit(&mut self, stream: &[Vec<u32>]) {
+        self.note(stream);
+        self.holdings.succeeded();
+    }
+
+    fn fail(&mut self, stream: &[Vec<u32>]) {
+        self.note(stream);
+        self.holdings.failed(&mut self.lost);
+    }
+
+    /// How many resources are charged.
+    fn held(&self) -> u64 {
+        (self.budget.used() - self.contexts() * CONTEXT_COST) / SIZE
+    }
+
+    /// The main context, and those in it.
+    fn contexts(&self) -> u64 {
+        let failed = self.holdings.of_failed.iter();
+        let failed: usize = failed.map(|gone| gone.subs.len()).sum();
+        (self.holdings.subs.len() + failed) as u64
+    }
+}
+
+type Commands = Vec<Vec<u32>>;
+
+/// What makes something hold resource 1, and what has it let go.
+fn ways() -> Vec<(&'static str, Commands, Commands)> {
+    let make = |kind, words: &[u32]| command(1, kind, words);
+    let destroy = |handle| command(3, 0, &[handle]);
+    let surface = || make(SURFACE, &[7, 1, 2, 0, 0]);
+    let view = || make(VIEW, &[7, 1, 2, 0, 0, 0]);
+    vec![
+        ("a view", vec![view()], vec![destroy(7)]),
+        ("a surface", vec![surface()], vec![destroy(7)]),
+        (
+            "one with samples",
+            vec![make(11, &[7, 1, 2, 0, 0, 4])],
+            vec![destroy(7)],
+        ),
+        (
+            "a query",
+            vec![make(QUERY, &[7, 0, 0, 1])],
+            vec![destroy(7)],
+        ),
+        (
+            "a color buffer",
+            vec![surface(), command(5, 0, &[2, 0, 0, 7]), destroy(7)],
+            vec![command(5, 0, &[1, 0, 0])],
+        ),
+        (
+            "a depth buffer",
+            vec![surface(), command(5, 0, &[0, 7]), destroy(7)],
+            vec![command(5, 0, &[0, 0])],
+        ),
+        (
+            "a bound view",
+            vec![view(), command(10, 0, &[1, 3, 7]), destroy(7)],
+            vec![command(10, 0, &[1, 0, 0])],
+        ),
+        (
+            "a bound view whose place is taken",
+            vec![view(), command(10, 0, &[1, 3, 7]), destroy(7)],
+            vec![command(10, 0, &[1, 3, 0])],
+        ),
+        (
+            "vertices",
+            vec![command(6, 0, &[16, 0, 9, 16, 0, 1])],
+            vec![command(6, 0, &[16, 0, 9])],
+        ),
+        (
+            "indices",
+            vec![command(11, 0, &[1, 2, 0])],
+            vec![command(11, 0, &[0])],
+        ),
+        (
+            "uniforms",
+            vec![command(27, 0, &[0, 4, 0, 16, 1])],
+            vec![command(27, 0, &[0, 4, 0, 0, 0])],
+        ),
+        (
+            "a shader's buffer",
+            vec![command(34, 0, &[0, 2, 0, 16, 9, 0, 16, 1])],
+            vec![command(34, 0, &[0, 3, 0, 0, 0])],
+        ),
+        (
+            "an image",
+            vec![command(35, 0, &[0, 2, 1, 2, 0, 0, 1])],
+            vec![command(35, 0, &[0, 2, 0, 0, 0, 0, 0])],
+        ),
+        (
+            "atomic counters",
+            vec![command(40, 0, &[1, 0, 16, 1])],
+            vec![command(40, 0, &[1, 0, 0, 0])],
+        ),
+        (
+            "what a context in the context has",
+            vec![command(29, 0, &[5]), view()],
+            vec![command(30, 0, &[5])],
+        ),
+        (
+            // The library keeps each set of targets.
+            "targets",
+            vec![
+                command(29, 0, &[5]),
+                make(TARGET, &[7, 1, 0, 16]),
+                command(25, 0, &[0, 7]),
+                command(25, 0, &[0]),
+                destroy(7),
+            ],
+            vec![command(30, 0, &[5])],
+        ),
+    ]
+}
+
+#[test]
+fn whatever_holds_a_resource_holds_its_charge() {
+    for (what, hold, let_go) in ways() {
+        let mut bench = Bench::new();
+        bench.make(1);
+        bench.submit(&hold);
+        bench.unref(1);
+        assert_eq!(bench.held(), 1, "{what} holds it");
+        bench.submit(&let_go);
+        assert_eq!(bench.held(), 0, "{what} lets go of it");
+
+        // With the context all goes.
+        bench.make(1);
+        bench.submit(&hold);
+        bench.unref(1);
+        let Bench {
+            budget, holdings, ..
+        } = bench;
+        drop(holdings);
+        assert_eq!(budget.used(), 0, "{what}");
+    }
+}
+
+#[test]
+fn what_a_stream_that_failed_let_go_of_is_held() {
+    for (what, hold, let_go) in ways() {
+        let mut bench = Bench::new();
+        bench.make(1);
+        bench.submit(&hold);
+        bench.unref(1);
+        bench.fail(&let_go);
+        assert_eq!(bench.held(), 1, "{what}");
+        // Nor is anything that comes later trusted.
+        bench.submit(&let_go);
+        bench.make(2);
+        bench.submit(&[command(1, SURFACE, &[8, 2, 2, 0, 0]), command(3, 0, &[8])]);
+        bench.unref(2);
+        assert_eq!(bench.held(), 2, "{what}");
+    }
+}
+
+/// It forgets a bound view where the one that takes its place is none, and the buffer of a query
+/// that it cannot make.
+#[test]
+fn what_the_library_loses_is_never_given_back() {
+    let lose_view: [&[Vec<u32>]; 2] = [
+        &[
+            command(1, VIEW, &[7, 1, 2, 0, 0, 0]),
+            command(10, 0, &[1, 0, 7]),
+        ],
+        &[command(10, 0, &[1, 0, 99])],
+    ];
+    let lose_query: [&[Vec<u32>]; 2] = [&[], &[command(1, QUERY, &[7, 0, 0, 1])]];
+    for [before, failing] in [lose_view, lose_query] {
+        for is_second in [false, true] {
+            let mut bench = Bench::new();
+            bench.make(1);
+            bench.submit(before);
+            if is_second {
+                bench.fail(&[]);
+            }
+            bench.fail(failing);
+            bench.unref(1);
+            let Bench {
+                budget,
+                holdings,
+                lost,
+                ..
+            } = bench;
+            drop(holdings);
+            assert_eq!(budget.used(), SIZE);
+            drop(lost);
+            assert_eq!(budget.used(), 0);
+        }
+    }
+}
+
+#[test]
+fn objects_belong_to_the_context_in_the_context() {
+    let mut bench = Bench::new();
+    bench.make(1);
+    let view = || command(1, VIEW, &[7, 1, 2, 0, 0, 0]);
+    bench.submit(&[command(29, 0, &[5]), view()]);
+    bench.unref(1);
+    // Another one's object of the same name; those that do not exist change nothing.
+    bench.submit(&[
+        command(28, 0, &[0]),
+        command(3, 0, &[7]),
+        command(28, 0, &[6]),
+    ]);
+    bench.submit(&[command(28, 0, &[0]), command(30, 0, &[0])]);
+    assert_eq!(bench.held(), 1);
+    // Which one it is for is not known, unless the stream says so.
+    bench.submit(&[command(3, 0, &[7])]);
+    assert_eq!(bench.held(), 1);
+    bench.submit(&[command(28, 0, &[5]), command(3, 0, &[7])]);
+    assert_eq!(bench.held(), 0);
+    bench.make(1);
+    bench.submit(&[view()]);
+    bench.unref(1);
+    bench.submit(&[command(28, 0, &[5]), command(3, 0, &[7])]);
+    bench.submit(&[command(28, 0, &[0]), command(3, 0, &[7])]);
+    assert_eq!(bench.held(), 1, "it may be the one's or the other's");
+}
+
+/// The library looks at the id alone, and finds that it is the same.
+#[test]
+fn a_place_keeps_what_had_its_id_before() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        bench.make(1);
+        bench.submit(&[command(6, 0, &[16, 0, 1])]);
+        bench.unref(1);
+    }
+    assert_eq!(bench.held(), 3);
+}
+
+#[test]
+fn objects_and_contexts_are_charged() {
+    let budget = Budget::new(2 * CONTEXT_COST + 20 * OBJECT_COST);
+    let mut holdings = Holdings::new(&budget).unwrap();
+    let mut lost = Kept::default();
+    let mut submit = |holdings: &mut Holdings, stream: &[u32]| {
+        let noted = holdings.submit(stream, |_| None, &mut lost);
+        noted.map(|()| holdings.succeeded())
+    };
+    let blends = |handles: std::ops::Range<u32>| -> Vec<u32> {
+        handles
+            .flat_map(|handle| command(1, 1, &[handle]))
+            .collect()
+    };
+    submit(&mut holdings, &command(29, 0, &[1])).unwrap();
+    let more = submit(&mut holdings, &command(29, 0, &[2]));
+    assert_eq!(more, Err(Refusal::Budget(CONTEXT_COST)));
+    let used = budget.used();
+    submit(
+        &mut holdings,
+        &[command(28, 0, &[1]), blends(1..21)].concat(),
+    )
+    .unwrap();
+    let more = submit(&mut holdings, &blends(21..22));
+    assert_eq!(more, Err(Refusal::Budget(OBJECT_COST)));
+    let destroy = |handle| command(3, 0, &[handle]);
+    let all: Vec<u32> = (1..21).flat_map(destroy).collect();
+    submit(&mut holdings, &[command(28, 0, &[1]), all].concat()).unwrap();
+    assert_eq!(budget.used(), used);
+    // A shader by how long it is.
+    let shader = command(1, 4, &[7; 1000]);
+    let more = submit(&mut holdings, &shader);
+    assert!(matches!(more, Err(Refusal::Budget(bytes)) if bytes > 64_000));
+    drop(holdings);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn what_would_be_in_no_account_is_refused() {
+    let mut bench = Bench::new();
+    bench.make(1);
+    for number in [48, 53, 55] {
+        let stream = [command(6, 0, &[16, 0, 1]), command(number, 0, &[0; 11])].concat();
+        let hold = |id| bench.resources.borrow().get(&id).cloned();
+        let refused = bench.holdings.submit(&stream, hold, &mut bench.lost);
+        assert_eq!(refused, Err(Refusal::Command(number)));
+    }
+    bench.unref(1);
+    assert_eq!(bench.held(), 0, "nothing of a refused stream counts");
+}
+
+#[test]
+fn places_that_do_not_exist_take_no_room() {
+    let mut bench = Bench::new();
+    bench.make(1);
+    let view = command(1, VIEW, &[7, 1, 2, 0, 0, 0]);
+    bench.submit(&[view]);
+    for (shader, first) in [(u32::MAX, 0), (0, u32::MAX), (9, 9), (1, 128)] {
+        bench.submit(&[
+            command(10, 0, &[shader, first, 7]),
+            command(27, 0, &[shader, first, 0, 0, 1]),
+        ]);
+    }
+    let main = &bench.holdings.subs[&0];
+    assert!(main.bound.values().all(|places| places.len() <= 128));
+    assert!(main.bound.keys().all(|slot| slot.exists()));
+    bench.unref(1);
+    assert_eq!(bench.held(), 1);
+}

@@ -1,0 +1,186 @@
+//! The budget and the memory that is really there: what contexts hold after the driver let go of it.
+
+use super::*;
+
+/// 32 MiB.
+const LARGE: Create3d = Create3d::picture(2048, 4096);
+const LIMIT: &str = "--max-hostmem=80M";
+
+/// `VIRGL_OBJECT_SAMPLER_VIEW`, `VIRGL_OBJECT_SURFACE`.
+const VIEW: u32 = 6;
+const KIND_OF_SURFACE: u32 = 8;
+
+fn start_with_limit() -> GpuVm {
+    let display = DisplayThread::start(DisplayOptions::default()).unwrap();
+    let program = virgl_command().arg(LIMIT).spawn().unwrap();
+    let mut vm = GpuVm::of(program, display, GpuOptions::virgl());
+    ok(vm.gpu.create_context(CONTEXT, "memory"));
+    vm
+}
+
+/// Anonymous memory of a process that is there, in MiB.
+fn anonymous(program: &Program) -> u64 {
+    let path = format!("/proc/{}/smaps_rollup", program.pid());
+    let smaps = std::fs::read_to_string(path).unwrap();
+    let line = smaps.lines().find(|l| l.starts_with("Anonymous:")).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib >> 10
+}
+
+fn destroy(stream: Stream, handle: u32) -> Stream {
+    stream.command(3, 0, &[handle])
+}
+
+/// Makes resource `id`, has it drawn to, so that its memory is there, and something hold it.
+fn hold(gpu: &mut Gpu, id: u32, holder: &Stream) -> ResponseKind {
+    let made = gpu.create_3d(id, LARGE).unwrap().kind;
+    if made == ResponseKind::OkNodata {
+        ok(gpu.context_attach(CONTEXT, id));
+        let surface = 1000 + id;
+        let drawn = Stream::default().draw_to(surface, id).clear(GREEN);
+        let drawn = drawn.command(5, 0, &[0, 0]);
+        ok(gpu.submit_3d(CONTEXT, &destroy(drawn, surface)));
+        ok(gpu.submit_3d(CONTEXT, holder));
+    }
+    made
+}
+
+/// Twenty textures, each of which only a context still has.
+#[test]
+fn what_a_context_holds_is_in_the_budget() {
+    let mut vm = start_with_limit();
+    let before = anonymous(&vm.program);
+    let mut refused = 0;
+    for id in 1..=20 {
+        let kind = [VIEW, KIND_OF_SURFACE][id as usize % 2];
+        let mut words = vec![id, id, Create3d::BGRX, 0, 0];
+        if kind == VIEW {
+            // The swizzle is the identity.
+            words.push(0o3210);
+        }
+        let holder = Stream::default().command(1, kind, &words);
+        match hold(&mut vm.gpu, id, &holder) {
+            ResponseKind::OkNodata => {
+                ok(vm.gpu.unref(id));
+            }
+            kind => {
+                assert_eq!(kind, ResponseKind::ErrOutOfMemory);
+                refused += 1;
+            }
+        }
+    }
+    let grown = anonymous(&vm.program).saturating_sub(before);
+    // 80 MiB, and what OpenGL makes for itself.
+    assert!(grown < 80 + 64, "{grown} MiB");
+    assert_eq!(refused, 18);
+
+    // Once the objects are gone, there is room for as many.
+    let gone = destroy(destroy(Stream::default(), 1), 2);
+    ok(vm.gpu.submit_3d(CONTEXT, &gone));
+    for id in 21..=22 {
+        ok(vm.gpu.create_3d(id, LARGE));
+        ok(vm.gpu.unref(id));
+    }
+    vm.finish();
+}
+
+/// What is bound in a context stays, whatever becomes of the objects: until something else is, or the
+/// context goes.
+#[test]
+fn what_is_bound_is_in_the_budget_until_something_else_is() {
+    let bind = |id: u32| {
+        let stream = Stream::default().command(1, VIEW, &[id, id, Create3d::BGRX, 0, 0, 0o3210]);
+        let stream = stream.command(10, 0, &[1, id, id]);
+        destroy(stream, id)
+    };
+    let mut vm = start_with_limit();
+    for round in 0..3 {
+        for id in 1..=2 {
+            assert_eq!(hold(&mut vm.gpu, id, &bind(id)), ResponseKind::OkNodata);
+            ok(vm.gpu.unref(id));
+        }
+        answered(vm.gpu.create_3d(3, LARGE), ResponseKind::ErrOutOfMemory);
+        if round == 0 {
+            let unbind = Stream::default().command(10, 0, &[1, 0]);
+            ok(vm.gpu.submit_3d(CONTEXT, &unbind));
+        } else {
+            ok(vm.gpu.destroy_context(CONTEXT));
+            ok(vm.gpu.create_context(CONTEXT, "memory"));
+        }
+        ok(vm.gpu.create_3d(3, LARGE));
+        ok(vm.gpu.unref(3));
+    }
+    vm.finish();
+}
+
+/// As windows come and go: the budget is as it was, and so is the memory.
+#[test]
+fn a_long_life_of_windows_uses_nothing_up() {
+    let mut vm = start_with_limit();
+    let round = |vm: &mut GpuVm, n: u32| {
+        let view = [n, 1, Create3d::BGRX, 0, 0, 0o3210];
+        let holder = Stream::default()
+            .command(1, VIEW, &view)
+            .command(10, 0, &[1, 0, n])
+            .command(1, KIND_OF_SURFACE, &[n + 1, 1, Create3d::BGRX, 0, 0])
+            .command(5, 0, &[1, 0, n + 1]);
+        assert_eq!(hold(&mut vm.gpu, 1, &holder), ResponseKind::OkNodata);
+        // A driver destroys objects with its next stream, which may come after the resource went.
+        ok(vm.gpu.unref(1));
+        let stream = Stream::default()
+            .command(10, 0, &[1, 0])
+            .command(5, 0, &[0, 0]);
+        let stream = destroy(destroy(stream, n), n + 1);
+        ok(vm.gpu.submit_3d(CONTEXT, &stream));
+    };
+    for n in 0..10 {
+        round(&mut vm, 10 + 2 * n);
+    }
+    let before = anonymous(&vm.program);
+    for n in 10..60 {
+        round(&mut vm, 10 + 2 * n);
+    }
+    let grown = anonymous(&vm.program).saturating_sub(before);
+    assert!(grown < 64, "{grown} MiB");
+    vm.finish();
+}
+
+/// They cost a context of OpenGL each, and nobody counts them.
+#[test]
+fn contexts_in_a_context_are_in_the_budget() {
+    let mut vm = start_with_limit();
+    let mut made = 0;
+    let refused = (1..=200).find(|id| {
+        let stream = Stream::default().command(29, 0, &[*id]);
+        let response = vm.gpu.submit_3d(CONTEXT, &stream).unwrap();
+        made += u32::from(response.kind == ResponseKind::OkNodata);
+        response.kind == ResponseKind::ErrOutOfMemory
+    });
+    assert!(refused.is_some(), "{made} of them");
+    // Each that goes makes room for one.
+    ok(vm
+        .gpu
+        .submit_3d(CONTEXT, &Stream::default().command(30, 0, &[1])));
+    ok(vm
+        .gpu
+        .submit_3d(CONTEXT, &Stream::default().command(29, 0, &[1])));
+    vm.finish_within(frontend::DEFAULT_LIMIT);
+}
+
+/// PIPE_RESOURCE_CREATE: for blobs, which this device does not have.
+#[test]
+fn textures_made_by_a_stream_are_refused() {
+    let mut vm = start_with_limit();
+    let before = anonymous(&vm.program);
+    for blob in 0..20 {
+        let words = [2, Create3d::BGRX, 10, 2048, 4096, 1, 1, 0, 0, 0, blob];
+        let stream = Stream::default().command(48, 0, &words);
+        answered(
+            vm.gpu.submit_3d(CONTEXT, &stream),
+            ResponseKind::ErrInvalidParameter,
+        );
+    }
+    assert!(anonymous(&vm.program) < before + 64);
+    ok(vm.gpu.create_3d(1, LARGE));
+    vm.finish();
+}
