@@ -53,6 +53,12 @@ impl Budget {
 }
 
 impl Charge {
+    /// How much of the budget it is.
+    #[cfg(feature = "fuzzing")]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Makes the charge one of `bytes`; `false`, and no change, where what that is more is not left
     /// of `budget`, from which it was taken.
     pub fn resize(&mut self, budget: &Budget, bytes: u64) -> bool {

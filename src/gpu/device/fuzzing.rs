@@ -39,6 +39,11 @@ impl Bench {
         self.budget.used()
     }
 
+    /// Bytes of the budget that never come back.
+    pub fn lost(&self) -> u64 {
+        self.gpu.state.renderer().lost()
+    }
+
     /// Columns and rows of a resource, where there is one with that id.
     pub fn size(&self, id: u32) -> Option<(u32, u32)> {
         self.gpu.state.renderer().size(id).ok()

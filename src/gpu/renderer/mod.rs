@@ -257,6 +257,12 @@ pub trait Renderer: Send + Sync {
     /// The guest's memory was mapped anew.
     fn memory_changed(&mut self, _memory: &MemoryGuard) {}
 
+    /// Bytes of the budget that never come back, for what is behind the renderer has lost them.
+    #[cfg(feature = "fuzzing")]
+    fn lost(&self) -> u64 {
+        0
+    }
+
     /// What draws, in words, where there is a choice.
     fn describe(&self) -> Option<&str> {
         None

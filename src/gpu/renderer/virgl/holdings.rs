@@ -44,6 +44,12 @@ impl Kept {
         self.0.insert(Arc::as_ptr(&hold).addr(), hold);
     }
 
+    /// How many bytes are charged for it.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.values().map(|hold| hold.bytes()).sum()
+    }
+
     fn extend(&mut self, holds: impl IntoIterator<Item = Hold>) {
         holds.into_iter().for_each(|hold| self.add(hold));
     }

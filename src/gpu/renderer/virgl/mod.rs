@@ -531,6 +531,11 @@ impl Renderer for VirglRenderer {
         }
     }
 
+    #[cfg(feature = "fuzzing")]
+    fn lost(&self) -> u64 {
+        self.lost.bytes()
+    }
+
     fn describe(&self) -> Option<&str> {
         Some(&self.description)
     }

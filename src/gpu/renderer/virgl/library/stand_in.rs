@@ -565,6 +565,11 @@ unsafe extern "C" fn transfer_write(
 unsafe extern "C" fn submit(stream: *mut c_void, context: c_int, words: c_int) -> c_int {
     /// `VIRGL_CCMD_*` that copy: RESOURCE_INLINE_WRITE, TRANSFER3D, COPY_TRANSFER3D.
     const TRANSFERS: [u32; 3] = [9, 43, 45];
+    /// Those that make what is in no account: PIPE_RESOURCE_CREATE and video's.
+    const UNACCOUNTED: [u32; 3] = [48, 53, 55];
+    /// There are none from here on.
+    const MAX_COMMANDS: u32 = 64;
+    let mut result = 0;
     let words = usize::try_from(words).expect("no length below 0");
     // SAFETY: there are as many words, which may be written.
     let stream = unsafe { slice::from_raw_parts_mut(stream.cast::<u32>(), words) };
@@ -574,6 +579,12 @@ unsafe extern "C" fn submit(stream: *mut c_void, context: c_int, words: c_int) -
         while let Some((header, behind)) = rest.split_first() {
             let (fields, next) = behind.split_at((header >> 16) as usize);
             rest = next;
+            assert!(!UNACCOUNTED.contains(&(header & 0xff)), "{header:#x}");
+            if header & 0xff >= MAX_COMMANDS {
+                // What comes before is done.
+                result = EINVAL;
+                break;
+            }
             if !TRANSFERS.contains(&(header & 0xff)) || fields.len() < 11 {
                 continue;
             }
@@ -589,7 +600,7 @@ unsafe extern "C" fn submit(stream: *mut c_void, context: c_int, words: c_int) -
         }
     });
     stream.fill(0);
-    0
+    result
 }
 
 unsafe extern "C" fn create_fence(fence: c_int, _: u32) -> c_int {
