@@ -9,6 +9,7 @@ use std::process::Output;
 use anyhow::{Context as _, ensure};
 use harness::staging::stage;
 use harness::systemd::Sandbox;
+use serde_json::{Value, json};
 
 use common::{have, stderr};
 
@@ -16,7 +17,7 @@ const FILES: &str = "/etc/systemd/system";
 const RECORD: &str = "/usr/local/bin/record";
 /// Runs the program that records its arguments in place of a service's own, with rights to do so.
 const RECORDED: &str = "[Service]\nType=oneshot\nDynamicUser=no\nUser=root\nPrivateUsers=no\nProtectSystem=no\n\
-                        ExecStartPre=\n";
+                        RestartForceExitStatus=\nExecStartPre=\n";
 
 /// A systemd with the product installed, and the program that records its arguments.
 fn host() -> anyhow::Result<(tempfile::TempDir, Sandbox)> {
@@ -37,12 +38,43 @@ fn recorded(sandbox: &Sandbox, service: &str) -> anyhow::Result<Vec<String>> {
     Ok(text.split_terminator('\0').map(str::to_owned).collect())
 }
 
+/// A property of a service as it is on the bus, where nothing is quoted.
+fn property(sandbox: &Sandbox, service: &str, name: &str) -> anyhow::Result<Value> {
+    let label: String = service
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+            _ => format!("_{byte:02x}"),
+        })
+        .collect();
+    let path = format!("/org/freedesktop/systemd1/unit/{label}");
+    let (bus, interface) = (
+        "org.freedesktop.systemd1",
+        "org.freedesktop.systemd1.Service",
+    );
+    let output = sandbox.exec([
+        "busctl",
+        "--json=short",
+        "get-property",
+        bus,
+        &path,
+        interface,
+        name,
+    ])?;
+    ensure!(output.status.success(), "{}", stderr(&output));
+    let value: Value = serde_json::from_slice(&output.stdout)?;
+    Ok(value["data"].clone())
+}
+
 /// The device nodes that a service may open.
 fn allowed(sandbox: &Sandbox, service: &str) -> anyhow::Result<Vec<String>> {
-    let text = sandbox.property(service, "DeviceAllow")?;
-    // What ProtectClock= itself gives.
-    let lines = text.lines().filter(|line| *line != "char-rtc r");
-    Ok(lines.map(str::to_owned).collect())
+    let value = property(sandbox, service, "DeviceAllow")?;
+    let all: Vec<(String, String)> = serde_json::from_value(value)?;
+    // What ProtectClock= itself gives is left out.
+    let nodes = all.iter().filter(|(node, _)| node != "char-rtc");
+    Ok(nodes
+        .map(|(node, access)| format!("{node} {access}"))
+        .collect())
 }
 
 /// All that there is of ours in the folder of units.
@@ -138,17 +170,14 @@ fn arguments_arrive_as_they_are() -> anyhow::Result<()> {
     let output = sandbox.exec([&add[..], &words].concat())?;
     ensure!(output.status.success(), "{}", stderr(&output));
     let service = "vhost-user@vm1:fs.service";
-    let text = "[Service]\nType=oneshot\n";
+    let text = "[Service]\nType=oneshot\nRestartForceExitStatus=\n";
     sandbox.drop_in(service, text)?;
     let arguments = recorded(&sandbox, service)?;
     assert_eq!(arguments[0], "--fd=3");
     assert_eq!(arguments[1..], words);
     assert_eq!(allowed(&sandbox, service)?, [format!("{node} rw")]);
-    let writable = sandbox.property(service, "ReadWritePaths")?;
-    assert_eq!(
-        writable, r#""-/srv/a b\"c'd;\$e%n\\x20\\""#,
-        "quoted as a shell has it"
-    );
+    let writable = property(&sandbox, service, "ReadWritePaths")?;
+    assert_eq!(writable, json!([format!("-{folder}")]));
     // And nothing else is in the file.
     let file = format!("{FILES}/{service}.d/50-vhostctl.conf");
     let text = fs::read_to_string(sandbox.path(&file))?;
@@ -209,14 +238,15 @@ fn odd_names_of_devices_arrive_as_they_are() -> anyhow::Result<()> {
     }
     let (_staging, sandbox) = host()?;
     sandbox.write("/run/odd.umockdev", ODD)?;
+    let gpu = r#"/dev/dri/by-path/pci-a\x20b'"$x%n;-render"#;
+    let mouse = r#"/dev/input/by-id/usb-a\x20b'"$x%n;-event-kbd"#;
+    // The links are there, as udev makes them.
+    let script = "mkdir -p \"$UMOCKDEV_DIR${1%/*}\" \"$UMOCKDEV_DIR${2%/*}\" && \
+                  ln -sf ../renderD128 \"$UMOCKDEV_DIR$1\" && ln -sf ../event5 \"$UMOCKDEV_DIR$2\" && \
+                  shift 2 && exec vhostctl \"$@\"";
     let run = |arguments: &[&str]| -> anyhow::Result<Output> {
-        let mock = [
-            "umockdev-run",
-            "--device",
-            "/run/odd.umockdev",
-            "--",
-            "vhostctl",
-        ];
+        let mock = ["umockdev-run", "--device", "/run/odd.umockdev", "--"];
+        let mock = [&mock[..], &["sh", "-c", script, "sh", gpu, mouse]].concat();
         let output = sandbox.exec([&mock[..], arguments].concat())?;
         ensure!(
             output.status.success(),
@@ -225,7 +255,6 @@ fn odd_names_of_devices_arrive_as_they_are() -> anyhow::Result<()> {
         );
         Ok(output)
     };
-    let gpu = r#"/dev/dri/by-path/pci-a\x20b'"$x%n;-render"#;
     run(&[
         "add",
         "gpu",
@@ -242,7 +271,6 @@ fn odd_names_of_devices_arrive_as_they_are() -> anyhow::Result<()> {
     );
     assert_eq!(allowed(&sandbox, service)?, [format!("{gpu} rw")]);
 
-    let mouse = r#"/dev/input/by-id/usb-a\x20b'"$x%n;-event-kbd"#;
     run(&["add", "input", "vm1", "odd", "--no-grab"])?;
     let service = "vhost-user-input@vm1:mouse.service";
     let program =
@@ -351,7 +379,7 @@ fn a_folder_of_somebody_else_names_no_program_to_run() -> anyhow::Result<()> {
     ];
     let output = sandbox.exec(user.concat())?;
     let text = String::from_utf8(output.stdout)?;
-    let all: Vec<serde_json::Value> = serde_json::from_str(&text)?;
+    let all: Vec<Value> = serde_json::from_str(&text)?;
     let mine = all.iter().find(|found| found["name"] == "10-mine");
     assert_eq!(mine.context("not listed")?["state"], "usable", "{text}");
     let owned = sandbox.exec(["chown", "-R", "0:0", "/home/user"])?;
