@@ -266,6 +266,13 @@ impl Devices {
             .collect())
     }
 
+    /// Whether udev has a device at this path, by its node or a link.
+    pub fn has(&self, path: &str) -> bool {
+        let inputs = self.inputs().unwrap_or_default();
+        let nodes = self.render_nodes().unwrap_or_default();
+        inputs.iter().any(|device| device.is_at(path)) || nodes.iter().any(|node| node.is_at(path))
+    }
+
     fn render_node(&self, device: &udev::Device, links: &Links) -> Option<RenderNode> {
         let node = utf8(device.devnode()?);
         let names = Names::of(device, links)?;

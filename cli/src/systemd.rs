@@ -16,6 +16,7 @@ use zbus::proxy::{CacheProperties, MethodFlags};
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, SocketProxy};
 
+use crate::devices::Devices;
 use crate::instance::{Half, Instance, Kind};
 use crate::settings::{Folders, Settings};
 use crate::unit_file;
@@ -340,7 +341,9 @@ impl Manager {
 
     /// Whether a device of this host is not there. Those of another host cannot be seen.
     fn is_missing(&self, device: &str) -> bool {
-        self.target.is_local() && matches!(Path::new(device).try_exists(), Ok(false))
+        self.target.is_local()
+            && matches!(Path::new(device).try_exists(), Ok(false))
+            && !Devices::new().has(device)
     }
 
     async fn main_pid(&self, service: &Unit) -> Result<Option<u32>, Error> {
