@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
+use rustix::net::{SendFlags, send};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 use super::escape::printable;
@@ -43,6 +44,20 @@ pub(super) fn detach() -> io::Result<()> {
 /// Gives the log time for the last messages, if it takes any.
 pub(super) fn flush() {
     log::logger().flush();
+}
+
+/// Logs why the program ends, as the last it does. The journal finds out which unit a message is of by the
+/// process that sent it, and that is gone too soon: `journalctl --unit` would not have the reason. What comes
+/// by stderr is known to be the unit's.
+pub(super) fn last_error(message: &str) {
+    let text = format!("<3>{}\n", printable(message));
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    flush();
+    let sent =
+        connected_to_journal() && send(io::stderr(), text.as_bytes(), flags) == Ok(text.len());
+    if !sent {
+        log::error!("{message}");
+    }
 }
 
 fn stderr(program: &'static str, level: LevelFilter) -> env_logger::Logger {

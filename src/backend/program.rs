@@ -75,7 +75,7 @@ pub fn run<P: Program>() -> ExitCode {
         .map_err(Into::into)
         .and_then(|source| serve::<P>(&options, source, &mut progress));
     if let Err(e) = &served {
-        log::error!("{e}");
+        logging::last_error(&e.to_string());
         // A connection that stays in the queue would start the program again, to fail again, for
         // ever, and its front-end would wait for as long.
         if let (Some(listener), false) = (listener, progress.accepted) {
