@@ -10,11 +10,11 @@ fn main() {
     if let Some(reason) = systemd::missing() {
         lacking.push((
             reason,
-            r"binary(/^units_/) | binary(/^guest_demo/) | binary(/^guest_libvirt/) | binary(/^guest_qemu_args/) | binary(/^guest_backends/) | binary(/^guest_starts/) | binary(/^mock_/)",
+            r"binary(/^units_/) | binary(/^guest_demo/) | binary(/^guest_libvirt/) | binary(/^guest_access/) | binary(/^guest_qemu_args/) | binary(/^guest_backends/) | binary(/^guest_starts/) | binary(/^mock_/)",
         ));
     }
     if let Some(reason) = mock::missing() {
-        let tests = r"binary(/^mock_/) | binary(=input) | binary(=hostile_input) | binary(=sandbox) | binary(=guest_input) | binary(/^guest_demo/) | binary(/^guest_qemu_args/) | binary(/^units_add/) | test(an_input_device_is_what_its_drop_in_says) | test(an_input_device_that_is_unplugged_is_told)";
+        let tests = r"binary(/^mock_/) | binary(=input) | binary(=hostile_input) | binary(=sandbox) | binary(=guest_input) | binary(/^guest_demo/) | binary(/^guest_access/) | binary(/^units_access/) | binary(/^guest_qemu_args/) | binary(/^units_add/) | test(an_input_device_is_what_its_drop_in_says) | test(an_input_device_that_is_unplugged_is_told)";
         lacking.push((reason, tests));
     }
     if !is_installed("virsh") {
