@@ -1,11 +1,12 @@
-//! A real QEMU that is killed: the GPU ends with it, and the next VM starts on the same socket.
+//! A real QEMU that is killed, or was given an option that the devices do not have: the program ends, says
+//! why, and the next VM starts on the same socket.
 
 mod common;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use frontend::Command;
+use frontend::{Command, SocketForm};
 use harness::artifacts::Artifacts;
 use harness::image::Image;
 use harness::qemu::Vm;
@@ -38,5 +39,26 @@ fn a_killed_qemu_ends_its_gpu_and_the_next_one_starts() -> anyhow::Result<()> {
             common::assert_clean_exit(&mut program);
         }
     }
+    Ok(())
+}
+
+/// QEMU offers its guest what the option says, whatever the back-end offers, and passes on what the
+/// guest takes.
+#[test]
+fn an_option_of_qemu_that_the_gpu_does_not_have_is_named() -> anyhow::Result<()> {
+    let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
+    let mut program = common::gpu_command(SocketForm::Path).spawn()?;
+    program.wait_stderr("serving on")?;
+    let vm = Vm::builder(&artifacts)
+        .gpu_socket_with(program.socket_path(), "packed=on")
+        .start()?;
+    // As soon as the guest has a driver.
+    let status = program.wait_exit(Duration::from_secs(90))?;
+    let said = program.stderr();
+    assert!(!status.success(), "{status}, {said}");
+    for word in ["VIRTIO_F_RING_PACKED", "packed=on"] {
+        assert!(said.contains(word), "{word:?} is not in {said:?}");
+    }
+    drop(vm);
     Ok(())
 }

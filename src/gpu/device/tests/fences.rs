@@ -13,7 +13,7 @@ use super::super::super::renderer::{
     ContextError, Copied, CursorPixels, Direction, Fence, Renderer, Renderer3d, ResourceError,
 };
 use super::super::super::wire::{CapsetInfo, Create3d, Format, Transfer2d, Transfer3d, command};
-use super::machine::{Machine, QUEUE_SIZE, request};
+use super::machine::{Machine, NEXT, QUEUE_SIZE, WRITE, request};
 use super::*;
 use crate::backend::MemoryGuard;
 
@@ -161,6 +161,42 @@ fn requests_kept_for_their_fence_are_no_more_than_the_queue_has_entries() {
     }
     let answered = std::iter::from_fn(|| machine.completed(CONTROL_QUEUE)).count();
     assert_eq!(answered, usize::from(QUEUE_SIZE / 2) * 3 + 1);
+}
+
+/// Nor more than a bound of our own, where the queue is as large as virtio allows.
+#[test]
+fn a_queue_of_32768_entries_does_not_have_as_many_requests_kept() {
+    const KEPT: u32 = 1024;
+    let (mut machine, begun, retires, _event) = machine();
+    let [table, avail, used, buffers] = [0x30_0000, 0x38_0000, 0x3a_0000, 0x3f_0000_u64];
+    let vring = &machine.vrings[usize::from(CONTROL_QUEUE)];
+    vring.set_queue_size(32768);
+    vring.set_queue_info(table, avail, used).unwrap();
+    let request = fenced();
+    let response = buffers + 0x1000;
+    for (at, addr, len, flags) in [
+        (table, buffers, request.len() as u32, NEXT),
+        (table + 16, response, 24, WRITE),
+    ] {
+        machine.write(at, &addr.to_le_bytes());
+        machine.write(at + 8, &len.to_le_bytes());
+        machine.write(at + 12, &flags.to_le_bytes());
+        machine.write(at + 14, &1_u16.to_le_bytes());
+    }
+    machine.write(buffers, &request);
+    // All entries of the available ring are 0: the same request, again and again.
+    let made = 3000_u16;
+    machine.write(avail + 2, &made.to_le_bytes());
+    machine.event(CONTROL_QUEUE);
+    machine.run();
+    assert_eq!(begun.load(Ordering::Relaxed), KEPT);
+    assert_eq!(machine.read(used + 2, 2), [0; 2]);
+    retires.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        machine.event(FENCE);
+        machine.run();
+    }
+    assert_eq!(machine.read(used + 2, 2), made.to_le_bytes());
 }
 
 /// What the renderer signals once is looked after once, and told once.
