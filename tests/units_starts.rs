@@ -84,6 +84,14 @@ fn wait_refused(stream: &UnixStream) -> anyhow::Result<()> {
     }
 }
 
+/// Puts the GPU's program there.
+fn install(host: &Host, inside: &str) -> anyhow::Result<()> {
+    let program = host.0.path(inside);
+    fs::copy(host.0.path("/usr/bin/vhost-user-gpu"), &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
 /// Our programs tell a front-end that they do not start, by closing its connection.
 #[test]
 fn failed_start_of_a_program_is_one_start_and_is_told() -> anyhow::Result<()> {
@@ -170,9 +178,7 @@ fn program_that_cannot_run_is_started_a_few_times_and_serves_once_it_can() -> an
         ensure!(starts <= LIMIT, "{instance} was started {starts} times");
     }
     // What was amiss is mended; nobody tells systemd to start anything.
-    let program = host.0.path("/usr/bin/not-there-yet");
-    fs::copy(host.0.path("/usr/bin/vhost-user-gpu"), &program)?;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    install(&host, "/usr/bin/not-there-yet")?;
     for (instance, _) in &cases[1..3] {
         host.drop_in(instance, "")?;
     }
@@ -210,6 +216,24 @@ fn stopped_socket_does_not_listen_again() -> anyhow::Result<()> {
     // And one that is started meanwhile is left alone.
     host.0.systemctl(&["start", &socket])?;
     ensure!(host.0.property(&socket, "SubState")? == "listening");
+    Ok(())
+}
+
+/// Who mends what was amiss does not have to wait.
+#[test]
+fn vhostctl_start_counts_starts_anew() -> anyhow::Result<()> {
+    let host = Host::boot()?;
+    let instance = "vhost-user-gpu@vm1";
+    let setting = "ExecStart=\nExecStart=/usr/bin/not-there-yet --fd=3";
+    host.drop_in(instance, setting)?;
+    host.listen(instance)?;
+    wait_refused(&host.connect(instance)?)?;
+    host.wait(&format!("{instance}.socket"), "ActiveState", "failed")?;
+    install(&host, "/usr/bin/not-there-yet")?;
+    let started = host.0.exec(["vhostctl", "start", "vm1"])?;
+    ensure!(started.status.success(), "{started:?}");
+    let mut session = Session::new(host.connect(instance)?);
+    session.negotiate(Session::usual_protocol_features())?;
     Ok(())
 }
 

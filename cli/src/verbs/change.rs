@@ -74,9 +74,17 @@ impl<'a> Changes<'a> {
         Ok(all)
     }
 
-    /// Lets them listen; those that do come back.
+    /// Lets them listen; those that do come back. Where a socket has failed, its starts are counted anew:
+    /// a limit that was hit before would refuse the next VMM, although what was amiss is mended.
     pub async fn start(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
         let sockets = units(&instances, Half::Socket);
+        for details in self.manager.details(|one| instances.contains(one)).await? {
+            let backend = details.backend;
+            if backend.socket_state.as_deref() == Some("failed") {
+                let units = [backend.socket_unit, backend.service_unit];
+                self.manager.reset_failed(&units).await?;
+            }
+        }
         self.run(Job::Start, &sockets, instances).await
     }
 
