@@ -24,10 +24,11 @@ struct Machine {
 }
 
 impl Machine {
-    fn boot() -> anyhow::Result<Self> {
+    fn boot(arguments: &[&str]) -> anyhow::Result<Self> {
         let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
         let program = gpu_command(SocketForm::Path)
             .arg("--virgl")
+            .args(arguments)
             .env("LIBGL_ALWAYS_SOFTWARE", "1")
             .spawn()?;
         // From a cold cache, on a busy machine, Mesa and LLVM take their time to be read.
@@ -84,7 +85,7 @@ fn shows_cube(screen: &Image) -> bool {
 
 #[test]
 fn a_guest_draws_by_opengl_and_comes_up_again() -> anyhow::Result<()> {
-    let mut machine = Machine::boot()?;
+    let mut machine = Machine::boot(&[])?;
     machine.draw_cube()?;
     let said = machine.vm.command("run cat /tmp/cube")?.join("\n");
     let renderer = said.lines().find(|line| line.contains("renderer:"));
@@ -103,6 +104,26 @@ fn a_guest_draws_by_opengl_and_comes_up_again() -> anyhow::Result<()> {
 
     // In the middle of a picture.
     machine.vm.reset()?;
+    machine.draw_cube()?;
+    let Machine { vm, mut program } = machine;
+    drop(vm);
+    common::assert_clean_exit(&mut program);
+    Ok(())
+}
+
+/// A budget that holds a program's buffers and contexts some two times, and programs that come and go:
+/// what each took comes back.
+#[test]
+fn programs_that_come_and_go_use_no_budget_up() -> anyhow::Result<()> {
+    let mut machine = Machine::boot(&["--max-hostmem=32M"])?;
+    for round in 0..6 {
+        // Textures, views and a depth buffer, in each picture.
+        let cube = format!("run {} --mode=rgba --count=20", opengl::CUBE);
+        let said = machine.vm.command(&cube);
+        said.with_context(|| format!("round {round}: {}", machine.program.stderr()))?;
+        let log = machine.program.stderr();
+        ensure!(!log.contains("budget"), "round {round}: {log}");
+    }
     machine.draw_cube()?;
     let Machine { vm, mut program } = machine;
     drop(vm);

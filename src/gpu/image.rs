@@ -45,6 +45,12 @@ impl Budget {
         })
     }
 
+    /// Most bytes that can be taken of it.
+    #[cfg(feature = "virgl")]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Bytes in use.
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn used(&self) -> u64 {

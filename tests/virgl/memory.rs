@@ -184,3 +184,46 @@ fn textures_made_by_a_stream_are_refused() {
     ok(vm.gpu.create_3d(1, LARGE));
     vm.finish();
 }
+
+/// OpenGL keeps a deleted texture for as long as one of its contexts has it bound, and no command tells.
+/// Where it draws by software, the process's own size is what ends that.
+#[test]
+fn what_opengl_keeps_by_itself_has_an_end() {
+    /// What the program may have beyond its budget, and what tells on the way there.
+    const SLACK: u64 = 512 + 64;
+    let mut vm = start_with_limit();
+    let before = anonymous(&vm.program);
+    let contexts = 2..=21;
+    let mut made = 0;
+    for id in contexts.clone() {
+        ok(vm.gpu.create_context(id, ""));
+    }
+    for id in contexts.clone() {
+        if vm.gpu.create_3d(id, LARGE).unwrap().kind != ResponseKind::OkNodata {
+            continue;
+        }
+        made += 1;
+        ok(vm.gpu.context_attach(id, id));
+        let view = [1, id, Create3d::BGRX, 0, 0, 0o3210];
+        let stream = Stream::default()
+            .draw_to(2, id)
+            .clear(GREEN)
+            .command(5, 0, &[0, 0])
+            .command(1, VIEW, &view)
+            .command(10, 0, &[1, 0, 1])
+            .command(10, 0, &[1, 0]);
+        let _ = vm.gpu.submit_3d(id, &destroy(destroy(stream, 1), 2));
+        // It is deleted while another context is OpenGL's.
+        let _ = vm
+            .gpu
+            .submit_3d(CONTEXT, &Stream::default().command(28, 0, &[0]));
+        ok(vm.gpu.unref(id));
+    }
+    let grown = anonymous(&vm.program).saturating_sub(before);
+    assert!(grown < 80 + SLACK, "{grown} MiB by {made} textures");
+    for id in contexts {
+        ok(vm.gpu.destroy_context(id));
+    }
+    ok(vm.gpu.create_3d(1, LARGE));
+    vm.finish_within(frontend::DEFAULT_LIMIT);
+}

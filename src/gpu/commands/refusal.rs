@@ -75,7 +75,9 @@ impl Refusal {
             ContextError::Zero | ContextError::Exists(_) | ContextError::Unknown(_) => {
                 response::ERR_INVALID_CONTEXT_ID
             }
-            ContextError::TooMany(_) | ContextError::Budget(_) => response::ERR_OUT_OF_MEMORY,
+            ContextError::TooMany(_) | ContextError::Budget(_) | ContextError::Excess(_) => {
+                response::ERR_OUT_OF_MEMORY
+            }
             ContextError::Refused(_) | ContextError::Unaccounted { .. } => {
                 response::ERR_INVALID_PARAMETER
             }
@@ -89,7 +91,7 @@ impl Refusal {
         match error {
             R::Zero | R::Exists(_) | R::Unknown(_) => response::ERR_INVALID_RESOURCE_ID,
             R::HasBacking(_) | R::NoBacking(_) => response::ERR_UNSPEC,
-            R::TooMany(_) => response::ERR_OUT_OF_MEMORY,
+            R::TooMany(_) | R::Excess { .. } => response::ERR_OUT_OF_MEMORY,
             R::Outside { .. }
             | R::NoCursor { .. }
             | R::OutOfBounds { .. }

@@ -67,6 +67,10 @@ pub enum ResourceError {
     Transfer { transfer: Transfer3d },
     #[error("resource {0}: the renderer refuses the command")]
     Refused(u32),
+    #[error(
+        "resource {id}: the program has {excess} bytes more than the VM's host memory budget and what OpenGL needs"
+    )]
+    Excess { id: u32, excess: u64 },
 }
 
 /// Why a command on a rendering context is refused.
@@ -87,6 +91,10 @@ pub enum ContextError {
         "{0} bytes for what a context makes are more than what is left of the VM's host memory budget"
     )]
     Budget(u64),
+    #[error(
+        "the program has {0} bytes more than the VM's host memory budget and what OpenGL needs"
+    )]
+    Excess(u64),
     #[error("context {context}: virgl's command {command} makes memory that nobody accounts for")]
     Unaccounted { context: u32, command: u32 },
     #[error(transparent)]

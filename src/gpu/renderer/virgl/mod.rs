@@ -27,6 +27,7 @@ use library::Library;
 pub use library::stand_in;
 pub use options::Options;
 use pages::Pages;
+use resident::Resident;
 
 mod api;
 mod egl;
@@ -37,6 +38,7 @@ mod log;
 mod needs;
 mod options;
 mod pages;
+mod resident;
 mod shader_cache;
 mod size;
 mod stream;
@@ -132,6 +134,10 @@ pub struct VirglRenderer {
     contexts: HashMap<u32, Holdings>,
     /// What the library does not give back any more.
     lost: Kept,
+    /// Where the process may look at itself.
+    resident: Option<Resident>,
+    /// How many streams came; the number wraps around.
+    streams: u32,
     last_fence: u32,
     /// Pixels that are read back, kept for the next.
     band: Vec<u8>,
@@ -170,6 +176,8 @@ impl VirglRenderer {
             library,
             exporter,
             description,
+            resident: Resident::new(budget.limit()).ok(),
+            streams: 0,
             resources: Table::new(MAX_RESOURCES, budget),
             away: HashMap::new(),
             contexts: HashMap::new(),
@@ -193,6 +201,9 @@ impl VirglRenderer {
         let id = new.id;
         self.resources.wants(id)?;
         let bytes = size::cost(&new).ok_or(ResourceError::OutOfBounds { id, new })?;
+        if let Some(excess) = self.resident.as_ref().and_then(Resident::excess) {
+            return Err(ResourceError::Excess { id, excess });
+        }
         let charge = self.resources.charge(id, bytes)?;
         self.library
             .create_resource(&Create3d { format, ..new })

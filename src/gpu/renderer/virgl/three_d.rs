@@ -5,7 +5,11 @@ use std::os::fd::BorrowedFd;
 use super::super::super::wire::{CapsetInfo, Create3d, Transfer3d};
 use super::super::{ContextError, Direction, Fence, Renderer3d, ResourceError};
 use super::holdings::{CONTEXT_COST, Holdings, Refusal};
+use super::resident::Resident;
 use super::{MAX_CONTEXTS, MAX_STEPS, VirglRenderer, size, stream};
+
+/// Streams after which it is looked at how large the process is: that takes longer than a small one.
+const LOOK_AFTER: u32 = 64;
 
 impl Renderer3d for VirglRenderer {
     fn capsets(&self) -> &[CapsetInfo] {
@@ -27,6 +31,7 @@ impl Renderer3d for VirglRenderer {
         if self.contexts.len() >= MAX_CONTEXTS {
             return Err(ContextError::TooMany(MAX_CONTEXTS));
         }
+        self.check_resident()?;
         let holdings = Holdings::new(&self.resources.budget);
         let holdings = holdings.ok_or(ContextError::Budget(CONTEXT_COST))?;
         self.library
@@ -81,6 +86,10 @@ impl Renderer3d for VirglRenderer {
 
     fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
         self.context(context)?;
+        self.streams = self.streams.wrapping_add(1);
+        if self.streams.is_multiple_of(LOOK_AFTER) {
+            self.check_resident()?;
+        }
         let mut steps: u64 = 0;
         for (transfer, source) in stream::transfers(stream) {
             let vectors = source.and_then(|id| self.library.pages(id));
@@ -133,5 +142,15 @@ impl Renderer3d for VirglRenderer {
 
     fn fence_event(&self) -> BorrowedFd<'_> {
         self.library.fence_event()
+    }
+}
+
+impl VirglRenderer {
+    /// Whether the process is no larger than it may be.
+    fn check_resident(&self) -> Result<(), ContextError> {
+        match self.resident.as_ref().and_then(Resident::excess) {
+            Some(excess) => Err(ContextError::Excess(excess)),
+            None => Ok(()),
+        }
     }
 }

@@ -92,6 +92,8 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         away: HashMap::new(),
         contexts: HashMap::new(),
         lost: Kept::default(),
+        resident: None,
+        streams: 0,
         last_fence: 0,
         band: Vec::new(),
         troubles: LogLimit::default(),
