@@ -3,6 +3,9 @@
 
 use super::*;
 
+/// Much memory takes the kernel its time, on a busy machine.
+const END: Duration = Duration::from_secs(60);
+
 /// VIRTIO_F_INDIRECT_DESC is all that it accepts.
 fn windows() -> GpuOptions {
     GpuOptions {
@@ -43,7 +46,7 @@ fn a_cursor_right_after_a_large_transfer_has_its_new_picture() {
             assert_eq!(response.kind, ResponseKind::OkNodata);
         }
     }
-    vm.finish();
+    vm.finish_within(END);
 }
 
 /// One entry for each page, in an order in which none lies behind the one before it.
@@ -63,5 +66,5 @@ fn a_texture_of_8k_in_single_pages_is_drawn_right() {
     show(&mut vm, 1, whole);
     pages.assert_shown(&vm.display, size);
     ok(vm.gpu.detach_backing(1));
-    vm.finish();
+    vm.finish_within(END);
 }

@@ -217,7 +217,7 @@ fn a_large_2d_texture_in_single_pages_is_drawn_right() {
         .unwrap();
     pages.assert_shown(&vm.display, size);
     ok(vm.gpu.detach_backing(PICTURE));
-    vm.finish();
+    vm.finish_within(Duration::from_secs(60));
 }
 
 #[test]
