@@ -376,13 +376,13 @@ fn the_status_tells_what_is_shown() {
         (
             command::SET_SCANOUT,
             &[0, 0, 8, 4, 1, 1],
-            Some("vm connected, 16x16 + 8x4"),
+            Some("16x16 + 8x4"),
         ),
         (command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0], None),
-        (command::RESOURCE_UNREF, &[1, 0], Some("vm connected")),
+        (command::RESOURCE_UNREF, &[1, 0], Some("")),
     ];
     let told = machine.program.take_status();
-    assert_eq!(told.as_deref(), Some("vm connected, 16x16"));
+    assert_eq!(told.as_deref(), Some("16x16"));
     for (command, words, expected) in steps {
         machine.control(command, words);
         let told = machine.program.take_status();

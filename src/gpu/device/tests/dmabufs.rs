@@ -151,7 +151,7 @@ fn the_guest_goes_on_while_an_update_is_not_answered() {
     machine.show();
     assert_eq!(front_end.messages()[1..], [PASSED_ON, UPDATED]);
     let told = machine.program.take_status().unwrap();
-    assert_eq!(told, "vm connected, 16x16, a GPU, screens as dmabufs");
+    assert_eq!(told, "16x16, a GPU, screens as dmabufs");
     for _ in 0..300 {
         let flush = machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
         assert_eq!(flush, response::OK_NODATA);
@@ -192,7 +192,7 @@ fn a_part_of_a_resource_and_what_is_gone_are_no_buffers() {
     machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
     assert_eq!(front_end.messages(), [UPDATE]);
     let told = machine.program.take_status().unwrap();
-    assert_eq!(told, "vm connected, 8x16, a GPU, screens read back");
+    assert_eq!(told, "8x16, a GPU, screens read back");
     machine.control(command::SET_SCANOUT, &[0, 0, 16, 16, 0, 1]);
     assert!(front_end.messages().is_empty());
     machine.control(command::RESOURCE_FLUSH, &[0, 0, 1, 1, 1, 0]);

@@ -209,6 +209,7 @@ mod tests {
         let less = memory(&[(0, 0x1000)]);
         let pages = Pages::new(list(), &less, &budget);
         assert!(matches!(pages, Err((_, BackingError::Outside { .. }))));
+        drop(pages);
         let pages = Pages::new(list(), &memory(&[(0, 0x2000)]), &Budget::new(31));
         assert!(matches!(pages, Err((_, BackingError::Budget))));
         drop(pages);
