@@ -33,8 +33,14 @@ struct Host(Sandbox);
 impl Host {
     fn boot() -> anyhow::Result<Self> {
         let staging = stage()?;
-        let (virtiofsd, passt) = (packages::virtiofsd()?, packages::passt()?);
-        Ok(Self(Sandbox::start(&[staging.path(), &virtiofsd, &passt])?))
+        let packages = [
+            packages::virtiofsd()?,
+            packages::storage_daemon()?,
+            packages::passt()?,
+        ];
+        let folders = packages.iter().map(PathBuf::as_path);
+        let folders: Vec<_> = folders.chain([staging.path()]).collect();
+        Ok(Self(Sandbox::start(&folders)?))
     }
 
     fn run(&self, words: &[&str]) -> anyhow::Result<String> {

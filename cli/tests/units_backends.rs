@@ -105,8 +105,8 @@ fn virtiofsd_serves_by_its_descriptor() -> anyhow::Result<()> {
 
 #[test]
 fn qemu_storage_daemon_serves_without_a_descriptor() -> anyhow::Result<()> {
-    let staging = stage()?;
-    let sandbox = Sandbox::start(&[staging.path()])?;
+    let (staging, package) = (stage()?, packages::storage_daemon()?);
+    let sandbox = Sandbox::start(&[staging.path(), &package])?;
     sandbox.exec([
         "sh",
         "-c",
@@ -262,5 +262,37 @@ fn missing_program_is_told_to_the_front_end() -> anyhow::Result<()> {
         sandbox.property("vhost-user@vm1:rng.socket", "SubState")?,
         "listening"
     );
+    Ok(())
+}
+
+#[test]
+fn device_node_brings_its_group_along() -> anyhow::Result<()> {
+    let staging = stage()?;
+    let sandbox = Sandbox::start(&[staging.path()])?;
+    let make = "mknod -m 660 /dev/given c 1 5 && mknod -m 660 /dev/other c 1 11 && chgrp disk /dev/given /dev/other";
+    sandbox.exec(["sh", "-c", make])?;
+    script(
+        &sandbox,
+        "/opt/read",
+        "for node in given other; do head -c 1 /dev/$node >/dev/null && echo has $node; done",
+    )?;
+    let add = [
+        "add",
+        "block",
+        "vm1",
+        "--backend=/opt/read",
+        "--allow-device=/dev/given",
+        "--connected",
+        "--now",
+    ];
+    ok(&sandbox, &add)?;
+    let mut stream = UnixStream::connect(sandbox.path("/run/vhost-user/backend/vm1:disk.sock"))?;
+    stream.set_read_timeout(Some(SOON))?;
+    let _ = stream.read(&mut [0; 1]);
+    // The group alone opens no other node.
+    let journal = sandbox.journal(&["--unit=vhost-user@vm1:disk.service"])?;
+    assert!(journal.contains("has given"), "{journal}");
+    let refused = "'/dev/other' for reading: Operation not permitted";
+    assert!(journal.contains(refused), "{journal}");
     Ok(())
 }

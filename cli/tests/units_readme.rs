@@ -71,8 +71,13 @@ fn commands<'a>(readme: &'a str, words: &str) -> Vec<&'a str> {
 fn backends_of_the_readme_serve() -> anyhow::Result<()> {
     let cli = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(cli.join("../README.md"))?;
-    let (staging, virtiofsd, passt) = (stage()?, packages::virtiofsd()?, packages::passt()?);
-    let sandbox = Sandbox::start(&[staging.path(), &virtiofsd, &passt])?;
+    let staging = stage()?;
+    let sandbox = Sandbox::start(&[
+        &packages::virtiofsd()?,
+        &packages::storage_daemon()?,
+        &packages::passt()?,
+        staging.path(),
+    ])?;
     let prepare = "mkdir -p /srv/data && truncate -s 1M /srv/vm1.raw && chmod 600 /srv/vm1.raw";
     sandbox.exec(["sh", "-c", prepare])?;
     for (device_type, name) in [("fs", "data"), ("block", "disk"), ("net", "net")] {

@@ -205,3 +205,20 @@ fn every_instance_has_a_user_of_its_own() {
         user("vhost-user-gpu@web.example.com.service").as_deref()
     );
 }
+
+#[test]
+fn root_is_the_service_without_a_user() {
+    // systemd 257 takes CAP_SETUID from one with User=root and NoNewPrivileges=yes.
+    let instance = instance("vhost-user@vm1:data.service");
+    for user in ["root", "0"] {
+        let settings = Settings {
+            command: vec!["/usr/libexec/virtiofsd".into()],
+            user: Some(user.into()),
+            ..Settings::default()
+        };
+        let text = settings.text(&instance).expect("a drop-in");
+        assert!(text.ends_with("DynamicUser=no\nUser=\n"), "{text}");
+        let read = Settings::from_assignments(&unit_file::parse(&text), &instance);
+        assert_eq!(read.user.as_deref(), Some("root"));
+    }
+}

@@ -56,6 +56,18 @@ pub fn virtiofsd() -> anyhow::Result<PathBuf> {
     }
 }
 
+/// The package that has qemu-storage-daemon. What it links to comes with qemu-utils, which is installed.
+///
+/// # Errors
+///
+/// If it cannot be fetched.
+pub fn storage_daemon() -> anyhow::Result<PathBuf> {
+    match codename()?.as_str() {
+        "bookworm" => unpacked("qemu-system-common"),
+        _ => unpacked("qemu-utils"),
+    }
+}
+
 /// A passt with `--vhost-user`: the release's own or, in Debian 12 which has none, Debian 13's with the C
 /// library that it needs.
 ///
