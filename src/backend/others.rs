@@ -23,6 +23,8 @@ pub(super) struct Others<'a> {
     place: &'a str,
     /// Whether to look for new ones.
     listens: bool,
+    /// The one that is served.
+    first: Option<Peer>,
     next: Option<(UnixStream, Peer)>,
     log: LogLimit,
 }
@@ -33,9 +35,15 @@ impl<'a> Others<'a> {
             endpoint,
             place,
             listens: true,
+            first: None,
             next: None,
             log: LogLimit::default(),
         }
+    }
+
+    /// The one that is served from now on, to be named beside the others.
+    pub(super) fn serve(&mut self, front_end: &UnixStream) {
+        self.first = peer(front_end).ok();
     }
 
     /// What to wait for before [`Others::look`], if anything.
@@ -92,14 +100,17 @@ impl<'a> Others<'a> {
                 return;
             }
         };
+        let first = match &self.first {
+            Some(first) => format!("; connected: {first}"),
+            None => String::new(),
+        };
         if let Endpoint::Ours(..) = self.endpoint {
-            self.log.warn(format_args!(
-                "turned away another front-end: {peer}; one is connected"
-            ));
+            self.log
+                .warn(format_args!("turned away another front-end: {peer}{first}"));
             return;
         }
         self.log.warn(format_args!(
-            "another front-end waits until this one disconnects: {peer}"
+            "another front-end waits until this one disconnects: {peer}{first}"
         ));
         self.next = Some((front_end, peer));
     }

@@ -189,6 +189,7 @@ fn serve<P: Program>(
             return Ok(Goodbye::Signal);
         };
         progress.accepted = true;
+        others.serve(&front_end);
         log::info!("a front-end is connected");
         waiter.status.borrow_mut().connect();
         let mut relay = Relay::new(front_end, private, gpu_socket)?;

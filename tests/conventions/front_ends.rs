@@ -101,7 +101,8 @@ fn second_front_end_on_its_own_socket_is_turned_away_and_reported() {
     let mut second = UnixStream::connect(program.socket_path()).unwrap();
     let end = std::io::Read::read(&mut second, &mut [0]).unwrap();
     assert_eq!(end, 0, "it is not turned away");
-    let reported = format!("turned away another front-end: {}", own_peer());
+    let peer = own_peer();
+    let reported = format!("turned away another front-end: {peer}; connected: {peer}");
     program.wait_stderr(&reported).unwrap();
     drop(session);
     assert_clean_exit(&mut program);
@@ -169,10 +170,9 @@ fn second_front_end_is_named_and_kept_by_the_service_manager() {
             .unwrap();
     }
     let _second = UnixStream::connect(program.socket_path()).unwrap();
-    let reported = format!(
-        "another front-end waits until this one disconnects: {}",
-        own_peer()
-    );
+    let peer = own_peer();
+    let reported =
+        format!("another front-end waits until this one disconnects: {peer}; connected: {peer}");
     let thrice = || Ok((program.stderr().matches(&reported).count() == 3).then_some(()));
     Deadline::after(Duration::from_secs(30))
         .until("the report", thrice)
