@@ -65,6 +65,9 @@ pub enum RingError {
     /// What `virtio-queue` found.
     #[error("the virtqueue is broken: {0}")]
     Queue(#[from] virtio_queue::Error),
+    /// The driver chose a size that no split virtqueue has.
+    #[error("the driver chose a size for the virtqueue that is no power of two")]
+    Size,
     /// The ring, or a part of it, lies outside the guest's memory.
     #[error("the virtqueue lies outside the guest's memory")]
     Outside,
@@ -123,6 +126,9 @@ impl<'a> Ring<'a> {
     /// Where the ring lies outside the guest's memory, or the driver says that there are more than
     /// its queue can hold.
     pub fn available(&self) -> Result<u16, RingError> {
+        if self.vring.has_wrong_size() {
+            return Err(RingError::Size);
+        }
         let state = self.vring.get_ref();
         let queue = state.get_queue();
         let entries = u64::from(queue.size());

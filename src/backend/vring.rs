@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,6 +34,8 @@ pub struct Vring {
 #[derive(Default)]
 struct Shared {
     observer: OnceLock<(u32, Arc<dyn VringObserver>)>,
+    /// The driver chose a size that no split virtqueue has.
+    has_wrong_size: AtomicBool,
     errors: Mutex<Errors>,
 }
 
@@ -58,6 +61,11 @@ impl Vring {
             Some(event) => signal(event),
             None => errors.untold = true,
         }
+    }
+
+    /// Whether the driver chose a size that no split virtqueue has: one that is no power of two.
+    pub(super) fn has_wrong_size(&self) -> bool {
+        self.shared.has_wrong_size.load(Ordering::Relaxed)
     }
 
     fn observer(&self) -> Option<&(u32, Arc<dyn VringObserver>)> {
@@ -158,8 +166,14 @@ impl VringT<GuestMemory> for Vring {
         self.vring.queue_used_idx()
     }
 
+    /// The crate would keep the size before one that is no power of two.
     fn set_queue_size(&self, num: u16) {
-        self.vring.set_queue_size(num);
+        let is_wrong = !num.is_power_of_two();
+        let has_wrong_size = &self.shared.has_wrong_size;
+        has_wrong_size.store(is_wrong, Ordering::Relaxed);
+        if !is_wrong {
+            self.vring.set_queue_size(num);
+        }
     }
 
     fn set_queue_event_idx(&self, enabled: bool) {
@@ -290,6 +304,16 @@ mod tests {
         assert_eq!(count(&second), 0);
         vring.report_error();
         assert_eq!([count(&first), count(&second)], [0, 1]);
+    }
+
+    #[test]
+    fn a_size_that_is_no_power_of_two_is_wrong() {
+        let (vring, _) = observed();
+        for (size, is_wrong) in [(16, false), (3, true), (0, true), (256, false)] {
+            vring.set_queue_size(size);
+            assert_eq!(vring.has_wrong_size(), is_wrong, "{size}");
+        }
+        assert_eq!(vring.get_ref().get_queue().size(), 256);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use frontend::gpu::Gpu;
-use frontend::{Buffer, Memory, Queue};
+use frontend::{Buffer, FrontendReq, Memory, Queue};
 use virtio_bindings::virtio_gpu as v;
 
 use super::common::*;
@@ -88,6 +88,29 @@ fn a_ring_where_none_can_lie_stops_nothing() {
         }
         assert_works_for_a_new_driver(vm);
     }
+}
+
+/// QEMU passes on any size that a guest chooses. None but a power of two is one of a split virtqueue.
+#[test]
+fn a_size_that_is_no_power_of_two_stops_no_other() {
+    let mut vm = GpuVm::start();
+    ok(vm.gpu.create_2d(1, XRGB, 8, 8));
+    let size = FrontendReq::SET_VRING_NUM;
+    for round in 0..100 {
+        vm.gpu.session.set_vring_state(size, CURSOR, 3).unwrap();
+        vm.gpu.cursor.queue.kick().unwrap();
+        ok(vm.gpu.create_2d(2 + round, XRGB, 8, 8));
+    }
+    vm.program.wait_stderr("no power of two").unwrap();
+    let log = vm.program.stderr();
+    assert!(log.lines().count() < 30, "{log}");
+    let entries = vm.gpu.cursor.queue.size().into();
+    vm.gpu
+        .session
+        .set_vring_state(size, CURSOR, entries)
+        .unwrap();
+    assert_works(&mut vm);
+    vm.finish();
 }
 
 /// The guest's memory goes away under a running queue and comes back: the other one goes on
