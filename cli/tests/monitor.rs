@@ -15,7 +15,8 @@ use common::{missing, vhostctl};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Makes and removes mock devices: "add NAME" and "remove NAME" on standard input.
+/// Makes and removes mock devices: "add NAME" and "remove NAME" on standard input, perhaps with the seconds
+/// between two of them.
 const MACHINE: &str = r#"
 import sys
 import time
@@ -27,7 +28,7 @@ testbed = UMockdev.Testbed.new()
 places = {}
 print(testbed.get_root_dir(), flush=True)
 for line in sys.stdin:
-    verb, name = line.split()
+    verb, name, *pause = line.split()
     if verb == "add":
         with open(sys.argv[1] + "/" + name + ".umockdev") as description:
             text = description.read()
@@ -38,7 +39,7 @@ for line in sys.stdin:
     for place in places[name] if verb == "add" else reversed(places[name]):
         testbed.uevent(place, verb)
         # It drops what the reader is too slow for: a socket takes ten at once.
-        time.sleep(0.01)
+        time.sleep(float(pause[0]) if pause else 0.1)
     if verb == "remove":
         for place in reversed(places[name]):
             testbed.remove_device(place)
@@ -181,6 +182,8 @@ fn hotplug_shows() {
         line.ends_with(" keyboard, AT Translated Set 2 keyboard"),
         "{line}"
     );
+    // The last one is there, so nobody has anything else to do.
+    find(&lines, "/dev/input/event100 ");
     machine.say("remove laptop");
     let line = find(&lines, " /dev/input/event2 ");
     assert!(line.contains(" removed "), "{line}");
@@ -254,8 +257,8 @@ fn it_ends_though_its_reader_does_not_read() {
     let mut monitor = machine.monitor(&["-j"]);
     // Several times what a pipe holds: the program waits in the middle of a write.
     for _ in 0..16 {
-        machine.say("add laptop");
-        machine.say("remove laptop");
+        machine.say("add laptop 0.01");
+        machine.say("remove laptop 0.01");
     }
     thread::sleep(Duration::from_secs(4));
     monitor.signal(Signal::TERM);

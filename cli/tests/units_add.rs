@@ -515,7 +515,9 @@ fn devices_of_the_template_stay_closed_but_for_the_one() -> anyhow::Result<()> {
         let program = format!("/bin/sh -c 'exec 3<>/dev/input/{node}'");
         host.sandbox.drop_in(
             service,
-            &format!("[Service]\nType=oneshot\nExecStartPre=\nExecStart=\nExecStart={program}\n"),
+            &format!(
+                "[Service]\nType=oneshot\nRestartForceExitStatus=\nExecStartPre=\nExecStart=\nExecStart={program}\n"
+            ),
         )?;
         host.sandbox.exec(["systemctl", "start", service])?;
         let journal = host.sandbox.journal(&["--unit", service, "--lines=10"])?;

@@ -1,6 +1,6 @@
 //! Devices that come and go, as they do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fmt;
 
@@ -40,6 +40,10 @@ pub struct Watch {
     socket: MonitorSocket,
     /// What there is, by its place in /sys: a device that is gone tells no more of itself.
     known: BTreeMap<OsString, Device>,
+    /// Events that came together, and the links that there were then. To look at all devices takes longer
+    /// than the events of a machine that comes up leave between them, and the socket has room for few.
+    events: VecDeque<udev::Event>,
+    links: Option<[Links; 2]>,
 }
 
 impl Devices {
@@ -63,6 +67,8 @@ impl Devices {
             devices: self,
             socket,
             known,
+            events: VecDeque::new(),
+            links: None,
         })
     }
 
@@ -91,11 +97,16 @@ impl Watch {
     pub fn next(&mut self) -> Result<(Action, Device), Error> {
         loop {
             // Events that say nothing new follow on each other.
-            while let Some(event) = self.socket.iter().next() {
+            while let Some(event) = self.events.pop_front() {
                 let change = self.take(&event);
                 if let Some(change) = change {
                     return Ok(change);
                 }
+            }
+            self.links = None;
+            self.events.extend(self.socket.iter());
+            if !self.events.is_empty() {
+                continue;
             }
             match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -114,10 +125,17 @@ impl Watch {
         if event.event_type() == EventType::Remove {
             return Some((Action::Removed, self.known.remove(&place)?));
         }
-        // Without the others' links a device is shown with all its own.
-        let links =
-            nodes().map(|(gpus, inputs)| [Links::of(&gpus, DRI), Links::of(&inputs, INPUT)]);
-        let device = self.devices.device(event, &links.unwrap_or_default())?;
+        // Most are of devices that have no node.
+        event.devnode()?;
+        let links = self.links.get_or_insert_with(|| {
+            // Without the others' links a device is shown with all its own.
+            let links = nodes();
+            links.map_or_else(
+                |_| Default::default(),
+                |(gpus, inputs)| [Links::of(&gpus, DRI), Links::of(&inputs, INPUT)],
+            )
+        });
+        let device = self.devices.device(event, links)?;
         let action = match self.known.insert(place, device.clone()) {
             None => Action::Added,
             Some(old) if old != device => Action::Changed,
