@@ -53,3 +53,31 @@ fn a_transfer_that_reaches_further_than_32_bits_is_refused() {
         assert!(matches!(result, Err(ResourceError::Transfer { .. })));
     }
 }
+
+/// The stand-in asserts that the library does not look at all vectors for all rows.
+#[test]
+fn rows_of_many_pieces_come_with_their_own() {
+    const SIDE: u32 = 512;
+    let memory = memory();
+    let mut renderer = stand_in::renderer(Budget::new(64 << 20));
+    renderer.create_2d(1, Format::B8G8R8X8, SIDE, SIDE).unwrap();
+    // Byte by byte, no two of them one behind the other.
+    let pieces: Vec<_> = (0..SIDE * SIDE * 4)
+        .map(|n| (u64::from(n ^ 3), 1))
+        .collect();
+    renderer.attach(1, &pieces, &memory).unwrap();
+    let rects = [
+        Rect::sized(SIDE, SIDE),
+        Rect::sized(3, SIDE),
+        Rect::sized(SIDE, 1),
+    ];
+    for rect in rects {
+        let mut changed = Region::default();
+        renderer
+            .transfer(1, rect, 0, &memory, &mut changed)
+            .unwrap();
+        let beyond = u64::from(SIDE) * 4;
+        let result = renderer.transfer(1, rect, beyond, &memory, &mut changed);
+        assert_eq!(result.is_ok(), rect.height == 1, "{rect:?}");
+    }
+}

@@ -38,6 +38,8 @@ const CAPSETS: [(u32, u32, u32); 2] = [(1, 1, 308), (2, 2, 1376)];
 const MAX_SIDE: u32 = 16384;
 const MAX_BUFFER: u32 = 1 << 30;
 const MAX_LAYERS: u32 = 2048;
+/// And of how often it is to look at a vector for the rows that it is given.
+const MAX_STEPS: usize = 1 << 18;
 
 struct Resource {
     args: sys::virgl_renderer_resource_create_args,
@@ -502,6 +504,12 @@ fn transfer(
             // SAFETY: they stay until they are detached.
             unsafe { slice::from_raw_parts(vectors, count) }
         });
+        // The library looks at all of them for each row.
+        assert!(
+            own.is_none() || part[4] == 1 || part[4] as usize * vectors.len() <= MAX_STEPS,
+            "{part:?} by {} vectors",
+            vectors.len()
+        );
         touch(vectors);
         let has: u64 = vectors.iter().map(|vector| vector.len as u64).sum();
         assert!(
