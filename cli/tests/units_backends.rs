@@ -112,6 +112,20 @@ fn qemu_storage_daemon_serves_without_a_descriptor() -> anyhow::Result<()> {
         "-c",
         "truncate -s 16M /srv/disk.img && chmod 666 /srv/disk.img",
     ])?;
+    // Its /tmp is not the host's.
+    sandbox.write("/tmp/disk.img", "")?;
+    let words = [
+        "add",
+        "block",
+        "vm1",
+        "--backend=qemu-storage-daemon",
+        "--blk-file=/tmp/disk.img",
+    ];
+    let output = vhostctl(&sandbox, &words)?;
+    assert_eq!(output.status.code(), Some(1));
+    sandbox.exec(["chmod", "666", "/tmp/disk.img"])?;
+    let said = stderr(&vhostctl(&sandbox, &words)?);
+    assert!(said.contains("a /tmp and a /var/tmp of its own"), "{said}");
     let backend = "--backend=/usr/bin/qemu-storage-daemon";
     let arguments = [
         "--blockdev",
@@ -143,10 +157,12 @@ fn what_is_wrong_with_descriptors_is_named() -> anyhow::Result<()> {
     let sandbox = Sandbox::start(&[staging.path()])?;
     sandbox.write("/etc/qemu/vhost-user/README", "Put descriptors here.\n")?;
     sandbox.write("/etc/qemu/vhost-user/40-vhost-user-input.json", "")?;
+    script(&sandbox, "/usr/local/bin/passt", "exit 1")?;
     let text = ok(&sandbox, &["list-backends"])?;
     for part in [
         "/etc/qemu/vhost-user/README: libvirt starts no vhost-user GPU while this file is there",
         "/usr/share/qemu/vhost-user/40-vhost-user-input.json is masked by /etc/qemu/vhost-user/40-vhost-user-input.json.",
+        "passt is installed too, and needs no descriptor: vhostctl add net VM --backend=passt",
         "4 descriptors listed.",
     ] {
         assert!(text.contains(part), "{part}: {text}");

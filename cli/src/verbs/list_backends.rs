@@ -1,6 +1,6 @@
 //! `vhostctl list-backends`: the programs that are installed as backends.
 
-use crate::descriptors::{self, Descriptor, State};
+use crate::descriptors::{self, Descriptor, State, known};
 use crate::output::{Cell, Emphasis, Output, Row};
 
 use super::Error;
@@ -63,6 +63,13 @@ pub fn run(Args {}: &Args, output: &Output) -> Result<(), Error> {
         if descriptor.breaks_libvirt {
             notes.push(format!(
                 "{path}: libvirt starts no vhost-user GPU while this file is there; put it right or remove it."
+            ));
+        }
+    }
+    for (name, device_type) in known::all_installed() {
+        if !found.iter().any(|descriptor| descriptor.is_called(name)) {
+            notes.push(format!(
+                "{name} is installed too, and needs no descriptor: vhostctl add {device_type} VM --backend={name}"
             ));
         }
     }

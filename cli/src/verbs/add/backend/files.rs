@@ -83,6 +83,16 @@ impl Files {
             metadata(path)?;
             files.serve(path, false);
         }
+        let temporary = |path: &&PathBuf| path.starts_with("/tmp") || path.starts_with("/var/tmp");
+        let served = [&args.shared_dir, &args.blk_file].into_iter().flatten();
+        if let Some(path) = served
+            .chain(&args.allow_path)
+            .find(temporary)
+            .filter(|_| is_dynamic)
+        {
+            let problem = "the service of a dynamic user has a /tmp and a /var/tmp of its own. Keep it elsewhere";
+            return Err(unusable(path, problem));
+        }
         args.allow_device.iter().for_each(|node| files.node(node));
         Ok(files)
     }
