@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use virtio_bindings::virtio_gpu as spec;
 
-use super::super::backing::{Backing, BackingError};
+use super::super::backing::Backing;
 use super::super::dmabuf::Dmabuf;
 use super::super::image::{Budget, Image, ImageError, PIXEL_LEN, SharedImage};
 use super::super::region::{Rect, Region};
@@ -43,14 +43,12 @@ mod shader_cache;
 mod size;
 mod stream;
 mod three_d;
+mod transfers;
 
 /// Most resources a VM has at a time.
 const MAX_RESOURCES: usize = 65536;
 /// Most contexts a VM has at a time: one for each program that draws.
 const MAX_CONTEXTS: usize = 256;
-/// Most vectors that the library looks at for a transfer that it does in one go, each for all its rows:
-/// some seconds.
-const MAX_STEPS: u64 = 1 << 32;
 /// Most bytes that are read back at a time.
 const BAND_LEN: u32 = 4 << 20;
 
@@ -104,11 +102,6 @@ impl Resource {
         let single = new.depth == 1 && new.array_size == 1 && new.samples <= 1;
         Format::from_number(new.format).filter(|_| flat && single)
     }
-}
-
-/// Whether a transfer is one of a picture's own pixels: rows, and nothing else.
-fn is_picture_of(resource: &Resource, transfer: &Transfer3d) -> bool {
-    resource.format().is_some() && transfer.level == 0 && transfer.part.depth == 1
 }
 
 /// The library's format for a 2D resource of `format`. It has no X8B8G8R8: there it has an alpha,
@@ -251,63 +244,6 @@ impl VirglRenderer {
             to_display_order(format, &mut self.band);
             take(part, &self.band);
             done = done.saturating_add(height);
-        }
-        Ok(())
-    }
-
-    /// Does a transfer that was checked: of pictures, the rows from `first` on, as many as can be done
-    /// without the others having to wait for it.
-    fn transfer_from(
-        &mut self,
-        context: u32,
-        transfer: &Transfer3d,
-        direction: Direction,
-        first: u32,
-    ) -> Result<Copied, ResourceError> {
-        let id = transfer.id;
-        let resource = self.resources.get(id)?;
-        let done = if is_picture_of(resource, transfer) {
-            let row = |width: u32| u64::from(width).saturating_mul(PIXEL_LEN as u64);
-            let stride = match transfer.stride {
-                0 => row(resource.new.width),
-                given => given.into(),
-            };
-            let lengths = [row(transfer.part.width), stride];
-            self.library
-                .transfer_rows(context, transfer, direction, first, lengths)
-        } else {
-            let done = self.library.transfer(context, transfer, direction);
-            done.map(|()| Copied {
-                rows: transfer.part.height,
-                work: transfer.part.volume().saturating_mul(PIXEL_LEN as u64),
-            })
-        };
-        done.map_err(|_| ResourceError::Refused(id))
-    }
-
-    /// Where a transfer lies within its resource and its backing; the library looks at both again.
-    fn check_transfer(&self, transfer: &Transfer3d) -> Result<(), ResourceError> {
-        let id = transfer.id;
-        let new = &self.resources.get(id)?.new;
-        let inside = size::level_size(new, transfer.level)
-            .is_some_and(|(width, height, depth)| transfer.part.lies_within(width, height, depth));
-        if !inside || !size::is_computable(new, transfer) {
-            let transfer = *transfer;
-            return Err(ResourceError::Transfer { transfer });
-        }
-        let pages = self.library.pages(id).ok_or(ResourceError::NoBacking(id))?;
-        if !is_picture_of(self.resources.get(id)?, transfer)
-            && size::steps(transfer, pages.vectors().len()) > MAX_STEPS
-        {
-            let transfer = *transfer;
-            return Err(ResourceError::Transfer { transfer });
-        }
-        if transfer.offset >= pages.len() {
-            let error = BackingError::Short {
-                has: pages.len(),
-                needed: transfer.offset.saturating_add(1),
-            };
-            return Err(ResourceError::Backing { id, error });
         }
         Ok(())
     }

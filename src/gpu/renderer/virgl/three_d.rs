@@ -6,7 +6,8 @@ use super::super::super::wire::{CapsetInfo, Create3d, Transfer3d};
 use super::super::{ContextError, Direction, Fence, Renderer3d, ResourceError};
 use super::holdings::{CONTEXT_COST, Holdings, Refusal};
 use super::resident::Resident;
-use super::{MAX_CONTEXTS, MAX_STEPS, VirglRenderer, size, stream};
+use super::transfers::MAX_STEPS;
+use super::{MAX_CONTEXTS, VirglRenderer, size, stream};
 
 /// Streams after which it is looked at how large the process is: that takes longer than a small one.
 const LOOK_AFTER: u32 = 64;
