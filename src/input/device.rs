@@ -246,8 +246,9 @@ impl<S: Source> Input<S> {
         }
     }
 
-    /// Does what the driver asked for in the status queue, while the device is the guest's: what it
-    /// asks for in a queue that outlives the event queue waits for that.
+    /// Does what the driver asked for in the status queue, while the device is the guest's; while it is
+    /// still the host's, the guest's wishes are kept. What the driver asks for in a queue that outlives
+    /// the event queue waits for that.
     fn take_status(&mut self, vrings: &[Vring]) {
         if self.owner == Owner::Host {
             return;
@@ -258,7 +259,9 @@ impl<S: Source> Input<S> {
             let taken = self
                 .status_queue
                 .take(ring, &mut self.status, device, &mut wanted);
-            self.write(wanted);
+            if self.owner == Owner::Guest {
+                self.write(wanted);
+            }
             self.settle(taken, vring, "status");
         }
     }

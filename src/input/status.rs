@@ -16,13 +16,15 @@ pub struct Status {
 }
 
 impl Status {
+    /// A guest begins anew, of which nothing is known.
+    pub fn forget_guest(&mut self) {
+        self.guest.clear();
+    }
+
     /// A guest has the device from now on, `host_leds` being lit. What it asked for before it was
-    /// paused is to be done again; of a guest that begins anew (`anew`) nothing is known.
-    pub fn begin(&mut self, host_leds: Bits, anew: bool) -> Vec<Event> {
+    /// paused, or while it waited, is to be done now.
+    pub fn begin(&mut self, host_leds: Bits) -> Vec<Event> {
         self.host_leds = host_leds;
-        if anew {
-            self.guest.clear();
-        }
         let leds = self.guest.iter().filter(|((kind, _), _)| *kind == EV_LED);
         leds.map(|((kind, code), value)| Event::new(*kind, *code, *value))
             .collect()
@@ -96,7 +98,7 @@ mod tests {
     fn the_host_gets_its_leds_back_and_a_paused_guest_its_own() {
         let mut status = Status::default();
         let device = keyboard();
-        assert_eq!(status.begin([0].into_iter().collect(), true), []);
+        assert_eq!(status.begin([0].into_iter().collect()), []);
         status.ask(Event::new(EV_LED, 0, 0), &device);
         status.ask(Event::new(EV_LED, 1, 1), &device);
         status.ask(Event::new(EV_SND, 2, 440), &device);
@@ -107,8 +109,9 @@ mod tests {
         ];
         assert_eq!(status.end(), host);
         let guest = [Event::new(EV_LED, 0, 0), Event::new(EV_LED, 1, 1)];
-        assert_eq!(status.begin([0].into_iter().collect(), false), guest);
-        assert_eq!(status.begin([0].into_iter().collect(), true), []);
+        assert_eq!(status.begin([0].into_iter().collect()), guest);
+        status.forget_guest();
+        assert_eq!(status.begin([0].into_iter().collect()), []);
         assert_eq!(status.end(), []);
     }
 }

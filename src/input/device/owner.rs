@@ -42,13 +42,9 @@ impl<S: Source> Input<S> {
             self.give_nothing();
             return;
         }
-        let leds = self.source.leds().unwrap_or_else(|error| {
-            self.device_trouble
-                .warn(format_args!("cannot read the device's LEDs: {error}"));
-            Default::default()
-        });
-        let again = self.status.begin(leds, anew);
-        self.write(again);
+        if anew {
+            self.status.forget_guest();
+        }
         self.give_to_guest();
     }
 
@@ -82,6 +78,13 @@ impl<S: Source> Input<S> {
             self.end_wait();
         }
         self.owner = Owner::Guest;
+        let leds = self.source.leds().unwrap_or_else(|error| {
+            self.device_trouble
+                .warn(format_args!("cannot read the device's LEDs: {error}"));
+            Default::default()
+        });
+        let wanted = self.status.begin(leds);
+        self.write(wanted);
         let slots = self.source.description().slots();
         self.reports
             .begin(state.unwrap_or_else(|| State::new(slots)));
@@ -134,16 +137,14 @@ impl<S: Source> Input<S> {
     }
 
     pub(super) fn end_guest(&mut self) {
-        if self.owner == Owner::Host {
-            return;
-        }
-        if self.owner == Owner::HostUntilReleased {
-            self.end_wait();
+        match self.owner {
+            Owner::Host => return,
+            Owner::HostUntilReleased => self.end_wait(),
+            Owner::Guest => self.write(self.status.end()),
         }
         self.owner = Owner::Host;
         self.event_queue.reset();
         self.reports.end();
-        self.write(self.status.end());
         self.release();
         self.say(format_args!("no guest uses {}", self.name()));
     }

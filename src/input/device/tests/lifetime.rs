@@ -192,3 +192,32 @@ fn the_end_gives_the_host_its_device_back_for_good() {
     assert!(!bench.hardware().grabbed);
     assert_eq!(bench.hardware().written, []);
 }
+
+#[test]
+fn a_guest_that_waits_for_the_host_changes_none_of_its_leds() {
+    let mut bench = Bench::keyboard();
+    bench.hardware().state.keys = [28].into_iter().collect();
+    bench.kick(EVENT_QUEUE);
+    let lit = Event::new(EV_LED, 1, 1);
+    assert!(bench.asks(lit));
+    assert_eq!(bench.hardware().written, []);
+    // The host goes on to change them meanwhile.
+    bench.hardware().leds = [1].into_iter().collect();
+    bench.hardware().state.keys = Bits::default();
+    bench.report(&[key(28, 0), Event::REPORT]);
+    assert!(bench.hardware().grabbed);
+    let written = std::mem::take(&mut bench.hardware().written);
+    assert_eq!(written, [lit, Event::REPORT]);
+    assert!(bench.asks(Event::new(EV_LED, 1, 0)));
+    bench.hardware().written.clear();
+    bench.input.end();
+    assert_eq!(bench.hardware().written, [lit, Event::REPORT]);
+
+    // Nor does one that never gets the device.
+    let mut bench = Bench::keyboard();
+    bench.hardware().state.keys = [28].into_iter().collect();
+    bench.kick(EVENT_QUEUE);
+    assert!(bench.asks(lit));
+    bench.stop();
+    assert_eq!(bench.hardware().written, []);
+}
