@@ -287,7 +287,7 @@ fn a_slow_driver_gets_whole_reports_and_no_stuck_key() {
     let mut down = std::collections::BTreeSet::new();
     let mut report = Vec::new();
     let mut reports = 0;
-    let deadline = Deadline::after(DEFAULT_LIMIT);
+    let deadline = Deadline::after(Duration::from_secs(60));
     loop {
         vm.input.give(8).unwrap();
         match vm.input.next_event(Duration::from_millis(300)) {
@@ -304,9 +304,9 @@ fn a_slow_driver_gets_whole_reports_and_no_stuck_key() {
                 reports += 1;
             }
             Ok(event) => report.push(event),
-            // On a busy machine the mock may not have come to the last key yet.
+            // On a busy machine the mock, or the program, may not have come to the last key yet.
             Err(e) if e.is_timeout() => {
-                if down.contains(&57) || deadline.left().is_zero() {
+                if down.iter().eq(&[57]) || deadline.left().is_zero() {
                     break;
                 }
             }
