@@ -6,7 +6,7 @@ RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 BUILD_PACKAGES := build-essential pkg-config libudev-dev libvirglrenderer-dev libclang-dev
 # What the demo and the tests run with.
 TEST_PACKAGES := systemd udev dbus polkitd umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils zstd kmod util-linux \
-	libvirt-daemon libvirt-clients procps qemu-utils libseccomp2 libcap-ng0 \
+	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients procps qemu-utils libseccomp2 libcap-ng0 \
 	libvirglrenderer1 libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libgles2 kmscube \
 	man-db zsh fish
 PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
@@ -24,10 +24,17 @@ FUZZ_SECONDS ?= 5
 FUZZ_SEED ?= 1
 FUZZ_SANITIZER ?= none
 FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
+# The release of Debian that is tried in a root of its own, what makes it, and which tests depend on a release.
+DISTRO ?= trixie
+ROOT_PACKAGES := debootstrap debian-archive-keyring
+DISTRO_TESTS ?= binary(/^(units|guest|mock)_/) | binary(=sandbox) | binary(=virgl) | package(harness)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
+# A command for the shell: where Cargo builds.
+TARGET_DIR = $(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
+
 .DEFAULT_GOAL := all
-.PHONY: all deps demo check tools peers fmt lint deny test fuzz bench clean help
+.PHONY: all deps demo check tools peers fmt lint deny test fuzz demo-debian check-debian bench clean help
 
 # All of the workspace, so that the demo and the installation share one build.
 all:
@@ -36,7 +43,7 @@ all:
 # The private systemd of the demo and the tests needs root; cargo runs as who calls make, and what
 # the demo leaves behind belongs to them too.
 demo: deps all
-	@demo="$$($(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/demo"; \
+	@demo="$$($(TARGET_DIR))/release/demo"; \
 	status=0; $(SUDO) "$$demo" || status=$$?; \
 	[ -z "$(SUDO)" ] || for made in build demo.png; do \
 		[ ! -e "$$made" ] || $(SUDO) chown -R --reference=Makefile "$$made"; \
@@ -121,6 +128,24 @@ fuzz:
 		grep -E "^stat::number_of_executed_units" "$$log"; \
 	done
 
+# As on a fresh machine of another release, which is made by debootstrap in build/$(DISTRO) and kept: the demo,
+# built there, and the tests that depend on the release, as they were built here.
+IN_ROOT = $(SUDO) env PATH="$$PATH" HOME="$$HOME" CARGO="$(CARGO)" tests/harness/debian-root $(DISTRO)
+
+demo-debian: PACKAGES += $(ROOT_PACKAGES)
+demo-debian: deps
+	$(CARGO) fetch --locked --quiet
+	$(IN_ROOT) make demo
+
+check-debian: demo-debian tools
+	$(CARGO) build --workspace --all-targets
+	@set -e; target="$$($(TARGET_DIR))"; \
+	$(CARGO) metadata --format-version 1 --offline >"$$target/workspace.json"; \
+	$(CARGO) nextest list --workspace --list-type binaries-only --message-format json >"$$target/tests.json"; \
+	$(IN_ROOT) sh -c 'filter=$$("$$0/debug/runnable") && exec cargo-nextest nextest run \
+		--cargo-metadata "$$0/workspace.json" --binaries-metadata "$$0/tests.json" \
+		--filterset "($$filter) & ($(DISTRO_TESTS))"' "$$target"
+
 # Beside their peers, of which those that cannot be had are named and left out.
 bench: PACKAGES += $(BENCH_PACKAGES)
 bench: deps
@@ -131,7 +156,8 @@ bench: deps
 
 clean:
 	$(CARGO) clean
-	rm -rf build demo.png
+	rm -rf demo.png
+	rm -rf build 2>/dev/null || $(SUDO) rm -rf build
 
 help:
 	@echo "make            build the programs (target/release)"
@@ -139,6 +165,8 @@ help:
 	@echo "make check      format, lints, licenses, all tests and some seconds of fuzzing"
 	@echo "make test       all tests that this machine can run"
 	@echo "make fuzz       replay the fuzzing corpora and fuzz each target for FUZZ_SECONDS"
+	@echo "make demo-debian, make check-debian"
+	@echo "                the same on another release of Debian (DISTRO=trixie), in a root in build/"
 	@echo "make bench      measure the programs beside QEMU's and rust-vmm's"
 	@echo "make deps       install the Debian packages needed for demo and check"
 	@echo "make install    install programs, units and descriptors (PREFIX, DESTDIR)"
