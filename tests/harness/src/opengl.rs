@@ -27,6 +27,8 @@ const INSTALLED_LIBRARIES: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/libgbm.so.1",
     "/usr/lib/x86_64-linux-gnu/dri/kms_swrast_dri.so",
 ];
+/// What libgbm loads by name, where it is a library of its own.
+const GBM_BACKEND: &str = "/usr/lib/x86_64-linux-gnu/gbm/dri_gbm.so";
 /// A Mesa whose llvmpipe passes its textures on as dmabufs by /dev/udmabuf.
 const PASSING_MESA: (u32, u32) = (24, 2);
 const NEWER_MESA: [&str; 7] = [
@@ -41,7 +43,7 @@ const NEWER_MESA: [&str; 7] = [
 const NEWER_LIBRARIES: [&str; 4] = [
     "/usr/lib/x86_64-linux-gnu/libEGL_mesa.so.0",
     "/usr/lib/x86_64-linux-gnu/libgbm.so.1",
-    "/usr/lib/x86_64-linux-gnu/gbm/dri_gbm.so",
+    GBM_BACKEND,
     "/usr/lib/x86_64-linux-gnu/dri/kms_swrast_dri.so",
 ];
 /// All of it lies in the guest's memory.
@@ -80,9 +82,9 @@ pub fn add_to(guest: Builder<'_>) -> anyhow::Result<Builder<'_>> {
 /// Which Mesa vhost-user-gpu renders with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mesa {
-    /// The host's, whose software passes nothing on before 24.2.
+    /// The host's.
     Installed,
-    /// That of Debian's backports, which does.
+    /// One whose software passes its textures on.
     Newer,
 }
 
@@ -110,7 +112,8 @@ pub fn add_renderer_to(guest: Builder<'_>, mesa: Mesa) -> anyhow::Result<Builder
     }
     let guest = match mesa {
         Mesa::Installed => INSTALLED_LIBRARIES
-            .iter()
+            .into_iter()
+            .chain(Path::new(GBM_BACKEND).exists().then_some(GBM_BACKEND))
             .fold(guest, |guest, path| guest.library(Path::new(path))),
         Mesa::Newer => {
             let mesa = packages::unpacked_with("newer-mesa", &NEWER_MESA, PASSING_MESA)?;

@@ -80,19 +80,26 @@ fn devices_are_denied_as_a_unit_says() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Keeps the mounts that follow from others, in a chroot too, where / may be no mount point.
+const KEEP_MOUNTS: &str = "mount --make-rslave / 2>/dev/null ||
+    nsenter --mount=/proc/self/ns/mnt mount --make-rslave /";
+
 /// Run again in a chroot, it boots there: nobody inside sees more of the machine than below its root.
 #[test]
 fn systemd_boots_in_a_chroot() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let script = r#"mount --rbind / "$1" && shift && exec chroot "$@""#;
+    let script = format!(
+        r#"{KEEP_MOUNTS}
+        mount --rbind / "$1" && shift && exec chroot "$@""#
+    );
     let output = Command::new("unshare")
         .args([
             "--mount",
             "--propagation",
-            "slave",
+            "unchanged",
             "sh",
             "-c",
-            script,
+            &script,
             "sh",
         ])
         .arg(folder.path())
@@ -141,10 +148,10 @@ fn descriptors_and_settings_of_the_host_are_hidden() -> anyhow::Result<()> {
         .args([
             "--mount",
             "--propagation",
-            "slave",
+            "unchanged",
             "sh",
             "-c",
-            script,
+            &format!("{KEEP_MOUNTS}\n{script}"),
             "sh",
         ])
         .arg(folder.path())
