@@ -181,14 +181,14 @@ fn a_display_that_closes_while_it_is_stuck_costs_the_guest_nothing() {
     for _ in 0..10 {
         ok(vm.gpu.flush(1, whole));
     }
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_secs(1));
     // In the middle of the message that it did not take.
     let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
     drop(std::mem::replace(&mut vm.display, display));
     ok(vm.gpu.flush(1, whole));
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_secs(1));
     let spent = vm.program.cpu_time().unwrap() - spent;
-    assert!(spent < Duration::from_millis(300), "{spent:?} for nothing");
+    assert!(spent < Duration::from_millis(900), "{spent:?} for nothing");
     vm.gpu.session.set_gpu_socket(socket).unwrap();
     shows(&vm, (1023, 1023));
     draws(&mut vm);
@@ -264,9 +264,9 @@ fn no_descriptors_left_for_another_front_end_is_no_reason_to_spin() {
     let others: Vec<_> = (0..3)
         .map(|_| UnixStream::connect(program.socket_path()).unwrap())
         .collect();
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_secs(2));
     let spent = program.cpu_time().unwrap() - spent;
-    assert!(spent < Duration::from_millis(100), "{spent:?} for nothing");
+    assert!(spent < Duration::from_millis(500), "{spent:?} for nothing");
     session.config(0, 16).unwrap();
     drop((session, others));
     assert_clean_exit(&mut program);

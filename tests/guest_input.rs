@@ -15,7 +15,7 @@ use harness::paths;
 use harness::qemu::Vm;
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A guest with all the mock's devices.
 struct Machine {

@@ -16,8 +16,8 @@ use harness::image::Image;
 use harness::staging;
 use harness::systemd::Sandbox;
 
-const SOON: Duration = Duration::from_secs(20);
-const BOOT: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(150);
 
 /// Where libvirt's embedded driver has its files.
 const ROOT: &str = "/run/libvirt-embedded";
@@ -185,7 +185,7 @@ fn a_domain_with_a_vhostuser_video_has_our_gpu() -> anyhow::Result<()> {
 
     virsh.run(&host, "destroy vm", "Domain 'vm' destroyed")?;
     // libvirt ends it by SIGTERM, and by SIGKILL after ten seconds.
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + SOON;
     while host
         .exec(["pgrep", "-x", "vhost-user-gpu"])?
         .status

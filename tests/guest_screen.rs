@@ -12,7 +12,7 @@ use harness::image::Image;
 use harness::qemu::Vm;
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A guest whose GPU is ours.
 struct Machine {

@@ -209,14 +209,14 @@ fn a_queue_that_is_broken_stops_no_other() {
                 .send(&[Event::new(EV_KEY, 30, 1), Event::report()]);
             vm.device
                 .send(&[Event::new(EV_KEY, 30, 0), Event::report()]);
-            std::thread::sleep(Duration::from_millis(150));
+            std::thread::sleep(Duration::from_millis(700));
         }
         match broken {
             EVENTS => vm.led_is_set(1),
             _ => vm.key_arrives(33),
         }
         let spent = vm.program.cpu_time().unwrap() - spent;
-        assert!(spent < Duration::from_millis(60), "{spent:?} for nothing");
+        assert!(spent < Duration::from_millis(400), "{spent:?} for nothing");
         let lines = vm.program.stderr().lines().count();
         assert!(lines < 30, "{}", vm.program.stderr());
         vm.works_for_a_new_driver();
@@ -351,9 +351,9 @@ fn a_device_that_is_unplugged_leaves_a_program_that_serves_on() {
         vm.input.restart().unwrap();
     }
     let spent = vm.program.cpu_time().unwrap();
-    vm.input.no_event(Duration::from_millis(300)).unwrap();
+    vm.input.no_event(Duration::from_secs(2)).unwrap();
     let spent = vm.program.cpu_time().unwrap() - spent;
-    assert!(spent < Duration::from_millis(60), "{spent:?} for nothing");
+    assert!(spent < Duration::from_millis(400), "{spent:?} for nothing");
     assert_eq!(vm.program.stderr().matches("unplugged").count(), 1);
     vm.finish();
     let mut next = again.socket(SocketForm::Connected(5)).spawn().unwrap();

@@ -17,7 +17,7 @@ use harness::mock::{KEYBOARD, MOUSE, MockInput};
 use harness::staging;
 use harness::systemd::Sandbox;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A private systemd with the units and programs installed.
 struct Host(Sandbox);

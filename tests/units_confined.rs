@@ -17,7 +17,7 @@ use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect
 use harness::staging;
 use harness::systemd::Sandbox;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const GPU: &str = "vhost-user-gpu@vm1.service";
 const INPUT: &str = "vhost-user-input@vm1:kbd.service";
 const SLICE: &str = "system-vhost\\x2duser.slice";

@@ -15,7 +15,7 @@ use harness::mock::{KEYBOARD, MockInput};
 use harness::staging;
 use harness::systemd::Sandbox;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const SERVICE: &str = "vhost-user-gpu@vm1.service";
 const SOCKET: &str = "vhost-user-gpu@vm1.socket";
 const XRGB: Format = Format::B8G8R8X8;

@@ -14,7 +14,7 @@ use frontend::{Deadline, Session};
 use harness::staging;
 use harness::systemd::Sandbox;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const SERVICE: &str = "vhost-user-gpu@vm1.service";
 
 #[test]

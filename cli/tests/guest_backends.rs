@@ -17,7 +17,7 @@ use harness::systemd::Sandbox;
 
 use common::stderr;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 /// The capabilities that virtiofsd keeps while it serves: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID,
 /// MKNOD and SETFCAP, as in capabilities(7).
 const FILE_CAPABILITIES: &str = "00000000880000db";

@@ -16,7 +16,7 @@ use harness::systemd::Sandbox;
 
 use common::stderr;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const KEY_A: u16 = 30;
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use common::{missing, vhostctl};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Makes and removes mock devices: "add NAME" and "remove NAME" on standard input, perhaps with the seconds
 /// between two of them.

@@ -40,7 +40,7 @@ fn offered(sandbox: &Sandbox, socket: &str) -> anyhow::Result<frontend::Offer> {
         .with_context(|| sandbox.journal(&["--lines=30"]).unwrap_or_default())
 }
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Of the device, as the virtio specification numbers them.
 const VIRTIO_F_VERSION_1: u64 = 1 << 32;

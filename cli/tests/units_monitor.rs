@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use common::follower::Follower;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const GPU: &str = "vhost-user-gpu@vm1.socket";
 const GPU_SERVICE: &str = "vhost-user-gpu@vm1.service";
 

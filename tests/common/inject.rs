@@ -38,7 +38,7 @@ const SYSCALL: i64 = 0x050f;
 const RED_ZONE: u64 = 1024;
 const TEXT_ROOM: u64 = 256;
 /// How long a thread is waited for.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The threads of a process: their numbers and names.
 pub fn threads(pid: u32) -> anyhow::Result<Vec<(i32, String)>> {

@@ -14,8 +14,8 @@ use frontend::gpu::{
 use frontend::{Command, DEFAULT_LIMIT, Memory, Program, Session, SocketForm};
 use vhost::vhost_user::message::FrontendReq;
 
-/// "Well under a second", on a machine that builds and tests on all its cores.
-pub const QUICK: Duration = Duration::from_millis(900);
+/// For what takes no time but that of a machine that is busy with other things.
+pub const QUICK: Duration = Duration::from_secs(30);
 
 /// The gpu program: ours, or the one `VHOST_USER_GPU` names, to see what another one does.
 pub fn gpu_program() -> PathBuf {

@@ -106,14 +106,14 @@ fn a_service_manager_that_does_not_read_stops_nothing() {
 fn the_watchdog_is_told_as_often_as_the_unit_wants() {
     let mut program = gpu_command(SocketForm::Path)
         .notify()
-        .env("WATCHDOG_USEC", "200000")
+        .env("WATCHDOG_USEC", "10000000")
         .spawn()
         .unwrap();
     let notify = program.notify().unwrap();
     let ready = notify.wait_ready(DEFAULT_LIMIT).unwrap();
-    Deadline::default()
-        .until("5 times WATCHDOG=1", || {
-            Ok((notify.count("WATCHDOG", "1")? >= 5).then_some(()))
+    Deadline::after(Duration::from_secs(60))
+        .until("3 times WATCHDOG=1", || {
+            Ok((notify.count("WATCHDOG", "1")? >= 3).then_some(()))
         })
         .unwrap();
     // Never later than the unit allows.
@@ -126,7 +126,7 @@ fn the_watchdog_is_told_as_often_as_the_unit_wants() {
     {
         let pause = told.at.duration_since(last.min(told.at));
         assert!(
-            pause < Duration::from_millis(200),
+            pause < Duration::from_secs(10),
             "{pause:?} without WATCHDOG=1"
         );
         last = told.at;

@@ -196,11 +196,11 @@ fn an_available_index_that_runs_away_costs_no_time_and_no_log() {
         let queue = &mut vm.gpu.control.queue;
         queue.force_available_index(40_000).unwrap();
         queue.kick().unwrap();
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(20));
     }
     let used = vm.program.cpu_time().unwrap() - before;
     assert!(
-        used < Duration::from_millis(200),
+        used < Duration::from_millis(600),
         "it used {used:?} for nothing"
     );
     let lines = vm.program.stderr().lines().count();

@@ -97,10 +97,8 @@ fn a_signal_ends_it_while_it_draws() {
         vm.gpu.push_submit_3d(CONTEXT, &again).unwrap();
     }
     vm.gpu.control.queue.submit().unwrap();
-    let begun = Instant::now();
     vm.program.signal(Signal::TERM).unwrap();
     assert_clean_exit(&mut vm.program);
-    assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod lifetimes;
 mod memory;
 mod requests;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
 use frontend::gpu::{

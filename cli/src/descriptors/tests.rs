@@ -203,7 +203,7 @@ fn programs_that_misbehave_are_told_and_do_not_hold_anybody_up() {
     let start = Instant::now();
     let found = system.list();
     assert!(
-        start.elapsed() < Duration::from_secs(9),
+        start.elapsed() < Duration::from_secs(15),
         "one after the other"
     );
     for (name, _, word) in cases {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use harness::systemd::Sandbox;
 use rustix::process::{Pid, Signal, kill_process};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A verb that does not end by itself; killed when dropped.
 pub struct Follower {

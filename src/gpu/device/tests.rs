@@ -212,9 +212,11 @@ fn a_full_control_queue_leaves_the_others_their_turn() {
     }
     machine.event(CONTROL_QUEUE);
     let count = |machine: &mut Machine| std::iter::from_fn(|| machine.response()).count();
-    assert_eq!(count(&mut machine), PASS_REQUESTS);
+    // Fewer where the machine is busy: a pass has an end in time too.
+    let first = count(&mut machine);
+    assert!((1..=PASS_REQUESTS).contains(&first), "{first}");
     machine.run();
-    assert_eq!(count(&mut machine), 128 - PASS_REQUESTS);
+    assert_eq!(count(&mut machine), 128 - first);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::{Error, Result};
 
 /// How long is waited where nothing else is said.
-pub const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 
 /// The moment until which something may take.
 #[derive(Clone, Copy, Debug)]

@@ -27,7 +27,7 @@ fn update(scanout: u32, x: u32, y: u32, w: u32, h: u32, pixel: u32) -> Vec<u8> {
 
 fn answer(socket: &mut UnixStream) -> (u32, u32, Vec<u8>) {
     socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
+        .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
     let mut header = [0; 12];
     socket.read_exact(&mut header).unwrap();
@@ -156,7 +156,7 @@ fn a_thread_keeps_what_it_found_wrong() {
     assert!(error.contains("before a SCANOUT"), "{error}");
     // And closes the socket, as QEMU does.
     backend
-        .set_read_timeout(Some(Duration::from_secs(5)))
+        .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
     // With what it has not read, the kernel may call that a reset.
     let closed = backend.read(&mut [0]);
@@ -190,7 +190,7 @@ fn it_is_stuck_until_it_is_told_to_go_on() {
     assert!(display.lock().received.is_empty());
     display.resume();
     backend
-        .set_write_timeout(Some(Duration::from_secs(5)))
+        .set_write_timeout(Some(Duration::from_secs(60)))
         .unwrap();
     backend.write_all(&picture[sent..]).unwrap();
     display.wait_count(Request::Update, 1).unwrap();

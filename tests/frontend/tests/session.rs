@@ -99,7 +99,7 @@ fn silence_ends_in_time_and_a_closed_socket_at_once() {
     let begin = Instant::now();
     let error = session.get_u64(FrontendReq::GET_FEATURES).unwrap_err();
     assert!(error.is_timeout(), "{error}");
-    assert!((50..2000).contains(&begin.elapsed().as_millis()));
+    assert!(begin.elapsed() >= Duration::from_millis(50));
     // Nor does it wait for ever to be read.
     let error = loop {
         if let Err(e) = session.channel.send(2, 1, &[0; 4096], &[]) {
@@ -147,7 +147,7 @@ fn shell(script: &str, form: SocketForm) -> Program {
 #[test]
 fn a_program_is_heard_and_waited_for() {
     let mut program = shell("echo out; echo problem >&2; exit 3", SocketForm::None);
-    let status = program.wait_exit(Duration::from_secs(5)).unwrap();
+    let status = program.wait_exit(Duration::from_secs(30)).unwrap();
     assert_eq!(status.code(), Some(3));
     assert_eq!(
         (program.stdout().as_str(), program.stderr().as_str()),
@@ -179,7 +179,7 @@ fn a_program_gets_its_socket_in_each_form() {
             .args(["-c", script])
             .spawn()
             .unwrap();
-        program.wait_exit(Duration::from_secs(5)).unwrap();
+        program.wait_exit(Duration::from_secs(30)).unwrap();
         program
     };
     for (form, option) in [
@@ -188,7 +188,7 @@ fn a_program_gets_its_socket_in_each_form() {
         (SocketForm::Path, "--socket-path="),
     ] {
         let mut program = Command::new("/bin/echo").socket(form).spawn().unwrap();
-        program.wait_exit(Duration::from_secs(5)).unwrap();
+        program.wait_exit(Duration::from_secs(30)).unwrap();
         assert!(
             program.stdout().starts_with(option),
             "{form:?}: {}",

@@ -185,7 +185,7 @@ impl Running {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(5);
+    const SOON: Duration = Duration::from_secs(60);
 
     #[test]
     fn answers_find_their_requests() {

@@ -18,10 +18,10 @@ use crate::initramfs::Archive;
 use crate::qmp::Qmp;
 
 /// For what should take no time at all.
-const QMP_TIMEOUT: Duration = Duration::from_secs(20);
+const QMP_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a guest on an emulated processor of a busy machine.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(40);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(150);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(90);
 /// Kernel option that has the guest take the second output for connected: QEMU connects
 /// it only once somebody looks at it.
 pub const SECOND_OUTPUT: &str = "video=Virtual-2:640x480e";

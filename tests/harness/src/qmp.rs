@@ -105,7 +105,7 @@ impl Qmp {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(5);
+    const SOON: Duration = Duration::from_secs(60);
 
     /// A Qmp whose QEMU says `script`, whatever it is told.
     fn scripted(script: &str) -> anyhow::Result<(Qmp, UnixStream)> {

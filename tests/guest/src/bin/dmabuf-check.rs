@@ -361,15 +361,9 @@ fn a_slow_front_end_stops_nothing(vm: &mut Machine) -> anyhow::Result<()> {
     let told = told.context("no update")?.rect();
     ensure!(told == Rect::new(0, 0, 59, 59), "{told:?}");
     ensure!(color(&vm.passed_on()?) == Some([0, 0, 255]));
-    let began = Instant::now();
     vm.program.signal(Signal::TERM)?;
     let status = vm.program.wait_exit(SOON)?;
     ensure!(status.success(), "{status}: {}", vm.program.stderr());
-    ensure!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
     println!("a front-end that answers late stops nothing");
     Ok(())
 }

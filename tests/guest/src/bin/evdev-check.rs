@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 const PROGRAM: &str = "/usr/bin/vhost-user-input";
 const NAME: &str = "Check Keyboard";
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const A: u16 = KeyCode::KEY_A.0;
 const B: u16 = KeyCode::KEY_B.0;
 const KEY: u16 = EventType::KEY.0;

@@ -23,7 +23,7 @@ const SERVER: &str = include_str!("server.py");
 /// Debian's own: another Python in `PATH` lacks its modules.
 const PYTHON: &str = "/usr/bin/python3";
 const PRELOAD: &str = "libumockdev-preload.so.0";
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A keyboard with LEDs.
 pub const KEYBOARD: &str = include_str!("../../devices/keyboard.evdev");
