@@ -84,9 +84,9 @@ tools:
 
 # A backend of others, which no Debian has. Where it cannot be built, its test is named and skipped.
 peers:
-	@test -x build/peers/bin/vhost-device-rng || { \
+	@test -x "$(CARGO_TARGET)/peers/bin/vhost-device-rng" || { \
 		echo "Building $(TEST_CRATE) (cargo install --locked; takes some minutes)"; \
-		$(CARGO) install --locked --quiet --root build/peers $(TEST_CRATE) || true; \
+		$(CARGO) install --locked --quiet --root "$(CARGO_TARGET)/peers" $(TEST_CRATE) || true; \
 	}
 
 fmt:

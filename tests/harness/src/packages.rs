@@ -1,5 +1,6 @@
 //! Debian packages that tests use as they are, unpacked into the build folder.
 
+use std::env;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -94,11 +95,14 @@ pub fn passt() -> anyhow::Result<PathBuf> {
     })
 }
 
-/// rust-vmm's vhost-device-rng, where `make check` has built it; no release of Debian has it.
+/// rust-vmm's vhost-device-rng, where `make check` has built it beside our programs; no release of Debian has
+/// it.
 #[must_use]
 pub fn vhost_device_rng() -> Option<PathBuf> {
-    let program = paths::build_dir().join("peers/bin/vhost-device-rng");
-    program.is_file().then_some(program)
+    let own = env::current_exe().ok()?;
+    own.ancestors()
+        .map(|folder| folder.join("peers/bin/vhost-device-rng"))
+        .find(|program| program.is_file())
 }
 
 fn obtain(
