@@ -84,6 +84,18 @@ struct Gone {
     lost: Vec<Hold>,
 }
 
+impl Gone {
+    fn is_empty(&self) -> bool {
+        let Self {
+            objects,
+            subs,
+            holds,
+            lost,
+        } = self;
+        objects.is_empty() && subs.is_empty() && holds.is_empty() && lost.is_empty()
+    }
+}
+
 /// What a context holds.
 #[derive(Debug)]
 pub(super) struct Holdings {
@@ -94,6 +106,8 @@ pub(super) struct Holdings {
     has_subs: bool,
     /// Whether a stream failed: from then on, all that it may hold it holds.
     has_failed: bool,
+    /// Whether one that came then may have lost what was bound as views.
+    has_lost_views: bool,
     kept: Kept,
     gone: Gone,
     of_failed: Vec<Gone>,
@@ -171,6 +185,7 @@ impl Holdings {
             current: Some(0),
             has_subs: false,
             has_failed: false,
+            has_lost_views: false,
             kept: Kept::default(),
             gone: Gone::default(),
             of_failed: Vec::new(),
@@ -342,7 +357,18 @@ impl Holdings {
             Command::Create(object) if object.is_query => {
                 lost.extend(object.resource.and_then(hold));
             }
-            Command::SamplerViews { .. } => lost.extend(self.subs.values().flat_map(Sub::views)),
+            Command::SamplerViews { handles, .. } => {
+                // None of these is added to any more.
+                if !std::mem::replace(&mut self.has_lost_views, true) {
+                    lost.extend(self.subs.values().flat_map(Sub::views));
+                    let objects = self.of_failed.iter().flat_map(|gone| &gone.objects);
+                    lost.extend(objects.flat_map(|made| made.of.iter().cloned()));
+                }
+                for handle in *handles {
+                    let objects = self.subs.values().filter_map(|sub| sub.object(*handle));
+                    lost.extend(objects.map(|(_, hold)| hold));
+                }
+            }
             _ => {}
         }
     }
@@ -358,7 +384,10 @@ impl Holdings {
         self.has_failed = true;
         let gone = std::mem::take(&mut self.gone);
         lost.extend(gone.lost.iter().cloned());
-        self.of_failed.push(gone);
+        // A driver may go on for ever with streams that fail.
+        if !gone.is_empty() {
+            self.of_failed.push(gone);
+        }
     }
 }
 

@@ -321,6 +321,20 @@ fn objects_and_contexts_are_charged() {
 }
 
 #[test]
+fn streams_that_fail_again_and_again_take_no_room() {
+    let mut bench = Bench::new();
+    bench.make(1);
+    let view = command(1, VIEW, &[7, 1, 2, 0, 0, 0]);
+    let bind = command(10, 0, &[1, 0, 7]);
+    bench.submit(&[view, bind.clone()]);
+    for _ in 0..100 {
+        bench.fail(&[bind.clone(), command(10, 0, &[1, 0]), command(3, 0, &[7])]);
+    }
+    assert!(bench.holdings.of_failed.len() <= 1);
+    assert_eq!((bench.holdings.kept.0.len(), bench.lost.0.len()), (0, 1));
+}
+
+#[test]
 fn what_would_be_in_no_account_is_refused() {
     let mut bench = Bench::new();
     bench.make(1);
