@@ -49,6 +49,10 @@ const NEWER_LIBRARIES: [&str; 4] = [
 /// All of it lies in the guest's memory.
 const MEMORY: &str = "1G";
 
+fn gbm_backend() -> Option<&'static str> {
+    Path::new(GBM_BACKEND).exists().then_some(GBM_BACKEND)
+}
+
 /// What the host lacks for such a guest.
 #[must_use]
 pub fn missing() -> Option<String> {
@@ -71,7 +75,8 @@ pub fn add_to(guest: Builder<'_>) -> anyhow::Result<Builder<'_>> {
         bail!("{reason}");
     }
     let guest = LIBRARIES
-        .iter()
+        .into_iter()
+        .chain(gbm_backend())
         .fold(guest, |guest, library| guest.library(Path::new(library)));
     Ok(guest
         .program(Path::new(CUBE))
@@ -113,7 +118,7 @@ pub fn add_renderer_to(guest: Builder<'_>, mesa: Mesa) -> anyhow::Result<Builder
     let guest = match mesa {
         Mesa::Installed => INSTALLED_LIBRARIES
             .into_iter()
-            .chain(Path::new(GBM_BACKEND).exists().then_some(GBM_BACKEND))
+            .chain(gbm_backend())
             .fold(guest, |guest, path| guest.library(Path::new(path))),
         Mesa::Newer => {
             let mesa = packages::unpacked_with("newer-mesa", &NEWER_MESA, PASSING_MESA)?;
