@@ -106,8 +106,11 @@ pub(super) struct Holdings {
     has_subs: bool,
     /// Whether a stream failed: from then on, all that it may hold it holds.
     has_failed: bool,
-    /// Whether one that came then may have lost what was bound as views.
-    has_lost_views: bool,
+    /// What the objects held then, by their handles, once one that came later may have lost what was bound
+    /// as views. What is lost is taken out.
+    may_be_lost: Option<HashMap<u32, Vec<Hold>>>,
+    /// Whether what all objects hold was kept during this stream.
+    has_kept_objects: bool,
     kept: Kept,
     gone: Gone,
     of_failed: Vec<Gone>,
@@ -185,7 +188,8 @@ impl Holdings {
             current: Some(0),
             has_subs: false,
             has_failed: false,
-            has_lost_views: false,
+            may_be_lost: None,
+            has_kept_objects: false,
             kept: Kept::default(),
             gone: Gone::default(),
             of_failed: Vec::new(),
@@ -215,6 +219,7 @@ impl Holdings {
         }
         // Nobody else takes of it meanwhile.
         drop(self.budget.charge(bytes).ok_or(Refusal::Budget(bytes))?);
+        self.has_kept_objects = false;
         // The library goes to another one where it looks after a query.
         if self.has_subs {
             self.current = None;
@@ -329,9 +334,13 @@ impl Holdings {
     fn keep_all(&mut self, command: &Command<'_>, hold: &impl Fn(u32) -> Option<Hold>) {
         self.kept
             .extend(command.resources().into_iter().filter_map(hold));
-        for handle in command.handles() {
-            let objects = self.subs.values().filter_map(|sub| sub.object(handle));
-            self.kept.extend(objects.map(|(_, hold)| hold));
+        // All objects, once in a stream: to look for each handle in each of many contexts takes too long. None
+        // is made before it is known again whose it is, and after a failure `subs` keeps what it has.
+        if command.has_handles() && !self.has_failed && !self.has_kept_objects {
+            self.has_kept_objects = true;
+            let objects = self.subs.values().flat_map(|sub| sub.objects.values());
+            let holds = objects.flat_map(|made| made.of.iter().cloned());
+            self.kept.extend(holds);
         }
         let mut made = Made::default();
         match command {
@@ -359,14 +368,23 @@ impl Holdings {
             }
             Command::SamplerViews { handles, .. } => {
                 // None of these is added to any more.
-                if !std::mem::replace(&mut self.has_lost_views, true) {
+                if self.may_be_lost.is_none() {
                     lost.extend(self.subs.values().flat_map(Sub::views));
                     let objects = self.of_failed.iter().flat_map(|gone| &gone.objects);
                     lost.extend(objects.flat_map(|made| made.of.iter().cloned()));
                 }
+                let subs = &self.subs;
+                let by_handle = self.may_be_lost.get_or_insert_with(|| {
+                    let mut by_handle = HashMap::<_, Vec<_>>::new();
+                    let objects = subs.values().flat_map(|sub| &sub.objects);
+                    for (handle, made) in objects {
+                        let holds = by_handle.entry(*handle).or_default();
+                        holds.extend(made.of.last().cloned());
+                    }
+                    by_handle
+                });
                 for handle in *handles {
-                    let objects = self.subs.values().filter_map(|sub| sub.object(*handle));
-                    lost.extend(objects.map(|(_, hold)| hold));
+                    lost.extend(by_handle.remove(handle).into_iter().flatten());
                 }
             }
             _ => {}

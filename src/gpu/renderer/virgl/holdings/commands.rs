@@ -121,13 +121,12 @@ impl Command<'_> {
         }
     }
 
-    /// The objects that it makes somebody hold.
-    pub(super) fn handles(&self) -> Vec<u32> {
-        match self {
-            Self::Framebuffer { depth, colors } => [colors, &[*depth][..]].concat(),
-            Self::SamplerViews { handles, .. } | Self::Targets(handles) => handles.to_vec(),
-            _ => Vec::new(),
-        }
+    /// Whether it makes somebody hold objects.
+    pub(super) fn has_handles(&self) -> bool {
+        matches!(
+            self,
+            Self::Framebuffer { .. } | Self::SamplerViews { .. } | Self::Targets(_)
+        )
     }
 }
 

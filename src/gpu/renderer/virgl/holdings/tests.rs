@@ -366,3 +366,38 @@ fn places_that_do_not_exist_take_no_room() {
     bench.unref(1);
     assert_eq!(bench.held(), 1);
 }
+
+/// What is held is looked for once, not for each command and each handle in each context: that took an hour.
+#[test]
+fn commands_take_no_longer_where_there_are_many_contexts() {
+    const SUBS: u32 = 400;
+    let mut bench = Bench::new();
+    bench.make(1);
+    let mut begin = Vec::new();
+    for sub in 1..=SUBS {
+        begin.extend([
+            command(29, 0, &[sub]),
+            command(1, VIEW, &[7, 1, 2, 0, 0, 0]),
+        ]);
+        for shader in 0..8 {
+            begin.push(command(10, 0, &[&[shader, 0][..], &[7; 128]].concat()));
+        }
+    }
+    bench.submit(&begin);
+    bench.unref(1);
+    // For whom they are is not known.
+    let handles: Vec<u32> = (0..60_000).collect();
+    let targets = vec![command(25, 0, &[&[0], &handles[..]].concat()); 16];
+    let views = vec![command(10, 0, &[&[0, 0], &handles[..]].concat()); 16];
+    for _ in 0..8 {
+        bench.submit(&targets);
+        bench.submit(&views);
+    }
+    bench.fail(&views);
+    for _ in 0..8 {
+        bench.fail(&targets);
+        bench.fail(&views);
+        bench.fail(&vec![command(10, 0, &[0, 0]); 4000]);
+    }
+    assert_eq!((bench.held(), bench.lost.0.len()), (1, 1));
+}
