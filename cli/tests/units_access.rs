@@ -302,6 +302,48 @@ fn what_changes_counts_at_once_unless_a_vmm_is_connected() -> anyhow::Result<()>
 }
 
 #[test]
+fn what_changes_counts_at_once_where_the_device_was_missing() -> anyhow::Result<()> {
+    let host = host(None)?;
+    host.ok(&[
+        "add",
+        "input",
+        "vm1",
+        "mouse",
+        "--socket-group=friends",
+        "--now",
+    ])?;
+    assert_eq!(access(&host, SOCKET)?, (0, 2010, 0o660));
+    // The mouse that it had before is gone.
+    let file = format!("{FILES}/{KBD}.service.d/50-vhostctl.conf");
+    let text = host.file(&format!("{KBD}.service"))?;
+    let gone: Vec<_> = text
+        .lines()
+        .map(|line| match line.split_once("EVDEV_PATH=") {
+            Some((before, _)) => format!("{before}EVDEV_PATH=/dev/input/by-id/gone"),
+            None => line.to_owned(),
+        })
+        .collect();
+    host.sandbox
+        .write(&file, &format!("{}\n", gone.join("\n")))?;
+    host.sandbox.systemctl(&["daemon-reload"])?;
+    let list = host.ok(&["list"])?;
+    assert!(list.contains(" no-device "), "{list}");
+
+    let said = host.ok(&[
+        "add",
+        "input",
+        "vm1",
+        "mouse",
+        "--name=mouse",
+        "--socket-user=alice",
+        "--force",
+    ])?;
+    assert!(said.contains("made anew"), "{said}");
+    assert_eq!(access(&host, SOCKET)?, (2001, 0, 0o600));
+    Ok(())
+}
+
+#[test]
 fn a_failed_add_leaves_the_socket_as_it_was() -> anyhow::Result<()> {
     let host = host(None)?;
     host.ok(&["add", "gpu", "vm1", "--socket-user=alice", "--now"])?;

@@ -49,7 +49,7 @@ pub(super) async fn carry_out(
     let before_it = state(changes, instance).await?;
     let [service_changes, access_changes] = files.each_ref().map(DropIn::changes);
     // Who may connect is part of the socket itself. While a VMM is connected it cannot be made anew.
-    let renews = access_changes && before_it == State::Listening;
+    let renews = access_changes && matches!(before_it, State::Listening | State::NoDevice);
     let done = async {
         files.iter_mut().try_for_each(DropIn::apply)?;
         changes.manager.reload().await?;
@@ -106,7 +106,7 @@ pub(super) async fn carry_out(
 /// When it counts who may connect.
 fn effect_on_access(instance: &Instance, before: State, changes: bool) -> Option<String> {
     match before {
-        State::Listening if changes => {
+        State::Listening | State::NoDevice if changes => {
             Some("Its socket was made anew, so that this counts at once.".to_owned())
         }
         State::Running | State::Starting | State::Stopping if changes => Some(format!(
