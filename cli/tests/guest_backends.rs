@@ -278,7 +278,9 @@ fn guest_gets_an_address_and_an_answer_by_passt() -> anyhow::Result<()> {
         );
         std::thread::sleep(Duration::from_millis(100));
     }
-    host.add(&["net", "vm1", "--backend=passt", "--now"])?;
+    // The only way to the host's loopback; the gateway is none.
+    let loopback = "--map-host-loopback=10.77.0.1";
+    host.add(&["net", "vm1", "--backend=passt", "--now", "--", loopback])?;
 
     let mut vm = host.vm(&artifacts)?;
     guest(&mut vm, DHCP)?;
@@ -290,13 +292,11 @@ fn guest_gets_an_address_and_an_answer_by_passt() -> anyhow::Result<()> {
     // The one that passt gives where the host has no network, as the private systemd has none.
     assert!(address.contains("inet 169.254.2.1/16"), "{address}");
     let gateway = "$(ip route | sed -n 's/^default via \\([0-9.]*\\) .*/\\1/p')";
-    assert_eq!(
-        guest(
-            &mut vm,
-            &format!("wget -q -O - http://{gateway}:8080/answer")
-        )?,
-        "from the host"
-    );
+    let fetch = |address: &str| format!("timeout 20 wget -q -O - http://{address}:8080/answer");
+    assert_eq!(guest(&mut vm, &fetch("10.77.0.1"))?, "from the host");
+    let refused = format!("{} 2>&1 || echo refused", fetch(gateway));
+    let refused = guest(&mut vm, &refused)?;
+    assert!(refused.ends_with("refused"), "{refused}");
 
     // As a user of its own, in its own sandbox, with nothing of the host's files.
     let service = "vhost-user@vm1:net.service";

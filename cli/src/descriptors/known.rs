@@ -85,7 +85,8 @@ const PROGRAMS: [KnownProgram; 5] = [
         names: &["passt"],
         device_type: "net",
         socket: SocketForm::Connected,
-        arguments: &["--vhost-user", "--foreground"],
+        // By default, the address of the gateway would open the host's loopback to the guest.
+        arguments: &["--vhost-user", "--foreground", "--no-map-gw"],
         file: FileForm::Options,
         needs_root: false,
         // Those of its own sandbox.

@@ -129,7 +129,13 @@ mod tests {
 
     #[test]
     fn known_programs_get_what_they_need() {
-        let passt = [ACCEPT, "/usr/bin/passt", "--vhost-user", "--foreground"];
+        let passt = [
+            ACCEPT,
+            "/usr/bin/passt",
+            "--vhost-user",
+            "--foreground",
+            "--no-map-gw",
+        ];
         let passt = |more: &[&'static str]| [&passt[..], more].concat();
         assert_eq!(line("/usr/bin/passt", &[]), passt(&["--fd=3"]));
         assert_eq!(
@@ -138,7 +144,7 @@ mod tests {
         );
         assert_eq!(
             line("/usr/bin/passt", &["--foreground"])[2..],
-            ["--vhost-user", "--fd=3", "--foreground"]
+            ["--vhost-user", "--no-map-gw", "--fd=3", "--foreground"]
         );
         let rng = line("/usr/bin/vhost-device-rng", &["--max-bytes=64"]);
         assert_eq!(
