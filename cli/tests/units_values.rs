@@ -388,3 +388,31 @@ fn a_folder_of_somebody_else_names_no_program_to_run() -> anyhow::Result<()> {
     assert!(ran, "{said}");
     Ok(())
 }
+
+#[test]
+fn program_of_a_user_becomes_no_root_by_its_name() -> anyhow::Result<()> {
+    let (_staging, sandbox) = host()?;
+    let program = "/srv/virtiofsd";
+    sandbox.write(program, "#!/bin/sh\n")?;
+    sandbox.exec(["chmod", "755", program])?;
+    sandbox.exec(["chown", "1234", program])?;
+    let add = ["vhostctl", "add", "fs", "vm1", "--backend", program];
+    let output = sandbox.exec(add)?;
+    let said = stderr(&output);
+    ensure!(output.status.code() == Some(1), "{said}");
+    ensure!(
+        said.contains("would run as root") && said.contains("belongs to user 1234"),
+        "{said}"
+    );
+    let output = sandbox.exec([&add[..], &["--run-as=root"]].concat())?;
+    ensure!(output.status.success(), "{}", stderr(&output));
+    // Root's own runs as root without a word.
+    sandbox.exec(["chown", "0", program])?;
+    let output = sandbox.exec(["vhostctl", "add", "fs", "vm2", "--backend", program])?;
+    ensure!(
+        output.status.success() && stderr(&output).contains("runs as root, with"),
+        "{}",
+        stderr(&output)
+    );
+    Ok(())
+}

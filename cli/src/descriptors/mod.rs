@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use probe::probe;
+pub use trust::distrust;
 
 /// The folders of the whole system, the most specific first. libvirt reads these two.
 const SYSTEM: [&str; 2] = ["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"];

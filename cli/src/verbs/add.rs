@@ -193,6 +193,11 @@ pub enum Error {
     },
     #[error("{} {problem}.", program.display())]
     UnusableProgram { program: PathBuf, problem: String },
+    #[error(
+        "{} would run as root, and root alone does not decide what it is: {why}. Give --run-as=root if that is meant.",
+        program.display()
+    )]
+    OthersProgram { program: PathBuf, why: String },
     #[error("{unit} does not say where vhost-user-accept is: install the units again.")]
     NoAcceptProgram { unit: String },
     #[error("{} cannot be used: {problem}.", path.display())]

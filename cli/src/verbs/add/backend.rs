@@ -49,6 +49,9 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
             return Err(Error::Usage(text).into());
         }
         None if needs_root => {
+            if let Some(why) = descriptors::distrust(&program) {
+                return Err(Error::OthersProgram { program, why }.into());
+            }
             hints.push(format!(
                 "{} runs as root, with the capabilities for files only.",
                 program.display()
