@@ -416,3 +416,20 @@ fn program_of_a_user_becomes_no_root_by_its_name() -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn program_of_a_user_is_not_run_as_root_to_be_asked() -> anyhow::Result<()> {
+    let (_staging, sandbox) = host()?;
+    let (program, mark) = ("/srv/passt", "/run/was-run");
+    let script = format!("#!/bin/sh\necho --vhost-user\ntouch {mark}\n");
+    sandbox.write(program, &script)?;
+    sandbox.exec(["chmod", "755", program])?;
+    for (owner, is_run) in [("1234", false), ("0", true)] {
+        sandbox.exec(["chown", owner, program])?;
+        let vm = format!("vm{owner}");
+        let output = sandbox.exec(["vhostctl", "add", "net", &vm, "--backend", program])?;
+        ensure!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(sandbox.path(mark).exists(), is_run, "owner {owner}");
+    }
+    Ok(())
+}

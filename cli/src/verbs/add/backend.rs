@@ -30,7 +30,10 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
     )?;
     let (backend, program) = find(wanted, &args.device_type)?;
     let known = known::lookup(&program);
-    if let Some(problem) = known.and_then(|known| known.problem(&program)) {
+    let distrust = descriptors::distrust(&program);
+    // To ask a program is to run it, as root: one that others may change is taken as it is.
+    let asked = known.filter(|_| distrust.is_none());
+    if let Some(problem) = asked.and_then(|known| known.problem(&program)) {
         return Err(Error::UnusableProgram { program, problem }.into());
     }
     let name = match &args.name {
@@ -49,7 +52,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
             return Err(Error::Usage(text).into());
         }
         None if needs_root => {
-            if let Some(why) = descriptors::distrust(&program) {
+            if let Some(why) = distrust {
                 return Err(Error::OthersProgram { program, why }.into());
             }
             hints.push(format!(
