@@ -5,7 +5,7 @@ RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # What the programs are built with, beside Rust.
 BUILD_PACKAGES := build-essential pkg-config libudev-dev libvirglrenderer-dev libclang-dev
 # What the demo and the tests run with.
-TEST_PACKAGES := systemd udev dbus polkitd umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils zstd kmod util-linux \
+TEST_PACKAGES := systemd libnss-systemd udev dbus polkitd umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils zstd kmod util-linux \
 	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients procps qemu-utils libseccomp2 libcap-ng0 \
 	libvirglrenderer1 libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libgles2 kmscube \
 	man-db zsh fish

@@ -17,6 +17,8 @@ use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect
 use harness::staging;
 use harness::systemd::Sandbox;
 
+/// A socket counts its starts for this long (TriggerLimitIntervalSec=), over a stop too.
+const TRIGGER_LIMIT: Duration = Duration::from_secs(3);
 const SOON: Duration = Duration::from_secs(60);
 const GPU: &str = "vhost-user-gpu@vm1.service";
 const INPUT: &str = "vhost-user-input@vm1:kbd.service";
@@ -298,7 +300,7 @@ fn without_seccomp_the_start_fails_and_without_landlock_it_warns() -> anyhow::Re
     let host = Sandbox::start(&[staging.path()])?;
     host.drop_in(
         GPU,
-        "[Service]\nSystemCallFilter=~landlock_create_ruleset:ENOSYS\n",
+        "[Service]\nSystemCallFilter=~landlock_create_ruleset:EOPNOTSUPP\n",
     )?;
     drop(gpu(&host, "vm1")?);
     host.wait_property(GPU, "ActiveState", "inactive", SOON)?;
@@ -310,7 +312,7 @@ fn without_seccomp_the_start_fails_and_without_landlock_it_warns() -> anyhow::Re
         "{journal}"
     );
 
-    host.drop_in(GPU, "[Service]\nSystemCallFilter=~seccomp:ENOSYS\n")?;
+    host.drop_in(GPU, "[Service]\nSystemCallFilter=~seccomp:EINVAL\n")?;
     assert!(gpu(&host, "vm1").is_err());
     host.wait_property(GPU, "Result", "exit-code", SOON)?;
     let journal = host.journal(&["--unit", GPU, "--output=cat"])?;
@@ -320,9 +322,10 @@ fn without_seccomp_the_start_fails_and_without_landlock_it_warns() -> anyhow::Re
     );
     // And so it does.
     host.systemctl(&["stop", "vhost-user-gpu@vm1.socket"])?;
+    std::thread::sleep(TRIGGER_LIMIT);
     host.drop_in(
         GPU,
-        "[Service]\nSystemCallFilter=~seccomp:ENOSYS\nEnvironment=OPTIONS=--sandbox=off\n",
+        "[Service]\nSystemCallFilter=~seccomp:EINVAL\nEnvironment=OPTIONS=--sandbox=off\n",
     )?;
     drop(gpu(&host, "vm1")?);
     Ok(())
@@ -458,6 +461,9 @@ fn a_unit_gets_no_more_tasks_than_it_may() -> anyhow::Result<()> {
     host.wait_property(GPU, "ActiveState", "failed", SOON)?;
     host.systemctl(&["stop", "vhost-user-gpu@vm1.socket"])?;
     host.drop_in(GPU, "[Service]\n")?;
+    std::thread::sleep(TRIGGER_LIMIT);
+    // The service counts for longer.
+    host.systemctl(&["reset-failed", GPU])?;
     drop(gpu(&host, "vm1")?);
     Ok(())
 }

@@ -230,6 +230,8 @@ fn vhostctl_start_counts_starts_anew() -> anyhow::Result<()> {
     wait_refused(&host.connect(instance)?)?;
     host.wait(&format!("{instance}.socket"), "ActiveState", "failed")?;
     install(&host, "/usr/bin/not-there-yet")?;
+    // The trigger limit of a socket (TriggerLimitIntervalSec=) counts for that long, over a start too.
+    thread::sleep(Duration::from_secs(3));
     let started = host.0.exec(["vhostctl", "start", "vm1"])?;
     ensure!(started.status.success(), "{started:?}");
     let mut session = Session::new(host.connect(instance)?);
