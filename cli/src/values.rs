@@ -13,6 +13,11 @@ pub enum ValueError {
     #[error("'{0}' is no path of a device node: a service may only open what lies below /dev")]
     Node(String),
     #[error(
+        "systemd 257 starts no service that may open '{0}': it takes the blank for the end of the path. Make a \
+         symbolic link to it with a plain name"
+    )]
+    BlankNode(String),
+    #[error(
         "systemd cannot run '{0}': the path of a program is absolute, and has no quote, backslash or $ in it. Make \
          a symbolic link to it with a plain name"
     )]
@@ -51,6 +56,9 @@ pub fn check_node(path: &str) -> Result<(), ValueError> {
     let below = path.strip_prefix("/dev/").unwrap_or_default();
     if below.is_empty() || below.split('/').any(|part| part == "..") {
         return Err(ValueError::Node(path.to_owned()));
+    }
+    if path.contains(' ') {
+        return Err(ValueError::BlankNode(path.to_owned()));
     }
     Ok(())
 }
@@ -164,7 +172,7 @@ mod tests {
 
     #[test]
     fn nodes_lie_below_dev() {
-        for good in ["/dev/x", r"/dev/input/by-id/a\x20b", "/dev/a b\"c'd;$%\\"] {
+        for good in ["/dev/x", r"/dev/input/by-id/a\x20b", "/dev/ab\"c'd;$%\\"] {
             assert_eq!(check_node(good), Ok(()), "{good}");
         }
         for bad in [
@@ -178,6 +186,8 @@ mod tests {
         ] {
             assert_eq!(check_node(bad), Err(ValueError::Node(bad.into())));
         }
+        let blank = "/dev/a b";
+        assert_eq!(check_node(blank), Err(ValueError::BlankNode(blank.into())));
         for bad in ["/dev/a\nb", "/dev/a\rb", "/dev/a\0b", "/dev/a\tb"] {
             assert_eq!(check_node(bad), Err(ValueError::Control(bad.into())));
         }

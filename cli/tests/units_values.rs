@@ -153,7 +153,7 @@ fn arguments_arrive_as_they_are() -> anyhow::Result<()> {
         "tab\tbell\x07del\x7f",
         "Tästatur \u{85}\u{202e}",
     ];
-    let (backend, node) = (format!("--backend={RECORD}"), "/dev/a b\"c'd;$e%n\\x20\\");
+    let (backend, node) = (format!("--backend={RECORD}"), "/dev/ab\"c'd;$e%n\\x20\\");
     let folder = "/srv/a b\"c'd;$e%n\\x20\\";
     fs::create_dir_all(sandbox.path(folder))?;
     let add = [
