@@ -69,6 +69,11 @@ fn virtiofsd_serves_by_its_descriptor() -> anyhow::Result<()> {
         "--name=data",
         "--shared-dir=/srv/share d",
     ];
+    // Without a folder it would end at once.
+    let output = vhostctl(&sandbox, &add[..5])?;
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("Name it with --shared-dir=PATH."), "{said}");
     // It cannot do without root.
     let output = vhostctl(&sandbox, &[&add[..], &["--run-as=nobody"]].concat())?;
     assert_eq!(output.status.code(), Some(1));
@@ -147,6 +152,14 @@ fn qemu_storage_daemon_serves_without_a_descriptor() -> anyhow::Result<()> {
     assert_eq!(
         sandbox.property("vhost-user@vm1:disk.service", "User")?,
         "vu-dev-vm1-disk"
+    );
+    // It runs on after the front-end, and does not tell.
+    let refused = vhostctl(&sandbox, &["stop", "vm1"])?;
+    assert_eq!(refused.status.code(), Some(1));
+    let said = stderr(&refused);
+    assert!(
+        said.starts_with("vm1:disk may have a front-end connected: "),
+        "{said}"
     );
     Ok(())
 }
@@ -262,7 +275,13 @@ fn missing_program_is_told_to_the_front_end() -> anyhow::Result<()> {
         "--connected",
         "--now",
     ];
-    ok(&sandbox, &words)?;
+    let added = vhostctl(&sandbox, &words)?;
+    let said = stderr(&added);
+    assert!(added.status.success(), "{said}");
+    assert!(
+        said.contains("Warning: /opt/gone cannot be found: No such file"),
+        "{said}"
+    );
     let mut stream = UnixStream::connect(sandbox.path("/run/vhost-user/backend/vm1:rng.sock"))?;
     stream.set_read_timeout(Some(SOON))?;
     assert_eq!(stream.read(&mut [0; 1])?, 0);

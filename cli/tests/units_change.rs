@@ -71,8 +71,25 @@ fn masked_units_are_named_with_the_way_out() -> anyhow::Result<()> {
             "{verb}"
         );
     }
-    let said = host.fails(&["add", "gpu", "vm1", "--now"], 6)?;
-    assert!(said.contains("is masked. To unmask it: "), "{said}");
+    let add = format!(
+        "Failed to enable {socket}: it is masked. To unmask it: systemctl unmask {socket}.\n"
+    );
+    assert_eq!(host.fails(&["add", "gpu", "vm1", "--now"], 6)?, add);
+    // Nothing is written that would have to be undone.
+    systemctl(&["mask", "vhost-user-gpu@vm2.socket"])?;
+    assert_eq!(
+        host.fails(&["add", "gpu", "vm2"], 6)?,
+        add.replace("@vm1", "@vm2")
+    );
+    assert!(!host.has_folder("vhost-user-gpu@vm2.service"));
+    systemctl(&["unmask", "vhost-user-gpu@vm2.socket"])?;
+    // It has no socket, so nobody may connect to it.
+    let status = host.run(&["status", "--lines=0", "vm1"])?;
+    let status = String::from_utf8(status.stdout)?;
+    assert!(
+        status.contains("masked") && !status.contains("Access:"),
+        "{status}"
+    );
     assert!(
         host.has_folder(&format!("{GPU}.service")),
         "remove did nothing"

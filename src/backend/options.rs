@@ -42,7 +42,7 @@ pub struct GeneralOptions {
     )]
     pub log_level: LevelFilter,
 
-    /// Give up all files, system calls and privileges that serving does not need, before it begins
+    /// Drop unneeded file access, system calls and privileges before serving
     #[arg(
         long,
         value_name = "on|off",

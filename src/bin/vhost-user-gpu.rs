@@ -31,9 +31,9 @@ struct Options {
     #[arg(long, help_heading = "GPU options")]
     no_dmabuf: bool,
 
-    /// Most host memory that the guest's resources may take, in bytes or with K, M, G or T behind
-    /// the number; what is beyond it the guest is refused, and MemoryMax= of a unit has to leave room
-    /// for it [default: 512M, with --virgl 2G]
+    /// Limit on host memory used by guest resources, in bytes or with K, M, G or T behind the
+    /// number; allocations beyond it fail, and MemoryMax= of a unit has to leave room for it
+    /// [default: 512M, with --virgl 2G]
     #[arg(long, value_name = "SIZE", help_heading = "GPU options", value_parser = backend::parse_size)]
     max_hostmem: Option<u64>,
 }

@@ -162,6 +162,11 @@ pub fn all_installed() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 impl KnownProgram {
+    /// Whether it cannot start unless it is told of a folder.
+    pub fn needs_folder(&self) -> bool {
+        self.device_type == "fs"
+    }
+
     /// Why this version of the program cannot be used: the second half of a sentence.
     pub fn problem(&self, program: &Path) -> Option<String> {
         let (option, since) = self.needs_option?;

@@ -195,9 +195,10 @@ fn details(backend: Backend, socket: &Properties, service: &Properties) -> Detai
     let ran = service.time("ExecMainExitTimestamp").is_some()
         || service.time("InactiveEnterTimestamp").is_some();
     let user = socket.text("SocketUser");
+    // One that is masked or not there has no socket, only systemd's defaults.
     let mode = socket
         .get::<u32>("SocketMode")
-        .filter(|_| socket.text("FragmentPath").is_some());
+        .filter(|_| socket.text("LoadState").as_deref() == Some("loaded"));
     Details {
         description: service.text("Description"),
         load_state: load_state.unwrap_or_else(|| "loaded".to_owned()),

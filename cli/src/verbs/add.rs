@@ -54,8 +54,8 @@ socket by --fd=3. Where it wants that said otherwise, write {fd} into an argumen
 makes a socket of its own, write {socket}: it becomes a path.
 
 What virtiofsd, qemu-storage-daemon, passt and vhost-device-rng need is known: see KNOWN BACKENDS in
-vhost-user@.service(5). All but the first need no descriptor. Any other one runs as a dynamic user without network, and may write to
-nothing but what --shared-dir, --blk-file and --allow-path name."
+vhost-user@.service(5). All but the first need no descriptor. Any other one runs as a dynamic user
+without network, and may write to nothing but what --shared-dir, --blk-file and --allow-path name."
 )]
 pub struct Args {
     /// What it is: gpu, input, or with --backend any type of the conventions, such as fs or block
@@ -70,7 +70,7 @@ pub struct Args {
     #[arg(value_name = "DEVICE", add = completion::input_devices())]
     device: Option<String>,
 
-    /// What the VM calls it; made up if not given
+    /// Name of the device within the VM; chosen if not given
     #[arg(help_heading = HEADING, long, value_name = "NAME", value_parser = parse_name)]
     name: Option<String>,
 
@@ -82,7 +82,7 @@ pub struct Args {
     #[arg(help_heading = HEADING, long)]
     virgl: bool,
 
-    /// gpu: most host memory that its resources may take, in bytes or with K, M, G or T
+    /// gpu: limit on host memory used by guest resources, in bytes or with K, M, G or T
     #[arg(help_heading = HEADING, long, value_name = "SIZE", value_parser = gpu::size)]
     max_hostmem: Option<String>,
 
@@ -129,11 +129,11 @@ pub struct Args {
     #[command(flatten)]
     access: access::AccessArgs,
 
-    /// Let it listen now, not only from the next boot on
+    /// Start its socket now, not only at the next boot
     #[arg(help_heading = HEADING, long)]
     now: bool,
 
-    /// Also if another VM has the device, if it is the last keyboard, or if other settings are replaced
+    /// Proceed even if the device is assigned to another VM or is the last keyboard, and replace other settings
     #[arg(help_heading = HEADING, long)]
     force: bool,
 
@@ -154,17 +154,17 @@ pub enum Error {
     Value(#[from] ValueError),
     #[error("{0}")]
     Usage(String),
-    #[error(
-        "There is no device '{text}'. 'vhostctl list-devices --type={kind}' shows all there are."
-    )]
+    #[error("No such device: {text}. See 'vhostctl list-devices --type={kind}'.")]
     NoDevice { text: String, kind: &'static str },
+    #[error("This host has no render node.")]
+    NoRenderNode,
     #[error("'{text}' could be any of these; take one of the paths:\n{}", candidates.join("\n"))]
     Ambiguous {
         text: String,
         candidates: Vec<String>,
     },
     #[error(
-        "{device} is {holder}'s already. 'vhostctl remove {holder}' frees it; --force gives it to both."
+        "{device} is already assigned to {holder}. Run 'vhostctl remove {holder}' first, or use --force to share it."
     )]
     Held { device: String, holder: String },
     #[error(
@@ -173,7 +173,7 @@ pub enum Error {
     )]
     LastKeyboard { device: String, vm: String },
     #[error(
-        "{unit} has other settings already, in {file}. 'vhostctl remove {selector}' removes it; --force replaces them."
+        "{unit} has other settings already, in {file}. Use --force to replace them, or run 'vhostctl remove {selector}' first."
     )]
     Exists {
         unit: String,
@@ -183,7 +183,7 @@ pub enum Error {
     #[error("{unit} is not installed, or systemd was not told (systemctl daemon-reload).")]
     NotInstalled { unit: String },
     #[error(
-        "There is no usable backend '{name}' of type {device_type}. 'vhostctl list-backends' shows all there are."
+        "No usable backend '{name}' of type {device_type} is installed. See 'vhostctl list-backends'."
     )]
     NoBackend { name: String, device_type: String },
     #[error("'{name}' could be any of these backends; take the name of one:\n{}", candidates.join("\n"))]
@@ -248,7 +248,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::E
         ("input", None) => input::plan(args, &host)?,
         (device_type, None) => {
             let text = format!(
-                "Which backend of type {device_type}? --backend=BACKEND has to say; see vhostctl list-backends."
+                "Which backend of type {device_type}? Name it with --backend=BACKEND. See 'vhostctl list-backends'."
             );
             return Err(Error::Usage(text).into());
         }
@@ -287,7 +287,7 @@ async fn check_program(
 fn only_for(what: &str, unwanted: &[(&str, bool)]) -> Result<(), Error> {
     match unwanted.iter().find(|(_, is_there)| *is_there) {
         Some((option, _)) => Err(Error::Usage(format!(
-            "{option} is not for {what}. See vhostctl add --help."
+            "{option} is not for {what}. See 'vhostctl add --help'."
         ))),
         None => Ok(()),
     }

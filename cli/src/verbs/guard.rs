@@ -28,7 +28,7 @@ pub async fn confirm(
         details.backend.state == State::Running && details.front_end != Some(false)
     });
     let losses: Vec<_> = connected
-        .map(|details| loss(&details.backend.instance))
+        .map(|details| loss(&details.backend.instance, details.front_end.is_some()))
         .collect();
     if losses.is_empty() {
         return Ok(());
@@ -44,8 +44,8 @@ pub async fn confirm(
     }
 }
 
-/// What the VM of a connected backend loses with it.
-fn loss(instance: &Instance) -> String {
+/// What the VM of a connected backend loses with it. Whether it is connected may be unknown.
+fn loss(instance: &Instance, is_known: bool) -> String {
     let loss = match instance.kind() {
         Kind::Gpu => {
             "its VM loses its screen until it is shut down and started again (QEMU does not reconnect)"
@@ -59,5 +59,6 @@ fn loss(instance: &Instance) -> String {
              written yet"
         }
     };
-    format!("{instance} has a front-end connected: {loss}.")
+    let has = if is_known { "has" } else { "may have" };
+    format!("{instance} {has} a front-end connected: {loss}.")
 }

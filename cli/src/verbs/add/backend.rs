@@ -42,6 +42,13 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
     };
     let instance = Instance::checked(Kind::Backend, &args.vm, Some(&name)).map_err(Error::Name)?;
     let mut hints = Vec::new();
+    // It may come later, and need not be one that vhostctl's user sees.
+    if let Err(error) = program.metadata() {
+        hints.push(format!(
+            "Warning: {} cannot be found: {error}. VMs cannot connect until it is there.",
+            program.display()
+        ));
+    }
     let needs_root = known.is_some_and(|known| known.needs_root);
     let user = match &args.run_as {
         Some(user) if needs_root && !is_root(user) => {

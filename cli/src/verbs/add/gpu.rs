@@ -85,7 +85,7 @@ fn choose(wanted: &str, nodes: Vec<RenderNode>) -> Result<RenderNode, Error> {
     };
     if wanted == "auto" {
         let main = nodes.iter().position(|node| node.boot_vga).unwrap_or(0);
-        return nodes.into_iter().nth(main).ok_or_else(no_device);
+        return nodes.into_iter().nth(main).ok_or(Error::NoRenderNode);
     }
     nodes
         .into_iter()

@@ -19,7 +19,7 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
         ],
     )?;
     let Some(wanted) = &args.device else {
-        let text = "Which input device? 'vhostctl list-devices --type=input' shows all there are.";
+        let text = "Which input device? See 'vhostctl list-devices --type=input'.";
         return Err(Error::Usage(text.to_owned()).into());
     };
     let all = host.devices.inputs()?;

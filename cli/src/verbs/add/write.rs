@@ -45,6 +45,10 @@ pub(super) async fn carry_out(
         .into());
     }
     let socket = instance.unit(Half::Socket);
+    changes
+        .manager
+        .check_unmasked("enable", std::slice::from_ref(&socket))
+        .await?;
     let was_enabled = changes.manager.is_enabled(&socket).await?;
     let before_it = state(changes, instance).await?;
     let [service_changes, access_changes] = files.each_ref().map(DropIn::changes);

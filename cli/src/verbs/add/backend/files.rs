@@ -44,9 +44,16 @@ impl Files {
         ] {
             if path.is_some() && args.device_type != device_type {
                 return Err(Error::Usage(format!(
-                    "{option} is for type {device_type}. See vhostctl add --help."
+                    "{option} is for type {device_type}. See 'vhostctl add --help'."
                 )));
             }
+        }
+        let needs_folder = known.is_some_and(KnownProgram::needs_folder);
+        if needs_folder && args.shared_dir.is_none() && args.arguments.is_empty() {
+            return Err(Error::Usage(format!(
+                "Which folder shall {} share? Name it with --shared-dir=PATH.",
+                program.display()
+            )));
         }
         if args.read_only && args.shared_dir.is_none() && args.blk_file.is_none() {
             let text = "--read-only goes with --shared-dir or --blk-file.";
