@@ -135,15 +135,17 @@ fn a_long_life_of_windows_uses_nothing_up() {
         let stream = destroy(destroy(stream, n), n + 1);
         ok(vm.gpu.submit_3d(CONTEXT, &stream));
     };
-    for n in 0..10 {
-        round(&mut vm, 10 + 2 * n);
-    }
-    let before = anonymous(&vm.program);
-    for n in 10..60 {
-        round(&mut vm, 10 + 2 * n);
-    }
-    let grown = anonymous(&vm.program).saturating_sub(before);
-    assert!(grown < 64, "{grown} MiB");
+    let sizes: Vec<u64> = (0..60)
+        .map(|n| {
+            round(&mut vm, 10 + 2 * n);
+            anonymous(&vm.program)
+        })
+        .collect();
+    // Mesa's llvmpipe keeps the textures of the last pictures that it drew, up to eight of 32 MiB. If
+    // those of every window stayed, there were twenty more from here to there.
+    let most_at_first = sizes[..20].iter().max().unwrap();
+    let least_at_last = sizes[40..].iter().min().unwrap();
+    assert!(*least_at_last < most_at_first + 9 * 32, "MiB: {sizes:?}");
     vm.finish_within(END);
 }
 
