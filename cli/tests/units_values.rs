@@ -396,7 +396,8 @@ fn program_of_a_user_becomes_no_root_by_its_name() -> anyhow::Result<()> {
     sandbox.write(program, "#!/bin/sh\n")?;
     sandbox.exec(["chmod", "755", program])?;
     sandbox.exec(["chown", "1234", program])?;
-    let add = ["vhostctl", "add", "fs", "vm1", "--backend", program];
+    let folder = "--shared-dir=/srv";
+    let add = ["vhostctl", "add", "fs", "vm1", "--backend", program, folder];
     let output = sandbox.exec(add)?;
     let said = stderr(&output);
     ensure!(output.status.code() == Some(1), "{said}");
@@ -408,7 +409,7 @@ fn program_of_a_user_becomes_no_root_by_its_name() -> anyhow::Result<()> {
     ensure!(output.status.success(), "{}", stderr(&output));
     // Root's own runs as root without a word.
     sandbox.exec(["chown", "0", program])?;
-    let output = sandbox.exec(["vhostctl", "add", "fs", "vm2", "--backend", program])?;
+    let output = sandbox.exec(["vhostctl", "add", "fs", "vm2", "--backend", program, folder])?;
     ensure!(
         output.status.success() && stderr(&output).contains("runs as root, with"),
         "{}",
