@@ -140,7 +140,6 @@ demo-debian: deps
 check-debian: demo-debian tools peers
 	$(CARGO) build --workspace --all-targets
 	@set -e; target="$$($(TARGET_DIR))"; \
-	[ ! -e build/peers ] || $(SUDO) cp -a build/peers build/$(DISTRO)/build/; \
 	$(CARGO) metadata --format-version 1 --offline >"$$target/workspace.json"; \
 	$(CARGO) nextest list --workspace --list-type binaries-only --message-format json >"$$target/tests.json"; \
 	$(IN_ROOT) sh -c 'filter=$$("$$0/debug/runnable") && exec cargo-nextest nextest run \
