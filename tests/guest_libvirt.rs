@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use harness::artifacts::{Accelerator, Artifacts, Qemu};
+use harness::artifacts::{Accelerator, Artifacts};
 use harness::console::Console;
 use harness::image::Image;
 use harness::staging;
@@ -75,22 +75,6 @@ impl Drop for Virsh {
     }
 }
 
-/// What libvirt can run as QEMU: it passes no environment on.
-fn emulator(qemu: &Qemu) -> String {
-    let command = qemu.command();
-    let mut script = "#!/bin/sh\n".to_owned();
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            script += &format!("export {}='{}'\n", name.display(), value.display());
-        }
-    }
-    script += &format!("exec '{}'", command.get_program().display());
-    for argument in command.get_args() {
-        script += &format!(" '{}'", argument.display());
-    }
-    script + " \"$@\"\n"
-}
-
 fn domain(artifacts: &Artifacts) -> String {
     let kind = match artifacts.accelerator {
         Accelerator::Kvm => "kvm",
@@ -144,7 +128,7 @@ fn a_domain_with_a_vhostuser_video_has_our_gpu() -> anyhow::Result<()> {
          id libvirt-qemu || useradd --system --gid libvirt-qemu libvirt-qemu",
     )?;
     host.write(&format!("{ROOT}/etc/qemu.conf"), CONFIGURATION)?;
-    host.write("/usr/local/bin/emulator", &emulator(&artifacts.qemu))?;
+    host.write("/usr/local/bin/emulator", &artifacts.qemu.script())?;
     host.write(&format!("{ROOT}/vm.xml"), &domain(&artifacts))?;
     let executable = fs::Permissions::from_mode(0o755);
     fs::set_permissions(host.path("/usr/local/bin/emulator"), executable)?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::ensure;
-use harness::artifacts::{Artifacts, Qemu};
+use harness::artifacts::Artifacts;
 use harness::mock::MOUSE;
 
 use common::host::Host;
@@ -16,22 +16,6 @@ const EMULATOR: &str = "/usr/local/bin/emulator";
 const USERS: &str = "grep -q ^kvm: /etc/group || echo kvm:x:107: >>/etc/group; \
                      sed -i '/^libvirt-qemu:/d' /etc/passwd; rm -f /etc/libvirt/qemu.conf; \
                      echo libvirt-qemu:x:64055:64055::/:/bin/false >>/etc/passwd";
-
-/// QEMU as a program by itself, for whatever user.
-fn emulator(qemu: &Qemu) -> String {
-    let command = qemu.command();
-    let mut script = "#!/bin/sh\n".to_owned();
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            script += &format!("export {}='{}'\n", name.display(), value.display());
-        }
-    }
-    script += &format!("exec '{}'", command.get_program().display());
-    for argument in command.get_args() {
-        script += &format!(" '{}'", argument.display());
-    }
-    script + " \"$@\"\n"
-}
 
 #[test]
 fn the_qemu_of_libvirts_user_connects_and_one_of_group_kvm_does_not() -> anyhow::Result<()> {
@@ -43,7 +27,7 @@ fn the_qemu_of_libvirts_user_connects_and_one_of_group_kvm_does_not() -> anyhow:
     if let Some(root) = &qemu.root {
         sandbox.bring(root)?;
     }
-    sandbox.write(EMULATOR, &emulator(qemu))?;
+    sandbox.write(EMULATOR, &qemu.script())?;
     fs::set_permissions(sandbox.path(EMULATOR), fs::Permissions::from_mode(0o755))?;
     sandbox.exec(["sh", "-c", USERS])?;
     host.ok(&["add", "input", "vm1", "mouse"])?;

@@ -103,6 +103,24 @@ pub struct Qemu {
 }
 
 impl Qemu {
+    /// The program with its environment, as a shell script: for any user, and for libvirt, which passes no
+    /// environment on.
+    #[must_use]
+    pub fn script(&self) -> String {
+        let command = self.command();
+        let mut script = "#!/bin/sh\n".to_owned();
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                script += &format!("export {}='{}'\n", name.display(), value.display());
+            }
+        }
+        script += &format!("exec '{}'", command.get_program().display());
+        for argument in command.get_args() {
+            script += &format!(" '{}'", argument.display());
+        }
+        script + " \"$@\"\n"
+    }
+
     /// The program with its environment.
     #[must_use]
     pub fn command(&self) -> Command {
