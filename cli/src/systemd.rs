@@ -328,15 +328,24 @@ impl Manager {
         let Some(path) = path else {
             return Ok(None);
         };
-        let proxy = ServiceProxy::builder(&self.bus)
+        let proxy = self.service(path, WHAT).await?;
+        let environment = answer(proxy.environment().await, WHAT)?.unwrap_or_default();
+        Ok(details::device(&environment))
+    }
+
+    /// The service whose unit has this path on the bus; `what` is for the error.
+    async fn service(
+        &self,
+        path: OwnedObjectPath,
+        what: &'static str,
+    ) -> Result<ServiceProxy<'_>, Error> {
+        ServiceProxy::builder(&self.bus)
             .path(path)
-            .map_err(call(WHAT))?
+            .map_err(call(what))?
             .cache_properties(CacheProperties::No)
             .build()
             .await
-            .map_err(call(WHAT))?;
-        let environment = answer(proxy.environment().await, WHAT)?.unwrap_or_default();
-        Ok(details::device(&environment))
+            .map_err(call(what))
     }
 
     /// Whether a device of this host is not there. Those of another host cannot be seen.
@@ -348,13 +357,7 @@ impl Manager {
 
     async fn main_pid(&self, service: &Unit) -> Result<Option<u32>, Error> {
         const WHAT: &str = "ask systemd for a main process";
-        let proxy = ServiceProxy::builder(&self.bus)
-            .path(service.path.clone())
-            .map_err(call(WHAT))?
-            .cache_properties(CacheProperties::No)
-            .build()
-            .await
-            .map_err(call(WHAT))?;
+        let proxy = self.service(service.path.clone(), WHAT).await?;
         Ok(answer(proxy.main_pid().await, WHAT)?.filter(|pid| *pid != 0))
     }
 }

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 
 use futures_util::StreamExt as _;
 use zbus::zvariant::OwnedObjectPath;
-use zbus_systemd::systemd1::ServiceProxy;
 
 use super::error::Mask;
-use super::{CacheProperties, Error, Manager, answer, call, text};
+use super::{Error, Manager, answer, call, text};
 
 /// What to do with units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,13 +270,7 @@ impl Manager {
         let Some(path) = answer(loaded, WHAT)? else {
             return Ok(None);
         };
-        let proxy = ServiceProxy::builder(&self.bus)
-            .path(path)
-            .map_err(call(WHAT))?
-            .cache_properties(CacheProperties::No)
-            .build()
-            .await
-            .map_err(call(WHAT))?;
+        let proxy = self.service(path, WHAT).await?;
         let commands = answer(proxy.exec_start().await, WHAT)?.unwrap_or_default();
         Ok(commands.into_iter().next().map(|(path, ..)| path))
     }
