@@ -130,7 +130,7 @@ fuzz:
 
 # As on a fresh machine of another release, which is made by debootstrap in build/$(DISTRO) and kept: the demo,
 # built there, and the tests that depend on the release, as they were built here.
-IN_ROOT = $(SUDO) env PATH="$$PATH" HOME="$$HOME" CARGO="$(CARGO)" tests/harness/debian-root $(DISTRO)
+IN_ROOT = $(SUDO) env PATH="$$PATH" HOME="$$HOME" CARGO="$(CARGO)" crates/harness/debian-root $(DISTRO)
 
 demo-debian: PACKAGES += $(ROOT_PACKAGES)
 demo-debian: deps

@@ -21,7 +21,7 @@ struct Device {
 }
 
 impl Device {
-    /// From a description in the form of `tests/harness/devices`.
+    /// From a description in the form of `crates/harness/devices`.
     fn parse(text: &str) -> Self {
         let mut device = Self::default();
         for line in text.lines() {
