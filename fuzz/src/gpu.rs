@@ -6,9 +6,9 @@ use std::os::unix::net::UnixStream;
 use vhost::vhost_user::GpuBackend;
 use vhost_user_backend::{VhostUserBackendMut, VringT};
 use vhost_user_backends::backend::Device;
-use vhost_user_backends::backend::fuzzing::Surroundings;
+use vhost_user_backends::backend::fuzzing::FakeContext;
 use vhost_user_backends::gpu::fuzzing::command::*;
-use vhost_user_backends::gpu::fuzzing::{Bench, stand_in};
+use vhost_user_backends::gpu::fuzzing::{Bench, fake_virglrenderer};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::bytes::Bytes;
@@ -35,8 +35,16 @@ pub fn control_2d(data: &[u8]) {
 /// A 3D device on a stand-in for virglrenderer.
 pub fn control_3d(data: &[u8]) {
     Machine::new(Bench::in_3d(MAX_HOSTMEM_3D), Mood::Deep).run(data);
-    assert_eq!(stand_in::population(), (0, 0), "something is left behind");
-    assert_eq!(stand_in::open_dmabufs(), 0, "a buffer is left open");
+    assert_eq!(
+        fake_virglrenderer::population(),
+        (0, 0),
+        "something is left behind"
+    );
+    assert_eq!(
+        fake_virglrenderer::open_dmabufs(),
+        0,
+        "a buffer is left open"
+    );
 }
 
 /// A 2D device whose driver is most of all busy with cursors.
@@ -67,7 +75,7 @@ enum Mood {
 
 struct Machine {
     bench: Bench,
-    program: Surroundings,
+    program: FakeContext,
     guest: Guest,
     front_end: Option<FrontEnd>,
     mood: Mood,
@@ -77,7 +85,7 @@ struct Machine {
 
 impl Machine {
     fn new(mut bench: Bench, mood: Mood) -> Self {
-        let program = Surroundings::new().expect("the host has descriptors left");
+        let program = FakeContext::new().expect("the host has descriptors left");
         let mut guest = Guest::new();
         let gpu = &mut bench.gpu;
         gpu.start(program.host()).expect("a device starts");
@@ -160,7 +168,7 @@ impl Machine {
             244 => self.guest.misplace(queue(bytes), bytes),
             245..=249 => self.guest.fill(bytes),
             250 => self.turn(bytes.u16(), EventSet::IN),
-            _ => stand_in::retire(bytes.u8().into()),
+            _ => fake_virglrenderer::retire(bytes.u8().into()),
         }
     }
 
@@ -278,7 +286,7 @@ impl Machine {
             let heard = front_end.heard();
             front_end.read_all();
             front_end.answer(&mut Bytes::new(&[]));
-            stand_in::retire(usize::MAX);
+            fake_virglrenderer::retire(usize::MAX);
             self.rest();
             front_end.read_all();
             quiet = if front_end.heard() == heard {
@@ -440,7 +448,7 @@ fn field(field: Field, ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> u32 {
         F::Small => bytes.mostly(&[1, 2, 0, 3, 4, 5, 6, 13]),
         F::Offset => bytes.mostly(&[0, 4, 256, 1024, 4096]),
         F::Stride => bytes.mostly(&[0, 0, 4, 64, 256, 4096, 1 << 27]),
-        F::Bind => bytes.mostly(&[2, 8, 0, stand_in::REFUSED_BIND]),
+        F::Bind => bytes.mostly(&[2, 8, 0, fake_virglrenderer::REFUSED_BIND]),
         F::Zero => 0,
     }
 }

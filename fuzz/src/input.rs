@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vhost_user_backend::VhostUserBackendMut;
-use vhost_user_backends::backend::fuzzing::Surroundings;
+use vhost_user_backends::backend::fuzzing::FakeContext;
 use vhost_user_backends::backend::{Device, FIRST_TOKEN};
 use vhost_user_backends::input::fuzzing::code::*;
 use vhost_user_backends::input::fuzzing::{CONFIG_SIZE, Description, Event, device};
@@ -62,7 +62,7 @@ pub fn input_reports(data: &[u8]) {
 
 struct Machine {
     input: Input<Fake>,
-    program: Surroundings,
+    program: FakeContext,
     guest: Guest,
     hardware: Arc<Mutex<Hardware>>,
     description: Description,
@@ -95,7 +95,7 @@ impl Machine {
             grab,
         };
         let mut input = device(fake, options).expect("the host has descriptors left");
-        let program = Surroundings::new().expect("the host has descriptors left");
+        let program = FakeContext::new().expect("the host has descriptors left");
         input.start(program.host()).expect("a device starts");
         let mut guest = Guest::new();
         let memory = guest.memory.clone();

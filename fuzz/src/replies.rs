@@ -4,7 +4,9 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use vhost_user_backends::gpu::fuzzing::{Answer, Display, MAX_EDID_LEN, Question, REPLY_LIMIT};
+use vhost_user_backends::gpu::fuzzing::{
+    Display, DisplayQuery, DisplayReply, MAX_EDID_LEN, REPLY_LIMIT,
+};
 
 use crate::bytes::Bytes;
 use crate::front_end::FrontEnd;
@@ -76,20 +78,20 @@ fn converse(bytes: &mut Bytes<'_>) {
     }
 }
 
-fn question(bytes: &mut Bytes<'_>) -> Question {
+fn question(bytes: &mut Bytes<'_>) -> DisplayQuery {
     match bytes.u8() % 4 {
-        0 => Question::Modes,
-        1 => Question::Edid(0),
-        _ => Question::Edid(bytes.u8().into()),
+        0 => DisplayQuery::DisplayInfo,
+        1 => DisplayQuery::Edid(0),
+        _ => DisplayQuery::Edid(bytes.u8().into()),
     }
 }
 
-fn check(is_asked: bool, answer: Option<Answer>) {
+fn check(is_asked: bool, answer: Option<DisplayReply>) {
     assert!(
         !is_asked || answer.is_none(),
         "an answer that is still awaited"
     );
-    if let Some(Answer::Edid(edid)) = answer {
+    if let Some(DisplayReply::Edid(edid)) = answer {
         assert!((1..=MAX_EDID_LEN).contains(&edid.len()));
     }
 }
@@ -105,7 +107,7 @@ fn split(bytes: &mut Bytes<'_>) {
     );
 }
 
-fn listen(stream: &[u8], step: usize, question: Question) -> (bool, Option<Answer>) {
+fn listen(stream: &[u8], step: usize, question: DisplayQuery) -> (bool, Option<DisplayReply>) {
     let (mut socket, theirs) = UnixStream::pair().expect("cannot make a socket");
     let now = Instant::now();
     let mut display = Display::default();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use vhost_user_backend::VhostUserBackendMut;
 use vmm_sys_util::epoll::EventSet;
 
-use super::sandbox::Needs;
+use super::sandbox::SandboxPolicy;
 use super::vring::Vring;
 
 /// The first number a device may use as the token of a file descriptor it watches. Those below are
@@ -28,7 +28,7 @@ pub trait Device: VhostUserBackendMut<Bitmap = (), Vring = Vring> + Send + 'stat
     ///
     /// # Errors
     /// Whatever keeps the device from working; the program then ends early, with the message.
-    fn start(&mut self, host: Host) -> io::Result<()>;
+    fn start(&mut self, host: DeviceContext) -> io::Result<()>;
 
     /// Ends, on the worker thread: the program is about to end, however the front-end left, and no
     /// other call follows but those of messages that are under way. What would outlast the program
@@ -37,8 +37,8 @@ pub trait Device: VhostUserBackendMut<Bitmap = (), Vring = Vring> + Send + 'stat
 
     /// What it needs of the system from now on, when it is open and did not begin yet. The program
     /// gives up all else before it serves.
-    fn needs(&self) -> Needs {
-        Needs::default()
+    fn sandbox_policy(&self) -> SandboxPolicy {
+        SandboxPolicy::default()
     }
 }
 
@@ -50,13 +50,13 @@ pub(super) trait EventLoop: Send + Sync {
 
 /// What a device may ask of the program around it.
 #[derive(Clone)]
-pub struct Host {
+pub struct DeviceContext {
     pub(super) event_loop: Arc<dyn EventLoop>,
-    pub(super) gpu_socket: GpuSocketSlot,
+    pub(super) gpu_socket: GpuSocketMailbox,
     pub(super) main_thread: MainThread,
 }
 
-impl Host {
+impl DeviceContext {
     /// Has `handle_event` called on the worker thread with `token` as its `device_event` while
     /// `fd` is ready for `interest` (level-triggered).
     ///
@@ -69,7 +69,7 @@ impl Host {
         self.event_loop.watch(fd, interest, token)
     }
 
-    /// Ends what [`Host::watch`] began. An event already on its way may still arrive. Watching the
+    /// Ends what [`DeviceContext::watch`] began. An event already on its way may still arrive. Watching the
     /// same descriptor for something else is: unwatch, watch.
     ///
     /// # Errors
@@ -108,9 +108,9 @@ impl Host {
 
 /// Where the relay leaves the newest display socket for the device.
 #[derive(Clone, Default)]
-pub(super) struct GpuSocketSlot(Arc<Mutex<Option<UnixStream>>>);
+pub(super) struct GpuSocketMailbox(Arc<Mutex<Option<UnixStream>>>);
 
-impl GpuSocketSlot {
+impl GpuSocketMailbox {
     pub(super) fn put(&self, socket: UnixStream) {
         *lock(&self.0) = Some(socket);
     }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use rustix::event::poll;
 use rustix::io::Errno;
 
-use super::device::GpuSocketSlot;
+use super::device::GpuSocketMailbox;
 use super::relay::{End, Relay, RelayError};
 
 /// Which side closed its connection.
@@ -40,7 +40,7 @@ pub fn forward(front_end: UnixStream, backend: UnixStream) -> Result<Side, Forwa
 }
 
 fn run(front_end: UnixStream, backend: UnixStream) -> Result<Side, Failure> {
-    let mut relay = Relay::new(front_end, backend, GpuSocketSlot::default())?;
+    let mut relay = Relay::new(front_end, backend, GpuSocketMailbox::default())?;
     loop {
         let mut waiting = relay.poll_fds();
         match poll(&mut waiting, None) {

@@ -12,12 +12,12 @@ use rustix::time::Timespec;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::device::{Device, GpuSocketSlot, Inbox, MainThread, News};
+use super::device::{Device, GpuSocketMailbox, Inbox, MainThread, News};
+use super::fake_context::failure;
 use super::relay::{self, Relay};
-use super::surroundings::failure;
 use super::worker::{self, BEGIN};
 
-pub use super::surroundings::Surroundings;
+pub use super::fake_context::FakeContext;
 
 /// The whole of a program behind a front-end's socket: relay, daemon, worker and device.
 pub struct Connection<D: Device> {
@@ -34,7 +34,7 @@ impl<D: Device> Connection<D> {
     /// Where the host has no descriptors or threads left.
     pub fn new(front_end: UnixStream, device: D) -> io::Result<Self> {
         let (main_thread, inbox) = MainThread::new()?;
-        let slot = GpuSocketSlot::default();
+        let slot = GpuSocketMailbox::default();
         let (mut daemon, _) = worker::spawn("fuzz", device, slot.clone(), main_thread)?;
         // As a program does: the worker has begun before a front-end is served.
         while has_begun(&inbox)?.is_none() {
@@ -128,7 +128,7 @@ impl Passage {
     /// # Errors
     /// As `fcntl(2)`.
     pub fn new(front_end: UnixStream, daemon: UnixStream) -> io::Result<Self> {
-        let relay = Relay::new(front_end, daemon, GpuSocketSlot::default())?;
+        let relay = Relay::new(front_end, daemon, GpuSocketMailbox::default())?;
         Ok(Self(relay))
     }
 

@@ -4,43 +4,43 @@
 mod capabilities;
 mod device;
 mod escape;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fake_context;
 mod forward;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod log_limit;
 mod log_queue;
 mod logging;
 mod notify;
 mod options;
 mod others;
 mod program;
+mod rate_limited_log;
 mod relay;
-mod ring;
 mod sandbox;
 mod size;
 mod socket;
 mod status;
-#[cfg(any(test, feature = "fuzzing"))]
-mod surroundings;
+mod virtqueue;
 mod vring;
 mod worker;
 
 pub use capabilities::Capabilities;
-pub use device::{Device, FIRST_TOKEN, Host};
+pub use device::{Device, DeviceContext, FIRST_TOKEN};
 pub use escape::printable;
 pub use forward::{ForwardError, Side, forward};
-pub use log_limit::LogLimit;
 pub use options::{CommonOptions, ConnectionOptions, GeneralOptions};
 pub use program::{Program, run, usage_text};
-pub use ring::{
-    Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, Ring, RingError, TRANSPORT_FEATURES,
-};
-pub use sandbox::{Argument, Call, Needs};
+pub use rate_limited_log::RateLimitedLog;
+pub use sandbox::{Argument, SandboxPolicy, SyscallRule};
 pub use size::{SizeError, parse_size};
+pub use virtqueue::{
+    Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, QueuePass, TRANSPORT_FEATURES, VirtqueueError,
+};
 pub use vring::Vring;
 
 #[cfg(test)]
-pub(crate) use ring::testing;
+pub(crate) use fake_context::FakeContext;
 #[cfg(test)]
-pub(crate) use surroundings::Surroundings;
+pub(crate) use virtqueue::testing;

@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use conventions::Peer;
 use rustix::event::{PollFd, PollFlags};
 
-use super::log_limit::LogLimit;
 use super::notify;
+use super::rate_limited_log::RateLimitedLog;
 use super::socket::{self, Endpoint};
 
 /// The user id that stands for all that a user namespace does not map (`kernel.overflowuid`).
@@ -26,7 +26,7 @@ pub(super) struct Others<'a> {
     /// The one that is served.
     first: Option<Peer>,
     next: Option<(UnixStream, Peer)>,
-    log: LogLimit,
+    log: RateLimitedLog,
 }
 
 impl<'a> Others<'a> {
@@ -37,7 +37,7 @@ impl<'a> Others<'a> {
             listens: true,
             first: None,
             next: None,
-            log: LogLimit::default(),
+            log: RateLimitedLog::default(),
         }
     }
 

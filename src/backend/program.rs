@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use vhost_user_backend::Error as DaemonError;
 
 use super::capabilities::Capabilities;
-use super::device::{Device, GpuSocketSlot, Inbox, MainThread, News};
+use super::device::{Device, GpuSocketMailbox, Inbox, MainThread, News};
 use super::escape::printable_lines;
 use super::options::{CommonOptions, Switch, wants_capabilities};
 use super::others::Others;
@@ -154,7 +154,7 @@ fn serve<P: Program>(
     let endpoint = source.endpoint()?;
     // Before the first other thread, as files are given up by a thread for those that it makes.
     let sandbox = match P::common(options).general.sandbox {
-        Switch::On => Some(Sandbox::new(device.needs(), endpoint.file())),
+        Switch::On => Some(Sandbox::new(device.sandbox_policy(), endpoint.file())),
         Switch::Off => {
             log::warn!(
                 "--sandbox=off: a guest that breaks into this process has all that its user may do"
@@ -166,7 +166,7 @@ fn serve<P: Program>(
         sandbox.close_files()?;
     }
     logging::detach()?;
-    let gpu_socket = GpuSocketSlot::default();
+    let gpu_socket = GpuSocketMailbox::default();
     let (mut daemon, device_end) = worker::spawn(P::NAME, device, gpu_socket.clone(), main_thread)?;
     if waiter.started()?.is_none() {
         return Ok(Goodbye::Signal);

@@ -19,7 +19,7 @@ use rustix::net::{
 };
 use vhost::vhost_user::message::FrontendReq;
 
-use super::device::GpuSocketSlot;
+use super::device::GpuSocketMailbox;
 use mend::{Mender, RequestError};
 
 mod mend;
@@ -67,7 +67,7 @@ pub(super) struct Relay {
     daemon: UnixStream,
     requests: Lane,
     replies: Lane,
-    gpu_socket: GpuSocketSlot,
+    gpu_socket: GpuSocketMailbox,
     mender: Mender,
 }
 
@@ -75,7 +75,7 @@ impl Relay {
     pub(super) fn new(
         front_end: UnixStream,
         daemon: UnixStream,
-        gpu_socket: GpuSocketSlot,
+        gpu_socket: GpuSocketMailbox,
     ) -> io::Result<Self> {
         front_end.set_nonblocking(true)?;
         daemon.set_nonblocking(true)?;
@@ -147,7 +147,7 @@ impl Relay {
 }
 
 /// Keeps a duplicate of the display socket for the device, which cannot get it from the daemon.
-fn keep(gpu_socket: &GpuSocketSlot, message: &Lane) {
+fn keep(gpu_socket: &GpuSocketMailbox, message: &Lane) {
     if message.request() != Some(FrontendReq::GPU_SET_SOCKET as u32) {
         return;
     }

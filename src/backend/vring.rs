@@ -12,7 +12,7 @@ use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT
 use virtio_queue::{Error, QueueT};
 
 use super::device::lock;
-use super::ring::GuestMemory;
+use super::virtqueue::GuestMemory;
 
 /// Hears what the front-end does to a virtqueue. It is called on the protocol thread, without a
 /// lock of the virtqueue's.

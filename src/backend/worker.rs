@@ -21,9 +21,11 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::device::{Device, EventLoop, FIRST_TOKEN, GpuSocketSlot, Host, MainThread, News, lock};
+use super::device::{
+    Device, DeviceContext, EventLoop, FIRST_TOKEN, GpuSocketMailbox, MainThread, News, lock,
+};
 use super::notify;
-use super::ring::GuestMemory;
+use super::virtqueue::GuestMemory;
 use super::vring::{Vring, VringObserver};
 
 /// Tokens of the common part, between the queues' numbers and the devices' own.
@@ -44,7 +46,7 @@ pub(super) struct Served<D> {
     begin: EventFd,
     end: EventFd,
     watchdog: Option<Watchdog>,
-    host: Mutex<Option<Host>>,
+    host: Mutex<Option<DeviceContext>>,
     observer: Mutex<Option<Arc<dyn VringObserver>>>,
 }
 
@@ -62,7 +64,7 @@ impl DeviceEnd {
 pub(super) fn spawn<D: Device>(
     name: &str,
     device: D,
-    gpu_socket: GpuSocketSlot,
+    gpu_socket: GpuSocketMailbox,
     main_thread: MainThread,
 ) -> io::Result<(Daemon<D>, DeviceEnd)> {
     let served = Arc::new(Served {
@@ -90,7 +92,7 @@ pub(super) fn spawn<D: Device>(
         served: Arc::downgrade(&served),
         event_loop: weak_loop.clone(),
     }));
-    let host = Host {
+    let host = DeviceContext {
         event_loop: Arc::new(weak_loop),
         gpu_socket,
         main_thread,
@@ -374,7 +376,7 @@ mod tests {
     }
 
     impl Device for Busy {
-        fn start(&mut self, _host: Host) -> io::Result<()> {
+        fn start(&mut self, _host: DeviceContext) -> io::Result<()> {
             Ok(())
         }
     }

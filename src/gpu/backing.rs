@@ -34,7 +34,7 @@ pub enum BackingError {
     Budget,
     /// The host does not have the memory for the list.
     #[error("the host has no memory for the list of entries")]
-    Host,
+    DeviceContext,
     /// The backing ends before what was asked for.
     #[error("the backing has {has} bytes, {needed} are needed")]
     Short {
@@ -126,7 +126,7 @@ impl Backing {
             let capacity = len.saturating_add(more);
             if self.charge.resize(&self.budget, list_len(capacity)) {
                 let reserved = self.entries.try_reserve_exact(more);
-                return reserved.map_err(|_| BackingError::Host);
+                return reserved.map_err(|_| BackingError::DeviceContext);
             }
         }
         Err(BackingError::Budget)

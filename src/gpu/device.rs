@@ -10,23 +10,23 @@ use virtio_bindings::virtio_gpu;
 use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
 
-use super::commands::{Features, State};
 use super::display::{Display, Pixels, UPDATE_LIMIT};
 use super::image::Budget;
-use super::renderer::SoftRenderer;
+use super::protocol::MAX_SCANOUTS;
+use super::renderer::SoftwareRenderer;
 #[cfg(feature = "virgl")]
 use super::renderer::{VirglRenderer, virgl};
-use super::scanout::Takes;
-use super::wire::MAX_SCANOUTS;
+use super::scanout::DmabufSupport;
+use super::virtio_gpu::{Features, VirtioGpu};
 #[cfg(feature = "virgl")]
-use crate::backend::Needs;
+use crate::backend::SandboxPolicy;
 use crate::backend::{
-    Device, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, TRANSPORT_FEATURES, Vring,
+    Device, DeviceContext, GuestMemory, MAX_QUEUE_SIZE, RateLimitedLog, TRANSPORT_FEATURES, Vring,
 };
-use continuity::Continuity;
+use continuity::DriverSession;
 use cursor_order::CursorOrder;
-use events::{DISPLAY, Events, FENCE, TIMER, WAKE};
-use fenced::Fenced;
+use events::{DISPLAY, EventSources, FENCE, TIMER, WAKE};
+use fenced::FencedRequests;
 
 mod continuity;
 mod cursor_order;
@@ -67,25 +67,25 @@ pub struct Gpu {
     /// Of what it is made in 3D, until it begins.
     #[cfg(feature = "virgl")]
     options: Option<Options>,
-    state: State,
+    state: VirtioGpu,
     display: Display,
     memory: Option<GuestMemory>,
-    events: Option<Events>,
-    continuity: Continuity,
+    events: Option<EventSources>,
+    continuity: DriverSession,
     /// Queues in which requests may wait.
     waiting: [bool; NUM_QUEUES],
     cursor_order: CursorOrder,
     /// How many sets of capabilities there are: none without 3D.
     capsets: u32,
-    fenced: Fenced,
+    fenced: FencedRequests,
     /// What the protocol thread leaves to the worker, to whose thread a renderer may be bound.
     reset_due: bool,
     memory_changed: bool,
     /// What was said last of what the scanouts show: sizes, and whether as dmabufs.
     status: Vec<((u32, u32), bool)>,
-    takes: Takes,
-    complaints: LogLimit,
-    troubles: LogLimit,
+    takes: DmabufSupport,
+    guest_errors: RateLimitedLog,
+    device_errors: RateLimitedLog,
 }
 
 impl Gpu {
@@ -95,21 +95,21 @@ impl Gpu {
         Self {
             #[cfg(feature = "virgl")]
             options: Some(options),
-            state: State::new(Box::new(SoftRenderer::new(budget))),
+            state: VirtioGpu::new(Box::new(SoftwareRenderer::new(budget))),
             display: Display::default(),
             memory: None,
             events: None,
-            continuity: Continuity::default(),
+            continuity: DriverSession::default(),
             waiting: [false; NUM_QUEUES],
             cursor_order: CursorOrder::default(),
             capsets: 0,
-            fenced: Fenced::default(),
+            fenced: FencedRequests::default(),
             reset_due: false,
             memory_changed: false,
             status: Vec::new(),
-            takes: Takes::default(),
-            complaints: LogLimit::default(),
-            troubles: LogLimit::default(),
+            takes: DmabufSupport::default(),
+            guest_errors: RateLimitedLog::default(),
+            device_errors: RateLimitedLog::default(),
         }
     }
 
@@ -117,7 +117,7 @@ impl Gpu {
     #[cfg(test)]
     fn with_renderer(renderer: Box<dyn super::renderer::Renderer>) -> Self {
         Self {
-            state: State::new(renderer),
+            state: VirtioGpu::new(renderer),
             ..Self::new(Options::default())
         }
     }
@@ -127,11 +127,11 @@ impl Gpu {
         self.state.reset();
         self.display.forget_question();
         self.fenced.forget();
-        self.continuity = Continuity::default();
+        self.continuity = DriverSession::default();
     }
 
     /// Does what the protocol thread left to the worker.
-    fn catch_up(&mut self) {
+    fn apply_deferred(&mut self) {
         if std::mem::take(&mut self.reset_due) {
             self.reset();
         }
@@ -158,14 +158,14 @@ impl Gpu {
 }
 
 impl Device for Gpu {
-    fn start(&mut self, host: Host) -> io::Result<()> {
+    fn start(&mut self, host: DeviceContext) -> io::Result<()> {
         #[cfg(feature = "virgl")]
         if let Some(options) = self.options.take()
             && let Some(virgl) = options.virgl
         {
             let budget = Budget::new(options.max_hostmem.unwrap_or(MAX_HOSTMEM_3D));
             let renderer = VirglRenderer::new(virgl, budget).map_err(io::Error::other)?;
-            self.state = State::new(Box::new(renderer));
+            self.state = VirtioGpu::new(Box::new(renderer));
         }
         if let Some(renderer) = self.state.renderer_3d_mut() {
             host.watch(renderer.fence_event(), EventSet::IN, FENCE)?;
@@ -174,14 +174,16 @@ impl Device for Gpu {
         if self.state.exports() {
             self.display.pass_dmabufs();
         }
-        self.events = Some(Events::new(host)?);
+        self.events = Some(EventSources::new(host)?);
         Ok(())
     }
 
     #[cfg(feature = "virgl")]
-    fn needs(&self) -> Needs {
+    fn sandbox_policy(&self) -> SandboxPolicy {
         let virgl = self.options.as_ref().and_then(|o| o.virgl.as_ref());
-        virgl.map(virgl::Options::needs).unwrap_or_default()
+        virgl
+            .map(virgl::Options::sandbox_policy)
+            .unwrap_or_default()
     }
 }
 
@@ -286,7 +288,7 @@ impl VhostUserBackendMut for Gpu {
             if let Some(memory) = &self.memory
                 && let Err(e) = self.fenced.answer_all(memory)
             {
-                self.troubles.warn(format_args!("Control queue: {e}"));
+                self.device_errors.warn(format_args!("Control queue: {e}"));
             }
         }
         self.settle();
@@ -300,7 +302,7 @@ impl VhostUserBackendMut for Gpu {
         vrings: &[Vring],
         _thread_id: usize,
     ) -> io::Result<()> {
-        self.catch_up();
+        self.apply_deferred();
         match device_event {
             CONTROL_QUEUE | CURSOR_QUEUE => {
                 if let Some(waiting) = self.waiting.get_mut(usize::from(device_event)) {
@@ -322,14 +324,14 @@ impl VhostUserBackendMut for Gpu {
                         Pixels::UntilAnswered => "until it answers",
                         Pixels::ForGood => "from now on, for it was late too often",
                     };
-                    self.troubles.warn(format_args!(
+                    self.device_errors.warn(format_args!(
                         "the front-end did not answer DMABUF_UPDATE within {} s: it is sent pixels \
                          {until}; --no-dmabuf does so from the start",
                         UPDATE_LIMIT.as_secs()
                     ));
                 }
                 if expired.question {
-                    self.troubles.warn(
+                    self.device_errors.warn(
                         "the front-end did not answer on the display socket in time; \
                          the guest gets what the device knows itself",
                     );
@@ -347,13 +349,13 @@ impl VhostUserBackendMut for Gpu {
                 }
             }
             unknown => {
-                self.troubles
+                self.device_errors
                     .warn(format_args!("event {unknown} is none of the device's"));
                 return Ok(());
             }
         }
         self.take_answer();
-        self.look_at_display();
+        self.update_dmabuf_support();
         self.serve(vrings);
         Ok(())
     }

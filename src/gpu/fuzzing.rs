@@ -1,9 +1,9 @@
 //! What the targets in fuzz/ need of the rooms in here.
 
-pub use super::commands::{Answer, Question};
 pub use super::device::fuzzing::Bench;
 pub use super::display::{Display, DisplayError, REPLY_LIMIT};
+pub use super::protocol::{HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN, command};
 #[cfg(feature = "virgl")]
-pub use super::renderer::virgl::stand_in;
+pub use super::renderer::virgl::fake_virglrenderer;
 pub use super::scanout::Truth;
-pub use super::wire::{HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN, command};
+pub use super::virtio_gpu::{DisplayQuery, DisplayReply};

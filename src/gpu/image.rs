@@ -106,7 +106,7 @@ pub enum ImageError {
     Budget(u64),
     /// The host does not have it.
     #[error("the host has no memory for {0} bytes: {1}")]
-    Host(u64, io::Error),
+    DeviceContext(u64, io::Error),
 }
 
 /// An image that a scanout may show while commands write into it.
@@ -154,7 +154,7 @@ impl Image {
         let charge = budget.charge(taken).ok_or(ImageError::Budget(taken))?;
         let len = usize::try_from(bytes).map_err(|_| ImageError::Budget(bytes))?;
         // Pages that no command has written to take no memory.
-        let pixels = MmapMut::map_anon(len).map_err(|e| ImageError::Host(bytes, e))?;
+        let pixels = MmapMut::map_anon(len).map_err(|e| ImageError::DeviceContext(bytes, e))?;
         if len >= HUGE_PAGE {
             // Fewer pages to look up while pixels are copied; without them it only takes longer.
             let _ = pixels.advise(Advice::HugePage);

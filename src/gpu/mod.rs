@@ -5,7 +5,6 @@
 //! the renderer draw, and what changed on a screen goes out to the display.
 
 mod backing;
-mod commands;
 mod device;
 mod display;
 mod dmabuf;
@@ -14,10 +13,11 @@ mod edid;
 #[doc(hidden)]
 pub mod fuzzing;
 mod image;
+mod protocol;
 mod region;
 pub mod render_node;
 pub mod renderer;
 mod scanout;
-mod wire;
+mod virtio_gpu;
 
 pub use device::{Gpu, Options};

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use super::dmabuf::Dmabuf;
 use super::image::SharedImage;
+use super::protocol::MAX_SCANOUTS;
 use super::region::{Rect, Region};
 use super::renderer::Fence;
-use super::wire::MAX_SCANOUTS;
 
 mod cursor;
 #[cfg(feature = "fuzzing")]
@@ -28,30 +28,30 @@ pub use update::Update;
 
 /// What a display takes, beside pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Takes {
+pub enum DmabufSupport {
     /// Nothing.
-    Pixels,
+    None,
     /// Buffers whose pixels lie row by row.
-    Dmabufs,
+    LinearOnly,
     /// Buffers of which it is told how their pixels lie. This holds until a display has said what it
     /// takes, for until then it is sent nothing.
     #[default]
-    ModifiedDmabufs,
+    Modifiers,
 }
 
-impl Takes {
+impl DmabufSupport {
     fn takes(self, dmabuf: &Dmabuf) -> bool {
         match self {
-            Self::Pixels => false,
-            Self::Dmabufs => dmabuf.is_plain(),
-            Self::ModifiedDmabufs => true,
+            Self::None => false,
+            Self::LinearOnly => dmabuf.is_plain(),
+            Self::Modifiers => true,
         }
     }
 }
 
 /// What a scanout shows.
 #[derive(Clone, Debug)]
-pub struct View {
+pub struct ScanoutSource {
     /// The resource.
     pub resource: u32,
     /// Its image, for a display that takes pixels.
@@ -63,7 +63,7 @@ pub struct View {
 }
 
 #[cfg(test)]
-impl View {
+impl ScanoutSource {
     /// Of resource 1, which cannot be passed on.
     pub fn of_pixels(image: &SharedImage, rect: Rect) -> Self {
         Self {
@@ -89,7 +89,7 @@ enum Told {
 
 #[derive(Debug, Default)]
 struct Scanout {
-    view: Option<View>,
+    view: Option<ScanoutSource>,
     told: Told,
     /// Whether nothing of this view was flushed yet: the display has something else.
     fresh: bool,
@@ -117,7 +117,7 @@ impl Scanout {
     }
 
     /// Shows `view`, of which the display has nothing, or nothing.
-    fn set(&mut self, view: Option<View>) {
+    fn set(&mut self, view: Option<ScanoutSource>) {
         *self = Self {
             fresh: view.is_some(),
             view,
@@ -134,12 +134,12 @@ impl Scanout {
     }
 
     /// The buffer that a display that takes `takes` is passed.
-    fn dmabuf(&self, takes: Takes) -> Option<&Arc<Dmabuf>> {
+    fn dmabuf(&self, takes: DmabufSupport) -> Option<&Arc<Dmabuf>> {
         let dmabuf = self.view.as_ref()?.dmabuf.as_ref()?;
         takes.takes(dmabuf).then_some(dmabuf)
     }
 
-    fn next(&mut self, id: u32, takes: Takes, is_updating: bool) -> Option<Update> {
+    fn next(&mut self, id: u32, takes: DmabufSupport, is_updating: bool) -> Option<Update> {
         if let Some(dmabuf) = self.dmabuf(takes) {
             // With its first pixels: the display shows what it has until then.
             if is_updating || self.due.is_empty() {
@@ -151,7 +151,7 @@ impl Scanout {
                 self.told = Told::Dmabuf;
                 return Some(Update::Dmabuf {
                     id,
-                    modifier: takes == Takes::ModifiedDmabufs && !dmabuf.has_no_modifier(),
+                    modifier: takes == DmabufSupport::Modifiers && !dmabuf.has_no_modifier(),
                     dmabuf: Some(dmabuf),
                 });
             }
@@ -192,17 +192,17 @@ impl Scanout {
 
 /// All scanouts and cursors of a device.
 #[derive(Debug, Default)]
-pub struct Screen {
+pub struct Scanouts {
     scanouts: [Scanout; MAX_SCANOUTS],
     cursors: [Cursor; MAX_SCANOUTS],
-    takes: Takes,
+    takes: DmabufSupport,
     /// The point in the renderer's work at which the buffers are drawn.
     fence: Option<Fence>,
     /// Where the search for something to send goes on, so that each scanout has its turn.
     turn: usize,
 }
 
-impl Screen {
+impl Scanouts {
     /// Whether there is a scanout `id`.
     pub fn has(id: u32) -> bool {
         usize::try_from(id).is_ok_and(|id| id < MAX_SCANOUTS)
@@ -226,7 +226,7 @@ impl Screen {
 
     /// Has scanout `id` show `view`. The display gets all of it with the first flush, unless that
     /// is what it shows already.
-    pub fn show(&mut self, id: u32, view: View) {
+    pub fn show(&mut self, id: u32, view: ScanoutSource) {
         if !self.shows(id, &view.image, &view.rect)
             && let Some(scanout) = self.scanout(id)
         {
@@ -302,7 +302,7 @@ impl Screen {
         self.fence.is_none() && self.scanouts.iter().any(|s| s.flushed.is_some())
     }
 
-    /// Has all that was flushed of buffers sent when [`Screen::drawn`] is called next: at `fence`.
+    /// Has all that was flushed of buffers sent when [`Scanouts::drawn`] is called next: at `fence`.
     pub fn draw(&mut self, fence: Option<Fence>) {
         self.fence = fence;
         for scanout in &mut self.scanouts {
@@ -312,7 +312,7 @@ impl Screen {
         }
     }
 
-    /// The fence that [`Screen::drawn`] waits for.
+    /// The fence that [`Scanouts::drawn`] waits for.
     pub fn fence(&self) -> Option<Fence> {
         self.fence
     }
@@ -328,8 +328,8 @@ impl Screen {
     }
 
     /// The display takes `takes` from now on. What is shown in another way then is sent again: the
-    /// pixels once [`Screen::unread`] was heeded.
-    pub fn set_takes(&mut self, takes: Takes) {
+    /// pixels once [`Scanouts::unread`] was heeded.
+    pub fn set_takes(&mut self, takes: DmabufSupport) {
         let old = std::mem::replace(&mut self.takes, takes);
         for scanout in &mut self.scanouts {
             let (was, is) = (
@@ -395,7 +395,7 @@ impl Screen {
 
     /// Begins with a display that knows nothing: all that was flushed is sent to it.
     pub fn new_display(&mut self) {
-        self.takes = Takes::default();
+        self.takes = DmabufSupport::default();
         for scanout in &mut self.scanouts {
             scanout.told = Told::Nothing;
             scanout.passed_on = false;
@@ -455,7 +455,7 @@ impl Screen {
     }
 
     /// The scanouts that show something: their sizes, and whether as a buffer.
-    pub fn shown(&self) -> impl Iterator<Item = ((u32, u32), bool)> {
+    pub fn active_scanouts(&self) -> impl Iterator<Item = ((u32, u32), bool)> {
         let shown = self.scanouts.iter().filter(|s| s.view.is_some());
         shown.map(|s| (s.size(), s.dmabuf(self.takes).is_some()))
     }

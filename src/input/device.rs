@@ -11,14 +11,14 @@ use vhost_user_backend::VhostUserBackendMut;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::backend::{
-    Device, FIRST_TOKEN, GuestMemory, Host, LogLimit, MAX_QUEUE_SIZE, Needs, Ring, RingError,
-    TRANSPORT_FEATURES, Vring,
+    Device, DeviceContext, FIRST_TOKEN, GuestMemory, MAX_QUEUE_SIZE, QueuePass, RateLimitedLog,
+    SandboxPolicy, TRANSPORT_FEATURES, VirtqueueError, Vring,
 };
 
 use super::config::Config;
-use super::needs;
 use super::queue::{EventQueue, Pass, StatusQueue};
 use super::report::Reports;
+use super::sandbox_policy;
 use super::source::{Evdev, OpenError, Source};
 use super::state::State;
 use super::status::Status;
@@ -54,7 +54,7 @@ pub struct Input<S = Evdev> {
     options: Options,
     config: Config,
     memory: Option<GuestMemory>,
-    host: Option<Host>,
+    host: Option<DeviceContext>,
     go_on: OwnedFd,
     owner: Owner,
     long_wait: LongWait,
@@ -66,9 +66,9 @@ pub struct Input<S = Evdev> {
     gone: bool,
     /// The program is about to end: no guest gets the device any more.
     ended: bool,
-    ring_trouble: LogLimit,
-    device_trouble: LogLimit,
-    dropped_reports: LogLimit,
+    ring_trouble: RateLimitedLog,
+    device_trouble: RateLimitedLog,
+    dropped_reports: RateLimitedLog,
 }
 
 impl Input<Evdev> {
@@ -106,7 +106,7 @@ impl<S: Source> Input<S> {
             memory: None,
             host: None,
             go_on,
-            owner: Owner::Host,
+            owner: Owner::DeviceContext,
             long_wait: LongWait::new()?,
             reports,
             status: Status::default(),
@@ -114,9 +114,9 @@ impl<S: Source> Input<S> {
             status_queue: StatusQueue::default(),
             gone: false,
             ended: false,
-            ring_trouble: LogLimit::default(),
-            device_trouble: LogLimit::default(),
-            dropped_reports: LogLimit::default(),
+            ring_trouble: RateLimitedLog::default(),
+            device_trouble: RateLimitedLog::default(),
+            dropped_reports: RateLimitedLog::default(),
         })
     }
 
@@ -153,7 +153,7 @@ impl<S: Source> Input<S> {
         }
         let ends = happened.intersects(EventSet::HANG_UP | EventSet::ERROR);
         let read = match self.owner {
-            Owner::Host => self.discard(),
+            Owner::DeviceContext => self.discard(),
             Owner::HostUntilReleased => {
                 self.give_to_guest();
                 Ok(())
@@ -213,7 +213,7 @@ impl<S: Source> Input<S> {
             log::debug!("cannot stop watching {}: {error}", self.name());
         }
         match self.owner {
-            Owner::Host => {}
+            Owner::DeviceContext => {}
             Owner::HostUntilReleased => {
                 self.end_wait();
                 self.give_nothing();
@@ -250,7 +250,7 @@ impl<S: Source> Input<S> {
     /// still the host's, the guest's wishes are kept. What the driver asks for in a queue that outlives
     /// the event queue waits for that.
     fn take_status(&mut self, vrings: &[Vring]) {
-        if self.owner == Owner::Host {
+        if self.owner == Owner::DeviceContext {
             return;
         }
         if let Some((ring, vring)) = pass(vrings, STATUS_QUEUE, self.memory.as_ref()) {
@@ -279,7 +279,7 @@ impl<S: Source> Input<S> {
     }
 
     /// After a pass over the queue `queue`: goes on later where it is not finished.
-    fn settle(&mut self, pass: Result<Pass, RingError>, vring: &Vring, queue: &str) {
+    fn settle(&mut self, pass: Result<Pass, VirtqueueError>, vring: &Vring, queue: &str) {
         match pass {
             Ok(Pass::Done) => {}
             Ok(Pass::Unfinished) => self.call_back(),
@@ -330,9 +330,9 @@ fn pass<'a>(
     vrings: &'a [Vring],
     index: usize,
     memory: Option<&GuestMemory>,
-) -> Option<(Ring<'a>, &'a Vring)> {
+) -> Option<(QueuePass<'a>, &'a Vring)> {
     let vring = vrings.get(index)?;
-    Some((Ring::begin(vring, memory?)?, vring))
+    Some((QueuePass::begin(vring, memory?)?, vring))
 }
 
 impl<S: Source> VhostUserBackendMut for Input<S> {
@@ -424,7 +424,7 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
 }
 
 impl<S: Source> Device for Input<S> {
-    fn start(&mut self, host: Host) -> io::Result<()> {
+    fn start(&mut self, host: DeviceContext) -> io::Result<()> {
         host.watch(self.source.fd(), EventSet::IN, DEVICE_READY)?;
         host.watch(self.go_on.as_fd(), EventSet::IN, GO_ON)?;
         host.watch(self.long_wait.as_fd(), EventSet::IN, LONG_WAIT)?;
@@ -437,8 +437,8 @@ impl<S: Source> Device for Input<S> {
         self.ended = true;
     }
 
-    fn needs(&self) -> Needs {
-        needs::needs()
+    fn sandbox_policy(&self) -> SandboxPolicy {
+        sandbox_policy::sandbox_policy()
     }
 }
 

@@ -6,9 +6,9 @@ mod device;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod needs;
 mod queue;
 mod report;
+mod sandbox_policy;
 mod slot;
 mod source;
 mod state;

@@ -1,6 +1,6 @@
 //! A pass over each of the two queues.
 
-use crate::backend::{LogLimit, Ring, RingError};
+use crate::backend::{QueuePass, RateLimitedLog, VirtqueueError};
 
 use super::buffer::{read_event, write_event};
 use super::report::Reports;
@@ -28,7 +28,7 @@ pub struct EventQueue {
     /// The most buffers that the driver had there at once. A report waits for as many as it needs,
     /// but not for more than the driver has ever given.
     most_buffers: u16,
-    trouble: LogLimit,
+    trouble: RateLimitedLog,
 }
 
 impl EventQueue {
@@ -41,16 +41,24 @@ impl EventQueue {
     ///
     /// # Errors
     /// Where the driver broke the queue.
-    pub fn give(&mut self, mut ring: Ring<'_>, reports: &mut Reports) -> Result<Pass, RingError> {
+    pub fn give(
+        &mut self,
+        mut ring: QueuePass<'_>,
+        reports: &mut Reports,
+    ) -> Result<Pass, VirtqueueError> {
         let pass = self.fill(&mut ring, reports);
-        ring.publish()?;
+        ring.flush_used()?;
         pass
     }
 
-    fn fill(&mut self, ring: &mut Ring<'_>, reports: &mut Reports) -> Result<Pass, RingError> {
+    fn fill(
+        &mut self,
+        ring: &mut QueuePass<'_>,
+        reports: &mut Reports,
+    ) -> Result<Pass, VirtqueueError> {
         for _ in 0..MAX_REPORTS {
             let Some(length) = reports.next_report() else {
-                ring.disarm()?;
+                ring.disable_notification()?;
                 return Ok(Pass::Done);
             };
             let available = ring.available()?;
@@ -60,22 +68,22 @@ impl EventQueue {
             let most = self.most_buffers.max(1);
             let needed = u16::try_from(length).map_or(most, |length| length.min(most));
             if available < needed {
-                if ring.rearm_for_more(available)? {
+                if ring.enable_notification_for_more(available)? {
                     continue;
                 }
                 return Ok(Pass::Done);
             }
             for _ in 0..needed {
-                let (Some(event), Some(chain)) = (reports.next_event(), ring.next_chain()?) else {
+                let (Some(event), Some(chain)) = (reports.next_event(), ring.pop()?) else {
                     // The front-end stops the queue just now, or the driver breaks it.
                     return Ok(Pass::Done);
                 };
                 let head = chain.head_index();
                 if write_event(&chain, ring.memory(), event) {
-                    ring.complete(head, Event::SIZE as u32);
+                    ring.add_used(head, Event::SIZE as u32);
                     reports.sent();
                 } else {
-                    ring.complete(head, 0);
+                    ring.add_used(head, 0);
                     self.trouble.warn(
                         "the driver has a buffer in the event queue that does not take an event of 8 bytes",
                     );
@@ -89,7 +97,7 @@ impl EventQueue {
 /// The queue that carries status to the device.
 #[derive(Debug, Default)]
 pub struct StatusQueue {
-    trouble: LogLimit,
+    trouble: RateLimitedLog,
 }
 
 impl StatusQueue {
@@ -99,24 +107,24 @@ impl StatusQueue {
     /// Where the driver broke the queue.
     pub fn take(
         &mut self,
-        mut ring: Ring<'_>,
+        mut ring: QueuePass<'_>,
         status: &mut Status,
         device: &Description,
         wanted: &mut Vec<Event>,
-    ) -> Result<Pass, RingError> {
+    ) -> Result<Pass, VirtqueueError> {
         let pass = self.empty(&mut ring, |event| wanted.extend(status.ask(event, device)));
-        ring.publish()?;
+        ring.flush_used()?;
         pass
     }
 
     fn empty(
         &mut self,
-        ring: &mut Ring<'_>,
+        ring: &mut QueuePass<'_>,
         mut sent: impl FnMut(Event),
-    ) -> Result<Pass, RingError> {
+    ) -> Result<Pass, VirtqueueError> {
         for _ in 0..MAX_STATUS {
-            let Some(chain) = ring.next_chain()? else {
-                if ring.rearm()? {
+            let Some(chain) = ring.pop()? else {
+                if ring.enable_notification()? {
                     continue;
                 }
                 return Ok(Pass::Done);
@@ -127,7 +135,7 @@ impl StatusQueue {
                     "the driver sent a buffer through the status queue that holds no event of 8 bytes",
                 ),
             }
-            ring.complete(chain.head_index(), 0);
+            ring.add_used(chain.head_index(), 0);
         }
         Ok(Pass::Unfinished)
     }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use vhost::vhost_user::message::{FrontendReq, VhostUserVirtioFeatures};
 
-use crate::backend::log_limit::LogLimit;
+use crate::backend::rate_limited_log::RateLimitedLog;
 use crate::backend::vring::signal;
 use features::Unoffered;
 use memory::{MemoryError, SharedMemory};
@@ -64,7 +64,7 @@ pub(super) struct Mender {
     /// The virtio features as the device told them last, and as they were set last.
     offered: Option<u64>,
     features: Option<u64>,
-    trouble: LogLimit,
+    trouble: RateLimitedLog,
 }
 
 impl Mender {

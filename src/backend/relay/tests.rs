@@ -16,7 +16,7 @@ fn message(request: u32, payload: &[u8]) -> Vec<u8> {
 fn joined() -> (Relay, UnixStream, UnixStream) {
     let (front_end, relay_front_end) = UnixStream::pair().unwrap();
     let (relay_daemon, daemon) = UnixStream::pair().unwrap();
-    let relay = Relay::new(relay_front_end, relay_daemon, GpuSocketSlot::default()).unwrap();
+    let relay = Relay::new(relay_front_end, relay_daemon, GpuSocketMailbox::default()).unwrap();
     (relay, front_end, daemon)
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use libc::c_long;
 use seccompiler::{BackendError, BpfProgram, Error, apply_filter_all_threads};
 
-use super::Needs;
+use super::SandboxPolicy;
 use super::filter::{self, Case};
 
 /// A condition on one of a system call's arguments, of which the lower 32 bits count.
@@ -49,13 +49,13 @@ pub(super) enum Answer {
 
 /// A system call that does not end the process, whatever its arguments or with some only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct SyscallRule {
     number: c_long,
     argument: Option<Argument>,
     answer: Answer,
 }
 
-impl Call {
+impl SyscallRule {
     /// Allowed, whatever its arguments are.
     pub const fn any(number: c_long) -> Self {
         Self {
@@ -84,35 +84,35 @@ impl Call {
 }
 
 /// The ioctl(2) `request`, whatever it is asked of.
-const fn ioctl(request: u32) -> Call {
-    Call::with(libc::SYS_ioctl, Argument::is(1, request))
+const fn ioctl(request: u32) -> SyscallRule {
+    SyscallRule::with(libc::SYS_ioctl, Argument::is(1, request))
 }
 
-const fn fcntl(command: i32) -> Call {
-    Call::with(libc::SYS_fcntl, Argument::is(1, command as u32))
+const fn fcntl(command: i32) -> SyscallRule {
+    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, command as u32))
 }
 
 /// What serving takes, whatever the device.
-const SERVING: &[Call] = &[
+const SERVING: &[SyscallRule] = &[
     // The sockets of front-end, daemon and display, the guest's kicks and calls, the log, the
     // service manager. No socket is made or connected: those that are needed are there.
-    Call::any(libc::SYS_read),
-    Call::any(libc::SYS_readv),
-    Call::any(libc::SYS_write),
-    Call::any(libc::SYS_writev),
-    Call::any(libc::SYS_recvfrom),
-    Call::any(libc::SYS_recvmsg),
-    Call::any(libc::SYS_sendto),
-    Call::any(libc::SYS_sendmsg),
-    Call::any(libc::SYS_accept),
-    Call::any(libc::SYS_accept4),
-    Call::any(libc::SYS_shutdown),
-    Call::any(libc::SYS_getsockname),
-    Call::any(libc::SYS_getpeername),
-    Call::any(libc::SYS_getsockopt),
-    Call::any(libc::SYS_setsockopt),
-    Call::any(libc::SYS_close),
-    Call::any(libc::SYS_dup),
+    SyscallRule::any(libc::SYS_read),
+    SyscallRule::any(libc::SYS_readv),
+    SyscallRule::any(libc::SYS_write),
+    SyscallRule::any(libc::SYS_writev),
+    SyscallRule::any(libc::SYS_recvfrom),
+    SyscallRule::any(libc::SYS_recvmsg),
+    SyscallRule::any(libc::SYS_sendto),
+    SyscallRule::any(libc::SYS_sendmsg),
+    SyscallRule::any(libc::SYS_accept),
+    SyscallRule::any(libc::SYS_accept4),
+    SyscallRule::any(libc::SYS_shutdown),
+    SyscallRule::any(libc::SYS_getsockname),
+    SyscallRule::any(libc::SYS_getpeername),
+    SyscallRule::any(libc::SYS_getsockopt),
+    SyscallRule::any(libc::SYS_setsockopt),
+    SyscallRule::any(libc::SYS_close),
+    SyscallRule::any(libc::SYS_dup),
     // Not F_SETOWN and its like, by which others would get signals.
     fcntl(libc::F_DUPFD),
     fcntl(libc::F_DUPFD_CLOEXEC),
@@ -129,59 +129,59 @@ const SERVING: &[Call] = &[
     ioctl(libc::TCGETS as u32).fails(libc::ENOTTY),
     ioctl(libc::TCGETS2 as u32).fails(libc::ENOTTY),
     // A message of the log that is too large for a datagram goes by a memfd.
-    Call::any(libc::SYS_memfd_create),
+    SyscallRule::any(libc::SYS_memfd_create),
     // Waiting.
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_poll),
-    Call::any(libc::SYS_ppoll),
+    SyscallRule::any(libc::SYS_poll),
+    SyscallRule::any(libc::SYS_ppoll),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_epoll_wait),
-    Call::any(libc::SYS_epoll_pwait),
-    Call::any(libc::SYS_epoll_pwait2),
-    Call::any(libc::SYS_epoll_ctl),
-    Call::any(libc::SYS_eventfd2),
-    Call::any(libc::SYS_timerfd_create),
-    Call::any(libc::SYS_timerfd_settime),
+    SyscallRule::any(libc::SYS_epoll_wait),
+    SyscallRule::any(libc::SYS_epoll_pwait),
+    SyscallRule::any(libc::SYS_epoll_pwait2),
+    SyscallRule::any(libc::SYS_epoll_ctl),
+    SyscallRule::any(libc::SYS_eventfd2),
+    SyscallRule::any(libc::SYS_timerfd_create),
+    SyscallRule::any(libc::SYS_timerfd_settime),
     // Time, where it cannot be read without a call.
-    Call::any(libc::SYS_clock_gettime),
-    Call::any(libc::SYS_clock_getres),
-    Call::any(libc::SYS_gettimeofday),
-    Call::any(libc::SYS_clock_nanosleep),
-    Call::any(libc::SYS_nanosleep),
+    SyscallRule::any(libc::SYS_clock_gettime),
+    SyscallRule::any(libc::SYS_clock_getres),
+    SyscallRule::any(libc::SYS_gettimeofday),
+    SyscallRule::any(libc::SYS_clock_nanosleep),
+    SyscallRule::any(libc::SYS_nanosleep),
     // The guest's memory, of which the size is asked, and our own.
-    Call::any(libc::SYS_lseek),
-    Call::any(libc::SYS_fstat),
-    Call::any(libc::SYS_newfstatat),
-    Call::any(libc::SYS_statx),
-    Call::any(libc::SYS_munmap),
-    Call::any(libc::SYS_mremap),
-    Call::any(libc::SYS_madvise),
-    Call::any(libc::SYS_brk),
-    Call::any(libc::SYS_getrandom),
+    SyscallRule::any(libc::SYS_lseek),
+    SyscallRule::any(libc::SYS_fstat),
+    SyscallRule::any(libc::SYS_newfstatat),
+    SyscallRule::any(libc::SYS_statx),
+    SyscallRule::any(libc::SYS_munmap),
+    SyscallRule::any(libc::SYS_mremap),
+    SyscallRule::any(libc::SYS_madvise),
+    SyscallRule::any(libc::SYS_brk),
+    SyscallRule::any(libc::SYS_getrandom),
     // How many processors there are decides how memory is shared out to threads.
-    Call::any(libc::SYS_sched_getaffinity),
+    SyscallRule::any(libc::SYS_sched_getaffinity),
     // Locks between threads.
-    Call::any(libc::SYS_futex),
-    Call::any(libc::SYS_futex_waitv),
-    Call::any(FUTEX_WAKE),
-    Call::any(FUTEX_WAIT),
-    Call::any(libc::SYS_sched_yield),
+    SyscallRule::any(libc::SYS_futex),
+    SyscallRule::any(libc::SYS_futex_waitv),
+    SyscallRule::any(FUTEX_WAKE),
+    SyscallRule::any(FUTEX_WAIT),
+    SyscallRule::any(libc::SYS_sched_yield),
     // Signals to oneself, and the end of a thread and of all.
-    Call::any(libc::SYS_rt_sigaction),
-    Call::any(libc::SYS_rt_sigprocmask),
-    Call::any(libc::SYS_rt_sigreturn),
-    Call::any(libc::SYS_sigaltstack),
-    Call::any(libc::SYS_restart_syscall),
-    Call::any(libc::SYS_getpid),
-    Call::any(libc::SYS_gettid),
-    Call::any(libc::SYS_exit),
-    Call::any(libc::SYS_exit_group),
+    SyscallRule::any(libc::SYS_rt_sigaction),
+    SyscallRule::any(libc::SYS_rt_sigprocmask),
+    SyscallRule::any(libc::SYS_rt_sigreturn),
+    SyscallRule::any(libc::SYS_sigaltstack),
+    SyscallRule::any(libc::SYS_restart_syscall),
+    SyscallRule::any(libc::SYS_getpid),
+    SyscallRule::any(libc::SYS_gettid),
+    SyscallRule::any(libc::SYS_exit),
+    SyscallRule::any(libc::SYS_exit_group),
     // A thread that was made just before may still be at its first steps.
-    Call::any(libc::SYS_set_robust_list),
-    Call::any(libc::SYS_rseq),
-    Call::with(libc::SYS_prctl, Argument::is(0, libc::PR_SET_NAME as u32)),
+    SyscallRule::any(libc::SYS_set_robust_list),
+    SyscallRule::any(libc::SYS_rseq),
+    SyscallRule::with(libc::SYS_prctl, Argument::is(0, libc::PR_SET_NAME as u32)),
     // The C library names its memory for /proc/PID/maps, where it is told to.
-    Call::with(libc::SYS_prctl, Argument::is(0, PR_SET_VMA)),
+    SyscallRule::with(libc::SYS_prctl, Argument::is(0, PR_SET_VMA)),
 ];
 
 /// futex_wake(2) and futex_wait(2), Linux 6.7: the same for all processors.
@@ -192,56 +192,59 @@ const F_DUPFD_QUERY: i32 = 1027;
 const PR_SET_VMA: u32 = 0x5356_4d41;
 
 /// Memory, but none that is executed.
-const DATA: &[Call] = &[
-    Call::with(libc::SYS_mmap, Argument::lacks(2, libc::PROT_EXEC as u32)),
-    Call::with(
+const DATA: &[SyscallRule] = &[
+    SyscallRule::with(libc::SYS_mmap, Argument::lacks(2, libc::PROT_EXEC as u32)),
+    SyscallRule::with(
         libc::SYS_mprotect,
         Argument::lacks(2, libc::PROT_EXEC as u32),
     ),
 ];
 
 /// Memory that is executed, too.
-const CODE: &[Call] = &[Call::any(libc::SYS_mmap), Call::any(libc::SYS_mprotect)];
+const CODE: &[SyscallRule] = &[
+    SyscallRule::any(libc::SYS_mmap),
+    SyscallRule::any(libc::SYS_mprotect),
+];
 
 /// Removing a socket file.
-const REMOVING: &[Call] = &[
+const REMOVING: &[SyscallRule] = &[
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_unlink),
-    Call::any(libc::SYS_unlinkat),
+    SyscallRule::any(libc::SYS_unlink),
+    SyscallRule::any(libc::SYS_unlinkat),
 ];
 
 /// Looking for files and opening them. Where a program has no file to open these fail, rather than
 /// end it: libraries look for files that they can do without, as a panic's backtrace does.
-const OPENING: &[Call] = &[
+const OPENING: &[SyscallRule] = &[
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_open),
-    Call::any(libc::SYS_openat),
-    Call::any(libc::SYS_openat2),
+    SyscallRule::any(libc::SYS_open),
+    SyscallRule::any(libc::SYS_openat),
+    SyscallRule::any(libc::SYS_openat2),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_access),
-    Call::any(libc::SYS_faccessat),
-    Call::any(libc::SYS_faccessat2),
+    SyscallRule::any(libc::SYS_access),
+    SyscallRule::any(libc::SYS_faccessat),
+    SyscallRule::any(libc::SYS_faccessat2),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_stat),
+    SyscallRule::any(libc::SYS_stat),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_lstat),
+    SyscallRule::any(libc::SYS_lstat),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_readlink),
-    Call::any(libc::SYS_readlinkat),
-    Call::any(libc::SYS_getcwd),
+    SyscallRule::any(libc::SYS_readlink),
+    SyscallRule::any(libc::SYS_readlinkat),
+    SyscallRule::any(libc::SYS_getcwd),
 ];
 
 /// Making threads, and nothing else that clone(2) makes.
-const THREADS: &[Call] = &[
-    Call::with(
+const THREADS: &[SyscallRule] = &[
+    SyscallRule::with(
         libc::SYS_clone,
         Argument::masked(0, THREAD | NAMESPACES, THREAD),
     ),
     // What it is to do lies in memory, where it cannot be looked at: it is answered as by a kernel
     // that does not have it, and the C library takes clone(2).
-    Call::any(libc::SYS_clone3).fails(libc::ENOSYS),
+    SyscallRule::any(libc::SYS_clone3).fails(libc::ENOSYS),
     // The shadow stack of a thread (Linux 6.6).
-    Call::any(MAP_SHADOW_STACK),
+    SyscallRule::any(MAP_SHADOW_STACK),
 ];
 const THREAD: u32 = libc::CLONE_THREAD as u32;
 const NAMESPACES: u32 = (libc::CLONE_NEWNS
@@ -255,17 +258,17 @@ const MAP_SHADOW_STACK: c_long = 453;
 
 /// Leaves all threads the system calls of serving and of `needs`, and those that remove a socket
 /// file, if it `removes` one.
-pub(super) fn close(needs: &Needs, removes: bool) -> Result<(), Error> {
+pub(super) fn close(needs: &SandboxPolicy, removes: bool) -> Result<(), Error> {
     apply_filter_all_threads(&program(needs, removes)?)
 }
 
 /// The list as the kernel takes it.
-pub(super) fn program(needs: &Needs, removes: bool) -> Result<BpfProgram, BackendError> {
+pub(super) fn program(needs: &SandboxPolicy, removes: bool) -> Result<BpfProgram, BackendError> {
     let mut list = List::default();
     list.add(SERVING.iter().copied());
     list.add(if needs.code { CODE } else { DATA }.iter().copied());
     let closed = !needs.opens_files();
-    let opening = |call: &Call| {
+    let opening = |call: &SyscallRule| {
         if closed {
             call.fails(libc::EACCES)
         } else {
@@ -276,7 +279,7 @@ pub(super) fn program(needs: &Needs, removes: bool) -> Result<BpfProgram, Backen
     list.add(needs.calls.iter().copied());
     // Of signals only those to ourselves: abort(3).
     let pid = Argument::is(0, std::process::id());
-    list.add([Call::with(libc::SYS_tgkill, pid)]);
+    list.add([SyscallRule::with(libc::SYS_tgkill, pid)]);
     if removes {
         list.add(REMOVING.iter().copied());
     }
@@ -291,7 +294,7 @@ pub(super) fn program(needs: &Needs, removes: bool) -> Result<BpfProgram, Backen
 struct List(BTreeMap<u32, Vec<Case>>);
 
 impl List {
-    fn add(&mut self, calls: impl IntoIterator<Item = Call>) {
+    fn add(&mut self, calls: impl IntoIterator<Item = SyscallRule>) {
         for call in calls {
             // None is less than 0.
             let cases = self.0.entry(call.number as u32).or_default();

@@ -7,7 +7,7 @@ use landlock::{
     RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 
-use super::Needs;
+use super::SandboxPolicy;
 
 /// The newest version that this was tried with. An older kernel takes what it knows; what a newer
 /// one could forbid as well is left to be tried first.
@@ -18,7 +18,10 @@ const TRIED: ABI = ABI::V7;
 /// either. `false` where the kernel has no landlock.
 ///
 /// A path that is not there is left out: there is nothing to allow.
-pub(super) fn close(needs: &Needs, socket_folder: Option<&Path>) -> Result<bool, RulesetError> {
+pub(super) fn close(
+    needs: &SandboxPolicy,
+    socket_folder: Option<&Path>,
+) -> Result<bool, RulesetError> {
     let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::ReadDir;
     // Neither device nodes nor links out of the folder.
     let write = AccessFs::from_file(TRIED)

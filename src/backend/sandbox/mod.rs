@@ -17,11 +17,11 @@ mod filter;
 #[cfg(test)]
 mod tests;
 
-pub use calls::{Argument, Call};
+pub use calls::{Argument, SyscallRule};
 
 /// What a device needs of the system after it is open, beside what serving it takes.
 #[derive(Clone, Debug, Default)]
-pub struct Needs {
+pub struct SandboxPolicy {
     /// Files and folders to read, and to map as code.
     pub read: Vec<PathBuf>,
     /// Folders to list, whose files are not to be opened.
@@ -31,14 +31,14 @@ pub struct Needs {
     /// Nodes of devices to open again, or folders of such.
     pub devices: Vec<PathBuf>,
     /// System calls.
-    pub calls: Vec<Call>,
+    pub calls: Vec<SyscallRule>,
     /// To make threads.
     pub threads: bool,
     /// Memory that is executed, such as that of libraries and compiled shaders.
     pub code: bool,
 }
 
-impl Needs {
+impl SandboxPolicy {
     fn opens_files(&self) -> bool {
         [&self.read, &self.list, &self.write, &self.devices]
             .iter()
@@ -60,14 +60,14 @@ pub(super) enum SandboxError {
 /// A program's sandbox, closed by and by.
 #[derive(Debug)]
 pub(super) struct Sandbox {
-    needs: Needs,
+    needs: SandboxPolicy,
     /// The folder of a socket that is to be removed at the end.
     socket_folder: Option<PathBuf>,
 }
 
 impl Sandbox {
     /// One that leaves what `needs` says, and the right to remove the socket file `socket`.
-    pub(super) fn new(needs: Needs, socket: Option<&Path>) -> Self {
+    pub(super) fn new(needs: SandboxPolicy, socket: Option<&Path>) -> Self {
         Self {
             needs,
             socket_folder: socket.and_then(Path::parent).map(Path::to_owned),

@@ -13,7 +13,7 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr,
 };
 
-use super::{Needs, Sandbox};
+use super::{Sandbox, SandboxPolicy};
 
 const INSIDE: &str = "SANDBOX_TEST";
 
@@ -38,7 +38,7 @@ fn is_inside() -> bool {
 }
 
 fn close() {
-    let sandbox = Sandbox::new(Needs::default(), None);
+    let sandbox = Sandbox::new(SandboxPolicy::default(), None);
     sandbox.close_files().unwrap();
     sandbox.close_calls().unwrap();
 }
@@ -107,7 +107,9 @@ fn landlock_closes_files_by_itself() {
     }
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    Sandbox::new(Needs::default(), None).close_files().unwrap();
+    Sandbox::new(SandboxPolicy::default(), None)
+        .close_files()
+        .unwrap();
     let denied = std::io::ErrorKind::PermissionDenied;
     let refused = |result: std::io::Result<()>| result.unwrap_err().kind() == denied;
     assert!(refused(std::fs::File::open("/etc/passwd").map(drop)));
@@ -146,7 +148,9 @@ fn landlock_keeps_from_signals_to_others_and_from_their_abstract_sockets() {
     rustix::process::test_kill_process(parent).unwrap();
     UnixStream::connect_addr(&before).unwrap();
 
-    Sandbox::new(Needs::default(), None).close_files().unwrap();
+    Sandbox::new(SandboxPolicy::default(), None)
+        .close_files()
+        .unwrap();
     let signalled = rustix::process::test_kill_process(parent);
     assert_eq!(signalled, Err(rustix::io::Errno::PERM));
     let connected = UnixStream::connect_addr(&before);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// a paused one does nothing. A driver that resets a single queue (`VIRTIO_F_RING_RESET`) leaves
 /// the other one running.
 #[derive(Default)]
-pub(super) struct Continuity {
+pub(super) struct DriverSession {
     control_stopped: bool,
     /// Whether the cursor queue was seen to run since it stopped last.
     cursor_runs: bool,
@@ -19,7 +19,7 @@ pub(super) struct Continuity {
     config_was_read: AtomicBool,
 }
 
-impl Continuity {
+impl DriverSession {
     /// The control queue stops, or the cursor queue.
     pub(super) fn stop(&mut self, is_cursor: bool) {
         if is_cursor {
@@ -66,8 +66,8 @@ impl Continuity {
 mod tests {
     use super::*;
 
-    fn stopped_at(position: u16) -> Continuity {
-        let mut continuity = Continuity::default();
+    fn stopped_at(position: u16) -> DriverSession {
+        let mut continuity = DriverSession::default();
         continuity.stands_at(position);
         continuity.cursor_runs();
         continuity.stop(false);
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_reset_of_one_queue_is_no_new_driver() {
-        let mut continuity = Continuity::default();
+        let mut continuity = DriverSession::default();
         continuity.stands_at(700);
         continuity.stop(true);
         continuity.cursor_runs();

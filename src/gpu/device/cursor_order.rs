@@ -9,7 +9,7 @@
 use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 
-use crate::backend::{GuestMemory, Ring, Vring};
+use crate::backend::{GuestMemory, QueuePass, Vring};
 
 /// Requests of a queue: how many, from which position on.
 #[derive(Clone, Copy)]
@@ -22,7 +22,7 @@ impl Span {
     /// The requests of a queue that the driver made and that were not taken; `None` where the queue is
     /// not started, or broken.
     fn waiting(vring: &Vring, memory: &GuestMemory) -> Option<Self> {
-        let len = Ring::begin(vring, memory)?.available().ok()?;
+        let len = QueuePass::begin(vring, memory)?.available().ok()?;
         let start = position(vring);
         Some(Self { start, len })
     }

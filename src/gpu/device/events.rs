@@ -13,7 +13,7 @@ use rustix::time::{
 };
 use vmm_sys_util::epoll::EventSet;
 
-use crate::backend::{FIRST_TOKEN, Host};
+use crate::backend::{DeviceContext, FIRST_TOKEN};
 
 /// Tokens of the descriptors that the device watches.
 pub(super) const DISPLAY: u16 = FIRST_TOKEN;
@@ -22,17 +22,17 @@ pub(super) const WAKE: u16 = FIRST_TOKEN + 2;
 pub(super) const FENCE: u16 = FIRST_TOKEN + 3;
 
 /// The program around the device, and what the device watches with it.
-pub(super) struct Events {
-    pub(super) host: Host,
+pub(super) struct EventSources {
+    pub(super) host: DeviceContext,
     timer: OwnedFd,
     timer_set: Option<Instant>,
     wake: OwnedFd,
     watched: Option<(Arc<UnixStream>, EventSet)>,
 }
 
-impl Events {
+impl EventSources {
     /// Watches a timer and an event of its own.
-    pub(super) fn new(host: Host) -> io::Result<Self> {
+    pub(super) fn new(host: DeviceContext) -> io::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,

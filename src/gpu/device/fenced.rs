@@ -7,7 +7,7 @@ use virtio_queue::QueueT;
 
 use super::super::renderer::{Fence, Renderer3d};
 use super::queues::respond;
-use crate::backend::{Chain, GuestMemory, Ring, RingError, Vring};
+use crate::backend::{Chain, GuestMemory, QueuePass, VirtqueueError, Vring};
 
 /// Most requests that are kept, however large the queue is: each takes memory that is in no budget.
 const MAX_REQUESTS: usize = 1024;
@@ -20,12 +20,12 @@ struct Request {
 
 /// Those of the control queue, in the order in which they are answered.
 #[derive(Default)]
-pub(super) struct Fenced {
+pub(super) struct FencedRequests {
     requests: VecDeque<Request>,
     queue: Option<Vring>,
 }
 
-impl Fenced {
+impl FencedRequests {
     /// Keeps a request of `queue` until its fence is retired.
     pub(super) fn keep(&mut self, queue: &Vring, chain: Chain, response: Vec<u8>, fence: Fence) {
         self.queue.get_or_insert_with(|| queue.clone());
@@ -46,7 +46,7 @@ impl Fenced {
     }
 
     /// Answers those whose fence is retired.
-    pub(super) fn answer(&mut self, ring: &mut Ring<'_>, renderer: &dyn Renderer3d) {
+    pub(super) fn answer(&mut self, ring: &mut QueuePass<'_>, renderer: &dyn Renderer3d) {
         let retired = |request: &Request| renderer.is_retired(request.fence);
         while self.requests.front().is_some_and(retired) {
             if let Some(request) = self.requests.pop_front() {
@@ -60,15 +60,15 @@ impl Fenced {
     ///
     /// # Errors
     /// Where the ring lies outside the guest's memory, or the notification cannot be sent.
-    pub(super) fn answer_all(&mut self, memory: &GuestMemory) -> Result<(), RingError> {
+    pub(super) fn answer_all(&mut self, memory: &GuestMemory) -> Result<(), VirtqueueError> {
         let Some(queue) = self.queue.take() else {
             return Ok(());
         };
-        let mut ring = Ring::last(&queue, memory);
+        let mut ring = QueuePass::last(&queue, memory);
         for request in self.requests.drain(..) {
             request.answer(&mut ring);
         }
-        ring.publish()
+        ring.flush_used()
     }
 
     /// Forgets them, with the driver that made them.
@@ -80,10 +80,10 @@ impl Fenced {
 impl Request {
     /// The chain is followed in the memory that it was taken from, and the answer written to the one
     /// there is now: nothing is written to memory that the front-end has taken back.
-    fn answer(self, ring: &mut Ring<'_>) {
+    fn answer(self, ring: &mut QueuePass<'_>) {
         let head = self.chain.head_index();
         let memory = ring.memory().clone();
         let len = respond(self.chain, &memory, &self.response);
-        ring.complete(head, len);
+        ring.add_used(head, len);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::super::renderer::Renderer;
 #[cfg(feature = "virgl")]
-use super::super::renderer::virgl::stand_in;
+use super::super::renderer::virgl::fake_virglrenderer;
 use super::super::scanout::Truth;
 use super::*;
 
@@ -18,19 +18,23 @@ pub struct Bench {
 impl Bench {
     /// A 2D device whose resources may take `max_hostmem` bytes.
     pub fn in_2d(max_hostmem: u64) -> Self {
-        Self::new(max_hostmem, |budget| Box::new(SoftRenderer::new(budget)))
+        Self::new(max_hostmem, |budget| {
+            Box::new(SoftwareRenderer::new(budget))
+        })
     }
 
     /// A 3D device on a stand-in for virglrenderer.
     #[cfg(feature = "virgl")]
     pub fn in_3d(max_hostmem: u64) -> Self {
-        Self::new(max_hostmem, |budget| Box::new(stand_in::renderer(budget)))
+        Self::new(max_hostmem, |budget| {
+            Box::new(fake_virglrenderer::renderer(budget))
+        })
     }
 
     fn new(max_hostmem: u64, renderer: impl FnOnce(Budget) -> Box<dyn Renderer>) -> Self {
         let budget = Budget::new(max_hostmem);
         let mut gpu = Gpu::new(Options::default());
-        gpu.state = State::new(renderer(budget.clone()));
+        gpu.state = VirtioGpu::new(renderer(budget.clone()));
         Self { gpu, budget }
     }
 
@@ -51,7 +55,7 @@ impl Bench {
 
     /// The sizes of the scanouts that show something.
     pub fn scanouts(&self) -> Vec<(u32, u32)> {
-        let shown = self.gpu.state.screen.shown();
+        let shown = self.gpu.state.screen.active_scanouts();
         shown.map(|(size, _)| size).collect()
     }
 
@@ -65,7 +69,7 @@ impl Bench {
     pub fn expire(&mut self, vrings: &[Vring]) {
         self.gpu.display.expire(Instant::now() + UPDATE_LIMIT);
         self.gpu.take_answer();
-        self.gpu.look_at_display();
+        self.gpu.update_dmabuf_support();
         self.gpu.serve(vrings);
     }
 }

@@ -7,12 +7,12 @@ use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 use vm_memory::GuestMemoryMmap;
 
-use super::super::commands::{Answer, Outcome, QueueKind};
+use super::super::protocol::{HEADER_LEN, Header, Response, response};
 use super::super::renderer::WORK;
-use super::super::wire::{HEADER_LEN, Header, Response, response};
+use super::super::virtio_gpu::{CommandResult, DisplayReply, QueueKind};
 use super::cursor_order::position;
 use super::{CONTROL_QUEUE, CURSOR_QUEUE, Gpu};
-use crate::backend::{Chain, Ring, RingError, Vring};
+use crate::backend::{Chain, QueuePass, VirtqueueError, Vring};
 
 /// Requests of one queue after which the others have their turn: more than drivers make for a frame, so
 /// that what is ready together is shown together.
@@ -94,7 +94,7 @@ impl Gpu {
             Some(vring) if kind == QueueKind::Control || !self.cursor_order.is_waiting() => {
                 self.pass(vrings, vring, kind).unwrap_or_else(|e| {
                     vring.report_error();
-                    self.troubles.warn(format_args!("{kind:?} queue: {e}"));
+                    self.device_errors.warn(format_args!("{kind:?} queue: {e}"));
                     false
                 })
             }
@@ -111,11 +111,11 @@ impl Gpu {
         vrings: &[Vring],
         vring: &Vring,
         kind: QueueKind,
-    ) -> Result<bool, RingError> {
+    ) -> Result<bool, VirtqueueError> {
         let Some(memory) = self.memory.clone() else {
             return Ok(false);
         };
-        let Some(mut ring) = Ring::begin(vring, &memory) else {
+        let Some(mut ring) = QueuePass::begin(vring, &memory) else {
             return Ok(false);
         };
         let began = Instant::now();
@@ -126,19 +126,19 @@ impl Gpu {
         }
         for _ in 0..PASS_REQUESTS {
             if kind == QueueKind::Control && self.display.is_asked() {
-                ring.publish()?;
+                ring.flush_used()?;
                 // The answer makes it go on.
                 return Ok(false);
             }
             if kind == QueueKind::Control && self.fenced.is_full(vring) {
-                ring.publish()?;
+                ring.flush_used()?;
                 // The next fence that is retired makes it go on.
                 return Ok(false);
             }
             if kind == QueueKind::Cursor {
                 self.state.control_is_done = self.cursor_order.has_waited(position(vring));
             }
-            match ring.next_chain() {
+            match ring.pop() {
                 Ok(Some(chain)) => {
                     match self.request(vring, &mut ring, chain, kind) {
                         Next::Any => {}
@@ -147,7 +147,7 @@ impl Gpu {
                             let control = vrings.get(usize::from(CONTROL_QUEUE));
                             self.cursor_order.wait(vring, control, &memory);
                             if self.cursor_order.is_waiting() {
-                                ring.publish()?;
+                                ring.flush_used()?;
                                 // Perhaps its kick comes only now.
                                 self.waiting[usize::from(CONTROL_QUEUE)] = true;
                                 return Ok(false);
@@ -156,11 +156,11 @@ impl Gpu {
                     }
                 }
                 Ok(None) => {
-                    ring.publish()?;
-                    return ring.rearm();
+                    ring.flush_used()?;
+                    return ring.enable_notification();
                 }
                 Err(e) => {
-                    ring.publish()?;
+                    ring.flush_used()?;
                     return Err(e);
                 }
             }
@@ -168,14 +168,14 @@ impl Gpu {
                 break;
             }
         }
-        ring.publish()?;
+        ring.flush_used()?;
         Ok(true)
     }
 
     fn request(
         &mut self,
         vring: &Vring,
-        ring: &mut Ring<'_>,
+        ring: &mut QueuePass<'_>,
         chain: Chain,
         kind: QueueKind,
     ) -> Next {
@@ -185,31 +185,35 @@ impl Gpu {
             Ok(reader) => self.state.execute(kind, &memory, reader),
             Err(e) => {
                 let trouble = format_args!("{kind:?} queue: unreadable request: {e}");
-                self.troubles.warn(trouble);
+                self.device_errors.warn(trouble);
                 let unreadable = Response::Plain(response::ERR_UNSPEC);
-                Outcome::Done(unreadable.to_bytes(&Header::default()))
+                CommandResult::Complete(unreadable.to_bytes(&Header::default()))
             }
         };
         if let Some(complaint) = self.state.take_complaint() {
-            self.complaints.warn(complaint);
+            self.guest_errors.warn(complaint);
         }
         match outcome {
-            Outcome::Done(response) => ring.complete(head, respond(chain, &memory, &response)),
-            Outcome::Fenced(response, fence) => self.fenced.keep(vring, chain, response, fence),
-            Outcome::Ask(question) => {
+            CommandResult::Complete(response) => {
+                ring.add_used(head, respond(chain, &memory, &response))
+            }
+            CommandResult::Fenced(response, fence) => {
+                self.fenced.keep(vring, chain, response, fence)
+            }
+            CommandResult::NeedsDisplay(question) => {
                 // It stays in the queue, so that a ring that is stopped meanwhile loses nothing.
-                ring.put_back();
+                ring.undo_pop();
                 if !self.display.ask(question, Instant::now()) {
-                    self.state.answer = Some(Answer::Nothing);
+                    self.state.answer = Some(DisplayReply::Nothing);
                 }
             }
-            Outcome::InPart => {
+            CommandResult::InPart => {
                 // As with a question: the queue may stop before the rest is done.
-                ring.put_back();
+                ring.undo_pop();
                 return Next::Rest;
             }
-            Outcome::AfterControl => {
-                ring.put_back();
+            CommandResult::AfterControl => {
+                ring.undo_pop();
                 return Next::AfterControl;
             }
         }

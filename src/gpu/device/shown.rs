@@ -8,7 +8,7 @@ use super::{CONTROL_QUEUE, Gpu};
 
 impl Gpu {
     /// Has screens shown in the way that the display takes.
-    pub(super) fn look_at_display(&mut self) {
+    pub(super) fn update_dmabuf_support(&mut self) {
         let takes = self.display.takes();
         if takes != self.takes {
             log::debug!("the display takes {takes:?}");
@@ -16,7 +16,7 @@ impl Gpu {
         self.takes = takes;
         self.state.set_takes(takes);
         if let Some(complaint) = self.state.take_complaint() {
-            self.complaints.warn(complaint);
+            self.guest_errors.warn(complaint);
         }
     }
 
@@ -36,12 +36,12 @@ impl Gpu {
         }
         if let Some(events) = &mut self.events {
             if let Err(e) = events.watch_display(self.display.interest()) {
-                self.troubles
+                self.device_errors
                     .warn(format_args!("cannot watch the display socket: {e}"));
                 self.display.detach();
             }
             if let Err(e) = events.set_timer(self.display.deadline()) {
-                self.troubles
+                self.device_errors
                     .warn(format_args!("cannot set the display's timer: {e}"));
             }
         }
@@ -67,22 +67,29 @@ impl Gpu {
     pub(super) fn lost_display(&mut self, error: &DisplayError) {
         match error {
             DisplayError::Closed => log::debug!("{error}"),
-            DisplayError::Socket(_) | DisplayError::Protocol { .. } => self.troubles.warn(error),
+            DisplayError::Socket(_) | DisplayError::Protocol { .. } => {
+                self.device_errors.warn(error)
+            }
         }
     }
 
     fn tell_status(&mut self) {
-        if self.status.iter().copied().eq(self.state.screen.shown()) {
+        if self
+            .status
+            .iter()
+            .copied()
+            .eq(self.state.screen.active_scanouts())
+        {
             return;
         }
-        self.status = self.state.screen.shown().collect();
+        self.status = self.state.screen.active_scanouts().collect();
         if let Some(events) = &self.events {
             let mut text = String::new();
             for (i, ((width, height), _)) in self.status.iter().enumerate() {
                 let separator = if i == 0 { "" } else { " + " };
                 text.push_str(&format!("{separator}{width}x{height}"));
             }
-            if let Some(renderer) = self.state.describe_renderer() {
+            if let Some(renderer) = self.state.renderer_name() {
                 let by_dmabuf = |(_, by_dmabuf): &(_, bool)| *by_dmabuf;
                 let how = match () {
                     () if self.status.is_empty() => "",

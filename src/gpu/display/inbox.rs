@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use rustix::net::{RecvFlags, recv};
 use vhost::vhost_user::gpu_message::{GpuBackendReq, VhostUserGpuHeaderFlag};
 
-use super::super::wire::{Fields, HEADER_LEN, MAX_EDID_LEN, MODES_LEN, Modes, response};
+use super::super::protocol::{
+    DisplayInfo, HEADER_LEN, MAX_EDID_LEN, MODES_LEN, RequestReader, response,
+};
 use super::DisplayError;
 use super::outbox::{MESSAGE_HEADER_LEN, Request};
 
@@ -20,7 +22,7 @@ pub(super) enum Reply {
     /// The protocol features it offers.
     Features(u64),
     /// Its displays.
-    Modes(Box<Modes>),
+    DisplayInfo(Box<DisplayInfo>),
     /// An EDID, unless it said that it has none.
     Edid(Option<Vec<u8>>),
     /// It has shown the new part of a buffer.
@@ -32,7 +34,7 @@ impl Reply {
         matches!(
             (self, request),
             (Self::Features(_), Request::Features)
-                | (Self::Modes(_), Request::Modes)
+                | (Self::DisplayInfo(_), Request::DisplayInfo)
                 | (Self::Edid(_), Request::Edid(_))
         )
     }
@@ -47,12 +49,12 @@ impl Reply {
             }
             (GpuBackendReq::GET_DISPLAY_INFO, MODES_REPLY_LEN) => {
                 let mut source = payload;
-                Fields::new(&mut source).header()?;
-                Some(Self::Modes(Box::new(Modes::read(source)?)))
+                RequestReader::new(&mut source).header()?;
+                Some(Self::DisplayInfo(Box::new(DisplayInfo::read(source)?)))
             }
             (GpuBackendReq::GET_EDID, EDID_REPLY_LEN) => {
                 let mut source = payload;
-                let mut fields = Fields::new(&mut source);
+                let mut fields = RequestReader::new(&mut source);
                 let header = fields.header()?;
                 let (size, _padding) = (fields.u32()?, fields.u32()?);
                 let edid = usize::try_from(size)

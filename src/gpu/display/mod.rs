@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt;
 use vmm_sys_util::epoll::EventSet;
 
-use super::commands::{Answer, Question};
-use super::scanout::{Screen, Takes};
-use super::wire::Modes;
+use super::protocol::DisplayInfo;
+use super::scanout::{DmabufSupport, Scanouts};
+use super::virtio_gpu::{DisplayQuery, DisplayReply};
 use inbox::{Inbox, Reply};
 use outbox::{Outbox, Progress, Request};
 
@@ -100,7 +100,7 @@ struct Link {
     deadline: Option<Instant>,
     silent_since: Option<Instant>,
     /// What the front-end said last of its displays.
-    modes: Option<Modes>,
+    modes: Option<DisplayInfo>,
     blocked: bool,
 }
 
@@ -114,15 +114,17 @@ impl Link {
     }
 
     /// Sends what the question needs next, once the front-end has said what it can do.
-    fn pose(&mut self, question: Question, now: Instant) {
+    fn pose(&mut self, question: DisplayQuery, now: Instant) {
         let Negotiation::Settled { edid, .. } = self.negotiation else {
             return;
         };
         match question {
-            Question::Edid(scanout) if edid && self.has_display(scanout) => {
+            DisplayQuery::Edid(scanout) if edid && self.has_display(scanout) => {
                 self.request(Request::Edid(scanout), now);
             }
-            Question::Edid(_) | Question::Modes => self.request(Request::Modes, now),
+            DisplayQuery::Edid(_) | DisplayQuery::DisplayInfo => {
+                self.request(Request::DisplayInfo, now)
+            }
         }
     }
 
@@ -139,8 +141,8 @@ pub struct Display {
     /// Whether there are buffers that it could be passed.
     has_dmabufs: bool,
     link: Option<Link>,
-    question: Option<Question>,
-    answer: Option<Answer>,
+    question: Option<DisplayQuery>,
+    answer: Option<DisplayReply>,
 }
 
 impl Display {
@@ -151,15 +153,15 @@ impl Display {
 
     /// What the front-end takes. The protocol has a feature only for buffers with modifiers; others
     /// are for every front-end, but for one that does not answer in time.
-    pub fn takes(&self) -> Takes {
+    pub fn takes(&self) -> DmabufSupport {
         match &self.link {
-            _ if !self.has_dmabufs => Takes::Pixels,
-            None => Takes::default(),
-            Some(link) if link.outbox.updates.is_mute() => Takes::Pixels,
+            _ if !self.has_dmabufs => DmabufSupport::None,
+            None => DmabufSupport::default(),
+            Some(link) if link.outbox.updates.is_unresponsive() => DmabufSupport::None,
             Some(link) => match link.negotiation {
-                Negotiation::Settled { dmabuf2: false, .. } => Takes::Dmabufs,
+                Negotiation::Settled { dmabuf2: false, .. } => DmabufSupport::LinearOnly,
                 Negotiation::Settled { dmabuf2: true, .. } | Negotiation::Awaited => {
-                    Takes::ModifiedDmabufs
+                    DmabufSupport::Modifiers
                 }
             },
         }
@@ -193,13 +195,13 @@ impl Display {
 
     fn give_up(&mut self) {
         if self.question.take().is_some() {
-            self.answer = Some(Answer::Nothing);
+            self.answer = Some(DisplayReply::Nothing);
         }
     }
 
     /// Asks the front-end; the answer comes with [`Display::take_answer`] after some event.
     /// `false` where there is nobody who would answer.
-    pub fn ask(&mut self, question: Question, now: Instant) -> bool {
+    pub fn ask(&mut self, question: DisplayQuery, now: Instant) -> bool {
         let Some(link) = &mut self.link else {
             return false;
         };
@@ -231,7 +233,7 @@ impl Display {
     }
 
     /// The answer to what was asked last, once it is there.
-    pub fn take_answer(&mut self) -> Option<Answer> {
+    pub fn take_answer(&mut self) -> Option<DisplayReply> {
         self.answer.take()
     }
 
@@ -261,7 +263,7 @@ impl Display {
         };
         let updates = &mut link.outbox.updates;
         if updates.expire(now) {
-            expired.update = Some(if updates.is_hopeless() {
+            expired.update = Some(if updates.is_disabled() {
                 Pixels::ForGood
             } else {
                 Pixels::UntilAnswered
@@ -336,30 +338,30 @@ impl Display {
                     link.pose(question, now);
                 }
             }
-            Reply::Modes(modes) => {
+            Reply::DisplayInfo(modes) => {
                 link.modes = Some(*modes);
                 let edid = matches!(link.negotiation, Negotiation::Settled { edid: true, .. });
                 match self.question {
-                    Some(Question::Edid(id)) if edid && modes.enabled(id).is_some() => {
+                    Some(DisplayQuery::Edid(id)) if edid && modes.enabled(id).is_some() => {
                         link.request(Request::Edid(id), now);
                     }
-                    Some(_) => self.settle(Answer::Modes(modes)),
+                    Some(_) => self.settle(DisplayReply::DisplayInfo(modes)),
                     None => {}
                 }
             }
             Reply::Edid(edid) => {
-                if let (Some(Question::Edid(asked)), Some(Request::Edid(id))) =
+                if let (Some(DisplayQuery::Edid(asked)), Some(Request::Edid(id))) =
                     (self.question, request)
                     && asked == id
                 {
-                    self.settle(edid.map_or(Answer::Nothing, Answer::Edid));
+                    self.settle(edid.map_or(DisplayReply::Nothing, DisplayReply::Edid));
                 }
             }
             Reply::Updated => {}
         }
     }
 
-    fn settle(&mut self, answer: Answer) {
+    fn settle(&mut self, answer: DisplayReply) {
         self.question = None;
         self.answer = Some(answer);
     }
@@ -369,7 +371,11 @@ impl Display {
     ///
     /// # Errors
     /// Where the socket is of no more use; it is closed then, and who waits gets no answer.
-    pub fn send(&mut self, screen: Option<&mut Screen>, now: Instant) -> Result<(), DisplayError> {
+    pub fn send(
+        &mut self,
+        screen: Option<&mut Scanouts>,
+        now: Instant,
+    ) -> Result<(), DisplayError> {
         let Some(link) = &mut self.link else {
             return Ok(());
         };

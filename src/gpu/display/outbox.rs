@@ -19,7 +19,7 @@ use super::super::dmabuf::Dmabuf;
 use super::super::image::{Image, PIXEL_LEN, SharedImage};
 use super::super::region::Rect;
 use super::super::renderer::{CURSOR_LEN, CursorPixels};
-use super::super::scanout::{Position, Screen, Update};
+use super::super::scanout::{Position, Scanouts, Update};
 use super::updates::Updates;
 
 /// Bytes of a message's header: request, flags, size of the payload.
@@ -36,7 +36,7 @@ const PASS_BYTES: usize = 64 << 20;
 pub(super) enum Request {
     Features,
     SetFeatures(u64),
-    Modes,
+    DisplayInfo,
     Edid(u32),
 }
 
@@ -111,7 +111,7 @@ impl Message {
                 GpuBackendReq::SET_PROTOCOL_FEATURES,
                 &accepted.to_ne_bytes(),
             ),
-            Request::Modes => new(GpuBackendReq::GET_DISPLAY_INFO, &[]),
+            Request::DisplayInfo => new(GpuBackendReq::GET_DISPLAY_INFO, &[]),
             Request::Edid(scanout_id) => {
                 let payload = VhostUserGpuEdidRequest { scanout_id };
                 new(GpuBackendReq::GET_EDID, payload.as_slice())
@@ -316,7 +316,7 @@ impl Outbox {
         self.requests.push_back(request);
     }
 
-    fn next(&mut self, screen: Option<&mut Screen>) -> Option<Message> {
+    fn next(&mut self, screen: Option<&mut Scanouts>) -> Option<Message> {
         match self.requests.pop_front() {
             Some(request) => Some(Message::request(request)),
             None => {
@@ -334,7 +334,7 @@ impl Outbox {
     pub(super) fn send(
         &mut self,
         socket: &UnixStream,
-        mut screen: Option<&mut Screen>,
+        mut screen: Option<&mut Scanouts>,
         now: Instant,
     ) -> io::Result<Progress> {
         let mut bytes: usize = 0;

@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 
 use super::super::image::{Budget, Image, SharedImage};
+use super::super::protocol::{Header, Response};
 use super::super::region::{Rect, Region};
-use super::super::scanout::{Position, Shape, View};
-use super::super::wire::{Header, Response};
+use super::super::scanout::{Position, ScanoutSource, Shape};
 use super::*;
 
 const GET_PROTOCOL_FEATURES: u32 = 1;
@@ -77,14 +77,14 @@ impl FrontEnd {
         self.socket.write_all(&bytes).unwrap();
     }
 
-    fn reply_modes(&mut self, modes: Modes) {
+    fn reply_modes(&mut self, modes: DisplayInfo) {
         let response = Response::DisplayInfo(Box::new(modes));
         self.reply(GET_DISPLAY_INFO, &response.to_bytes(&Header::default()));
     }
 }
 
-fn two_displays() -> Modes {
-    let mut modes = Modes::default();
+fn two_displays() -> DisplayInfo {
+    let mut modes = DisplayInfo::default();
     modes.0[1] = modes.0[0];
     modes
 }
@@ -99,7 +99,7 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 }
 
 /// A screen whose first scanout shows an image of this size with numbered pixels, flushed.
-fn screen(width: u32, height: u32) -> (Screen, SharedImage) {
+fn screen(width: u32, height: u32) -> (Scanouts, SharedImage) {
     let mut image = Image::new(width, height, &Budget::new(1 << 30)).unwrap();
     for y in 0..height {
         let row: Vec<u8> = (0..width)
@@ -108,8 +108,11 @@ fn screen(width: u32, height: u32) -> (Screen, SharedImage) {
         image.merge_row(0, y, &row);
     }
     let image = SharedImage::new(image);
-    let mut screen = Screen::default();
-    screen.show(0, View::of_pixels(&image, Rect::sized(width, height)));
+    let mut screen = Scanouts::default();
+    screen.show(
+        0,
+        ScanoutSource::of_pixels(&image, Rect::sized(width, height)),
+    );
     screen.flush(&image, &Rect::sized(width, height));
     (screen, image)
 }
@@ -141,14 +144,14 @@ fn features_come_first() {
 #[test]
 fn modes_are_asked_and_told() {
     let (mut front_end, mut display) = FrontEnd::settled(0);
-    assert!(display.ask(Question::Modes, front_end.now));
+    assert!(display.ask(DisplayQuery::DisplayInfo, front_end.now));
     display.send(None, Instant::now()).unwrap();
     assert_eq!(front_end.message(), (GET_DISPLAY_INFO, vec![]));
     assert!(display.is_asked());
     assert_eq!(display.take_answer(), None);
     front_end.reply_modes(two_displays());
     display.receive(front_end.now).unwrap();
-    let answer = Answer::Modes(Box::new(two_displays()));
+    let answer = DisplayReply::DisplayInfo(Box::new(two_displays()));
     assert_eq!(display.take_answer(), Some(answer));
     assert!(!display.is_asked());
     assert_eq!(display.deadline(), None);
@@ -157,7 +160,7 @@ fn modes_are_asked_and_told() {
 #[test]
 fn a_question_before_the_features_waits_for_them() {
     let (mut front_end, mut display) = FrontEnd::new();
-    assert!(display.ask(Question::Edid(0), front_end.now));
+    assert!(display.ask(DisplayQuery::Edid(0), front_end.now));
     display.send(None, Instant::now()).unwrap();
     front_end.message();
     assert!(front_end.nothing_arrived());
@@ -168,19 +171,22 @@ fn a_question_before_the_features_waits_for_them() {
     assert_eq!(front_end.message(), (GET_EDID, vec![0; 4]));
     front_end.reply(GET_EDID, &edid_reply(&[9; 128]));
     display.receive(front_end.now).unwrap();
-    assert_eq!(display.take_answer(), Some(Answer::Edid(vec![9; 128])));
+    assert_eq!(
+        display.take_answer(),
+        Some(DisplayReply::Edid(vec![9; 128]))
+    );
 }
 
 #[test]
 fn no_edid_is_asked_of_a_front_end_that_does_not_offer_it() {
     let (mut front_end, mut display) = FrontEnd::settled(2);
-    assert!(display.ask(Question::Edid(0), front_end.now));
+    assert!(display.ask(DisplayQuery::Edid(0), front_end.now));
     display.send(None, Instant::now()).unwrap();
     assert_eq!(front_end.message().0, GET_DISPLAY_INFO);
-    front_end.reply_modes(Modes::default());
+    front_end.reply_modes(DisplayInfo::default());
     display.receive(front_end.now).unwrap();
     display.send(None, Instant::now()).unwrap();
-    let answer = Answer::Modes(Box::default());
+    let answer = DisplayReply::DisplayInfo(Box::default());
     assert_eq!(display.take_answer(), Some(answer));
     assert!(front_end.nothing_arrived());
 }
@@ -189,7 +195,7 @@ fn no_edid_is_asked_of_a_front_end_that_does_not_offer_it() {
 fn no_edid_is_asked_for_a_display_that_is_not_there() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     for (scanout, there) in [(1, true), (2, false)] {
-        assert!(display.ask(Question::Edid(scanout), front_end.now));
+        assert!(display.ask(DisplayQuery::Edid(scanout), front_end.now));
         display.send(None, Instant::now()).unwrap();
         if scanout == 1 || !there {
             assert_eq!(front_end.message().0, GET_DISPLAY_INFO);
@@ -202,9 +208,15 @@ fn no_edid_is_asked_for_a_display_that_is_not_there() {
             assert_eq!((kind, words(&payload)), (GET_EDID, vec![scanout]));
             front_end.reply(GET_EDID, &edid_reply(&[1; 128]));
             display.receive(front_end.now).unwrap();
-            assert_eq!(display.take_answer(), Some(Answer::Edid(vec![1; 128])));
+            assert_eq!(
+                display.take_answer(),
+                Some(DisplayReply::Edid(vec![1; 128]))
+            );
         } else {
-            assert!(matches!(display.take_answer(), Some(Answer::Modes(_))));
+            assert!(matches!(
+                display.take_answer(),
+                Some(DisplayReply::DisplayInfo(_))
+            ));
             assert!(front_end.nothing_arrived());
         }
     }
@@ -213,7 +225,7 @@ fn no_edid_is_asked_for_a_display_that_is_not_there() {
 #[test]
 fn a_reply_may_arrive_byte_by_byte() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
-    display.ask(Question::Edid(0), front_end.now);
+    display.ask(DisplayQuery::Edid(0), front_end.now);
     display.send(None, Instant::now()).unwrap();
     let reply = FrontEnd::raw(GET_EDID, REPLY, &edid_reply(&[2; 128]));
     for byte in reply {
@@ -221,14 +233,17 @@ fn a_reply_may_arrive_byte_by_byte() {
         front_end.socket.write_all(&[byte]).unwrap();
         display.receive(front_end.now).unwrap();
     }
-    assert_eq!(display.take_answer(), Some(Answer::Edid(vec![2; 128])));
+    assert_eq!(
+        display.take_answer(),
+        Some(DisplayReply::Edid(vec![2; 128]))
+    );
 }
 
 #[test]
 fn a_silent_front_end_is_not_waited_for_twice() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     let asked = front_end.now;
-    assert!(display.ask(Question::Edid(0), asked));
+    assert!(display.ask(DisplayQuery::Edid(0), asked));
     display.send(None, Instant::now()).unwrap();
     assert_eq!(display.deadline(), Some(asked + REPLY_LIMIT));
     assert!(
@@ -238,34 +253,40 @@ fn a_silent_front_end_is_not_waited_for_twice() {
     );
     let late = asked + REPLY_LIMIT;
     assert!(display.expire(late).question);
-    assert_eq!(display.take_answer(), Some(Answer::Nothing));
-    assert!(!display.ask(Question::Modes, late));
+    assert_eq!(display.take_answer(), Some(DisplayReply::Nothing));
+    assert!(!display.ask(DisplayQuery::DisplayInfo, late));
     assert_eq!(display.deadline(), None);
 
     // An answer that comes too late is no answer to the next question.
     assert_eq!(front_end.message().0, GET_EDID);
-    assert!(display.ask(Question::Modes, late + RETRY_AFTER));
+    assert!(display.ask(DisplayQuery::DisplayInfo, late + RETRY_AFTER));
     display.send(None, Instant::now()).unwrap();
     front_end.reply(GET_EDID, &edid_reply(&[3; 128]));
     display.receive(late).unwrap();
     assert_eq!(display.take_answer(), None);
-    front_end.reply_modes(Modes::default());
+    front_end.reply_modes(DisplayInfo::default());
     display.receive(late).unwrap();
-    assert!(matches!(display.take_answer(), Some(Answer::Modes(_))));
-    assert!(display.ask(Question::Modes, late));
+    assert!(matches!(
+        display.take_answer(),
+        Some(DisplayReply::DisplayInfo(_))
+    ));
+    assert!(display.ask(DisplayQuery::DisplayInfo, late));
 }
 
 #[test]
 fn one_question_left_out_does_not_spoil_the_next() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
-    display.ask(Question::Edid(0), front_end.now);
+    display.ask(DisplayQuery::Edid(0), front_end.now);
     let later = front_end.now + REPLY_LIMIT + RETRY_AFTER;
     assert!(display.expire(front_end.now + REPLY_LIMIT).question);
-    assert!(display.ask(Question::Modes, later));
+    assert!(display.ask(DisplayQuery::DisplayInfo, later));
     display.send(None, Instant::now()).unwrap();
-    front_end.reply_modes(Modes::default());
+    front_end.reply_modes(DisplayInfo::default());
     display.receive(later).unwrap();
-    assert!(matches!(display.take_answer(), Some(Answer::Modes(_))));
+    assert!(matches!(
+        display.take_answer(),
+        Some(DisplayReply::DisplayInfo(_))
+    ));
     assert_eq!(display.deadline(), None);
 }
 
@@ -275,7 +296,7 @@ fn questions_without_answers_do_not_pile_up() {
     let mut now = Instant::now();
     let mut asked = 0;
     for _ in 0..100 {
-        asked += usize::from(display.ask(Question::Modes, now));
+        asked += usize::from(display.ask(DisplayQuery::DisplayInfo, now));
         display.send(None, Instant::now()).unwrap();
         now += REPLY_LIMIT;
         display.expire(now);
@@ -300,13 +321,13 @@ fn no_features_are_taken_for_none() {
 fn the_end_of_the_socket_answers_with_nothing() {
     let (front_end, mut display) = FrontEnd::settled(1);
     let now = front_end.now;
-    display.ask(Question::Modes, now);
+    display.ask(DisplayQuery::DisplayInfo, now);
     display.send(None, Instant::now()).unwrap();
     drop(front_end);
     assert!(display.receive(now).is_err());
-    assert_eq!(display.take_answer(), Some(Answer::Nothing));
+    assert_eq!(display.take_answer(), Some(DisplayReply::Nothing));
     assert!(display.interest().is_none());
-    assert!(!display.ask(Question::Modes, now));
+    assert!(!display.ask(DisplayQuery::DisplayInfo, now));
     display
         .send(Some(&mut screen(2, 2).0), Instant::now())
         .unwrap();
@@ -342,12 +363,12 @@ fn a_front_end_that_breaks_the_protocol_is_left() {
 fn an_edid_with_an_impossible_size_is_none() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     for size in [0_u32, 1025, u32::MAX] {
-        display.ask(Question::Edid(0), front_end.now);
+        display.ask(DisplayQuery::Edid(0), front_end.now);
         let mut reply = edid_reply(&[1; 128]);
         reply[24..28].copy_from_slice(&size.to_le_bytes());
         front_end.reply(GET_EDID, &reply);
         display.receive(front_end.now).unwrap();
-        assert_eq!(display.take_answer(), Some(Answer::Nothing));
+        assert_eq!(display.take_answer(), Some(DisplayReply::Nothing));
     }
 }
 
@@ -356,7 +377,7 @@ fn an_edid_with_an_impossible_size_is_none() {
 fn trickle(
     display: &mut Display,
     front_end: &FrontEnd,
-    screen: &mut Screen,
+    screen: &mut Scanouts,
     piece: usize,
 ) -> Vec<u8> {
     let mut arrived = Vec::new();
@@ -391,8 +412,8 @@ fn a_message_larger_than_the_socket_goes_out_in_parts() {
     ] {
         let (front_end, mut display) = FrontEnd::settled(0);
         let (_, image) = screen(700, 1500);
-        let mut screen = Screen::default();
-        screen.show(0, View::of_pixels(&image, view));
+        let mut screen = Scanouts::default();
+        screen.show(0, ScanoutSource::of_pixels(&image, view));
         screen.flush(&image, &view);
         display.send(Some(&mut screen), Instant::now()).unwrap();
         let (_, interest) = display.interest().unwrap();
@@ -513,10 +534,10 @@ fn a_socket_closed_in_the_middle_of_a_message_is_left() {
 #[test]
 fn a_new_socket_ends_the_wait_on_the_old_one() {
     let (front_end, mut display) = FrontEnd::settled(1);
-    display.ask(Question::Modes, front_end.now);
+    display.ask(DisplayQuery::DisplayInfo, front_end.now);
     let (_peer, ours) = UnixStream::pair().unwrap();
     display.attach(ours, front_end.now);
-    assert_eq!(display.take_answer(), Some(Answer::Nothing));
+    assert_eq!(display.take_answer(), Some(DisplayReply::Nothing));
     let mut rest = Vec::new();
     (&front_end.socket).read_to_end(&mut rest).unwrap();
     assert!(rest.is_empty());
@@ -525,7 +546,7 @@ fn a_new_socket_ends_the_wait_on_the_old_one() {
 #[test]
 fn cursor_positions_go_out() {
     let (mut front_end, mut display) = FrontEnd::settled(0);
-    let mut screen = Screen::default();
+    let mut screen = Scanouts::default();
     let position = Position {
         x: 8,
         y: 9,
@@ -551,7 +572,7 @@ fn cursor_positions_go_out() {
 fn questions_without_an_answer_are_bounded_however_often_they_are_asked() {
     let (mut front_end, mut display) = FrontEnd::settled(0);
     let asked = (0..100).filter(|_| {
-        let asked = display.ask(Question::Modes, front_end.now);
+        let asked = display.ask(DisplayQuery::DisplayInfo, front_end.now);
         // As when the queue is reset.
         display.forget_question();
         asked
@@ -562,9 +583,9 @@ fn questions_without_an_answer_are_bounded_however_often_they_are_asked() {
         assert_eq!(front_end.message(), (GET_DISPLAY_INFO, vec![]));
     }
     assert!(front_end.nothing_arrived());
-    front_end.reply_modes(Modes::default());
+    front_end.reply_modes(DisplayInfo::default());
     display.receive(front_end.now).unwrap();
-    assert!(display.ask(Question::Modes, front_end.now));
+    assert!(display.ask(DisplayQuery::DisplayInfo, front_end.now));
 }
 
 mod dmabufs;

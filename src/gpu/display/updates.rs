@@ -38,12 +38,12 @@ impl Updates {
     }
 
     /// Whether buffers are no way to show something there.
-    pub(super) fn is_mute(&self) -> bool {
-        self.stage == Stage::Late || self.is_hopeless()
+    pub(super) fn is_unresponsive(&self) -> bool {
+        self.stage == Stage::Late || self.is_disabled()
     }
 
     /// Whether they are no more, even if it answers.
-    pub(super) fn is_hopeless(&self) -> bool {
+    pub(super) fn is_disabled(&self) -> bool {
         self.late >= MOST_LATE
     }
 

@@ -7,18 +7,18 @@ use crate::backend::MemoryGuard;
 use super::backing::{Backing, BackingError};
 use super::dmabuf::Dmabuf;
 use super::image::{ImageError, SharedImage};
+use super::protocol::{CapsetInfo, Create3d, Format, Transfer2d, Transfer3d};
 use super::region::{Rect, Region};
-use super::wire::{CapsetInfo, Create3d, Format, Transfer2d, Transfer3d};
 
 mod rows;
-mod soft;
+mod software;
 mod table;
 #[cfg(test)]
 mod testing;
 #[cfg(feature = "virgl")]
 pub mod virgl;
 
-pub use soft::SoftRenderer;
+pub use software::SoftwareRenderer;
 #[cfg(feature = "virgl")]
 pub use virgl::VirglRenderer;
 
@@ -220,14 +220,14 @@ pub trait Renderer: Send + Sync {
     ///
     /// # Errors
     /// Where there is no resource with that id.
-    fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError>;
+    fn scanout_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError>;
 
     /// Brings the resource's image up to date within `wanted`, which lies within it, and adds the
     /// pixels that changed to `changed`: also where it fails half-way.
     ///
     /// # Errors
     /// Where the pixels cannot be had.
-    fn refresh(
+    fn read_back(
         &mut self,
         _id: u32,
         _wanted: &Region,
@@ -272,7 +272,7 @@ pub trait Renderer: Send + Sync {
     }
 
     /// What draws, in words, where there is a choice.
-    fn describe(&self) -> Option<&str> {
+    fn name(&self) -> Option<&str> {
         None
     }
 

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::super::backing::{BackingError, MAX_PIECE, Reader};
 use super::super::image::{PIXEL_LEN, merge};
+use super::super::protocol::Format;
 use super::super::region::{Rect, Region};
-use super::super::wire::Format;
 
 /// Rows without a change between two changes that still make one rectangle.
 const JOINED_ROWS: u32 = 16;

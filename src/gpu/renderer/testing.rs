@@ -1,8 +1,8 @@
 //! What tests do with a renderer in one go.
 
 use super::super::backing::Backing;
+use super::super::protocol::Transfer2d;
 use super::super::region::{Rect, Region};
-use super::super::wire::Transfer2d;
 use super::{Renderer, ResourceError};
 use crate::backend::MemoryGuard;
 

@@ -17,7 +17,7 @@ fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {
 }
 
 /// What is sent, as scanout, place in it and place in the image; sizes as `None`.
-fn sent(screen: &mut Screen) -> Vec<(u32, Rect, Option<Rect>)> {
+fn sent(screen: &mut Scanouts) -> Vec<(u32, Rect, Option<Rect>)> {
     std::iter::from_fn(|| screen.take_update(false))
         .map(|update| match update {
             Update::Scanout { id, width, height } => (id, Rect::sized(width, height), None),
@@ -29,7 +29,7 @@ fn sent(screen: &mut Screen) -> Vec<(u32, Rect, Option<Rect>)> {
         .collect()
 }
 
-fn change(screen: &mut Screen, image: &SharedImage, rect: Rect) {
+fn change(screen: &mut Scanouts, image: &SharedImage, rect: Rect) {
     let mut region = Region::default();
     region.add(rect);
     screen.changed(image, &region);
@@ -37,10 +37,10 @@ fn change(screen: &mut Screen, image: &SharedImage, rect: Rect) {
 
 #[test]
 fn two_scanouts_show_parts_in_their_own_coordinates() {
-    let mut screen = Screen::default();
+    let mut screen = Scanouts::default();
     let image = image();
-    screen.show(0, View::of_pixels(&image, rect(0, 0, 50, 100)));
-    screen.show(1, View::of_pixels(&image, rect(50, 0, 50, 100)));
+    screen.show(0, ScanoutSource::of_pixels(&image, rect(0, 0, 50, 100)));
+    screen.show(1, ScanoutSource::of_pixels(&image, rect(50, 0, 50, 100)));
     screen.flush(&image, &Rect::sized(100, 100));
     let whole = Rect::sized(50, 100);
     assert_eq!(
@@ -71,13 +71,13 @@ fn two_scanouts_show_parts_in_their_own_coordinates() {
 
 #[test]
 fn a_new_view_is_sent_whole_with_its_first_flush() {
-    let mut screen = Screen::default();
+    let mut screen = Scanouts::default();
     let (first, second) = (image(), image());
     let all = Rect::sized(100, 100);
-    screen.show(0, View::of_pixels(&first, all));
+    screen.show(0, ScanoutSource::of_pixels(&first, all));
     screen.flush(&first, &all);
     sent(&mut screen);
-    screen.show(0, View::of_pixels(&second, all));
+    screen.show(0, ScanoutSource::of_pixels(&second, all));
     change(&mut screen, &second, rect(1, 1, 1, 1));
     assert_eq!(sent(&mut screen), []);
     screen.flush(&second, &rect(1, 1, 1, 1));
@@ -86,16 +86,16 @@ fn a_new_view_is_sent_whole_with_its_first_flush() {
 
 #[test]
 fn what_was_flushed_is_sent_although_the_view_is_set_again() {
-    let mut screen = Screen::default();
+    let mut screen = Scanouts::default();
     let image = image();
     let all = Rect::sized(100, 100);
-    screen.show(0, View::of_pixels(&image, all));
+    screen.show(0, ScanoutSource::of_pixels(&image, all));
     screen.flush(&image, &all);
     sent(&mut screen);
     change(&mut screen, &image, rect(0, 0, 10, 10));
     change(&mut screen, &image, rect(50, 50, 1, 1));
     screen.flush(&image, &rect(0, 0, 10, 10));
-    screen.show(0, View::of_pixels(&image, all));
+    screen.show(0, ScanoutSource::of_pixels(&image, all));
     let flushed = rect(0, 0, 10, 10);
     assert_eq!(sent(&mut screen), [(0, flushed, Some(flushed))]);
     screen.flush(&image, &all);
@@ -105,10 +105,10 @@ fn what_was_flushed_is_sent_although_the_view_is_set_again() {
 
 #[test]
 fn unflushed_changes_wait() {
-    let mut screen = Screen::default();
+    let mut screen = Scanouts::default();
     let image = image();
     let all = Rect::sized(100, 100);
-    screen.show(0, View::of_pixels(&image, all));
+    screen.show(0, ScanoutSource::of_pixels(&image, all));
     screen.flush(&image, &all);
     sent(&mut screen);
     change(&mut screen, &image, rect(0, 0, 10, 10));
@@ -123,13 +123,13 @@ fn unflushed_changes_wait() {
 
 #[test]
 fn a_new_display_gets_everything_flushed_before() {
-    let mut screen = Screen::default();
+    let mut screen = Scanouts::default();
     let image = image();
     let all = Rect::sized(100, 100);
-    screen.show(2, View::of_pixels(&image, all));
-    screen.show(3, View::of_pixels(&image, all));
+    screen.show(2, ScanoutSource::of_pixels(&image, all));
+    screen.show(3, ScanoutSource::of_pixels(&image, all));
     screen.flush(&image, &all);
-    screen.show(3, View::of_pixels(&image, rect(0, 0, 10, 10)));
+    screen.show(3, ScanoutSource::of_pixels(&image, rect(0, 0, 10, 10)));
     sent(&mut screen);
     screen.new_display();
     let mut again = sent(&mut screen);
@@ -146,31 +146,31 @@ fn a_new_display_gets_everything_flushed_before() {
 
 #[test]
 fn an_image_that_goes_disables_its_scanouts() {
-    let mut screen = Screen::default();
+    let mut screen = Scanouts::default();
     let (first, second) = (image(), image());
     let all = Rect::sized(100, 100);
-    screen.show(0, View::of_pixels(&first, all));
-    screen.show(1, View::of_pixels(&second, all));
+    screen.show(0, ScanoutSource::of_pixels(&first, all));
+    screen.show(1, ScanoutSource::of_pixels(&second, all));
     sent(&mut screen);
     screen.forget_image(&first);
     assert_eq!(sent(&mut screen), [(0, Rect::default(), None)]);
-    assert!(screen.shown().eq([((100, 100), false)]));
+    assert!(screen.active_scanouts().eq([((100, 100), false)]));
     screen.reset();
     assert_eq!(sent(&mut screen), [(1, Rect::default(), None)]);
-    assert_eq!(screen.shown().count(), 0);
+    assert_eq!(screen.active_scanouts().count(), 0);
 }
 
 #[test]
 fn the_display_is_not_told_of_what_it_never_saw() {
-    let mut screen = Screen::default();
+    let mut screen = Scanouts::default();
     screen.disable(4);
     screen.reset();
     assert_eq!(sent(&mut screen), []);
-    assert!(Screen::has(15));
-    assert!(!Screen::has(16));
+    assert!(Scanouts::has(15));
+    assert!(!Scanouts::has(16));
 }
 
-fn cursor_updates(screen: &mut Screen) -> Vec<(bool, Position)> {
+fn cursor_updates(screen: &mut Scanouts) -> Vec<(bool, Position)> {
     std::iter::from_fn(|| screen.take_update(false))
         .map(|update| match update {
             Update::Cursor { position, .. } => (true, position),
@@ -182,7 +182,7 @@ fn cursor_updates(screen: &mut Screen) -> Vec<(bool, Position)> {
 
 #[test]
 fn cursor_moves_become_one() {
-    let mut screen = Screen::default();
+    let mut screen = Scanouts::default();
     let at = |x, visible| Position { x, y: 1, visible };
     let shape = Shape {
         hot_x: 0,

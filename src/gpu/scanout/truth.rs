@@ -2,7 +2,7 @@
 
 use super::super::image::PIXEL_LEN;
 use super::super::region::Rect;
-use super::{Scanout, Screen};
+use super::{Scanout, Scanouts};
 
 /// What a display has of a scanout once it was sent everything.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub enum Truth {
     Pixels(u32, u32, Vec<Option<u32>>),
 }
 
-impl Screen {
+impl Scanouts {
     /// What a display that was sent everything has of each scanout.
     pub fn truth(&self) -> Vec<Truth> {
         let truth = |scanout: &Scanout| {

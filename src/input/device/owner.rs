@@ -11,7 +11,7 @@ use crate::backend::Vring;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// The host: no guest runs.
-    Host,
+    DeviceContext,
     /// Still the host, where a key is held whose release it has to see.
     HostUntilReleased,
     /// The guest.
@@ -27,7 +27,7 @@ impl<S: Source> Input<S> {
         let ring = pass(vrings, EVENT_QUEUE, self.memory.as_ref());
         let untouched = ring.map(|(ring, _)| ring.is_untouched());
         match (self.owner, untouched) {
-            (Owner::Host, Some(anew)) => {
+            (Owner::DeviceContext, Some(anew)) => {
                 self.begin_guest(anew);
                 // What waited for it.
                 self.take_status(vrings);
@@ -138,11 +138,11 @@ impl<S: Source> Input<S> {
 
     pub(super) fn end_guest(&mut self) {
         match self.owner {
-            Owner::Host => return,
+            Owner::DeviceContext => return,
             Owner::HostUntilReleased => self.end_wait(),
             Owner::Guest => self.write(self.status.end()),
         }
-        self.owner = Owner::Host;
+        self.owner = Owner::DeviceContext;
         self.event_queue.reset();
         self.reports.end();
         self.release();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vhost_user_backend::VringT;
 
-use crate::backend::Surroundings;
+use crate::backend::FakeContext;
 use crate::backend::testing::{Driver, guest_memory};
 
 use super::super::queue::MAX_REPORTS;
@@ -100,7 +100,7 @@ impl Source for Fake {
 /// A device, the driver's two queues, and the host's hardware.
 struct Bench {
     input: Input<Fake>,
-    program: Surroundings,
+    program: FakeContext,
     hardware: Arc<Mutex<Hardware>>,
     events: Driver,
     status: Driver,
@@ -140,7 +140,7 @@ impl Bench {
             grab,
         };
         let mut input = Input::new(fake, options).expect("cannot make a device");
-        let program = Surroundings::new().expect("cannot make an event loop");
+        let program = FakeContext::new().expect("cannot make an event loop");
         input.start(program.host()).expect("cannot start a device");
         let memory = guest_memory();
         input

@@ -9,9 +9,9 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::super::super::backing::Backing;
 use super::super::super::dmabuf::{Dmabuf, MODIFIER_LINEAR};
 use super::super::super::image::SharedImage;
+use super::super::super::protocol::{Format, Transfer2d};
 use super::super::super::region::Region;
 use super::super::super::renderer::{Copied, CursorPixels, Renderer, ResourceError};
-use super::super::super::wire::{Format, Transfer2d};
 use super::*;
 use crate::backend::MemoryGuard;
 
@@ -21,7 +21,7 @@ const NO_MORE: u32 = 9;
 const CURSOR_POS: u32 = 4;
 
 /// Its pictures, and whether what a GPU drew of them is still to be read back.
-struct Exporting(SoftRenderer, Arc<AtomicBool>);
+struct Exporting(SoftwareRenderer, Arc<AtomicBool>);
 
 impl Renderer for Exporting {
     fn create_2d(
@@ -73,11 +73,11 @@ impl Renderer for Exporting {
         self.0.image(id)
     }
 
-    fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
-        self.0.shown(id)
+    fn scanout_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+        self.0.scanout_image(id)
     }
 
-    fn refresh(
+    fn read_back(
         &mut self,
         _id: u32,
         wanted: &Region,
@@ -118,7 +118,7 @@ impl Renderer for Exporting {
         self.0.reset();
     }
 
-    fn describe(&self) -> Option<&str> {
+    fn name(&self) -> Option<&str> {
         Some("a GPU")
     }
 }
@@ -129,7 +129,7 @@ fn machine() -> Machine {
 
 /// One whose pictures have changed, on the GPU alone, while `drawn` is set.
 fn machine_that_draws(drawn: &Arc<AtomicBool>) -> Machine {
-    let renderer = SoftRenderer::new(Budget::new(1 << 20));
+    let renderer = SoftwareRenderer::new(Budget::new(1 << 20));
     let renderer = Exporting(renderer, drawn.clone());
     let mut machine = Machine::of(Gpu::with_renderer(Box::new(renderer)));
     machine.start(0);
@@ -218,7 +218,7 @@ fn pixels_in_the_place_of_a_buffer_are_new_to_other_scanouts_too() {
     drawn.store(true, Ordering::Relaxed);
     let late = Instant::now() + UPDATE_LIMIT;
     assert!(machine.gpu.display.expire(late).update.is_some());
-    machine.gpu.look_at_display();
+    machine.gpu.update_dmabuf_support();
     machine.gpu.settle();
     assert_eq!(front_end.messages(), [NO_MORE, SCANOUT, UPDATE]);
     machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);

@@ -8,11 +8,13 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::super::super::backing::{Backing, BackingError};
 use super::super::super::image::SharedImage;
+use super::super::super::protocol::{
+    CapsetInfo, Create3d, Format, Transfer2d, Transfer3d, command,
+};
 use super::super::super::region::Region;
 use super::super::super::renderer::{
     ContextError, Copied, CursorPixels, Direction, Fence, Renderer, Renderer3d, ResourceError,
 };
-use super::super::super::wire::{CapsetInfo, Create3d, Format, Transfer2d, Transfer3d, command};
 use super::machine::{Machine, NEXT, QUEUE_SIZE, WRITE, request};
 use super::*;
 use crate::backend::MemoryGuard;
@@ -58,7 +60,7 @@ impl Renderer for Slow {
     fn image(&mut self, id: u32) -> Resource<SharedImage> {
         Err(ResourceError::Unknown(id))
     }
-    fn shown(&self, id: u32) -> Resource<Option<SharedImage>> {
+    fn scanout_image(&self, id: u32) -> Resource<Option<SharedImage>> {
         Err(ResourceError::Unknown(id))
     }
     fn cursor(&mut self, id: u32) -> Resource<CursorPixels> {

@@ -6,9 +6,9 @@ use std::os::unix::net::UnixStream;
 use vhost_user_backend::VringT;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::super::super::wire::{HEADER_LEN, command, response};
+use super::super::super::protocol::{HEADER_LEN, command, response};
 use super::super::*;
-use crate::backend::Surroundings;
+use crate::backend::FakeContext;
 
 pub const MEMORY: usize = 0x40_0000;
 pub const QUEUE_SIZE: u16 = 256;
@@ -43,7 +43,7 @@ impl Driver {
 
 pub struct Machine {
     pub gpu: Gpu,
-    pub program: Surroundings,
+    pub program: FakeContext,
     pub memory: GuestMemory,
     pub vrings: Vec<Vring>,
     pub drivers: [Driver; NUM_QUEUES],
@@ -58,7 +58,7 @@ impl Machine {
     pub fn of(mut gpu: Gpu) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         let memory = GuestMemoryAtomic::new(memory);
-        let program = Surroundings::new().unwrap();
+        let program = FakeContext::new().unwrap();
         gpu.start(program.host()).unwrap();
         gpu.update_memory(memory.clone()).unwrap();
         gpu.acked_features(gpu.features());

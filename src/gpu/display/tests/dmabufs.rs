@@ -31,12 +31,12 @@ fn dmabuf(modifier: u64) -> Dmabuf {
 }
 
 /// A view of `resource` with a buffer of this modifier.
-pub(super) fn view(resource: u32, modifier: u64) -> View {
+pub(super) fn view(resource: u32, modifier: u64) -> ScanoutSource {
     let image = SharedImage::new(Image::new(40, 30, &Budget::new(1 << 20)).unwrap());
-    View {
+    ScanoutSource {
         resource,
         dmabuf: Some(Arc::new(dmabuf(modifier))),
-        ..View::of_pixels(&image, ALL)
+        ..ScanoutSource::of_pixels(&image, ALL)
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn view(resource: u32, modifier: u64) -> View {
 pub(super) struct Scene {
     pub(super) front_end: FrontEnd,
     pub(super) display: Display,
-    pub(super) screen: Screen,
+    pub(super) screen: Scanouts,
 }
 
 impl Scene {
@@ -64,7 +64,7 @@ impl Scene {
         let mut scene = Self {
             front_end,
             display,
-            screen: Screen::default(),
+            screen: Scanouts::default(),
         };
         scene.receive();
         scene.send();
@@ -216,14 +216,14 @@ fn one_update_is_on_its_way_and_what_comes_meanwhile_is_the_next() {
     scene.send();
     assert_eq!(scene.message().0, CURSOR_POS);
     let now = scene.front_end.now;
-    assert!(scene.display.ask(Question::Modes, now));
+    assert!(scene.display.ask(DisplayQuery::DisplayInfo, now));
     scene.send();
     assert_eq!(scene.message().0, GET_DISPLAY_INFO);
-    scene.front_end.reply_modes(Modes::default());
+    scene.front_end.reply_modes(DisplayInfo::default());
     scene.receive();
     assert!(matches!(
         scene.display.take_answer(),
-        Some(Answer::Modes(_))
+        Some(DisplayReply::DisplayInfo(_))
     ));
     scene.send();
     scene.assert_silence();
@@ -290,7 +290,7 @@ fn a_scanout_changes_between_buffers_pixels_and_nothing() {
         scene.assert_update(0, ALL);
         scene.answer();
         match end {
-            0 => scene.screen.show(0, View::of_pixels(&image, ALL)),
+            0 => scene.screen.show(0, ScanoutSource::of_pixels(&image, ALL)),
             1 => scene.screen.disable(0),
             2 => scene.screen.forget_image(&buffer),
             _ => scene.screen.reset(),
@@ -343,7 +343,7 @@ fn what_cannot_be_read_is_tried_again_with_the_next_flush() {
     let image = view.image.clone();
     scene.screen.show(0, view);
     scene.flush(&image, ALL);
-    scene.screen.set_takes(Takes::Pixels);
+    scene.screen.set_takes(DmabufSupport::None);
     scene.screen.was_read(7, &ALL, false);
     assert_eq!(scene.screen.unread(), None);
     assert_eq!(

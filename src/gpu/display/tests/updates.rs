@@ -21,8 +21,8 @@ fn unanswered() -> (Scene, SharedImage) {
 fn miss(scene: &mut Scene, expected: Pixels) {
     let expired = scene.display.expire(Instant::now() + UPDATE_LIMIT);
     assert_eq!(expired.update, Some(expected));
-    assert_eq!(scene.display.takes(), Takes::Pixels);
-    scene.screen.set_takes(Takes::Pixels);
+    assert_eq!(scene.display.takes(), DmabufSupport::None);
+    scene.screen.set_takes(DmabufSupport::None);
     scene.screen.was_read(7, &ALL, true);
     scene.send();
     assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
@@ -49,7 +49,7 @@ fn a_front_end_that_does_not_answer_is_sent_pixels() {
     assert_eq!(scene.display.expire(Instant::now()), Expired::default());
     // A question is not held up by it.
     let now = scene.front_end.now;
-    assert!(scene.display.ask(Question::Modes, now));
+    assert!(scene.display.ask(DisplayQuery::DisplayInfo, now));
     assert_eq!(scene.display.deadline(), Some(now + REPLY_LIMIT));
     scene.display.forget_question();
     let expired = scene.display.expire(late);
@@ -58,8 +58,8 @@ fn a_front_end_that_does_not_answer_is_sent_pixels() {
     scene.flush(&image, ALL);
     assert_eq!(scene.message().0, GET_DISPLAY_INFO);
     scene.assert_silence();
-    assert_eq!(scene.display.takes(), Takes::Pixels);
-    scene.screen.set_takes(Takes::Pixels);
+    assert_eq!(scene.display.takes(), DmabufSupport::None);
+    scene.screen.set_takes(DmabufSupport::None);
     scene.send();
     assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
     assert_eq!(scene.message().0, SCANOUT);
@@ -78,7 +78,7 @@ fn a_front_end_that_does_not_answer_is_sent_pixels() {
     assert_eq!(scene.display.deadline(), None);
     let (_socket, ours) = UnixStream::pair().unwrap();
     scene.display.attach(ours, now);
-    assert_eq!(scene.display.takes(), Takes::ModifiedDmabufs);
+    assert_eq!(scene.display.takes(), DmabufSupport::Modifiers);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_late_answer_brings_the_buffers_back() {
     let (mut scene, image) = unanswered();
     miss(&mut scene, Pixels::UntilAnswered);
     scene.answer();
-    assert_eq!(scene.display.takes(), Takes::ModifiedDmabufs);
+    assert_eq!(scene.display.takes(), DmabufSupport::Modifiers);
     assert_passed_on_again(&mut scene);
     // It counts for the update before: this one is still to be answered.
     scene.flush(&image, ALL);
@@ -105,7 +105,7 @@ fn a_front_end_that_is_always_late_gets_pixels_for_good() {
     }
     miss(&mut scene, Pixels::ForGood);
     scene.answer();
-    assert_eq!(scene.display.takes(), Takes::Pixels);
+    assert_eq!(scene.display.takes(), DmabufSupport::None);
     scene.assert_silence();
 }
 

@@ -28,7 +28,7 @@ pub(super) const CONTEXT_COST: u64 = 2 << 20;
 
 /// Why a stream is refused before the library sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum CommandError {
     /// The VM's budget does not have so many bytes.
     Budget(u64),
     /// A command that makes what would be in no account.
@@ -172,7 +172,7 @@ impl Sub {
     /// What is bound as views.
     fn views(&self) -> impl Iterator<Item = Hold> {
         let views = self.bound.iter();
-        let views = views.filter(|(slot, _)| matches!(slot, Slot::View(_)));
+        let views = views.filter(|(slot, _)| matches!(slot, Slot::ScanoutSource(_)));
         let places = views.flat_map(|(_, places)| places.iter().flatten());
         places.map(|(_, hold)| hold.clone())
     }
@@ -207,18 +207,22 @@ impl Holdings {
         stream: &[u32],
         hold: impl Fn(u32) -> Option<Hold>,
         lost: &mut Kept,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CommandError> {
         let mut bytes: u64 = 0;
         for command in commands::commands(stream) {
             bytes = bytes.saturating_add(match command {
                 Command::Create(object) => cost(&object),
                 Command::CreateSub(_) => CONTEXT_COST,
-                Command::Unaccounted(number) => return Err(Refusal::Command(number)),
+                Command::Unaccounted(number) => return Err(CommandError::Command(number)),
                 _ => 0,
             });
         }
         // Nobody else takes of it meanwhile.
-        drop(self.budget.charge(bytes).ok_or(Refusal::Budget(bytes))?);
+        drop(
+            self.budget
+                .charge(bytes)
+                .ok_or(CommandError::Budget(bytes))?,
+        );
         self.has_kept_objects = false;
         // The library goes to another one where it looks after a query.
         if self.has_subs {
@@ -297,7 +301,7 @@ impl Holdings {
                 first,
                 handles,
             } => {
-                let slot = Slot::View(*shader);
+                let slot = Slot::ScanoutSource(*shader);
                 for (index, handle) in (*first as usize..).zip(*handles) {
                     let bound = sub.object(*handle);
                     sub.bind(slot, index, bound, &mut gone.lost);

@@ -14,13 +14,13 @@ use std::thread::ThreadId;
 use virglrenderer_sys as sys;
 
 use super::api::Api;
-use super::pages::{IoVec, Pages};
+use super::guest_iovecs::{IoVec, Pages};
 use super::{Direction, VirglError, egl, log};
-use crate::gpu::wire::{Box3, CapsetInfo, Create3d, Transfer3d};
+use crate::gpu::protocol::{Box3, CapsetInfo, Create3d, Transfer3d};
 
 mod bands;
 #[cfg(any(test, feature = "fuzzing"))]
-pub mod stand_in;
+pub mod fake_virglrenderer;
 
 const TOO_BIG: Refused = Refused(rustix::io::Errno::TOOBIG.raw_os_error());
 

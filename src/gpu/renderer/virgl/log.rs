@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::{Mutex, PoisonError};
 
 use super::api::Api;
-use crate::backend::LogLimit;
+use crate::backend::RateLimitedLog;
 
 /// What becomes of the library's messages. It is one for the process, as the library is.
 static SINK: Mutex<Sink> = Mutex::new(Sink {
@@ -14,7 +14,7 @@ static SINK: Mutex<Sink> = Mutex::new(Sink {
 
 struct Sink {
     /// Once guests are served: what they can cause is limited.
-    limit: Option<LogLimit>,
+    limit: Option<RateLimitedLog>,
     /// The last thing that was said before.
     last: String,
 }
@@ -31,7 +31,7 @@ pub(super) fn attach(api: &Api) {
 
 /// Begins to limit the messages: from here on a guest can cause them.
 pub(super) fn limit() {
-    lock().limit = Some(LogLimit::default());
+    lock().limit = Some(RateLimitedLog::default());
 }
 
 /// What the library said last before [`limit`].

@@ -10,38 +10,38 @@ use virtio_bindings::virtio_gpu as spec;
 use super::super::backing::Backing;
 use super::super::dmabuf::Dmabuf;
 use super::super::image::{Budget, Image, ImageError, PIXEL_LEN, SharedImage};
+use super::super::protocol::{Box3, CapsetInfo, Create3d, Format, Transfer2d, Transfer3d};
 use super::super::region::{Rect, Region};
 use super::super::render_node::RenderNodeError;
-use super::super::wire::{Box3, CapsetInfo, Create3d, Format, Transfer2d, Transfer3d};
 use super::rows::{Joined, to_display_order};
 use super::table::Table;
 use super::{
     CURSOR_LEN, CURSOR_SIDE, ContextError, Copied, CursorPixels, Direction, Renderer, Renderer3d,
     ResourceError,
 };
-use crate::backend::{LogLimit, MemoryGuard};
+use crate::backend::{MemoryGuard, RateLimitedLog};
 use export::Exporter;
+use guest_iovecs::Pages;
 use holdings::{Holdings, Kept};
 use library::Library;
 #[cfg(any(test, feature = "fuzzing"))]
-pub use library::stand_in;
+pub use library::fake_virglrenderer;
 pub use options::Options;
-use pages::Pages;
 use resident::Resident;
 
 mod api;
+mod command_stream;
 mod egl;
 mod export;
+mod guest_iovecs;
 mod holdings;
 mod library;
+mod limits;
 mod log;
-mod needs;
 mod options;
-mod pages;
 mod resident;
+mod sandbox_policy;
 mod shader_cache;
-mod size;
-mod stream;
 mod three_d;
 mod transfers;
 
@@ -98,7 +98,7 @@ impl Resource {
     /// The format of its pixels, where it is a picture.
     fn format(&self) -> Option<Format> {
         let new = &self.new;
-        let flat = [size::TEXTURE_2D, size::TEXTURE_RECT].contains(&new.target);
+        let flat = [limits::TEXTURE_2D, limits::TEXTURE_RECT].contains(&new.target);
         let single = new.depth == 1 && new.array_size == 1 && new.samples <= 1;
         Format::from_number(new.format).filter(|_| flat && single)
     }
@@ -134,7 +134,7 @@ pub struct VirglRenderer {
     last_fence: u32,
     /// Pixels that are read back, kept for the next.
     band: Vec<u8>,
-    troubles: LogLimit,
+    device_errors: RateLimitedLog,
 }
 
 impl VirglRenderer {
@@ -177,7 +177,7 @@ impl VirglRenderer {
             lost: Kept::default(),
             last_fence: 0,
             band: Vec::new(),
-            troubles: LogLimit::default(),
+            device_errors: RateLimitedLog::default(),
         })
     }
 
@@ -193,7 +193,7 @@ impl VirglRenderer {
     fn create(&mut self, new: Create3d, format: u32) -> Result<(), ResourceError> {
         let id = new.id;
         self.resources.wants(id)?;
-        let bytes = size::cost(&new).ok_or(ResourceError::OutOfBounds { id, new })?;
+        let bytes = limits::cost(&new).ok_or(ResourceError::OutOfBounds { id, new })?;
         if let Some(excess) = self.resident.as_ref().and_then(Resident::excess) {
             return Err(ResourceError::Excess { id, excess });
         }
@@ -260,7 +260,7 @@ impl Renderer for VirglRenderer {
         self.create(
             Create3d {
                 id,
-                target: size::TEXTURE_2D,
+                target: limits::TEXTURE_2D,
                 format: format.number(),
                 bind: BIND_RENDER_TARGET,
                 width,
@@ -377,17 +377,17 @@ impl Renderer for VirglRenderer {
         Ok(resource.image.insert(SharedImage::new(image)).clone())
     }
 
-    fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+    fn scanout_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
         Ok(self.resources.get(id)?.image.clone())
     }
 
-    fn refresh(
+    fn read_back(
         &mut self,
         id: u32,
         wanted: &Region,
         changed: &mut Region,
     ) -> Result<(), ResourceError> {
-        let Some(image) = self.shown(id)? else {
+        let Some(image) = self.scanout_image(id)? else {
             return Ok(());
         };
         for rect in wanted.rects() {
@@ -470,7 +470,7 @@ impl Renderer for VirglRenderer {
                     attached.map_err(|error| (None, error.to_string()))
                 });
             if let Err((backing, error)) = again {
-                self.troubles.warn(format_args!(
+                self.device_errors.warn(format_args!(
                     "the guest's memory changed: resource {id} has no backing: {error}"
                 ));
                 self.away.extend(backing.map(|backing| (id, backing)));
@@ -483,7 +483,7 @@ impl Renderer for VirglRenderer {
         self.lost.bytes()
     }
 
-    fn describe(&self) -> Option<&str> {
+    fn name(&self) -> Option<&str> {
         Some(&self.description)
     }
 

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::super::super::render_node::{self, RenderNodeError};
-use super::{needs, shader_cache};
-use crate::backend::Needs;
+use super::{sandbox_policy, shader_cache};
+use crate::backend::SandboxPolicy;
 
 /// What a renderer runs on.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ impl Options {
     }
 
     /// What a renderer on it needs of the system.
-    pub fn needs(&self) -> Needs {
-        needs::needs(self.node.as_ref().map(|(path, _)| path.as_path()))
+    pub fn sandbox_policy(&self) -> SandboxPolicy {
+        sandbox_policy::sandbox_policy(self.node.as_ref().map(|(path, _)| path.as_path()))
     }
 
     /// Has all screens shown by their pixels.

@@ -17,7 +17,7 @@ fn memory() -> MemoryGuard {
 /// Transfers all of a 2D resource with the backing `pieces` from `offset` on.
 fn transfer(pieces: Vec<(u64, u32)>, offset: u64) -> Result<(), ResourceError> {
     let memory = memory();
-    let mut renderer = stand_in::renderer(Budget::new(1 << 20));
+    let mut renderer = fake_virglrenderer::renderer(Budget::new(1 << 20));
     renderer.create_2d(1, Format::B8G8R8X8, SIDE, SIDE).unwrap();
     renderer.attach(1, &pieces, &memory).unwrap();
     let all = Rect::sized(SIDE, SIDE);
@@ -59,7 +59,7 @@ fn a_transfer_that_reaches_further_than_32_bits_is_refused() {
 fn rows_of_many_pieces_come_with_their_own() {
     const SIDE: u32 = 512;
     let memory = memory();
-    let mut renderer = stand_in::renderer(Budget::new(64 << 20));
+    let mut renderer = fake_virglrenderer::renderer(Budget::new(64 << 20));
     renderer.create_2d(1, Format::B8G8R8X8, SIDE, SIDE).unwrap();
     // Byte by byte, no two of them one behind the other.
     let pieces: Vec<_> = (0..SIDE * SIDE * 4)

@@ -2,12 +2,12 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::super::super::wire::{CapsetInfo, Create3d, Transfer3d};
+use super::super::super::protocol::{CapsetInfo, Create3d, Transfer3d};
 use super::super::{ContextError, Direction, Fence, Renderer3d, ResourceError};
-use super::holdings::{CONTEXT_COST, Holdings, Refusal};
+use super::holdings::{CONTEXT_COST, CommandError, Holdings};
 use super::resident::Resident;
 use super::transfers::MAX_STEPS;
-use super::{MAX_CONTEXTS, VirglRenderer, size, stream};
+use super::{MAX_CONTEXTS, VirglRenderer, command_stream, limits};
 
 /// Streams after which it is looked at how large the process is: that takes longer than a small one.
 const LOOK_AFTER: u32 = 64;
@@ -92,14 +92,14 @@ impl Renderer3d for VirglRenderer {
             self.check_resident()?;
         }
         let mut steps: u64 = 0;
-        for (transfer, source) in stream::transfers(stream) {
+        for (transfer, source) in command_stream::transfers(stream) {
             let vectors = source.and_then(|id| self.library.pages(id));
             let vectors = vectors.map_or(0, |pages| pages.vectors().len());
-            steps = steps.saturating_add(size::steps(&transfer, vectors));
+            steps = steps.saturating_add(limits::steps(&transfer, vectors));
             // Those of resources that do not exist the library refuses.
             let resource = self.resources.get(transfer.id);
             let is_computable =
-                resource.map_or(true, |known| size::is_computable(&known.new, &transfer));
+                resource.map_or(true, |known| limits::is_computable(&known.new, &transfer));
             if !is_computable || steps > MAX_STEPS {
                 return Err(ResourceError::Transfer { transfer }.into());
             }
@@ -109,8 +109,8 @@ impl Renderer3d for VirglRenderer {
         };
         let noted = holdings.submit(stream, |id| self.resources.hold(id), &mut self.lost);
         noted.map_err(|refusal| match refusal {
-            Refusal::Budget(bytes) => ContextError::Budget(bytes),
-            Refusal::Command(command) => ContextError::Unaccounted { context, command },
+            CommandError::Budget(bytes) => ContextError::Budget(bytes),
+            CommandError::Command(command) => ContextError::Unaccounted { context, command },
         })?;
         match self.library.submit(context, stream) {
             Ok(()) => {

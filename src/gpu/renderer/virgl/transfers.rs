@@ -2,9 +2,9 @@
 
 use super::super::super::backing::BackingError;
 use super::super::super::image::PIXEL_LEN;
-use super::super::super::wire::Transfer3d;
+use super::super::super::protocol::Transfer3d;
 use super::super::{Copied, Direction, ResourceError};
-use super::{Resource, VirglRenderer, size};
+use super::{Resource, VirglRenderer, limits};
 
 /// Most vectors that the library looks at for a transfer that it does in one go, each for all its rows:
 /// some seconds.
@@ -45,15 +45,15 @@ impl VirglRenderer {
     pub(super) fn check_transfer(&self, transfer: &Transfer3d) -> Result<(), ResourceError> {
         let id = transfer.id;
         let new = &self.resources.get(id)?.new;
-        let inside = size::level_size(new, transfer.level)
+        let inside = limits::level_size(new, transfer.level)
             .is_some_and(|(width, height, depth)| transfer.part.lies_within(width, height, depth));
-        if !inside || !size::is_computable(new, transfer) {
+        if !inside || !limits::is_computable(new, transfer) {
             let transfer = *transfer;
             return Err(ResourceError::Transfer { transfer });
         }
         let pages = self.library.pages(id).ok_or(ResourceError::NoBacking(id))?;
         if !is_picture_of(self.resources.get(id)?, transfer)
-            && size::steps(transfer, pages.vectors().len()) > MAX_STEPS
+            && limits::steps(transfer, pages.vectors().len()) > MAX_STEPS
         {
             let transfer = *transfer;
             return Err(ResourceError::Transfer { transfer });

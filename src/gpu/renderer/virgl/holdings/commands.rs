@@ -34,7 +34,7 @@ pub(super) enum Slot {
     Depth,
     Vertices,
     Indices,
-    View(u32),
+    ScanoutSource(u32),
     Uniforms(u32),
     ShaderBuffer(u32),
     Image(u32),
@@ -47,7 +47,7 @@ impl Slot {
         /// `PIPE_SHADER_TYPES`, and some more.
         const SHADERS: u32 = 8;
         match self {
-            Self::View(shader)
+            Self::ScanoutSource(shader)
             | Self::Uniforms(shader)
             | Self::ShaderBuffer(shader)
             | Self::Image(shader) => shader < SHADERS,

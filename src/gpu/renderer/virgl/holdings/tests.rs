@@ -299,7 +299,7 @@ fn objects_and_contexts_are_charged() {
     };
     submit(&mut holdings, &command(29, 0, &[1])).unwrap();
     let more = submit(&mut holdings, &command(29, 0, &[2]));
-    assert_eq!(more, Err(Refusal::Budget(CONTEXT_COST)));
+    assert_eq!(more, Err(CommandError::Budget(CONTEXT_COST)));
     let used = budget.used();
     submit(
         &mut holdings,
@@ -307,7 +307,7 @@ fn objects_and_contexts_are_charged() {
     )
     .unwrap();
     let more = submit(&mut holdings, &blends(21..22));
-    assert_eq!(more, Err(Refusal::Budget(OBJECT_COST)));
+    assert_eq!(more, Err(CommandError::Budget(OBJECT_COST)));
     let destroy = |handle| command(3, 0, &[handle]);
     let all: Vec<u32> = (1..21).flat_map(destroy).collect();
     submit(&mut holdings, &[command(28, 0, &[1]), all].concat()).unwrap();
@@ -315,7 +315,7 @@ fn objects_and_contexts_are_charged() {
     // A shader by how long it is.
     let shader = command(1, 4, &[7; 1000]);
     let more = submit(&mut holdings, &shader);
-    assert!(matches!(more, Err(Refusal::Budget(bytes)) if bytes > 64_000));
+    assert!(matches!(more, Err(CommandError::Budget(bytes)) if bytes > 64_000));
     drop(holdings);
     assert_eq!(budget.used(), 0);
 }
@@ -342,7 +342,7 @@ fn what_would_be_in_no_account_is_refused() {
         let stream = [command(6, 0, &[16, 0, 1]), command(number, 0, &[0; 11])].concat();
         let hold = |id| bench.resources.borrow().get(&id).cloned();
         let refused = bench.holdings.submit(&stream, hold, &mut bench.lost);
-        assert_eq!(refused, Err(Refusal::Command(number)));
+        assert_eq!(refused, Err(CommandError::Command(number)));
     }
     bench.unref(1);
     assert_eq!(bench.held(), 0, "nothing of a refused stream counts");

@@ -4,10 +4,10 @@
 use std::io::Read;
 
 use super::super::backing::Backing;
+use super::super::protocol::{ENTRY_LEN, RequestReader, Response, Source, Transfer2d};
 use super::super::region::Region;
 use super::super::renderer::{ResourceError, WORK};
-use super::super::wire::{ENTRY_LEN, Fields, Response, Source, Transfer2d};
-use super::{Done, MemoryGuard, Refusal, State};
+use super::{CommandError, Done, MemoryGuard, VirtioGpu};
 
 /// Entries that are read at a time.
 const BATCH: usize = 256;
@@ -28,13 +28,13 @@ pub(super) enum InPart {
     Transfer { transfer: Transfer2d, rows: u32 },
 }
 
-impl State {
+impl VirtioGpu {
     pub(super) fn attach_backing(
         &mut self,
         begun: Option<InPart>,
         memory: &MemoryGuard,
-        fields: &mut Fields<impl Source>,
-    ) -> Result<Done, Refusal> {
+        fields: &mut RequestReader<impl Source>,
+    ) -> Result<Done, CommandError> {
         let (id, count) = (fields.u32()?, fields.u32()?);
         let (mut read, mut backing) = match begun {
             Some(InPart::Backing {
@@ -76,8 +76,8 @@ impl State {
         &mut self,
         begun: Option<InPart>,
         memory: &MemoryGuard,
-        fields: &mut Fields<impl Read>,
-    ) -> Result<Done, Refusal> {
+        fields: &mut RequestReader<impl Read>,
+    ) -> Result<Done, CommandError> {
         let transfer = Transfer2d::read(fields)?;
         let first = match begun {
             Some(InPart::Transfer {
@@ -92,7 +92,7 @@ impl State {
             .transfer_to_host_2d(&transfer, first, memory, &mut changed);
         let image = match changed.is_empty() {
             true => None,
-            false => self.renderer.shown(transfer.id)?,
+            false => self.renderer.scanout_image(transfer.id)?,
         };
         if let Some(image) = image {
             self.screen.changed(&image, &changed);

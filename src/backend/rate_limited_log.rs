@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 /// Lets 10 messages through in 10 seconds and counts the others, so that a guest cannot fill the
 /// journal.
 #[derive(Debug, Default)]
-pub struct LogLimit {
+pub struct RateLimitedLog {
     since: Option<Instant>,
     passed: u32,
     dropped: u64,
 }
 
-impl LogLimit {
+impl RateLimitedLog {
     const PERIOD: Duration = Duration::from_secs(10);
     const BURST: u32 = 10;
 
@@ -49,11 +49,11 @@ mod tests {
 
     #[test]
     fn a_flood_becomes_a_count() {
-        let mut limit = LogLimit::default();
+        let mut limit = RateLimitedLog::default();
         let start = Instant::now();
         let passed = (0..1000).filter(|_| limit.admit(start).is_some()).count();
         assert_eq!(passed, 10);
-        assert_eq!(limit.admit(start + LogLimit::PERIOD), Some(990));
-        assert_eq!(limit.admit(start + LogLimit::PERIOD), Some(0));
+        assert_eq!(limit.admit(start + RateLimitedLog::PERIOD), Some(990));
+        assert_eq!(limit.admit(start + RateLimitedLog::PERIOD), Some(0));
     }
 }

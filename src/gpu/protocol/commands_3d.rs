@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use virtio_bindings::virtio_gpu as spec;
 
-use super::Fields;
+use super::RequestReader;
 
 /// Bytes of a context's name.
 pub const CONTEXT_NAME_LEN: usize = 64;
@@ -76,7 +76,7 @@ impl Create3d {
     ///
     /// # Errors
     /// Where the source ends first, as everything in here.
-    pub fn read(fields: &mut Fields<impl Read>) -> io::Result<Self> {
+    pub fn read(fields: &mut RequestReader<impl Read>) -> io::Result<Self> {
         let [id, target, format, bind, width, height, depth] = fields.words()?;
         let [array_size, last_level, samples, flags] = fields.words()?;
         Ok(Self {
@@ -117,7 +117,7 @@ impl Transfer3d {
     ///
     /// # Errors
     /// Where the source ends first.
-    pub fn read(fields: &mut Fields<impl Read>) -> io::Result<Self> {
+    pub fn read(fields: &mut RequestReader<impl Read>) -> io::Result<Self> {
         let [x, y, z, width, height, depth] = fields.words()?;
         let offset = fields.u64()?;
         let [id, level, stride, layer_stride] = fields.words()?;
@@ -186,12 +186,12 @@ mod tests {
     #[test]
     fn structures_are_read_in_order_and_whole() {
         let words: Vec<u8> = (1..=13_u32).flat_map(u32::to_le_bytes).collect();
-        let create = Create3d::read(&mut Fields::new(&words[..44])).unwrap();
+        let create = Create3d::read(&mut RequestReader::new(&words[..44])).unwrap();
         assert_eq!((create.id, create.depth, create.flags), (1, 7, 11));
-        assert!(Create3d::read(&mut Fields::new(&words[..43])).is_err());
-        let transfer = Transfer3d::read(&mut Fields::new(&words[..48])).unwrap();
+        assert!(Create3d::read(&mut RequestReader::new(&words[..43])).is_err());
+        let transfer = Transfer3d::read(&mut RequestReader::new(&words[..48])).unwrap();
         assert_eq!((transfer.part.depth, transfer.offset), (6, 8 << 32 | 7));
         assert_eq!((transfer.id, transfer.layer_stride), (9, 12));
-        assert!(Transfer3d::read(&mut Fields::new(&words[..47])).is_err());
+        assert!(Transfer3d::read(&mut RequestReader::new(&words[..47])).is_err());
     }
 }

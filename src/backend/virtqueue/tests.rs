@@ -3,15 +3,15 @@ use super::*;
 
 const BASE: u64 = 0x1_0000;
 
-fn begin<'a>(driver: &'a Driver, memory: &GuestMemory) -> Ring<'a> {
-    Ring::begin(&driver.vring, memory).expect("the queue is started and enabled")
+fn begin<'a>(driver: &'a Driver, memory: &GuestMemory) -> QueuePass<'a> {
+    QueuePass::begin(&driver.vring, memory).expect("the queue is started and enabled")
 }
 
 /// Takes `count` requests and completes them with their number in the pass.
-fn complete(ring: &mut Ring<'_>, count: u32) {
+fn add_used(ring: &mut QueuePass<'_>, count: u32) {
     for n in 0..count {
-        let chain = ring.next_chain().unwrap().expect("there is a request");
-        ring.complete(chain.head_index(), n);
+        let chain = ring.pop().unwrap().expect("there is a request");
+        ring.add_used(chain.head_index(), n);
     }
 }
 
@@ -20,11 +20,11 @@ fn a_queue_that_is_not_started_or_not_enabled_is_left_alone() {
     let memory = guest_memory();
     let driver = Driver::new(&memory, BASE, 4);
     driver.vring.set_enabled(false);
-    assert!(Ring::begin(&driver.vring, &memory).is_none());
+    assert!(QueuePass::begin(&driver.vring, &memory).is_none());
     driver.vring.set_enabled(true);
-    assert!(Ring::begin(&driver.vring, &memory).is_some());
+    assert!(QueuePass::begin(&driver.vring, &memory).is_some());
     driver.vring.set_queue_ready(false);
-    assert!(Ring::begin(&driver.vring, &memory).is_none());
+    assert!(QueuePass::begin(&driver.vring, &memory).is_none());
 }
 
 #[test]
@@ -33,18 +33,18 @@ fn a_pass_is_shown_at_once_and_with_one_notification() {
     let mut driver = Driver::new(&memory, BASE, 4);
     let heads: Vec<u16> = (0..3).map(|_| driver.offer(&[(8, true)])).collect();
     let vring = driver.vring.clone();
-    let mut ring = Ring::begin(&vring, &memory).expect("the queue is usable");
+    let mut ring = QueuePass::begin(&vring, &memory).expect("the queue is usable");
     assert_eq!(ring.available().ok(), Some(3));
-    complete(&mut ring, 3);
+    add_used(&mut ring, 3);
     assert_eq!(ring.available().ok(), Some(0));
-    assert!(ring.next_chain().unwrap().is_none());
+    assert!(ring.pop().unwrap().is_none());
     assert_eq!((driver.take_used(), driver.calls()), (vec![], 0));
-    ring.publish().expect("the ring is sound");
+    ring.flush_used().expect("the ring is sound");
     let used = (0..).zip(heads).map(|(n, head)| (u32::from(head), n));
     assert_eq!(driver.take_used(), used.collect::<Vec<_>>());
     assert_eq!(driver.calls(), 1);
     // Nothing more to show.
-    ring.publish().expect("the ring is sound");
+    ring.flush_used().expect("the ring is sound");
     assert_eq!((driver.take_used(), driver.calls()), (vec![], 0));
 }
 
@@ -57,10 +57,10 @@ fn indices_wrap() {
         driver.offer(&[(8, true)]);
     }
     let vring = driver.vring.clone();
-    let mut ring = Ring::begin(&vring, &memory).expect("the queue is usable");
+    let mut ring = QueuePass::begin(&vring, &memory).expect("the queue is usable");
     assert_eq!(ring.available().ok(), Some(3));
-    complete(&mut ring, 3);
-    ring.publish().expect("the ring is sound");
+    add_used(&mut ring, 3);
+    ring.flush_used().expect("the ring is sound");
     assert_eq!(driver.take_used(), [(0, 0), (1, 1), (2, 2)]);
     assert_eq!(driver.calls(), 1);
 }
@@ -72,8 +72,8 @@ fn a_driver_that_wants_no_notification_gets_none() {
     driver.refuse_calls();
     driver.offer(&[(8, true)]);
     let mut ring = begin(&driver, &memory);
-    complete(&mut ring, 1);
-    ring.publish().expect("the ring is sound");
+    add_used(&mut ring, 1);
+    ring.flush_used().expect("the ring is sound");
     assert_eq!(driver.calls(), 0);
 }
 
@@ -90,8 +90,8 @@ fn with_event_idx_the_driver_is_notified_when_its_event_is_passed() {
             driver.offer(&[(8, true)]);
         }
         let mut ring = begin(&driver, &memory);
-        complete(&mut ring, count);
-        ring.publish().expect("the ring is sound");
+        add_used(&mut ring, count);
+        ring.flush_used().expect("the ring is sound");
         assert_eq!(driver.calls(), calls);
     }
 }
@@ -103,12 +103,12 @@ fn a_request_that_is_put_back_is_found_again() {
     let head = driver.offer(&[(8, true)]);
     let mut ring = begin(&driver, &memory);
     assert!(ring.is_untouched());
-    assert!(ring.next_chain().unwrap().is_some());
+    assert!(ring.pop().unwrap().is_some());
     assert!(!ring.is_untouched());
-    ring.put_back();
+    ring.undo_pop();
     drop(ring);
     let mut ring = begin(&driver, &memory);
-    let again = ring.next_chain().unwrap().map(|chain| chain.head_index());
+    let again = ring.pop().unwrap().map(|chain| chain.head_index());
     assert_eq!(again, Some(head));
 }
 
@@ -126,7 +126,7 @@ fn requests_that_cannot_be_taken_are_an_error() {
     one.expect("the ring lies in memory");
     let mut ring = begin(&driver, &memory);
     assert_eq!(ring.available().ok(), Some(1));
-    assert!(ring.next_chain().is_err());
+    assert!(ring.pop().is_err());
 }
 
 #[test]
@@ -136,24 +136,26 @@ fn a_queue_that_stops_in_a_pass_has_no_more_requests() {
     driver.offer(&[(8, true)]);
     let mut ring = begin(&driver, &memory);
     driver.vring.set_queue_ready(false);
-    assert!(ring.next_chain().is_ok_and(|chain| chain.is_none()));
+    assert!(ring.pop().is_ok_and(|chain| chain.is_none()));
 }
 
 #[test]
 fn kicks_are_asked_for_and_refused() {
     let memory = guest_memory();
     let mut driver = Driver::new(&memory, BASE, 4);
-    begin(&driver, &memory).disarm().expect("the ring is sound");
+    begin(&driver, &memory)
+        .disable_notification()
+        .expect("the ring is sound");
     assert!(!driver.kicks_wanted());
-    let more = begin(&driver, &memory).rearm();
+    let more = begin(&driver, &memory).enable_notification();
     assert_eq!((more.ok(), driver.kicks_wanted()), (Some(false), true));
     driver.offer(&[(8, true)]);
     let mut ring = begin(&driver, &memory);
-    ring.disarm().expect("the ring is sound");
-    assert_eq!(ring.rearm().ok(), Some(true));
+    ring.disable_notification().expect("the ring is sound");
+    assert_eq!(ring.enable_notification().ok(), Some(true));
     // One request is there, but two are needed.
-    assert_eq!(ring.rearm_for_more(1).ok(), Some(false));
-    assert_eq!(ring.rearm_for_more(0).ok(), Some(true));
+    assert_eq!(ring.enable_notification_for_more(1).ok(), Some(false));
+    assert_eq!(ring.enable_notification_for_more(0).ok(), Some(true));
     assert_eq!(ring.available().ok(), Some(1));
 }
 
@@ -165,10 +167,10 @@ fn with_event_idx_the_kick_is_asked_for_the_request_after_those_there_are() {
     driver.offer(&[(8, true)]);
     driver.offer(&[(8, true)]);
     let mut ring = begin(&driver, &memory);
-    assert_eq!(ring.rearm_for_more(2).ok(), Some(false));
+    assert_eq!(ring.enable_notification_for_more(2).ok(), Some(false));
     assert_eq!(driver.kick_wanted_at(), 2);
-    assert!(ring.next_chain().unwrap().is_some());
-    assert_eq!(ring.rearm_for_more(1).ok(), Some(false));
+    assert!(ring.pop().unwrap().is_some());
+    assert_eq!(ring.enable_notification_for_more(1).ok(), Some(false));
     assert_eq!(driver.kick_wanted_at(), 2);
 }
 
@@ -179,20 +181,17 @@ fn a_broken_ring_is_an_error() {
     driver.set_available(5);
     let mut ring = begin(&driver, &memory);
     assert!(ring.available().is_err());
-    assert!(ring.next_chain().is_err());
+    assert!(ring.pop().is_err());
     drop(ring);
     // A head that the queue does not have.
     driver.set_available(0);
     driver.make_available(4);
     let mut ring = begin(&driver, &memory);
-    let mut chain = ring
-        .next_chain()
-        .unwrap()
-        .expect("the head is not looked at yet");
+    let mut chain = ring.pop().unwrap().expect("the head is not looked at yet");
     assert!(chain.next().is_none());
-    ring.complete(chain.head_index(), 0);
-    ring.complete(1, 0);
-    ring.publish().expect("the other request is sound");
+    ring.add_used(chain.head_index(), 0);
+    ring.add_used(1, 0);
+    ring.flush_used().expect("the other request is sound");
     drop(ring);
     assert_eq!(driver.take_used(), [(1, 0)]);
     // Rings that do not lie in memory as a whole.
@@ -202,12 +201,12 @@ fn a_broken_ring_is_an_error() {
     assert!(begin(&driver, &memory).available().is_err());
     at(BASE + 0x1000, end - 8).expect("the addresses are aligned");
     let mut ring = begin(&driver, &memory);
-    ring.complete(0, 0);
-    assert!(ring.publish().is_err());
+    ring.add_used(0, 0);
+    assert!(ring.flush_used().is_err());
     at(BASE + 0x1000, u64::MAX - 3).expect("the addresses are aligned");
     let mut ring = begin(&driver, &memory);
-    ring.complete(0, 0);
-    ring.complete(1, 0);
-    assert!(ring.publish().is_err());
-    assert!(ring.rearm().is_err());
+    ring.add_used(0, 0);
+    ring.add_used(1, 0);
+    assert!(ring.flush_used().is_err());
+    assert!(ring.enable_notification().is_err());
 }

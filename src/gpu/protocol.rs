@@ -7,15 +7,15 @@ use virtio_bindings::virtio_gpu as spec;
 
 use super::region::Rect;
 
-mod fields;
+mod commands_3d;
 mod format;
-mod three_d;
+mod reader;
 
-pub use fields::{Begun, ENTRY_LEN, Fields, Source};
-pub use format::Format;
 #[cfg(feature = "virgl")]
-pub use three_d::Box3;
-pub use three_d::{CONTEXT_NAME_LEN, CapsetInfo, Create3d, Transfer3d};
+pub use commands_3d::Box3;
+pub use commands_3d::{CONTEXT_NAME_LEN, CapsetInfo, Create3d, Transfer3d};
+pub use format::Format;
+pub use reader::{Begun, ENTRY_LEN, RequestReader, Source};
 
 /// Scanouts a device can have.
 pub const MAX_SCANOUTS: usize = spec::VIRTIO_GPU_MAX_SCANOUTS as usize;
@@ -153,7 +153,7 @@ impl Transfer2d {
     ///
     /// # Errors
     /// Where the source ends first.
-    pub fn read(fields: &mut Fields<impl Read>) -> io::Result<Self> {
+    pub fn read(fields: &mut RequestReader<impl Read>) -> io::Result<Self> {
         Ok(Self {
             rect: fields.rect()?,
             offset: fields.u64()?,
@@ -175,9 +175,9 @@ pub struct Mode {
 
 /// The display information of all scanouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Modes(pub [Mode; MAX_SCANOUTS]);
+pub struct DisplayInfo(pub [Mode; MAX_SCANOUTS]);
 
-impl Default for Modes {
+impl Default for DisplayInfo {
     /// One display, as large as QEMU's virtio-gpu makes it unless told otherwise.
     fn default() -> Self {
         let mut modes = [Mode::default(); MAX_SCANOUTS];
@@ -190,13 +190,13 @@ impl Default for Modes {
     }
 }
 
-impl Modes {
+impl DisplayInfo {
     /// Reads the part after the header of a `struct virtio_gpu_resp_display_info`.
     ///
     /// # Errors
     /// Where `source` ends before the last mode does.
     pub fn read(source: impl Read) -> io::Result<Self> {
-        let mut fields = Fields::new(source);
+        let mut fields = RequestReader::new(source);
         let mut modes = [Mode::default(); MAX_SCANOUTS];
         for mode in &mut modes {
             *mode = Mode {
@@ -221,7 +221,7 @@ pub enum Response {
     /// Done, or refused with a `VIRTIO_GPU_RESP_ERR_*`.
     Plain(u32),
     /// `struct virtio_gpu_resp_display_info`.
-    DisplayInfo(Box<Modes>),
+    DisplayInfo(Box<DisplayInfo>),
     /// `struct virtio_gpu_resp_edid`: at most [`MAX_EDID_LEN`] bytes.
     Edid(Vec<u8>),
     /// `struct virtio_gpu_resp_resource_uuid`.
@@ -309,13 +309,13 @@ mod tests {
         let mut bytes = Vec::new();
         REQUEST.append_to(&mut bytes);
         assert_eq!(bytes.len(), HEADER_LEN);
-        assert_eq!(Fields::new(&bytes[..]).header().unwrap(), REQUEST);
+        assert_eq!(RequestReader::new(&bytes[..]).header().unwrap(), REQUEST);
     }
 
     #[test]
     fn a_fence_goes_back_and_its_absence_too() {
         let fenced = Response::OK.to_bytes(&REQUEST);
-        let header = Fields::new(&fenced[..]).header().unwrap();
+        let header = RequestReader::new(&fenced[..]).header().unwrap();
         assert_eq!(
             header,
             Header {
@@ -327,7 +327,7 @@ mod tests {
             flags: 0,
             ..REQUEST
         });
-        let header = Fields::new(&unfenced[..]).header().unwrap();
+        let header = RequestReader::new(&unfenced[..]).header().unwrap();
         assert_eq!((header.flags, header.fence_id, header.ctx_id), (0, 0, 0));
     }
 
@@ -338,12 +338,12 @@ mod tests {
             ..REQUEST
         };
         let bytes = Response::OK.to_bytes(&request);
-        assert_eq!(Fields::new(&bytes[..]).header().unwrap().flags, 3);
+        assert_eq!(RequestReader::new(&bytes[..]).header().unwrap().flags, 3);
     }
 
     #[test]
     fn modes_survive_the_wire() {
-        let mut modes = Modes::default();
+        let mut modes = DisplayInfo::default();
         modes.0[15] = Mode {
             rect: Rect {
                 x: 1,
@@ -356,8 +356,8 @@ mod tests {
         };
         let bytes = Response::DisplayInfo(Box::new(modes)).to_bytes(&REQUEST);
         assert_eq!(bytes.len(), HEADER_LEN + MODES_LEN);
-        assert_eq!(Modes::read(&bytes[HEADER_LEN..]).unwrap(), modes);
-        assert!(Modes::read(&bytes[HEADER_LEN + 1..]).is_err());
+        assert_eq!(DisplayInfo::read(&bytes[HEADER_LEN..]).unwrap(), modes);
+        assert!(DisplayInfo::read(&bytes[HEADER_LEN + 1..]).is_err());
     }
 
     #[test]

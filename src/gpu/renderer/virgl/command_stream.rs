@@ -1,6 +1,6 @@
 //! What is looked at in a stream of virgl commands before the library executes it.
 
-use crate::gpu::wire::{Box3, Transfer3d};
+use crate::gpu::protocol::{Box3, Transfer3d};
 
 /// `VIRGL_CCMD_*` that copy between a resource and memory. All begin with the same fields.
 const RESOURCE_INLINE_WRITE: u32 = 9;

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use super::device::{EventLoop, GpuSocketSlot, Host, Inbox, MainThread, News};
+use super::device::{DeviceContext, EventLoop, GpuSocketMailbox, Inbox, MainThread, News};
 
 /// The program around a device: its event loop, of which every turn is asked for, and what the device
 /// tells the other threads.
-pub struct Surroundings {
+pub struct FakeContext {
     event_loop: Arc<Turns>,
-    gpu_socket: GpuSocketSlot,
+    gpu_socket: GpuSocketMailbox,
     main_thread: MainThread,
     inbox: Inbox,
 }
@@ -33,7 +33,7 @@ impl EventLoop for Turns {
     }
 }
 
-impl Surroundings {
+impl FakeContext {
     /// Those of a device that is yet to start.
     ///
     /// # Errors
@@ -42,15 +42,15 @@ impl Surroundings {
         let (main_thread, inbox) = MainThread::new()?;
         Ok(Self {
             event_loop: Arc::new(Turns(Epoll::new()?)),
-            gpu_socket: GpuSocketSlot::default(),
+            gpu_socket: GpuSocketMailbox::default(),
             main_thread,
             inbox,
         })
     }
 
     /// What a device is started with.
-    pub fn host(&self) -> Host {
-        Host {
+    pub fn host(&self) -> DeviceContext {
+        DeviceContext {
             event_loop: self.event_loop.clone(),
             gpu_socket: self.gpu_socket.clone(),
             main_thread: self.main_thread.clone(),

@@ -9,9 +9,9 @@ use super::Header;
 pub const ENTRY_LEN: usize = 16;
 
 /// Reads little-endian fields in their order on the wire.
-pub struct Fields<R>(R);
+pub struct RequestReader<R>(R);
 
-impl<R: Read> Fields<R> {
+impl<R: Read> RequestReader<R> {
     /// Fields from here on in `source`.
     pub fn new(source: R) -> Self {
         Self(source)
@@ -128,7 +128,7 @@ impl<R: Read> Fields<R> {
     }
 }
 
-impl<S: Source> Fields<S> {
+impl<S: Source> RequestReader<S> {
     /// Goes on `len` bytes further.
     ///
     /// # Errors
@@ -223,7 +223,7 @@ mod tests {
         }
         let mut buffer = [[0; ENTRY_LEN]; 256];
         let mut source = &bytes[..];
-        let mut fields = Fields::new(&mut source);
+        let mut fields = RequestReader::new(&mut source);
         let first: Vec<_> = fields.entries(300, &mut buffer).unwrap().collect();
         assert_eq!(first.len(), 256);
         assert_eq!(first[255], (255 << 33, 4096));
@@ -238,7 +238,7 @@ mod tests {
         let bytes: Vec<u8> = (0..100).collect();
         for len in [0, 1, 39, 40, 41, 99] {
             let begun = Begun::new(&bytes[..40], &bytes[40..]);
-            let mut fields = Fields::new(begun);
+            let mut fields = RequestReader::new(begun);
             fields.skip(len).unwrap();
             assert_eq!(fields.bytes::<1>().unwrap(), [len as u8]);
             assert!(fields.skip(100 - len).is_err());

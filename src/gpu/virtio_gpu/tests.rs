@@ -3,9 +3,9 @@
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::super::image::Budget;
-use super::super::renderer::{SoftRenderer, WORK};
+use super::super::protocol::{HEADER_LEN, MAX_SCANOUTS, response};
+use super::super::renderer::{SoftwareRenderer, WORK};
 use super::super::scanout::Update;
-use super::super::wire::{HEADER_LEN, MAX_SCANOUTS, response};
 use super::*;
 
 const WIDTH: u32 = 64;
@@ -15,7 +15,7 @@ const MEMORY: u64 = 0x10_0000;
 const BGRX: u32 = 2;
 
 struct Guest {
-    state: State,
+    state: VirtioGpu,
     memory: MemoryGuard,
 }
 
@@ -37,10 +37,10 @@ impl Guest {
     }
 
     fn with_budget(bytes: u64) -> Self {
-        let renderer = SoftRenderer::new(Budget::new(bytes));
+        let renderer = SoftwareRenderer::new(Budget::new(bytes));
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
         let memory = GuestMemoryAtomic::new(memory).memory();
-        let mut state = State::new(Box::new(renderer));
+        let mut state = VirtioGpu::new(Box::new(renderer));
         state.control_is_done = true;
         Self { state, memory }
     }
@@ -53,13 +53,13 @@ impl Guest {
         guest
     }
 
-    fn execute(&mut self, queue: QueueKind, bytes: &[u8]) -> Outcome {
+    fn execute(&mut self, queue: QueueKind, bytes: &[u8]) -> CommandResult {
         self.state.execute(queue, &self.memory, bytes)
     }
 
     fn done(&mut self, queue: QueueKind, bytes: &[u8]) -> Vec<u8> {
         match self.execute(queue, bytes) {
-            Outcome::Done(response) => response,
+            CommandResult::Complete(response) => response,
             other => panic!("{other:?}"),
         }
     }
@@ -101,7 +101,9 @@ fn a_request_of_any_length_is_answered() {
         for len in 0..whole.len() {
             let mut guest = Guest::with_resource();
             let padding = 4;
-            if let Outcome::Done(response) = guest.execute(QueueKind::Control, &whole[..len]) {
+            if let CommandResult::Complete(response) =
+                guest.execute(QueueKind::Control, &whole[..len])
+            {
                 assert_eq!(response.len() % 4, 0);
                 let short = len + padding < whole.len() || len < HEADER_LEN;
                 // A command may end with padding that nobody reads.
@@ -143,7 +145,7 @@ fn a_fence_comes_back_with_success_and_with_failure() {
         bytes[8..16].copy_from_slice(&77_u64.to_le_bytes());
         bytes[16] = 5;
         let response = guest.done(QueueKind::Control, &bytes);
-        let header = Fields::new(&response[..]).header().unwrap();
+        let header = RequestReader::new(&response[..]).header().unwrap();
         assert_eq!((header.flags, header.fence_id, header.ctx_id), (1, 77, 5));
     }
 }
@@ -231,8 +233,8 @@ fn a_long_list_of_entries_is_read_in_parts() {
         let mut steps = 0;
         loop {
             match guest.execute(QueueKind::Control, bytes) {
-                Outcome::InPart => steps += 1,
-                Outcome::Done(response) => return (steps, kind(&response)),
+                CommandResult::InPart => steps += 1,
+                CommandResult::Complete(response) => return (steps, kind(&response)),
                 other => panic!("{other:?}"),
             }
         }
@@ -250,14 +252,20 @@ fn a_long_list_of_entries_is_read_in_parts() {
         attach(count - 1, count - 1, 0),
         request(command::RESOURCE_FLUSH, &[0, 0, 1, 1, 1, 0]),
     ] {
-        assert_eq!(guest.execute(QueueKind::Control, &long), Outcome::InPart);
+        assert_eq!(
+            guest.execute(QueueKind::Control, &long),
+            CommandResult::InPart
+        );
         let (_, answer) = steps(&mut guest, &other);
         assert_eq!(answer, response::OK_NODATA);
         let _ = guest.control(command::RESOURCE_DETACH_BACKING, &[1, 0]);
         assert_eq!(steps(&mut guest, &long), (3, response::OK_NODATA));
         guest.ok(command::RESOURCE_DETACH_BACKING, &[1, 0]);
     }
-    assert_eq!(guest.execute(QueueKind::Control, &long), Outcome::InPart);
+    assert_eq!(
+        guest.execute(QueueKind::Control, &long),
+        CommandResult::InPart
+    );
     guest.state.forget_request();
     assert_eq!(steps(&mut guest, &long), (3, response::OK_NODATA));
 }
@@ -275,7 +283,7 @@ fn a_long_transfer_is_done_in_parts() {
         words.extend([i ^ 3, 0, 1, 0]);
     }
     let attach = request(command::RESOURCE_ATTACH_BACKING, &words);
-    while guest.execute(QueueKind::Control, &attach) == Outcome::InPart {}
+    while guest.execute(QueueKind::Control, &attach) == CommandResult::InPart {}
     let pixel = |i: u32| [i as u8, (i >> 8) as u8, 7, 9];
     let pixels: Vec<u8> = (0..side * side).flat_map(pixel).collect();
     guest.memory.write_slice(&pixels, GuestAddress(0)).unwrap();
@@ -285,7 +293,7 @@ fn a_long_transfer_is_done_in_parts() {
         &[0, 0, side, side, 0, 0, 1, 0],
     );
     let mut parts = 1;
-    while guest.execute(QueueKind::Control, &transfer) == Outcome::InPart {
+    while guest.execute(QueueKind::Control, &transfer) == CommandResult::InPart {
         parts += 1;
     }
     assert!(parts > 4, "{parts}");
@@ -429,50 +437,53 @@ fn flushes_lie_within_their_resource() {
 fn the_displays_sizes_are_asked_for() {
     let mut guest = Guest::new();
     let bytes = request(command::GET_DISPLAY_INFO, &[]);
-    let ask = Outcome::Ask(Question::Modes);
+    let ask = CommandResult::NeedsDisplay(DisplayQuery::DisplayInfo);
     assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
     assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
-    let mut modes = Modes::default();
+    let mut modes = DisplayInfo::default();
     modes.0[0].rect = Rect::sized(800, 600);
-    guest.state.answer = Some(Answer::Modes(Box::new(modes)));
+    guest.state.answer = Some(DisplayReply::DisplayInfo(Box::new(modes)));
     let response = guest.done(QueueKind::Control, &bytes);
     assert_eq!(kind(&response), response::OK_DISPLAY_INFO);
-    assert_eq!(Modes::read(&response[HEADER_LEN..]).unwrap(), modes);
+    assert_eq!(DisplayInfo::read(&response[HEADER_LEN..]).unwrap(), modes);
     // The answer is good once; what it said is remembered for when there is none.
     assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
-    guest.state.answer = Some(Answer::Nothing);
+    guest.state.answer = Some(DisplayReply::Nothing);
     let response = guest.done(QueueKind::Control, &bytes);
-    assert_eq!(Modes::read(&response[HEADER_LEN..]).unwrap(), modes);
+    assert_eq!(DisplayInfo::read(&response[HEADER_LEN..]).unwrap(), modes);
 }
 
 #[test]
 fn an_answer_does_not_outlive_the_request_that_changed_meanwhile() {
     let mut guest = Guest::new();
-    guest.state.answer = Some(Answer::Nothing);
+    guest.state.answer = Some(DisplayReply::Nothing);
     guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, 1, 1]);
     let bytes = request(command::GET_DISPLAY_INFO, &[]);
     let outcome = guest.execute(QueueKind::Control, &bytes);
-    assert_eq!(outcome, Outcome::Ask(Question::Modes));
+    assert_eq!(
+        outcome,
+        CommandResult::NeedsDisplay(DisplayQuery::DisplayInfo)
+    );
 }
 
 #[test]
 fn an_edid_comes_from_the_front_end_or_from_here() {
     let mut guest = Guest::new();
     let bytes = request(command::GET_EDID, &[1, 0]);
-    let ask = Outcome::Ask(Question::Edid(1));
+    let ask = CommandResult::NeedsDisplay(DisplayQuery::Edid(1));
     assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
-    guest.state.answer = Some(Answer::Edid(vec![3; 256]));
+    guest.state.answer = Some(DisplayReply::Edid(vec![3; 256]));
     let response = guest.done(QueueKind::Control, &bytes);
     assert_eq!(kind(&response), response::OK_EDID);
     assert_eq!(response[HEADER_LEN..HEADER_LEN + 4], 256_u32.to_le_bytes());
 
-    let mut modes = Modes::default();
+    let mut modes = DisplayInfo::default();
     modes.0[1] = modes.0[0];
     modes.0[1].rect = Rect::sized(1600, 900);
-    guest.state.answer = Some(Answer::Modes(Box::new(modes)));
+    guest.state.answer = Some(DisplayReply::DisplayInfo(Box::new(modes)));
     let response = guest.done(QueueKind::Control, &bytes);
     assert_eq!(response[HEADER_LEN + 8..][..128], edid::edid(1, 1600, 900));
-    guest.state.answer = Some(Answer::Nothing);
+    guest.state.answer = Some(DisplayReply::Nothing);
     let response = guest.done(QueueKind::Control, &bytes);
     assert_eq!(response[HEADER_LEN + 8..][..128], edid::edid(1, 1600, 900));
 
@@ -573,6 +584,6 @@ fn a_new_driver_counts_from_one_again() {
     let mut guest = Guest::with_resource();
     guest.ok(command::SET_SCANOUT, &[0, 0, 64, 64, 0, 1]);
     guest.state.reset();
-    assert_eq!(guest.state.screen.shown().count(), 0);
+    assert_eq!(guest.state.screen.active_scanouts().count(), 0);
     guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, WIDTH, HEIGHT]);
 }

@@ -61,7 +61,7 @@ const AVAIL_F_NO_INTERRUPT: u16 = 1;
 
 /// Why a ring cannot be used; the driver broke it.
 #[derive(Debug, thiserror::Error)]
-pub enum RingError {
+pub enum VirtqueueError {
     /// What `virtio-queue` found.
     #[error("the virtqueue is broken: {0}")]
     Queue(#[from] virtio_queue::Error),
@@ -80,7 +80,7 @@ pub enum RingError {
 }
 
 /// One pass over a queue that is started and enabled.
-pub struct Ring<'a> {
+pub struct QueuePass<'a> {
     vring: &'a Vring,
     memory: MemoryGuard,
     /// Requests that the driver was seen to have made and that were not taken yet.
@@ -88,7 +88,7 @@ pub struct Ring<'a> {
     done: Vec<(u16, u32)>,
 }
 
-impl<'a> Ring<'a> {
+impl<'a> QueuePass<'a> {
     /// Begins a pass; `None` where the front-end has not started or not enabled the queue, so that
     /// nothing of it may be touched.
     pub fn begin(vring: &'a Vring, memory: &GuestMemory) -> Option<Self> {
@@ -125,9 +125,9 @@ impl<'a> Ring<'a> {
     /// # Errors
     /// Where the ring lies outside the guest's memory, or the driver says that there are more than
     /// its queue can hold.
-    pub fn available(&self) -> Result<u16, RingError> {
+    pub fn available(&self) -> Result<u16, VirtqueueError> {
         if self.vring.has_wrong_size() {
-            return Err(RingError::Size);
+            return Err(VirtqueueError::Size);
         }
         let state = self.vring.get_ref();
         let queue = state.get_queue();
@@ -144,7 +144,7 @@ impl<'a> Ring<'a> {
             .all(|(at, len)| self.memory.check_range(GuestAddress(*at), *len as usize));
         // Where both rings lie in one place, the driver placed them where none can lie, see the relay.
         if !lies_in_memory || queue.avail_ring() == queue.used_ring() {
-            return Err(RingError::Outside);
+            return Err(VirtqueueError::Outside);
         }
         let index = queue.avail_idx(self.memory.deref(), Ordering::Acquire)?;
         let available = (index - Wrapping(queue.next_avail())).0;
@@ -162,9 +162,9 @@ impl<'a> Ring<'a> {
     /// The driver's next request, or `None` where there is none.
     ///
     /// # Errors
-    /// As [`Ring::available`]. Such a ring must not be asked again before the next kick: it would
+    /// As [`QueuePass::available`]. Such a ring must not be asked again before the next kick: it would
     /// claim to have requests for ever.
-    pub fn next_chain(&mut self) -> Result<Option<Chain>, RingError> {
+    pub fn pop(&mut self) -> Result<Option<Chain>, VirtqueueError> {
         if self.announced == 0 {
             self.announced = self.available()?;
         }
@@ -185,7 +185,7 @@ impl<'a> Ring<'a> {
     }
 
     /// Gives the last request taken back, to be found by the next pass.
-    pub fn put_back(&mut self) {
+    pub fn undo_pop(&mut self) {
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
         queue.set_next_avail(queue.next_avail().wrapping_sub(1));
@@ -193,11 +193,11 @@ impl<'a> Ring<'a> {
     }
 
     /// Takes the request with the head `head` as done, `len` bytes written into it. The driver sees
-    /// it after [`Ring::publish`].
+    /// it after [`QueuePass::flush_used`].
     ///
     /// A head that the queue does not have, which only a broken driver makes available, cannot be
     /// given back; it does not keep the others from being.
-    pub fn complete(&mut self, head: u16, len: u32) {
+    pub fn add_used(&mut self, head: u16, len: u32) {
         self.done.push((head, len));
     }
 
@@ -205,7 +205,7 @@ impl<'a> Ring<'a> {
     ///
     /// # Errors
     /// Where the ring lies outside the guest's memory, or the notification cannot be sent.
-    pub fn publish(&mut self) -> Result<(), RingError> {
+    pub fn flush_used(&mut self) -> Result<(), VirtqueueError> {
         if self.done.is_empty() {
             return Ok(());
         }
@@ -237,7 +237,7 @@ impl<'a> Ring<'a> {
     ///
     /// # Errors
     /// Where the ring lies outside the guest's memory.
-    pub fn rearm(&mut self) -> Result<bool, RingError> {
+    pub fn enable_notification(&mut self) -> Result<bool, VirtqueueError> {
         let mut state = self.vring.get_mut();
         Ok(state
             .get_queue_mut()
@@ -249,7 +249,7 @@ impl<'a> Ring<'a> {
     ///
     /// # Errors
     /// Where the ring lies outside the guest's memory.
-    pub fn rearm_for_more(&mut self, seen: u16) -> Result<bool, RingError> {
+    pub fn enable_notification_for_more(&mut self, seen: u16) -> Result<bool, VirtqueueError> {
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
         // With VIRTIO_F_RING_EVENT_IDX the driver kicks when it gets past the request that is asked
@@ -261,12 +261,12 @@ impl<'a> Ring<'a> {
         Ok(more?)
     }
 
-    /// Tells the driver that no kicks are needed until [`Ring::rearm`] or [`Ring::rearm_for_more`].
+    /// Tells the driver that no kicks are needed until [`QueuePass::enable_notification`] or [`QueuePass::enable_notification_for_more`].
     /// Some may come nevertheless.
     ///
     /// # Errors
     /// Where the ring lies outside the guest's memory.
-    pub fn disarm(&mut self) -> Result<(), RingError> {
+    pub fn disable_notification(&mut self) -> Result<(), VirtqueueError> {
         let mut state = self.vring.get_mut();
         Ok(state
             .get_queue_mut()
@@ -280,7 +280,7 @@ fn write_used(
     index: Wrapping<u16>,
     head: u16,
     len: u32,
-) -> Result<(), RingError> {
+) -> Result<(), VirtqueueError> {
     let slot = u64::from(index.0.checked_rem(queue.size()).unwrap_or(0));
     let element = (u64::from(head) | u64::from(len) << 32).to_le_bytes();
     let at = offset(queue.used_ring(), USED_RING + slot * USED_ELEMENT)?;
@@ -299,7 +299,7 @@ fn wants_notification(
     memory: &GuestMemoryMmap,
     before: Wrapping<u16>,
     after: Wrapping<u16>,
-) -> Result<bool, RingError> {
+) -> Result<bool, VirtqueueError> {
     // The used index must be visible before the driver's wish is read.
     fence(Ordering::SeqCst);
     if queue.event_idx_enabled() {
@@ -314,10 +314,10 @@ fn wants_notification(
     }
 }
 
-fn offset(base: u64, by: u64) -> Result<GuestAddress, RingError> {
+fn offset(base: u64, by: u64) -> Result<GuestAddress, VirtqueueError> {
     GuestAddress(base)
         .checked_add(by)
-        .ok_or(RingError::Queue(virtio_queue::Error::AddressOverflow))
+        .ok_or(VirtqueueError::Queue(virtio_queue::Error::AddressOverflow))
 }
 
 #[cfg(test)]

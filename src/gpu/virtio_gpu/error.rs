@@ -4,17 +4,17 @@ use std::io;
 
 use super::super::backing::BackingError;
 use super::super::image::ImageError;
+use super::super::protocol::response;
 use super::super::region::Rect;
 use super::super::renderer::{ContextError, ResourceError};
-use super::super::wire::response;
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum CommandError {
     #[error("the request is too short")]
     Short(io::Error),
     #[error("the host has no memory for what the request carries")]
-    Host,
+    DeviceContext,
     #[error("not a command of this queue")]
     Unknown,
     #[error("the driver did not accept the feature it needs")]
@@ -41,21 +41,21 @@ pub(super) enum Refusal {
     Resource(#[from] ResourceError),
 }
 
-impl From<io::Error> for Refusal {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::OutOfMemory => Self::Host,
+            io::ErrorKind::OutOfMemory => Self::DeviceContext,
             _ => Self::Short(error),
         }
     }
 }
 
-impl Refusal {
+impl CommandError {
     /// `VIRTIO_GPU_RESP_ERR_*`.
     pub(super) fn kind(&self) -> u32 {
         match self {
             Self::Unknown | Self::NotNegotiated | Self::Random(_) => response::ERR_UNSPEC,
-            Self::Host => response::ERR_OUT_OF_MEMORY,
+            Self::DeviceContext => response::ERR_OUT_OF_MEMORY,
             Self::Scanout(_) => response::ERR_INVALID_SCANOUT_ID,
             Self::Short(_)
             | Self::Capset(_)
@@ -100,10 +100,12 @@ impl Refusal {
             | R::Refused(_) => response::ERR_INVALID_PARAMETER,
             R::Image { error, .. } => match error {
                 ImageError::Size(..) => response::ERR_INVALID_PARAMETER,
-                ImageError::Budget(_) | ImageError::Host(..) => response::ERR_OUT_OF_MEMORY,
+                ImageError::Budget(_) | ImageError::DeviceContext(..) => {
+                    response::ERR_OUT_OF_MEMORY
+                }
             },
             R::Backing { error, .. } => match error {
-                BackingError::Budget | BackingError::Host => response::ERR_OUT_OF_MEMORY,
+                BackingError::Budget | BackingError::DeviceContext => response::ERR_OUT_OF_MEMORY,
                 BackingError::Unreadable(_) => response::ERR_UNSPEC,
                 BackingError::Outside { .. } | BackingError::Short { .. } => {
                     response::ERR_INVALID_PARAMETER

@@ -4,8 +4,8 @@ use crate::backend::MemoryGuard;
 
 use super::super::backing::{Backing, BackingError, MAX_PIECE};
 use super::super::image::{Budget, Image, PIXEL_LEN, SharedImage};
+use super::super::protocol::{Format, Transfer2d};
 use super::super::region::{Rect, Region};
-use super::super::wire::{Format, Transfer2d};
 use super::rows::{Joined, copy_pixels};
 use super::table::Table;
 use super::{
@@ -26,11 +26,11 @@ struct Resource {
 }
 
 /// The renderer without a GPU.
-pub struct SoftRenderer {
+pub struct SoftwareRenderer {
     resources: Table<Resource>,
 }
 
-impl SoftRenderer {
+impl SoftwareRenderer {
     /// A renderer whose resources take their memory from `budget`.
     pub fn new(budget: Budget) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl SoftRenderer {
     }
 }
 
-impl Renderer for SoftRenderer {
+impl Renderer for SoftwareRenderer {
     fn create_2d(
         &mut self,
         id: u32,
@@ -158,7 +158,7 @@ impl Renderer for SoftRenderer {
         Ok(self.resources.get(id)?.image.clone())
     }
 
-    fn shown(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+    fn scanout_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
         Ok(Some(self.resources.get(id)?.image.clone()))
     }
 

@@ -16,15 +16,15 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::super::api::Api;
 use super::super::egl::Handle;
 use super::super::export::Exporter;
+use super::super::guest_iovecs::IoVec;
 use super::super::holdings::Kept;
-use super::super::pages::IoVec;
 use super::super::{MAX_RESOURCES, VirglRenderer};
 use super::{Library, SHARED, write_fence};
-use crate::backend::LogLimit;
+use crate::backend::RateLimitedLog;
 use crate::gpu::dmabuf::{MODIFIER_INVALID, MODIFIER_LINEAR};
 use crate::gpu::image::Budget;
+use crate::gpu::protocol::CapsetInfo;
 use crate::gpu::renderer::table::Table;
-use crate::gpu::wire::CapsetInfo;
 
 /// With this bit of `bind` a resource is refused.
 pub const REFUSED_BIND: u32 = 1 << 30;
@@ -98,7 +98,7 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         streams: 0,
         last_fence: 0,
         band: Vec::new(),
-        troubles: LogLimit::default(),
+        device_errors: RateLimitedLog::default(),
     }
 }
 

@@ -19,15 +19,15 @@ fn memory() -> MemoryGuard {
     memory
 }
 
-fn renderer(format: Format, memory: &MemoryGuard) -> SoftRenderer {
-    let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
+fn renderer(format: Format, memory: &MemoryGuard) -> SoftwareRenderer {
+    let mut renderer = SoftwareRenderer::new(Budget::new(1 << 20));
     renderer.create_2d(1, format, WIDTH, HEIGHT).unwrap();
     renderer.attach(1, &[(0, LEN)], memory).unwrap();
     renderer
 }
 
-fn pixel(renderer: &SoftRenderer, x: u32, y: u32) -> Vec<u8> {
-    let image = renderer.shown(1).unwrap().unwrap();
+fn pixel(renderer: &SoftwareRenderer, x: u32, y: u32) -> Vec<u8> {
+    let image = renderer.scanout_image(1).unwrap().unwrap();
     image.lock().bytes(x, y, 4).to_vec()
 }
 
@@ -200,7 +200,7 @@ fn any_sequence_of_transfers_copies_and_tells_what_changed() {
             pieces.push((u64::from(at & !random(2).wrapping_mul(4095)), piece));
             left -= piece;
         }
-        let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
+        let mut renderer = SoftwareRenderer::new(Budget::new(1 << 20));
         renderer.create_2d(1, format, width, height).unwrap();
         renderer.attach(1, &pieces, &memory).unwrap();
         let mut expected = vec![0_u8; len as usize];
@@ -233,7 +233,7 @@ fn any_sequence_of_transfers_copies_and_tells_what_changed() {
                 backing.extend(bytes);
             }
             super::super::rows::to_display_order(format, &mut backing);
-            let image = renderer.shown(1).unwrap().unwrap();
+            let image = renderer.scanout_image(1).unwrap().unwrap();
             let image = image.lock();
             for (n, old) in (0..).zip(expected.chunks_mut(4)) {
                 let (x, y) = (n % width, n / width);
@@ -284,7 +284,7 @@ fn random() -> impl FnMut(u32) -> u32 {
 #[test]
 fn a_transfer_that_fails_half_way_tells_what_it_changed() {
     let whole = memory();
-    let mut renderer = SoftRenderer::new(Budget::new(1 << 20));
+    let mut renderer = SoftwareRenderer::new(Budget::new(1 << 20));
     renderer
         .create_2d(1, Format::B8G8R8X8, WIDTH, HEIGHT)
         .unwrap();
@@ -321,7 +321,7 @@ fn a_transfer_past_the_end_of_its_pages_changes_nothing() {
 
 #[test]
 fn the_number_of_resources_is_bounded() {
-    let mut renderer = SoftRenderer::new(Budget::new(1 << 30));
+    let mut renderer = SoftwareRenderer::new(Budget::new(1 << 30));
     let count = MAX_RESOURCES as u32;
     for id in 1..=count {
         renderer.create_2d(id, Format::B8G8R8X8, 1, 1).unwrap();

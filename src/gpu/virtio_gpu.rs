@@ -8,17 +8,19 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::backend::MemoryGuard;
 
 use super::edid;
+use super::protocol::{
+    Begun, DisplayInfo, Format, Header, RequestReader, Response, Source, command,
+};
 use super::region::{Rect, Region};
 use super::renderer::{Fence, Renderer, Renderer3d};
-use super::scanout::{Position, Screen, Shape, Takes, View};
-use super::wire::{Begun, Fields, Format, Header, Modes, Response, Source, command};
+use super::scanout::{DmabufSupport, Position, ScanoutSource, Scanouts, Shape};
 
+mod commands_3d;
 mod copies;
-mod refusal;
-mod three_d;
+mod error;
 
 use copies::InPart;
-use refusal::Refusal;
+use error::CommandError;
 
 /// Which of the two queues a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +33,18 @@ pub enum QueueKind {
 
 /// What only the front-end can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum DisplayQuery {
     /// The sizes of all displays.
-    Modes,
+    DisplayInfo,
     /// The EDID of the display on this scanout.
     Edid(u32),
 }
 
 /// What the front-end said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The sizes; also to a [`Question::Edid`] that the front-end cannot answer.
-    Modes(Box<Modes>),
+pub enum DisplayReply {
+    /// The sizes; also to a [`DisplayQuery::Edid`] that the front-end cannot answer.
+    DisplayInfo(Box<DisplayInfo>),
     /// The EDID.
     Edid(Vec<u8>),
     /// Nothing, or there is no front-end to ask.
@@ -51,13 +53,13 @@ pub enum Answer {
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CommandResult {
     /// It is done; the bytes of its response.
-    Done(Vec<u8>),
+    Complete(Vec<u8>),
     /// It is begun; the bytes of its response, for when the renderer has come so far.
     Fenced(Vec<u8>, Fence),
     /// It is to be executed again with the answer to this.
-    Ask(Question),
+    NeedsDisplay(DisplayQuery),
     /// A part of it is done, and it is to be executed again for the rest.
     InPart,
     /// It reads pixels, and is to be executed again once the control queue has gone on.
@@ -77,7 +79,7 @@ pub struct Features {
 
 enum Done {
     Answered(Response),
-    Ask(Question),
+    Ask(DisplayQuery),
     AfterControl,
     InPart,
 }
@@ -93,35 +95,35 @@ impl From<Response> for Done {
 const HEAD_LEN: usize = 96;
 
 /// What the driver set up, and what it is to see of it.
-pub struct State {
+pub struct VirtioGpu {
     /// The resources.
     renderer: Box<dyn Renderer>,
     /// The scanouts and cursors.
-    pub screen: Screen,
+    pub screen: Scanouts,
     /// The features that the driver accepted.
     pub features: Features,
     /// The answer to what the last request asked, for its second execution.
-    pub answer: Option<Answer>,
+    pub answer: Option<DisplayReply>,
     /// What is done of a control request that takes long.
     begun: Option<InPart>,
     /// Whether the control requests that came before the next cursor request are done.
     pub control_is_done: bool,
-    modes: Modes,
+    modes: DisplayInfo,
     moved: u64,
     complaint: Option<String>,
 }
 
-impl State {
+impl VirtioGpu {
     /// A device to which nothing was done yet.
     pub fn new(renderer: Box<dyn Renderer>) -> Self {
         Self {
             renderer,
-            screen: Screen::default(),
+            screen: Scanouts::default(),
             features: Features::default(),
             answer: None,
             begun: None,
             control_is_done: false,
-            modes: Modes::default(),
+            modes: DisplayInfo::default(),
             moved: 0,
             complaint: None,
         }
@@ -152,8 +154,8 @@ impl State {
     }
 
     /// What draws, in words, where there is a choice.
-    pub fn describe_renderer(&self) -> Option<&str> {
-        self.renderer.describe()
+    pub fn renderer_name(&self) -> Option<&str> {
+        self.renderer.name()
     }
 
     /// Has buffers sent whose drawing is done, and waits for what was flushed since. On the
@@ -175,15 +177,15 @@ impl State {
 
     /// The display takes `takes` from now on; pixels that take the place of a buffer are read. On
     /// the renderer's thread only.
-    pub fn set_takes(&mut self, takes: Takes) {
+    pub fn set_takes(&mut self, takes: DmabufSupport) {
         self.screen.set_takes(takes);
         while let Some((id, rect)) = self.screen.unread() {
             let mut wanted = Region::default();
             wanted.add(rect);
             let mut changed = Region::default();
-            let read = self.renderer.refresh(id, &wanted, &mut changed);
+            let read = self.renderer.read_back(id, &wanted, &mut changed);
             // Others that show a part of it are by pixels, and sent this with their next flush.
-            if let Ok(Some(image)) = self.renderer.shown(id) {
+            if let Ok(Some(image)) = self.renderer.scanout_image(id) {
                 self.screen.changed(&image, &changed);
             }
             if let Err(error) = &read {
@@ -219,18 +221,18 @@ impl State {
         queue: QueueKind,
         memory: &MemoryGuard,
         mut source: impl Source,
-    ) -> Outcome {
+    ) -> CommandResult {
         // virtio-queue allocates for each read: one for all the fields of most commands.
         let mut head = [0; HEAD_LEN];
         let got = source.read(&mut head).unwrap_or(0);
         let head = head.get(..got).unwrap_or_default();
-        let mut fields = Fields::new(Begun::new(head, source));
+        let mut fields = RequestReader::new(Begun::new(head, source));
         let header = match fields.header() {
             Ok(header) => header,
             Err(e) => {
-                let refusal = Refusal::Short(e);
+                let refusal = CommandError::Short(e);
                 let header = Header::default();
-                return Outcome::Done(self.refuse(&header, &refusal).to_bytes(&header));
+                return CommandResult::Complete(self.refuse(&header, &refusal).to_bytes(&header));
             }
         };
         let done = match queue {
@@ -238,9 +240,9 @@ impl State {
             QueueKind::Cursor => self.cursor(header.kind, &mut fields),
         };
         let response = match done {
-            Ok(Done::Ask(question)) => return Outcome::Ask(question),
-            Ok(Done::AfterControl) => return Outcome::AfterControl,
-            Ok(Done::InPart) => return Outcome::InPart,
+            Ok(Done::Ask(question)) => return CommandResult::NeedsDisplay(question),
+            Ok(Done::AfterControl) => return CommandResult::AfterControl,
+            Ok(Done::InPart) => return CommandResult::InPart,
             Ok(Done::Answered(response)) => response,
             Err(refusal) => self.refuse(&header, &refusal),
         };
@@ -255,12 +257,12 @@ impl State {
             && !response.is_error()
             && let Some(fence) = self.renderer.as_3d().and_then(Renderer3d::fence)
         {
-            return Outcome::Fenced(bytes, fence);
+            return CommandResult::Fenced(bytes, fence);
         }
-        Outcome::Done(bytes)
+        CommandResult::Complete(bytes)
     }
 
-    fn refuse(&mut self, header: &Header, refusal: &Refusal) -> Response {
+    fn refuse(&mut self, header: &Header, refusal: &CommandError) -> Response {
         self.complaint = Some(format!("command {:#06x} refused: {refusal}", header.kind));
         Response::Plain(refusal.kind())
     }
@@ -269,8 +271,8 @@ impl State {
         &mut self,
         header: &Header,
         memory: &MemoryGuard,
-        fields: &mut Fields<impl Source>,
-    ) -> Result<Done, Refusal> {
+        fields: &mut RequestReader<impl Source>,
+    ) -> Result<Done, CommandError> {
         let begun = self.begun.take();
         match header.kind {
             command::GET_DISPLAY_INFO => Ok(self.display_info()),
@@ -297,15 +299,15 @@ impl State {
                 self.transfer_3d(header, fields)
             }
             command::SUBMIT_3D => self.submit(header, fields),
-            _ => Err(Refusal::Unknown),
+            _ => Err(CommandError::Unknown),
         }
     }
 
     fn display_info(&mut self) -> Done {
         match self.answer.take() {
-            None => Done::Ask(Question::Modes),
+            None => Done::Ask(DisplayQuery::DisplayInfo),
             Some(answer) => {
-                if let Answer::Modes(modes) = answer {
+                if let DisplayReply::DisplayInfo(modes) = answer {
                     self.modes = *modes;
                 }
                 Response::DisplayInfo(Box::new(self.modes)).into()
@@ -313,18 +315,18 @@ impl State {
         }
     }
 
-    fn edid(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+    fn edid(&mut self, fields: &mut RequestReader<impl Read>) -> Result<Done, CommandError> {
         let scanout = fields.u32()?;
-        if !Screen::has(scanout) {
-            return Err(Refusal::Scanout(scanout));
+        if !Scanouts::has(scanout) {
+            return Err(CommandError::Scanout(scanout));
         }
         match self.answer.take() {
-            None => return Ok(Done::Ask(Question::Edid(scanout))),
-            Some(Answer::Edid(edid)) => return Ok(Response::Edid(edid).into()),
-            Some(Answer::Modes(modes)) => self.modes = *modes,
-            Some(Answer::Nothing) => {}
+            None => return Ok(Done::Ask(DisplayQuery::Edid(scanout))),
+            Some(DisplayReply::Edid(edid)) => return Ok(Response::Edid(edid).into()),
+            Some(DisplayReply::DisplayInfo(modes)) => self.modes = *modes,
+            Some(DisplayReply::Nothing) => {}
         }
-        let fallback = Modes::default();
+        let fallback = DisplayInfo::default();
         let preferred = self
             .modes
             .enabled(scanout)
@@ -335,29 +337,29 @@ impl State {
         Ok(Response::Edid(edid.to_vec()).into())
     }
 
-    fn create_2d(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+    fn create_2d(&mut self, fields: &mut RequestReader<impl Read>) -> Result<Done, CommandError> {
         let id = fields.u32()?;
         let format = fields.u32()?;
         let (width, height) = (fields.u32()?, fields.u32()?);
-        let format = Format::from_number(format).ok_or(Refusal::Format(format))?;
+        let format = Format::from_number(format).ok_or(CommandError::Format(format))?;
         self.renderer.create_2d(id, format, width, height)?;
         Ok(Response::OK.into())
     }
 
-    fn unref(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+    fn unref(&mut self, fields: &mut RequestReader<impl Read>) -> Result<Done, CommandError> {
         let id = fields.u32()?;
-        if let Some(image) = self.renderer.shown(id)? {
+        if let Some(image) = self.renderer.scanout_image(id)? {
             self.screen.forget_image(&image);
         }
         self.renderer.unref(id)?;
         Ok(Response::OK.into())
     }
 
-    fn set_scanout(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+    fn set_scanout(&mut self, fields: &mut RequestReader<impl Read>) -> Result<Done, CommandError> {
         let rect = fields.rect()?;
         let (scanout, id) = (fields.u32()?, fields.u32()?);
-        if !Screen::has(scanout) {
-            return Err(Refusal::Scanout(scanout));
+        if !Scanouts::has(scanout) {
+            return Err(CommandError::Scanout(scanout));
         }
         if id == 0 {
             self.screen.disable(scanout);
@@ -365,7 +367,7 @@ impl State {
         }
         let (width, height) = self.renderer.check_within(id, rect)?;
         if rect.is_empty() {
-            return Err(Refusal::EmptyScanout(rect));
+            return Err(CommandError::EmptyScanout(rect));
         }
         let image = self.renderer.image(id)?;
         if !self.screen.shows(scanout, &image, &rect) {
@@ -375,7 +377,7 @@ impl State {
             } else {
                 None
             };
-            let view = View {
+            let view = ScanoutSource {
                 resource: id,
                 image,
                 rect,
@@ -386,17 +388,17 @@ impl State {
         Ok(Response::OK.into())
     }
 
-    fn flush(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+    fn flush(&mut self, fields: &mut RequestReader<impl Read>) -> Result<Done, CommandError> {
         let rect = fields.rect()?;
         let id = fields.u32()?;
         self.renderer.check_within(id, rect)?;
-        let Some(image) = self.renderer.shown(id)? else {
+        let Some(image) = self.renderer.scanout_image(id)? else {
             // It never was on a scanout.
             return Ok(Response::OK.into());
         };
         let wanted = self.screen.wanted(&image, &rect);
         let mut changed = Region::default();
-        let result = self.renderer.refresh(id, &wanted, &mut changed);
+        let result = self.renderer.read_back(id, &wanted, &mut changed);
         self.screen.changed(&image, &changed);
         result?;
         self.screen.flush(&image, &rect);
@@ -404,7 +406,7 @@ impl State {
         Ok(Response::OK.into())
     }
 
-    fn assign_uuid(&mut self, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+    fn assign_uuid(&mut self, fields: &mut RequestReader<impl Read>) -> Result<Done, CommandError> {
         let known = self.renderer.uuid(fields.u32()?)?;
         let uuid = match *known {
             Some(uuid) => uuid,
@@ -413,16 +415,20 @@ impl State {
         Ok(Response::Uuid(uuid).into())
     }
 
-    fn cursor(&mut self, kind: u32, fields: &mut Fields<impl Read>) -> Result<Done, Refusal> {
+    fn cursor(
+        &mut self,
+        kind: u32,
+        fields: &mut RequestReader<impl Read>,
+    ) -> Result<Done, CommandError> {
         if kind != command::UPDATE_CURSOR && kind != command::MOVE_CURSOR {
-            return Err(Refusal::Unknown);
+            return Err(CommandError::Unknown);
         }
         let scanout = fields.u32()?;
         let (x, y, _padding) = (fields.u32()?, fields.u32()?, fields.u32()?);
         let id = fields.u32()?;
         let (hot_x, hot_y) = (fields.u32()?, fields.u32()?);
-        if !Screen::has(scanout) {
-            return Err(Refusal::Scanout(scanout));
+        if !Scanouts::has(scanout) {
+            return Err(CommandError::Scanout(scanout));
         }
         let visible = id != 0;
         let position = Position { x, y, visible };
@@ -445,12 +451,12 @@ impl State {
 }
 
 /// A version 4 UUID (RFC 9562).
-fn random_uuid() -> Result<[u8; 16], Refusal> {
+fn random_uuid() -> Result<[u8; 16], CommandError> {
     let mut uuid = [0; 16];
-    let got =
-        getrandom(&mut uuid, GetRandomFlags::NONBLOCK).map_err(|e| Refusal::Random(e.into()))?;
+    let got = getrandom(&mut uuid, GetRandomFlags::NONBLOCK)
+        .map_err(|e| CommandError::Random(e.into()))?;
     if got != uuid.len() {
-        return Err(Refusal::Random(io::ErrorKind::UnexpectedEof.into()));
+        return Err(CommandError::Random(io::ErrorKind::UnexpectedEof.into()));
     }
     uuid[6] = uuid[6] & 0x0f | 0x40;
     uuid[8] = uuid[8] & 0x3f | 0x80;

@@ -1,7 +1,7 @@
 //! How large 3D resources may be, and what they take of the VM's budget.
 
 use crate::gpu::image::MAX_SIDE;
-use crate::gpu::wire::{Create3d, Transfer3d};
+use crate::gpu::protocol::{Create3d, Transfer3d};
 
 /// `enum pipe_texture_target`, as far as they differ here.
 pub(super) const BUFFER: u32 = 0;
@@ -116,7 +116,7 @@ pub(super) fn steps(transfer: &Transfer3d, vectors: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::wire::Box3;
+    use crate::gpu::protocol::Box3;
 
     fn texture(width: u32, height: u32) -> Create3d {
         Create3d {

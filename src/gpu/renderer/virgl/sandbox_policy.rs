@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::backend::{Argument, Call, Needs};
+use crate::backend::{Argument, SandboxPolicy, SyscallRule};
 
 /// Where libraries, drivers and their settings lie, on all distributions that are known to us.
 const LIBRARIES: [&str; 18] = [
@@ -49,77 +49,77 @@ const SHADERS: &str = "MESA_SHADER_CACHE_DIR";
 const UDMABUF: &str = "/dev/udmabuf";
 
 /// The ioctls of one kind of file: all that have its letter.
-const fn ioctls(letter: u8) -> Call {
+const fn ioctls(letter: u8) -> SyscallRule {
     let kind = (letter as u32) << 8;
-    Call::with(libc::SYS_ioctl, Argument::masked(1, 0xff00, kind))
+    SyscallRule::with(libc::SYS_ioctl, Argument::masked(1, 0xff00, kind))
 }
 
-const CALLS: &[Call] = &[
+const CALLS: &[SyscallRule] = &[
     // Files: shaders that are kept, drivers' settings, what /sys tells.
-    Call::any(libc::SYS_pread64),
-    Call::any(libc::SYS_pwrite64),
-    Call::any(libc::SYS_preadv),
-    Call::any(libc::SYS_pwritev),
-    Call::any(libc::SYS_getdents64),
-    Call::any(libc::SYS_statfs),
-    Call::any(libc::SYS_fstatfs),
-    Call::any(libc::SYS_ftruncate),
-    Call::any(libc::SYS_fallocate),
-    Call::any(libc::SYS_fadvise64),
-    Call::any(libc::SYS_fsync),
-    Call::any(libc::SYS_fdatasync),
-    Call::any(libc::SYS_flock),
-    Call::with(libc::SYS_fcntl, Argument::is(1, libc::F_SETLK as u32)),
-    Call::with(libc::SYS_fcntl, Argument::is(1, libc::F_SETLKW as u32)),
-    Call::with(libc::SYS_fcntl, Argument::is(1, libc::F_OFD_SETLK as u32)),
-    Call::with(libc::SYS_fcntl, Argument::is(1, libc::F_OFD_SETLKW as u32)),
-    Call::any(libc::SYS_mkdirat),
-    Call::any(libc::SYS_renameat2),
-    Call::any(libc::SYS_unlinkat),
+    SyscallRule::any(libc::SYS_pread64),
+    SyscallRule::any(libc::SYS_pwrite64),
+    SyscallRule::any(libc::SYS_preadv),
+    SyscallRule::any(libc::SYS_pwritev),
+    SyscallRule::any(libc::SYS_getdents64),
+    SyscallRule::any(libc::SYS_statfs),
+    SyscallRule::any(libc::SYS_fstatfs),
+    SyscallRule::any(libc::SYS_ftruncate),
+    SyscallRule::any(libc::SYS_fallocate),
+    SyscallRule::any(libc::SYS_fadvise64),
+    SyscallRule::any(libc::SYS_fsync),
+    SyscallRule::any(libc::SYS_fdatasync),
+    SyscallRule::any(libc::SYS_flock),
+    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, libc::F_SETLK as u32)),
+    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, libc::F_SETLKW as u32)),
+    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, libc::F_OFD_SETLK as u32)),
+    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, libc::F_OFD_SETLKW as u32)),
+    SyscallRule::any(libc::SYS_mkdirat),
+    SyscallRule::any(libc::SYS_renameat2),
+    SyscallRule::any(libc::SYS_unlinkat),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_mkdir),
+    SyscallRule::any(libc::SYS_mkdir),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_rename),
+    SyscallRule::any(libc::SYS_rename),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_renameat),
+    SyscallRule::any(libc::SYS_renameat),
     // Which the crate libc does not name there.
     #[cfg(target_arch = "aarch64")]
-    Call::any(38),
+    SyscallRule::any(38),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_unlink),
+    SyscallRule::any(libc::SYS_unlink),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_getdents),
+    SyscallRule::any(libc::SYS_getdents),
     // Events between threads, and of fences.
-    Call::any(libc::SYS_pipe2),
-    Call::any(libc::SYS_dup3),
-    Call::any(libc::SYS_epoll_create1),
-    Call::any(libc::SYS_membarrier),
-    Call::any(libc::SYS_get_robust_list),
+    SyscallRule::any(libc::SYS_pipe2),
+    SyscallRule::any(libc::SYS_dup3),
+    SyscallRule::any(libc::SYS_epoll_create1),
+    SyscallRule::any(libc::SYS_membarrier),
+    SyscallRule::any(libc::SYS_get_robust_list),
     // Who and where we are.
-    Call::any(libc::SYS_getuid),
-    Call::any(libc::SYS_geteuid),
-    Call::any(libc::SYS_getgid),
-    Call::any(libc::SYS_getegid),
-    Call::any(libc::SYS_getppid),
-    Call::any(libc::SYS_uname),
-    Call::any(libc::SYS_sysinfo),
-    Call::any(libc::SYS_getcpu),
-    Call::any(libc::SYS_getrusage),
-    Call::any(libc::SYS_times),
-    Call::with(libc::SYS_prctl, Argument::is(0, libc::PR_GET_NAME as u32)),
+    SyscallRule::any(libc::SYS_getuid),
+    SyscallRule::any(libc::SYS_geteuid),
+    SyscallRule::any(libc::SYS_getgid),
+    SyscallRule::any(libc::SYS_getegid),
+    SyscallRule::any(libc::SYS_getppid),
+    SyscallRule::any(libc::SYS_uname),
+    SyscallRule::any(libc::SYS_sysinfo),
+    SyscallRule::any(libc::SYS_getcpu),
+    SyscallRule::any(libc::SYS_getrusage),
+    SyscallRule::any(libc::SYS_times),
+    SyscallRule::with(libc::SYS_prctl, Argument::is(0, libc::PR_GET_NAME as u32)),
     // Threads say on which processors and how urgently they run. Mesa names them by their numbers,
     // and others of the same user could be named as well, so it is told no, as by the units. It goes
     // on without.
-    Call::any(libc::SYS_sched_setaffinity).fails(libc::EPERM),
-    Call::any(libc::SYS_sched_setscheduler).fails(libc::EPERM),
-    Call::any(libc::SYS_setpriority).fails(libc::EPERM),
-    Call::any(libc::SYS_sched_getparam),
-    Call::any(libc::SYS_sched_getscheduler),
-    Call::any(libc::SYS_sched_get_priority_min),
-    Call::any(libc::SYS_sched_get_priority_max),
-    Call::any(libc::SYS_getpriority),
+    SyscallRule::any(libc::SYS_sched_setaffinity).fails(libc::EPERM),
+    SyscallRule::any(libc::SYS_sched_setscheduler).fails(libc::EPERM),
+    SyscallRule::any(libc::SYS_setpriority).fails(libc::EPERM),
+    SyscallRule::any(libc::SYS_sched_getparam),
+    SyscallRule::any(libc::SYS_sched_getscheduler),
+    SyscallRule::any(libc::SYS_sched_get_priority_min),
+    SyscallRule::any(libc::SYS_sched_get_priority_max),
+    SyscallRule::any(libc::SYS_getpriority),
     // Whether two descriptors are of one GPU (KCMP_FILE).
-    Call::with(libc::SYS_kcmp, Argument::is(2, 0)),
+    SyscallRule::with(libc::SYS_kcmp, Argument::is(2, 0)),
     // DRM, dma-buf, sync_file, udmabuf.
     ioctls(b'd'),
     ioctls(b'b'),
@@ -128,7 +128,7 @@ const CALLS: &[Call] = &[
 ];
 
 /// What is needed on the render node `node`, or without any.
-pub(super) fn needs(node: Option<&Path>) -> Needs {
+pub(super) fn sandbox_policy(node: Option<&Path>) -> SandboxPolicy {
     let paths = |fixed: &[&str]| fixed.iter().map(PathBuf::from).collect::<Vec<_>>();
     let mut read = paths(&LIBRARIES);
     read.extend(paths(&PROCESS));
@@ -138,7 +138,7 @@ pub(super) fn needs(node: Option<&Path>) -> Needs {
     }
     let mut devices = paths(&[UDMABUF]);
     devices.extend(node.map(Path::to_owned));
-    Needs {
+    SandboxPolicy {
         read,
         list: paths(&[NODES]),
         write: std::env::var_os(SHADERS)

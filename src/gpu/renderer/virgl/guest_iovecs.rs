@@ -88,7 +88,7 @@ fn vectors_of(
     let mut vectors: Vec<IoVec> = Vec::new();
     vectors
         .try_reserve_exact(backing.count())
-        .map_err(|_| BackingError::Host)?;
+        .map_err(|_| BackingError::DeviceContext)?;
     for (addr, len) in backing.entries() {
         for slice in memory.get_slices(GuestAddress(addr), len as usize) {
             let slice = slice.map_err(|_| BackingError::Outside {
