@@ -1,0 +1,30 @@
+//! The house: layers and exceptions, in one table.
+
+use crate::rules::{Exception, House, Layers};
+
+/// Folders with product code.
+pub const FOLDERS: &[&str] = &["src", "cli/src", "crates/conventions/src"];
+
+/// Where the product's crates name the crates that they depend on.
+pub const MANIFESTS: &[&str] = &[
+    "Cargo.toml",
+    "cli/Cargo.toml",
+    "crates/conventions/Cargo.toml",
+];
+
+/// The rules for this repository. Row by row from above to below: a module imports only from rows below its own.
+pub const HOUSE: House = House {
+    crates: &[
+        ("vhost_user_backends", "src/lib.rs"),
+        ("vhostctl", "cli/src/main.rs"),
+        ("conventions", "crates/conventions/src/lib.rs"),
+    ],
+    max_lines: 500,
+    layers: &[Layers {
+        of: "vhost_user_backends",
+        rows: &[&["gpu", "input"], &["backend"]],
+    }],
+    exceptions: EXCEPTIONS,
+};
+
+const EXCEPTIONS: &[Exception] = &[];
