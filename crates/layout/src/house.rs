@@ -20,10 +20,24 @@ pub const HOUSE: House = House {
         ("conventions", "crates/conventions/src/lib.rs"),
     ],
     max_lines: 500,
-    layers: &[Layers {
-        of: "vhost_user_backends",
-        rows: &[&["gpu", "input"], &["backend"]],
-    }],
+    layers: &[
+        Layers {
+            of: "vhost_user_backends",
+            rows: &[&["gpu", "input"], &["backend"]],
+        },
+        Layers {
+            of: "vhost_user_backends::gpu",
+            rows: &[
+                &["device"],
+                &["display", "virtio_gpu"],
+                &["scanout"],
+                &["renderer"],
+                &["backing", "edid"],
+                &["dmabuf", "image", "protocol", "render_node"],
+                &["region"],
+            ],
+        },
+    ],
     exceptions: EXCEPTIONS,
 };
 
