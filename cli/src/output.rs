@@ -16,7 +16,7 @@ pub use options::{JsonMode, OutputArgs};
 use escape::{printable_lines, steers};
 
 // The programs escape what they log in the same way.
-#[path = "../../src/backend/escape.rs"]
+#[path = "../../src/backend/logging/escape.rs"]
 mod escape;
 mod glyphs;
 mod options;

@@ -1,46 +1,32 @@
 //! What QEMU's "Backend program conventions" (docs/interop/vhost-user.rst) ask of every program,
 //! whatever device it serves.
 
-mod capabilities;
-mod device;
-mod escape;
+mod lock;
+mod logging;
+mod program;
+mod sandbox;
+mod service;
 #[cfg(any(test, feature = "fuzzing"))]
-mod fake_context;
-mod forward;
+pub(crate) mod testing;
+mod transport;
+mod virtqueue;
+
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
-pub mod fuzzing;
-mod log_queue;
-mod logging;
-mod notify;
-mod options;
-mod others;
-mod program;
-mod rate_limited_log;
-mod relay;
-mod sandbox;
-mod size;
-mod socket;
-mod status;
-mod virtqueue;
-mod vring;
-mod worker;
+pub use testing::fuzzing;
 
-pub use capabilities::Capabilities;
-pub use device::{Device, DeviceContext, FIRST_TOKEN};
-pub use escape::printable;
-pub use forward::{ForwardError, Side, forward};
-pub use options::{CommonOptions, ConnectionOptions, GeneralOptions};
+pub use logging::{RateLimitedLog, printable};
+pub use program::capabilities::Capabilities;
+pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions};
+pub use program::size::{SizeError, parse_size};
 pub use program::{Program, run, usage_text};
-pub use rate_limited_log::RateLimitedLog;
 pub use sandbox::{Argument, SandboxPolicy, SyscallRule};
-pub use size::{SizeError, parse_size};
+pub use transport::device::{Device, DeviceContext, FIRST_TOKEN};
+pub use transport::forward::{ForwardError, Side, forward};
 pub use virtqueue::{
     Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, QueuePass, TRANSPORT_FEATURES, VirtqueueError,
+    Vring,
 };
-pub use vring::Vring;
 
 #[cfg(test)]
-pub(crate) use fake_context::FakeContext;
-#[cfg(test)]
-pub(crate) use virtqueue::testing;
+pub(crate) use testing::fake_context::FakeContext;

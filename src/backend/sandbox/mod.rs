@@ -11,13 +11,13 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
-mod calls;
-mod files;
-mod filter;
+mod bpf;
+mod file_access;
+mod syscalls;
 #[cfg(test)]
 mod tests;
 
-pub use calls::{Argument, SyscallRule};
+pub use syscalls::{Argument, SyscallRule};
 
 /// What a device needs of the system after it is open, beside what serving it takes.
 #[derive(Clone, Debug, Default)]
@@ -75,12 +75,12 @@ impl Sandbox {
     }
 
     /// Gives up privileges and files, for this thread and those that it makes from now on.
-    pub(super) fn close_files(&self) -> Result<(), SandboxError> {
+    pub(super) fn restrict_files(&self) -> Result<(), SandboxError> {
         // rustix looks up what the kernel told the process once, when it is asked first, by a system
         // call or in /proc, neither of which is there later.
         let _ = rustix::param::page_size();
         give_up_privileges()?;
-        if !files::close(&self.needs, self.socket_folder.as_deref())? {
+        if !file_access::close(&self.needs, self.socket_folder.as_deref())? {
             log::warn!(
                 "this kernel has no landlock (Linux 5.13, lsm=landlock): files are closed by the \
                  system call filter alone"
@@ -90,8 +90,8 @@ impl Sandbox {
     }
 
     /// Gives up system calls, for all threads.
-    pub(super) fn close_calls(&self) -> Result<(), SandboxError> {
-        calls::close(&self.needs, self.socket_folder.is_some())?;
+    pub(super) fn restrict_syscalls(&self) -> Result<(), SandboxError> {
+        syscalls::close(&self.needs, self.socket_folder.is_some())?;
         log::debug!("the sandbox is closed");
         Ok(())
     }

@@ -39,8 +39,8 @@ fn is_inside() -> bool {
 
 fn close() {
     let sandbox = Sandbox::new(SandboxPolicy::default(), None);
-    sandbox.close_files().unwrap();
-    sandbox.close_calls().unwrap();
+    sandbox.restrict_files().unwrap();
+    sandbox.restrict_syscalls().unwrap();
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn landlock_closes_files_by_itself() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     Sandbox::new(SandboxPolicy::default(), None)
-        .close_files()
+        .restrict_files()
         .unwrap();
     let denied = std::io::ErrorKind::PermissionDenied;
     let refused = |result: std::io::Result<()>| result.unwrap_err().kind() == denied;
@@ -149,13 +149,13 @@ fn landlock_keeps_from_signals_to_others_and_from_their_abstract_sockets() {
     UnixStream::connect_addr(&before).unwrap();
 
     Sandbox::new(SandboxPolicy::default(), None)
-        .close_files()
+        .restrict_files()
         .unwrap();
     let signalled = rustix::process::test_kill_process(parent);
     assert_eq!(signalled, Err(rustix::io::Errno::PERM));
     let connected = UnixStream::connect_addr(&before);
     assert_eq!(connected.unwrap_err().kind(), denied);
-    // Not from oneself: the relay and the daemon meet at such a socket.
+    // Not from oneself: the proxy and the daemon meet at such a socket.
     rustix::process::test_kill_process(rustix::process::getpid()).unwrap();
     let _ours = UnixListener::bind_addr(&afterwards).unwrap();
     UnixStream::connect_addr(&afterwards).unwrap();

@@ -1,5 +1,5 @@
-use super::testing::{Driver, guest_memory};
 use super::*;
+use crate::backend::testing::driver::{Driver, guest_memory};
 
 const BASE: u64 = 0x1_0000;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use vhost_user_backend::VringT;
 
 use crate::backend::FakeContext;
-use crate::backend::testing::{Driver, guest_memory};
+use crate::backend::testing::driver::{Driver, guest_memory};
 
 use super::super::queue::MAX_REPORTS;
 use super::super::source::Description;

@@ -1,0 +1,140 @@
+//! The command line that all programs share.
+
+use std::ffi::OsStr;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use log::LevelFilter;
+
+/// What `--log-level` takes. There is no "off": why a program failed is always told.
+const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// Where the front-end comes from. QEMU's "Backend program conventions", "Command line options".
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Connection (exactly one, or a socket passed by socket activation)")]
+pub struct ConnectionOptions {
+    /// Listen on a Unix socket made at PATH; it is removed at the end
+    #[arg(long, value_name = "PATH", conflicts_with = "fd")]
+    pub socket_path: Option<PathBuf>,
+
+    /// Serve on the open Unix stream socket FDNUM: listening or already connected
+    #[arg(long, value_name = "FDNUM", value_parser = clap::value_parser!(RawFd).range(0..))]
+    pub fd: Option<RawFd>,
+}
+
+/// What every program offers beside its device's own options.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "General options")]
+pub struct GeneralOptions {
+    /// Print what this program can do as JSON and exit; all else on the command line is ignored
+    #[arg(long)]
+    pub print_capabilities: bool,
+
+    /// How much to log
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        ignore_case = true,
+        value_parser = PossibleValuesParser::new(LOG_LEVELS).try_map(|level| level.parse::<LevelFilter>())
+    )]
+    pub log_level: LevelFilter,
+
+    /// Drop unneeded file access, system calls and privileges before serving
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    pub sandbox: Switch,
+}
+
+/// The value of an option that is on or off.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+/// The options of [`super::run`], around those of a device.
+#[derive(Args, Debug, Clone)]
+pub struct CommonOptions {
+    /// Where the front-end comes from.
+    #[command(flatten)]
+    pub connection: ConnectionOptions,
+
+    /// What every program offers.
+    #[command(flatten)]
+    pub general: GeneralOptions,
+}
+
+/// Whether `--print-capabilities` is asked for, whatever else the command line holds.
+pub(super) fn wants_capabilities<I>(arguments: I) -> bool
+where
+    I: IntoIterator,
+    I::Item: AsRef<OsStr>,
+{
+    arguments
+        .into_iter()
+        .skip(1)
+        .any(|argument| argument.as_ref() == "--print-capabilities")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Options {
+        #[command(flatten)]
+        common: CommonOptions,
+    }
+
+    fn log_level(level: &str) -> Result<LevelFilter, String> {
+        Options::try_parse_from(["x", "--log-level", level])
+            .map(|options| options.common.general.log_level)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn no_log_level_hides_why_a_program_failed() {
+        for level in LOG_LEVELS {
+            assert!(log_level(level).unwrap() >= LevelFilter::Error, "{level}");
+        }
+        assert_eq!(log_level("Debug"), Ok(LevelFilter::Debug));
+        for other in ["off", "loud"] {
+            let error = log_level(other).unwrap_err();
+            assert!(
+                LOG_LEVELS.iter().all(|level| error.contains(level)),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn print_capabilities_wins_over_anything_else() {
+        let asked = [
+            "x",
+            "--no-such-option",
+            "stray",
+            "--print-capabilities",
+            "--fd=999",
+        ];
+        assert!(wants_capabilities(asked));
+        assert!(wants_capabilities(["x", "--fd", "--print-capabilities"]));
+    }
+
+    #[test]
+    fn the_program_name_and_lookalikes_do_not_ask() {
+        assert!(!wants_capabilities(["--print-capabilities"]));
+        assert!(!wants_capabilities(["x", "--print-capabilities-now"]));
+        assert!(!wants_capabilities(["x"]));
+    }
+}

@@ -1,0 +1,158 @@
+//! Front-ends that connect while another one is served.
+
+use std::io;
+use std::mem;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+
+use conventions::Peer;
+use rustix::event::{PollFd, PollFlags};
+
+use super::endpoint::{self, Endpoint};
+use crate::backend::logging::RateLimitedLog;
+use crate::backend::service::notify;
+
+/// The user id that stands for all that a user namespace does not map (`kernel.overflowuid`).
+const UNMAPPED: u32 = 65534;
+
+/// Those who come to a socket of our own are told at once that it is taken. On somebody else's socket the first
+/// one is accepted, to tell who it is, and kept for the next start of this program where the service manager
+/// keeps file descriptors ([`notify::keeps_descriptors`]); otherwise all wait in the socket's queue.
+pub(super) struct OtherFrontEnds<'a> {
+    endpoint: &'a Endpoint,
+    place: &'a str,
+    /// Whether to look for new ones.
+    listens: bool,
+    /// The one that is served.
+    first: Option<Peer>,
+    next: Option<(UnixStream, Peer)>,
+    log: RateLimitedLog,
+}
+
+impl<'a> OtherFrontEnds<'a> {
+    pub(super) fn new(endpoint: &'a Endpoint, place: &'a str) -> Self {
+        Self {
+            endpoint,
+            place,
+            listens: true,
+            first: None,
+            next: None,
+            log: RateLimitedLog::default(),
+        }
+    }
+
+    /// The one that is served from now on, to be named beside the others.
+    pub(super) fn serve(&mut self, front_end: &UnixStream) {
+        self.first = peer(front_end).ok();
+    }
+
+    /// What to wait for before [`OtherFrontEnds::look`], if anything.
+    pub(super) fn poll_fd(&self) -> Option<PollFd<'_>> {
+        if let Some((next, _)) = &self.next {
+            // Its end, which is told unasked; and no bytes of it, which are for who serves it.
+            return Some(PollFd::new(next, PollFlags::empty()));
+        }
+        match self.endpoint {
+            Endpoint::Ours(listener, _) if self.listens => {
+                Some(PollFd::new(listener, PollFlags::IN))
+            }
+            Endpoint::Listening { listener, .. } if self.listens => {
+                Some(PollFd::new(listener, PollFlags::IN))
+            }
+            _ => None,
+        }
+    }
+
+    /// Looks at who came or left, after [`OtherFrontEnds::poll_fd`] was ready.
+    pub(super) fn look(&mut self) {
+        if let Some((_, peer)) = self.next.take() {
+            self.log
+                .warn(format_args!("the front-end that waited has left: {peer}"));
+            return;
+        }
+        let listener = match self.endpoint {
+            Endpoint::Ours(listener, _) => listener,
+            Endpoint::Listening { listener, .. } if notify::keeps_descriptors() => &**listener,
+            Endpoint::Listening { .. } => {
+                self.listens = false;
+                log::warn!("another front-end waits on {}", self.place);
+                return;
+            }
+            Endpoint::Connected(_) => return,
+        };
+        match listener.accept() {
+            Ok((front_end, _)) => self.take(front_end),
+            Err(e) if endpoint::is_passing(&e) => {}
+            // They stay there, and poll would tell of them for ever.
+            Err(e) => {
+                self.listens = false;
+                log::warn!("cannot accept another front-end on {}: {e}", self.place);
+            }
+        }
+    }
+
+    fn take(&mut self, front_end: UnixStream) {
+        let peer = match peer(&front_end) {
+            Ok(peer) => peer,
+            Err(e) => {
+                self.log
+                    .warn(format_args!("cannot tell who connects: {e}; turned away"));
+                return;
+            }
+        };
+        let first = match &self.first {
+            Some(first) => format!("; connected: {first}"),
+            None => String::new(),
+        };
+        if let Endpoint::Ours(..) = self.endpoint {
+            self.log
+                .warn(format_args!("turned away another front-end: {peer}{first}"));
+            return;
+        }
+        self.log.warn(format_args!(
+            "another front-end waits until this one disconnects: {peer}{first}"
+        ));
+        self.next = Some((front_end, peer));
+    }
+
+    /// Who waits.
+    pub(super) fn next(&self) -> Option<Peer> {
+        self.next.as_ref().map(|(_, peer)| *peer)
+    }
+
+    /// Gives who waits to the service manager, for the next start. Whether there was one.
+    pub(super) fn hand_over(&mut self) -> bool {
+        match self.next.take() {
+            Some((next, _)) => notify::keep(&next),
+            None => false,
+        }
+    }
+}
+
+/// Who is at the other end.
+fn peer(stream: &UnixStream) -> io::Result<Peer> {
+    // Not rustix's, whose process id cannot be 0: that of a process which is not to be seen from here.
+    let mut cred = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut length = mem::size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the socket is open, and `cred` has room for the `length` bytes that the kernel may write.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut cred).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Peer {
+        pid: cred.pid.unsigned_abs(),
+        uid: Some(cred.uid).filter(|uid| *uid != UNMAPPED),
+    })
+}

@@ -1,0 +1,307 @@
+//! System calls, by seccomp: what is not on the list ends the process (SIGSYS), but for numbers that
+//! are newer than the list.
+//!
+//! The numbers are those of the processor that the program is built for, and calls that a newer C
+//! library may make in place of an older one are on the list beside it.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{BackendError, BpfProgram, Error, apply_filter_all_threads};
+
+use super::SandboxPolicy;
+use super::bpf::{self, Case};
+
+/// A condition on one of a system call's arguments, of which the lower 32 bits count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Argument {
+    pub(super) index: u8,
+    pub(super) mask: u32,
+    pub(super) value: u32,
+}
+
+impl Argument {
+    /// The argument `index`, counted from 0, is `value`.
+    pub const fn is(index: u8, value: u32) -> Self {
+        Self::masked(index, u32::MAX, value)
+    }
+
+    /// The argument `index` has none of these bits.
+    pub const fn lacks(index: u8, bits: u32) -> Self {
+        Self::masked(index, bits, 0)
+    }
+
+    /// The bits `mask` of the argument `index` are `value`.
+    pub const fn masked(index: u8, mask: u32, value: u32) -> Self {
+        Self { index, mask, value }
+    }
+}
+
+/// What becomes of a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Allow,
+    /// It fails with this errno, and the process goes on.
+    Fail(i32),
+    /// It ends the process.
+    Kill,
+}
+
+/// A system call that does not end the process, whatever its arguments or with some only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyscallRule {
+    number: c_long,
+    argument: Option<Argument>,
+    answer: Answer,
+}
+
+impl SyscallRule {
+    /// Allowed, whatever its arguments are.
+    pub const fn any(number: c_long) -> Self {
+        Self {
+            number,
+            argument: None,
+            answer: Answer::Allow,
+        }
+    }
+
+    /// Allowed where this holds for its arguments. To allow several cases, name each.
+    pub const fn with(number: c_long, argument: Argument) -> Self {
+        Self {
+            number,
+            argument: Some(argument),
+            answer: Answer::Allow,
+        }
+    }
+
+    /// Not allowed, but answered with `errno`, for those who try it and can do without.
+    pub const fn fails(self, errno: i32) -> Self {
+        Self {
+            answer: Answer::Fail(errno),
+            ..self
+        }
+    }
+}
+
+/// The ioctl(2) `request`, whatever it is asked of.
+const fn ioctl(request: u32) -> SyscallRule {
+    SyscallRule::with(libc::SYS_ioctl, Argument::is(1, request))
+}
+
+const fn fcntl(command: i32) -> SyscallRule {
+    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, command as u32))
+}
+
+/// What serving takes, whatever the device.
+const SERVING: &[SyscallRule] = &[
+    // The sockets of front-end, daemon and display, the guest's kicks and calls, the log, the
+    // service manager. No socket is made or connected: those that are needed are there.
+    SyscallRule::any(libc::SYS_read),
+    SyscallRule::any(libc::SYS_readv),
+    SyscallRule::any(libc::SYS_write),
+    SyscallRule::any(libc::SYS_writev),
+    SyscallRule::any(libc::SYS_recvfrom),
+    SyscallRule::any(libc::SYS_recvmsg),
+    SyscallRule::any(libc::SYS_sendto),
+    SyscallRule::any(libc::SYS_sendmsg),
+    SyscallRule::any(libc::SYS_accept),
+    SyscallRule::any(libc::SYS_accept4),
+    SyscallRule::any(libc::SYS_shutdown),
+    SyscallRule::any(libc::SYS_getsockname),
+    SyscallRule::any(libc::SYS_getpeername),
+    SyscallRule::any(libc::SYS_getsockopt),
+    SyscallRule::any(libc::SYS_setsockopt),
+    SyscallRule::any(libc::SYS_close),
+    SyscallRule::any(libc::SYS_dup),
+    // Not F_SETOWN and its like, by which others would get signals.
+    fcntl(libc::F_DUPFD),
+    fcntl(libc::F_DUPFD_CLOEXEC),
+    fcntl(libc::F_GETFD),
+    fcntl(libc::F_SETFD),
+    fcntl(libc::F_GETFL),
+    fcntl(libc::F_SETFL),
+    fcntl(libc::F_ADD_SEALS),
+    fcntl(libc::F_GET_SEALS),
+    fcntl(F_DUPFD_QUERY),
+    ioctl(libc::FIONBIO as u32),
+    ioctl(libc::FIOCLEX as u32),
+    // Whether it is a terminal, which the C library asks before it writes to a stream. None is.
+    ioctl(libc::TCGETS as u32).fails(libc::ENOTTY),
+    ioctl(libc::TCGETS2 as u32).fails(libc::ENOTTY),
+    // A message of the log that is too large for a datagram goes by a memfd.
+    SyscallRule::any(libc::SYS_memfd_create),
+    // Waiting.
+    #[cfg(target_arch = "x86_64")]
+    SyscallRule::any(libc::SYS_poll),
+    SyscallRule::any(libc::SYS_ppoll),
+    #[cfg(target_arch = "x86_64")]
+    SyscallRule::any(libc::SYS_epoll_wait),
+    SyscallRule::any(libc::SYS_epoll_pwait),
+    SyscallRule::any(libc::SYS_epoll_pwait2),
+    SyscallRule::any(libc::SYS_epoll_ctl),
+    SyscallRule::any(libc::SYS_eventfd2),
+    SyscallRule::any(libc::SYS_timerfd_create),
+    SyscallRule::any(libc::SYS_timerfd_settime),
+    // Time, where it cannot be read without a call.
+    SyscallRule::any(libc::SYS_clock_gettime),
+    SyscallRule::any(libc::SYS_clock_getres),
+    SyscallRule::any(libc::SYS_gettimeofday),
+    SyscallRule::any(libc::SYS_clock_nanosleep),
+    SyscallRule::any(libc::SYS_nanosleep),
+    // The guest's memory, of which the size is asked, and our own.
+    SyscallRule::any(libc::SYS_lseek),
+    SyscallRule::any(libc::SYS_fstat),
+    SyscallRule::any(libc::SYS_newfstatat),
+    SyscallRule::any(libc::SYS_statx),
+    SyscallRule::any(libc::SYS_munmap),
+    SyscallRule::any(libc::SYS_mremap),
+    SyscallRule::any(libc::SYS_madvise),
+    SyscallRule::any(libc::SYS_brk),
+    SyscallRule::any(libc::SYS_getrandom),
+    // How many processors there are decides how memory is shared out to threads.
+    SyscallRule::any(libc::SYS_sched_getaffinity),
+    // Locks between threads.
+    SyscallRule::any(libc::SYS_futex),
+    SyscallRule::any(libc::SYS_futex_waitv),
+    SyscallRule::any(FUTEX_WAKE),
+    SyscallRule::any(FUTEX_WAIT),
+    SyscallRule::any(libc::SYS_sched_yield),
+    // Signals to oneself, and the end of a thread and of all.
+    SyscallRule::any(libc::SYS_rt_sigaction),
+    SyscallRule::any(libc::SYS_rt_sigprocmask),
+    SyscallRule::any(libc::SYS_rt_sigreturn),
+    SyscallRule::any(libc::SYS_sigaltstack),
+    SyscallRule::any(libc::SYS_restart_syscall),
+    SyscallRule::any(libc::SYS_getpid),
+    SyscallRule::any(libc::SYS_gettid),
+    SyscallRule::any(libc::SYS_exit),
+    SyscallRule::any(libc::SYS_exit_group),
+    // A thread that was made just before may still be at its first steps.
+    SyscallRule::any(libc::SYS_set_robust_list),
+    SyscallRule::any(libc::SYS_rseq),
+    SyscallRule::with(libc::SYS_prctl, Argument::is(0, libc::PR_SET_NAME as u32)),
+    // The C library names its memory for /proc/PID/maps, where it is told to.
+    SyscallRule::with(libc::SYS_prctl, Argument::is(0, PR_SET_VMA)),
+];
+
+/// futex_wake(2) and futex_wait(2), Linux 6.7: the same for all processors.
+const FUTEX_WAKE: c_long = 454;
+const FUTEX_WAIT: c_long = 455;
+/// Whether two descriptors are of one file, Linux 6.10.
+const F_DUPFD_QUERY: i32 = 1027;
+const PR_SET_VMA: u32 = 0x5356_4d41;
+
+/// Memory, but none that is executed.
+const DATA: &[SyscallRule] = &[
+    SyscallRule::with(libc::SYS_mmap, Argument::lacks(2, libc::PROT_EXEC as u32)),
+    SyscallRule::with(
+        libc::SYS_mprotect,
+        Argument::lacks(2, libc::PROT_EXEC as u32),
+    ),
+];
+
+/// Memory that is executed, too.
+const CODE: &[SyscallRule] = &[
+    SyscallRule::any(libc::SYS_mmap),
+    SyscallRule::any(libc::SYS_mprotect),
+];
+
+/// Removing a socket file.
+const REMOVING: &[SyscallRule] = &[
+    #[cfg(target_arch = "x86_64")]
+    SyscallRule::any(libc::SYS_unlink),
+    SyscallRule::any(libc::SYS_unlinkat),
+];
+
+/// Looking for files and opening them. Where a program has no file to open these fail, rather than
+/// end it: libraries look for files that they can do without, as a panic's backtrace does.
+const OPENING: &[SyscallRule] = &[
+    #[cfg(target_arch = "x86_64")]
+    SyscallRule::any(libc::SYS_open),
+    SyscallRule::any(libc::SYS_openat),
+    SyscallRule::any(libc::SYS_openat2),
+    #[cfg(target_arch = "x86_64")]
+    SyscallRule::any(libc::SYS_access),
+    SyscallRule::any(libc::SYS_faccessat),
+    SyscallRule::any(libc::SYS_faccessat2),
+    #[cfg(target_arch = "x86_64")]
+    SyscallRule::any(libc::SYS_stat),
+    #[cfg(target_arch = "x86_64")]
+    SyscallRule::any(libc::SYS_lstat),
+    #[cfg(target_arch = "x86_64")]
+    SyscallRule::any(libc::SYS_readlink),
+    SyscallRule::any(libc::SYS_readlinkat),
+    SyscallRule::any(libc::SYS_getcwd),
+];
+
+/// Making threads, and nothing else that clone(2) makes.
+const THREADS: &[SyscallRule] = &[
+    SyscallRule::with(
+        libc::SYS_clone,
+        Argument::masked(0, THREAD | NAMESPACES, THREAD),
+    ),
+    // What it is to do lies in memory, where it cannot be looked at: it is answered as by a kernel
+    // that does not have it, and the C library takes clone(2).
+    SyscallRule::any(libc::SYS_clone3).fails(libc::ENOSYS),
+    // The shadow stack of a thread (Linux 6.6).
+    SyscallRule::any(MAP_SHADOW_STACK),
+];
+const THREAD: u32 = libc::CLONE_THREAD as u32;
+const NAMESPACES: u32 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u32;
+const MAP_SHADOW_STACK: c_long = 453;
+
+/// Leaves all threads the system calls of serving and of `needs`, and those that remove a socket
+/// file, if it `removes` one.
+pub(super) fn close(needs: &SandboxPolicy, removes: bool) -> Result<(), Error> {
+    apply_filter_all_threads(&program(needs, removes)?)
+}
+
+/// The list as the kernel takes it.
+pub(super) fn program(needs: &SandboxPolicy, removes: bool) -> Result<BpfProgram, BackendError> {
+    let mut list = List::default();
+    list.add(SERVING.iter().copied());
+    list.add(if needs.code { CODE } else { DATA }.iter().copied());
+    let closed = !needs.opens_files();
+    let opening = |call: &SyscallRule| {
+        if closed {
+            call.fails(libc::EACCES)
+        } else {
+            *call
+        }
+    };
+    list.add(OPENING.iter().map(opening));
+    list.add(needs.calls.iter().copied());
+    // Of signals only those to ourselves: abort(3).
+    let pid = Argument::is(0, std::process::id());
+    list.add([SyscallRule::with(libc::SYS_tgkill, pid)]);
+    if removes {
+        list.add(REMOVING.iter().copied());
+    }
+    if needs.threads {
+        list.add(THREADS.iter().copied());
+    }
+    bpf::compile(&list.0)
+}
+
+/// System calls by number, each with the cases in which it does not end the process.
+#[derive(Default)]
+struct List(BTreeMap<u32, Vec<Case>>);
+
+impl List {
+    fn add(&mut self, calls: impl IntoIterator<Item = SyscallRule>) {
+        for call in calls {
+            // None is less than 0.
+            let cases = self.0.entry(call.number as u32).or_default();
+            // What comes after a case that always holds has no effect.
+            if cases.last().is_none_or(|(argument, _)| argument.is_some()) {
+                cases.push((call.argument, call.answer));
+            }
+        }
+    }
+}

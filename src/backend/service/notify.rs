@@ -1,0 +1,178 @@
+//! What the service manager is told, by sd_notify(3). Without `NOTIFY_SOCKET` all of it is nothing.
+
+use std::fmt::{Display, Write as _};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
+use sd_notify::NotifyState;
+
+use crate::backend::logging::steers;
+
+/// Connected early and kept: a program in its sandbox connects to nothing.
+static MANAGER: OnceLock<Option<UnixDatagram>> = OnceLock::new();
+
+/// Connects to the service manager, if there is one. Without, nobody is told anything.
+pub(crate) fn init() {
+    let socket = connect().unwrap_or_else(|e| {
+        log::debug!("cannot reach the service manager: {e}");
+        None
+    });
+    // Only a second call could find one.
+    let _ = MANAGER.set(socket);
+}
+
+fn connect() -> io::Result<Option<UnixDatagram>> {
+    let Some(place) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(None);
+    };
+    let address = match place.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&place)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    Ok(Some(socket))
+}
+
+/// Whether there is one who hears what is told.
+pub(crate) fn is_heard() -> bool {
+    MANAGER.get().is_some_and(Option::is_some)
+}
+
+/// `READY=1`, with the first `STATUS=`.
+pub(crate) fn ready(text: impl Display) {
+    // Without this one the start fails, so it waits for a manager that is busy; no other does.
+    let states = [NotifyState::Ready, NotifyState::Status(&line(text))];
+    tell(&states, SendFlags::empty());
+}
+
+/// Tells the service manager in words what is served (`STATUS=`). `false` where it is to be told
+/// again: see [`tell`].
+#[must_use]
+pub(crate) fn status(text: impl Display) -> bool {
+    tell(&[NotifyState::Status(&line(text))], SendFlags::DONTWAIT)
+}
+
+/// `STOPPING=1`, with the last `STATUS=`. A manager that does not hear it sees the end itself.
+pub(crate) fn stopping(text: impl Display) {
+    let states = [NotifyState::Stopping, NotifyState::Status(&line(text))];
+    tell(&states, SendFlags::DONTWAIT);
+}
+
+/// The name by which the manager keeps a front-end's connection ([`keep`]).
+pub(crate) const FRONT_END: &str = "front-end";
+
+/// Whether the manager keeps file descriptors for the next start of the program, as the unit says by
+/// `FDSTORE`.
+pub(crate) fn keeps_descriptors() -> bool {
+    let limit = std::env::var("FDSTORE").ok();
+    is_heard() && limit.and_then(|limit| limit.parse().ok()) > Some(0)
+}
+
+/// Has the manager keep a connection for the next start (`FDSTORE=1`). Waits for a manager that is busy, as
+/// the program is about to end; whether it took it.
+pub(crate) fn keep(front_end: &UnixStream) -> bool {
+    let Some(manager) = MANAGER.get().and_then(Option::as_ref) else {
+        return false;
+    };
+    let text = format!("FDSTORE=1\nFDNAME={FRONT_END}\n");
+    let fds = [front_end.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&fds))
+        && sendmsg(
+            manager,
+            &[IoSlice::new(text.as_bytes())],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+        .inspect_err(|e| log::warn!("cannot keep the front-end that waits: {e}"))
+        .is_ok()
+}
+
+/// Has the manager forget the connection that it kept: the program has it.
+pub(crate) fn forget_kept() {
+    tell(
+        &[
+            NotifyState::Custom("FDSTOREREMOVE=1"),
+            NotifyState::Custom(&format!("FDNAME={FRONT_END}")),
+        ],
+        SendFlags::DONTWAIT,
+    );
+}
+
+/// `WATCHDOG=1`. `false` where it is to be told again: see [`tell`].
+#[must_use]
+pub(crate) fn watchdog() -> bool {
+    tell(&[NotifyState::Watchdog], SendFlags::DONTWAIT)
+}
+
+/// How often `WATCHDOG=1` is due: half of what the unit allows (`WatchdogSec=`), or never.
+pub(crate) fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+        .map(|limit| limit / 2)
+        .filter(|interval| !interval.is_zero())
+}
+
+/// How soon `WATCHDOG=1` is to be told again that the manager had no room for: often enough within
+/// what is left of the unit's limit, whose half `interval` is.
+pub(crate) fn watchdog_retry(interval: Duration) -> Duration {
+    (interval / 5).clamp(Duration::from_millis(1), Duration::from_secs(1))
+}
+
+/// `text` in one line. Each line of a notification is an assignment, and a text may hold the name
+/// that an input device gives itself: it must not assign anything.
+fn line(text: impl Display) -> String {
+    text.to_string().replace(steers, " ")
+}
+
+/// Sends `states`. `false` where the manager had no room for them, as it does not read for a moment:
+/// another try may succeed. Without a manager, or with one that is gone, there is nothing more to do.
+fn tell(states: &[NotifyState<'_>], flags: SendFlags) -> bool {
+    let Some(manager) = MANAGER.get().and_then(Option::as_ref) else {
+        return true;
+    };
+    let mut message = String::new();
+    for state in states {
+        // Writing to a string does not fail.
+        let _ = writeln!(message, "{state}");
+    }
+    match send(manager, message.as_bytes(), flags | SendFlags::NOSIGNAL) {
+        Ok(_) => true,
+        Err(e) => {
+            log::debug!("cannot notify the service manager: {e}");
+            !matches!(e, Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{line, watchdog_retry};
+
+    #[test]
+    fn a_text_is_one_line() {
+        let name = "Keyboard\nMAINPID=1\r\u{85}\0";
+        assert_eq!(line(name), "Keyboard MAINPID=1   ");
+        assert_eq!(line("1920x1080 µ"), "1920x1080 µ");
+    }
+
+    #[test]
+    fn a_watchdog_that_was_lost_is_told_again_soon() {
+        let soon = |interval| watchdog_retry(Duration::from_millis(interval)).as_millis();
+        assert_eq!(soon(15_000), 1000);
+        assert_eq!(soon(1000), 200);
+        // A timer of 0 would be one that never expires.
+        assert_eq!(soon(1), 1);
+    }
+}

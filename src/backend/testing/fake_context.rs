@@ -1,0 +1,122 @@
+//! The program around a device, in the hands of tests and of the targets in fuzz/.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, MainThreadReceiver};
+use crate::backend::transport::device::{DeviceContext, EventLoop, GpuSocketMailbox};
+
+/// The program around a device: its event loop, of which every turn is asked for, and what the device
+/// tells the other threads.
+pub struct FakeContext {
+    event_loop: Arc<Turns>,
+    gpu_socket: GpuSocketMailbox,
+    main_thread: MainThreadHandle,
+    receiver: MainThreadReceiver,
+}
+
+struct Turns(Epoll);
+
+impl EventLoop for Turns {
+    fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
+        let event = EpollEvent::new(interest, token.into());
+        self.0.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
+    }
+
+    fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let event = EpollEvent::default();
+        self.0.ctl(ControlOperation::Delete, fd.as_raw_fd(), event)
+    }
+}
+
+impl FakeContext {
+    /// Those of a device that is yet to start.
+    ///
+    /// # Errors
+    /// Where the host has no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (main_thread, receiver) = MainThreadHandle::new()?;
+        Ok(Self {
+            event_loop: Arc::new(Turns(Epoll::new()?)),
+            gpu_socket: GpuSocketMailbox::default(),
+            main_thread,
+            receiver,
+        })
+    }
+
+    /// What a device is started with.
+    pub fn host(&self) -> DeviceContext {
+        DeviceContext {
+            event_loop: self.event_loop.clone(),
+            gpu_socket: self.gpu_socket.clone(),
+            main_thread: self.main_thread.clone(),
+        }
+    }
+
+    /// Leaves a display socket where the proxy does.
+    pub fn put_gpu_socket(&self, socket: UnixStream) {
+        self.gpu_socket.put(socket);
+    }
+
+    /// The events that are ready; where there are none, those that are within `patience` milliseconds.
+    ///
+    /// # Errors
+    /// As `epoll_wait(2)`.
+    pub fn ready(&self, patience: i32) -> io::Result<Vec<(u16, EventSet)>> {
+        let mut events = [EpollEvent::default(); 8];
+        let count = self.event_loop.0.wait(patience, &mut events)?;
+        let ready = events.iter().take(count);
+        Ok(ready
+            .map(|event| (event.data() as u16, event.event_set()))
+            .collect())
+    }
+
+    /// How many descriptors are watched with `token`.
+    ///
+    /// # Errors
+    /// Where /proc cannot be read.
+    pub fn watched(&self, token: u16) -> io::Result<usize> {
+        // "tfd: 5 events: 19 data: 101 ...", proc_pid_fdinfo(5).
+        let path = format!("/proc/self/fdinfo/{}", self.event_loop.0.as_raw_fd());
+        let token = format!("{token:x}");
+        let watches = |line: &&str| line.split_whitespace().nth(5) == Some(token.as_str());
+        Ok(fs::read_to_string(path)?.lines().filter(watches).count())
+    }
+
+    /// The newest status, once.
+    pub fn take_status(&self) -> Option<String> {
+        self.receiver.take_status()
+    }
+
+    /// Why the program would end, if something in it says so.
+    pub fn failure(&self) -> Option<String> {
+        failure(&self.receiver)
+    }
+
+    /// That the device has lost its hardware, if it says so first.
+    #[cfg(test)]
+    pub fn lost_hardware(&self) -> Option<String> {
+        match self.receiver.take()? {
+            MainThreadEvent::HardwareLost(message) => Some(message),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) fn failure(receiver: &MainThreadReceiver) -> Option<String> {
+    while let Some(news) = receiver.take() {
+        match news {
+            MainThreadEvent::Failed(message) => return Some(message),
+            MainThreadEvent::Started(Err(error)) => return Some(error.to_string()),
+            MainThreadEvent::Started(Ok(()))
+            | MainThreadEvent::HardwareLost(_)
+            | MainThreadEvent::Ended => {}
+        }
+    }
+    None
+}

@@ -1,0 +1,140 @@
+//! What the targets in fuzz/ need of the rooms in here.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::fake_context::failure;
+use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, MainThreadReceiver};
+use crate::backend::transport::device::{Device, GpuSocketMailbox};
+use crate::backend::transport::proxy::{self, VhostUserProxy};
+use crate::backend::transport::worker::{self, BEGIN};
+
+pub use super::fake_context::FakeContext;
+
+/// The whole of a program behind a front-end's socket: proxy, daemon, worker and device.
+pub struct Connection<D: Device> {
+    proxy: VhostUserProxy,
+    goes_on: bool,
+    daemon: worker::Daemon<D>,
+    receiver: MainThreadReceiver,
+}
+
+impl<D: Device> Connection<D> {
+    /// Serves `device` to the other end of `front_end`.
+    ///
+    /// # Errors
+    /// Where the host has no descriptors or threads left.
+    pub fn new(front_end: UnixStream, device: D) -> io::Result<Self> {
+        let (main_thread, receiver) = MainThreadHandle::new()?;
+        let slot = GpuSocketMailbox::default();
+        let (mut daemon, _) = worker::spawn("fuzz", device, slot.clone(), main_thread)?;
+        // As a program does: the worker has begun before a front-end is served.
+        while has_begun(&receiver)?.is_none() {
+            poll(&mut [PollFd::new(&receiver, PollFlags::IN)], None)?;
+        }
+        let (listener, private) = proxy::private_connection()?;
+        daemon
+            .start(&mut listener.into())
+            .map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(Self {
+            proxy: VhostUserProxy::new(front_end, private, slot)?,
+            goes_on: true,
+            daemon,
+            receiver,
+        })
+    }
+
+    /// Passes what can be passed on now; `false` where that ended the connection.
+    pub fn pass(&mut self) -> bool {
+        self.goes_on &= matches!(self.proxy.pass([PollFlags::empty(); 2]), Ok(None));
+        self.goes_on
+    }
+
+    /// Passes messages until the front-end has closed its end, or the daemon has, or the messages
+    /// cannot be passed, and then has the daemon do what it was sent and end. Why something failed,
+    /// if it did.
+    ///
+    /// # Panics
+    /// Where nothing happens for long although something should.
+    pub fn finish(mut self) -> Option<String> {
+        while self.goes_on {
+            let passed = self.proxy.pass(wait(&self.proxy.poll_fds()));
+            self.goes_on = matches!(passed, Ok(None));
+        }
+        let Self {
+            proxy,
+            daemon,
+            receiver,
+            ..
+        } = self;
+        let (_, private) = proxy.into_ends();
+        // It reads to the end of what was sent, and is not stopped by answers that nobody takes.
+        let _ = private.shutdown(Shutdown::Write);
+        let _ = private.set_nonblocking(false);
+        let _ = private.set_read_timeout(Some(PATIENCE));
+        let drained = io::copy(&mut &private, &mut io::sink());
+        let hangs = drained.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+        assert!(!hangs, "the daemon hangs");
+        let mut daemon = ManuallyDrop::into_inner(daemon);
+        // How the front-end's messages end the connection is theirs to say.
+        let _ = daemon.wait();
+        let failure = failure(&receiver);
+        // The worker of a program ends with it; this one is to end with its connection.
+        let end =
+            EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).and_then(|end| end.write(1).map(|()| end));
+        let end = end.expect("cannot make an eventfd");
+        for event_loop in daemon.get_epoll_handlers() {
+            let heard = event_loop.register_listener(end.as_raw_fd(), EventSet::IN, BEGIN.into());
+            heard.expect("cannot end the worker");
+        }
+        drop(daemon);
+        failure
+    }
+}
+
+/// Whether the device has begun.
+fn has_begun(receiver: &MainThreadReceiver) -> io::Result<Option<()>> {
+    match receiver.take() {
+        Some(MainThreadEvent::Started(started)) => started.map(Some),
+        Some(MainThreadEvent::Failed(message)) => Err(io::Error::other(message)),
+        _ => Ok(None),
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn wait(fds: &[PollFd<'_>; 2]) -> [PollFlags; 2] {
+    let mut fds = fds.clone();
+    let patience = Timespec::try_from(PATIENCE).ok();
+    let ready = poll(&mut fds, patience.as_ref());
+    assert_ne!(ready, Ok(0), "the connection hangs");
+    fds.map(|fd| fd.revents())
+}
+
+/// The proxy alone, between two sockets.
+pub struct Passage(VhostUserProxy);
+
+impl Passage {
+    /// Joins the ends that are ours.
+    ///
+    /// # Errors
+    /// As `fcntl(2)`.
+    pub fn new(front_end: UnixStream, daemon: UnixStream) -> io::Result<Self> {
+        let proxy = VhostUserProxy::new(front_end, daemon, GpuSocketMailbox::default())?;
+        Ok(Self(proxy))
+    }
+
+    /// Passes on what can be passed on; `false` where that ended the connection.
+    pub fn pass(&mut self) -> bool {
+        matches!(self.0.pass([PollFlags::empty(); 2]), Ok(None))
+    }
+}

@@ -1,0 +1,8 @@
+//! The program around a device and a guest's driver before it, in the hands of tests and of the
+//! targets in fuzz/.
+
+#[cfg(test)]
+pub(crate) mod driver;
+pub(crate) mod fake_context;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;

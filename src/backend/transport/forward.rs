@@ -1,0 +1,58 @@
+//! Passes vhost-user messages between a front-end and a backend in another process.
+
+use std::os::unix::net::UnixStream;
+
+use rustix::event::poll;
+use rustix::io::Errno;
+
+use super::device::GpuSocketMailbox;
+use super::proxy::{End, ProxyError, VhostUserProxy};
+
+/// Which side closed its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The front-end: the usual goodbye.
+    FrontEnd,
+    /// The backend.
+    Backend,
+}
+
+/// Why messages cannot be passed on.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ForwardError(#[from] Failure);
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    VhostUserProxy(#[from] ProxyError),
+    #[error("cannot wait for a vhost-user message: {0}")]
+    Wait(#[from] std::io::Error),
+}
+
+/// Passes messages on in both directions, as the proxy of our own programs does, until one side closes its
+/// connection.
+///
+/// # Errors
+/// If a side sends what is no vhost-user message, or shares memory that its file does not have.
+pub fn forward(front_end: UnixStream, backend: UnixStream) -> Result<Side, ForwardError> {
+    run(front_end, backend).map_err(ForwardError)
+}
+
+fn run(front_end: UnixStream, backend: UnixStream) -> Result<Side, Failure> {
+    let mut proxy = VhostUserProxy::new(front_end, backend, GpuSocketMailbox::default())?;
+    loop {
+        let mut waiting = proxy.poll_fds();
+        match poll(&mut waiting, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(Failure::Wait(error.into())),
+        }
+        let events = waiting.map(|fd| fd.revents());
+        match proxy.pass(events)? {
+            Some(End::FrontEnd) => return Ok(Side::FrontEnd),
+            Some(End::Daemon) => return Ok(Side::Backend),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The small proxy between the front-end's socket and the vhost-user daemon's own.
+//!
+//! `vhost-user-backend` serves only a connection that it accepted itself, so it gets a private one,
+//! and whole vhost-user messages pass between the two with their file descriptors. This gives the
+//! three forms of a front-end's socket one path, leaves the front-end's connection to a part that
+//! outlives the daemon, and keeps a stuck daemon from blocking anything: all of it is non-blocking.
+//! Only control messages come by here; the data path is shared memory and eventfds.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use vhost::vhost_user::message::FrontendReq;
+
+use super::device::GpuSocketMailbox;
+use super::sanitize::{RequestError, RequestSanitizer};
+
+/// Request, flags and payload size, 32 bits each, in host order.
+const HEADER: usize = 12;
+/// More than any vhost-user message has; the crate `vhost` takes 4 KiB.
+const PAYLOAD_MAX: u32 = 64 * 1024;
+/// The messages of a direction after which signals and the other direction have their turn: a
+/// front-end can send for ever.
+const PASS_MESSAGES: usize = 64;
+/// The most file descriptors the crate `vhost` takes with one message.
+const FDS_MAX: usize = 32;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The front-end closed it: the usual goodbye.
+    FrontEnd,
+    /// The daemon closed it, on an error of its own.
+    Daemon,
+}
+
+/// Why a connection cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    #[error("a vhost-user message of {0} bytes came, more than {PAYLOAD_MAX}")]
+    TooLarge(u32),
+    #[error(
+        "a vhost-user message came with more than {FDS_MAX} file descriptors, or with more than this \
+         process may still open (RLIMIT_NOFILE)"
+    )]
+    TooManyFds,
+    #[error(transparent)]
+    Refused(#[from] RequestError),
+    #[error("cannot receive a vhost-user message: {0}")]
+    Receive(io::Error),
+    #[error("cannot send a vhost-user message: {0}")]
+    Send(io::Error),
+}
+
+/// A front-end's connection, joined to the daemon's.
+pub(crate) struct VhostUserProxy {
+    front_end: UnixStream,
+    daemon: UnixStream,
+    requests: MessageForwarder,
+    replies: MessageForwarder,
+    gpu_socket: GpuSocketMailbox,
+    sanitizer: RequestSanitizer,
+}
+
+impl VhostUserProxy {
+    pub(crate) fn new(
+        front_end: UnixStream,
+        daemon: UnixStream,
+        gpu_socket: GpuSocketMailbox,
+    ) -> io::Result<Self> {
+        front_end.set_nonblocking(true)?;
+        daemon.set_nonblocking(true)?;
+        Ok(Self {
+            front_end,
+            daemon,
+            requests: MessageForwarder::default(),
+            replies: MessageForwarder::default(),
+            gpu_socket,
+            sanitizer: RequestSanitizer::default(),
+        })
+    }
+
+    /// The two sockets: the front-end's, the daemon's.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn into_ends(self) -> (UnixStream, UnixStream) {
+        (self.front_end, self.daemon)
+    }
+
+    /// What to wait for before [`VhostUserProxy::pass`]: the front-end, then the daemon.
+    pub(crate) fn poll_fds(&self) -> [PollFd<'_>; 2] {
+        let interest = |incoming: &MessageForwarder, outgoing: &MessageForwarder| {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, !incoming.is_complete());
+            flags.set(PollFlags::OUT, outgoing.is_complete());
+            flags
+        };
+        [
+            PollFd::new(&self.front_end, interest(&self.requests, &self.replies)),
+            PollFd::new(&self.daemon, interest(&self.replies, &self.requests)),
+        ]
+    }
+
+    /// Passes on all that can be passed on now, after [`VhostUserProxy::poll_fds`] told `events`.
+    pub(crate) fn pass(&mut self, events: [PollFlags; 2]) -> Result<Option<End>, ProxyError> {
+        let Self {
+            front_end,
+            daemon,
+            requests,
+            replies,
+            gpu_socket,
+            sanitizer,
+        } = self;
+        // Replies first: a daemon's last words are for the front-end.
+        let replied = replies.pump(daemon, front_end, |message| {
+            message.note_reply(sanitizer);
+            Ok(())
+        })?;
+        let requested = requests.pump(front_end, daemon, |message| {
+            keep(gpu_socket, message);
+            message.sanitize(sanitizer)
+        })?;
+        let [front_end_events, daemon_events] = events;
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        Ok(
+            if requested == ForwardResult::SourceClosed || replied == ForwardResult::SinkClosed {
+                Some(End::FrontEnd)
+            } else if requested == ForwardResult::SinkClosed
+                || replied == ForwardResult::SourceClosed
+            {
+                Some(End::Daemon)
+            } else if front_end_events.intersects(gone) {
+                Some(End::FrontEnd)
+            } else if daemon_events.intersects(gone) {
+                Some(End::Daemon)
+            } else {
+                None
+            },
+        )
+    }
+}
+
+/// Keeps a duplicate of the display socket for the device, which cannot get it from the daemon.
+fn keep(gpu_socket: &GpuSocketMailbox, message: &MessageForwarder) {
+    if message.request() != Some(FrontendReq::GPU_SET_SOCKET as u32) {
+        return;
+    }
+    match message.fds.first().map(OwnedFd::try_clone) {
+        Some(Ok(socket)) => gpu_socket.put(socket.into()),
+        Some(Err(e)) => log::error!("cannot keep the front-end's display socket: {e}"),
+        None => log::warn!("the front-end sent VHOST_USER_GPU_SET_SOCKET without a socket"),
+    }
+}
+
+/// Whether a lane has to be waited for, or why it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ForwardResult {
+    Waiting,
+    SourceClosed,
+    SinkClosed,
+}
+
+/// One direction: the one message on its way, as far as it has come.
+#[derive(Default)]
+struct MessageForwarder {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    /// All of it has come.
+    complete: bool,
+    sent: usize,
+}
+
+impl MessageForwarder {
+    fn header_field(&self, index: usize) -> Option<u32> {
+        let header = self.bytes.first_chunk::<HEADER>()?;
+        let (fields, _) = header.as_chunks::<4>();
+        fields.get(index).map(|field| u32::from_ne_bytes(*field))
+    }
+
+    fn request(&self) -> Option<u32> {
+        self.header_field(0)
+    }
+
+    fn payload_size(&self) -> Option<u32> {
+        self.header_field(2)
+    }
+
+    fn sanitize(&mut self, sanitizer: &mut RequestSanitizer) -> Result<(), ProxyError> {
+        let Some(request) = self.request() else {
+            return Ok(());
+        };
+        if let Some(payload) = self.bytes.get_mut(HEADER..) {
+            let around = sanitizer.request(request, payload, &mut self.fds)?;
+            self.bytes.splice(..0, around.before);
+            self.bytes.extend(around.after);
+        }
+        Ok(())
+    }
+
+    fn note_reply(&self, sanitizer: &mut RequestSanitizer) {
+        if let (Some(request), Some(payload)) = (self.request(), self.bytes.get(HEADER..)) {
+            sanitizer.reply(request, payload);
+        }
+    }
+
+    /// The length of the message as far as it is known.
+    fn length(&self) -> usize {
+        // A size that does not fit is refused once it is seen.
+        HEADER + self.payload_size().map_or(0, |size| size as usize)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Moves messages until one side has to be waited for, or is gone, or [`PASS_MESSAGES`] have
+    /// passed; poll tells of the rest. `look` sees each whole one, and may refuse it.
+    fn pump(
+        &mut self,
+        source: &UnixStream,
+        sink: &UnixStream,
+        mut look: impl FnMut(&mut Self) -> Result<(), ProxyError>,
+    ) -> Result<ForwardResult, ProxyError> {
+        let mut passed = 0;
+        while passed < PASS_MESSAGES {
+            if self.is_complete() {
+                match self.send(sink) {
+                    Ok(()) => passed += 1,
+                    Err(Errno::AGAIN) => return Ok(ForwardResult::Waiting),
+                    Err(Errno::PIPE | Errno::CONNRESET) => return Ok(ForwardResult::SinkClosed),
+                    Err(e) => return Err(ProxyError::Send(e.into())),
+                }
+                continue;
+            }
+            match self.receive(source)? {
+                Received::Some if self.is_complete() => look(self)?,
+                Received::Some => {}
+                Received::Nothing => return Ok(ForwardResult::Waiting),
+                Received::Closed => return Ok(ForwardResult::SourceClosed),
+            }
+        }
+        Ok(ForwardResult::Waiting)
+    }
+
+    /// Receives a further part of the message, never a byte of the next one.
+    fn receive(&mut self, source: &UnixStream) -> Result<Received, ProxyError> {
+        let have = self.bytes.len();
+        self.bytes.resize(self.length(), 0);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = net::recvmsg(
+            source,
+            &mut [IoSliceMut::new(
+                self.bytes.get_mut(have..).unwrap_or_default(),
+            )],
+            &mut control,
+            RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+        );
+        let got = received.as_ref().map_or(0, |message| message.bytes);
+        self.bytes.truncate(have + got);
+        let message = match received {
+            Ok(message) if message.bytes == 0 => return Ok(Received::Closed),
+            Ok(message) => message,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
+            Err(Errno::CONNRESET) => return Ok(Received::Closed),
+            Err(e) => return Err(ProxyError::Receive(e.into())),
+        };
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = part {
+                self.fds.extend(fds);
+            }
+        }
+        if message.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > FDS_MAX {
+            return Err(ProxyError::TooManyFds);
+        }
+        match self.payload_size() {
+            Some(size) if size > PAYLOAD_MAX => return Err(ProxyError::TooLarge(size)),
+            size => self.complete = size.is_some() && self.bytes.len() == self.length(),
+        }
+        Ok(Received::Some)
+    }
+
+    /// Sends what is left of the message; its descriptors go with the first byte.
+    fn send(&mut self, sink: &UnixStream) -> Result<(), Errno> {
+        while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !fds.is_empty() {
+                control.push(SendAncillaryMessage::ScmRights(&fds));
+            }
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match net::sendmsg(sink, &[IoSlice::new(rest)], &mut control, flags) {
+                Ok(sent) => self.sent += sent,
+                Err(Errno::INTR) => continue,
+                Err(e) => return Err(e),
+            }
+            self.fds.clear();
+        }
+        self.bytes.clear();
+        self.complete = false;
+        self.sent = 0;
+        Ok(())
+    }
+}
+
+enum Received {
+    Some,
+    Nothing,
+    Closed,
+}
+
+/// A connection to ourselves: the listener that the daemon accepts it from, and our end.
+///
+/// The listener has an abstract address of the kernel's choice and room for one connection: ours.
+/// Had anybody else found it first, ours would be refused.
+pub(crate) fn private_connection() -> io::Result<(UnixListener, UnixStream)> {
+    let flags = SocketFlags::CLOEXEC;
+    let listener = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    net::bind(&listener, &SocketAddrUnix::new_unnamed())?;
+    net::listen(&listener, 0)?;
+    let address = net::getsockname(&listener)?;
+    let ours = net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        flags | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    net::connect(&ours, &address)?;
+    Ok((listener.into(), ours.into()))
+}
+
+#[cfg(test)]
+mod tests;

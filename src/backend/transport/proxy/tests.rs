@@ -1,0 +1,228 @@
+use std::fs::File;
+use std::io::{Read, Write};
+
+use super::*;
+
+fn message(request: u32, payload: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(payload.len()).unwrap();
+    let mut bytes = Vec::new();
+    for field in [request, 1, size] {
+        bytes.extend(field.to_ne_bytes());
+    }
+    bytes.extend(payload);
+    bytes
+}
+
+fn joined() -> (VhostUserProxy, UnixStream, UnixStream) {
+    let (front_end, proxy_front_end) = UnixStream::pair().unwrap();
+    let (proxy_daemon, daemon) = UnixStream::pair().unwrap();
+    let proxy =
+        VhostUserProxy::new(proxy_front_end, proxy_daemon, GpuSocketMailbox::default()).unwrap();
+    (proxy, front_end, daemon)
+}
+
+const NOTHING: [PollFlags; 2] = [PollFlags::empty(); 2];
+
+fn send_with_fd(to: &UnixStream, bytes: &[u8], fd: BorrowedFd<'_>) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let sent = net::sendmsg(to, &[IoSlice::new(bytes)], &mut control, SendFlags::empty());
+    assert_eq!(sent.unwrap(), bytes.len());
+}
+
+#[test]
+fn messages_pass_whole_however_they_are_split() {
+    let (mut proxy, mut front_end, mut daemon) = joined();
+    let sent = [message(1, b""), message(5, b"payload"), message(2, b"x")].concat();
+    for byte in &sent {
+        front_end.write_all(&[*byte]).unwrap();
+        assert_eq!(proxy.pass(NOTHING).unwrap(), None);
+    }
+    let mut got = vec![0; sent.len()];
+    daemon.read_exact(&mut got).unwrap();
+    assert_eq!(got, sent);
+
+    daemon.write_all(&message(1, b"reply")).unwrap();
+    assert_eq!(proxy.pass(NOTHING).unwrap(), None);
+    let mut got = vec![0; HEADER + 5];
+    front_end.read_exact(&mut got).unwrap();
+    assert_eq!(got, message(1, b"reply"));
+}
+
+#[test]
+fn a_half_message_waits_for_its_rest() {
+    let (mut proxy, mut front_end, daemon) = joined();
+    daemon.set_nonblocking(true).unwrap();
+    front_end.write_all(&message(5, b"payload")[..15]).unwrap();
+    assert_eq!(proxy.pass(NOTHING).unwrap(), None);
+    let nothing = (&daemon).read(&mut [0; 64]).unwrap_err();
+    assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_front_end_that_sends_for_ever_leaves_the_others_their_turn() {
+    let (mut proxy, mut front_end, mut daemon) = joined();
+    daemon.set_nonblocking(true).unwrap();
+    let sent = message(1, b"payload").repeat(2 * PASS_MESSAGES);
+    front_end.write_all(&sent).unwrap();
+    let mut got = Vec::new();
+    for passed in 1..=2 {
+        assert_eq!(proxy.pass(NOTHING).unwrap(), None);
+        let drained = daemon.read_to_end(&mut got).unwrap_err();
+        assert_eq!(drained.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(got.len(), passed * sent.len() / 2);
+    }
+    assert_eq!(got, sent);
+}
+
+#[test]
+fn descriptors_stay_with_their_message() {
+    let (mut proxy, mut front_end, daemon) = joined();
+    let file = File::open("/dev/null").unwrap();
+    front_end.write_all(&message(1, b"")).unwrap();
+    send_with_fd(&front_end, &message(12, b"12345678"), file.as_fd());
+    front_end.write_all(&message(2, b"")).unwrap();
+    proxy.pass(NOTHING).unwrap();
+
+    let mut far = MessageForwarder::default();
+    let mut with_fds = Vec::new();
+    for _ in 0..3 {
+        while !far.is_complete() {
+            assert!(matches!(far.receive(&daemon).unwrap(), Received::Some));
+        }
+        with_fds.push((far.request().unwrap(), far.fds.len()));
+        far = MessageForwarder::default();
+    }
+    assert_eq!(with_fds, [(1, 0), (12, 1), (2, 0)]);
+}
+
+#[test]
+fn the_display_socket_is_kept_and_passed_on() {
+    let (mut proxy, front_end, daemon) = joined();
+    let slot = proxy.gpu_socket.clone();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let request = FrontendReq::GPU_SET_SOCKET as u32;
+    send_with_fd(&front_end, &message(request, b""), theirs.as_fd());
+    drop(theirs);
+    proxy.pass(NOTHING).unwrap();
+    let mut far = MessageForwarder::default();
+    far.receive(&daemon).unwrap();
+    assert_eq!(far.fds.len(), 1);
+    drop(far);
+    let mut kept = slot.take().expect("a display socket");
+    kept.write_all(b"x").unwrap();
+    let mut byte = [0];
+    (&ours).read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"x");
+}
+
+#[test]
+fn a_daemon_that_does_not_read_blocks_nothing() {
+    let (mut proxy, front_end, daemon) = joined();
+    front_end.set_nonblocking(true).unwrap();
+    let bytes = message(1, &[7; 4096]);
+    let mut sent = 0;
+    let mut part = 0;
+    for _ in 0..10_000 {
+        match (&front_end).write(&bytes[part..]) {
+            Ok(written) => {
+                sent += written;
+                part = (part + written) % bytes.len();
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && proxy.requests.is_complete() => {
+                break;
+            }
+            Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+        }
+        assert_eq!(proxy.pass(NOTHING).unwrap(), None);
+    }
+    // More of the front-end's bytes wait, and the main thread sleeps all the same.
+    let now = rustix::event::Timespec::default();
+    let ready = rustix::event::poll(&mut proxy.poll_fds(), Some(&now)).unwrap();
+    assert_eq!(ready, 0);
+
+    daemon.set_nonblocking(true).unwrap();
+    let mut got = 0;
+    let mut buffer = vec![0; 65536];
+    while got < sent {
+        match (&daemon).read(&mut buffer) {
+            Ok(read) => got += read,
+            Err(_) if sent - got < bytes.len() => break,
+            Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+        }
+        proxy.pass(NOTHING).unwrap();
+    }
+    assert_eq!(got, sent / bytes.len() * bytes.len());
+}
+
+#[test]
+fn goodbyes_are_told_apart() {
+    let (mut proxy, front_end, _daemon) = joined();
+    drop(front_end);
+    assert_eq!(proxy.pass(NOTHING).unwrap(), Some(End::FrontEnd));
+    let (mut proxy, _front_end, daemon) = joined();
+    drop(daemon);
+    assert_eq!(proxy.pass(NOTHING).unwrap(), Some(End::Daemon));
+}
+
+#[test]
+fn oversized_messages_end_the_connection() {
+    let (mut proxy, mut front_end, _daemon) = joined();
+    let mut header = message(1, b"");
+    header[8..12].copy_from_slice(&u32::MAX.to_ne_bytes());
+    front_end.write_all(&header).unwrap();
+    assert!(matches!(
+        proxy.pass(NOTHING),
+        Err(ProxyError::TooLarge(u32::MAX))
+    ));
+}
+
+#[test]
+fn the_private_connection_has_room_for_one() {
+    let (listener, ours) = private_connection().unwrap();
+    let address = net::getsockname(&listener).unwrap();
+    let intruder = net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK,
+        None,
+    )
+    .unwrap();
+    assert_eq!(net::connect(&intruder, &address), Err(Errno::AGAIN));
+    let (mut accepted, _) = listener.accept().unwrap();
+    (&ours).write_all(b"x").unwrap();
+    let mut byte = [0];
+    accepted.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"x");
+}
+
+#[test]
+fn what_the_sanitizer_adds_goes_with_its_request() {
+    let (mut proxy, mut front_end, mut daemon) = joined();
+    let [owner, reset] = [FrontendReq::SET_OWNER, FrontendReq::RESET_OWNER];
+    let set = |features: u64| message(FrontendReq::SET_FEATURES as u32, &features.to_ne_bytes());
+    let [owner, reset] = [owner, reset].map(|request| message(request as u32, b""));
+    let sent = [owner.clone(), set(1 << 30), owner.clone(), message(17, b"")];
+    front_end.write_all(&sent.concat()).unwrap();
+    assert_eq!(proxy.pass(NOTHING).unwrap(), None);
+    let [first, features, second, last] = sent;
+    let passed = [first, features.clone(), reset, second, features, last].concat();
+    let mut got = vec![0; passed.len()];
+    daemon.read_exact(&mut got).unwrap();
+    assert_eq!(got, passed);
+}
+
+#[test]
+fn features_that_the_daemon_did_not_offer_end_the_connection() {
+    let (mut proxy, mut front_end, mut daemon) = joined();
+    let message_of = |request, features: u64| message(request, &features.to_ne_bytes());
+    let offer = message_of(FrontendReq::GET_FEATURES as u32, 1 << 32);
+    daemon.write_all(&offer).unwrap();
+    assert_eq!(proxy.pass(NOTHING).unwrap(), None);
+    let taken = message_of(FrontendReq::SET_FEATURES as u32, 1 << 32 | 1 << 34);
+    front_end.write_all(&taken).unwrap();
+    let refused = proxy.pass(NOTHING).unwrap_err();
+    assert!(refused.to_string().contains("packed"), "{refused}");
+}

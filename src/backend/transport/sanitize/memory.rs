@@ -1,0 +1,205 @@
+//! The guest memory that the front-end shares: the table it sent, and what it added and removed since.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{FileType, fstat};
+
+use super::word;
+
+/// Bytes before the first region of a memory table, or the only one, and of each region.
+const TABLE_HEADER: usize = 8;
+const REGION: usize = 32;
+
+/// Most regions, which is what the daemon answers to `GET_MAX_MEM_SLOTS`.
+pub(crate) const MAX_REGIONS: usize = 509;
+
+/// Guest memory that cannot be shared or taken back like this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MemoryError {
+    /// A part lies beyond the end of its file. Whoever touches it, as the guest can have this process
+    /// do, is ended by a signal (SIGBUS).
+    #[error(
+        "the front-end shares {size} bytes of guest memory from byte {offset} of a file, which has only {file} bytes"
+    )]
+    BeyondFile { size: u64, offset: u64, file: u64 },
+    #[error(
+        "the front-end shares {size} bytes of guest memory at {guest:#x}, which exceed 64 bits"
+    )]
+    BeyondAddresses { guest: u64, size: u64 },
+    #[error(
+        "the front-end shares {size} bytes of guest memory at {guest:#x}, which overlap the region at {other:#x}"
+    )]
+    Overlap { guest: u64, size: u64, other: u64 },
+    #[error("the front-end shares more than {MAX_REGIONS} regions of guest memory")]
+    TooMany,
+    #[error(
+        "the front-end takes back {size} bytes of guest memory at {guest:#x}, which it does not share"
+    )]
+    Unknown { guest: u64, size: u64 },
+}
+
+/// A region of the guest's memory, in the front-end's address space.
+#[derive(Clone, Copy)]
+struct Region {
+    guest: u64,
+    size: u64,
+    user: u64,
+    /// Where it begins in its file.
+    offset: u64,
+}
+
+impl Region {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            guest: word(bytes, 0)?,
+            size: word(bytes, 8)?,
+            user: word(bytes, 16)?,
+            offset: word(bytes, 24)?,
+        })
+    }
+
+    fn contains(&self, user: u64) -> bool {
+        user.checked_sub(self.user)
+            .is_some_and(|offset| offset < self.size)
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        let begins_in =
+            |a: &Self, b: &Self| a.guest.checked_sub(b.guest).is_some_and(|at| at < b.size);
+        begins_in(self, other) || begins_in(other, self)
+    }
+
+    /// Sees that it has addresses, and that `file` has all of it. Of what is no regular file, such as a
+    /// device, no size is known.
+    fn check(&self, file: &OwnedFd) -> Result<(), MemoryError> {
+        let Self {
+            guest,
+            size,
+            user,
+            offset,
+        } = *self;
+        if guest.checked_add(size).is_none() || user.checked_add(size).is_none() {
+            return Err(MemoryError::BeyondAddresses { guest, size });
+        }
+        let Ok(stat) = fstat(file) else {
+            return Ok(());
+        };
+        let file = u64::try_from(stat.st_size).unwrap_or_default();
+        let end = offset.checked_add(size);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+            || end.is_some_and(|end| end <= file)
+        {
+            return Ok(());
+        }
+        Err(MemoryError::BeyondFile { size, offset, file })
+    }
+}
+
+/// What is shared now, in the order of the guest's addresses.
+#[derive(Default)]
+pub(crate) struct SharedMemory(Vec<Region>);
+
+impl SharedMemory {
+    /// Takes the table of `SET_MEM_TABLE`, and sorts it: the daemon takes no other.
+    pub(crate) fn replace(
+        &mut self,
+        payload: &mut [u8],
+        fds: &mut [OwnedFd],
+    ) -> Result<(), MemoryError> {
+        let table = payload.get_mut(TABLE_HEADER..).unwrap_or_default();
+        let mut regions: Vec<_> = table
+            .chunks_exact(REGION)
+            .filter_map(Region::parse)
+            .collect();
+        for (region, file) in regions.iter().zip(&*fds) {
+            region.check(file)?;
+        }
+        // Otherwise the daemon refuses it.
+        if regions.len() == fds.len() {
+            // By selection, as three lists go along; there are few.
+            for sorted in 0..regions.len() {
+                let rest = regions.iter().enumerate().skip(sorted);
+                let Some((least, _)) = rest.min_by_key(|(_, region)| region.guest) else {
+                    continue;
+                };
+                regions.swap(sorted, least);
+                fds.swap(sorted, least);
+                swap_chunks(table, sorted, least);
+            }
+        }
+        let mut shared = Self::default();
+        for region in regions {
+            shared.insert(region)?;
+        }
+        *self = shared;
+        Ok(())
+    }
+
+    /// Takes the region of `ADD_MEM_REG`.
+    pub(crate) fn add(&mut self, payload: &[u8], fds: &[OwnedFd]) -> Result<(), MemoryError> {
+        // Otherwise the daemon refuses it.
+        if let (Some(region), [file]) = (only(payload), fds) {
+            region.check(file)?;
+            self.insert(region)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the region of `REM_MEM_REG`.
+    pub(crate) fn remove(&mut self, payload: &[u8]) -> Result<(), MemoryError> {
+        let Some(Region { guest, size, .. }) = only(payload) else {
+            return Ok(());
+        };
+        let at = self
+            .0
+            .iter()
+            .position(|r| (r.guest, r.size) == (guest, size));
+        let at = at.ok_or(MemoryError::Unknown { guest, size })?;
+        self.0.remove(at);
+        Ok(())
+    }
+
+    fn insert(&mut self, region: Region) -> Result<(), MemoryError> {
+        let Region { guest, size, .. } = region;
+        if let Some(other) = self.0.iter().find(|other| other.overlaps(&region)) {
+            let other = other.guest;
+            return Err(MemoryError::Overlap { guest, size, other });
+        }
+        if self.0.len() >= MAX_REGIONS {
+            return Err(MemoryError::TooMany);
+        }
+        let at = self.0.partition_point(|other| other.guest < guest);
+        self.0.insert(at, region);
+        Ok(())
+    }
+
+    /// Whether the front-end's address `user` lies in it.
+    pub(crate) fn contains(&self, user: u64) -> bool {
+        self.0.iter().any(|region| region.contains(user))
+    }
+
+    /// The front-end's address at which the guest's last region ends.
+    pub(crate) fn end(&self) -> Option<u64> {
+        let last = self.0.last()?;
+        last.user.checked_add(last.size)
+    }
+}
+
+/// The one region of `ADD_MEM_REG` and `REM_MEM_REG`.
+fn only(payload: &[u8]) -> Option<Region> {
+    Region::parse(payload.get(TABLE_HEADER..)?)
+}
+
+fn swap_chunks(table: &mut [u8], a: usize, b: usize) {
+    let (a, b) = (a.min(b), a.max(b));
+    let Some((first, second)) = table.split_at_mut_checked(b.saturating_mul(REGION)) else {
+        return;
+    };
+    let (first, second) = (
+        first.chunks_exact_mut(REGION).nth(a),
+        second.first_chunk_mut::<REGION>(),
+    );
+    if let (Some(first), Some(second)) = (first, second) {
+        first.swap_with_slice(second);
+    }
+}

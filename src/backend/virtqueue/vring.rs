@@ -1,0 +1,326 @@
+//! A virtqueue as `vhost-user-backend` serves it, and what that crate does not tell a device: that
+//! the front-end disabled the virtqueue, replaced its kick eventfd, or wants to hear of errors.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT};
+use virtio_queue::{Error, QueueT};
+
+use super::GuestMemory;
+use crate::backend::lock::lock;
+
+/// Hears what the front-end does to a virtqueue. It is called on the protocol thread, without a
+/// lock of the virtqueue's.
+pub(crate) trait VringObserver: Send + Sync {
+    /// The virtqueue `index` was enabled and is disabled now (`SET_VRING_ENABLE`, `RESET_DEVICE`).
+    fn disabled(&self, index: u32);
+
+    /// The worker is not to wait for `kick` any more: the running virtqueue gets another eventfd.
+    fn forget_kick(&self, kick: RawFd);
+}
+
+/// A virtqueue. Clones are the same one.
+#[derive(Clone)]
+pub struct Vring {
+    vring: VringMutex,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    observer: OnceLock<(u32, Arc<dyn VringObserver>)>,
+    /// The driver chose a size that no split virtqueue has.
+    has_wrong_size: AtomicBool,
+    errors: Mutex<Errors>,
+}
+
+#[derive(Default)]
+struct Errors {
+    /// The front-end's eventfd for them (`SET_VRING_ERR`).
+    event: Option<File>,
+    /// One came while there was no eventfd.
+    untold: bool,
+}
+
+impl Vring {
+    /// Has `observer` hear of this virtqueue, which has the number `index`. The first one stays.
+    pub(crate) fn observe(&self, index: u32, observer: Arc<dyn VringObserver>) {
+        let _ = self.shared.observer.set((index, observer));
+    }
+
+    /// Tells the front-end that the driver broke this virtqueue (`VHOST_USER_SET_VRING_ERR`), now or
+    /// once it says how.
+    pub fn report_error(&self) {
+        let mut errors = lock(&self.shared.errors);
+        match &errors.event {
+            Some(event) => signal(event),
+            None => errors.untold = true,
+        }
+    }
+
+    /// Whether the driver chose a size that no split virtqueue has: one that is no power of two.
+    pub(crate) fn has_wrong_size(&self) -> bool {
+        self.shared.has_wrong_size.load(Ordering::Relaxed)
+    }
+
+    fn observer(&self) -> Option<&(u32, Arc<dyn VringObserver>)> {
+        self.shared.observer.get()
+    }
+}
+
+/// Adds one to the eventfd `event`, unless that would have to wait: a full one is signalled already,
+/// and whoever made it may have made it blocking.
+pub(crate) fn signal(event: impl AsFd) {
+    let now = Timespec::default();
+    let mut fds = [PollFd::new(&event, PollFlags::OUT)];
+    if !poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0) {
+        return;
+    }
+    if let Err(e) = rustix::io::write(&event, &1_u64.to_ne_bytes()) {
+        log::debug!("cannot signal an eventfd of the front-end's: {e}");
+    }
+}
+
+impl<'a> VringStateGuard<'a, GuestMemory> for Vring {
+    type G = <VringMutex as VringStateGuard<'a, GuestMemory>>::G;
+}
+
+impl<'a> VringStateMutGuard<'a, GuestMemory> for Vring {
+    type G = <VringMutex as VringStateMutGuard<'a, GuestMemory>>::G;
+}
+
+impl VringT<GuestMemory> for Vring {
+    fn new(memory: GuestMemory, max_queue_size: u16) -> Result<Self, Error> {
+        Ok(Self {
+            vring: VringMutex::new(memory, max_queue_size)?,
+            shared: Arc::default(),
+        })
+    }
+
+    fn get_ref(&self) -> <Self as VringStateGuard<'_, GuestMemory>>::G {
+        self.vring.get_ref()
+    }
+
+    fn get_mut(&self) -> <Self as VringStateMutGuard<'_, GuestMemory>>::G {
+        self.vring.get_mut()
+    }
+
+    fn add_used(&self, desc_index: u16, len: u32) -> Result<(), Error> {
+        self.vring.add_used(desc_index, len)
+    }
+
+    fn signal_used_queue(&self) -> io::Result<()> {
+        self.vring.signal_used_queue()
+    }
+
+    fn enable_notification(&self) -> Result<bool, Error> {
+        self.vring.enable_notification()
+    }
+
+    fn disable_notification(&self) -> Result<(), Error> {
+        self.vring.disable_notification()
+    }
+
+    fn needs_notification(&self) -> Result<bool, Error> {
+        self.vring.needs_notification()
+    }
+
+    fn set_enabled(&self, enabled: bool) {
+        let mut state = self.vring.get_mut();
+        let was_enabled = state.is_enabled();
+        state.set_enabled(enabled);
+        drop(state);
+        match self.observer() {
+            Some((index, observer)) if was_enabled && !enabled => observer.disabled(*index),
+            _ => {}
+        }
+    }
+
+    fn set_queue_info(
+        &self,
+        desc_table: u64,
+        avail_ring: u64,
+        used_ring: u64,
+    ) -> Result<(), Error> {
+        self.vring.set_queue_info(desc_table, avail_ring, used_ring)
+    }
+
+    fn queue_next_avail(&self) -> u16 {
+        self.vring.queue_next_avail()
+    }
+
+    fn set_queue_next_avail(&self, base: u16) {
+        self.vring.set_queue_next_avail(base);
+    }
+
+    fn set_queue_next_used(&self, idx: u16) {
+        self.vring.set_queue_next_used(idx);
+    }
+
+    fn queue_used_idx(&self) -> Result<u16, Error> {
+        self.vring.queue_used_idx()
+    }
+
+    /// The crate would keep the size before one that is no power of two.
+    fn set_queue_size(&self, num: u16) {
+        let is_wrong = !num.is_power_of_two();
+        let has_wrong_size = &self.shared.has_wrong_size;
+        has_wrong_size.store(is_wrong, Ordering::Relaxed);
+        if !is_wrong {
+            self.vring.set_queue_size(num);
+        }
+    }
+
+    fn set_queue_event_idx(&self, enabled: bool) {
+        self.vring.set_queue_event_idx(enabled);
+    }
+
+    fn set_queue_ready(&self, ready: bool) {
+        self.vring.set_queue_ready(ready);
+    }
+
+    /// The crate waits for the eventfd of a virtqueue that starts, and leaves one that runs with the
+    /// old eventfd. So that one is stopped first, and the crate starts it again.
+    fn set_kick(&self, file: Option<File>) {
+        let state = self.vring.get_ref();
+        let runs = state.get_queue().ready();
+        match (state.get_kick(), self.observer()) {
+            (Some(kick), Some((_, observer))) if runs => observer.forget_kick(kick.as_raw_fd()),
+            _ => {}
+        }
+        drop(state);
+        if runs {
+            self.vring.set_queue_ready(false);
+        }
+        self.vring.set_kick(file);
+    }
+
+    fn read_kick(&self) -> io::Result<bool> {
+        self.vring.read_kick()
+    }
+
+    fn set_call(&self, file: Option<File>) {
+        self.vring.set_call(file);
+    }
+
+    /// The crate would keep it to itself.
+    fn set_err(&self, file: Option<File>) {
+        let mut errors = lock(&self.shared.errors);
+        errors.event = file;
+        if let Some(event) = errors.event.as_ref().filter(|_| errors.untold) {
+            signal(event);
+            errors.untold = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::event::{EventfdFlags, eventfd};
+    use vm_memory::{GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard {
+        disabled: Mutex<Vec<u32>>,
+        forgotten: Mutex<Vec<RawFd>>,
+    }
+
+    impl VringObserver for Heard {
+        fn disabled(&self, index: u32) {
+            lock(&self.disabled).push(index);
+        }
+
+        fn forget_kick(&self, kick: RawFd) {
+            lock(&self.forgotten).push(kick);
+        }
+    }
+
+    fn observed() -> (Vring, Arc<Heard>) {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+        let vring = Vring::new(GuestMemoryAtomic::new(memory), 256).unwrap();
+        let heard = Arc::new(Heard::default());
+        vring.observe(3, heard.clone());
+        (vring, heard)
+    }
+
+    fn event() -> (OwnedFd, File) {
+        let event = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        let file = File::from(event.try_clone().unwrap());
+        (event, file)
+    }
+
+    fn count(event: &OwnedFd) -> u64 {
+        let mut count = [0; 8];
+        let read = rustix::io::read(event, &mut count);
+        read.map_or(0, |_| u64::from_ne_bytes(count))
+    }
+
+    #[test]
+    fn only_one_that_was_enabled_is_disabled() {
+        let (vring, heard) = observed();
+        vring.set_enabled(false);
+        vring.set_enabled(true);
+        assert!(lock(&heard.disabled).is_empty());
+        vring.set_enabled(false);
+        vring.set_enabled(false);
+        assert_eq!(*lock(&heard.disabled), [3]);
+    }
+
+    #[test]
+    fn a_kick_that_is_replaced_stops_a_running_virtqueue() {
+        let (vring, heard) = observed();
+        vring.set_kick(Some(event().1));
+        vring.set_queue_ready(true);
+        let kick = vring.get_ref().get_kick().as_ref().unwrap().as_raw_fd();
+        vring.set_kick(Some(event().1));
+        assert_eq!(*lock(&heard.forgotten), [kick]);
+        // The crate starts it now.
+        assert!(!vring.get_ref().get_queue().ready());
+        vring.set_kick(None);
+        assert_eq!(lock(&heard.forgotten).len(), 1);
+    }
+
+    #[test]
+    fn errors_reach_the_front_end_now_or_once_it_listens() {
+        let (vring, _) = observed();
+        vring.report_error();
+        let (first, file) = event();
+        vring.set_err(Some(file));
+        assert_eq!(count(&first), 1);
+        vring.report_error();
+        vring.report_error();
+        assert_eq!(count(&first), 2);
+        let (second, file) = event();
+        vring.set_err(Some(file));
+        assert_eq!(count(&second), 0);
+        vring.report_error();
+        assert_eq!([count(&first), count(&second)], [0, 1]);
+    }
+
+    #[test]
+    fn a_size_that_is_no_power_of_two_is_wrong() {
+        let (vring, _) = observed();
+        for (size, is_wrong) in [(16, false), (3, true), (0, true), (256, false)] {
+            vring.set_queue_size(size);
+            assert_eq!(vring.has_wrong_size(), is_wrong, "{size}");
+        }
+        assert_eq!(vring.get_ref().get_queue().size(), 256);
+    }
+
+    #[test]
+    fn a_full_eventfd_is_not_waited_for() {
+        let full = eventfd(0, EventfdFlags::empty()).unwrap();
+        rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        signal(&full);
+        assert_eq!(count(&full), u64::MAX - 1);
+    }
+}
