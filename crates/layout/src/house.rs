@@ -42,3 +42,6 @@ pub const HOUSE: House = House {
 };
 
 const EXCEPTIONS: &[Exception] = &[];
+
+/// Names of other projects that documents quote, which look like names in the code.
+pub const FOREIGN_NAMES: &[&str] = &["map_shadow_stack", "virgl_cmd_get_capset_info"];

@@ -2,18 +2,23 @@
 //! type are. [`house`] is the table of the rules; `cargo run -p layout` reports, `cargo nextest run -p layout` fails.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 mod cfg;
 pub mod house;
 pub mod modules;
+pub mod quotes;
 pub mod rules;
 pub mod sources;
 
 use modules::Modules;
+use quotes::Quotable;
 use rules::Finding;
 use sources::Sources;
 
@@ -32,7 +37,54 @@ pub fn product() -> Result<Sources> {
     Sources::read(root(), house::FOLDERS, "rs")
 }
 
-/// Checks the repository.
+/// Checks what the documents quote.
+///
+/// # Errors
+///
+/// A file that cannot be read, or git is missing.
+pub fn check_documents() -> Result<Vec<Finding>> {
+    let mut quotable = Quotable::default();
+    let mut code = Sources::default();
+    let mut documents = Sources::default();
+    for path in files()? {
+        quotable.paths.extend(path.ancestors().map(Path::to_owned));
+        let into = match path.extension().and_then(OsStr::to_str) {
+            Some("rs") => &mut code,
+            Some("md") => &mut documents,
+            _ => continue,
+        };
+        into.insert_file(root(), &path)?;
+    }
+    quotable.add_code(&code);
+    quotable
+        .foreign
+        .extend(house::FOREIGN_NAMES.iter().map(|name| (*name).to_owned()));
+    Ok(quotable.check(&documents))
+}
+
+/// All files of the repository: those that git knows, and those that it would add.
+fn files() -> Result<Vec<PathBuf>> {
+    let output = Command::new("git")
+        .current_dir(root())
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .output()
+        .context("cannot run git")?;
+    ensure!(output.status.success(), "git ls-files: {}", output.status);
+    let names = output.stdout.split(|byte| *byte == 0);
+    Ok(names
+        .filter(|name| !name.is_empty())
+        .map(|name| PathBuf::from(OsStr::from_bytes(name)))
+        .filter(|path| root().join(path).exists())
+        .collect())
+}
+
+/// Checks the code.
 ///
 /// # Errors
 ///

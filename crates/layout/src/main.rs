@@ -16,7 +16,8 @@ fn main() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let found = layout::check()?;
+    let mut found = layout::check()?;
+    found.extend(layout::check_documents()?);
     for finding in &found {
         println!("{finding}");
     }

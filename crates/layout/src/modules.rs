@@ -9,6 +9,7 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
 use crate::cfg::is_left_out;
+use crate::quotes::normal;
 use crate::sources::Sources;
 
 /// The number of a module in [`Modules`].
@@ -296,19 +297,6 @@ impl Modules {
         let lines = span.end().line - span.start().line + 1;
         *self.test_lines.entry(file.to_owned()).or_default() += lines;
     }
-}
-
-/// The path without `..`.
-fn normal(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
-    for part in path {
-        if part == ".." {
-            normal.pop();
-        } else {
-            normal.push(part);
-        }
-    }
-    normal
 }
 
 fn path_attribute(attributes: &[syn::Attribute]) -> Option<String> {

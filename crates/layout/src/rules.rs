@@ -26,6 +26,8 @@ pub enum Rule {
     Name,
     /// `#[path]` takes a file from another folder.
     Path,
+    /// A document quotes what is not there.
+    Quote,
     /// An exception that is not needed.
     Exception,
 }
@@ -41,6 +43,7 @@ impl fmt::Display for Rule {
             Self::Super => "super",
             Self::Name => "name",
             Self::Path => "path",
+            Self::Quote => "quote",
             Self::Exception => "exception",
         };
         f.pad(name)

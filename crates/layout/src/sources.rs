@@ -35,11 +35,21 @@ impl Sources {
             if entry.file_type()?.is_dir() {
                 self.read_folder(root, &path, extension)?;
             } else if path.extension().is_some_and(|found| found == extension) {
-                let text = fs::read_to_string(entry.path())
-                    .with_context(|| format!("cannot read {path:?}"))?;
-                self.files.insert(path, text);
+                self.insert_file(root, &path)?;
             }
         }
+        Ok(())
+    }
+
+    /// Reads the file `path` below `root`.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read.
+    pub fn insert_file(&mut self, root: &Path, path: &Path) -> Result<()> {
+        let text = fs::read_to_string(root.join(path))
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        self.files.insert(path.to_owned(), text);
         Ok(())
     }
 
