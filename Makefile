@@ -27,7 +27,8 @@ FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 # The release of Debian that is tried in a root of its own, what makes it, and which tests depend on a release.
 DISTRO ?= trixie
 ROOT_PACKAGES := debootstrap debian-archive-keyring
-DISTRO_TESTS ?= binary(/^(units|guest|mock)_/) | binary(=sandbox) | binary(=virgl) | package(harness)
+DISTRO_TESTS ?= binary(=systemd) | binary(=vms) | (binary(=devices) & test(/^sandbox::/)) \
+	| (binary(=process) & test(/^virgl::/)) | package(harness)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # A command for the shell: where Cargo builds.

@@ -1,7 +1,5 @@
 //! An evdev device of the host that there is not.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! Whether a program grows.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 use frontend::Program;
 
 /// What a program holds: resident memory in KiB, and open descriptors.

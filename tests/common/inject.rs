@@ -2,8 +2,6 @@
 //! could do that has taken the program over. x86-64, and as root: a program in its sandbox cannot be
 //! traced otherwise.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 use std::ffi::c_void;
 use std::fs;
 use std::thread;

@@ -2,6 +2,11 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod evdev;
+pub mod growth;
+#[cfg(target_arch = "x86_64")]
+pub mod inject;
+
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;

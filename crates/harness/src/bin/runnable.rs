@@ -1,47 +1,61 @@
-//! Prints the nextest filterset of the tests that this machine can run; says on
-//! standard error what it lacks for the others, which nextest then counts as skipped.
+//! Prints the nextest filterset of the tests that this machine can run. On standard error it names what
+//! the machine lacks for the others, which nextest then counts as skipped.
+//!
+//! Tests are known by their level, which is the name of the test binary, and by their module.
 
 use harness::run::is_installed;
 use harness::{mock, opengl, packages, systemd};
 
+/// Tests of units, and of guests whose VMM uses the units.
+const NEED_SYSTEMD: &str =
+    "binary(=systemd) | (binary(=vms) & (package(=vhostctl) | test(/^(demo|libvirt|starts)::/)))";
+const NEED_MOCK_DEVICES: &str = "binary(=devices) | \
+     (binary(=systemd) & test(/^(access|add|devices|host|mock_input)::/)) | \
+     (binary(=systemd) & test(=backends::an_input_device_is_what_its_drop_in_says)) | \
+     (binary(=systemd) & test(/^change::(what_was_done|patterns_and_types|a_connected_front_end)/)) | \
+     (binary(=systemd) & test(=faults::an_unplugged_input_device_is_in_the_status_and_missed_at_the_next_start)) | \
+     (binary(=vms) & test(/^(access|demo|input|memory|qemu_args)::/))";
+const NEED_LIBVIRT: &str = "binary(=vms) & test(/^libvirt::/)";
+const NEED_VHOST_DEVICE_RNG: &str = "binary(=vms) & \
+     test(=backends::guest_reads_random_numbers_of_a_program_with_its_own_socket)";
+const NEED_OPENGL: &str = "binary(=vms) & test(/^virgl::/)";
+/// Tests that look into a program in its sandbox.
+const NEED_ROOT: &str = "(binary(=devices) & test(/^sandbox::/)) | \
+     test(=gpu_2d::lifetimes::a_new_driver_gets_a_new_display_and_begins_with_no_resources) | \
+     test(=virgl::lifetimes::a_thousand_rounds_leak_nothing) | \
+     test(=virgl::lifetimes::without_virgl_no_library_of_gl_is_there)";
+const NEED_RENDER_NODE: &str = "binary(=vms) & test(/^dmabuf::/)";
+const NEED_X86_64: &str = "binary(=vms)";
+
 fn main() {
     let mut lacking = Vec::new();
-    // Tests of whole systems are known by the names of their test programs.
     if let Some(reason) = systemd::missing() {
-        lacking.push((
-            reason,
-            r"binary(/^units_/) | binary(/^guest_demo/) | binary(/^guest_libvirt/) | binary(/^guest_access/) | binary(/^guest_qemu_args/) | binary(/^guest_backends/) | binary(/^guest_starts/) | binary(/^mock_/)",
-        ));
+        lacking.push((reason, NEED_SYSTEMD));
     }
     if let Some(reason) = mock::missing() {
-        let tests = r"binary(/^mock_/) | binary(=input) | binary(=hostile_input) | binary(=sandbox) | binary(=guest_input) | binary(/^guest_demo/) | binary(/^guest_access/) | binary(/^units_access/) | binary(/^guest_qemu_args/) | binary(/^units_add/) | test(an_input_device_is_what_its_drop_in_says) | test(an_input_device_that_is_unplugged_is_told)";
-        lacking.push((reason, tests));
+        lacking.push((reason, NEED_MOCK_DEVICES));
     }
     if !is_installed("virsh") {
         let reason = "libvirt needs the packages libvirt-daemon and libvirt-clients".to_owned();
-        lacking.push((reason, "binary(=guest_libvirt)"));
+        lacking.push((reason, NEED_LIBVIRT));
     }
     if packages::vhost_device_rng().is_none() {
         let reason = "vhost-device-rng is not built: make peers".to_owned();
-        lacking.push((
-            reason,
-            "test(=guest_reads_random_numbers_of_a_program_with_its_own_socket)",
-        ));
+        lacking.push((reason, NEED_VHOST_DEVICE_RNG));
     }
     if let Some(reason) = opengl::missing() {
-        lacking.push((reason, "binary(=guest_virgl)"));
+        lacking.push((reason, NEED_OPENGL));
     }
     if !rustix::process::geteuid().is_root() || !cfg!(target_arch = "x86_64") {
-        let reason = "a program in its sandbox is looked into by root only, and by x86-64's means";
-        let tests = "binary(=sandbox) | test(a_new_driver_gets_a_new_display) | test(a_thousand_rounds_leak_nothing) | test(without_virgl_no_library_of_gl)";
-        lacking.push((reason.to_owned(), tests));
+        let reason = "only root on x86-64 can look into a program in its sandbox".to_owned();
+        lacking.push((reason, NEED_ROOT));
     }
     if let Some(reason) = opengl::renderer_missing() {
-        lacking.push((reason, "binary(=guest_dmabuf)"));
+        lacking.push((reason, NEED_RENDER_NODE));
     }
     if !cfg!(target_arch = "x86_64") {
         let reason = "the test guest is an x86-64 one".to_owned();
-        lacking.push((reason, r"binary(/^guest_/)"));
+        lacking.push((reason, NEED_X86_64));
     }
     let mut filterset = "all()".to_owned();
     for (reason, tests) in lacking {

@@ -1,0 +1,210 @@
+//! The command line as such.
+
+use std::ffi::OsStr;
+use std::io::pipe;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::common::{run, stderr, stdout, vhostctl, vhostctl_with};
+
+#[test]
+fn help_and_version_are_results() {
+    let help = stdout(vhostctl().arg("--help"));
+    for word in [
+        "list-devices",
+        "--json",
+        "--no-legend",
+        "--no-pager",
+        "--quiet",
+    ] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    let version = stdout(vhostctl().arg("--version"));
+    assert_eq!(version, format!("vhostctl {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn help_is_a_verb_too() {
+    assert_eq!(
+        stdout(vhostctl().arg("help")),
+        stdout(vhostctl().arg("--help"))
+    );
+    for verb in ["list", "add", "help"] {
+        let help = stdout(vhostctl().args(["help", verb]));
+        assert_eq!(help, stdout(vhostctl().args([verb, "--help"])), "{verb}");
+    }
+    let output = run(vhostctl().args(["help", "launch"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "Unknown verb: launch. See 'vhostctl --help'.\n"
+    );
+}
+
+#[test]
+fn no_page_of_help_has_the_words_of_the_parser() {
+    let help = stdout(vhostctl().arg("help"));
+    let verbs = help.lines().skip_while(|line| *line != "Verbs:").skip(1);
+    let verbs = verbs.take_while(|line| !line.is_empty());
+    let verbs: Vec<_> = verbs
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(verbs.contains(&"libvirt-xml"), "{verbs:?}");
+    for verb in verbs {
+        let help = stdout(vhostctl().args(["help", verb])).to_lowercase();
+        for word in ["subcommand", "possible values", "<command>"] {
+            assert!(!help.contains(word), "{verb}: {help}");
+        }
+    }
+}
+
+#[test]
+fn bad_usage_is_a_sentence_and_fails_as_systemctl_does() {
+    for (bad, said) in [
+        ("launch", "Unknown verb: launch."),
+        ("montior", "Unknown verb: montior. Did you mean monitor?"),
+        ("--colour", "Unknown option: --colour."),
+        (
+            "list --typ=gpu",
+            "Unknown option: --typ. Did you mean --type?",
+        ),
+        ("list -x", "Unknown option: -x."),
+        (
+            "list-devices --type=tpu",
+            "--type does not take 'tpu', but one of these: gpu, input.",
+        ),
+        ("list-devices --type", "--type needs a value: gpu, input."),
+        ("list-devices vm1", "Unexpected argument: vm1."),
+        (
+            "--json=xml",
+            "--json does not take 'xml', but one of these: pretty, short, off.",
+        ),
+        ("--no-legend=3", "--no-legend takes no value."),
+        (
+            "status -n x",
+            "Invalid --lines: 'x' is not a number of lines.",
+        ),
+        (
+            "log -n -1",
+            "Invalid --lines: '-1' is not a number of lines.",
+        ),
+        (
+            "log --lines=99999999999",
+            "Invalid --lines: '99999999999' is not a number of lines.",
+        ),
+        ("log -n", "--lines needs a value."),
+        ("start", "Missing: VM[:NAME]."),
+        (
+            "start vm[",
+            "Invalid VM[:NAME]: 'vm[' has a '[' without its ']'.",
+        ),
+        ("add", "Missing: TYPE and VM."),
+        ("add gpu vm1 a b", "Unexpected argument: b."),
+        (
+            "add gpu vm1 --allow-device=/dev/null",
+            "Missing: --backend.",
+        ),
+        (
+            "add gpu ..",
+            "Invalid VM: '..' is a directory name and cannot name a VM or a device.",
+        ),
+        ("monitor -d -u", "--devices and --units exclude each other."),
+        ("disable vm1 --force", "Missing: --now."),
+        ("-H", "--host needs a value."),
+        (
+            "-H @web",
+            "Invalid --host: '@web' is not [USER@]HOST[:PORT].",
+        ),
+        (
+            "qemu-args vm1 --memory=2GB",
+            "Invalid --memory: '2GB' is not a size; examples: 2G, 512M, 2048 (in MiB).",
+        ),
+        (
+            "qemu-args vm1 --memory=2G,share=off",
+            "Invalid --memory: 'share=off' is not one of size=, slots=, maxmem=.",
+        ),
+    ] {
+        let output = run(vhostctl().args(bad.split(' ')));
+        assert_eq!(output.status.code(), Some(1), "{bad}");
+        assert_eq!(output.stdout, b"", "{bad}");
+        let verb = bad.split(' ').find(|word| !word.starts_with('-'));
+        let verb = verb.filter(|verb| !said.starts_with("Unknown verb") && *verb != "@web");
+        let see = verb.map_or("vhostctl --help".to_owned(), |verb| {
+            format!("vhostctl {verb} --help")
+        });
+        assert_eq!(stderr(&output), format!("{said} See '{see}'.\n"), "{bad}");
+    }
+    let output = run(vhostctl().arg("status").arg(OsStr::from_bytes(b"\xff")));
+    assert_eq!(
+        stderr(&output),
+        "The command line is not UTF-8. See 'vhostctl status --help'.\n"
+    );
+}
+
+/// As systemd's tools have it: the last one counts.
+#[test]
+fn options_may_be_repeated() {
+    let help = stdout(vhostctl().args(["-q", "-q", "--json=off", "--json=short", "help"]));
+    assert!(help.contains("list-devices"), "{help}");
+}
+
+#[test]
+fn the_users_service_manager_is_refused_by_every_verb() {
+    for verb in [
+        &["list"][..],
+        &["list-devices"],
+        &["list-backends"],
+        &["status"],
+        &["log"],
+        &["monitor"],
+        &["add", "gpu", "vm1"],
+        &["remove", "vm1"],
+        &["start", "vm1"],
+        &["stop", "vm1"],
+        &["restart", "vm1"],
+        &["enable", "vm1"],
+        &["disable", "vm1"],
+        &["qemu-args", "vm1"],
+        &["libvirt-xml", "vm1"],
+    ] {
+        let output = run(vhostctl().arg("--user").args(verb));
+        assert_eq!(output.status.code(), Some(1), "{verb:?}");
+        assert_eq!(output.stdout, b"", "{verb:?}");
+        assert_eq!(
+            stderr(&output),
+            "Backends are system units; --user is not supported.\n",
+            "{verb:?}"
+        );
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let Some(mut command) = vhostctl_with(&["laptop"]) else {
+        return;
+    };
+    let (reader, writer) = pipe().expect("a pipe");
+    drop(reader);
+    let output = run(command.arg("list-devices").stdout(writer));
+    assert!(
+        output.status.success(),
+        "{}: {}",
+        output.status,
+        stderr(&output)
+    );
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let Some(mut command) = vhostctl_with(&["laptop"]) else {
+        return;
+    };
+    let full = std::fs::File::create("/dev/full").expect("/dev/full");
+    let output = run(command.arg("list-devices").stdout(full));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("No space left"),
+        "{}",
+        stderr(&output)
+    );
+}

@@ -1,0 +1,16 @@
+//! `vhostctl` beside the units, in a private systemd.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access;
+mod add;
+mod backends;
+mod change;
+mod devices;
+mod monitor;
+mod polkit;
+mod readme;
+mod status;
+mod terminal;
+mod values;

@@ -1,0 +1,8 @@
+//! `vhostctl` for the QEMU of a Linux guest.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access;
+mod backends;
+mod qemu_args;

@@ -1,0 +1,5 @@
+//! The private systemd, and what runs in it.
+
+mod mock_input;
+mod qemu;
+mod sandbox;

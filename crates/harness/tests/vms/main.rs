@@ -1,0 +1,4 @@
+//! The test guest and the demo, on QEMU.
+
+mod boot;
+mod demo;

@@ -1,0 +1,233 @@
+//! Faults of a service, under a real systemd: it ends or recovers, is started again where that
+//! helps, and the next VM starts.
+
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::time::Duration;
+
+use crate::common::{guest_memory, ok};
+use anyhow::{Context as _, ensure};
+use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect};
+use frontend::input::{Input, InputOptions};
+use frontend::{Memory, Session};
+use harness::mock::{KEYBOARD, MockInput};
+use harness::staging;
+use harness::systemd::Sandbox;
+
+const SOON: Duration = Duration::from_secs(60);
+const SERVICE: &str = "vhost-user-gpu@vm1.service";
+const SOCKET: &str = "vhost-user-gpu@vm1.socket";
+const XRGB: Format = Format::B8G8R8X8;
+
+struct Host(Sandbox);
+
+impl Host {
+    /// With the units installed, and the GPU's socket there.
+    fn boot(drop_in: &str) -> anyhow::Result<Self> {
+        let staging = staging::stage()?;
+        let host = Self(Sandbox::start(&[staging.path()])?);
+        if !drop_in.is_empty() {
+            host.0.drop_in(SERVICE, drop_in)?;
+        }
+        host.0.systemctl(&["start", SOCKET])?;
+        Ok(host)
+    }
+
+    fn connect(&self) -> anyhow::Result<Session> {
+        let path = self.0.path("/run/vhost-user/gpu/vm1.sock");
+        let stream = UnixStream::connect(&path)
+            .with_context(|| format!("cannot connect to {}", path.display()))?;
+        Ok(Session::new(stream))
+    }
+
+    fn vm(&self, display: DisplayOptions) -> anyhow::Result<(Gpu, DisplayThread)> {
+        let (display, socket) = DisplayThread::start(display)?;
+        let options = GpuOptions::default();
+        let gpu = Gpu::start(self.connect()?, &guest_memory(), Some(socket), options)?;
+        Ok((gpu, display))
+    }
+
+    /// The next VM starts, draws and goes.
+    fn next_vm_works(&self) -> anyhow::Result<()> {
+        let (mut gpu, display) = self.vm(DisplayOptions::default())?;
+        ok(gpu.create_2d(1, XRGB, 64, 64));
+        ok(gpu.set_scanout(0, 1, Rect::sized(64, 64)));
+        ok(gpu.flush(1, Rect::sized(64, 64)));
+        display.wait_count(frontend::gpu::Request::Update, 1)?;
+        drop((gpu, display));
+        self.0
+            .wait_property(SERVICE, "ActiveState", "inactive", SOON)?;
+        ensure!(self.0.property(SERVICE, "Result")? == "success");
+        self.0.wait_property(SOCKET, "SubState", "listening", SOON)
+    }
+
+    fn kill(&self) -> anyhow::Result<()> {
+        self.0
+            .systemctl(&["kill", "--signal=KILL", SERVICE])
+            .map(drop)
+    }
+}
+
+#[test]
+fn a_journal_that_does_not_read_holds_up_no_vm() -> anyhow::Result<()> {
+    const JOURNALD: &str = "systemd-journald.service";
+    let host = Host::boot("")?;
+    let (mut gpu, display) = host.vm(DisplayOptions::default())?;
+    host.0.systemctl(&["kill", "--signal=STOP", JOURNALD])?;
+    let journal = host.0.path("/run/systemd/journal/socket");
+    let filler = UnixDatagram::unbound()?;
+    filler.set_nonblocking(true)?;
+    while filler.send_to(b"MESSAGE=full\n", &journal).is_ok() {}
+    ok(gpu.create_2d(1, XRGB, 64, 64));
+    // Which it says in the log.
+    drop((gpu, display));
+    host.0
+        .wait_property(SERVICE, "ActiveState", "inactive", SOON)?;
+    ensure!(host.0.property(SERVICE, "Result")? == "success");
+    host.0.systemctl(&["kill", "--signal=CONT", JOURNALD])?;
+    host.next_vm_works()
+}
+
+#[test]
+fn killed_at_any_moment_the_next_vm_starts() -> anyhow::Result<()> {
+    let host = Host::boot("")?;
+    // Before it is ready: the connection that waits starts it again.
+    for milliseconds in [0, 2, 5, 10, 20] {
+        let session = host.connect()?;
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        // It may not be there yet, or any more.
+        let _ = host.kill();
+        drop(session);
+        host.next_vm_works()
+            .with_context(|| format!("killed after {milliseconds} ms"))?;
+    }
+    // Connected.
+    let (gpu, display) = host.vm(DisplayOptions::default())?;
+    host.kill()?;
+    host.0.wait_property(SERVICE, "Result", "signal", SOON)?;
+    drop((gpu, display));
+    host.next_vm_works()?;
+    // In the middle of a picture that the display does not take.
+    let options = DisplayOptions {
+        buffer: Some(4096),
+        ..DisplayOptions::default()
+    };
+    let (mut gpu, display) = host.vm(options)?;
+    // Before that it is sent nothing.
+    display.wait_count(frontend::gpu::Request::SetProtocolFeatures, 1)?;
+    display.pause();
+    ok(gpu.create_2d(1, XRGB, 1024, 1024));
+    ok(gpu.set_scanout(0, 1, Rect::sized(1024, 1024)));
+    ok(gpu.flush(1, Rect::sized(1024, 1024)));
+    host.kill()?;
+    host.0.wait_property(SERVICE, "Result", "signal", SOON)?;
+    drop((gpu, display));
+    host.next_vm_works()
+}
+
+#[test]
+fn too_few_descriptors_end_one_service_with_a_message() -> anyhow::Result<()> {
+    let host = Host::boot("[Service]\nLimitNOFILE=12\n")?;
+    let _ = host
+        .vm(DisplayOptions::default())
+        .and_then(|(mut gpu, _display)| Ok(gpu.create_2d(1, XRGB, 8, 8)?));
+    host.0.wait_property(SERVICE, "Result", "exit-code", SOON)?;
+    let journal = host.0.journal(&["--unit", SERVICE, "--output=cat"])?;
+    ensure!(
+        journal.contains("open files") || journal.contains("RLIMIT_NOFILE"),
+        "{journal}"
+    );
+    host.0.drop_in(SERVICE, "[Service]\nLimitNOFILE=1024\n")?;
+    host.0.systemctl(&["stop", SOCKET])?;
+    host.0.systemctl(&["reset-failed"])?;
+    host.0.systemctl(&["start", SOCKET])?;
+    host.next_vm_works()
+}
+
+#[test]
+fn an_unplugged_input_device_is_in_the_status_and_missed_at_the_next_start() -> anyhow::Result<()> {
+    let host = Host::boot("")?.0;
+    let mut mock = MockInput::start_in(&host, &[KEYBOARD])?;
+    let service = "vhost-user-input@vm1:kbd.service";
+    let drop_in = format!(
+        "{}Environment=EVDEV_PATH={}\nUser=vu-vm1-kbd\n",
+        mock.drop_in(),
+        mock.path(0)
+    );
+    host.drop_in(service, &drop_in)?;
+    host.systemctl(&["start", "vhost-user-input@vm1:kbd.socket"])?;
+    let connect = || -> anyhow::Result<Session> {
+        let path = host.path("/run/vhost-user/input/vm1:kbd.sock");
+        Ok(Session::new(UnixStream::connect(path)?))
+    };
+    let memory = Memory::with_size(1 << 20)?;
+    let input = Input::start(connect()?, &memory, InputOptions::default())?;
+    mock.wait_grab(0, true, SOON)?;
+    mock.unplug(0)?;
+    let told = std::time::Instant::now();
+    while !host
+        .property(service, "StatusText")?
+        .contains("was unplugged")
+    {
+        let status = host.property(service, "StatusText")?;
+        ensure!(told.elapsed() < SOON, "{status}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let journal = || host.journal(&["--unit", service, "--output=cat"]);
+    ensure!(journal()?.contains("was unplugged"), "{}", journal()?);
+    // It goes on until the VMM leaves.
+    ensure!(host.property(service, "ActiveState")? == "active");
+    drop(input);
+    host.wait_property(service, "ActiveState", "inactive", SOON)?;
+    ensure!(host.property(service, "Result")? == "success");
+    // The socket is there still, and the next start says what is missing.
+    let _next = connect()?;
+    let told = std::time::Instant::now();
+    while !journal()?.contains("there is no input device") {
+        ensure!(told.elapsed() < SOON, "{}", journal()?);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// The folder for compiled shaders is full: they are compiled again, and drawn.
+#[cfg(feature = "virgl")]
+#[test]
+fn a_full_disk_keeps_no_shader_and_no_vm_from_drawing() -> anyhow::Result<()> {
+    use crate::common::triangle;
+
+    let staging = staging::stage()?;
+    let host = Host(Sandbox::start(&[staging.path()])?);
+    let prepare = "mkdir -p /run/systemd/system/vhost-user-gpu@vm1.service.d /var/cache/private && \
+                   ln -s /usr/lib/systemd/system/vhost-user-gpu-virgl.conf \
+                   /run/systemd/system/vhost-user-gpu@vm1.service.d/virgl.conf && \
+                   mount -t tmpfs -o size=4k,mode=0700 tmpfs /var/cache/private && \
+                   head -c 4096 /dev/zero >/var/cache/private/full";
+    let prepared = host.0.exec(["sh", "-c", prepare])?;
+    ensure!(prepared.status.success(), "{prepared:?}");
+    host.0.systemctl(&["daemon-reload"])?;
+    host.0.systemctl(&["start", SOCKET])?;
+    for _ in 0..2 {
+        let (display, socket) = DisplayThread::start(DisplayOptions::default())?;
+        let memory = guest_memory();
+        let gpu = Gpu::start(host.connect()?, &memory, Some(socket), GpuOptions::virgl());
+        let mut gpu = gpu.with_context(|| {
+            let journal = host.0.journal(&["--unit", SERVICE, "--output=cat"]);
+            journal.unwrap_or_default()
+        })?;
+        let stream = triangle(&mut gpu);
+        let drawn = gpu.submit_3d(1, &stream);
+        ok(Ok(drawn.with_context(|| {
+            let journal = host.0.journal(&["--unit", SERVICE, "--output=cat"]);
+            journal.unwrap_or_default()
+        })?));
+        ok(gpu.set_scanout(0, 1, Rect::sized(64, 64)));
+        ok(gpu.flush(1, Rect::sized(64, 64)));
+        display.wait_count(frontend::gpu::Request::Update, 1)?;
+        assert_eq!(display.lock().surface(0)?.rgb(32, 60), Some([255, 0, 0]));
+        drop((gpu, display));
+        host.0
+            .wait_property(SERVICE, "ActiveState", "inactive", SOON)?;
+        ensure!(host.0.property(SERVICE, "Result")? == "success");
+    }
+    Ok(())
+}

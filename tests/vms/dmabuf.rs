@@ -1,0 +1,40 @@
+//! Screens of a render node: that of a Linux guest that plays the host.
+
+use std::path::Path;
+use std::time::Duration;
+
+use harness::artifacts::Artifacts;
+use harness::opengl::{self, Mesa};
+use harness::paths;
+use harness::qemu::Vm;
+
+/// The processor that starts Mesa and compiles shaders is emulated, and not the only one.
+const LIMIT: Duration = Duration::from_secs(180);
+
+fn check(mesa: Mesa, what: &str) -> anyhow::Result<()> {
+    let artifacts = Artifacts::obtain_rendering(&mut |step| eprintln!("{step}"))?;
+    let host = Vm::builder(&artifacts)
+        .program(Path::new(env!("CARGO_BIN_EXE_vhost-user-gpu")))
+        .program(&paths::program("dmabuf-check")?);
+    let mut host = opengl::add_renderer_to(host, mesa)?.boot()?;
+    if mesa == Mesa::Installed {
+        // By this one, a Mesa since 24.2 passes its textures on.
+        host.command("run /bin/rm -f /dev/udmabuf")?;
+    }
+    let said = host.command_within(&format!("run /usr/bin/dmabuf-check {what}"), LIMIT)?;
+    assert!(
+        said.iter().any(|line| line.contains("all checks held")),
+        "{said:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_render_nodes_textures_are_passed_on() -> anyhow::Result<()> {
+    check(Mesa::Newer, "dmabufs")
+}
+
+#[test]
+fn a_render_node_that_passes_nothing_on_is_read_back() -> anyhow::Result<()> {
+    check(Mesa::Installed, "pixels")
+}

@@ -1,0 +1,16 @@
+//! A Linux guest on QEMU or libvirt, which uses the programs.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(feature = "virgl")]
+mod dmabuf;
+mod evdev;
+mod faults;
+mod input;
+mod libvirt;
+mod memory;
+mod screen;
+mod starts;
+#[cfg(feature = "virgl")]
+mod virgl;
