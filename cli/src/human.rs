@@ -79,22 +79,6 @@ pub fn bytes(size: u64) -> String {
     }
 }
 
-/// The bytes that a size means: a number of them, or one of the units K, M, G and T, each 1024 of the
-/// one before. `None` where it is no such thing, 0, or more than 64 bits count.
-pub fn size(text: &str) -> Option<u64> {
-    let unit = text.chars().last()?.to_ascii_uppercase();
-    let (digits, shift) = match "KMGT".find(unit) {
-        Some(index) => (text.get(..text.len().checked_sub(1)?)?, 10 * (index + 1)),
-        None => (text, 0),
-    };
-    // Not what `parse` takes besides: a sign.
-    let number: u64 = digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| digits.parse().ok())??;
-    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,37 +96,6 @@ mod tests {
             (u64::MAX, "15.9E"),
         ] {
             assert_eq!(bytes(size), text);
-        }
-    }
-
-    #[test]
-    fn sizes_are_read_as_users_write_them() {
-        for (text, bytes) in [
-            ("1", 1),
-            ("64k", 64 << 10),
-            ("512M", 512 << 20),
-            ("2g", 2 << 30),
-            ("1T", 1 << 40),
-            ("18446744073709551615", u64::MAX),
-        ] {
-            assert_eq!(size(text), Some(bytes), "{text}");
-        }
-        for text in [
-            "",
-            "M",
-            "0",
-            "0G",
-            "-1",
-            "+1",
-            "1.5G",
-            "1 G",
-            "1GB",
-            "µ",
-            "1µ",
-            "16777216T",
-            "18446744073709551616",
-        ] {
-            assert_eq!(size(text), None, "{text}");
         }
     }
 

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use conventions::{SOCKET_FOLDER, SOCKET_PATH_MAX};
 use serde::Serialize;
 
 /// A kind of unit: two types of device have one of their own, the third is for all the others.
@@ -63,11 +64,6 @@ pub enum Half {
     Socket,
     Service,
 }
-
-/// The folder of all sockets, as the units have it.
-const SOCKETS: &str = "/run/vhost-user";
-/// What fits into the address of a Unix socket, without the NUL at its end (unix(7)).
-const SOCKET_PATH_MAX: usize = 107;
 
 /// Why a name cannot be one of a VM or a device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,7 +148,11 @@ impl Instance {
 
     /// Where its socket is, unless a drop-in says otherwise.
     pub fn socket(&self) -> String {
-        format!("{SOCKETS}/{}/{}.sock", self.kind.name(), self.specifier())
+        format!(
+            "{SOCKET_FOLDER}/{}/{}.sock",
+            self.kind.name(),
+            self.specifier()
+        )
     }
 
     /// The part of the units' names after the "@".

@@ -7,17 +7,13 @@ use comfy_table::{
     Attribute, Cell as TableCell, CellAlignment, Color, ColumnConstraint, ContentArrangement,
     Table, presets,
 };
+use conventions::{is_unprintable, printable_lines};
 use serde::Serialize;
 
-pub use escape::printable;
+pub use conventions::printable;
 pub use glyphs::Glyph;
 pub use options::{JsonMode, OutputArgs};
 
-use escape::{printable_lines, steers};
-
-// The programs escape what they log in the same way.
-#[path = "../../src/backend/logging/escape.rs"]
-mod escape;
 mod glyphs;
 mod options;
 
@@ -138,7 +134,7 @@ impl Json {
 
 /// JSON itself escapes nothing beyond C0. The layout has C0 alone, so what is escaped here is in a string.
 fn escaped_json(text: String) -> String {
-    let escape = |c: char| steers(c) && !matches!(c, '\n' | '\t');
+    let escape = |c: char| is_unprintable(c) && !matches!(c, '\n' | '\t');
     if !text.contains(escape) {
         return text;
     }

@@ -9,7 +9,8 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::human;
+use conventions::{EVDEV_PATH, GpuMemory, OPTIONS, parse_size};
+
 use crate::instance::{Half, Instance, Kind};
 use crate::unit_file::{self, Assignment, expand, quoted, variable_word, words};
 use crate::values::{self, ValueError};
@@ -21,11 +22,6 @@ pub const FILE_NAME: &str = "50-vhostctl.conf";
 const SECTION: &str = "X-vhostctl";
 /// The highest number of characters of a user's name.
 const USER_MAX: usize = 31;
-const MIB: u64 = 1 << 20;
-/// What a GPU's unit leaves beside --max-hostmem in its MemoryMax=, in bytes, and the --max-hostmem that
-/// this is made for: in 2D, and where the host's OpenGL driver allocates as well.
-const ROOM_2D: (u64, u64) = (512 * MIB, 512 * MIB);
-const ROOM_3D: (u64, u64) = (6144 * MIB, 2048 * MIB);
 
 /// Where systemd's unit files are.
 #[derive(Clone, Debug)]
@@ -187,7 +183,7 @@ impl Settings {
                 _ => {}
             }
         }
-        let options = environment.remove("OPTIONS").unwrap_or_default();
+        let options = environment.remove(OPTIONS).unwrap_or_default();
         for word in unit_file::variable_words(&options) {
             match word.strip_prefix("--render-node=") {
                 Some(path) if instance.kind() == Kind::Gpu => {
@@ -198,7 +194,7 @@ impl Settings {
         }
         if instance.kind() == Kind::Input {
             settings.device = environment
-                .remove("EVDEV_PATH")
+                .remove(EVDEV_PATH)
                 .filter(|path| !path.is_empty());
         }
         settings.user = match settings.user.filter(|user| !user.is_empty()) {
@@ -257,15 +253,18 @@ impl Settings {
     /// The MemoryMax= for resources that take more than the unit was made for: without, the guest's
     /// GPU would be killed before its budget is used up.
     fn memory_max(&self, virgl: bool) -> Option<String> {
-        let (room, usual) = if virgl { ROOM_3D } else { ROOM_2D };
+        let memory = if virgl {
+            GpuMemory::VIRGL
+        } else {
+            GpuMemory::TWO_D
+        };
         let hostmem = self
             .options
             .iter()
             .rev()
-            .find_map(|option| human::size(option.strip_prefix("--max-hostmem=")?))
-            .filter(|hostmem| *hostmem > usual)?;
-        let most = hostmem.saturating_add(room).div_ceil(MIB);
-        Some(format!("{most}M"))
+            .find_map(|option| parse_size(option.strip_prefix("--max-hostmem=")?).ok())
+            .filter(|hostmem| *hostmem > memory.max_hostmem)?;
+        Some(format!("{}M", memory.memory_max_mib(hostmem)))
     }
 
     /// The assignments of the section Service.
@@ -274,7 +273,7 @@ impl Settings {
         let mut options = self.options.clone();
         match (&self.device, instance.kind()) {
             (Some(device), Kind::Input) => {
-                keys.push(("Environment", quoted(&format!("EVDEV_PATH={device}"))));
+                keys.push(("Environment", quoted(&format!("{EVDEV_PATH}={device}"))));
             }
             (Some(device), Kind::Gpu) => {
                 options.insert(0, format!("--render-node={device}"));
@@ -285,7 +284,7 @@ impl Settings {
         }
         if !options.is_empty() {
             let options: Vec<_> = options.iter().map(|it| variable_word(it)).collect();
-            let options = format!("OPTIONS={}", options.join(" "));
+            let options = format!("{OPTIONS}={}", options.join(" "));
             keys.push(("Environment", quoted(&options)));
         }
         if !self.command.is_empty() {
@@ -348,7 +347,10 @@ fn opengl() -> impl Iterator<Item = (Cow<'static, str>, String)> {
     unit_file::parse(include_str!("../../systemd/vhost-user-gpu-virgl.conf"))
         .into_iter()
         .filter(|Assignment { key, value, .. }| {
-            key != "Environment" || !value.starts_with("OPTIONS=")
+            let is_options = value
+                .strip_prefix(OPTIONS)
+                .is_some_and(|rest| rest.starts_with('='));
+            key != "Environment" || !is_options
         })
         .map(|Assignment { key, value, .. }| (key.into(), value))
 }

@@ -15,10 +15,9 @@ mod virtqueue;
 #[doc(hidden)]
 pub use testing::fuzzing;
 
-pub use logging::{RateLimitedLog, printable};
-pub use program::capabilities::Capabilities;
+pub use conventions::{Capabilities, DeviceType, SizeError, parse_size, printable};
+pub use logging::RateLimitedLog;
 pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions};
-pub use program::size::{SizeError, parse_size};
 pub use program::{Program, run, usage_text};
 pub use sandbox::{Argument, SandboxPolicy, SyscallRule};
 pub use transport::device::{Device, DeviceContext, FIRST_TOKEN};

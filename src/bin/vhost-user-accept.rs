@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{CommandFactory as _, Parser};
+use conventions::FIRST_PASSED_FD as FD;
 use listenfd::ListenFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -23,8 +24,6 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use vhost_user_backends::backend::{ForwardError, Side, forward, printable, usage_text};
 
 const NAME: &str = "vhost-user-accept";
-/// The first descriptor of socket activation (sd_listen_fds(3)).
-const FD: RawFd = 3;
 /// What would tell PROGRAM that descriptor 3 listens.
 const ACTIVATION: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 /// How long PROGRAM may take to listen, and to end.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use vhost_user_backends::backend::{self, Capabilities, CommonOptions, Program};
+use vhost_user_backends::backend::{self, Capabilities, CommonOptions, DeviceType, Program};
 use vhost_user_backends::gpu::{self, Gpu, render_node};
 
 /// A virtio-gpu for a virtual machine, served over vhost-user
@@ -56,10 +56,7 @@ impl Program for VhostUserGpu {
         if cfg!(feature = "virgl") {
             features.push("virgl");
         }
-        Capabilities {
-            kind: "gpu",
-            features,
-        }
+        Capabilities::new(DeviceType::Gpu, &features)
     }
 
     fn common(options: &Options) -> &CommonOptions {

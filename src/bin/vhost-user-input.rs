@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use vhost_user_backends::backend::{self, Capabilities, CommonOptions, Program};
+use conventions::EVDEV_PATH;
+use vhost_user_backends::backend::{self, Capabilities, CommonOptions, DeviceType, Program};
 use vhost_user_backends::input::{self, Input};
 
 /// A keyboard, mouse, tablet or touch screen of the host for a virtual machine, over vhost-user
@@ -42,10 +43,7 @@ impl Program for VhostUserInput {
     const NAME: &'static str = "vhost-user-input";
 
     fn capabilities() -> Capabilities {
-        Capabilities {
-            kind: "input",
-            features: vec!["evdev-path", "no-grab"],
-        }
+        Capabilities::new(DeviceType::Input, &["evdev-path", "no-grab"])
     }
 
     fn common(options: &Options) -> &CommonOptions {
@@ -54,11 +52,11 @@ impl Program for VhostUserInput {
 
     fn open(options: &Options) -> Result<Input, Box<dyn Error>> {
         if options.evdev_path.as_os_str().is_empty() {
-            return Err(
+            return Err(format!(
                 "no input device is configured: --evdev-path is empty. For the systemd unit, set \
-                 EVDEV_PATH= and DeviceAllow= in a drop-in, as 'vhostctl add input' does"
-                    .into(),
-            );
+                 {EVDEV_PATH}= and DeviceAllow= in a drop-in, as 'vhostctl add input' does"
+            )
+            .into());
         }
         let device = input::Options {
             evdev_path: options.evdev_path.clone(),

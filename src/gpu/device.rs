@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use conventions::GpuMemory;
 use vhost::vhost_user::GpuBackend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::VhostUserBackendMut;
@@ -46,11 +47,6 @@ const CONFIG_LEN: usize = 16;
 /// Most bytes of configuration that a front-end asks for (`VHOST_USER_CONFIG_SIZE`).
 const MAX_CONFIG_LEN: usize = 256;
 
-/// Most bytes of host memory that the guest's resources may take, unless told otherwise.
-const MAX_HOSTMEM_2D: u64 = 512 << 20;
-#[cfg(feature = "virgl")]
-const MAX_HOSTMEM_3D: u64 = 2 << 30;
-
 /// What a device can be told when it is made.
 #[derive(Debug, Default)]
 pub struct Options {
@@ -91,7 +87,7 @@ pub struct Gpu {
 impl Gpu {
     /// A device to which no driver did anything yet.
     pub fn new(options: Options) -> Self {
-        let budget = Budget::new(options.max_hostmem.unwrap_or(MAX_HOSTMEM_2D));
+        let budget = Budget::new(options.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem));
         Self {
             #[cfg(feature = "virgl")]
             options: Some(options),
@@ -163,7 +159,7 @@ impl Device for Gpu {
         if let Some(options) = self.options.take()
             && let Some(virgl) = options.virgl
         {
-            let budget = Budget::new(options.max_hostmem.unwrap_or(MAX_HOSTMEM_3D));
+            let budget = Budget::new(options.max_hostmem.unwrap_or(GpuMemory::VIRGL.max_hostmem));
             let renderer = VirglRenderer::new(virgl, budget).map_err(io::Error::other)?;
             self.state = VirtioGpu::new(Box::new(renderer));
         }

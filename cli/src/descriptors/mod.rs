@@ -13,7 +13,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use conventions::{BackendDescription, DeviceType};
+use serde::Serialize;
 use serde_json::Value;
 
 pub use probe::probe;
@@ -21,24 +22,6 @@ pub use trust::distrust;
 
 /// The folders of the whole system, the most specific first. libvirt reads these two.
 const SYSTEM: [&str; 2] = ["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"];
-/// The types of device of the schema.
-pub const TYPES: [&str; 15] = [
-    "9p",
-    "balloon",
-    "block",
-    "caif",
-    "console",
-    "crypto",
-    "fs",
-    "gpu",
-    "input",
-    "net",
-    "rng",
-    "rpmsg",
-    "rproc-serial",
-    "scsi",
-    "vsock",
-];
 /// A descriptor is a few lines; what is longer is none.
 const SIZE_MAX: u64 = 64 << 10;
 
@@ -94,17 +77,6 @@ impl fmt::Display for State {
             Self::Mask => "mask",
         })
     }
-}
-
-/// The members of a descriptor (vhost-user.json: VhostUserBackendDescription).
-#[derive(Debug, Deserialize)]
-struct Content {
-    description: String,
-    #[serde(rename = "type")]
-    device_type: String,
-    binary: PathBuf,
-    #[serde(default)]
-    tags: Vec<String>,
 }
 
 /// The folders to search, the most specific first. The caller's own is one of them if it is the caller's.
@@ -212,11 +184,10 @@ impl Descriptor {
         self.device_type = member("type");
         self.description = member("description");
         self.binary = member("binary").map(PathBuf::from);
-        match serde_json::from_str::<Content>(text) {
+        match serde_json::from_str::<BackendDescription>(text) {
             Ok(content) => {
-                drop((content.tags, content.description));
-                if !TYPES.contains(&content.device_type.as_str()) {
-                    self.problem(format!("there is no type '{}'", content.device_type));
+                if let Err(problem) = content.device_type.parse::<DeviceType>() {
+                    self.problem(problem.to_string());
                     self.breaks_libvirt = is_of_system(&self.path);
                 }
                 if let Some(problem) = program_problem(&content.binary) {

@@ -8,8 +8,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use conventions::Capabilities;
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde::Deserialize;
 
 use super::{Descriptor, State};
 
@@ -21,16 +21,6 @@ const OUTPUT_LIMIT: u64 = 64 << 10;
 const AT_ONCE: usize = 16;
 /// How much of a complaint is shown.
 const COMPLAINT_LIMIT: usize = 200;
-
-/// What a program says that it can do (vhost-user.json: VHostUserBackendCapabilities).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Capabilities {
-    /// The type of device.
-    #[serde(rename = "type")]
-    pub device_type: String,
-    /// The features of that type; not all programs have the member.
-    pub features: Option<Vec<String>>,
-}
 
 /// Asks the programs of all that count, several at a time.
 pub(super) fn ask_all(descriptors: &mut [Descriptor]) {
@@ -85,7 +75,7 @@ pub fn probe(binary: &Path) -> Result<Capabilities, String> {
             format!("{how}: {complaint}")
         });
     }
-    serde_json::from_slice(&output).map_err(|error| format!("answers no capabilities: {error}"))
+    Capabilities::parse(&output).map_err(|error| format!("answers no capabilities: {error}"))
 }
 
 /// What a program says to `--help`, on whichever stream and with whichever status.

@@ -65,11 +65,11 @@ fn more_for_resources_is_more_for_the_unit() {
 fn the_room_is_what_the_units_leave() {
     let template = include_str!("../../../systemd/vhost-user-gpu@.service");
     let virgl = include_str!("../../../systemd/vhost-user-gpu-virgl.conf");
-    for (text, (room, usual)) in [(template, ROOM_2D), (virgl, ROOM_3D)] {
+    for (text, memory) in [(template, GpuMemory::TWO_D), (virgl, GpuMemory::VIRGL)] {
         let assignments = unit_file::parse(text);
         let most = assignments.iter().find(|it| it.key == "MemoryMax");
-        let most = human::size(&most.expect("a limit").value);
-        assert_eq!(most, Some(room + usual));
+        let most = parse_size(&most.expect("a limit").value);
+        assert_eq!(most, Ok(memory.max_hostmem + memory.overhead));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use conventions::FrontEndStatus;
+use conventions::{EVDEV_PATH, FrontEndStatus, OPTIONS};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -263,11 +263,11 @@ pub(super) fn device(environment: &[String]) -> Option<String> {
             .find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='))
     };
     let render_node = || {
-        let options = unit_file::variable_words(variable("OPTIONS")?);
+        let options = unit_file::variable_words(variable(OPTIONS)?);
         let path = |option: &String| Some(option.strip_prefix("--render-node=")?.to_owned());
         options.iter().find_map(path)
     };
-    variable("EVDEV_PATH")
+    variable(EVDEV_PATH)
         .map(str::to_owned)
         .or_else(render_node)
         .filter(|path| !path.is_empty())

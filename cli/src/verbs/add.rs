@@ -10,9 +10,9 @@ mod write;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
+use conventions::DeviceType;
 
 use crate::completion;
-use crate::descriptors::TYPES;
 use crate::devices::Devices;
 use crate::exit;
 use crate::holders::Holders;
@@ -59,7 +59,7 @@ without network, and may write to nothing but what --shared-dir, --blk-file and 
 )]
 pub struct Args {
     /// What it is: gpu, input, or with --backend any type of the conventions, such as fs or block
-    #[arg(value_name = "TYPE", value_parser = PossibleValuesParser::new(TYPES), hide_possible_values = true)]
+    #[arg(value_name = "TYPE", value_parser = PossibleValuesParser::new(DeviceType::ALL.map(DeviceType::name)), hide_possible_values = true)]
     device_type: String,
 
     /// The VM that it is for

@@ -1,9 +1,9 @@
 //! `vhostctl list`: the backends that systemd knows, per VM.
 
 use clap::builder::PossibleValuesParser;
+use conventions::DeviceType;
 
 use crate::completion;
-use crate::descriptors::TYPES;
 use crate::output::{Cell, Emphasis, Output, Row};
 use crate::selector::Selector;
 use crate::systemd::{Backend, Manager, State, Target};
@@ -30,7 +30,7 @@ pub struct Args {
         short = 't',
         long = "type",
         value_name = "TYPE",
-        value_parser = PossibleValuesParser::new(TYPES),
+        value_parser = PossibleValuesParser::new(DeviceType::ALL.map(DeviceType::name)),
         hide_possible_values = true
     )]
     device_type: Option<String>,

@@ -1,5 +1,21 @@
-//! What the backend programs and vhostctl have to agree on.
+//! What the backend programs, their units and vhostctl have to agree on: QEMU's "Backend program
+//! conventions" (docs/interop/vhost-user.rst) and its schema (vhost-user.json), the texts of `STATUS=`, sizes,
+//! and the names in the units.
 
+mod capabilities;
+mod description;
+mod device_type;
+mod escape;
 mod front_end_status;
+mod gpu_memory;
+mod size;
+mod units;
 
+pub use capabilities::Capabilities;
+pub use description::BackendDescription;
+pub use device_type::{DeviceType, UnknownDeviceType};
+pub use escape::{is_unprintable, printable, printable_lines};
 pub use front_end_status::{FrontEndStatus, Peer};
+pub use gpu_memory::GpuMemory;
+pub use size::{SizeError, parse_size};
+pub use units::{EVDEV_PATH, FIRST_PASSED_FD, OPTIONS, SOCKET_FOLDER, SOCKET_PATH_MAX};

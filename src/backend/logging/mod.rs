@@ -5,18 +5,16 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use conventions::printable;
 use log::{LevelFilter, Log, Metadata, Record};
 use rustix::net::{SendFlags, send};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 use queue::Queue;
 
-mod escape;
 mod queue;
 mod rate_limit;
 
-pub use escape::printable;
-pub(crate) use escape::{printable_lines, steers};
 pub use rate_limit::RateLimitedLog;
 
 /// Crates that log what a guest does wrong, each time it does: it could fill the journal. They

@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use conventions::SOCKET_PATH_MAX;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
@@ -17,9 +18,6 @@ use super::options::ConnectionOptions;
 use activation::{Activation, named_fd, open};
 
 mod activation;
-
-/// Linux's `sockaddr_un` holds 108 bytes, one of them the closing NUL.
-const PATH_MAX: usize = 107;
 
 /// Why there is no socket to serve on.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +44,7 @@ pub enum SocketError {
     Descriptor(RawFd, io::Error),
     /// The path does not fit a socket address.
     #[error(
-        "--socket-path={}: {} bytes are too long for a Unix socket address, which holds {PATH_MAX}",
+        "--socket-path={}: {} bytes are too long for a Unix socket address, which holds {SOCKET_PATH_MAX}",
         .0.display(), .0.as_os_str().len()
     )]
     TooLong(PathBuf),
@@ -216,7 +214,7 @@ impl Endpoint {
                 error,
             }
         };
-        if path.as_os_str().len() > PATH_MAX {
+        if path.as_os_str().len() > SOCKET_PATH_MAX {
             return Err(SocketError::TooLong(path.to_owned()));
         }
         let folder = match path.parent() {
@@ -379,7 +377,7 @@ mod tests {
     #[test]
     fn paths_that_cannot_be_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let long = folder.path().join("x".repeat(PATH_MAX));
+        let long = folder.path().join("x".repeat(SOCKET_PATH_MAX));
         assert!(matches!(
             error(Endpoint::listen(&long)),
             SocketError::TooLong(_)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::builder::Styles;
 use clap::{CommandFactory as _, Parser};
-use conventions::FrontEndStatus;
+use conventions::{Capabilities, FrontEndStatus, printable_lines};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
@@ -16,7 +16,6 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use vhost_user_backend::Error as DaemonError;
 
 use crate::backend::logging;
-use crate::backend::logging::printable_lines;
 use crate::backend::sandbox::Sandbox;
 use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, MainThreadReceiver};
 use crate::backend::service::notify;
@@ -24,16 +23,13 @@ use crate::backend::service::status_line::StatusLine;
 use crate::backend::transport::device::{Device, GpuSocketMailbox};
 use crate::backend::transport::proxy::{self, End, VhostUserProxy};
 use crate::backend::transport::worker::{self, DeviceEnd};
-use capabilities::Capabilities;
 use endpoint::{Endpoint, Source};
 use options::{CommonOptions, Switch, wants_capabilities};
 use other_front_ends::OtherFrontEnds;
 
-pub(crate) mod capabilities;
 mod endpoint;
 pub(crate) mod options;
 mod other_front_ends;
-pub(crate) mod size;
 
 /// A program's own part: its name, what it can do, and how its device comes from its options.
 pub trait Program {

@@ -10,11 +10,10 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use conventions::is_unprintable;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use sd_notify::NotifyState;
-
-use crate::backend::logging::steers;
 
 /// Connected early and kept: a program in its sandbox connects to nothing.
 static MANAGER: OnceLock<Option<UnixDatagram>> = OnceLock::new();
@@ -131,7 +130,7 @@ pub(crate) fn watchdog_retry(interval: Duration) -> Duration {
 /// `text` in one line. Each line of a notification is an assignment, and a text may hold the name
 /// that an input device gives itself: it must not assign anything.
 fn line(text: impl Display) -> String {
-    text.to_string().replace(steers, " ")
+    text.to_string().replace(is_unprintable, " ")
 }
 
 /// Sends `states`. `false` where the manager had no room for them, as it does not read for a moment:

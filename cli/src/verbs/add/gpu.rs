@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use conventions::{SizeError, parse_size};
+
 use crate::descriptors;
 use crate::devices::RenderNode;
-use crate::human;
 use crate::instance::{Instance, Kind};
 use crate::settings::Settings;
 
@@ -67,14 +68,8 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
 }
 
 /// A size as the program takes it, seen before it stands in a unit.
-pub(super) fn size(text: &str) -> Result<String, String> {
-    match human::size(text) {
-        Some(_) => Ok(text.to_owned()),
-        None => Err(
-            "a size is a number of bytes, or one with K, M, G or T behind it, such as 512M"
-                .to_owned(),
-        ),
-    }
+pub(super) fn size(text: &str) -> Result<String, SizeError> {
+    parse_size(text).map(|_| text.to_owned())
 }
 
 /// The render node that is meant.

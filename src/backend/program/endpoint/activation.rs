@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+use conventions::FIRST_PASSED_FD;
 use listenfd::ListenFd;
 use rustix::net::{AddressFamily, SocketType};
 
@@ -87,7 +88,6 @@ impl Activation {
     }
 
     pub(super) fn endpoint(mut self) -> Result<Endpoint, SocketError> {
-        const FIRST: RawFd = 3;
         match self.sockets {
             0 => Err(SocketError::None),
             1 => {
@@ -96,9 +96,9 @@ impl Activation {
                 let fd: OwnedFd = self
                     .passed
                     .take_custom(0, family, stream, "unix stream socket")
-                    .map_err(|_| SocketError::NotUnixStream(FIRST))?
+                    .map_err(|_| SocketError::NotUnixStream(FIRST_PASSED_FD))?
                     .ok_or(SocketError::None)?;
-                Endpoint::adopt(FIRST, fd)
+                Endpoint::adopt(FIRST_PASSED_FD, fd)
             }
             several => {
                 for index in 0..several {

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
+use conventions::FIRST_PASSED_FD;
+
 use crate::descriptors::known::{FileForm, KnownProgram, SocketForm};
 
 use super::super::{Args, Error};
 
 /// Stands for the number of the socket's descriptor in an argument.
 const FD_WORD: &str = "{fd}";
-/// The first descriptor that systemd passes (sd_listen_fds(3)).
-const FD: &str = "3";
 /// Stands in an argument for the path at which a program makes its own socket.
 const SOCKET_WORD: &str = "{socket}";
 /// That path, in a folder that no other service sees.
@@ -65,13 +65,15 @@ pub(super) fn command(
                 program.display()
             )));
         }
-        command.push(format!("--fd={FD}"));
+        command.push(format!("--fd={FIRST_PASSED_FD}"));
     }
     command.extend(files.iter().chain(arguments).cloned());
     for word in &mut command {
         *word = match form {
             SocketForm::Own => word.replace(SOCKET_WORD, SOCKET),
-            SocketForm::Listening | SocketForm::Connected => word.replace(FD_WORD, FD),
+            SocketForm::Listening | SocketForm::Connected => {
+                word.replace(FD_WORD, &FIRST_PASSED_FD.to_string())
+            }
         };
     }
     Ok(command)

@@ -1,24 +1,24 @@
-//! Amounts of memory as a user writes them.
+//! Sizes as a user writes them.
 
-/// What is no amount of memory.
+/// Why a text is not a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// It is not a number with a unit.
-    #[error("not a size: a number of bytes, or one with K, M, G or T behind it, such as 512M")]
+    #[error("not a size; a size is a number of bytes, or a number with K, M, G or T, such as 512M")]
     Malformed,
-    /// It is more than can be counted.
-    #[error("more than 64 bits can count")]
+    /// It does not fit 64 bits.
+    #[error("the size does not fit 64 bits")]
     TooLarge,
     /// It is 0.
-    #[error("a size of 0 leaves the guest nothing")]
+    #[error("the size must not be 0")]
     Zero,
 }
 
-/// The bytes that `text` tells: a whole number of bytes, or of the units K, M, G and T, each 1024
-/// of the one before (as QEMU and systemd count), in capital or small letters.
+/// Reads a size in bytes: a whole number of bytes, or of the units K, M, G and T in either case, each 1024
+/// of the one before, as QEMU and systemd count.
 ///
 /// # Errors
-/// Where it is something else, 0, or does not fit 64 bits.
+/// Where the text is something else, 0, or does not fit 64 bits.
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let unit = text.chars().last().map(|last| last.to_ascii_uppercase());
     let shift = match unit {
@@ -31,7 +31,7 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let unit_len = usize::from(shift != 0);
     let digits = text.len().checked_sub(unit_len);
     let digits = digits.and_then(|end| text.get(..end)).unwrap_or_default();
-    // Not what `parse` takes besides: a sign.
+    // `parse` takes a sign as well.
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(SizeError::Malformed);
     }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_users_write_them() {
+    fn sizes_have_an_optional_unit() {
         for (text, bytes) in [
             ("1", 1),
             ("4096", 4096),
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn other_texts_are_refused() {
         for text in [
             "", "M", "-1", "+1", "1.5G", "1 G", "0x10", "1GB", "1MiB", "G1", "µ", "1µ",
         ] {

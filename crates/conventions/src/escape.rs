@@ -1,23 +1,25 @@
 //! Text of others on a terminal. A device can call itself anything, and so can a file.
-//!
-//! vhostctl has this file too (`cli/src/output.rs`).
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Replaces every character that steers a terminal by an escape: a text stays on its line, and is shown
-/// in the order in which it is written.
+/// Escapes every unprintable character ([`is_unprintable`]): a text stays on its line, and is
+/// shown in the order in which it is written.
+#[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
-    escape(text, steers)
+    escape(text, is_unprintable)
 }
 
-/// The same for several lines: line ends stay.
+/// The same for a text of several lines: line ends stay.
+#[must_use]
 pub fn printable_lines(text: &str) -> Cow<'_, str> {
-    escape(text, |c| c != '\n' && steers(c))
+    escape(text, |c| c != '\n' && is_unprintable(c))
 }
 
-/// C0, DEL and C1, the two line ends of Unicode, and what turns the direction of writing around.
-pub fn steers(c: char) -> bool {
+/// Whether a character can control a terminal or the layout of a line: C0, DEL and C1, Unicode's line and
+/// paragraph separators, and its marks and controls of the direction of writing.
+#[must_use]
+pub fn is_unprintable(c: char) -> bool {
     let format = matches!(
         c,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
@@ -47,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_steers_a_terminal_is_an_escape() {
+    fn characters_that_control_a_terminal_are_escaped() {
         assert_eq!(
             printable("a\x1b]0;x\x07\r\n\t\x7f\u{9b}2Jb"),
             r"a\x1b]0;x\x07\x0d\x0a\x09\x7f\x9b2Jb"
