@@ -86,7 +86,7 @@ fn virgl(
     no_dmabuf: bool,
     device: gpu::Options,
 ) -> Result<Gpu, Box<dyn Error>> {
-    let mut virgl = gpu::renderer::virgl::Options::new(node)?;
+    let mut virgl = gpu::VirglOptions::new(node)?;
     if no_dmabuf {
         virgl = virgl.without_dmabufs();
     }

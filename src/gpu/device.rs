@@ -12,11 +12,11 @@ use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
 
 use super::display::{Display, Pixels, UPDATE_LIMIT};
-use super::image::Budget;
 use super::protocol::MAX_SCANOUTS;
 use super::renderer::SoftwareRenderer;
 #[cfg(feature = "virgl")]
 use super::renderer::{VirglRenderer, virgl};
+use super::resource::Budget;
 use super::scanout::DmabufSupport;
 use super::virtio_gpu::{Features, VirtioGpu};
 #[cfg(feature = "virgl")]

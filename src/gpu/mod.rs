@@ -4,20 +4,20 @@
 //! Data flows one way: a queue brings a command, the command changes the device's state and has
 //! the renderer draw, and what changed on a screen goes out to the display.
 
-mod backing;
 mod device;
 mod display;
-mod dmabuf;
 mod edid;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod image;
 mod protocol;
 mod region;
 pub mod render_node;
-pub mod renderer;
+mod renderer;
+mod resource;
 mod scanout;
 mod virtio_gpu;
 
 pub use device::{Gpu, Options};
+#[cfg(feature = "virgl")]
+pub use renderer::virgl::{Options as VirglOptions, VirglError};

@@ -1,22 +1,46 @@
-//! Rectangles of pixels, and small sets of them.
+//! Sizes and rectangles in pixels, and regions of a few rectangles.
 
-/// A rectangle in pixels (`struct virtio_gpu_rect`). What a driver sends may be anything;
-/// [`Rect::lies_within`] comes before arithmetic.
+use std::fmt;
+
+/// A size in pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rect {
-    /// Left edge.
-    pub x: u32,
-    /// Upper edge.
-    pub y: u32,
+pub(crate) struct Size {
     /// Columns.
-    pub width: u32,
+    pub(crate) width: u32,
     /// Rows.
-    pub height: u32,
+    pub(crate) height: u32,
+}
+
+impl Size {
+    /// `width` by `height` pixels.
+    pub(crate) const fn new(width: u32, height: u32) -> Self {
+        Self { width, height }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+/// A rectangle in pixels (virtio 1.2, 5.7.6.8, `struct virtio_gpu_rect`). A driver may send any
+/// numbers: check [`Rect::lies_within`] before arithmetic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rect {
+    /// Left edge.
+    pub(crate) x: u32,
+    /// Upper edge.
+    pub(crate) y: u32,
+    /// Columns.
+    pub(crate) width: u32,
+    /// Rows.
+    pub(crate) height: u32,
 }
 
 impl Rect {
     /// `width` by `height` pixels at the origin.
-    pub const fn sized(width: u32, height: u32) -> Self {
+    pub(crate) const fn sized(width: u32, height: u32) -> Self {
         Self {
             x: 0,
             y: 0,
@@ -25,13 +49,13 @@ impl Rect {
         }
     }
 
-    /// Whether there is no pixel in it.
-    pub fn is_empty(&self) -> bool {
+    /// Whether it has no pixel.
+    pub(crate) fn is_empty(&self) -> bool {
         self.width == 0 || self.height == 0
     }
 
-    /// The pixels in it.
-    pub fn area(&self) -> u64 {
+    /// Number of pixels.
+    pub(crate) fn area(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
     }
 
@@ -52,14 +76,16 @@ impl Rect {
         }
     }
 
-    /// Whether all of it lies within `width` by `height` pixels, its edges included.
-    pub fn lies_within(&self, width: u32, height: u32) -> bool {
-        self.x.checked_add(self.width).is_some_and(|r| r <= width)
-            && self.y.checked_add(self.height).is_some_and(|b| b <= height)
+    /// Whether it lies within an image of `size`; it may touch the edges.
+    pub(crate) fn lies_within(&self, size: Size) -> bool {
+        let right = self.x.checked_add(self.width);
+        let bottom = self.y.checked_add(self.height);
+        right.is_some_and(|right| right <= size.width)
+            && bottom.is_some_and(|bottom| bottom <= size.height)
     }
 
-    /// What both have; `None` where they have no pixel in common.
-    pub fn intersection(&self, other: &Self) -> Option<Self> {
+    /// The pixels that both have; `None` if there are none.
+    pub(crate) fn intersection(&self, other: &Self) -> Option<Self> {
         let common = Self::from_edges(
             self.x.max(other.x),
             self.y.max(other.y),
@@ -69,8 +95,8 @@ impl Rect {
         (!common.is_empty()).then_some(common)
     }
 
-    /// The least rectangle around both.
-    pub fn around(&self, other: &Self) -> Self {
+    /// The smallest rectangle that contains both.
+    pub(crate) fn around(&self, other: &Self) -> Self {
         Self::from_edges(
             self.x.min(other.x),
             self.y.min(other.y),
@@ -79,8 +105,8 @@ impl Rect {
         )
     }
 
-    /// The same pixels, counted from the corner of `origin`, in which they lie.
-    pub fn relative_to(&self, origin: &Self) -> Self {
+    /// The same pixels relative to the upper left corner of `origin`, which contains them.
+    pub(crate) fn relative_to(&self, origin: &Self) -> Self {
         Self {
             x: self.x.saturating_sub(origin.x),
             y: self.y.saturating_sub(origin.y),
@@ -88,8 +114,8 @@ impl Rect {
         }
     }
 
-    /// The same pixels, where they were counted from the corner of `origin`.
-    pub fn absolute_in(&self, origin: &Self) -> Self {
+    /// The inverse of [`Rect::relative_to`].
+    pub(crate) fn absolute_in(&self, origin: &Self) -> Self {
         Self {
             x: self.x.saturating_add(origin.x),
             y: self.y.saturating_add(origin.y),
@@ -101,7 +127,7 @@ impl Rect {
         self.intersection(other) == Some(*other)
     }
 
-    /// What is left of it without `hole`, in at most four pieces.
+    /// The rest of it without `hole`, in at most four pieces.
     fn without(&self, hole: &Self) -> impl Iterator<Item = Self> + use<> {
         let whole = *self;
         let pieces = match self.intersection(hole) {
@@ -117,24 +143,30 @@ impl Rect {
     }
 }
 
-/// A set of pixels as a few rectangles. It grows towards a rectangle around all of it, never loses
-/// a pixel, and never holds more than [`Region::MAX_RECTS`] rectangles.
+impl From<Size> for Rect {
+    fn from(size: Size) -> Self {
+        Self::sized(size.width, size.height)
+    }
+}
+
+/// A set of pixels, as at most [`Region::MAX_RECTS`] rectangles. A set that would need more grows to
+/// one rectangle around all of them; it never loses a pixel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Region {
+pub(crate) struct Region {
     rects: Vec<Rect>,
 }
 
 impl Region {
-    /// Most rectangles a region consists of.
-    pub const MAX_RECTS: usize = 16;
+    /// Most rectangles of a region.
+    pub(crate) const MAX_RECTS: usize = 16;
 
-    /// Whether there is no pixel in it.
-    pub fn is_empty(&self) -> bool {
+    /// Whether it has no pixel.
+    pub(crate) fn is_empty(&self) -> bool {
         self.rects.is_empty()
     }
 
-    /// The least rectangle around all of it.
-    pub fn bounds(&self) -> Rect {
+    /// The smallest rectangle that contains it.
+    pub(crate) fn bounds(&self) -> Rect {
         let around = |all: Rect, rect: &Rect| all.around(rect);
         match self.rects.split_first() {
             Some((first, rest)) => rest.iter().fold(*first, around),
@@ -142,18 +174,18 @@ impl Region {
         }
     }
 
-    /// The rectangles it consists of; a pixel may lie in more than one.
-    pub fn rects(&self) -> &[Rect] {
+    /// Its rectangles, which may overlap.
+    pub(crate) fn rects(&self) -> &[Rect] {
         &self.rects
     }
 
-    /// Forgets all of it.
-    pub fn clear(&mut self) {
+    /// Removes all pixels.
+    pub(crate) fn clear(&mut self) {
         self.rects.clear();
     }
 
     /// Adds the pixels of `rect`.
-    pub fn add(&mut self, rect: Rect) {
+    pub(crate) fn add(&mut self, rect: Rect) {
         if rect.is_empty() || self.rects.iter().any(|r| r.contains(&rect)) {
             return;
         }
@@ -167,13 +199,13 @@ impl Region {
         }
     }
 
-    /// Takes some rectangle out of it.
-    pub fn pop(&mut self) -> Option<Rect> {
+    /// Removes and returns one rectangle.
+    pub(crate) fn pop(&mut self) -> Option<Rect> {
         self.rects.pop()
     }
 
-    /// Moves what lies within `clip` to `into`.
-    pub fn take_within(&mut self, clip: &Rect, into: &mut Self) {
+    /// Moves the pixels within `clip` to `into`.
+    pub(crate) fn take_within(&mut self, clip: &Rect, into: &mut Self) {
         let mut rest = Self::default();
         let mut whole = Vec::new();
         for rect in self.rects.drain(..) {
@@ -213,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn bounds_hold_for_any_number() {
-        assert!(rect(0, 0, 4, 4).lies_within(4, 4));
-        assert!(rect(4, 4, 0, 0).lies_within(4, 4));
-        assert!(!rect(1, 0, 4, 4).lies_within(4, 4));
-        assert!(!rect(0, 1, 4, 4).lies_within(4, 4));
-        assert!(!rect(u32::MAX, 0, 1, 1).lies_within(4, 4));
-        assert!(!rect(1, u32::MAX, 1, u32::MAX).lies_within(u32::MAX, u32::MAX));
+    fn lies_within_accepts_any_numbers() {
+        assert!(rect(0, 0, 4, 4).lies_within(Size::new(4, 4)));
+        assert!(rect(4, 4, 0, 0).lies_within(Size::new(4, 4)));
+        assert!(!rect(1, 0, 4, 4).lies_within(Size::new(4, 4)));
+        assert!(!rect(0, 1, 4, 4).lies_within(Size::new(4, 4)));
+        assert!(!rect(u32::MAX, 0, 1, 1).lies_within(Size::new(4, 4)));
+        assert!(!rect(1, u32::MAX, 1, u32::MAX).lies_within(Size::new(u32::MAX, u32::MAX)));
     }
 
     #[test]
@@ -233,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_stays_small_and_loses_nothing() {
+    fn regions_stay_small_and_lose_no_pixel() {
         let mut region = Region::default();
         for i in 0..1000 {
             region.add(rect(i * 3, i * 2, 1, 1));
@@ -243,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inside_another_adds_nothing() {
+    fn contained_rectangles_add_nothing() {
         let mut region = Region::default();
         region.add(rect(2, 2, 2, 2));
         region.add(rect(0, 0, 10, 10));
@@ -252,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn taking_a_part_leaves_the_rest() {
+    fn take_within_leaves_the_rest() {
         let mut region = Region::default();
         region.add(rect(0, 0, 10, 10));
         let mut taken = Region::default();

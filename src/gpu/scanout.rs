@@ -9,11 +9,11 @@
 
 use std::sync::Arc;
 
-use super::dmabuf::Dmabuf;
-use super::image::SharedImage;
 use super::protocol::MAX_SCANOUTS;
 use super::region::{Rect, Region};
 use super::renderer::Fence;
+use super::resource::Dmabuf;
+use super::resource::SharedImage;
 
 mod cursor;
 #[cfg(feature = "fuzzing")]
@@ -43,7 +43,7 @@ impl DmabufSupport {
     fn takes(self, dmabuf: &Dmabuf) -> bool {
         match self {
             Self::None => false,
-            Self::LinearOnly => dmabuf.is_plain(),
+            Self::LinearOnly => dmabuf.is_linear(),
             Self::Modifiers => true,
         }
     }

@@ -11,7 +11,7 @@ use super::edid;
 use super::protocol::{
     Begun, DisplayInfo, Format, Header, RequestReader, Response, Source, command,
 };
-use super::region::{Rect, Region};
+use super::region::{Rect, Region, Size};
 use super::renderer::{Fence, Renderer, Renderer3d};
 use super::scanout::{DmabufSupport, Position, ScanoutSource, Scanouts, Shape};
 
@@ -340,9 +340,9 @@ impl VirtioGpu {
     fn create_2d(&mut self, fields: &mut RequestReader<impl Read>) -> Result<Done, CommandError> {
         let id = fields.u32()?;
         let format = fields.u32()?;
-        let (width, height) = (fields.u32()?, fields.u32()?);
+        let size = Size::new(fields.u32()?, fields.u32()?);
         let format = Format::from_number(format).ok_or(CommandError::Format(format))?;
-        self.renderer.create_2d(id, format, width, height)?;
+        self.renderer.create_2d(id, format, size)?;
         Ok(Response::OK.into())
     }
 
@@ -365,14 +365,14 @@ impl VirtioGpu {
             self.screen.disable(scanout);
             return Ok(Response::OK.into());
         }
-        let (width, height) = self.renderer.check_within(id, rect)?;
+        let size = self.renderer.check_within(id, rect)?;
         if rect.is_empty() {
             return Err(CommandError::EmptyScanout(rect));
         }
         let image = self.renderer.image(id)?;
         if !self.screen.shows(scanout, &image, &rect) {
             // Front-ends show all of a buffer, whatever part they are told.
-            let dmabuf = if rect == Rect::sized(width, height) {
+            let dmabuf = if rect == Rect::from(size) {
                 self.renderer.export(id).map(Arc::new)
             } else {
                 None

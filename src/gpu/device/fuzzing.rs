@@ -50,7 +50,8 @@ impl Bench {
 
     /// Columns and rows of a resource, where there is one with that id.
     pub fn size(&self, id: u32) -> Option<(u32, u32)> {
-        self.gpu.state.renderer().size(id).ok()
+        let size = self.gpu.state.renderer().size(id).ok()?;
+        Some((size.width, size.height))
     }
 
     /// The sizes of the scanouts that show something.

@@ -15,10 +15,10 @@ use vhost::vhost_user::gpu_message::{
 };
 use vm_memory::ByteValued;
 
-use super::super::dmabuf::Dmabuf;
-use super::super::image::{Image, PIXEL_LEN, SharedImage};
 use super::super::region::Rect;
-use super::super::renderer::{CURSOR_LEN, CursorPixels};
+use super::super::resource::Dmabuf;
+use super::super::resource::{CURSOR_LEN, CursorPixels};
+use super::super::resource::{Image, PIXEL_LEN, SharedImage};
 use super::super::scanout::{Position, Scanouts, Update};
 use super::updates::Updates;
 
@@ -203,10 +203,10 @@ impl Message {
             scanout_id,
             x: 0,
             y: 0,
-            width: dmabuf.width,
-            height: dmabuf.height,
-            fd_width: dmabuf.width,
-            fd_height: dmabuf.height,
+            width: dmabuf.size.width,
+            height: dmabuf.size.height,
+            fd_width: dmabuf.size.width,
+            fd_height: dmabuf.size.height,
             fd_stride: dmabuf.stride,
             fd_flags: u32::from(dmabuf.y_0_top),
             fd_drm_fourcc: dmabuf.fourcc,

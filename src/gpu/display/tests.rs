@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 
-use super::super::image::{Budget, Image, SharedImage};
 use super::super::protocol::{Header, Response};
-use super::super::region::{Rect, Region};
+use super::super::region::{Rect, Region, Size};
+use super::super::resource::{Budget, Image, SharedImage};
 use super::super::scanout::{Position, ScanoutSource, Shape};
 use super::*;
 
@@ -100,7 +100,7 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 
 /// A screen whose first scanout shows an image of this size with numbered pixels, flushed.
 fn screen(width: u32, height: u32) -> (Scanouts, SharedImage) {
-    let mut image = Image::new(width, height, &Budget::new(1 << 30)).unwrap();
+    let mut image = Image::new(Size::new(width, height), &Budget::new(1 << 30)).unwrap();
     for y in 0..height {
         let row: Vec<u8> = (0..width)
             .flat_map(|x| (y << 16 | x | 1 << 31).to_le_bytes())

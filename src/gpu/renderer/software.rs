@@ -1,60 +1,52 @@
-//! 2D in the host's memory: one copy out of the guest's pages, none after it.
+//! The renderer without a GPU: one copy from the guest's memory to an image, and none after it.
 
 use crate::backend::MemoryGuard;
-
-use super::super::backing::{Backing, BackingError, MAX_PIECE};
-use super::super::image::{Budget, Image, PIXEL_LEN, SharedImage};
-use super::super::protocol::{Format, Transfer2d};
-use super::super::region::{Rect, Region};
-use super::rows::{Joined, copy_pixels};
-use super::table::Table;
-use super::{
-    CURSOR_LEN, CURSOR_SIDE, Copied, CursorPixels, PIECE_WORK, Renderer, ResourceError, WORK,
+use crate::gpu::protocol::{Format, Transfer2d};
+use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::resource::{
+    Backing, BackingError, Budget, CURSOR_LEN, CURSOR_SIDE, CursorPixels, Image, MAX_PIECE,
+    PIXEL_LEN, ResourceError, ResourceTable, SharedImage,
 };
 
-/// Most resources a VM has at a time.
+use super::damage_collector::DamageCollector;
+use super::row_copy::copy_pixels;
+use super::{Copied, PIECE_WORK, Renderer, WORK};
+
+/// Most resources of a VM.
 const MAX_RESOURCES: usize = 16384;
-/// What a resource is charged besides its pixels: its entry in the table, rounded up.
+/// Bytes charged for a resource besides its pixels: its entry in the table, rounded up.
 const RESOURCE_COST: u64 = 512;
 
 struct Resource {
     format: Format,
-    width: u32,
-    height: u32,
+    size: Size,
     image: SharedImage,
     backing: Option<Backing>,
 }
 
-/// The renderer without a GPU.
-pub struct SoftwareRenderer {
-    resources: Table<Resource>,
+/// Renders in 2D by the CPU.
+pub(crate) struct SoftwareRenderer {
+    resources: ResourceTable<Resource>,
 }
 
 impl SoftwareRenderer {
-    /// A renderer whose resources take their memory from `budget`.
-    pub fn new(budget: Budget) -> Self {
+    /// A renderer whose resources are charged to `budget`.
+    pub(crate) fn new(budget: Budget) -> Self {
         Self {
-            resources: Table::new(MAX_RESOURCES, budget),
+            resources: ResourceTable::new(MAX_RESOURCES, budget),
         }
     }
 }
 
 impl Renderer for SoftwareRenderer {
-    fn create_2d(
-        &mut self,
-        id: u32,
-        format: Format,
-        width: u32,
-        height: u32,
-    ) -> Result<(), ResourceError> {
-        self.resources.wants(id)?;
+    fn create_2d(&mut self, id: u32, format: Format, size: Size) -> Result<(), ResourceError> {
+        self.resources.check_new(id)?;
         let charge = self.resources.charge(id, RESOURCE_COST)?;
-        let image = Image::new(width, height, &self.resources.budget)
-            .map_err(|error| ResourceError::Image { id, error })?;
+        let image = Image::new(size, self.resources.budget())
+            .map_err(|source| ResourceError::Image { id, source })?;
         let resource = Resource {
             format,
-            width,
-            height,
+            size,
             image: SharedImage::new(image),
             backing: None,
         };
@@ -66,16 +58,15 @@ impl Renderer for SoftwareRenderer {
         self.resources.remove(id)
     }
 
-    fn size(&self, id: u32) -> Result<(u32, u32), ResourceError> {
-        let resource = self.resources.get(id)?;
-        Ok((resource.width, resource.height))
+    fn size(&self, id: u32) -> Result<Size, ResourceError> {
+        Ok(self.resources.get(id)?.size)
     }
 
     fn new_backing(&self, id: u32) -> Result<Backing, ResourceError> {
         match self.resources.get(id)?.backing {
             Some(_) => Err(ResourceError::HasBacking(id)),
-            None => Backing::new(&self.resources.budget)
-                .map_err(|error| ResourceError::Backing { id, error }),
+            None => Backing::new(self.resources.budget())
+                .map_err(|source| ResourceError::Backing { id, source }),
         }
     }
 
@@ -108,7 +99,7 @@ impl Renderer for SoftwareRenderer {
         changed: &mut Region,
     ) -> Result<Copied, ResourceError> {
         let Transfer2d { id, rect, offset } = *transfer;
-        let (width, _) = self.check_within(id, rect)?;
+        let width = self.check_within(id, rect)?.width;
         let resource = self.resources.get(id)?;
         let backing = resource
             .backing
@@ -124,9 +115,9 @@ impl Renderer for SoftwareRenderer {
         let stride = u64::from(width) * PIXEL_LEN as u64;
         let row_len = rect.width as usize * PIXEL_LEN;
         check_rows(id, rect, width, offset, backing.len())?;
-        let failed = |error| ResourceError::Backing { id, error };
+        let failed = |source| ResourceError::Backing { id, source };
         let mut image = resource.image.lock();
-        let mut joined = Joined::new(changed);
+        let mut damage = DamageCollector::new(changed);
         let mut backing = backing.reader(memory);
         let mut block = [0; MAX_PIECE];
         for line in first..rect.height {
@@ -142,7 +133,7 @@ impl Renderer for SoftwareRenderer {
                     copy_pixels(&mut backing, resource.format, old, &mut block).map_err(failed)?;
                 let column = |byte: usize| x.saturating_add((byte / PIXEL_LEN) as u32);
                 if let Some(bytes) = changed {
-                    joined.row(y, column(bytes.start)..column(bytes.end));
+                    damage.add_row(y, column(bytes.start)..column(bytes.end));
                 }
                 x = column(len);
                 old = old.get_mut(len..).unwrap_or_default();
@@ -164,12 +155,12 @@ impl Renderer for SoftwareRenderer {
 
     fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
         let resource = self.resources.get(id)?;
-        let (width, height) = (resource.width, resource.height);
+        let size = resource.size;
         let mut pixels = Box::new([0; CURSOR_LEN]);
         let image = resource.image.lock();
         let bytes = image.bytes(0, 0, CURSOR_LEN);
-        if (width, height) != (CURSOR_SIDE, CURSOR_SIDE) || bytes.len() != CURSOR_LEN {
-            return Err(ResourceError::NoCursor { id, width, height });
+        if size != Size::new(CURSOR_SIDE, CURSOR_SIDE) || bytes.len() != CURSOR_LEN {
+            return Err(ResourceError::NoCursor { id, size });
         }
         pixels.copy_from_slice(bytes);
         Ok(pixels)
@@ -184,9 +175,9 @@ impl Renderer for SoftwareRenderer {
     }
 }
 
-/// Whether a backing of `has` bytes has the rows of `rect`, which is not empty, of resource `id`, which
-/// is `width` wide. The first pixel lies at `offset`. Asked before a row is copied: the work
-/// of a refused command is not counted.
+/// Checks that a backing of `has` bytes contains the rows of `rect`, which is not empty, of resource
+/// `id` with `width` columns. The first pixel is at `offset`. This comes before the first row is
+/// copied, since the work of a failed command is not counted.
 fn check_rows(id: u32, rect: Rect, width: u32, offset: u64, has: u64) -> Result<(), ResourceError> {
     let pixel = PIXEL_LEN as u64;
     let needed = u64::from(rect.height.saturating_sub(1))
@@ -194,8 +185,8 @@ fn check_rows(id: u32, rect: Rect, width: u32, offset: u64, has: u64) -> Result<
         .saturating_add(u64::from(rect.width) * pixel)
         .saturating_add(offset);
     if needed > has {
-        let error = BackingError::Short { has, needed };
-        return Err(ResourceError::Backing { id, error });
+        let source = BackingError::Short { has, needed };
+        return Err(ResourceError::Backing { id, source });
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! What tests do with a renderer in one go.
 
-use super::super::backing::Backing;
-use super::super::protocol::Transfer2d;
-use super::super::region::{Rect, Region};
-use super::{Renderer, ResourceError};
 use crate::backend::MemoryGuard;
+use crate::gpu::protocol::Transfer2d;
+use crate::gpu::region::{Rect, Region};
+use crate::gpu::resource::{Backing, ResourceError};
 
-/// Requests that the device does in several steps.
+use super::Renderer;
+
+/// Requests that the device executes in several steps.
 pub(super) trait InOneGo: Renderer {
     /// Attaches a backing of `pieces`.
     fn attach(
@@ -18,12 +19,12 @@ pub(super) trait InOneGo: Renderer {
         let mut backing: Backing = self.new_backing(id)?;
         backing
             .add(pieces.iter().copied(), memory)
-            .map_err(|error| ResourceError::Backing { id, error })?;
+            .map_err(|source| ResourceError::Backing { id, source })?;
         backing.finish();
         self.attach_backing(id, backing, memory)
     }
 
-    /// Does all of a transfer.
+    /// Executes all steps of a transfer.
     fn transfer(
         &mut self,
         id: u32,

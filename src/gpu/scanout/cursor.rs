@@ -1,6 +1,6 @@
 //! A scanout's cursor.
 
-use super::super::renderer::CursorPixels;
+use super::super::resource::CursorPixels;
 use super::Update;
 
 /// Where a cursor is.

@@ -1,10 +1,11 @@
 //! What a screen has for its display, message by message.
 
-use super::super::image::{Budget, Image};
+use super::super::region::Size;
+use super::super::resource::{Budget, Image};
 use super::*;
 
 fn image() -> SharedImage {
-    SharedImage::new(Image::new(100, 100, &Budget::new(1 << 20)).unwrap())
+    SharedImage::new(Image::new(Size::new(100, 100), &Budget::new(1 << 20)).unwrap())
 }
 
 fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {

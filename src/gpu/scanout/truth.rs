@@ -1,7 +1,7 @@
 //! What a display is to have in the end, for the targets in fuzz/.
 
-use super::super::image::PIXEL_LEN;
 use super::super::region::Rect;
+use super::super::resource::PIXEL_LEN;
 use super::{Scanout, Scanouts};
 
 /// What a display has of a scanout once it was sent everything.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::super::dmabuf::Dmabuf;
-use super::super::image::SharedImage;
 use super::super::region::Rect;
+use super::super::resource::Dmabuf;
+use super::super::resource::SharedImage;
 use super::{Position, Shape};
 
 /// What a display is to be sent next.

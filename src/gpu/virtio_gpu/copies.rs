@@ -3,10 +3,11 @@
 
 use std::io::Read;
 
-use super::super::backing::Backing;
 use super::super::protocol::{ENTRY_LEN, RequestReader, Response, Source, Transfer2d};
 use super::super::region::Region;
-use super::super::renderer::{ResourceError, WORK};
+use super::super::renderer::WORK;
+use super::super::resource::Backing;
+use super::super::resource::ResourceError;
 use super::{CommandError, Done, MemoryGuard, VirtioGpu};
 
 /// Entries that are read at a time.
@@ -46,7 +47,7 @@ impl VirtioGpu {
             _ => (0, self.renderer.new_backing(id)?),
         };
         fields.skip((read as usize).saturating_mul(ENTRY_LEN))?;
-        let failed = |error| ResourceError::Backing { id, error };
+        let failed = |source| ResourceError::Backing { id, source };
         let mut buffer = [[0; ENTRY_LEN]; BATCH];
         let mut work: u64 = 0;
         while read < count {

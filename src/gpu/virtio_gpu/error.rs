@@ -2,11 +2,12 @@
 
 use std::io;
 
-use super::super::backing::BackingError;
-use super::super::image::ImageError;
 use super::super::protocol::response;
 use super::super::region::Rect;
-use super::super::renderer::{ContextError, ResourceError};
+use super::super::renderer::ContextError;
+use super::super::resource::BackingError;
+use super::super::resource::ImageError;
+use super::super::resource::ResourceError;
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -98,14 +99,14 @@ impl CommandError {
             | R::NoPicture { .. }
             | R::Transfer { .. }
             | R::Refused(_) => response::ERR_INVALID_PARAMETER,
-            R::Image { error, .. } => match error {
+            R::Image { source, .. } => match source {
                 ImageError::Size(..) => response::ERR_INVALID_PARAMETER,
-                ImageError::Budget(_) | ImageError::DeviceContext(..) => {
+                ImageError::Budget(_) | ImageError::HostMemory { .. } => {
                     response::ERR_OUT_OF_MEMORY
                 }
             },
-            R::Backing { error, .. } => match error {
-                BackingError::Budget | BackingError::DeviceContext => response::ERR_OUT_OF_MEMORY,
+            R::Backing { source, .. } => match source {
+                BackingError::Budget | BackingError::HostMemory => response::ERR_OUT_OF_MEMORY,
                 BackingError::Unreadable(_) => response::ERR_UNSPEC,
                 BackingError::Outside { .. } | BackingError::Short { .. } => {
                     response::ERR_INVALID_PARAMETER

@@ -2,9 +2,9 @@
 
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::super::image::Budget;
 use super::super::protocol::{HEADER_LEN, MAX_SCANOUTS, response};
 use super::super::renderer::{SoftwareRenderer, WORK};
+use super::super::resource::Budget;
 use super::super::scanout::Update;
 use super::*;
 

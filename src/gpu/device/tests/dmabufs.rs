@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::super::super::backing::Backing;
-use super::super::super::dmabuf::{Dmabuf, MODIFIER_LINEAR};
-use super::super::super::image::SharedImage;
 use super::super::super::protocol::{Format, Transfer2d};
-use super::super::super::region::Region;
-use super::super::super::renderer::{Copied, CursorPixels, Renderer, ResourceError};
+use super::super::super::region::{Region, Size};
+use super::super::super::renderer::{Copied, Renderer};
+use super::super::super::resource::Backing;
+use super::super::super::resource::SharedImage;
+use super::super::super::resource::{CursorPixels, ResourceError};
+use super::super::super::resource::{Dmabuf, MODIFIER_LINEAR};
 use super::*;
 use crate::backend::MemoryGuard;
 
@@ -24,21 +25,15 @@ const CURSOR_POS: u32 = 4;
 struct Exporting(SoftwareRenderer, Arc<AtomicBool>);
 
 impl Renderer for Exporting {
-    fn create_2d(
-        &mut self,
-        id: u32,
-        format: Format,
-        width: u32,
-        height: u32,
-    ) -> Result<(), ResourceError> {
-        self.0.create_2d(id, format, width, height)
+    fn create_2d(&mut self, id: u32, format: Format, size: Size) -> Result<(), ResourceError> {
+        self.0.create_2d(id, format, size)
     }
 
     fn unref(&mut self, id: u32) -> Result<(), ResourceError> {
         self.0.unref(id)
     }
 
-    fn size(&self, id: u32) -> Result<(u32, u32), ResourceError> {
+    fn size(&self, id: u32) -> Result<Size, ResourceError> {
         self.0.size(id)
     }
 
@@ -94,12 +89,11 @@ impl Renderer for Exporting {
     }
 
     fn export(&mut self, id: u32) -> Option<Dmabuf> {
-        let (width, height) = self.0.size(id).ok()?;
+        let size = self.0.size(id).ok()?;
         Some(Dmabuf {
             fd: memfd_create("dmabuf", MemfdFlags::CLOEXEC).ok()?,
-            width,
-            height,
-            stride: width * 4,
+            size,
+            stride: size.width * 4,
             fourcc: u32::from_le_bytes(*b"XR24"),
             modifier: MODIFIER_LINEAR,
             y_0_top: false,

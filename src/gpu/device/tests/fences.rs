@@ -6,15 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::super::super::backing::{Backing, BackingError};
-use super::super::super::image::SharedImage;
 use super::super::super::protocol::{
     CapsetInfo, Create3d, Format, Transfer2d, Transfer3d, command,
 };
-use super::super::super::region::Region;
-use super::super::super::renderer::{
-    ContextError, Copied, CursorPixels, Direction, Fence, Renderer, Renderer3d, ResourceError,
-};
+use super::super::super::region::{Region, Size};
+use super::super::super::renderer::{ContextError, Copied, Direction, Fence, Renderer, Renderer3d};
+use super::super::super::resource::SharedImage;
+use super::super::super::resource::{Backing, BackingError};
+use super::super::super::resource::{CursorPixels, ResourceError};
 use super::machine::{Machine, NEXT, QUEUE_SIZE, WRITE, request};
 use super::*;
 use crate::backend::MemoryGuard;
@@ -29,21 +28,21 @@ struct Slow {
 type Resource<T> = Result<T, ResourceError>;
 
 impl Renderer for Slow {
-    fn create_2d(&mut self, _: u32, _: Format, _: u32, _: u32) -> Resource<()> {
+    fn create_2d(&mut self, _: u32, _: Format, _: Size) -> Resource<()> {
         Ok(())
     }
     fn unref(&mut self, id: u32) -> Resource<()> {
         Err(ResourceError::Unknown(id))
     }
-    fn size(&self, id: u32) -> Resource<(u32, u32)> {
+    fn size(&self, id: u32) -> Resource<Size> {
         Err(ResourceError::Unknown(id))
     }
     fn new_backing(&self, id: u32) -> Resource<Backing> {
         Err(ResourceError::Unknown(id))
     }
     fn attach_backing(&mut self, id: u32, _: Backing, _: &MemoryGuard) -> Resource<()> {
-        let error = BackingError::Budget;
-        Err(ResourceError::Backing { id, error })
+        let source = BackingError::Budget;
+        Err(ResourceError::Backing { id, source })
     }
     fn detach_backing(&mut self, id: u32) -> Resource<()> {
         Err(ResourceError::Unknown(id))

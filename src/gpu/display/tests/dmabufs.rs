@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::super::super::dmabuf::{Dmabuf, MODIFIER_INVALID, MODIFIER_LINEAR};
 use super::super::super::renderer::Fence;
+use super::super::super::resource::{Dmabuf, MODIFIER_INVALID, MODIFIER_LINEAR};
 use super::*;
 
 pub(super) const DMABUF_SCANOUT: u32 = 9;
@@ -21,8 +21,7 @@ pub(super) const ALL: Rect = Rect::sized(40, 30);
 fn dmabuf(modifier: u64) -> Dmabuf {
     Dmabuf {
         fd: memfd_create("dmabuf", MemfdFlags::CLOEXEC).unwrap(),
-        width: 40,
-        height: 30,
+        size: Size::new(40, 30),
         stride: 256,
         fourcc: XR24,
         modifier,
@@ -32,7 +31,7 @@ fn dmabuf(modifier: u64) -> Dmabuf {
 
 /// A view of `resource` with a buffer of this modifier.
 pub(super) fn view(resource: u32, modifier: u64) -> ScanoutSource {
-    let image = SharedImage::new(Image::new(40, 30, &Budget::new(1 << 20)).unwrap());
+    let image = SharedImage::new(Image::new(Size::new(40, 30), &Budget::new(1 << 20)).unwrap());
     ScanoutSource {
         resource,
         dmabuf: Some(Arc::new(dmabuf(modifier))),

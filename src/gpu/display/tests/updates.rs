@@ -1,6 +1,6 @@
 //! Answers to `DMABUF_UPDATE` that come late, or not at all.
 
-use super::super::super::dmabuf::MODIFIER_LINEAR;
+use super::super::super::resource::MODIFIER_LINEAR;
 use super::super::updates::MOST_LATE;
 use super::dmabufs::{ALL, DMABUF_SCANOUT, DMABUF_SCANOUT2, Scene, view};
 use super::*;

@@ -21,7 +21,9 @@ fn memory() -> MemoryGuard {
 
 fn renderer(format: Format, memory: &MemoryGuard) -> SoftwareRenderer {
     let mut renderer = SoftwareRenderer::new(Budget::new(1 << 20));
-    renderer.create_2d(1, format, WIDTH, HEIGHT).unwrap();
+    renderer
+        .create_2d(1, format, Size::new(WIDTH, HEIGHT))
+        .unwrap();
     renderer.attach(1, &[(0, LEN)], memory).unwrap();
     renderer
 }
@@ -201,7 +203,9 @@ fn any_sequence_of_transfers_copies_and_tells_what_changed() {
             left -= piece;
         }
         let mut renderer = SoftwareRenderer::new(Budget::new(1 << 20));
-        renderer.create_2d(1, format, width, height).unwrap();
+        renderer
+            .create_2d(1, format, Size::new(width, height))
+            .unwrap();
         renderer.attach(1, &pieces, &memory).unwrap();
         let mut expected = vec![0_u8; len as usize];
         for turn in 0..30 {
@@ -232,7 +236,7 @@ fn any_sequence_of_transfers_copies_and_tells_what_changed() {
                 memory.read_slice(&mut bytes, GuestAddress(*at)).unwrap();
                 backing.extend(bytes);
             }
-            super::super::rows::to_display_order(format, &mut backing);
+            crate::gpu::renderer::row_copy::to_display_order(format, &mut backing);
             let image = renderer.scanout_image(1).unwrap().unwrap();
             let image = image.lock();
             for (n, old) in (0..).zip(expected.chunks_mut(4)) {
@@ -286,7 +290,7 @@ fn a_transfer_that_fails_half_way_tells_what_it_changed() {
     let whole = memory();
     let mut renderer = SoftwareRenderer::new(Budget::new(1 << 20));
     renderer
-        .create_2d(1, Format::B8G8R8X8, WIDTH, HEIGHT)
+        .create_2d(1, Format::B8G8R8X8, Size::new(WIDTH, HEIGHT))
         .unwrap();
     let pieces = [(0, WIDTH * 4), (0x8000, LEN)];
     renderer.attach(1, &pieces, &whole).unwrap();
@@ -308,7 +312,7 @@ fn a_transfer_past_the_end_of_its_pages_changes_nothing() {
     for offset in [1, LEN.into(), u64::MAX] {
         let mut changed = Region::default();
         let result = renderer.transfer(1, all, offset, &memory, &mut changed);
-        let Err(ResourceError::Backing { error, .. }) = result else {
+        let Err(ResourceError::Backing { source: error, .. }) = result else {
             panic!("{result:?}");
         };
         assert!(matches!(error, BackingError::Short { .. }), "{error}");
@@ -324,25 +328,31 @@ fn the_number_of_resources_is_bounded() {
     let mut renderer = SoftwareRenderer::new(Budget::new(1 << 30));
     let count = MAX_RESOURCES as u32;
     for id in 1..=count {
-        renderer.create_2d(id, Format::B8G8R8X8, 1, 1).unwrap();
+        renderer
+            .create_2d(id, Format::B8G8R8X8, Size::new(1, 1))
+            .unwrap();
     }
     assert!(matches!(
-        renderer.create_2d(count + 1, Format::B8G8R8X8, 1, 1),
+        renderer.create_2d(count + 1, Format::B8G8R8X8, Size::new(1, 1)),
         Err(ResourceError::TooMany(_))
     ));
     renderer.unref(7).unwrap();
-    renderer.create_2d(7, Format::B8G8R8X8, 1, 1).unwrap();
+    renderer
+        .create_2d(7, Format::B8G8R8X8, Size::new(1, 1))
+        .unwrap();
 }
 
 #[test]
 fn all_memory_comes_back() {
     let memory = memory();
     let mut renderer = renderer(Format::B8G8R8X8, &memory);
-    let budget = renderer.resources.budget.clone();
+    let budget = renderer.resources.budget().clone();
     assert!(budget.used() > u64::from(LEN));
     renderer.unref(1).unwrap();
     assert_eq!(budget.used(), 0);
-    renderer.create_2d(1, Format::B8G8R8X8, 128, 128).unwrap();
+    renderer
+        .create_2d(1, Format::B8G8R8X8, Size::new(128, 128))
+        .unwrap();
     let shown = renderer.image(1).unwrap();
     renderer.reset();
     assert_eq!(budget.used(), 128 * 128 * 4);

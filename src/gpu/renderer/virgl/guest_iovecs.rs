@@ -5,8 +5,8 @@ use std::ffi::c_void;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::backend::MemoryGuard;
-use crate::gpu::backing::{Backing, BackingError};
-use crate::gpu::image::{Budget, Charge};
+use crate::gpu::resource::{Backing, BackingError};
+use crate::gpu::resource::{Budget, Charge};
 
 /// `struct iovec`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn vectors_of(
     let mut vectors: Vec<IoVec> = Vec::new();
     vectors
         .try_reserve_exact(backing.count())
-        .map_err(|_| BackingError::DeviceContext)?;
+        .map_err(|_| BackingError::HostMemory)?;
     for (addr, len) in backing.entries() {
         for slice in memory.get_slices(GuestAddress(addr), len as usize) {
             let slice = slice.map_err(|_| BackingError::Outside {

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::gpu::image::{Budget, Charge};
+use crate::gpu::resource::{Budget, Charge};
 use commands::{Command, Object, Slot};
 
 mod commands;

@@ -1,7 +1,7 @@
 //! How large 3D resources may be, and what they take of the VM's budget.
 
-use crate::gpu::image::MAX_SIDE;
 use crate::gpu::protocol::{Create3d, Transfer3d};
+use crate::gpu::resource::MAX_SIDE;
 
 /// `enum pipe_texture_target`, as far as they differ here.
 pub(super) const BUFFER: u32 = 0;

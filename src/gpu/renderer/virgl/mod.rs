@@ -7,19 +7,17 @@ use std::collections::HashMap;
 
 use virtio_bindings::virtio_gpu as spec;
 
-use super::super::backing::Backing;
-use super::super::dmabuf::Dmabuf;
-use super::super::image::{Budget, Image, ImageError, PIXEL_LEN, SharedImage};
 use super::super::protocol::{Box3, CapsetInfo, Create3d, Format, Transfer2d, Transfer3d};
-use super::super::region::{Rect, Region};
+use super::super::region::{Rect, Region, Size};
 use super::super::render_node::RenderNodeError;
-use super::rows::{Joined, to_display_order};
-use super::table::Table;
-use super::{
-    CURSOR_LEN, CURSOR_SIDE, ContextError, Copied, CursorPixels, Direction, Renderer, Renderer3d,
-    ResourceError,
-};
+use super::damage_collector::DamageCollector;
+use super::row_copy::to_display_order;
+use super::{ContextError, Copied, Direction, Renderer, Renderer3d};
 use crate::backend::{MemoryGuard, RateLimitedLog};
+use crate::gpu::resource::{
+    Backing, Budget, CURSOR_LEN, CURSOR_SIDE, CursorPixels, Dmabuf, Image, ImageError, PIXEL_LEN,
+    ResourceError, ResourceTable, SharedImage,
+};
 use export::Exporter;
 use guest_iovecs::Pages;
 use holdings::{Holdings, Kept};
@@ -120,7 +118,7 @@ pub struct VirglRenderer {
     exporter: Option<Exporter>,
     capsets: Vec<CapsetInfo>,
     description: String,
-    resources: Table<Resource>,
+    resources: ResourceTable<Resource>,
     /// Backings that are not in the guest's memory now, but may be again: a front-end that changes a
     /// region (`REM_MEM_REG`, `ADD_MEM_REG`) takes it back first.
     away: HashMap<u32, Backing>,
@@ -171,7 +169,7 @@ impl VirglRenderer {
             description,
             resident: Resident::new(budget.limit()).ok(),
             streams: 0,
-            resources: Table::new(MAX_RESOURCES, budget),
+            resources: ResourceTable::new(MAX_RESOURCES, budget),
             away: HashMap::new(),
             contexts: HashMap::new(),
             lost: Kept::default(),
@@ -192,7 +190,7 @@ impl VirglRenderer {
     /// Makes a resource, whose format the library knows as `format`.
     fn create(&mut self, new: Create3d, format: u32) -> Result<(), ResourceError> {
         let id = new.id;
-        self.resources.wants(id)?;
+        self.resources.check_new(id)?;
         let bytes = limits::cost(&new).ok_or(ResourceError::OutOfBounds { id, new })?;
         if let Some(excess) = self.resident.as_ref().and_then(Resident::excess) {
             return Err(ResourceError::Excess { id, excess });
@@ -250,21 +248,15 @@ impl VirglRenderer {
 }
 
 impl Renderer for VirglRenderer {
-    fn create_2d(
-        &mut self,
-        id: u32,
-        format: Format,
-        width: u32,
-        height: u32,
-    ) -> Result<(), ResourceError> {
+    fn create_2d(&mut self, id: u32, format: Format, size: Size) -> Result<(), ResourceError> {
         self.create(
             Create3d {
                 id,
                 target: limits::TEXTURE_2D,
                 format: format.number(),
                 bind: BIND_RENDER_TARGET,
-                width,
-                height,
+                width: size.width,
+                height: size.height,
                 depth: 1,
                 array_size: 1,
                 last_level: 0,
@@ -276,7 +268,7 @@ impl Renderer for VirglRenderer {
         .map_err(|error| match error {
             ResourceError::OutOfBounds { id, .. } => ResourceError::Image {
                 id,
-                error: ImageError::Size(width, height),
+                source: ImageError::Size(size),
             },
             other => other,
         })
@@ -289,9 +281,9 @@ impl Renderer for VirglRenderer {
         Ok(())
     }
 
-    fn size(&self, id: u32) -> Result<(u32, u32), ResourceError> {
+    fn size(&self, id: u32) -> Result<Size, ResourceError> {
         let new = &self.resources.get(id)?.new;
-        Ok((new.width, new.height))
+        Ok(Size::new(new.width, new.height))
     }
 
     fn new_backing(&self, id: u32) -> Result<Backing, ResourceError> {
@@ -299,8 +291,8 @@ impl Renderer for VirglRenderer {
         match self.library.pages(id) {
             _ if self.away.contains_key(&id) => Err(ResourceError::HasBacking(id)),
             Some(_) => Err(ResourceError::HasBacking(id)),
-            None => Backing::new(&self.resources.budget)
-                .map_err(|error| ResourceError::Backing { id, error }),
+            None => Backing::new(self.resources.budget())
+                .map_err(|source| ResourceError::Backing { id, source }),
         }
     }
 
@@ -311,8 +303,8 @@ impl Renderer for VirglRenderer {
         memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
         self.new_backing(id)?;
-        let pages = Pages::new(backing, memory, &self.resources.budget)
-            .map_err(|(_, error)| ResourceError::Backing { id, error })?;
+        let pages = Pages::new(backing, memory, self.resources.budget())
+            .map_err(|(_, source)| ResourceError::Backing { id, source })?;
         self.library
             .attach(id, pages)
             .map_err(|_| ResourceError::Refused(id))
@@ -363,7 +355,7 @@ impl Renderer for VirglRenderer {
     }
 
     fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
-        let budget = self.resources.budget.clone();
+        let budget = self.resources.budget().clone();
         let resource = self.resources.get_mut(id)?;
         if let Some(image) = &resource.image {
             return Ok(image.clone());
@@ -372,8 +364,8 @@ impl Renderer for VirglRenderer {
         if resource.format().is_none() {
             return Err(ResourceError::NoPicture { id, new });
         }
-        let image = Image::new(new.width, new.height, &budget)
-            .map_err(|error| ResourceError::Image { id, error })?;
+        let image = Image::new(Size::new(new.width, new.height), &budget)
+            .map_err(|source| ResourceError::Image { id, source })?;
         Ok(resource.image.insert(SharedImage::new(image)).clone())
     }
 
@@ -391,13 +383,13 @@ impl Renderer for VirglRenderer {
             return Ok(());
         };
         for rect in wanted.rects() {
-            let mut joined = Joined::new(changed);
+            let mut damage = DamageCollector::new(changed);
             self.read(id, *rect, |part, pixels| {
                 let mut image = image.lock();
                 let rows = pixels.chunks_exact(part.width as usize * PIXEL_LEN);
                 for (y, row) in (part.y..).zip(rows) {
                     if let Some(columns) = image.merge_row(part.x, y, row) {
-                        joined.row(y, columns);
+                        damage.add_row(y, columns);
                     }
                 }
             })?;
@@ -416,8 +408,7 @@ impl Renderer for VirglRenderer {
         let exported = exporter.export(self.library.texture(id)?)?;
         Some(Dmabuf {
             fd: exported.fd,
-            width: new.width,
-            height: new.height,
+            size: Size::new(new.width, new.height),
             stride: exported.stride,
             fourcc: exported.fourcc,
             modifier: exported.modifier,
@@ -426,13 +417,13 @@ impl Renderer for VirglRenderer {
     }
 
     fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
-        let (width, height) = self.size(id)?;
-        if (width, height) != (CURSOR_SIDE, CURSOR_SIDE) {
-            return Err(ResourceError::NoCursor { id, width, height });
+        let size = self.size(id)?;
+        if size != Size::new(CURSOR_SIDE, CURSOR_SIDE) {
+            return Err(ResourceError::NoCursor { id, size });
         }
         let mut cursor = Box::new([0; CURSOR_LEN]);
         // A cursor is one band.
-        self.read(id, Rect::sized(width, height), |_, pixels| {
+        self.read(id, Rect::from(size), |_, pixels| {
             for (to, from) in cursor.iter_mut().zip(pixels) {
                 *to = *from;
             }
@@ -463,7 +454,7 @@ impl Renderer for VirglRenderer {
             backings.extend(pages.map(|pages| (id, pages.into_backing())));
         }
         for (id, backing) in backings {
-            let again = Pages::new(backing, memory, &self.resources.budget)
+            let again = Pages::new(backing, memory, self.resources.budget())
                 .map_err(|(backing, error)| (Some(backing), error.to_string()))
                 .and_then(|pages| {
                     let attached = self.library.attach(id, pages);

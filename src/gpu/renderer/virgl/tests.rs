@@ -18,7 +18,9 @@ fn memory() -> MemoryGuard {
 fn transfer(pieces: Vec<(u64, u32)>, offset: u64) -> Result<(), ResourceError> {
     let memory = memory();
     let mut renderer = fake_virglrenderer::renderer(Budget::new(1 << 20));
-    renderer.create_2d(1, Format::B8G8R8X8, SIDE, SIDE).unwrap();
+    renderer
+        .create_2d(1, Format::B8G8R8X8, Size::new(SIDE, SIDE))
+        .unwrap();
     renderer.attach(1, &pieces, &memory).unwrap();
     let all = Rect::sized(SIDE, SIDE);
     renderer.transfer(1, all, offset, &memory, &mut Region::default())
@@ -60,7 +62,9 @@ fn rows_of_many_pieces_come_with_their_own() {
     const SIDE: u32 = 512;
     let memory = memory();
     let mut renderer = fake_virglrenderer::renderer(Budget::new(64 << 20));
-    renderer.create_2d(1, Format::B8G8R8X8, SIDE, SIDE).unwrap();
+    renderer
+        .create_2d(1, Format::B8G8R8X8, Size::new(SIDE, SIDE))
+        .unwrap();
     // Byte by byte, no two of them one behind the other.
     let pieces: Vec<_> = (0..SIDE * SIDE * 4)
         .map(|n| (u64::from(n ^ 3), 1))

@@ -3,11 +3,12 @@
 use std::os::fd::BorrowedFd;
 
 use super::super::super::protocol::{CapsetInfo, Create3d, Transfer3d};
-use super::super::{ContextError, Direction, Fence, Renderer3d, ResourceError};
+use super::super::{ContextError, Direction, Fence, Renderer3d};
 use super::holdings::{CONTEXT_COST, CommandError, Holdings};
 use super::resident::Resident;
 use super::transfers::MAX_STEPS;
 use super::{MAX_CONTEXTS, VirglRenderer, command_stream, limits};
+use crate::gpu::resource::ResourceError;
 
 /// Streams after which it is looked at how large the process is: that takes longer than a small one.
 const LOOK_AFTER: u32 = 64;
@@ -33,7 +34,7 @@ impl Renderer3d for VirglRenderer {
             return Err(ContextError::TooMany(MAX_CONTEXTS));
         }
         self.check_resident()?;
-        let holdings = Holdings::new(&self.resources.budget);
+        let holdings = Holdings::new(self.resources.budget());
         let holdings = holdings.ok_or(ContextError::Budget(CONTEXT_COST))?;
         self.library
             .create_context(id, name)
@@ -107,7 +108,7 @@ impl Renderer3d for VirglRenderer {
         let Some(holdings) = self.contexts.get_mut(&context) else {
             return Err(ContextError::Unknown(context));
         };
-        let noted = holdings.submit(stream, |id| self.resources.hold(id), &mut self.lost);
+        let noted = holdings.submit(stream, |id| self.resources.share_charge(id), &mut self.lost);
         noted.map_err(|refusal| match refusal {
             CommandError::Budget(bytes) => ContextError::Budget(bytes),
             CommandError::Command(command) => ContextError::Unaccounted { context, command },

@@ -1,10 +1,9 @@
 //! Transfers between resources and the guest's pages: where they may lie, and how they are done.
 
-use super::super::super::backing::BackingError;
-use super::super::super::image::PIXEL_LEN;
 use super::super::super::protocol::Transfer3d;
-use super::super::{Copied, Direction, ResourceError};
+use super::super::{Copied, Direction};
 use super::{Resource, VirglRenderer, limits};
+use crate::gpu::resource::{BackingError, PIXEL_LEN, ResourceError};
 
 /// Most vectors that the library looks at for a transfer that it does in one go, each for all its rows:
 /// some seconds.
@@ -59,11 +58,11 @@ impl VirglRenderer {
             return Err(ResourceError::Transfer { transfer });
         }
         if transfer.offset >= pages.len() {
-            let error = BackingError::Short {
+            let source = BackingError::Short {
                 has: pages.len(),
                 needed: transfer.offset.saturating_add(1),
             };
-            return Err(ResourceError::Backing { id, error });
+            return Err(ResourceError::Backing { id, source });
         }
         Ok(())
     }

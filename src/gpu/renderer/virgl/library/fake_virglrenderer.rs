@@ -21,10 +21,10 @@ use super::super::holdings::Kept;
 use super::super::{MAX_RESOURCES, VirglRenderer};
 use super::{Library, SHARED, write_fence};
 use crate::backend::RateLimitedLog;
-use crate::gpu::dmabuf::{MODIFIER_INVALID, MODIFIER_LINEAR};
-use crate::gpu::image::Budget;
 use crate::gpu::protocol::CapsetInfo;
-use crate::gpu::renderer::table::Table;
+use crate::gpu::resource::Budget;
+use crate::gpu::resource::ResourceTable;
+use crate::gpu::resource::{MODIFIER_INVALID, MODIFIER_LINEAR};
 
 /// With this bit of `bind` a resource is refused.
 pub const REFUSED_BIND: u32 = 1 << 30;
@@ -90,7 +90,7 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
         library,
         exporter: Some(exporter()),
         description: "a stand-in".to_owned(),
-        resources: Table::new(MAX_RESOURCES, budget),
+        resources: ResourceTable::new(MAX_RESOURCES, budget),
         away: HashMap::new(),
         contexts: HashMap::new(),
         lost: Kept::default(),
@@ -103,6 +103,7 @@ pub fn renderer(budget: Budget) -> VirglRenderer {
 }
 
 /// Has the work before the next `count` fences be done.
+#[cfg(feature = "fuzzing")]
 pub fn retire(count: usize) {
     state(|state| {
         state.done = state.done.saturating_add(count).min(state.fences.len());
@@ -113,6 +114,7 @@ pub fn retire(count: usize) {
 }
 
 /// How many resources and contexts it has.
+#[cfg(feature = "fuzzing")]
 pub fn population() -> (usize, usize) {
     state(|state| (state.resources.len(), state.contexts.len()))
 }
@@ -177,6 +179,7 @@ fn dmabuf_name() -> String {
 ///
 /// # Panics
 /// Where /proc cannot be read.
+#[cfg(feature = "fuzzing")]
 pub fn open_dmabufs() -> usize {
     let open = std::fs::read_dir("/proc/self/fd").expect("/proc is there");
     let name = format!("/memfd:{} (deleted)", dmabuf_name());

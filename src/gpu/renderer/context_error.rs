@@ -1,0 +1,27 @@
+//! Errors of commands on rendering contexts.
+
+use crate::gpu::resource::ResourceError;
+
+/// Why a command on a rendering context fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ContextError {
+    #[error("0 is not a valid context id")]
+    Zero,
+    #[error("context {0} exists already")]
+    Exists(u32),
+    #[error("there is no context {0}")]
+    Unknown(u32),
+    #[error("there are {0} contexts already, the maximum")]
+    TooMany(usize),
+    #[error("context {0}: the renderer refuses the command")]
+    Refused(u32),
+    /// Bytes for the objects that a context creates.
+    #[error("{0} bytes for a context exceed what is left of the VM's host memory budget")]
+    Budget(u64),
+    #[error("the program uses {0} bytes more than the VM's host memory budget and OpenGL need")]
+    Excess(u64),
+    #[error("context {context}: virgl command {command} would allocate memory outside the budget")]
+    Unaccounted { context: u32, command: u32 },
+    #[error(transparent)]
+    Resource(#[from] ResourceError),
+}

@@ -1,0 +1,44 @@
+//! Errors of commands on resources.
+
+use crate::gpu::protocol::{Create3d, Transfer3d};
+use crate::gpu::region::{Rect, Size};
+
+use super::{BackingError, ImageError};
+
+/// Why a command on a resource fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResourceError {
+    #[error("0 is not a valid resource id")]
+    Zero,
+    #[error("resource {0} exists already")]
+    Exists(u32),
+    #[error("there is no resource {0}")]
+    Unknown(u32),
+    #[error("there are {0} resources already, the maximum")]
+    TooMany(usize),
+    #[error("resource {id}: {source}")]
+    Image { id: u32, source: ImageError },
+    #[error("resource {0} has a backing already")]
+    HasBacking(u32),
+    #[error("resource {0} has no backing")]
+    NoBacking(u32),
+    #[error("resource {id}: {source}")]
+    Backing { id: u32, source: BackingError },
+    #[error("{rect:?} is not within resource {id} of {size} pixels")]
+    Outside { id: u32, rect: Rect, size: Size },
+    #[error("resource {id} has {size} pixels, a cursor has 64x64")]
+    NoCursor { id: u32, size: Size },
+    #[error("resource {id} is out of bounds: {new:?}")]
+    OutOfBounds { id: u32, new: Create3d },
+    #[error("resource {id} cannot be shown on a display: {new:?}")]
+    NoPicture { id: u32, new: Create3d },
+    #[error("{transfer:?} is not within its resource")]
+    Transfer { transfer: Transfer3d },
+    #[error("resource {0}: the renderer refuses the command")]
+    Refused(u32),
+    /// See [`crate::gpu::renderer`]'s check of the process's memory, which only 3D needs.
+    #[error(
+        "resource {id}: the program uses {excess} bytes more than the VM's host memory budget and OpenGL need"
+    )]
+    Excess { id: u32, excess: u64 },
+}

@@ -1,0 +1,20 @@
+//! What a resource consists of, with either renderer: its backing in the guest's memory, its image
+//! in the host's memory, and the budget and the table that bound both.
+
+mod backing;
+mod budget;
+mod cursor;
+mod dmabuf;
+mod error;
+mod image;
+mod table;
+
+pub(crate) use backing::{Backing, BackingError, MAX_PIECE, Reader};
+pub(crate) use budget::{Budget, Charge};
+pub(crate) use cursor::{CURSOR_LEN, CURSOR_SIDE, CursorPixels};
+pub(crate) use dmabuf::Dmabuf;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use dmabuf::{MODIFIER_INVALID, MODIFIER_LINEAR};
+pub(crate) use error::ResourceError;
+pub(crate) use image::{Image, ImageError, MAX_SIDE, PIXEL_LEN, SharedImage, merge};
+pub(crate) use table::ResourceTable;
