@@ -413,7 +413,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drawing_is_scattered_and_whole() {
+    fn drawing_is_scattered_and_whole() {
         let memory = Memory::with_size(1 << 20).unwrap();
         let mut screen = Scattered::new(&memory, 64 * 64 * 4).unwrap();
         assert!(!screen.pages.is_sorted());

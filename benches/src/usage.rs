@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_work_is_seen() {
+    fn own_cpu_time_and_memory_are_measured() {
         let before = Usage::of(std::process::id()).unwrap();
         let mut n = 0_u64;
         while Usage::of(std::process::id()).unwrap().since(before).cpu < Duration::from_millis(5) {

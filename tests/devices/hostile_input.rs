@@ -91,7 +91,7 @@ impl Vm {
 }
 
 #[test]
-fn buffers_that_make_no_sense_are_given_back_and_stop_nothing() {
+fn malformed_buffers_are_returned_and_stop_nothing() {
     let mut vm = Vm::start(InputOptions::default());
     let page = vm.memory.alloc(4096, 4096).unwrap();
     let outside = vm.memory.end();
@@ -154,7 +154,7 @@ fn buffers_that_make_no_sense_are_given_back_and_stop_nothing() {
 }
 
 #[test]
-fn event_buffers_that_take_no_event_are_given_back() {
+fn event_buffers_too_small_for_an_event_are_returned() {
     let chains: [fn(u64, u64) -> Vec<Buffer>; 4] = [
         |page, _| vec![Buffer::writable(page, 7)],
         |page, _| vec![Buffer::readable(page, 8)],
@@ -188,7 +188,7 @@ fn event_buffers_that_take_no_event_are_given_back() {
 }
 
 #[test]
-fn a_queue_that_is_broken_stops_no_other() {
+fn broken_queue_leaves_the_other_running() {
     for broken in [EVENTS, STATUS] {
         let mut vm = Vm::start(InputOptions::default());
         let spent = vm.program.cpu_time().unwrap();
@@ -219,7 +219,7 @@ fn a_queue_that_is_broken_stops_no_other() {
 }
 
 #[test]
-fn a_ring_where_none_can_lie_stops_nothing() {
+fn misplaced_ring_stops_nothing() {
     let mut vm = Vm::start(InputOptions::default());
     let memory = vm.memory.clone();
     let [descriptors, available, used] = vm
@@ -250,7 +250,7 @@ fn a_ring_where_none_can_lie_stops_nothing() {
 }
 
 #[test]
-fn memory_that_goes_away_and_comes_back_stops_nothing() {
+fn removed_memory_stops_nothing_and_may_come_back() {
     let mut vm = Vm::start(InputOptions::default());
     let other = Memory::new(&[(1 << 40, 1 << 20)]).unwrap();
     let memory = vm.memory.clone();
@@ -271,7 +271,7 @@ fn memory_that_goes_away_and_comes_back_stops_nothing() {
 }
 
 #[test]
-fn configuration_out_of_bounds_is_no_end() {
+fn configuration_access_out_of_bounds_ends_nothing() {
     let mut vm = Vm::start(InputOptions::default());
     for select in 0..=255 {
         for offset in [0, 1, 2, 7, 8, 100] {
@@ -288,7 +288,7 @@ fn configuration_out_of_bounds_is_no_end() {
 }
 
 #[test]
-fn thousands_of_rounds_leave_nothing_behind() {
+fn thousands_of_rounds_leak_nothing() {
     let mut vm = Vm::start(InputOptions::default());
     let page = vm.memory.alloc(4096, 4096).unwrap();
     let round = |vm: &mut Vm, n: u32| {
@@ -321,7 +321,7 @@ fn thousands_of_rounds_leave_nothing_behind() {
 
 /// A device that is unplugged costs the guest nothing else, and the next start says what is missing.
 #[test]
-fn a_device_that_is_unplugged_leaves_a_program_that_serves_on() {
+fn unplugged_device_does_not_disconnect_the_front_end() {
     let mut vm = Vm::start(InputOptions::default());
     vm.device
         .send(&[Event::new(EV_KEY, 30, 1), Event::report()]);
@@ -355,7 +355,7 @@ fn a_device_that_is_unplugged_leaves_a_program_that_serves_on() {
 }
 
 #[test]
-fn a_device_that_is_unplugged_with_nobody_connected_is_the_end_with_a_message() {
+fn unplugged_device_ends_an_unconnected_program_with_a_message() {
     let mut device = HostDevice::new(KEYBOARD);
     let command = device.command(input_program());
     let mut program = command.socket(SocketForm::Path).spawn().unwrap();

@@ -121,7 +121,7 @@ fn assert_works(outcome: Outcome) {
 }
 
 #[test]
-fn every_thread_of_every_program_is_inside() {
+fn every_thread_of_every_program_is_sandboxed() {
     for kind in KINDS {
         let served = serve(kind, &[]);
         let threads = threads(served.program.pid()).unwrap();
@@ -141,7 +141,7 @@ fn every_thread_of_every_program_is_inside() {
 }
 
 #[test]
-fn without_the_sandbox_it_says_so_loudly() {
+fn disabled_sandbox_is_reported_loudly() {
     let served = serve(Kind::Gpu2d, &["--sandbox=off"]);
     let stderr = served.program.stderr();
     assert!(stderr.contains("warn: --sandbox=off"), "{stderr}");
@@ -339,14 +339,14 @@ fn assert_ended_for_each(kind: Kind, calls: &[(&str, i64, Vec<Word<'_>>)]) {
 }
 
 #[test]
-fn a_2d_gpu_is_ended_for_what_it_may_not_do() {
+fn gpu_in_2d_is_killed_for_forbidden_calls() {
     let pid = i64::from(process::id());
     assert_ended_for_each(Kind::Gpu2d, &forbidden(pid));
     assert_ended_for_each(Kind::Gpu2d, &forbidden_without_gl());
 }
 
 #[test]
-fn an_input_device_is_ended_for_what_it_may_not_do() {
+fn input_is_killed_for_forbidden_calls() {
     // Its list is the gpu's and a few requests to evdev.
     assert_ended_for_each(Kind::Input, &forbidden_without_gl());
     let request = |request: u32| vec![Number(0), Number(request.into())];
@@ -369,14 +369,14 @@ fn an_input_device_is_ended_for_what_it_may_not_do() {
 
 #[cfg(feature = "virgl")]
 #[test]
-fn a_virgl_gpu_is_ended_for_what_it_may_not_do() {
+fn gpu_with_virgl_is_killed_for_forbidden_calls() {
     let pid = i64::from(process::id());
     assert_ended_for_each(Kind::Virgl, &forbidden(pid));
 }
 
 /// What libraries try, and can do without.
 #[test]
-fn some_calls_fail_and_the_program_goes_on() {
+fn some_calls_fail_and_the_program_continues() {
     let stderr = Number(2);
     let request = |request: u64| vec![stderr, Number(request.cast_signed())];
     let query = vec![Number(-1), Number(1027), Number(-1)];
@@ -409,7 +409,7 @@ fn some_calls_fail_and_the_program_goes_on() {
 /// Which one user's processes, all VMs of libvirt, could do to each other.
 #[cfg(feature = "virgl")]
 #[test]
-fn opengl_does_not_say_how_others_are_scheduled() {
+fn opengl_cannot_query_the_scheduling_of_others() {
     let served = serve(Kind::Virgl, &[]);
     let own = Number(served.program.pid().into());
     let mut sleep = process::Command::new("sleep").arg("60").spawn().unwrap();
@@ -430,7 +430,7 @@ fn opengl_does_not_say_how_others_are_scheduled() {
 }
 
 #[test]
-fn files_are_refused_and_the_program_goes_on() {
+fn file_access_fails_and_the_program_continues() {
     for kind in [Kind::Gpu2d, Kind::Input] {
         let served = serve(kind, &[]);
         for path in ["/etc/passwd", "/dev/null", "/usr/bin/env", "."] {
@@ -507,7 +507,7 @@ fn opengl_opens_its_libraries_and_its_shaders_and_nothing_else() {
 }
 
 #[test]
-fn a_program_with_a_socket_of_its_own_removes_files_there_and_nowhere_else() {
+fn program_with_its_own_socket_removes_files_there_and_nowhere_else() {
     let elsewhere = tempfile::tempdir().unwrap();
     let file = elsewhere.path().join("file");
     fs::write(&file, "").unwrap();
@@ -521,7 +521,7 @@ fn a_program_with_a_socket_of_its_own_removes_files_there_and_nowhere_else() {
 }
 
 #[test]
-fn it_may_abort() {
+fn program_may_abort() {
     let served = serve(Kind::Gpu2d, &[]);
     let pid = i64::from(served.program.pid());
     let (thread, _) = threads(served.program.pid()).unwrap()[1];
@@ -543,7 +543,7 @@ fn it_may_abort() {
 
 /// Another process of the same user, which could otherwise read the guest's memory.
 #[test]
-fn others_of_the_same_user_cannot_look_into_it() {
+fn processes_of_the_same_user_cannot_trace_the_program() {
     const USER: u32 = 65534;
     let folder = tempfile::tempdir().unwrap();
     let as_user = |program: &str| {

@@ -36,7 +36,7 @@ fn program_serves_on_the_accepted_connection() {
 }
 
 #[test]
-fn program_finds_the_connection_alone() {
+fn program_finds_the_connection_and_nothing_else() {
     let script = "exec 2>&1; for fd in /proc/$$/fd/*; do readlink $fd; done | grep -c socket; \
                   env | grep -c ^LISTEN_; cat <&3";
     let mut program = accept(&["/bin/sh", "-c", script]);
@@ -83,7 +83,7 @@ fn wait_for_a_connection_ends_on_sigterm() {
 }
 
 #[test]
-fn connection_that_left_is_passed_on_all_the_same() {
+fn closed_connection_is_passed_on() {
     let mut program = accept(&["/bin/cat", "/proc/self/fdinfo/3"]);
     drop(program.connect().unwrap());
     assert!(program.wait_exit(DEFAULT_LIMIT).unwrap().success());
@@ -153,7 +153,7 @@ fn program_that_listens_by_itself_is_served() {
 }
 
 #[test]
-fn program_that_goes_on_is_ended_with_the_front_end() {
+fn program_that_outlives_the_front_end_is_ended() {
     let folder = tempfile::tempdir().unwrap();
     let script = "exec /usr/bin/python3 -c '
 import socket, sys
@@ -176,7 +176,7 @@ while True:
 }
 
 #[test]
-fn end_of_the_program_is_told_to_the_front_end() {
+fn front_end_is_told_that_the_program_ended() {
     for (arguments, message) in [
         (["-c", "exit 7"], "/bin/sh ended: exit status: 7"),
         (["-c", "kill -SEGV $$"], "/bin/sh ended: signal: 11"),

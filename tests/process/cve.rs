@@ -30,7 +30,7 @@ fn is_served(mut vm: GpuVm) {
 /// virtio_gpu_resource_create_2d: what a refused or repeated creation had allocated was lost, and
 /// there was no end to how many there could be.
 #[test]
-fn cve_2016_7994_resources_without_an_end() {
+fn cve_2016_7994_endless_resources() {
     let mut vm = GpuVm::start();
     leaks_nothing(&mut vm, |vm, n| {
         // Each of these once allocated before it failed.
@@ -49,7 +49,7 @@ fn cve_2016_7994_resources_without_an_end() {
 /// virtqueue_pop: requests without a wait for their answers were all kept. The same few descriptors
 /// are made available again and again here.
 #[test]
-fn cve_2016_5403_requests_without_a_wait_for_their_answers() {
+fn cve_2016_5403_requests_without_waiting_for_responses() {
     let mut vm = GpuVm::start();
     let page = vm.gpu.memory().alloc(4096, 4096).unwrap();
     let command = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_UNREF;
@@ -91,7 +91,7 @@ fn cve_2016_5403_requests_without_a_wait_for_their_answers() {
 
 /// virtio_gpu_set_scanout: a scanout's number was not compared with how many there are.
 #[test]
-fn cve_2016_10029_a_scanout_that_there_is_not() {
+fn cve_2016_10029_missing_scanout() {
     let mut vm = GpuVm::start();
     vm.painted(1, XRGB, (16, 16));
     let whole = Rect::sized(16, 16);
@@ -107,7 +107,7 @@ fn cve_2016_10029_a_scanout_that_there_is_not() {
 
 /// virtio_gpu_resource_destroy: the list of a backing was not freed with its resource.
 #[test]
-fn cve_2016_9912_a_backing_that_outlives_its_resource() {
+fn cve_2016_9912_backing_that_outlives_its_resource() {
     let mut vm = GpuVm::start();
     let address = vm.gpu.memory().alloc(4096, 4096).unwrap();
     let entries = vec![(address, 4); 500];
@@ -121,7 +121,7 @@ fn cve_2016_9912_a_backing_that_outlives_its_resource() {
 
 /// virtio_gpu_resource_attach_backing: a second backing replaced the first one, which was lost.
 #[test]
-fn cve_2017_5578_a_second_backing() {
+fn cve_2017_5578_second_backing() {
     let mut vm = GpuVm::start();
     let address = vm.gpu.memory().alloc(4096, 4096).unwrap();
     let entries = vec![(address, 4); 500];
@@ -136,7 +136,7 @@ fn cve_2017_5578_a_second_backing() {
 
 /// update_cursor_data_*: the pixels of a resource that is no cursor were not freed.
 #[test]
-fn cve_2016_9846_a_cursor_of_another_size() {
+fn cve_2016_9846_cursor_of_another_size() {
     let mut vm = GpuVm::start();
     ok(vm.gpu.create_2d(1, XRGB, 63, 64));
     ok(vm.gpu.create_2d(2, XRGB, 512, 512));
@@ -153,7 +153,7 @@ fn cve_2016_9846_a_cursor_of_another_size() {
 /// address that is no memory of the guest is an error, and rings that lie in each other's buffers
 /// are only data.
 #[test]
-fn cve_2024_3446_a_request_that_writes_into_its_own_ring() {
+fn cve_2024_3446_request_that_writes_into_its_own_ring() {
     let mut vm = GpuVm::start();
     let memory = vm.gpu.memory().clone();
     let page = memory.alloc(4096, 4096).unwrap();
@@ -199,7 +199,7 @@ fn cve_2024_3446_a_request_that_writes_into_its_own_ring() {
 /// contrib/vhost-user-gpu: backings and pictures that were lost with each unref, and with each
 /// attach that failed; in 2D.
 #[test]
-fn cve_2021_3544_resources_that_leak() {
+fn cve_2021_3544_leaking_resources() {
     let mut vm = GpuVm::start();
     let address = vm.gpu.memory().alloc(1 << 20, 4096).unwrap();
     let outside = vm.gpu.memory().end();
@@ -300,7 +300,7 @@ mod virgl {
 
     /// virgl_cmd_get_capset: more was sent than the library had filled in.
     #[test]
-    fn cve_2016_9908_a_capset_of_stale_memory() {
+    fn cve_2016_9908_capset_of_stale_memory() {
         let mut vm = start();
         for index in 0..2 {
             let (id, version, size) = capset_size(&mut vm, index);
@@ -343,18 +343,18 @@ mod virgl {
     }
 
     #[test]
-    fn cve_2016_10028_a_capset_of_no_size() {
+    fn cve_2016_10028_empty_capset() {
         a_capset_of_no_size();
     }
 
     #[test]
-    fn cve_2021_3546_a_capset_of_no_size() {
+    fn cve_2021_3546_empty_capset() {
         a_capset_of_no_size();
     }
 
     /// virgl_resource_attach_backing: a second backing, and one that the library refused, were lost.
     #[test]
-    fn cve_2017_5552_a_second_backing_in_3d() {
+    fn cve_2017_5552_second_backing_in_3d() {
         let mut vm = start();
         let address = vm.gpu.memory().alloc(4096, 4096).unwrap();
         let entries = vec![(address, 4); 500];
@@ -381,7 +381,7 @@ mod virgl {
 
     /// virgl_cmd_resource_unref: the list of a backing was not freed with its resource.
     #[test]
-    fn cve_2017_5857_a_backing_that_outlives_its_resource_in_3d() {
+    fn cve_2017_5857_backing_that_outlives_its_resource_in_3d() {
         let mut vm = start();
         a_backing_that_outlives_its_resource(&mut vm);
         is_served(vm);
@@ -389,7 +389,7 @@ mod virgl {
 
     /// contrib/vhost-user-gpu had the same, and lost the list when an attach failed.
     #[test]
-    fn cve_2021_3544_resources_that_leak_in_3d() {
+    fn cve_2021_3544_leaking_resources_in_3d() {
         let mut vm = start();
         a_backing_that_outlives_its_resource(&mut vm);
         let (inside, outside) = (vm.gpu.memory().alloc(4096, 4096), vm.gpu.memory().end());
@@ -495,7 +495,7 @@ mod virgl {
 
     /// A buffer of the library's own memory was handed to the guest as it came from the heap.
     #[test]
-    fn cve_2022_0175_a_buffer_of_stale_memory() {
+    fn cve_2022_0175_buffer_of_stale_memory() {
         let mut vm = start();
         ok(vm.gpu.create_context(CONTEXT, ""));
         for (id, len) in (10..).zip([64, 256, 1024, 4096, 1 << 16].repeat(20)) {

@@ -72,7 +72,7 @@ fn gets_stuck(vm: &GpuVm) {
 }
 
 #[test]
-fn killed_at_any_moment_it_leaves_a_socket_that_the_next_one_takes() {
+fn program_killed_at_any_moment_leaves_a_socket_the_next_one_takes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gpu.sock");
     let killed = |mut program: Program| {
@@ -120,7 +120,7 @@ fn killed_at_any_moment_it_leaves_a_socket_that_the_next_one_takes() {
 
 /// A VMM that is killed closes its sockets wherever it was.
 #[test]
-fn a_front_end_that_dies_at_any_moment_ends_it_cleanly() {
+fn front_end_killed_at_any_moment_ends_the_program_cleanly() {
     let start = || {
         let mut program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
         let session = program.session().unwrap();
@@ -161,7 +161,7 @@ fn a_front_end_that_dies_at_any_moment_ends_it_cleanly() {
 }
 
 #[test]
-fn a_display_that_closes_while_it_is_stuck_costs_the_guest_nothing() {
+fn stuck_display_that_closes_costs_the_guest_nothing() {
     let program = gpu_command(SocketForm::Connected(8)).spawn().unwrap();
     let options = DisplayOptions {
         buffer: Some(4096),
@@ -205,7 +205,7 @@ fn with_a_full_log(folder: &Path) -> Command {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_stops_nothing() {
+fn unwritable_log_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let command = with_a_full_log(folder.path());
     let program = command.socket(SocketForm::Connected(7)).spawn().unwrap();
@@ -224,7 +224,7 @@ fn a_log_that_cannot_be_written_stops_nothing() {
 }
 
 #[test]
-fn capabilities_that_cannot_be_written_are_a_failure() {
+fn unwritable_capabilities_are_a_failure() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = std::process::Command::new(gpu_program())
         .arg("--print-capabilities")
@@ -247,7 +247,7 @@ fn limit(program: &Program, resource: Resource, most: u64) {
 }
 
 #[test]
-fn no_descriptors_left_for_another_front_end_is_no_reason_to_spin() {
+fn descriptor_shortage_at_a_second_front_end_does_not_spin() {
     let mut program = gpu_command(SocketForm::Path).spawn().unwrap();
     let mut session = program.session().unwrap();
     session
@@ -269,7 +269,7 @@ fn no_descriptors_left_for_another_front_end_is_no_reason_to_spin() {
 }
 
 #[test]
-fn no_descriptors_left_for_the_first_front_end_ends_it_with_a_message() {
+fn descriptor_shortage_at_the_first_front_end_ends_the_program_with_a_message() {
     let mut program = gpu_command(SocketForm::Path).notify().spawn().unwrap();
     program.notify().unwrap().wait_ready(DEFAULT_LIMIT).unwrap();
     limit(&program, Resource::Nofile, 3);
@@ -278,7 +278,7 @@ fn no_descriptors_left_for_the_first_front_end_ends_it_with_a_message() {
 }
 
 #[test]
-fn no_descriptors_left_for_a_message_ends_it_with_a_message() {
+fn descriptor_shortage_at_a_message_ends_the_program_with_a_message() {
     let regions: Vec<_> = (0..8_u64).map(|n| (n << 30, 4096)).collect();
     let memory = Memory::new(&regions).unwrap();
     let mut program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
@@ -293,7 +293,7 @@ fn no_descriptors_left_for_a_message_ends_it_with_a_message() {
 }
 
 #[test]
-fn display_sockets_need_no_more_descriptors_each_time() {
+fn display_sockets_leak_no_descriptors() {
     let mut vm = GpuVm::start();
     // A message brings one, the relay keeps another for the device, and the crate has one.
     let most = vm.program.open_descriptors().unwrap() as u64 + 4;
@@ -309,7 +309,7 @@ fn display_sockets_need_no_more_descriptors_each_time() {
 }
 
 #[test]
-fn no_memory_for_a_resource_is_an_error_and_no_end() {
+fn memory_shortage_for_a_resource_is_an_error_response() {
     let mut vm = GpuVm::start();
     let maps = std::fs::read_to_string(format!("/proc/{}/statm", vm.program.pid())).unwrap();
     let pages: u64 = maps.split(' ').next().unwrap().parse().unwrap();
@@ -333,7 +333,7 @@ fn no_memory_for_a_resource_is_an_error_and_no_end() {
 }
 
 #[test]
-fn a_front_end_that_sends_no_socket_is_told_so() {
+fn gpu_socket_message_without_a_socket_ends_the_program_with_a_message() {
     let mut vm = GpuVm::start();
     let nothing = [33_u32, 1, 0].map(u32::to_ne_bytes).concat();
     let mut socket = vm.gpu.session.channel.socket();
@@ -345,7 +345,7 @@ fn a_front_end_that_sends_no_socket_is_told_so() {
 }
 
 #[test]
-fn memory_that_its_file_does_not_have_ends_it_with_a_message() {
+fn memory_beyond_its_file_ends_the_program_with_a_message() {
     let command = gpu_command(SocketForm::Connected(7));
     let mut program = command.spawn().unwrap();
     let mut session = program.session().unwrap();

@@ -48,7 +48,7 @@ fn read(mut reader: PipeReader, program: &mut Program) -> String {
 }
 
 #[test]
-fn a_log_that_nobody_reads_keeps_no_device_from_serving() {
+fn unread_log_does_not_block_the_device() {
     let (mut program, socket, reader) = unread();
     let (display, theirs) = DisplayThread::start(DisplayOptions::default()).unwrap();
     let session = Session::new(socket);
@@ -67,7 +67,7 @@ fn a_log_that_nobody_reads_keeps_no_device_from_serving() {
 }
 
 #[test]
-fn the_last_message_waits_for_a_reader_that_is_late() {
+fn last_message_waits_for_a_late_reader() {
     let (mut program, mut socket, reader) = unread();
     // A message that nobody sends ends the connection, and the program says so.
     socket.write_all(&[0xff; 64]).unwrap();

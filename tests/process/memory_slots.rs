@@ -113,7 +113,7 @@ fn no_error(error: &OwnedFd) {
 }
 
 #[test]
-fn rings_and_backings_lie_in_any_of_many_regions() {
+fn rings_and_backings_may_lie_in_any_region() {
     let mut regions: Vec<_> = (1..40).map(|n| (n << 24, 4096)).collect();
     regions.push((1 << 32, 8 << 20));
     let memory = Memory::new(&regions).unwrap();
@@ -148,7 +148,7 @@ fn rings_and_backings_lie_in_any_of_many_regions() {
 }
 
 #[test]
-fn as_many_regions_are_taken_as_there_are_slots_and_no_more() {
+fn regions_fill_the_memory_slots_and_no_more() {
     let memory = Memory::with_size(8 << 20).unwrap();
     let mut vm = start_gpu(&memory, GpuOptions::default());
     let [ram] = memory.regions()[..] else {
@@ -180,7 +180,7 @@ fn as_many_regions_are_taken_as_there_are_slots_and_no_more() {
 }
 
 #[test]
-fn a_backing_whose_region_goes_is_an_error_until_it_comes_back() {
+fn backing_in_a_removed_region_is_an_error_until_it_comes_back() {
     let memory = guest_memory();
     let mut vm = start_gpu(&memory, GpuOptions::default());
     let [_, second] = memory.regions()[..] else {
@@ -212,7 +212,7 @@ fn a_backing_whose_region_goes_is_an_error_until_it_comes_back() {
 /// QEMU changes a region by REM and ADD, under running rings: what the driver asked for in between is
 /// done, although nobody kicks for it again.
 #[test]
-fn a_ring_whose_region_goes_is_broken_until_it_comes_back() {
+fn ring_in_a_removed_region_is_broken_until_it_comes_back() {
     // The cursor queue of 128 entries does not fit beside the control queue in a page.
     let memory = Memory::new(&[(0x10_0000, 4096), (1 << 32, 8 << 20)]).unwrap();
     let options = GpuOptions {
@@ -275,7 +275,7 @@ fn a_ring_whose_region_goes_is_broken_until_it_comes_back() {
 }
 
 #[test]
-fn regions_that_cannot_be_are_refused_in_words() {
+fn impossible_regions_are_refused_with_a_message() {
     let memory = guest_memory();
     let [first, second] = memory.regions()[..] else {
         panic!("two regions")

@@ -8,7 +8,7 @@ use frontend::gpu::{DisplayOptions, DisplayThread, Format, GpuOptions, Rect};
 use frontend::{DEFAULT_LIMIT, Notification, SocketForm};
 
 #[test]
-fn a_watchdog_that_was_lost_is_told_again_within_the_limit() {
+fn lost_watchdog_message_is_sent_again_within_the_limit() {
     const LIMIT: Duration = Duration::from_secs(6);
     let mut program = gpu_command(SocketForm::Connected(7))
         .notify()
@@ -33,7 +33,7 @@ fn a_watchdog_that_was_lost_is_told_again_within_the_limit() {
 }
 
 #[test]
-fn a_status_that_was_lost_is_told_again() {
+fn lost_status_is_sent_again() {
     let mut program = gpu_command(SocketForm::Connected(7))
         .notify()
         .spawn()

@@ -85,7 +85,7 @@ fn input_drop_in(mock: &MockInput, device: usize, user: &str) -> String {
 }
 
 #[test]
-fn one_start_is_enough_for_a_gpu_and_front_ends_come_and_go() -> anyhow::Result<()> {
+fn gpu_socket_serves_front_ends_that_come_and_go() -> anyhow::Result<()> {
     let host = Host::boot()?;
     host.start_gpu("vm1")?;
     let service = "vhost-user-gpu@vm1.service";
@@ -107,7 +107,7 @@ fn one_start_is_enough_for_a_gpu_and_front_ends_come_and_go() -> anyhow::Result<
 }
 
 #[test]
-fn a_stop_ends_all_and_leaves_nothing() -> anyhow::Result<()> {
+fn stop_ends_the_backend_and_leaves_nothing() -> anyhow::Result<()> {
     let host = Host::boot()?;
     host.start_gpu("vm1")?;
     let (_gpu, _display) = host.use_gpu("vm1")?;
@@ -127,7 +127,7 @@ fn a_stop_ends_all_and_leaves_nothing() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_backend_that_dies_or_hangs_is_there_for_the_next_front_end() -> anyhow::Result<()> {
+fn crashed_or_hung_backend_is_restarted_for_the_next_front_end() -> anyhow::Result<()> {
     let host = Host::boot()?;
     let service = "vhost-user-gpu@vm1.service";
     host.0.drop_in(service, "[Service]\nWatchdogSec=1s\n")?;
@@ -152,7 +152,7 @@ fn a_backend_that_dies_or_hangs_is_there_for_the_next_front_end() -> anyhow::Res
 }
 
 #[test]
-fn two_vms_are_kept_apart() -> anyhow::Result<()> {
+fn vms_are_isolated() -> anyhow::Result<()> {
     let host = Host::boot()?;
     let mut users = Vec::new();
     let mut held = Vec::new();
@@ -175,7 +175,7 @@ fn two_vms_are_kept_apart() -> anyhow::Result<()> {
 }
 
 #[test]
-fn an_input_device_is_what_its_drop_in_says() -> anyhow::Result<()> {
+fn input_device_is_the_one_of_its_drop_in() -> anyhow::Result<()> {
     let host = Host::boot()?;
     let mut mock = MockInput::start_in(&host.0, &[KEYBOARD, MOUSE])?;
     for (device, name) in ["kbd", "mouse"].into_iter().enumerate() {
@@ -204,7 +204,7 @@ fn an_input_device_is_what_its_drop_in_says() -> anyhow::Result<()> {
 }
 
 #[test]
-fn an_input_instance_without_a_device_says_what_to_do() -> anyhow::Result<()> {
+fn input_instance_without_a_device_says_what_to_do() -> anyhow::Result<()> {
     let host = Host::boot()?;
     let service = "vhost-user-input@vm1:kbd.service";
     host.0
@@ -225,7 +225,7 @@ fn an_input_instance_without_a_device_says_what_to_do() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_log_is_in_the_journal_with_its_fields() -> anyhow::Result<()> {
+fn log_is_in_the_journal_with_its_fields() -> anyhow::Result<()> {
     let host = Host::boot()?;
     host.start_gpu("vm1")?;
     let used = host.use_gpu("vm1")?;
@@ -251,7 +251,7 @@ fn the_log_is_in_the_journal_with_its_fields() -> anyhow::Result<()> {
 }
 
 #[test]
-fn an_installation_is_whole_and_goes_without_a_trace() -> anyhow::Result<()> {
+fn installation_is_complete_and_leaves_no_trace() -> anyhow::Result<()> {
     let host = Host::boot()?;
     // Every unit file that is installed is one that systemd understands.
     // To systemd-analyze, a colon would separate a file from its alias.

@@ -56,7 +56,7 @@ fn sorted(host: &Sandbox, unit: &str, property: &str) -> anyhow::Result<String> 
 }
 
 #[test]
-fn systemd_finds_little_that_is_exposed() -> anyhow::Result<()> {
+fn systemd_analyze_finds_little_exposure() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
     host.drop_in(
@@ -149,7 +149,7 @@ fn systemd_finds_little_that_is_exposed() -> anyhow::Result<()> {
 
 /// What a drop-in takes away, takes nothing else along: some walls imply others.
 #[test]
-fn each_wall_stands_by_itself() -> anyhow::Result<()> {
+fn drop_in_that_lifts_one_directive_keeps_the_others() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
     // The user, and what a GPU of the host takes.
@@ -176,7 +176,7 @@ fn each_wall_stands_by_itself() -> anyhow::Result<()> {
 
 /// A file server as root is bound by this much.
 #[test]
-fn any_other_backend_is_confined_as_well() -> anyhow::Result<()> {
+fn template_for_other_backends_is_confined_as_well() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
     const ORDINARY: &str = "vhost-user@vm1:data.service";
@@ -215,7 +215,7 @@ fn any_other_backend_is_confined_as_well() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_programs_close_their_sandbox_within_the_unit() -> anyhow::Result<()> {
+fn programs_close_their_sandbox_within_the_unit() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
     const WITHOUT: &str = "vhost-user-gpu@vm2.service";
@@ -269,7 +269,7 @@ fn on_the_host(host: &Sandbox, pid: &str) -> anyhow::Result<i32> {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn a_forbidden_call_is_told_by_the_service_and_the_next_start_serves() -> anyhow::Result<()> {
+fn forbidden_call_fails_the_service_and_the_next_start_serves() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
     let held = gpu(&host, "vm1")?;
@@ -292,7 +292,7 @@ fn a_forbidden_call_is_told_by_the_service_and_the_next_start_serves() -> anyhow
 }
 
 #[test]
-fn without_seccomp_the_start_fails_and_without_landlock_it_warns() -> anyhow::Result<()> {
+fn missing_seccomp_fails_the_start_and_missing_landlock_warns() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
     host.drop_in(
@@ -329,7 +329,7 @@ fn without_seccomp_the_start_fails_and_without_landlock_it_warns() -> anyhow::Re
 }
 
 #[test]
-fn two_vms_cannot_reach_each_other() -> anyhow::Result<()> {
+fn vms_cannot_reach_each_other() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
     let _held = (gpu(&host, "vm1")?, gpu(&host, "vm2")?);
@@ -388,7 +388,7 @@ fn two_vms_cannot_reach_each_other() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_gpu_that_takes_too_much_memory_is_ended_and_the_next_start_serves() -> anyhow::Result<()> {
+fn gpu_beyond_its_memory_limit_is_killed_and_the_next_start_serves() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start_with_limits(&[staging.path()])?;
     let hungry = || -> anyhow::Result<bool> {
@@ -425,7 +425,7 @@ fn a_gpu_that_takes_too_much_memory_is_ended_and_the_next_start_serves() -> anyh
 
 /// The units' comments say so of their limit.
 #[test]
-fn memory_that_the_guest_never_wrote_to_counts_for_who_looks_at_it() -> anyhow::Result<()> {
+fn untouched_guest_memory_is_charged_to_its_reader() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start_with_limits(&[staging.path()])?;
     host.drop_in(GPU, "[Service]\nMemoryMax=40M\nMemorySwapMax=0\n")?;
@@ -450,7 +450,7 @@ fn memory_that_the_guest_never_wrote_to_counts_for_who_looks_at_it() -> anyhow::
 }
 
 #[test]
-fn a_unit_gets_no_more_tasks_than_it_may() -> anyhow::Result<()> {
+fn unit_cannot_exceed_its_task_limit() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start_with_limits(&[staging.path()])?;
     host.drop_in(GPU, "[Service]\nTasksMax=1\n")?;

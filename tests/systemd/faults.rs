@@ -68,7 +68,7 @@ impl Host {
 }
 
 #[test]
-fn a_journal_that_does_not_read_holds_up_no_vm() -> anyhow::Result<()> {
+fn stopped_journal_does_not_block_the_vm() -> anyhow::Result<()> {
     const JOURNALD: &str = "systemd-journald.service";
     let host = Host::boot("")?;
     let (mut gpu, display) = host.vm(DisplayOptions::default())?;
@@ -88,7 +88,7 @@ fn a_journal_that_does_not_read_holds_up_no_vm() -> anyhow::Result<()> {
 }
 
 #[test]
-fn killed_at_any_moment_the_next_vm_starts() -> anyhow::Result<()> {
+fn backend_killed_at_any_moment_serves_the_next_vm() -> anyhow::Result<()> {
     let host = Host::boot("")?;
     // Before it is ready: the connection that waits starts it again.
     for milliseconds in [0, 2, 5, 10, 20] {
@@ -125,7 +125,7 @@ fn killed_at_any_moment_the_next_vm_starts() -> anyhow::Result<()> {
 }
 
 #[test]
-fn too_few_descriptors_end_one_service_with_a_message() -> anyhow::Result<()> {
+fn descriptor_shortage_ends_one_service_with_a_message() -> anyhow::Result<()> {
     let host = Host::boot("[Service]\nLimitNOFILE=12\n")?;
     let _ = host
         .vm(DisplayOptions::default())
@@ -144,7 +144,7 @@ fn too_few_descriptors_end_one_service_with_a_message() -> anyhow::Result<()> {
 }
 
 #[test]
-fn an_unplugged_input_device_is_in_the_status_and_missed_at_the_next_start() -> anyhow::Result<()> {
+fn unplugged_input_device_is_in_the_status_and_fails_the_next_start() -> anyhow::Result<()> {
     let host = Host::boot("")?.0;
     let mut mock = MockInput::start_in(&host, &[KEYBOARD])?;
     let service = "vhost-user-input@vm1:kbd.service";
@@ -192,7 +192,7 @@ fn an_unplugged_input_device_is_in_the_status_and_missed_at_the_next_start() -> 
 /// The folder for compiled shaders is full: they are compiled again, and drawn.
 #[cfg(feature = "virgl")]
 #[test]
-fn a_full_disk_keeps_no_shader_and_no_vm_from_drawing() -> anyhow::Result<()> {
+fn full_disk_stops_neither_shaders_nor_drawing() -> anyhow::Result<()> {
     use crate::common::triangle;
 
     let staging = staging::stage()?;

@@ -94,7 +94,7 @@ fn install(host: &Host, inside: &str) -> anyhow::Result<()> {
 
 /// Our programs tell a front-end that they do not start, by closing its connection.
 #[test]
-fn failed_start_of_a_program_is_one_start_and_is_told() -> anyhow::Result<()> {
+fn failed_start_of_a_program_is_one_start_and_is_reported() -> anyhow::Result<()> {
     let host = Host::boot()?;
     let missing = "Environment=EVDEV_PATH=/dev/input/by-id/usb-None-event-kbd";
     let cases = [
@@ -135,7 +135,7 @@ fn failed_start_of_a_program_is_one_start_and_is_told() -> anyhow::Result<()> {
 /// What never runs cannot tell anybody: systemd starts it a few times, then gives up the socket, which
 /// tells, and makes it listen again. What does not take the connection before it fails is the same.
 #[test]
-fn program_that_cannot_run_is_started_a_few_times_and_serves_once_it_can() -> anyhow::Result<()> {
+fn program_that_cannot_run_is_retried_a_few_times_and_serves_once_fixed() -> anyhow::Result<()> {
     let host = Host::boot()?;
     let cases = [
         // 203/EXEC, 217/USER, 226/NAMESPACE.
@@ -221,7 +221,7 @@ fn stopped_socket_does_not_listen_again() -> anyhow::Result<()> {
 
 /// Who mends what was amiss does not have to wait.
 #[test]
-fn vhostctl_start_counts_starts_anew() -> anyhow::Result<()> {
+fn vhostctl_start_resets_the_start_limit() -> anyhow::Result<()> {
     let host = Host::boot()?;
     let instance = "vhost-user-gpu@vm1";
     let setting = "ExecStart=\nExecStart=/usr/bin/not-there-yet --fd=3";
@@ -241,7 +241,7 @@ fn vhostctl_start_counts_starts_anew() -> anyhow::Result<()> {
 
 /// A socket that cannot be made is not tried again and again.
 #[test]
-fn socket_that_failed_for_another_reason_is_left_failed() -> anyhow::Result<()> {
+fn socket_failed_for_another_reason_stays_failed() -> anyhow::Result<()> {
     let host = Host::boot()?;
     let socket = "vhost-user-gpu@vm1.socket";
     let retry = format!("vhost-user-retry@{socket}.service");

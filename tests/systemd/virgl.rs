@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(60);
 const SERVICE: &str = "vhost-user-gpu@vm1.service";
 
 #[test]
-fn a_hardened_unit_draws_by_opengl() -> anyhow::Result<()> {
+fn hardened_unit_draws_with_opengl() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
     let link = "cd /run/systemd/system && mkdir vhost-user-gpu@vm1.service.d && \

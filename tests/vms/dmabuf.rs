@@ -30,11 +30,11 @@ fn check(mesa: Mesa, what: &str) -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_render_nodes_textures_are_passed_on() -> anyhow::Result<()> {
+fn textures_of_a_render_node_are_passed_on() -> anyhow::Result<()> {
     check(Mesa::Newer, "dmabufs")
 }
 
 #[test]
-fn a_render_node_that_passes_nothing_on_is_read_back() -> anyhow::Result<()> {
+fn render_node_without_dmabufs_is_read_back() -> anyhow::Result<()> {
     check(Mesa::Installed, "pixels")
 }

@@ -8,7 +8,7 @@ use harness::paths;
 use harness::qemu::Vm;
 
 #[test]
-fn a_kernels_own_devices_are_served() -> anyhow::Result<()> {
+fn kernel_devices_are_served() -> anyhow::Result<()> {
     let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
     let mut host = Vm::builder(&artifacts)
         .device("virtio-keyboard-pci")

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const SOON: Duration = Duration::from_secs(60);
 
 #[test]
-fn a_killed_qemu_ends_its_gpu_and_the_next_one_starts() -> anyhow::Result<()> {
+fn killed_qemu_ends_its_gpu_and_the_next_one_starts() -> anyhow::Result<()> {
     let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("gpu.sock");
@@ -44,7 +44,7 @@ fn a_killed_qemu_ends_its_gpu_and_the_next_one_starts() -> anyhow::Result<()> {
 /// QEMU offers its guest what the option says, whatever the back-end offers, and passes on what the
 /// guest takes.
 #[test]
-fn an_option_of_qemu_that_the_gpu_does_not_have_is_named() -> anyhow::Result<()> {
+fn unsupported_option_of_qemu_is_named() -> anyhow::Result<()> {
     let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
     let mut program = gpu_command(SocketForm::Path).spawn()?;
     program.wait_stderr("serving on")?;

@@ -101,7 +101,7 @@ fn evtest_on_host(mock: &MockInput, name: &str) -> anyhow::Result<Vec<String>> {
 }
 
 #[test]
-fn every_device_is_the_same_to_evtest() -> anyhow::Result<()> {
+fn evtest_sees_every_device_as_on_the_host() -> anyhow::Result<()> {
     let devices = [KEYBOARD, MOUSE, TABLET, TOUCHSCREEN];
     let mut machine = Machine::boot(&devices)?;
     for device in 0..devices.len() {
@@ -122,7 +122,7 @@ fn every_device_is_the_same_to_evtest() -> anyhow::Result<()> {
 }
 
 #[test]
-fn keys_movements_and_touches_arrive_and_leds_go_back() -> anyhow::Result<()> {
+fn guest_gets_keys_movements_and_touches_and_sets_leds() -> anyhow::Result<()> {
     let mut machine = Machine::boot(&[KEYBOARD, MOUSE, TOUCHSCREEN])?;
     machine.mock.wait_grab(0, true, SOON)?;
     machine.types(0)?;
@@ -183,7 +183,7 @@ fn keys_movements_and_touches_arrive_and_leds_go_back() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_reload_a_reboot_and_a_reset_bring_the_keyboard_back() -> anyhow::Result<()> {
+fn keyboard_survives_reload_reboot_and_reset() -> anyhow::Result<()> {
     let mut machine = Machine::boot(&[KEYBOARD])?;
     machine.types(0)?;
     machine.vm.command("reload-driver virtio_input")?;
@@ -206,7 +206,7 @@ fn a_reload_a_reboot_and_a_reset_bring_the_keyboard_back() -> anyhow::Result<()>
 }
 
 #[test]
-fn no_key_is_stuck_after_a_pause() -> anyhow::Result<()> {
+fn pause_leaves_no_key_stuck() -> anyhow::Result<()> {
     let mut machine = Machine::boot(&[KEYBOARD])?;
     let name = machine.name(0)?;
     let listening = machine.vm.listen(1, &name)?;
@@ -228,7 +228,7 @@ fn no_key_is_stuck_after_a_pause() -> anyhow::Result<()> {
 
 /// A QEMU that loses a backend while no driver runs the device aborts.
 #[test]
-fn an_unplugged_device_ends_no_vm_without_a_driver() -> anyhow::Result<()> {
+fn unplugged_device_ends_no_vm_without_a_driver() -> anyhow::Result<()> {
     let mut machine = Machine::start(&[KEYBOARD, MOUSE], &["-S"])?;
     machine.mock.unplug(1)?;
     machine.programs[1].wait_stderr("was unplugged")?;

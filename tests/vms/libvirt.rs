@@ -106,7 +106,7 @@ fn domain(artifacts: &Artifacts) -> String {
 }
 
 #[test]
-fn a_domain_with_a_vhostuser_video_has_our_gpu() -> anyhow::Result<()> {
+fn domain_with_a_vhostuser_video_has_our_gpu() -> anyhow::Result<()> {
     let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;

@@ -88,7 +88,7 @@ impl Machine {
 }
 
 #[test]
-fn memory_is_plugged_and_unplugged_while_a_guest_draws_and_types() -> anyhow::Result<()> {
+fn memory_hotplug_works_while_a_guest_draws_and_types() -> anyhow::Result<()> {
     let mut machine = Machine::boot()?;
     machine.works((640, 480), |_| Ok(()))?;
     for (module, size) in [(640, 480), (1024, 768), (800, 600)]

@@ -48,7 +48,7 @@ impl Machine {
 }
 
 #[test]
-fn the_screen_shows_what_the_guest_draws() -> anyhow::Result<()> {
+fn screen_shows_what_the_guest_draws() -> anyhow::Result<()> {
     let mut machine = Machine::boot("", "")?;
     let mut card = machine.shows_test_card(1280, 800)?;
 
@@ -69,7 +69,7 @@ fn the_screen_shows_what_the_guest_draws() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_guest_reads_the_edid_that_qemu_made() -> anyhow::Result<()> {
+fn guest_reads_the_edid_of_qemu() -> anyhow::Result<()> {
     let mut machine = Machine::boot("xres=1024,yres=600", "")?;
     let info = machine.vm.command("drm-info")?.join("\n");
     // QEMU's maker is RHT; its EDID prefers what -device was told.
@@ -80,7 +80,7 @@ fn the_guest_reads_the_edid_that_qemu_made() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_reload_a_reboot_and_a_reset_bring_the_screen_back() -> anyhow::Result<()> {
+fn screen_survives_reload_reboot_and_reset() -> anyhow::Result<()> {
     let mut machine = Machine::boot("", "")?;
     machine.shows_test_card(800, 600)?;
     machine.vm.command("reload-driver virtio_gpu")?;
@@ -94,7 +94,7 @@ fn a_reload_a_reboot_and_a_reset_bring_the_screen_back() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_paused_machine_goes_on_with_its_screen() -> anyhow::Result<()> {
+fn paused_vm_resumes_with_its_screen() -> anyhow::Result<()> {
     let mut machine = Machine::boot("", "")?;
     let mut card = machine.shows_test_card(800, 600)?;
     machine.vm.qmp("stop", Value::Null)?;

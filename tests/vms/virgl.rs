@@ -80,7 +80,7 @@ fn shows_cube(screen: &Image) -> bool {
 }
 
 #[test]
-fn a_guest_draws_by_opengl_and_comes_up_again() -> anyhow::Result<()> {
+fn guest_draws_with_opengl_and_reboots() -> anyhow::Result<()> {
     let mut machine = Machine::boot(&[])?;
     machine.draw_cube()?;
     let said = machine.vm.command("run cat /tmp/cube")?.join("\n");
@@ -110,7 +110,7 @@ fn a_guest_draws_by_opengl_and_comes_up_again() -> anyhow::Result<()> {
 /// A budget that holds a program's buffers and contexts some two times, and programs that come and go:
 /// what each took comes back.
 #[test]
-fn programs_that_come_and_go_use_no_budget_up() -> anyhow::Result<()> {
+fn guest_programs_that_come_and_go_use_no_budget_up() -> anyhow::Result<()> {
     let mut machine = Machine::boot(&["--max-hostmem=32M"])?;
     for round in 0..6 {
         // Textures, views and a depth buffer, in each picture.

@@ -46,7 +46,7 @@ fn bash(line: &str) -> Option<Vec<String>> {
 }
 
 #[test]
-fn the_scripts_are_well_formed() {
+fn completion_scripts_are_well_formed() {
     for (name, file) in [
         ("bash", "vhostctl.bash"),
         ("zsh", "_vhostctl"),
@@ -81,7 +81,7 @@ fn bash_completes_verbs_options_and_values() {
 }
 
 #[test]
-fn without_a_bus_there_are_no_candidates_and_no_complaints() {
+fn missing_bus_gives_no_candidates_and_no_errors() {
     let Some(candidates) = bash("vhostctl status v") else {
         return;
     };
@@ -128,7 +128,7 @@ fn zsh_completes() {
 }
 
 #[test]
-fn devices_are_completed_by_the_names_that_last() {
+fn devices_are_completed_by_their_lasting_names() {
     let Some(mut command) = vhostctl_with(&["laptop"]) else {
         return;
     };

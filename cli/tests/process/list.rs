@@ -293,7 +293,7 @@ fn json_has_every_field() {
 }
 
 #[test]
-fn no_backends_are_no_error() {
+fn empty_list_is_no_error() {
     let Some(bus) = Bus::new() else { return };
     let manager = Manager {
         units: Vec::new(),
@@ -313,7 +313,7 @@ fn no_backends_are_no_error() {
 }
 
 #[test]
-fn a_bus_without_systemd_is_told_as_such() {
+fn bus_without_systemd_is_reported() {
     let Some(bus) = Bus::new() else { return };
     let output = run(&mut bus.vhostctl());
     assert_eq!(output.status.code(), Some(1));
@@ -326,7 +326,7 @@ fn a_bus_without_systemd_is_told_as_such() {
 }
 
 #[test]
-fn a_missing_bus_is_told_with_its_address() {
+fn missing_bus_is_reported_with_its_address() {
     let folder = tempfile::tempdir().expect("a folder");
     let address = format!("unix:path={}", folder.path().join("no-bus").display());
     let output = run(vhostctl().env("DBUS_SYSTEM_BUS_ADDRESS", &address));
@@ -341,7 +341,7 @@ fn a_missing_bus_is_told_with_its_address() {
 }
 
 #[test]
-fn verbs_that_change_something_tell_what_is_missing() {
+fn verbs_that_change_something_name_what_is_missing() {
     let Some(bus) = Bus::new() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let nowhere = format!("unix:path={}", folder.path().join("no-bus").display());

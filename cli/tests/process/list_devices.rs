@@ -25,7 +25,7 @@ NODE                KIND        NAME                                            
 ";
 
 #[test]
-fn a_laptop_is_listed() {
+fn laptop_devices_are_listed() {
     let Some(mut command) = vhostctl_with(&["laptop"]) else {
         return;
     };
@@ -34,7 +34,7 @@ fn a_laptop_is_listed() {
 }
 
 #[test]
-fn one_type_can_be_chosen() {
+fn type_option_selects_one_type() {
     let Some(mut command) = vhostctl_with(&["laptop"]) else {
         return;
     };
@@ -108,7 +108,7 @@ fn pretty_json_is_the_same_over_many_lines() {
 }
 
 #[test]
-fn without_legend_there_are_only_devices() {
+fn no_legend_option_prints_only_devices() {
     for option in ["--no-legend", "--quiet", "-q"] {
         let Some(mut command) = vhostctl_with(&["laptop"]) else {
             return;
@@ -120,7 +120,7 @@ fn without_legend_there_are_only_devices() {
 }
 
 #[test]
-fn columns_is_honoured() {
+fn columns_variable_is_honoured() {
     let Some(mut command) = vhostctl_with(&["laptop"]) else {
         return;
     };
@@ -140,7 +140,7 @@ fn columns_is_honoured() {
 }
 
 #[test]
-fn colour_is_not_for_pipes_unless_asked_for() {
+fn pipes_get_no_colour_unless_asked_for() {
     let Some(mut command) = vhostctl_with(&["laptop"]) else {
         return;
     };
@@ -152,7 +152,7 @@ fn colour_is_not_for_pipes_unless_asked_for() {
 }
 
 #[test]
-fn a_machine_without_devices_is_no_error() {
+fn machine_without_devices_is_no_error() {
     let Some(mut command) = vhostctl_with(&[]) else {
         return;
     };
@@ -171,7 +171,7 @@ fn a_machine_without_devices_is_no_error() {
 }
 
 #[test]
-fn what_is_unknown_is_a_dash_and_what_is_hostile_is_harmless() {
+fn unknown_fields_are_a_dash_and_hostile_ones_are_escaped() {
     let Some(mut command) = vhostctl_with(&["oddities"]) else {
         return;
     };
@@ -189,7 +189,7 @@ NODE               KIND           NAME                BUS     SEAT  VM LINK
 }
 
 #[test]
-fn what_udevd_did_not_name_the_hardware_database_does() {
+fn hardware_database_names_what_udevd_did_not() {
     let databases = [
         "/etc/udev/hwdb.bin",
         "/usr/lib/udev/hwdb.bin",
@@ -247,7 +247,7 @@ fn on_terminal(columns: u16, arguments: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn a_terminal_gets_its_width_and_colour() {
+fn terminal_gets_its_width_and_colour() {
     for (columns, width) in [(60, 60), (0, 80)] {
         let Some(text) = on_terminal(columns, &["list-devices", "--type=gpu"]) else {
             return;
@@ -266,7 +266,7 @@ fn a_terminal_gets_its_width_and_colour() {
 }
 
 #[test]
-fn j_is_for_people_on_a_terminal() {
+fn option_j_is_pretty_on_a_terminal() {
     let Some(text) = on_terminal(80, &["list-devices", "-j"]) else {
         return;
     };

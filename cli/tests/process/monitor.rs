@@ -167,7 +167,7 @@ impl Drop for Monitor {
 }
 
 #[test]
-fn hotplug_shows() {
+fn monitor_shows_hotplug() {
     let Some(mut machine) = Machine::new() else {
         return;
     };
@@ -194,7 +194,7 @@ fn hotplug_shows() {
 }
 
 #[test]
-fn a_device_cannot_steer_the_terminal() {
+fn device_cannot_steer_the_terminal() {
     let Some(mut machine) = Machine::new() else {
         return;
     };
@@ -206,7 +206,7 @@ fn a_device_cannot_steer_the_terminal() {
 }
 
 #[test]
-fn a_program_gets_a_line_per_event() {
+fn monitor_writes_a_line_per_event() {
     let Some(mut machine) = Machine::new() else {
         return;
     };
@@ -238,7 +238,7 @@ fn a_program_gets_a_line_per_event() {
 }
 
 #[test]
-fn it_ends_when_nobody_reads() {
+fn monitor_ends_when_its_reader_leaves() {
     let Some(machine) = Machine::new() else {
         return;
     };
@@ -248,7 +248,7 @@ fn it_ends_when_nobody_reads() {
 }
 
 #[test]
-fn it_ends_though_its_reader_does_not_read() {
+fn monitor_ends_though_its_reader_is_stuck() {
     let Some(mut machine) = Machine::new() else {
         return;
     };

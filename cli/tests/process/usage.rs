@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use crate::common::{run, stderr, stdout, vhostctl, vhostctl_with};
 
 #[test]
-fn help_and_version_are_results() {
+fn help_and_version_go_to_stdout() {
     let help = stdout(vhostctl().arg("--help"));
     for word in [
         "list-devices",
@@ -23,7 +23,7 @@ fn help_and_version_are_results() {
 }
 
 #[test]
-fn help_is_a_verb_too() {
+fn help_is_also_a_verb() {
     assert_eq!(
         stdout(vhostctl().arg("help")),
         stdout(vhostctl().arg("--help"))
@@ -41,7 +41,7 @@ fn help_is_a_verb_too() {
 }
 
 #[test]
-fn no_page_of_help_has_the_words_of_the_parser() {
+fn help_pages_avoid_the_words_of_the_parser() {
     let help = stdout(vhostctl().arg("help"));
     let verbs = help.lines().skip_while(|line| *line != "Verbs:").skip(1);
     let verbs = verbs.take_while(|line| !line.is_empty());
@@ -58,7 +58,7 @@ fn no_page_of_help_has_the_words_of_the_parser() {
 }
 
 #[test]
-fn bad_usage_is_a_sentence_and_fails_as_systemctl_does() {
+fn usage_errors_are_sentences_and_fail_as_systemctl_does() {
     for (bad, said) in [
         ("launch", "Unknown verb: launch."),
         ("montior", "Unknown verb: montior. Did you mean monitor?"),
@@ -148,7 +148,7 @@ fn options_may_be_repeated() {
 }
 
 #[test]
-fn the_users_service_manager_is_refused_by_every_verb() {
+fn every_verb_refuses_the_users_service_manager() {
     for verb in [
         &["list"][..],
         &["list-devices"],
@@ -178,7 +178,7 @@ fn the_users_service_manager_is_refused_by_every_verb() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn closed_pipe_is_no_error() {
     let Some(mut command) = vhostctl_with(&["laptop"]) else {
         return;
     };
@@ -195,7 +195,7 @@ fn a_reader_that_leaves_is_no_error() {
 }
 
 #[test]
-fn a_full_disk_is_an_error() {
+fn full_disk_is_an_error() {
     let Some(mut command) = vhostctl_with(&["laptop"]) else {
         return;
     };

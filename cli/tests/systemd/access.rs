@@ -73,7 +73,7 @@ fn can_connect(host: &Host, user: u32, groups: &str, socket: &str) -> anyhow::Re
 }
 
 #[test]
-fn only_who_was_named_may_connect() -> anyhow::Result<()> {
+fn sockets_are_open_to_the_named_users_alone() -> anyhow::Result<()> {
     let host = host(None)?;
     // Bob is in group kvm, and alice was named.
     let said = host.ok(&[
@@ -147,7 +147,7 @@ fn only_who_was_named_may_connect() -> anyhow::Result<()> {
 }
 
 #[test]
-fn nobody_else_may_connect_unless_told() -> anyhow::Result<()> {
+fn sockets_are_closed_to_others_by_default() -> anyhow::Result<()> {
     let host = host(None)?;
     let said = host.ok(&["add", "input", "vm1", "mouse", "--now"])?;
     assert!(
@@ -217,7 +217,7 @@ fn nobody_else_may_connect_unless_told() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_user_of_libvirts_qemu_is_the_natural_owner() -> anyhow::Result<()> {
+fn default_owner_is_the_user_of_libvirts_qemu() -> anyhow::Result<()> {
     for name in ["libvirt-qemu", "qemu"] {
         let host = host(Some(name))?;
         let said = host.ok(&["add", "input", "vm1", "mouse", "--now"])?;
@@ -256,7 +256,7 @@ fn the_user_of_libvirts_qemu_is_the_natural_owner() -> anyhow::Result<()> {
 }
 
 #[test]
-fn what_changes_counts_at_once_unless_a_vmm_is_connected() -> anyhow::Result<()> {
+fn access_changes_apply_at_once_unless_a_vmm_is_connected() -> anyhow::Result<()> {
     let host = host(None)?;
     let gpu = "/run/vhost-user/gpu/vm1.sock";
     host.ok(&["add", "gpu", "vm1", "--now"])?;
@@ -300,7 +300,7 @@ fn what_changes_counts_at_once_unless_a_vmm_is_connected() -> anyhow::Result<()>
 }
 
 #[test]
-fn what_changes_counts_at_once_where_the_device_was_missing() -> anyhow::Result<()> {
+fn access_changes_apply_at_once_if_the_device_was_missing() -> anyhow::Result<()> {
     let host = host(None)?;
     host.ok(&[
         "add",
@@ -342,7 +342,7 @@ fn what_changes_counts_at_once_where_the_device_was_missing() -> anyhow::Result<
 }
 
 #[test]
-fn a_failed_add_leaves_the_socket_as_it_was() -> anyhow::Result<()> {
+fn failed_add_leaves_the_socket_as_it_was() -> anyhow::Result<()> {
     let host = host(None)?;
     host.ok(&["add", "gpu", "vm1", "--socket-user=alice", "--now"])?;
     let before = host.file("vhost-user-gpu@vm1.socket")?;
@@ -431,7 +431,7 @@ fn apparmor_lines_open_the_sockets_of_one_vm() -> anyhow::Result<()> {
 
 /// The README's command, on a profile as libvirt makes it.
 #[test]
-fn the_apparmor_line_of_the_readme_is_for_one_vm() -> anyhow::Result<()> {
+fn apparmor_line_of_the_readme_is_for_one_vm() -> anyhow::Result<()> {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
     let command = readme
         .lines()

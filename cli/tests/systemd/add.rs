@@ -14,7 +14,7 @@ use crate::common::stderr;
 const GPU: &str = "vhost-user-gpu@vm1";
 
 #[test]
-fn a_gpu_comes_and_goes() -> anyhow::Result<()> {
+fn gpu_is_added_and_removed() -> anyhow::Result<()> {
     let host = Host::new(&[])?;
     let (socket, service) = (format!("{GPU}.socket"), format!("{GPU}.service"));
     let said = host.ok(&["add", "gpu", "vm1"])?;
@@ -67,7 +67,7 @@ fn a_gpu_comes_and_goes() -> anyhow::Result<()> {
 }
 
 #[test]
-fn two_vms_share_the_input_devices_of_a_host() -> anyhow::Result<()> {
+fn vms_share_the_input_devices_of_a_host() -> anyhow::Result<()> {
     let host = Host::new(&[KEYBOARD, KEYBOARD, MOUSE])?;
     host.ok(&["add", "gpu", "vm1", "--now"])?;
     let said = host.ok(&["add", "input", "vm1", "/dev/input/event0", "--now"])?;
@@ -157,7 +157,7 @@ fn two_vms_share_the_input_devices_of_a_host() -> anyhow::Result<()> {
 }
 
 #[test]
-fn of_many_that_add_a_device_at_once_one_gets_it() -> anyhow::Result<()> {
+fn concurrent_adds_assign_a_device_once() -> anyhow::Result<()> {
     let host = Host::new(&[MOUSE])?;
     let words: Vec<_> = (1..=8)
         .map(|number| host.words(&["add", "input", &format!("vm{number}"), "mouse"]))
@@ -185,7 +185,7 @@ fn of_many_that_add_a_device_at_once_one_gets_it() -> anyhow::Result<()> {
 }
 
 #[test]
-fn an_added_keyboard_serves_a_vmm() -> anyhow::Result<()> {
+fn added_keyboard_serves_a_vmm() -> anyhow::Result<()> {
     let host = Host::new(&[KEYBOARD])?;
     host.ok(&[
         "add",
@@ -219,7 +219,7 @@ fn an_added_keyboard_serves_a_vmm() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_unit_that_does_not_start_says_why_and_leaves_nothing() -> anyhow::Result<()> {
+fn unit_that_does_not_start_says_why_and_leaves_nothing() -> anyhow::Result<()> {
     let host = Host::new(&[])?;
     host.sandbox
         .drop_in("vhost-user-gpu@.socket", "[Socket]\nSocketGroup=nobodys\n")?;
@@ -334,7 +334,7 @@ fn names_and_usage_are_checked_before_anything_is_done() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_unit_that_is_not_installed_is_named() -> anyhow::Result<()> {
+fn missing_unit_is_named() -> anyhow::Result<()> {
     let host = Host::new(&[])?;
     for half in ["service", "socket"] {
         for folder in ["/lib", "/usr/lib"] {
@@ -353,7 +353,7 @@ fn a_unit_that_is_not_installed_is_named() -> anyhow::Result<()> {
 }
 
 #[test]
-fn other_settings_are_not_replaced_unasked() -> anyhow::Result<()> {
+fn existing_settings_are_not_replaced_unasked() -> anyhow::Result<()> {
     let host = Host::new(&[KEYBOARD, MOUSE])?;
     host.ok(&["add", "input", "vm1", "mouse", "--name=a"])?;
     let before = host.file("vhost-user-input@vm1:a.service")?;
@@ -383,7 +383,7 @@ fn other_settings_are_not_replaced_unasked() -> anyhow::Result<()> {
 }
 
 #[test]
-fn vmms_are_told_of_all_devices() -> anyhow::Result<()> {
+fn front_end_arguments_name_all_devices() -> anyhow::Result<()> {
     let host = Host::new(&[MOUSE])?;
     host.ok(&["add", "gpu", "vm1"])?;
     host.ok(&["add", "input", "vm1", "mouse"])?;
@@ -425,7 +425,7 @@ fn gpu_program(sandbox: &Sandbox, features: &str) -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_gpu_gets_its_render_node() -> anyhow::Result<()> {
+fn gpu_gets_its_render_node() -> anyhow::Result<()> {
     let host = Host::new(&[])?;
     let laptop = fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mock/laptop.umockdev"),
@@ -497,7 +497,7 @@ fn a_gpu_gets_its_render_node() -> anyhow::Result<()> {
 }
 
 #[test]
-fn devices_of_the_template_stay_closed_but_for_the_one() -> anyhow::Result<()> {
+fn template_opens_no_device_but_the_one_assigned() -> anyhow::Result<()> {
     let host = Host::new(&[KEYBOARD])?;
     // The nodes of a machine with two keyboards that its kernel lacks: whoever may open one hears of that.
     let nodes = "mkdir -p /dev/input && cd /dev/input && for n in 0 1; do mknod -m 660 event$n c 13 $((64 + n)); \

@@ -163,7 +163,7 @@ fn qemu_storage_daemon_serves_without_a_descriptor() -> anyhow::Result<()> {
 }
 
 #[test]
-fn what_is_wrong_with_descriptors_is_named() -> anyhow::Result<()> {
+fn broken_descriptors_are_named_with_their_fault() -> anyhow::Result<()> {
     let staging = stage()?;
     let sandbox = Sandbox::start(&[staging.path()])?;
     sandbox.write("/etc/qemu/vhost-user/README", "Put descriptors here.\n")?;
@@ -193,7 +193,7 @@ fn script(sandbox: &Sandbox, path: &str, text: &str) -> anyhow::Result<()> {
 }
 
 #[test]
-fn network_is_open_to_those_that_ask_for_it() -> anyhow::Result<()> {
+fn network_is_open_to_backends_that_ask_for_it() -> anyhow::Result<()> {
     let staging = stage()?;
     let sandbox = Sandbox::start(&[staging.path()])?;
     // It says in which network it is, and whether it gets an IP socket.
@@ -262,7 +262,7 @@ fn passt_without_vhost_user_is_refused() -> anyhow::Result<()> {
 }
 
 #[test]
-fn missing_program_is_told_to_the_front_end() -> anyhow::Result<()> {
+fn front_end_is_told_of_a_missing_program() -> anyhow::Result<()> {
     let staging = stage()?;
     let sandbox = Sandbox::start(&[staging.path()])?;
     let words = [

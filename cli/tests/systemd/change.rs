@@ -10,7 +10,7 @@ use crate::common::stderr;
 const GPU: &str = "vhost-user-gpu@vm1";
 
 #[test]
-fn what_was_done_is_said() -> anyhow::Result<()> {
+fn changes_are_reported() -> anyhow::Result<()> {
     let host = Host::new(&[MOUSE])?;
     host.ok(&["add", "gpu", "vm1"])?;
     host.ok(&["add", "input", "vm1", "mouse"])?;
@@ -44,7 +44,7 @@ fn what_was_done_is_said() -> anyhow::Result<()> {
 }
 
 #[test]
-fn masked_units_are_named_with_the_way_out() -> anyhow::Result<()> {
+fn masked_units_are_named_with_the_remedy() -> anyhow::Result<()> {
     let host = Host::new(&[])?;
     host.ok(&["add", "gpu", "vm1"])?;
     let systemctl = |arguments: &[&str]| host.sandbox.systemctl(arguments).map(drop);
@@ -165,7 +165,7 @@ fn refusals_are_sentences() -> anyhow::Result<()> {
 }
 
 #[test]
-fn one_of_several_that_fails_keeps_none_of_the_others_from_it() -> anyhow::Result<()> {
+fn one_failure_among_several_stops_no_other() -> anyhow::Result<()> {
     let host = Host::new(&[])?;
     for vm in ["vm1", "vm2", "vm3"] {
         host.ok(&["add", "gpu", vm])?;
@@ -211,7 +211,7 @@ fn one_of_several_that_fails_keeps_none_of_the_others_from_it() -> anyhow::Resul
 }
 
 #[test]
-fn patterns_and_types_choose_backends() -> anyhow::Result<()> {
+fn patterns_and_types_select_backends() -> anyhow::Result<()> {
     let host = Host::new(&[KEYBOARD, MOUSE])?;
     for vm in ["vm1", "vm2", "web"] {
         host.ok(&["add", "gpu", vm])?;
@@ -259,7 +259,7 @@ fn patterns_and_types_choose_backends() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_connected_front_end_is_asked_about() -> anyhow::Result<()> {
+fn connected_front_end_needs_confirmation() -> anyhow::Result<()> {
     let host = Host::new(&[MOUSE])?;
     host.ok(&["add", "gpu", "vm1", "--now"])?;
     host.ok(&["add", "input", "vm1", "mouse"])?;
@@ -320,7 +320,7 @@ fn a_connected_front_end_is_asked_about() -> anyhow::Result<()> {
 }
 
 #[test]
-fn add_says_what_a_backend_does_and_when_settings_count() -> anyhow::Result<()> {
+fn add_says_what_a_backend_does_and_when_settings_apply() -> anyhow::Result<()> {
     let host = Host::new(&[])?;
     let add = |options: &[&str]| host.ok(&[&["add", "gpu", "vm1"], options].concat());
     let said = add(&[])?;

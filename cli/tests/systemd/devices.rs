@@ -98,7 +98,7 @@ impl Machine {
 }
 
 #[test]
-fn two_devices_with_one_link_are_not_mixed_up() -> anyhow::Result<()> {
+fn devices_with_one_link_are_not_mixed_up() -> anyhow::Result<()> {
     let mut machine = Machine::with(COLLIDE)?;
     let link = "/dev/input/by-id/usb-Logitech_USB_Receiver-if02-event-mouse";
     // Without a link that leads somewhere, its name alone means both.
@@ -140,7 +140,7 @@ fn two_devices_with_one_link_are_not_mixed_up() -> anyhow::Result<()> {
 }
 
 #[test]
-fn two_keyboards_of_one_model_are_two() -> anyhow::Result<()> {
+fn keyboards_of_one_model_are_told_apart() -> anyhow::Result<()> {
     for winner in [None, Some("../event3"), Some("../event4")] {
         let mut machine = Machine::with(IDENTICAL)?;
         if let Some(winner) = winner {
@@ -169,7 +169,7 @@ fn two_keyboards_of_one_model_are_two() -> anyhow::Result<()> {
 }
 
 #[test]
-fn names_that_somebody_chose_are_kept() -> anyhow::Result<()> {
+fn chosen_names_are_kept() -> anyhow::Result<()> {
     // A rule with SYMLINK+="input/ducky" and "input/both" for one and the other.
     let devices = fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mock/identical.umockdev"),
@@ -203,7 +203,7 @@ fn names_that_somebody_chose_are_kept() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_keys_of_a_mouse_are_no_keyboard_that_stays() -> anyhow::Result<()> {
+fn keys_of_a_mouse_do_not_count_as_a_keyboard() -> anyhow::Result<()> {
     let machine = Machine::with("lastkbd")?;
     let said = machine.fails(&["add", "input", "vm1", "Acme"])?;
     ensure!(said.contains("last keyboard of seat0"), "{said}");
@@ -217,7 +217,7 @@ fn the_keys_of_a_mouse_are_no_keyboard_that_stays() -> anyhow::Result<()> {
 }
 
 #[test]
-fn two_gpus_with_one_link_are_not_mixed_up() -> anyhow::Result<()> {
+fn gpus_with_one_link_are_not_mixed_up() -> anyhow::Result<()> {
     let link = "/dev/dri/by-path/platform-gpu-render";
     let node = |number: u32| {
         format!(

@@ -51,7 +51,7 @@ fn units_are_monitored() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_monitor_ends_with_its_bus() -> anyhow::Result<()> {
+fn monitor_ends_with_its_bus() -> anyhow::Result<()> {
     let sandbox = sandbox()?;
     let mut monitor = Follower::start(&sandbox, &["monitor", "--units"])?;
     monitor.wait_ready()?;
@@ -67,7 +67,7 @@ fn the_monitor_ends_with_its_bus() -> anyhow::Result<()> {
 
 /// daemon-reload has systemd drop and load all of its units, and `vhostctl add` has it do that.
 #[test]
-fn the_monitor_shows_no_state_that_was_none() -> anyhow::Result<()> {
+fn monitor_shows_no_state_that_did_not_exist() -> anyhow::Result<()> {
     let sandbox = sandbox()?;
     sandbox.systemctl(&["start", GPU])?;
     let session = connect(&sandbox)?;

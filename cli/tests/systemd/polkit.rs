@@ -22,7 +22,7 @@ fn as_nobody(sandbox: &Sandbox, arguments: &[&str]) -> anyhow::Result<Output> {
 }
 
 #[test]
-fn an_unprivileged_user_needs_a_rule() -> anyhow::Result<()> {
+fn unprivileged_user_needs_a_rule() -> anyhow::Result<()> {
     if !have("pkcheck", "package polkitd") {
         return Ok(());
     }

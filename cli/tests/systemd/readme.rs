@@ -34,7 +34,7 @@ fn session(readme: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_session_of_the_readme_is_real() -> anyhow::Result<()> {
+fn session_of_the_readme_is_real() -> anyhow::Result<()> {
     if !have("umockdev-run", "package umockdev") {
         return Ok(());
     }

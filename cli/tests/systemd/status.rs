@@ -151,7 +151,7 @@ fn status_follows_a_backend_from_its_socket_to_its_end() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_failed_backend_shows_why() -> anyhow::Result<()> {
+fn failed_backend_shows_why() -> anyhow::Result<()> {
     let sandbox = sandbox()?;
     let units = ["socket", "service"].map(|half| format!("vhost-user-input@vm1:kbd.{half}"));
     let program = "[Service]\nExecStart=\nExecStart=/usr/bin/not-there --fd=3\n";
@@ -242,7 +242,7 @@ fn second_front_end_is_shown_while_it_waits() -> anyhow::Result<()> {
 }
 
 #[test]
-fn missing_device_is_told() -> anyhow::Result<()> {
+fn missing_device_is_reported() -> anyhow::Result<()> {
     const DEVICE: &str = "/dev/input/by-id/usb-Away-event-kbd";
     let sandbox = sandbox()?;
     let service = "vhost-user-input@vm1:kbd.service";
@@ -276,7 +276,7 @@ fn missing_device_is_told() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_log_is_that_of_the_chosen() -> anyhow::Result<()> {
+fn log_is_that_of_the_selected_backends() -> anyhow::Result<()> {
     let sandbox = sandbox()?;
     sandbox.systemctl(&["start", GPU, "vhost-user-gpu@vm2.socket"])?;
     drop(connect(&sandbox)?);
@@ -306,7 +306,7 @@ fn the_log_is_that_of_the_chosen() -> anyhow::Result<()> {
 }
 
 #[test]
-fn another_host_is_asked_over_ssh() -> anyhow::Result<()> {
+fn host_option_asks_over_ssh() -> anyhow::Result<()> {
     let sandbox = sandbox()?;
     sandbox.systemctl(&["start", GPU])?;
     let ssh = "#!/bin/sh\necho \"$@\" >/run/ssh\nshift $(($# - 1))\nexec \"$1\"\n";

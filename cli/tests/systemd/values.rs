@@ -83,7 +83,7 @@ fn written(sandbox: &Sandbox) -> anyhow::Result<String> {
 }
 
 #[test]
-fn a_value_that_would_be_a_directive_is_refused() -> anyhow::Result<()> {
+fn values_that_would_be_directives_are_refused() -> anyhow::Result<()> {
     let (_staging, sandbox) = host()?;
     let user = |user: &str| vec![format!("--backend={RECORD}"), format!("--run-as={user}")];
     let node = |path: &str| {
@@ -286,7 +286,7 @@ fn odd_names_of_devices_arrive_as_they_are() -> anyhow::Result<()> {
 }
 
 #[test]
-fn what_is_written_all_may_read_whatever_the_umask() -> anyhow::Result<()> {
+fn written_files_are_readable_whatever_the_umask() -> anyhow::Result<()> {
     let (_staging, sandbox) = host()?;
     for mask in ["077", "000"] {
         let add = format!("umask {mask} && vhostctl add gpu vm{mask}");
@@ -301,7 +301,7 @@ fn what_is_written_all_may_read_whatever_the_umask() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_folder_of_somebody_else_names_no_program_to_run() -> anyhow::Result<()> {
+fn descriptors_in_a_folder_of_another_user_run_no_program() -> anyhow::Result<()> {
     let (_staging, sandbox) = host()?;
     let mark = "/run/ran";
     let user = "/home/user/.config/qemu/vhost-user";
@@ -388,7 +388,7 @@ fn a_folder_of_somebody_else_names_no_program_to_run() -> anyhow::Result<()> {
 }
 
 #[test]
-fn program_of_a_user_becomes_no_root_by_its_name() -> anyhow::Result<()> {
+fn program_of_a_user_does_not_become_root_by_its_name() -> anyhow::Result<()> {
     let (_staging, sandbox) = host()?;
     let program = "/srv/virtiofsd";
     sandbox.write(program, "#!/bin/sh\n")?;
@@ -417,7 +417,7 @@ fn program_of_a_user_becomes_no_root_by_its_name() -> anyhow::Result<()> {
 }
 
 #[test]
-fn program_of_a_user_is_not_run_as_root_to_be_asked() -> anyhow::Result<()> {
+fn program_of_a_user_is_not_run_as_root_for_its_capabilities() -> anyhow::Result<()> {
     let (_staging, sandbox) = host()?;
     let (program, mark) = ("/srv/passt", "/run/was-run");
     let script = format!("#!/bin/sh\necho --vhost-user\ntouch {mark}\n");

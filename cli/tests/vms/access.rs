@@ -16,7 +16,7 @@ const USERS: &str = "grep -q ^kvm: /etc/group || echo kvm:x:107: >>/etc/group; \
                      echo libvirt-qemu:x:64055:64055::/:/bin/false >>/etc/passwd";
 
 #[test]
-fn the_qemu_of_libvirts_user_connects_and_one_of_group_kvm_does_not() -> anyhow::Result<()> {
+fn qemu_of_libvirts_user_connects_and_one_of_group_kvm_does_not() -> anyhow::Result<()> {
     let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
     let host = Host::new(&[MOUSE])?;
     let sandbox = &host.sandbox;

@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(60);
 const KEY_A: u16 = 30;
 
 #[test]
-fn a_guest_has_what_two_commands_gave_it() -> anyhow::Result<()> {
+fn guest_has_the_devices_of_two_commands() -> anyhow::Result<()> {
     let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
     let staging = stage()?;
     let sandbox = Sandbox::start(&[staging.path()])?;
@@ -91,7 +91,7 @@ fn a_guest_has_what_two_commands_gave_it() -> anyhow::Result<()> {
 }
 
 #[test]
-fn qemu_takes_the_memory_that_it_is_told() -> anyhow::Result<()> {
+fn qemu_takes_the_memory_it_is_given() -> anyhow::Result<()> {
     let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
     let staging = stage()?;
     let sandbox = Sandbox::start(&[staging.path()])?;

@@ -470,14 +470,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_eight_little_endian_bytes() {
+    fn event_is_eight_little_endian_bytes() {
         let event = Event::new(1, 0x1e, -2);
         assert_eq!(event.to_bytes(), [1, 0, 0x1e, 0, 0xfe, 0xff, 0xff, 0xff]);
         assert_eq!(Event::from_bytes(event.to_bytes()), event);
     }
 
     #[test]
-    fn bits_have_numbers() {
+    fn bitmap_lists_its_bit_numbers() {
         assert_eq!(bits(&[0b1000_0001, 0, 2]), [0, 7, 17]);
         assert!(bits(&[]).is_empty());
     }

@@ -38,7 +38,7 @@ fn answer(socket: &mut UnixStream) -> (u32, u32, Vec<u8>) {
 }
 
 #[test]
-fn a_picture_is_drawn_where_it_belongs() {
+fn picture_is_drawn_where_it_belongs() {
     let (mut display, mut backend) = Display::new(DisplayOptions::default()).unwrap();
     backend
         .write_all(&message(Request::Scanout, &words(&[2, 8, 4])))
@@ -74,7 +74,7 @@ fn a_picture_is_drawn_where_it_belongs() {
 }
 
 #[test]
-fn what_qemu_would_not_take_is_an_error() {
+fn display_rejects_what_qemu_rejects() {
     let scanout = message(Request::Scanout, &words(&[0, 8, 8]));
     let mut unknown = message(Request::Scanout, &[]);
     unknown[0] = 77;
@@ -146,7 +146,7 @@ fn questions_are_answered_as_configured() {
 }
 
 #[test]
-fn a_thread_keeps_what_it_found_wrong() {
+fn display_thread_keeps_its_first_error() {
     let (display, mut backend) = DisplayThread::start(DisplayOptions::default()).unwrap();
     backend.write_all(&update(0, 0, 0, 1, 1, 0)).unwrap();
     let error = display
@@ -166,7 +166,7 @@ fn a_thread_keeps_what_it_found_wrong() {
 }
 
 #[test]
-fn it_is_stuck_until_it_is_told_to_go_on() {
+fn display_is_stuck_until_told_to_go_on() {
     let options = DisplayOptions {
         buffer: Some(4096),
         ..DisplayOptions::default()
@@ -198,7 +198,7 @@ fn it_is_stuck_until_it_is_told_to_go_on() {
 }
 
 #[test]
-fn it_closes_where_it_is_told_to() {
+fn display_closes_when_told() {
     let options = DisplayOptions {
         close_after: Some(30),
         ..DisplayOptions::default()
@@ -230,7 +230,7 @@ fn it_closes_where_it_is_told_to() {
 }
 
 #[test]
-fn the_cursor_is_where_it_was_put() {
+fn cursor_is_where_it_was_put() {
     let (mut display, mut backend) = Display::new(DisplayOptions::default()).unwrap();
     let mut body = words(&[3, 10, 20, 5, 6]);
     body.extend(words(&[0x8012_3456; 64 * 64]));

@@ -48,7 +48,7 @@ fn backend(mut socket: UnixStream, refused: Option<FrontendReq>) -> JoinHandle<V
 }
 
 #[test]
-fn it_negotiates_in_the_order_of_a_vmm() {
+fn session_negotiates_in_the_order_of_a_vmm() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let peer = backend(theirs, None);
     let mut session = Session::new(ours);
@@ -76,7 +76,7 @@ fn it_negotiates_in_the_order_of_a_vmm() {
 }
 
 #[test]
-fn a_refusal_is_an_error_with_the_requests_name() {
+fn refusal_is_an_error_that_names_the_request() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let peer = backend(theirs, Some(FrontendReq::GPU_SET_SOCKET));
     let mut session = Session::new(ours);
@@ -117,7 +117,7 @@ fn silence_ends_in_time_and_a_closed_socket_at_once() {
 }
 
 #[test]
-fn an_answer_that_is_none_is_found_out() {
+fn session_rejects_malformed_replies() {
     let answers: [&[u32]; 4] = [
         &[2, 5, 8, 0, 0],
         &[1, 1, 8, 0, 0],
@@ -145,7 +145,7 @@ fn shell(script: &str, form: SocketForm) -> Program {
 }
 
 #[test]
-fn a_program_is_heard_and_waited_for() {
+fn program_is_heard_and_waited_for() {
     let mut program = shell("echo out; echo problem >&2; exit 3", SocketForm::None);
     let status = program.wait_exit(Duration::from_secs(30)).unwrap();
     assert_eq!(status.code(), Some(3));
@@ -170,7 +170,7 @@ fn a_program_is_heard_and_waited_for() {
 }
 
 #[test]
-fn a_program_gets_its_socket_in_each_form() {
+fn program_gets_its_socket_in_each_form() {
     // `sh -c SCRIPT --option` has the option as $0.
     let script = "echo \"$0 $LISTEN_FDS $((LISTEN_PID == $$))\"; ls -l /proc/self/fd >&2";
     let run = |form| {

@@ -281,7 +281,7 @@ mod tests {
                           key 272-274 320\nmsc 4\nabs 0 -5 32767 4 0 100\nabs 1 0 20000 4 0 100\n";
 
     #[test]
-    fn the_text_form_is_read_as_it_is_written() {
+    fn text_form_is_read_as_it_is_written() {
         let description: Description = TABLET.parse().expect("valid");
         assert_eq!(description.axes[&0].minimum, -5);
         assert_eq!(description.to_string(), TABLET);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named() {
+    fn bad_line_is_named() {
         for bad in [
             "id 1 2 3",
             "abs 0 1",

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_break_cannot_forge_a_second_message() {
+    fn line_break_cannot_forge_a_second_message() {
         let message = Message {
             id: 1,
             answer: Answer::Error("bad\n1 ok".into()),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_no_message() {
+    fn noise_is_rejected() {
         for line in ["", READY, "[    0.1] kernel", "12", "12 maybe", "| x"] {
             assert_eq!(Message::parse(line), None, "{line}");
         }

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_card_has_every_pixel_and_a_frame() {
+    fn card_has_every_pixel_and_a_frame() {
         let card = draw(64, 48);
         assert_eq!(card.len(), 64 * 48);
         assert!(
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shift_by_one_pixel_changes_nearly_every_noise_pixel() {
+    fn shift_by_one_pixel_changes_nearly_every_noise_pixel() {
         let (width, height) = (640, 480);
         let row = 470;
         let same = (1..width - 2)
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_ignores_the_unused_byte_and_sees_the_order() {
+    fn checksum_ignores_the_unused_byte_and_sees_the_order() {
         assert_eq!(checksum([0xff00_0001]), checksum([1]));
         assert_ne!(checksum([1, 2]), checksum([2, 1]));
     }

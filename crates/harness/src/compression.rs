@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_compression_is_undone() {
+    fn decompression_covers_each_format() {
         // More than a pipe holds.
         let plain: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
         let folder = tempfile::tempdir().expect("tempdir");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn only_suffixes_of_compressions_are_removed() {
+    fn compression_suffixes_are_removed_and_no_others() {
         assert_eq!(stem("evdev.ko.xz"), "evdev.ko");
         assert_eq!(stem("evdev.ko.zst"), "evdev.ko");
         assert_eq!(stem("evdev.ko"), "evdev.ko");

@@ -188,7 +188,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(60);
 
     #[test]
-    fn answers_find_their_requests() {
+    fn console_matches_answers_to_requests() {
         let (ours, mut theirs) = UnixStream::pair().expect("pair");
         let mut console = Console::new(ours).expect("console");
         theirs.write_all(b"[ 0.1] noise\r\nready\n").expect("write");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reboot_and_the_end_of_qemu_end_the_waiting() {
+    fn reboot_and_the_end_of_qemu_end_the_waiting() {
         let (ours, mut theirs) = UnixStream::pair().expect("pair");
         let mut console = Console::new(ours).expect("console");
         let running = console.start("reboot").expect("start");
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_ends_in_an_error() {
+    fn console_times_out_on_silence() {
         let (ours, _theirs) = UnixStream::pair().expect("pair");
         let mut console = Console::new(ours).expect("console");
         let running = console.start("hang").expect("start");

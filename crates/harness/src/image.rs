@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ppm_is_read() {
+    fn ppm_is_read() {
         let image = Image::from_ppm(b"P6\n2 1\n255\n\x01\x02\x03\x0a\x0b\x0c").expect("ppm");
         assert_eq!(image.pixels, [0x01_02_03, 0x0a_0b_0c]);
         assert_eq!(image.get(1, 0), Some(0x0a_0b_0c));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ppm_cut_short_is_refused() {
+    fn ppm_cut_short_is_refused() {
         for bytes in [
             &b"P6\n2 1\n255\n\x01\x02\x03"[..],
             b"P6\n2",
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_png_keeps_every_pixel() {
+    fn png_keeps_every_pixel() {
         let file = tempfile::NamedTempFile::new().expect("file");
         let card = Image::test_card(33, 17);
         card.save_png(file.path()).expect("save");

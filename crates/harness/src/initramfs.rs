@@ -264,7 +264,7 @@ mod tests {
     use crate::run::run;
 
     #[test]
-    fn cpio_reads_what_we_write() {
+    fn cpio_unpacks_our_archives() {
         let mut archive = Archive::default();
         archive.file("/a/b/file", 0o640, b"hello").expect("file");
         archive.link("/a/link", "b/file").expect("link");

@@ -61,12 +61,12 @@ mod tests {
     }
 
     #[test]
-    fn the_payload_is_found() {
+    fn payload_is_found() {
         assert_eq!(payload(&bz_image(b"payload")), Some(&b"payload"[..]));
     }
 
     #[test]
-    fn a_file_that_is_cut_short_has_no_payload() {
+    fn file_that_is_cut_short_has_no_payload() {
         let image = bz_image(b"payload");
         assert_eq!(payload(&image[..image.len() - 1]), None);
         assert_eq!(payload(b"MZ"), None);

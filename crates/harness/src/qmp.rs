@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_monitor_that_closes_is_an_error() {
+    fn monitor_that_closes_is_an_error() {
         let (mut qmp, theirs) = scripted("").expect("qmp");
         drop(theirs);
         assert!(qmp.execute(&json!({"execute": "x"}), SOON).is_err());

@@ -27,7 +27,7 @@ fn connected(description: &str) -> Vm {
 }
 
 #[test]
-fn signals_end_it_in_each_state() {
+fn signals_end_the_program_in_each_state() {
     for signal in [Signal::TERM, Signal::INT] {
         let device = HostDevice::new(KEYBOARD);
         let waiting = device.command(input_program());
@@ -60,7 +60,7 @@ fn signals_end_it_in_each_state() {
 }
 
 #[test]
-fn leds_are_given_back_at_every_end() {
+fn leds_are_restored_at_every_end() {
     let led = |code, value| Event::new(EV_LED.into(), code, value);
     // By a front-end that is killed, and by a signal.
     for end in [None, Some(Signal::TERM), Some(Signal::INT)] {
@@ -98,7 +98,7 @@ fn leds_are_given_back_at_every_end() {
 }
 
 #[test]
-fn buttons_that_may_stay_held_keep_no_guest_waiting() {
+fn buttons_that_may_stay_held_do_not_delay_the_guest() {
     for (description, held) in [
         // BTN_0, BTN_TRIGGER, BTN_GEAR_UP, KEY_MACRO1, BTN_TRIGGER_HAPPY1, 41 and 64.
         (JOYSTICK, &[256, 288, 337, 656, 704, 0x2e8, 0x2ff][..]),
@@ -118,7 +118,7 @@ fn buttons_that_may_stay_held_keep_no_guest_waiting() {
 }
 
 #[test]
-fn a_long_wait_for_a_key_is_in_the_log() {
+fn long_wait_for_a_key_is_in_the_log() {
     let held = [(KEYBOARD, 30, "KEY_A"), (MOUSE, 272, "BTN_LEFT")];
     for (description, code, name) in held {
         let mut vm = connected(description);

@@ -116,7 +116,7 @@ fn long_report(count: u16, seed: i32) -> Vec<Event> {
 }
 
 #[test]
-fn a_keyboard_is_described_as_the_host_has_it() {
+fn keyboard_description_matches_the_host() {
     for access in [ConfigAccess::Whole, ConfigAccess::Bytes] {
         let options = InputOptions {
             access,
@@ -143,7 +143,7 @@ fn a_keyboard_is_described_as_the_host_has_it() {
 }
 
 #[test]
-fn a_touch_screen_is_described_as_the_host_has_it() {
+fn touch_screen_description_matches_the_host() {
     for access in [ConfigAccess::Whole, ConfigAccess::Bytes] {
         let options = InputOptions {
             access,
@@ -176,7 +176,7 @@ fn a_touch_screen_is_described_as_the_host_has_it() {
 }
 
 #[test]
-fn selectors_that_there_are_not_have_size_0() {
+fn unknown_selectors_have_size_0() {
     let mut vm = Vm::start(MOUSE);
     for select in 0..=255_u8 {
         for subsel in [0, 1, 63, 64, 255] {
@@ -223,7 +223,7 @@ fn keys_arrive() {
 }
 
 #[test]
-fn a_report_is_one_update_and_at_most_one_notification() {
+fn report_is_one_update_and_at_most_one_notification() {
     for features in [0, 1 << 29] {
         let options = InputOptions {
             features,
@@ -243,7 +243,7 @@ fn a_report_is_one_update_and_at_most_one_notification() {
 }
 
 #[test]
-fn a_report_longer_than_the_queue_arrives_whole() {
+fn report_longer_than_the_queue_arrives_whole() {
     for features in [0, 3 << 28] {
         let options = InputOptions {
             features,
@@ -262,7 +262,7 @@ fn a_report_longer_than_the_queue_arrives_whole() {
 
 /// A driver that gives its buffers late gets whole reports, and in the end the true state.
 #[test]
-fn a_slow_driver_gets_whole_reports_and_no_stuck_key() {
+fn slow_driver_gets_whole_reports_and_no_stuck_key() {
     let options = InputOptions {
         refill: false,
         queue_size: 64,
@@ -344,7 +344,7 @@ fn leds_reach_the_device() {
 }
 
 #[test]
-fn the_device_is_grabbed_while_a_guest_runs() {
+fn device_is_grabbed_while_a_guest_runs() {
     let device = HostDevice::new(KEYBOARD);
     let mut program = spawn(&device, &[]);
     let memory = Memory::with_size(1 << 20).unwrap();
@@ -383,7 +383,7 @@ fn the_device_is_grabbed_while_a_guest_runs() {
 }
 
 #[test]
-fn it_is_not_grabbed_if_that_is_not_wanted() {
+fn no_grab_option_leaves_the_device_to_the_host() {
     let mut vm = Vm::with(KEYBOARD, &["--no-grab"], InputOptions::default());
     vm.input.name().unwrap();
     vm.device.send(&[key(30, 1), Event::report()]);
@@ -397,7 +397,7 @@ fn it_is_not_grabbed_if_that_is_not_wanted() {
 
 /// A driver that is loaded again begins with all keys up, whatever was down.
 #[test]
-fn a_new_driver_gets_its_keyboard() {
+fn new_driver_gets_the_keyboard() {
     let mut vm = Vm::start(KEYBOARD);
     for _ in 0..3 {
         vm.device.send(&[key(30, 1), Event::report()]);
@@ -421,7 +421,7 @@ fn a_new_driver_gets_its_keyboard() {
 }
 
 #[test]
-fn what_a_guest_may_choose_does_not_end_the_connection() {
+fn guest_choices_do_not_end_the_connection() {
     let device = HostDevice::new(KEYBOARD);
     let mut program = spawn(&device, &[]);
     let mut session = program.session().unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn signals_end_it_while_it_waits() {
+fn signals_end_the_program_while_it_waits() {
     for form in FORMS {
         for signal in [Signal::TERM, Signal::INT] {
             let mut program = gpu_command(form).notify().spawn().unwrap();
@@ -18,7 +18,7 @@ fn signals_end_it_while_it_waits() {
 }
 
 #[test]
-fn signals_end_it_while_connected() {
+fn signals_end_the_program_while_connected() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut program = gpu_command(SocketForm::Path).spawn().unwrap();
         let mut session = program.session().unwrap();
@@ -34,7 +34,7 @@ fn signals_end_it_while_connected() {
 
 /// A front-end that stops in the middle of a message.
 #[test]
-fn signals_end_it_in_the_middle_of_a_message() {
+fn signals_end_the_program_in_the_middle_of_a_message() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut program = gpu_command(SocketForm::Connected(3)).spawn().unwrap();
         let mut session = program.session().unwrap();
@@ -51,7 +51,7 @@ fn signals_end_it_in_the_middle_of_a_message() {
 
 /// A front-end that sends faster than it is served.
 #[test]
-fn signals_end_it_while_the_front_end_floods_it() {
+fn signals_end_the_program_while_the_front_end_floods_it() {
     // SET_OWNER and RESET_OWNER: nothing to wait for, nothing to do.
     let messages = [
         [3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
@@ -71,7 +71,7 @@ fn signals_end_it_while_the_front_end_floods_it() {
 }
 
 #[test]
-fn signals_end_it_while_rings_run() {
+fn signals_end_the_program_while_rings_run() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut vm = GpuVm::start();
         vm.painted(1, XRGB, (64, 64));
@@ -81,7 +81,7 @@ fn signals_end_it_while_rings_run() {
 }
 
 #[test]
-fn signals_end_it_while_the_display_does_not_read() {
+fn signals_end_the_program_while_the_display_does_not_read() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut vm = stuck();
         let size = Rect::sized(512, 512);
@@ -99,7 +99,7 @@ fn signals_end_it_while_the_display_does_not_read() {
 }
 
 #[test]
-fn signals_end_it_while_the_display_does_not_answer() {
+fn signals_end_the_program_while_the_display_does_not_answer() {
     for signal in [Signal::TERM, Signal::INT] {
         let program = gpu_command(SocketForm::Connected(8)).spawn().unwrap();
         let display = DisplayThread::start_stuck(DisplayOptions::default()).unwrap();
@@ -116,7 +116,7 @@ fn signals_end_it_while_the_display_does_not_answer() {
 }
 
 #[test]
-fn it_ends_when_the_front_end_leaves() {
+fn program_ends_when_the_front_end_disconnects() {
     // At once, negotiated, with rings that run, in the middle of a message.
     for form in FORMS {
         let mut program = gpu_command(form).spawn().unwrap();
@@ -141,7 +141,7 @@ fn it_ends_when_the_front_end_leaves() {
 }
 
 #[test]
-fn it_ends_when_the_front_end_leaves_a_stuck_display_behind() {
+fn program_ends_when_the_front_end_leaves_a_stuck_display_behind() {
     let GpuVm {
         mut gpu,
         display,

@@ -31,7 +31,7 @@ fn sockets_of_another_process_are_not_taken() {
 
 /// Messages no front-end sends: whatever happens, the program ends or goes on, and never hangs.
 #[test]
-fn hostile_messages_are_survived() {
+fn program_survives_hostile_messages() {
     let messages: [&[u8]; 8] = [
         &[0xff; 64],
         &[0; 12],
@@ -63,7 +63,7 @@ fn hostile_messages_are_survived() {
 /// QEMU lets a guest take the legacy features that it hides from it, and choose queues of up to 1024
 /// entries, whatever the device's own are, and passes both on.
 #[test]
-fn what_a_guest_may_choose_does_not_end_the_connection() {
+fn guest_choices_do_not_end_the_connection() {
     let mut program = gpu_command(SocketForm::Connected(6)).spawn().unwrap();
     let mut session = program.session().unwrap();
     assert_choices(&mut session);
@@ -72,7 +72,7 @@ fn what_a_guest_may_choose_does_not_end_the_connection() {
 }
 
 #[test]
-fn a_second_front_end_does_not_disturb_the_first() {
+fn second_front_end_does_not_disturb_the_first() {
     let mut program = gpu_command(SocketForm::Path).spawn().unwrap();
     let mut session = program.session().unwrap();
     session
@@ -187,7 +187,7 @@ fn second_front_end_is_named_and_kept_by_the_service_manager() {
 }
 
 #[test]
-fn second_front_end_is_kept_where_the_first_one_is_at_fault() {
+fn second_front_end_is_kept_if_the_first_one_is_at_fault() {
     let mut program = gpu_command(SocketForm::Activation)
         .env("FDSTORE", "1")
         .notify()

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn readiness_is_told_once_it_listens() {
+fn readiness_is_sent_once_the_socket_listens() {
     for form in FORMS {
         let mut program = gpu_command(form).notify().spawn().unwrap();
         program.notify().unwrap().wait_ready(DEFAULT_LIMIT).unwrap();
@@ -33,7 +33,7 @@ fn readiness_is_told_once_it_listens() {
 }
 
 #[test]
-fn the_status_says_in_words_what_is_served() {
+fn status_says_in_words_what_is_served() {
     let mut program = gpu_command(SocketForm::Path).notify().spawn().unwrap();
     let path = program.socket_path().display().to_string();
     let notify = program.notify().unwrap();
@@ -54,7 +54,7 @@ fn the_status_says_in_words_what_is_served() {
 }
 
 #[test]
-fn a_guest_that_changes_its_screens_does_not_flood_the_service_manager() {
+fn screen_changes_do_not_flood_the_service_manager() {
     let program = gpu_command(SocketForm::Path).notify().spawn().unwrap();
     let display = DisplayThread::start(DisplayOptions::default()).unwrap();
     let mut vm = GpuVm::of(program, display, GpuOptions::default());
@@ -77,7 +77,7 @@ fn a_guest_that_changes_its_screens_does_not_flood_the_service_manager() {
 }
 
 #[test]
-fn a_service_manager_that_does_not_read_stops_nothing() {
+fn unresponsive_service_manager_stops_nothing() {
     for ended_by in [None, Some(Signal::TERM)] {
         let mut program = gpu_command(SocketForm::Path)
             .notify()
@@ -103,7 +103,7 @@ fn a_service_manager_that_does_not_read_stops_nothing() {
 }
 
 #[test]
-fn the_watchdog_is_told_as_often_as_the_unit_wants() {
+fn watchdog_is_fed_as_often_as_the_unit_wants() {
     let mut program = gpu_command(SocketForm::Path)
         .notify()
         .env("WATCHDOG_USEC", "10000000")
@@ -151,7 +151,7 @@ fn the_watchdog_is_told_as_often_as_the_unit_wants() {
 }
 
 #[test]
-fn nothing_it_does_writes_on_stdout() {
+fn stdout_stays_empty() {
     let program = gpu_command(SocketForm::Connected(3))
         .arg("--log-level=trace")
         .spawn()

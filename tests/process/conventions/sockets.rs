@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn exactly_one_socket_is_asked_for() {
+fn exactly_one_socket_is_required() {
     for command in both() {
         let mut program = command.spawn().unwrap();
         assert_early_failure(&mut program, &["--socket-path", "--fd"]);
@@ -21,7 +21,7 @@ fn exactly_one_socket_is_asked_for() {
 }
 
 #[test]
-fn a_descriptor_that_is_no_stream_socket_is_refused() {
+fn descriptor_other_than_a_stream_socket_is_refused() {
     for command in both() {
         assert_early_failure(&mut command.arg("--fd=9").spawn().unwrap(), &["9"]);
     }
@@ -48,7 +48,7 @@ fn a_descriptor_that_is_no_stream_socket_is_refused() {
 }
 
 #[test]
-fn a_path_that_cannot_be_is_refused() {
+fn impossible_path_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing/sock");
     // A path of 108 bytes, one too many.
@@ -75,7 +75,7 @@ fn a_path_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn a_stale_socket_is_replaced() {
+fn stale_socket_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -87,7 +87,7 @@ fn a_stale_socket_is_replaced() {
 }
 
 #[test]
-fn what_is_no_socket_is_never_deleted() {
+fn files_other_than_sockets_are_never_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "precious").unwrap();
@@ -105,7 +105,7 @@ fn what_is_no_socket_is_never_deleted() {
 }
 
 #[test]
-fn a_live_socket_is_refused_and_its_process_left_alone() {
+fn live_socket_is_refused_and_its_process_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sock");
     let mut first = at_path(&path);
@@ -120,7 +120,7 @@ fn a_live_socket_is_refused_and_its_process_left_alone() {
 
 /// A foreign listener that accepts nobody is alive too, even with a full backlog.
 #[test]
-fn a_live_listener_is_not_disturbed() {
+fn live_listener_is_not_disturbed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -139,7 +139,7 @@ fn a_live_listener_is_not_disturbed() {
 }
 
 #[test]
-fn another_file_at_the_path_outlives_the_program() {
+fn foreign_file_at_the_path_outlives_the_program() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sock");
     let option = format!("--socket-path={}", path.display());

@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 use super::*;
 
 #[test]
-fn capabilities_win_over_everything_else() {
+fn capabilities_option_precedes_all_others() {
     let cases: [&[&str]; 7] = [
         &["--print-capabilities"],
         &["--no-such-option", "--print-capabilities"],
@@ -53,7 +53,7 @@ fn capabilities_win_over_everything_else() {
 }
 
 #[test]
-fn the_gpu_has_a_render_node_only_where_the_host_has_one() {
+fn gpu_has_a_render_node_only_where_the_host_has_one() {
     let mut program = Command::new(gpu_program())
         .arg("--print-capabilities")
         .spawn()
@@ -76,7 +76,7 @@ fn the_gpu_has_a_render_node_only_where_the_host_has_one() {
 }
 
 #[test]
-fn help_and_version_are_told() {
+fn help_and_version_are_printed() {
     for (program, options) in [
         (
             gpu_program(),
@@ -116,7 +116,7 @@ fn help_and_version_are_told() {
 }
 
 #[test]
-fn what_cannot_be_had_fails_early() {
+fn unusable_options_fail_early() {
     let gpu = || gpu_command(SocketForm::Path);
     let mut program = gpu()
         .arg("--render-node=/missing/renderD128")
@@ -141,7 +141,7 @@ fn what_cannot_be_had_fails_early() {
 
 /// Paths and options may have come from anywhere: a device, a file's name.
 #[test]
-fn what_stderr_shows_cannot_steer_a_terminal() {
+fn stderr_cannot_steer_a_terminal() {
     for (option, shown) in [
         ("--evdev-path=/dev/in\x1b[2Jput\n", r"/dev/in\x1b[2Jput\x0a"),
         ("--no-\x1b[31mgrab", r"--no-\x1b[31mgrab"),

@@ -107,7 +107,7 @@ impl Keyboard {
 }
 
 #[test]
-fn every_vmm_gets_an_input_device_and_a_reset_gives_it_back() {
+fn every_vmm_gets_an_input_device_and_a_reset_releases_it() {
     for vmm in ALL {
         eprintln!("{vmm:?}");
         let mut keyboard = Keyboard::connect(vmm);
@@ -124,7 +124,7 @@ fn every_vmm_gets_an_input_device_and_a_reset_gives_it_back() {
 
 /// A pause is no reset: the driver goes on where it was, with the LEDs that it set.
 #[test]
-fn a_paused_guest_goes_on_with_its_input_device() {
+fn paused_guest_resumes_with_its_input_device() {
     for vmm in pausing() {
         eprintln!("{vmm:?}");
         let mut keyboard = Keyboard::connect(vmm);
@@ -201,7 +201,7 @@ fn every_vmm_gets_a_gpu_and_a_reset_drops_what_was_drawn() {
 
 /// What a guest set up in its GPU outlasts a pause.
 #[test]
-fn a_paused_guest_goes_on_with_its_gpu() {
+fn paused_guest_resumes_with_its_gpu() {
     for vmm in pausing() {
         eprintln!("{vmm:?}");
         let (mut vm, socket) = connect_gpu(vmm);
@@ -219,7 +219,7 @@ fn a_paused_guest_goes_on_with_its_gpu() {
 
 /// Rings that are disabled and enabled again, and nothing else, go on too.
 #[test]
-fn rings_that_are_only_disabled_go_on_with_what_was_drawn() {
+fn disabled_rings_keep_what_was_drawn() {
     let mut vm = GpuVm::start();
     vm.painted(1, XRGB, (64, 48));
     for enabled in [false, true] {

@@ -7,7 +7,7 @@ const RING_PACKED: u64 = 1 << 34;
 /// A front-end may set the kick of a ring that runs. The new one is listened to, and the old one
 /// neither keeps the worker busy nor ends it.
 #[test]
-fn a_second_kick_on_a_running_ring_replaces_the_first() {
+fn second_kick_on_a_running_ring_replaces_the_first() {
     let mut vm = GpuVm::start();
     let blocking = || eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     for (round, kick) in (1..).zip([event(), blocking(), event()]) {
@@ -38,7 +38,7 @@ fn a_second_kick_on_a_running_ring_replaces_the_first() {
 }
 
 #[test]
-fn a_second_kick_leaves_a_keyboard_with_its_guest() {
+fn second_kick_leaves_a_keyboard_with_its_guest() {
     let vmm = FrontEnd::Qemu7;
     let mut keyboard = Keyboard::connect(vmm);
     keyboard.serves_a_driver(vmm, false);
@@ -82,7 +82,7 @@ fn a_second_kick_leaves_a_keyboard_with_its_guest() {
 }
 
 #[test]
-fn a_virtqueue_without_a_kick_is_refused_in_words() {
+fn virtqueue_without_a_kick_is_refused_with_a_message() {
     let mut program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
     let mut session = program.session().unwrap();
     session
@@ -96,7 +96,7 @@ fn a_virtqueue_without_a_kick_is_refused_in_words() {
 
 /// QEMU offers the guest what its options say, and passes on what that takes.
 #[test]
-fn features_that_are_not_offered_are_named_with_their_option() {
+fn unoffered_features_are_named_with_their_option() {
     let keyboard = HostDevice::new(KEYBOARD);
     let gpu = gpu_command(SocketForm::Connected(7));
     let input = keyboard.command(input_program());
@@ -121,7 +121,7 @@ fn features_that_are_not_offered_are_named_with_their_option() {
 
 /// The front-end hears of a ring that its driver broke, and of no other.
 #[test]
-fn a_broken_ring_is_reported_to_the_front_end() {
+fn broken_ring_is_reported_to_the_front_end() {
     let mut vm = GpuVm::start();
     let errors = [event(), event()];
     for (queue, error) in QUEUES.into_iter().zip(&errors) {

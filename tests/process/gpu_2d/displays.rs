@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn display_info_is_what_the_display_says() {
+fn display_info_comes_from_the_display() {
     let mut options = DisplayOptions::with_modes(&[(1280, 800), (640, 480)]);
     options.modes[1].enabled = false;
     let mut vm = GpuVm::with_display(options);
@@ -28,7 +28,7 @@ fn display_info_is_what_the_display_says() {
 }
 
 #[test]
-fn the_configuration_counts_scanouts_and_no_capsets() {
+fn configuration_counts_scanouts_and_no_capsets() {
     let mut vm = GpuVm::start();
     let (scanouts, capsets) = vm.gpu.config().unwrap();
     assert!((1..=16).contains(&scanouts), "{scanouts} scanouts");
@@ -37,7 +37,7 @@ fn the_configuration_counts_scanouts_and_no_capsets() {
 }
 
 #[test]
-fn the_edid_is_the_displays_own_where_it_answers() {
+fn edid_comes_from_the_display_if_it_answers() {
     let mut options = DisplayOptions::with_modes(&[(1280, 800), (1024, 600)]);
     let blocks = vec![
         Edid::make("left", 1280, 800),
@@ -57,7 +57,7 @@ fn the_edid_is_the_displays_own_where_it_answers() {
 }
 
 #[test]
-fn the_edid_is_made_where_the_display_does_not_answer() {
+fn edid_is_generated_if_the_display_does_not_answer() {
     let mut vm = GpuVm::with_display(DisplayOptions::with_modes(&[(1360, 768)]));
     assert_ne!(
         vm.gpu.features() & 1 << v::VIRTIO_GPU_F_EDID,
@@ -92,7 +92,7 @@ fn the_edid_is_made_where_the_display_does_not_answer() {
 }
 
 #[test]
-fn a_made_edid_is_valid_for_any_size() {
+fn generated_edid_is_valid_for_any_size() {
     let sizes = [
         (1, 1),
         (640, 480),

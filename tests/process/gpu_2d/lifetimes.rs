@@ -4,7 +4,7 @@ use super::*;
 
 /// What QEMU does at a guest's reboot and at each load of its driver.
 #[test]
-fn a_new_driver_gets_a_new_display_and_begins_with_no_resources() {
+fn new_driver_gets_a_new_display_and_begins_with_no_resources() {
     let mut vm = GpuVm::start();
     for round in 0..4_u32 {
         let size = (30 + round, 20);
@@ -75,7 +75,7 @@ fn commands_work_without_a_display() {
 }
 
 #[test]
-fn a_display_that_is_gone_does_not_stop_the_guest() {
+fn closed_display_does_not_stop_the_guest() {
     let cut_short = DisplayOptions {
         close_after: Some(600),
         ..DisplayOptions::default()
@@ -99,7 +99,7 @@ fn a_display_that_is_gone_does_not_stop_the_guest() {
 }
 
 #[test]
-fn a_display_that_answers_late_is_waited_for() {
+fn late_display_is_waited_for() {
     let delay = Duration::from_millis(300);
     let mut vm = GpuVm::with_display(DisplayOptions {
         delay,
@@ -113,7 +113,7 @@ fn a_display_that_answers_late_is_waited_for() {
 }
 
 #[test]
-fn a_display_that_is_stuck_gets_the_right_picture_later() {
+fn stuck_display_gets_the_right_picture_later() {
     let mut vm = GpuVm::with_display(DisplayOptions {
         buffer: Some(4096),
         ..DisplayOptions::default()

@@ -17,7 +17,7 @@ fn all_formats_show_the_same_picture() {
 }
 
 #[test]
-fn any_scatter_of_the_backing_is_gathered() {
+fn scattered_backing_is_gathered() {
     let mut vm = GpuVm::start();
     let size = (67, 29);
     let whole = Rect::sized(67, 29);
@@ -34,7 +34,7 @@ fn any_scatter_of_the_backing_is_gathered() {
 }
 
 #[test]
-fn a_transfer_takes_exactly_its_rectangle() {
+fn transfer_takes_exactly_its_rectangle() {
     let size @ (width, height) = (40, 30);
     let whole = Rect::sized(width, height);
     let rects = [
@@ -74,7 +74,7 @@ fn a_transfer_takes_exactly_its_rectangle() {
 
 /// The offset says where the rectangle lies in the backing, whatever its place in the resource.
 #[test]
-fn a_transfer_reads_from_its_offset() {
+fn transfer_reads_from_its_offset() {
     let size @ (width, height) = (32, 32);
     let mut vm = GpuVm::start();
     let backing = vm.resource(1, XRGB, size, Pieces::Odd);
@@ -94,7 +94,7 @@ fn a_transfer_reads_from_its_offset() {
 }
 
 #[test]
-fn a_scanout_shows_its_part_of_the_resource() {
+fn scanout_shows_its_part_of_the_resource() {
     let mut vm = GpuVm::start();
     vm.painted(1, XRGB, (50, 40));
     for part in [
@@ -155,7 +155,7 @@ fn two_scanouts_show_two_parts_of_one_resource() {
 }
 
 #[test]
-fn a_flush_is_clipped_to_the_scanout_and_sent_in_its_coordinates() {
+fn flush_is_clipped_to_the_scanout_and_sent_in_its_coordinates() {
     let mut vm = GpuVm::start();
     let backing = vm.painted(1, XRGB, (100, 100));
     ok(vm.gpu.set_scanout(0, 1, Rect::new(20, 30, 40, 50)));
@@ -206,7 +206,7 @@ fn sixteen_scanouts_show_sixteen_resources() {
 }
 
 #[test]
-fn a_scanout_is_disabled_by_resource_0_and_by_unref() {
+fn scanout_is_disabled_by_resource_0_and_by_unref() {
     let mut vm = GpuVm::start();
     vm.painted(1, XRGB, (16, 16));
     show(&mut vm, 1, Rect::sized(16, 16));
@@ -228,7 +228,7 @@ fn a_scanout_is_disabled_by_resource_0_and_by_unref() {
 }
 
 #[test]
-fn a_resource_keeps_its_picture_without_its_backing() {
+fn resource_keeps_its_picture_without_its_backing() {
     let mut vm = GpuVm::start();
     vm.painted(1, XRGB, (16, 16));
     ok(vm.gpu.detach_backing(1));
@@ -254,7 +254,7 @@ fn a_resource_keeps_its_picture_without_its_backing() {
 }
 
 #[test]
-fn the_cursor_is_drawn_moved_and_hidden() {
+fn cursor_is_drawn_moved_and_hidden() {
     let mut vm = GpuVm::start();
     let argb = Format::B8G8R8A8;
     vm.painted(9, argb, (64, 64));

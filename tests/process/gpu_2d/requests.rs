@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_fenced_command_is_answered_with_its_fence() {
+fn fenced_command_is_answered_with_its_fence() {
     let mut vm = GpuVm::start();
     vm.gpu.fence_next(0x1234_5678_9abc_def0);
     let response = ok(vm.gpu.create_2d(1, XRGB, 8, 8));
@@ -30,7 +30,7 @@ fn a_fenced_command_is_answered_with_its_fence() {
 }
 
 #[test]
-fn a_uuid_is_given_where_it_is_offered() {
+fn uuid_is_assigned_if_offered() {
     let options = GpuOptions {
         features: u64::MAX,
         ..GpuOptions::default()
@@ -54,7 +54,7 @@ fn a_uuid_is_given_where_it_is_offered() {
 
 /// Windows' driver accepts no feature of the device, and sends GET_EDID all the same.
 #[test]
-fn edid_and_uuid_are_given_to_a_driver_that_accepted_neither() {
+fn edid_and_uuid_work_without_their_features() {
     let options = GpuOptions {
         features: 0,
         ..GpuOptions::default()
@@ -74,7 +74,7 @@ fn edid_and_uuid_are_given_to_a_driver_that_accepted_neither() {
 }
 
 #[test]
-fn errors_are_named_as_the_specification_has_them() {
+fn errors_have_the_codes_of_the_specification() {
     use ResponseKind::*;
     let mut vm = GpuVm::start();
     let gpu = &mut vm.gpu;
@@ -145,7 +145,7 @@ fn errors_are_named_as_the_specification_has_them() {
 }
 
 #[test]
-fn a_backing_outside_the_memory_is_refused() {
+fn backing_outside_the_memory_is_refused() {
     let mut vm = GpuVm::start();
     ok(vm.gpu.create_2d(1, XRGB, 16, 16));
     let end = vm.gpu.memory().end();
@@ -173,7 +173,7 @@ fn a_backing_outside_the_memory_is_refused() {
 }
 
 #[test]
-fn a_backing_that_is_too_small_is_not_read_beyond() {
+fn short_backing_is_not_read_beyond() {
     let mut vm = GpuVm::start();
     ok(vm.gpu.create_2d(1, XRGB, 16, 16));
     let backing = Backing::new(vm.gpu.memory(), 100, Pieces::Odd);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn any_layout_of_a_request_is_the_same() {
+fn requests_work_in_any_layout() {
     let layouts = [
         Layout::Plain,
         Layout::Pieces(24),
@@ -38,7 +38,7 @@ fn any_layout_of_a_request_is_the_same() {
 }
 
 #[test]
-fn it_works_with_and_without_each_ring_feature() {
+fn gpu_works_with_and_without_each_ring_feature() {
     for features in [0, 1 << 28, 1 << 29, 3 << 28] {
         let options = GpuOptions {
             features,
@@ -59,7 +59,7 @@ fn it_works_with_and_without_each_ring_feature() {
 }
 
 #[test]
-fn commands_of_one_kick_are_all_done_with_few_notifications() {
+fn commands_of_one_kick_need_few_notifications() {
     for features in [0, 1 << 29] {
         let options = GpuOptions {
             features,
@@ -101,7 +101,7 @@ fn commands_of_one_kick_are_all_done_with_few_notifications() {
 }
 
 #[test]
-fn no_notification_comes_where_none_is_wanted() {
+fn notifications_stay_off_when_suppressed() {
     let options = GpuOptions {
         features: 0,
         ..GpuOptions::default()
@@ -189,7 +189,7 @@ fn broken_chains_do_not_stop_the_device() {
 }
 
 #[test]
-fn an_available_index_that_runs_away_costs_no_time_and_no_log() {
+fn runaway_available_index_costs_no_time_and_no_log() {
     let mut vm = GpuVm::start();
     let before = vm.program.cpu_time().unwrap();
     for _ in 0..100 {

@@ -15,7 +15,7 @@ fn windows() -> GpuOptions {
 }
 
 #[test]
-fn a_cursor_right_after_a_large_transfer_has_its_new_picture() {
+fn cursor_right_after_a_large_transfer_has_its_new_picture() {
     const SCREEN: u32 = 1;
     const CURSOR: u32 = 2;
     const ARGB: Format = Format::B8G8R8A8;
@@ -51,7 +51,7 @@ fn a_cursor_right_after_a_large_transfer_has_its_new_picture() {
 
 /// One entry for each page, in an order in which none lies behind the one before it.
 #[test]
-fn a_texture_of_8k_in_single_pages_is_drawn_right() {
+fn texture_of_8k_in_single_pages_is_drawn_right() {
     let size @ (width, height) = (7680, 4320);
     let memory = Memory::new(&[(1 << 30, 160 << 20)]).unwrap();
     let program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();

@@ -7,7 +7,7 @@ use crate::common::growth::peak_resident;
 use crate::common::*;
 
 #[test]
-fn hostmem_is_what_the_option_says_and_is_given_back() {
+fn hostmem_is_bounded_by_the_option_and_released() {
     // 2048x2048 are 16 MiB.
     for (arguments, most) in [(&[][..], 31), (&["--max-hostmem=40M"], 2)] {
         let mut vm = vm_with(arguments);
@@ -30,7 +30,7 @@ fn hostmem_is_what_the_option_says_and_is_given_back() {
 }
 
 #[test]
-fn hostmem_is_given_back_by_a_reset() {
+fn hostmem_is_released_by_a_reset() {
     let mut vm = vm_with(&["--max-hostmem=17M"]);
     for _ in 0..3 {
         ok(vm.gpu.create_2d(1, XRGB, 2048, 2048));
@@ -77,7 +77,7 @@ fn hostmem_counts_whole_pages_and_lists_of_entries() {
 }
 
 #[test]
-fn a_size_that_is_none_is_an_early_failure() {
+fn invalid_size_is_an_early_failure() {
     for size in ["lots", "0", "-1", "1.5G", "99999999999G", ""] {
         let command = gpu_command(SocketForm::Connected(7));
         let mut program = command
@@ -90,7 +90,7 @@ fn a_size_that_is_none_is_an_early_failure() {
 }
 
 #[test]
-fn there_are_no_more_resources_than_the_bound() {
+fn resources_are_bounded() {
     const MOST: u32 = 16384;
     let mut vm = GpuVm::start();
     for id in 1..=MOST {
@@ -105,7 +105,7 @@ fn there_are_no_more_resources_than_the_bound() {
 }
 
 #[test]
-fn a_backing_has_as_many_entries_as_the_budget_holds() {
+fn backing_has_as_many_entries_as_the_budget_holds() {
     const MOST: usize = 262_144;
     let mut vm = vm_with(&["--max-hostmem=5M"]);
     let address = vm.gpu.memory().alloc(4, 4).unwrap();
@@ -128,7 +128,7 @@ fn a_backing_has_as_many_entries_as_the_budget_holds() {
 
 /// A request may name the same memory again and again, and so be longer than the guest is large.
 #[test]
-fn a_list_without_an_end_is_read_as_far_as_the_budget_goes() {
+fn endless_list_is_read_up_to_the_budget() {
     let mut vm = vm_with(&["--max-hostmem=64M"]);
     ok(vm.gpu.create_2d(1, XRGB, 64, 64));
     let memory = vm.gpu.memory().clone();
@@ -163,7 +163,7 @@ fn a_list_without_an_end_is_read_as_far_as_the_budget_goes() {
 
 /// A number in a request is no reason to allocate: only what the request carries is.
 #[test]
-fn no_allocation_follows_a_number_alone() {
+fn request_numbers_alone_allocate_nothing() {
     let mut vm = GpuVm::start();
     ok(vm.gpu.create_2d(1, XRGB, 64, 64));
     let address = vm.gpu.memory().alloc(4, 4).unwrap();

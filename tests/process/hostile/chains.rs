@@ -12,7 +12,7 @@ use crate::common::*;
 /// Wherever a request and its answer are cut into descriptors, and whether these are in a table of
 /// their own, the answer is the same.
 #[test]
-fn the_answer_is_the_same_wherever_a_chain_is_split() {
+fn response_is_the_same_wherever_a_chain_is_split() {
     let mut vm = GpuVm::start();
     let memory = vm.gpu.memory().clone();
     let (request_at, response_at) = (
@@ -66,7 +66,7 @@ fn the_answer_is_the_same_wherever_a_chain_is_split() {
 /// Each chain comes back once, with an error where there is room for one, and with nothing written
 /// where there is not.
 #[test]
-fn chains_that_make_no_sense_are_answered_and_given_back() {
+fn malformed_chains_are_answered_and_returned() {
     use ResponseKind::{
         ErrInvalidParameter as Short, ErrInvalidResourceId as NoResource, ErrUnspec,
     };
@@ -129,7 +129,7 @@ fn chains_that_make_no_sense_are_answered_and_given_back() {
 
 /// An answer larger than the room for it is an error, and not a part of it.
 #[test]
-fn an_answer_that_does_not_fit_is_an_error() {
+fn response_that_does_not_fit_is_an_error() {
     let mut vm = GpuVm::start();
     let command = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_EDID;
     let request = vm.gpu.request(command, &[0, 0]);
@@ -145,7 +145,7 @@ fn an_answer_that_does_not_fit_is_an_error() {
 
 /// Chains without an end, tables in tables and tables that are none.
 #[test]
-fn chains_that_loop_end() {
+fn looping_chains_end() {
     let mut vm = GpuVm::start();
     let memory = vm.gpu.memory().clone();
     let page = memory.alloc(1 << 20, 4096).unwrap();
@@ -235,7 +235,7 @@ fn chains_that_loop_end() {
 }
 
 #[test]
-fn a_head_that_the_queue_does_not_have_stops_nothing() {
+fn head_beyond_the_queue_stops_nothing() {
     let mut vm = GpuVm::start();
     for head in [64, 65, 1000, u16::MAX] {
         vm.gpu.control.queue.offer(head).unwrap();

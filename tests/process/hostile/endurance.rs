@@ -9,7 +9,7 @@ use crate::common::growth::Holdings;
 use crate::common::*;
 
 #[test]
-fn a_guest_cannot_flood_the_log() {
+fn guest_cannot_flood_the_log() {
     let mut vm = GpuVm::start();
     for n in 0..5000_u32 {
         vm.gpu.unref(0xdead).unwrap();
@@ -26,7 +26,7 @@ fn a_guest_cannot_flood_the_log() {
 
 /// A driver that begins anew before the front-end has answered asks again each time.
 #[test]
-fn questions_that_are_never_answered_do_not_pile_up() {
+fn unanswered_display_queries_do_not_pile_up() {
     let (silent, socket) = std::os::unix::net::UnixStream::pair().unwrap();
     let mut program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
     let session = program.session().unwrap();
@@ -58,7 +58,7 @@ fn questions_that_are_never_answered_do_not_pile_up() {
 
 /// Thousands of rounds of all of it leave the program as it was.
 #[test]
-fn thousands_of_rounds_leave_nothing_behind() {
+fn thousands_of_rounds_leak_nothing() {
     let mut vm = GpuVm::start();
     let memory = vm.gpu.memory().clone();
     let backing = Backing::new(&memory, 64 * 64 * 4, Pieces::Odd);
@@ -113,7 +113,7 @@ fn thousands_of_rounds_leave_nothing_behind() {
 }
 
 #[test]
-fn display_sockets_come_and_go_without_a_trace() {
+fn display_sockets_come_and_go_without_a_leak() {
     let mut vm = GpuVm::start();
     let settled = |vm: &GpuVm, count| {
         Deadline::default()
@@ -140,7 +140,7 @@ fn display_sockets_come_and_go_without_a_trace() {
 /// have it change.
 #[cfg(feature = "virgl")]
 #[test]
-fn backings_that_went_away_do_not_flood_the_log() {
+fn removed_backings_do_not_flood_the_log() {
     use frontend::gpu::Create3d;
 
     let command = gpu_command(SocketForm::Connected(7))

@@ -11,7 +11,7 @@ use crate::common::*;
 
 /// The index of one queue's available ring runs away: the other queue goes on.
 #[test]
-fn a_queue_that_is_broken_stops_no_other() {
+fn broken_queue_leaves_the_other_running() {
     for broken in [CONTROL, CURSOR] {
         let mut vm = GpuVm::start();
         let queue = match broken {
@@ -36,7 +36,7 @@ fn a_queue_that_is_broken_stops_no_other() {
 
 /// Where a driver says that its rings lie, a front-end passes on. Nowhere is no reason to end.
 #[test]
-fn a_ring_where_none_can_lie_stops_nothing() {
+fn misplaced_ring_stops_nothing() {
     for broken in [CONTROL, CURSOR] {
         let mut vm = GpuVm::start();
         let memory = vm.gpu.memory().clone();
@@ -92,7 +92,7 @@ fn a_ring_where_none_can_lie_stops_nothing() {
 
 /// QEMU passes on any size that a guest chooses. None but a power of two is one of a split virtqueue.
 #[test]
-fn a_size_that_is_no_power_of_two_stops_no_other() {
+fn queue_size_other_than_a_power_of_two_leaves_the_other_queue_running() {
     let mut vm = GpuVm::start();
     ok(vm.gpu.create_2d(1, XRGB, 8, 8));
     let size = FrontendReq::SET_VRING_NUM;
@@ -116,7 +116,7 @@ fn a_size_that_is_no_power_of_two_stops_no_other() {
 /// The guest's memory goes away under a running queue and comes back: the other one goes on
 /// meanwhile, and the program does not turn in circles.
 #[test]
-fn memory_that_goes_away_under_a_queue_stops_no_other() {
+fn memory_removed_under_a_queue_leaves_the_other_running() {
     // The cursor queue of 128 entries does not fit beside the control queue in a page.
     let memory = Memory::new(&[(0x10_0000, 4096), (1 << 32, 8 << 20)]).unwrap();
     let options = GpuOptions {
@@ -173,7 +173,7 @@ fn memory_that_goes_away_under_a_queue_stops_no_other() {
 /// The worker may have an event of a ring under way while that is stopped and started with another
 /// eventfd. (The crate would end the worker, finding nothing in the new one.)
 #[test]
-fn a_ring_that_is_restarted_while_the_worker_is_busy_goes_on() {
+fn ring_restarted_while_the_worker_is_busy_continues() {
     let mut vm = GpuVm::start();
     let size = (2048, 2048);
     let backing = vm.resource(1, XRGB, size, Pieces::Whole);

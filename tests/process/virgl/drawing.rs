@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_driver_finds_the_sets_of_capabilities() {
+fn driver_finds_the_capability_sets() {
     let mut vm = start();
     assert_ne!(vm.gpu.features() & 1 << v::VIRTIO_GPU_F_VIRGL, 0);
     let (_, capsets) = vm.gpu.config().unwrap();
@@ -45,7 +45,7 @@ fn the_driver_finds_the_sets_of_capabilities() {
 }
 
 #[test]
-fn a_clear_is_read_back() {
+fn clear_is_read_back() {
     let size = (61, 37);
     let (mut vm, backing) = with_picture(size);
     for (color, expected) in [
@@ -82,7 +82,7 @@ fn assert_triangle(pixels: &[[u8; 3]], (width, height): (u32, u32)) {
 }
 
 #[test]
-fn a_triangle_is_read_back_and_shown() {
+fn triangle_is_read_back_and_shown() {
     let size = (200, 160);
     let (mut vm, backing) = with_picture(size);
     vertices_in(&mut vm.gpu);
@@ -99,7 +99,7 @@ fn a_triangle_is_read_back_and_shown() {
 }
 
 #[test]
-fn only_what_is_flushed_is_shown() {
+fn display_shows_only_what_is_flushed() {
     let size = (64, 64);
     let whole = Rect::sized(64, 64);
     let (mut vm, _backing) = with_picture(size);
@@ -140,7 +140,7 @@ fn only_what_is_flushed_is_shown() {
 }
 
 #[test]
-fn pictures_of_the_guest_are_shown_and_drawn_over() {
+fn pictures_from_guest_memory_are_shown_and_drawn_over() {
     let size = (50, 30);
     let whole = Rect::sized(50, 30);
     let mut vm = start();
@@ -195,7 +195,7 @@ fn all_2d_formats_show_the_same_picture() {
 
 /// As Windows' driver makes them: the library is given the rows with their own pages only.
 #[test]
-fn a_large_2d_texture_in_single_pages_is_drawn_right() {
+fn large_2d_texture_in_single_pages_is_drawn_right() {
     let size @ (width, height) = (6016, 3384);
     let memory = Memory::new(&[(1 << 30, 112 << 20)]).unwrap();
     let display = DisplayThread::start(DisplayOptions::default()).unwrap();
@@ -242,7 +242,7 @@ fn cursors_of_all_2d_formats_look_the_same() {
 }
 
 #[test]
-fn a_part_of_the_backing_is_uploaded_where_it_belongs() {
+fn part_of_the_backing_is_uploaded_where_it_belongs() {
     let size = (40, 20);
     let (mut vm, backing) = with_picture(size);
     ok(vm.gpu.submit_3d(CONTEXT, &clear(GREEN)));
@@ -276,7 +276,7 @@ fn a_part_of_the_backing_is_uploaded_where_it_belongs() {
 }
 
 #[test]
-fn a_cursor_is_drawn_in_3d() {
+fn cursor_is_drawn_in_3d() {
     let size = (64, 64);
     let (mut vm, _backing) = with_picture(size);
     ok(vm.gpu.create_3d(

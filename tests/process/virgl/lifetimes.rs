@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_new_driver_finds_nothing_of_the_old_one() {
+fn new_driver_finds_nothing_of_the_old_one() {
     let size = (32, 32);
     let (mut vm, _backing) = with_picture(size);
     ok(vm.gpu.submit_3d(CONTEXT, &clear(GREEN)));
@@ -20,7 +20,7 @@ fn a_new_driver_finds_nothing_of_the_old_one() {
 }
 
 #[test]
-fn memory_that_is_mapped_anew_is_still_the_backing() {
+fn remapped_memory_is_still_the_backing() {
     let size = (32, 32);
     let (mut vm, backing) = with_picture(size);
     let memory = vm.gpu.memory().clone();
@@ -42,7 +42,7 @@ fn resident(program: &Program) -> u64 {
 }
 
 #[test]
-fn a_thousand_rounds_leak_nothing() {
+fn one_thousand_rounds_leak_nothing() {
     let size = (64, 64);
     let mut vm = start();
     let backing = Backing::new(vm.gpu.memory(), 64 * 64 * 4, Pieces::Pages);
@@ -85,7 +85,7 @@ fn a_thousand_rounds_leak_nothing() {
 }
 
 #[test]
-fn a_signal_ends_it_while_it_draws() {
+fn signal_ends_the_program_while_it_draws() {
     let size = (1024, 1024);
     let (mut vm, _backing) = with_picture(size);
     vertices_in(&mut vm.gpu);
@@ -102,7 +102,7 @@ fn a_signal_ends_it_while_it_draws() {
 }
 
 #[test]
-fn a_signal_ends_it_in_a_draw_without_an_end() {
+fn signal_ends_the_program_in_an_endless_draw() {
     let size = (256, 256);
     let (mut vm, _backing) = with_picture(size);
     vertices_in(&mut vm.gpu);
@@ -120,7 +120,7 @@ fn a_signal_ends_it_in_a_draw_without_an_end() {
 }
 
 #[test]
-fn a_stuck_display_stops_nothing() {
+fn stuck_display_stops_nothing() {
     let size = (512, 512);
     let (mut vm, backing) = with_picture(size);
     ok(vm.gpu.set_scanout(0, PICTURE, Rect::sized(512, 512)));
@@ -144,7 +144,7 @@ fn a_stuck_display_stops_nothing() {
 }
 
 #[test]
-fn no_egl_is_an_early_failure() {
+fn missing_egl_is_an_early_failure() {
     let mut program = virgl_command()
         .env("__EGL_VENDOR_LIBRARY_FILENAMES", "/nonexistent.json")
         .spawn()
@@ -158,7 +158,7 @@ fn no_egl_is_an_early_failure() {
 }
 
 #[test]
-fn a_node_that_cannot_be_had_is_an_early_failure() {
+fn unusable_render_node_is_an_early_failure() {
     for (node, words) in [
         (
             "/dev/dri/renderD999",
@@ -175,7 +175,7 @@ fn a_node_that_cannot_be_had_is_an_early_failure() {
 }
 
 #[test]
-fn without_virgl_no_library_of_gl_is_there() {
+fn gpu_without_virgl_loads_no_gl_library() {
     let libraries = |vm: &GpuVm| {
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", vm.program.pid())).unwrap();
         let names = [

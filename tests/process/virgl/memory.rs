@@ -49,7 +49,7 @@ fn hold(gpu: &mut Gpu, id: u32, holder: &Stream) -> ResponseKind {
 
 /// Twenty textures, each of which only a context still has.
 #[test]
-fn what_a_context_holds_is_in_the_budget() {
+fn context_objects_count_in_the_budget() {
     let mut vm = start_with_limit();
     let before = anonymous(&vm.program);
     let mut refused = 0;
@@ -89,7 +89,7 @@ fn what_a_context_holds_is_in_the_budget() {
 /// What is bound in a context stays, whatever becomes of the objects: until something else is, or the
 /// context goes.
 #[test]
-fn what_is_bound_is_in_the_budget_until_something_else_is() {
+fn bound_objects_count_in_the_budget_until_rebound() {
     let bind = |id: u32| {
         let stream = Stream::default().command(1, VIEW, &[id, id, Create3d::BGRX, 0, 0, 0o3210]);
         let stream = stream.command(10, 0, &[1, id, id]);
@@ -117,7 +117,7 @@ fn what_is_bound_is_in_the_budget_until_something_else_is() {
 
 /// As windows come and go: the budget is as it was, and so is the memory.
 #[test]
-fn a_long_life_of_windows_uses_nothing_up() {
+fn windows_that_come_and_go_use_nothing_up() {
     let mut vm = start_with_limit();
     let round = |vm: &mut GpuVm, n: u32| {
         let view = [n, 1, Create3d::BGRX, 0, 0, 0o3210];
@@ -151,7 +151,7 @@ fn a_long_life_of_windows_uses_nothing_up() {
 
 /// They cost a context of OpenGL each, and nobody counts them.
 #[test]
-fn contexts_in_a_context_are_in_the_budget() {
+fn subcontexts_count_in_the_budget() {
     let mut vm = start_with_limit();
     let mut made = 0;
     let refused = (1..=200).find(|id| {
@@ -192,7 +192,7 @@ fn textures_made_by_a_stream_are_refused() {
 /// OpenGL keeps a deleted texture for as long as one of its contexts has it bound, and no command tells.
 /// Where it draws by software, the process's own size is what ends that.
 #[test]
-fn what_opengl_keeps_by_itself_has_an_end() {
+fn internal_memory_of_opengl_is_bounded() {
     /// What the program may have beyond its budget, and what tells on the way there.
     const SLACK: u64 = 512 + 64;
     let mut vm = start_with_limit();

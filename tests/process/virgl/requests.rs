@@ -29,7 +29,7 @@ fn fences_are_answered_in_their_order() {
 }
 
 #[test]
-fn contexts_and_resources_are_known_by_their_ids() {
+fn contexts_and_resources_are_found_by_their_ids() {
     use ResponseKind::{ErrInvalidContextId as NoContext, ErrInvalidResourceId as NoResource};
     let (mut vm, _backing) = with_picture((8, 8));
     let gpu = &mut vm.gpu;
@@ -72,7 +72,7 @@ fn contexts_and_resources_are_known_by_their_ids() {
 }
 
 #[test]
-fn there_are_no_more_contexts_than_the_bound() {
+fn contexts_are_bounded() {
     let mut vm = start();
     for id in 1..=256 {
         ok(vm.gpu.create_context(id, ""));
@@ -90,7 +90,7 @@ fn there_are_no_more_contexts_than_the_bound() {
 
 /// virglrenderer complains of what a guest sends, each time.
 #[test]
-fn a_guest_cannot_flood_the_log_by_the_library() {
+fn guest_cannot_flood_the_log_through_virglrenderer() {
     let mut vm = start();
     let nowhere = Stream::default().draw_to(SURFACE, 77);
     for id in 1..=200 {
@@ -353,7 +353,7 @@ fn broken_command_streams_are_refused() {
 }
 
 #[test]
-fn what_is_no_picture_is_not_shown() {
+fn resources_other_than_pictures_are_not_shown() {
     let (mut vm, _backing) = with_picture((64, 64));
     vertices_in(&mut vm.gpu);
     let depth = Create3d {
@@ -374,7 +374,7 @@ fn what_is_no_picture_is_not_shown() {
 }
 
 #[test]
-fn a_driver_without_the_feature_gets_no_3d() {
+fn driver_without_the_feature_gets_no_3d() {
     let mut vm = start_with(GpuOptions::default());
     answered(vm.gpu.create_context(CONTEXT, ""), ResponseKind::ErrUnspec);
     let picture = Create3d::picture(8, 8);

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_is_read_again() {
+    fn edid_is_parsed_as_it_was_made() {
         let edid = Edid::parse(&Edid::make("screen 1", 1920, 1080)).unwrap();
         assert_eq!((edid.width, edid.height), (1920, 1080));
         assert_eq!(edid.vendor, "TST");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn each_flaw_is_found() {
+    fn edid_check_finds_each_flaw() {
         let good = Edid::make("screen", 800, 600);
         let bad = |position: usize, value: u8| {
             let mut bytes = good.clone();

@@ -20,7 +20,7 @@ fn put_used(queue: &Queue, index: u16, id: u32, len: u32) {
 }
 
 #[test]
-fn a_chain_is_written_as_the_specification_has_it() {
+fn chain_is_written_as_the_specification_has_it() {
     let mut queue = queue(4);
     let head = queue
         .add(&[
@@ -69,7 +69,7 @@ fn descriptors_are_free_again_once_used() {
 }
 
 #[test]
-fn a_device_that_invents_chains_is_found_out() {
+fn queue_reports_chains_the_device_invents() {
     let mut queue = queue(4);
     put_used(&queue, 0, 2, 0);
     assert!(matches!(queue.take_used(), Err(Error::Protocol(_))));
@@ -78,7 +78,7 @@ fn a_device_that_invents_chains_is_found_out() {
 }
 
 #[test]
-fn a_wait_ends_in_time_and_says_what_for() {
+fn wait_times_out_and_names_what_was_missing() {
     let mut queue = queue(4);
     let error = queue.wait_used(Duration::from_millis(5)).unwrap_err();
     assert!(

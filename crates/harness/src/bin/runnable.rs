@@ -11,9 +11,9 @@ const NEED_SYSTEMD: &str =
     "binary(=systemd) | (binary(=vms) & (package(=vhostctl) | test(/^(demo|libvirt|starts)::/)))";
 const NEED_MOCK_DEVICES: &str = "binary(=devices) | \
      (binary(=systemd) & test(/^(access|add|devices|host|mock_input)::/)) | \
-     (binary(=systemd) & test(=backends::an_input_device_is_what_its_drop_in_says)) | \
+     (binary(=systemd) & test(=backends::input_device_is_the_one_of_its_drop_in)) | \
      (binary(=systemd) & test(/^change::(what_was_done|patterns_and_types|a_connected_front_end)/)) | \
-     (binary(=systemd) & test(=faults::an_unplugged_input_device_is_in_the_status_and_missed_at_the_next_start)) | \
+     (binary(=systemd) & test(=faults::unplugged_input_device_is_in_the_status_and_fails_the_next_start)) | \
      (binary(=vms) & test(/^(access|demo|input|memory|qemu_args)::/))";
 const NEED_LIBVIRT: &str = "binary(=vms) & test(/^libvirt::/)";
 const NEED_VHOST_DEVICE_RNG: &str = "binary(=vms) & \
@@ -21,9 +21,9 @@ const NEED_VHOST_DEVICE_RNG: &str = "binary(=vms) & \
 const NEED_OPENGL: &str = "binary(=vms) & test(/^virgl::/)";
 /// Tests that look into a program in its sandbox.
 const NEED_ROOT: &str = "(binary(=devices) & test(/^sandbox::/)) | \
-     test(=gpu_2d::lifetimes::a_new_driver_gets_a_new_display_and_begins_with_no_resources) | \
-     test(=virgl::lifetimes::a_thousand_rounds_leak_nothing) | \
-     test(=virgl::lifetimes::without_virgl_no_library_of_gl_is_there)";
+     test(=gpu_2d::lifetimes::new_driver_gets_a_new_display_and_begins_with_no_resources) | \
+     test(=virgl::lifetimes::one_thousand_rounds_leak_nothing) | \
+     test(=virgl::lifetimes::gpu_without_virgl_loads_no_gl_library)";
 const NEED_RENDER_NODE: &str = "binary(=vms) & test(/^dmabuf::/)";
 const NEED_X86_64: &str = "binary(=vms)";
 

@@ -32,7 +32,7 @@ fn lines(mut command: Command) -> anyhow::Result<String> {
 }
 
 #[test]
-fn every_device_is_what_its_description_says() -> anyhow::Result<()> {
+fn mock_devices_match_their_descriptions() -> anyhow::Result<()> {
     let texts = [KEYBOARD, MOUSE, TABLET, TOUCHSCREEN];
     let mock = MockInput::start(&texts)?;
     let mut expected = String::new();
@@ -44,7 +44,7 @@ fn every_device_is_what_its_description_says() -> anyhow::Result<()> {
 }
 
 #[test]
-fn events_go_out_and_leds_come_back() -> anyhow::Result<()> {
+fn mock_device_sends_events_and_reports_leds() -> anyhow::Result<()> {
     let mut mock = MockInput::start(&[KEYBOARD])?;
     let name = mock.description(0)?.name.clone();
     let mut reader = guest(&mock, &["keys", "3", &name])?.spawn()?;
@@ -72,7 +72,7 @@ fn events_go_out_and_leds_come_back() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_service_with_a_closed_device_policy_sees_them() -> anyhow::Result<()> {
+fn mock_devices_are_seen_under_a_closed_device_policy() -> anyhow::Result<()> {
     let sandbox = Sandbox::start(&[])?;
     let mock = MockInput::start_in(&sandbox, &[MOUSE])?;
     std::fs::copy(

@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(60);
 const IN_OVERLAY: &str = "HARNESS_IN_OVERLAY";
 
 #[test]
-fn a_unit_of_a_staging_folder_runs_and_is_logged() -> anyhow::Result<()> {
+fn unit_of_a_staging_folder_runs_and_is_logged() -> anyhow::Result<()> {
     let staging = tempfile::tempdir()?;
     let units = staging.path().join("usr/lib/systemd/system");
     fs::create_dir_all(&units)?;
@@ -107,7 +107,7 @@ fn systemd_boots_in_a_chroot() -> anyhow::Result<()> {
         .arg(std::env::current_exe()?)
         .args([
             "--exact",
-            "sandbox::a_unit_of_a_staging_folder_runs_and_is_logged",
+            "sandbox::unit_of_a_staging_folder_runs_and_is_logged",
         ])
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -117,7 +117,7 @@ fn systemd_boots_in_a_chroot() -> anyhow::Result<()> {
 
 /// What this machine has installed and configured is no part of a test.
 #[test]
-fn descriptors_and_settings_of_the_host_are_hidden() -> anyhow::Result<()> {
+fn sandbox_hides_descriptors_and_settings_of_the_host() -> anyhow::Result<()> {
     const HOST: [&str; 5] = [
         "/etc/qemu/vhost-user/10-host.json",
         "/usr/share/qemu/vhost-user/10-host.json",
@@ -163,7 +163,7 @@ fn descriptors_and_settings_of_the_host_are_hidden() -> anyhow::Result<()> {
         .args([
             "--",
             "--exact",
-            "sandbox::descriptors_and_settings_of_the_host_are_hidden",
+            "sandbox::sandbox_hides_descriptors_and_settings_of_the_host",
         ])
         .env(IN_OVERLAY, "1")
         .output()?;
@@ -174,7 +174,7 @@ fn descriptors_and_settings_of_the_host_are_hidden() -> anyhow::Result<()> {
 }
 
 #[test]
-fn nothing_is_left_and_two_do_not_meet() -> anyhow::Result<()> {
+fn sandboxes_are_separate_and_leave_nothing() -> anyhow::Result<()> {
     let (first, second) = (Sandbox::start(&[])?, Sandbox::start(&[])?);
     first.write("/run/mine", "first")?;
     assert!(!second.path("/run/mine").exists());

@@ -15,7 +15,7 @@ fn artifacts() -> anyhow::Result<Artifacts> {
 }
 
 #[test]
-fn the_screen_shows_what_the_guest_draws() -> anyhow::Result<()> {
+fn screen_shows_what_the_guest_draws() -> anyhow::Result<()> {
     let artifacts = artifacts()?;
     let mut vm = Vm::builder(&artifacts)
         .device("virtio-gpu-pci,id=gpu")
@@ -44,7 +44,7 @@ fn the_screen_shows_what_the_guest_draws() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_guest_survives_reboot_reset_and_reload() -> anyhow::Result<()> {
+fn guest_survives_reboot_reset_and_reload() -> anyhow::Result<()> {
     let artifacts = artifacts()?;
     let mut vm = Vm::builder(&artifacts)
         .device("virtio-gpu-pci,id=gpu")
@@ -144,7 +144,7 @@ fn keys_arrive_and_devices_are_described() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_qemu_that_refuses_says_why() -> anyhow::Result<()> {
+fn qemu_error_is_reported() -> anyhow::Result<()> {
     let artifacts = artifacts()?;
     let error = Vm::builder(&artifacts)
         .device("no-such-device")

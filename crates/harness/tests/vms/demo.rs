@@ -6,7 +6,7 @@ use std::process::Command;
 use harness::image::Image;
 
 #[test]
-fn the_demo_succeeds_and_its_picture_is_the_test_card() -> anyhow::Result<()> {
+fn demo_succeeds_and_its_picture_is_the_test_card() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let picture = folder.path().join("demo.png");
     let output = Command::new(env!("CARGO_BIN_EXE_demo"))
