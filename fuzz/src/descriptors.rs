@@ -4,12 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use conventions::DeviceType;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::bytes::Bytes;
-use real::{State, TYPES, list};
+use real::{State, list};
 
 // vhostctl is a program and no library; its room is taken as it lies.
 #[path = "../../cli/src/descriptors/mod.rs"]
@@ -91,7 +92,7 @@ pub fn descriptors(data: &[u8]) {
                     continue;
                 };
                 let kind = value["type"].as_str().expect("usable, and of no type");
-                assert!(TYPES.contains(&kind));
+                assert!(kind.parse::<DeviceType>().is_ok());
                 assert_eq!(descriptor.device_type.as_deref(), Some(kind));
                 let binary = value["binary"].as_str().expect("usable, and no program");
                 assert_eq!(descriptor.binary, Some(PathBuf::from(binary)));
