@@ -1,12 +1,10 @@
 //! The GPU: a hostile driver on both queues, and a front-end in any mood.
 
 use std::collections::BTreeSet;
-use std::os::unix::net::UnixStream;
 
-use vhost::vhost_user::GpuBackend;
-use vhost_user_backend::{VhostUserBackendMut, VringT};
-use vhost_user_backends::backend::Device;
+use vhost_user_backend::VringT;
 use vhost_user_backends::backend::fuzzing::FakeContext;
+use vhost_user_backends::backend::{Device, DeviceContext};
 use vhost_user_backends::gpu::fuzzing::command::*;
 use vhost_user_backends::gpu::fuzzing::{Bench, fake_virglrenderer};
 use vmm_sys_util::epoll::EventSet;
@@ -29,12 +27,12 @@ const CURSOR: usize = 1;
 
 /// A 2D device.
 pub fn control_2d(data: &[u8]) {
-    Machine::new(Bench::in_2d(MAX_HOSTMEM), Mood::Flat).run(data);
+    Machine::new(|context| Bench::in_2d(MAX_HOSTMEM, context), Mood::Flat).run(data);
 }
 
 /// A 3D device on a stand-in for virglrenderer.
 pub fn control_3d(data: &[u8]) {
-    Machine::new(Bench::in_3d(MAX_HOSTMEM_3D), Mood::Deep).run(data);
+    Machine::new(|context| Bench::in_3d(MAX_HOSTMEM_3D, context), Mood::Deep).run(data);
     assert_eq!(
         fake_virglrenderer::population(),
         (0, 0),
@@ -49,7 +47,7 @@ pub fn control_3d(data: &[u8]) {
 
 /// A 2D device whose driver is most of all busy with cursors.
 pub fn cursor(data: &[u8]) {
-    let mut machine = Machine::new(Bench::in_2d(MAX_HOSTMEM), Mood::Cursors);
+    let mut machine = Machine::new(|context| Bench::in_2d(MAX_HOSTMEM, context), Mood::Cursors);
     // Resource 1 is a cursor.
     for words in [
         &[RESOURCE_CREATE_2D, 1, 1, 64, 64][..],
@@ -84,13 +82,13 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(mut bench: Bench, mood: Mood) -> Self {
-        let program = FakeContext::new().expect("the host has descriptors left");
+    fn new(build: impl FnOnce(DeviceContext) -> Bench, mood: Mood) -> Self {
         let mut guest = Guest::new();
+        let program =
+            FakeContext::new(guest.memory.clone()).expect("the host has descriptors left");
+        let mut bench = build(program.context());
         let gpu = &mut bench.gpu;
-        gpu.start(program.host()).expect("a device starts");
-        let memory = guest.memory.clone();
-        gpu.update_memory(memory).expect("memory is always taken");
+        gpu.memory_changed();
         gpu.acked_features(gpu.features());
         guest.start(true, &mut Bytes::new(&[]));
         Self {
@@ -151,13 +149,7 @@ impl Machine {
             232 => self.guest.start(false, bytes),
             233..=234 => {
                 self.guest.remap(bytes);
-                let memory = self.guest.memory.clone();
-                self.within(|bench, _| {
-                    bench
-                        .gpu
-                        .update_memory(memory)
-                        .expect("memory is always taken");
-                });
+                self.within(|bench, _| bench.gpu.memory_changed());
             }
             235..=237 => self.guest.scribble(queue(bytes), bytes),
             238..=239 => self.guest.publish(queue(bytes), bytes.u16()),
@@ -181,7 +173,7 @@ impl Machine {
 
     fn turn(&mut self, event: u16, set: EventSet) {
         self.within(|bench, guest| {
-            let handled = bench.gpu.handle_event(event, set, &guest.vrings, 0);
+            let handled = bench.gpu.handle_event(event, set, &guest.vrings);
             handled.expect("nothing ends the worker");
         });
     }
@@ -208,13 +200,7 @@ impl Machine {
 
     fn plug(&mut self) {
         let (front_end, socket) = FrontEnd::new();
-        // What the crate has of it is of no use, and dropped.
-        let (other, _) = UnixStream::pair().expect("cannot make a socket");
-        self.program.put_gpu_socket(socket);
-        self.within(|bench, _| {
-            let taken = bench.gpu.set_gpu_socket(GpuBackend::from_stream(other));
-            taken.expect("a display is always taken");
-        });
+        self.within(|bench, _| bench.gpu.set_gpu_socket(socket));
         self.front_end = Some(front_end);
     }
 

@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use vhost_user_backend::VhostUserBackendMut;
 use vhost_user_backends::backend::fuzzing::FakeContext;
-use vhost_user_backends::backend::{Device, FIRST_TOKEN};
+use vhost_user_backends::backend::{Device, DeviceBuilder, FIRST_TOKEN};
 use vhost_user_backends::input::fuzzing::code::*;
-use vhost_user_backends::input::fuzzing::{CONFIG_SIZE, Description, Event, device};
+use vhost_user_backends::input::fuzzing::{CONFIG_SIZE, Description, Event, builder};
 use vhost_user_backends::input::{Input, Options};
 use vmm_sys_util::epoll::EventSet;
 
@@ -94,12 +93,11 @@ impl Machine {
             evdev_path: "/dev/input/event0".into(),
             grab,
         };
-        let mut input = device(fake, options).expect("the host has descriptors left");
-        let program = FakeContext::new().expect("the host has descriptors left");
-        input.start(program.host()).expect("a device starts");
         let mut guest = Guest::new();
-        let memory = guest.memory.clone();
-        input.update_memory(memory).expect("memory is always taken");
+        let program =
+            FakeContext::new(guest.memory.clone()).expect("the host has descriptors left");
+        let input = builder(fake, options).build(program.context());
+        let input = input.expect("the host has descriptors left");
         guest.start(true, &mut Bytes::new(&[bytes.u8() & 0xf]));
         Self {
             input,
@@ -123,7 +121,7 @@ impl Machine {
 
     fn turn(&mut self, event: u16, set: EventSet) {
         self.guest.before();
-        let handled = self.input.handle_event(event, set, &self.guest.vrings, 0);
+        let handled = self.input.handle_event(event, set, &self.guest.vrings);
         handled.expect("nothing ends the worker");
         self.guest.after();
     }

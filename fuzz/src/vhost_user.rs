@@ -10,11 +10,11 @@ use std::os::unix::net::UnixStream;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use vhost_user_backends::backend::Device;
+use vhost_user_backends::backend::DeviceBuilder;
 use vhost_user_backends::backend::fuzzing::{Connection, Passage};
-use vhost_user_backends::gpu::{Gpu, Options as GpuOptions};
+use vhost_user_backends::gpu::Options as GpuOptions;
 use vhost_user_backends::input::Options as InputOptions;
-use vhost_user_backends::input::fuzzing::device;
+use vhost_user_backends::input::fuzzing::builder;
 
 use crate::bytes::Bytes;
 use crate::guest::{Guest, QUEUES, REGIONS};
@@ -62,15 +62,14 @@ pub fn vhost_user(data: &[u8]) {
                 evdev_path: "/dev/input/event0".into(),
                 grab: true,
             };
-            let input = device(fake, options).expect("the host has descriptors left");
-            serve(input, &mut bytes);
+            serve(builder(fake, options), &mut bytes);
         }
         _ => {
             let options = GpuOptions {
                 max_hostmem: Some(2 << 20),
                 ..GpuOptions::default()
             };
-            serve(Gpu::new(options), &mut bytes);
+            serve(options, &mut bytes);
         }
     }
 }
@@ -206,7 +205,7 @@ struct FrontEnd {
     displays: Vec<UnixStream>,
 }
 
-fn serve<D: Device>(device: D, bytes: &mut Bytes<'_>) {
+fn serve(builder: impl DeviceBuilder, bytes: &mut Bytes<'_>) {
     let memory = memfd_create("guest", MemfdFlags::CLOEXEC).expect("the host has memory left");
     let len: usize = REGIONS.iter().map(|(_, len)| len).sum();
     let memory = File::from(memory);
@@ -226,7 +225,7 @@ fn serve<D: Device>(device: D, bytes: &mut Bytes<'_>) {
         null: File::open("/dev/null").expect("there is /dev/null"),
         displays: Vec::new(),
     };
-    let mut connection = Connection::new(ours, device).expect("the host has threads left");
+    let mut connection = Connection::new(ours, builder).expect("the host has threads left");
     let mut front_end = front_end;
     if bytes.u8() & 1 == 0 {
         front_end.set_up(bytes);

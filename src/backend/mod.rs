@@ -20,12 +20,13 @@ pub use logging::RateLimitedLog;
 pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions};
 pub use program::{Program, run, usage_text};
 pub use sandbox::{Argument, SandboxPolicy, SyscallRule};
-pub use transport::device::{Device, DeviceContext, FIRST_TOKEN};
+pub use transport::device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
 pub use transport::forward::{ForwardError, Side, forward};
 pub use virtqueue::{
     Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, QueuePass, TRANSPORT_FEATURES, VirtqueueError,
     Vring,
 };
+pub use vmm_sys_util::epoll::EventSet;
 
 #[cfg(test)]
 pub(crate) use testing::fake_context::FakeContext;

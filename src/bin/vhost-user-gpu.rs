@@ -1,12 +1,12 @@
 //! vhost-user-gpu: a virtio-gpu for a virtual machine, as a host process.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use vhost_user_backends::backend::{self, Capabilities, CommonOptions, DeviceType, Program};
-use vhost_user_backends::gpu::{self, Gpu, render_node};
+use vhost_user_backends::gpu;
+use vhost_user_backends::gpu::render_node::{self, RenderNodeError};
 
 /// A virtio-gpu for a virtual machine, served over vhost-user
 ///
@@ -38,11 +38,22 @@ struct Options {
     max_hostmem: Option<u64>,
 }
 
+/// Why there is no GPU.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    RenderNode(#[from] RenderNodeError),
+    #[cfg(not(feature = "virgl"))]
+    #[error("--virgl: this vhost-user-gpu was built without 3D; start it without")]
+    NoVirgl,
+}
+
 struct VhostUserGpu;
 
 impl Program for VhostUserGpu {
     type Options = Options;
-    type Device = Gpu;
+    type Builder = gpu::Options;
+    type Error = Error;
 
     const NAME: &'static str = "vhost-user-gpu";
 
@@ -63,7 +74,7 @@ impl Program for VhostUserGpu {
         &options.common
     }
 
-    fn open(options: &Options) -> Result<Gpu, Box<dyn Error>> {
+    fn open(options: &Options) -> Result<gpu::Options, Error> {
         let node = options.render_node.as_deref();
         let device = gpu::Options {
             max_hostmem: options.max_hostmem,
@@ -76,7 +87,7 @@ impl Program for VhostUserGpu {
         if let Some(path) = node {
             render_node::open(path)?;
         }
-        Ok(Gpu::new(device))
+        Ok(device)
     }
 }
 
@@ -85,20 +96,20 @@ fn virgl(
     node: Option<&Path>,
     no_dmabuf: bool,
     device: gpu::Options,
-) -> Result<Gpu, Box<dyn Error>> {
+) -> Result<gpu::Options, Error> {
     let mut virgl = gpu::VirglOptions::new(node)?;
     if no_dmabuf {
         virgl = virgl.without_dmabufs();
     }
-    Ok(Gpu::new(gpu::Options {
+    Ok(gpu::Options {
         virgl: Some(virgl),
         ..device
-    }))
+    })
 }
 
 #[cfg(not(feature = "virgl"))]
-fn virgl(_: Option<&Path>, _: bool, _: gpu::Options) -> Result<Gpu, Box<dyn Error>> {
-    Err("--virgl: this vhost-user-gpu was built without 3D; start it without".into())
+fn virgl(_: Option<&Path>, _: bool, _: gpu::Options) -> Result<gpu::Options, Error> {
+    Err(Error::NoVirgl)
 }
 
 fn main() -> ExitCode {

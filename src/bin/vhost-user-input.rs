@@ -1,6 +1,5 @@
 //! vhost-user-input: an input device of the host for a virtual machine, as a host process.
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +7,7 @@ use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use conventions::EVDEV_PATH;
 use vhost_user_backends::backend::{self, Capabilities, CommonOptions, DeviceType, Program};
-use vhost_user_backends::input::{self, Input};
+use vhost_user_backends::input::{self, InputBuilder};
 
 /// A keyboard, mouse, tablet or touch screen of the host for a virtual machine, over vhost-user
 ///
@@ -34,11 +33,24 @@ struct Options {
     no_grab: bool,
 }
 
+/// Why there is no input device.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(
+        "no input device is configured: --evdev-path is empty. For the systemd unit, set \
+         {EVDEV_PATH}= and DeviceAllow= in a drop-in, as 'vhostctl add input' does"
+    )]
+    NotConfigured,
+    #[error(transparent)]
+    Open(#[from] input::Error),
+}
+
 struct VhostUserInput;
 
 impl Program for VhostUserInput {
     type Options = Options;
-    type Device = Input;
+    type Builder = InputBuilder;
+    type Error = Error;
 
     const NAME: &'static str = "vhost-user-input";
 
@@ -50,19 +62,15 @@ impl Program for VhostUserInput {
         &options.common
     }
 
-    fn open(options: &Options) -> Result<Input, Box<dyn Error>> {
+    fn open(options: &Options) -> Result<InputBuilder, Error> {
         if options.evdev_path.as_os_str().is_empty() {
-            return Err(format!(
-                "no input device is configured: --evdev-path is empty. For the systemd unit, set \
-                 {EVDEV_PATH}= and DeviceAllow= in a drop-in, as 'vhostctl add input' does"
-            )
-            .into());
+            return Err(Error::NotConfigured);
         }
         let device = input::Options {
             evdev_path: options.evdev_path.clone(),
             grab: !options.no_grab,
         };
-        Ok(Input::open(device)?)
+        Ok(InputBuilder::open(device)?)
     }
 }
 

@@ -1,28 +1,24 @@
 //! The device behind vhost-user: its queues, its configuration and its events.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use conventions::GpuMemory;
-use vhost::vhost_user::GpuBackend;
-use vhost::vhost_user::message::VhostUserProtocolFeatures;
-use vhost_user_backend::VhostUserBackendMut;
 use virtio_bindings::virtio_gpu;
 use vm_memory::GuestAddressSpace;
-use vmm_sys_util::epoll::EventSet;
 
 use super::display::{Display, Pixels, UPDATE_LIMIT};
 use super::protocol::MAX_SCANOUTS;
-use super::renderer::SoftwareRenderer;
+use super::renderer::{Renderer, SoftwareRenderer};
 #[cfg(feature = "virgl")]
 use super::renderer::{VirglRenderer, virgl};
 use super::resource::Budget;
 use super::scanout::DmabufSupport;
 use super::virtio_gpu::{Features, VirtioGpu};
-#[cfg(feature = "virgl")]
-use crate::backend::SandboxPolicy;
 use crate::backend::{
-    Device, DeviceContext, GuestMemory, MAX_QUEUE_SIZE, RateLimitedLog, TRANSPORT_FEATURES, Vring,
+    Device, DeviceBuilder, DeviceContext, EventSet, GuestMemory, RateLimitedLog, SandboxPolicy,
+    Vring,
 };
 use continuity::DriverSession;
 use cursor_order::CursorOrder;
@@ -60,13 +56,10 @@ pub struct Options {
 
 /// A virtio GPU.
 pub struct Gpu {
-    /// Of what it is made in 3D, until it begins.
-    #[cfg(feature = "virgl")]
-    options: Option<Options>,
     state: VirtioGpu,
     display: Display,
-    memory: Option<GuestMemory>,
-    events: Option<EventSources>,
+    memory: GuestMemory,
+    events: EventSources,
     continuity: DriverSession,
     /// Queues in which requests may wait.
     waiting: [bool; NUM_QUEUES],
@@ -85,20 +78,27 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// A device to which no driver did anything yet.
-    pub fn new(options: Options) -> Self {
-        let budget = Budget::new(options.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem));
-        Self {
-            #[cfg(feature = "virgl")]
-            options: Some(options),
-            state: VirtioGpu::new(Box::new(SoftwareRenderer::new(budget))),
-            display: Display::default(),
-            memory: None,
-            events: None,
+    /// A device that draws with `renderer`, and to which no driver did anything yet.
+    fn new(context: DeviceContext, renderer: Box<dyn Renderer>) -> io::Result<Self> {
+        let mut state = VirtioGpu::new(renderer);
+        let mut display = Display::default();
+        let mut capsets = 0;
+        if let Some(renderer) = state.renderer_3d_mut() {
+            context.watch(renderer.fence_event(), EventSet::IN, FENCE)?;
+            capsets = renderer.capsets().len() as u32;
+        }
+        if state.exports() {
+            display.pass_dmabufs();
+        }
+        Ok(Self {
+            state,
+            display,
+            memory: context.memory().clone(),
+            events: EventSources::new(context)?,
             continuity: DriverSession::default(),
             waiting: [false; NUM_QUEUES],
             cursor_order: CursorOrder::default(),
-            capsets: 0,
+            capsets,
             fenced: FencedRequests::default(),
             reset_due: false,
             memory_changed: false,
@@ -106,16 +106,7 @@ impl Gpu {
             takes: DmabufSupport::default(),
             guest_errors: RateLimitedLog::default(),
             device_errors: RateLimitedLog::default(),
-        }
-    }
-
-    /// A device that draws with `renderer`.
-    #[cfg(test)]
-    fn with_renderer(renderer: Box<dyn super::renderer::Renderer>) -> Self {
-        Self {
-            state: VirtioGpu::new(renderer),
-            ..Self::new(Options::default())
-        }
+        })
     }
 
     /// Drops what the last driver set up.
@@ -131,10 +122,8 @@ impl Gpu {
         if std::mem::take(&mut self.reset_due) {
             self.reset();
         }
-        if std::mem::take(&mut self.memory_changed)
-            && let Some(memory) = &self.memory
-        {
-            self.state.memory_changed(&memory.memory());
+        if std::mem::take(&mut self.memory_changed) {
+            self.state.memory_changed(&self.memory.memory());
             // What did not lie in the memory may do so now, and nobody kicks for it again.
             self.waiting = [true; NUM_QUEUES];
         }
@@ -144,60 +133,42 @@ impl Gpu {
     fn is_settled(&self) -> bool {
         !self.continuity.is_stopped() && !self.reset_due
     }
-
-    /// Has the worker look after what there is to do.
-    fn wake(&self) {
-        if let Some(events) = &self.events {
-            events.wake();
-        }
-    }
 }
 
-impl Device for Gpu {
-    fn start(&mut self, host: DeviceContext) -> io::Result<()> {
-        #[cfg(feature = "virgl")]
-        if let Some(options) = self.options.take()
-            && let Some(virgl) = options.virgl
-        {
-            let budget = Budget::new(options.max_hostmem.unwrap_or(GpuMemory::VIRGL.max_hostmem));
-            let renderer = VirglRenderer::new(virgl, budget).map_err(io::Error::other)?;
-            self.state = VirtioGpu::new(Box::new(renderer));
-        }
-        if let Some(renderer) = self.state.renderer_3d_mut() {
-            host.watch(renderer.fence_event(), EventSet::IN, FENCE)?;
-            self.capsets = renderer.capsets().len() as u32;
-        }
-        if self.state.exports() {
-            self.display.pass_dmabufs();
-        }
-        self.events = Some(EventSources::new(host)?);
-        Ok(())
-    }
+impl DeviceBuilder for Options {
+    type Device = Gpu;
+    type Error = io::Error;
 
     #[cfg(feature = "virgl")]
     fn sandbox_policy(&self) -> SandboxPolicy {
-        let virgl = self.options.as_ref().and_then(|o| o.virgl.as_ref());
+        let virgl = self.virgl.as_ref();
         virgl
             .map(virgl::Options::sandbox_policy)
             .unwrap_or_default()
     }
+
+    #[cfg(not(feature = "virgl"))]
+    fn sandbox_policy(&self) -> SandboxPolicy {
+        SandboxPolicy::default()
+    }
+
+    fn build(self, context: DeviceContext) -> io::Result<Gpu> {
+        #[cfg(feature = "virgl")]
+        if let Some(options) = self.virgl {
+            let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::VIRGL.max_hostmem));
+            let renderer = VirglRenderer::new(options, budget).map_err(io::Error::other)?;
+            return Gpu::new(context, Box::new(renderer));
+        }
+        let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem));
+        Gpu::new(context, Box::new(SoftwareRenderer::new(budget)))
+    }
 }
 
-impl VhostUserBackendMut for Gpu {
-    type Bitmap = ();
-    type Vring = Vring;
-
-    fn num_queues(&self) -> usize {
-        NUM_QUEUES
-    }
-
-    fn max_queue_size(&self) -> usize {
-        MAX_QUEUE_SIZE
-    }
+impl Device for Gpu {
+    const QUEUES: usize = NUM_QUEUES;
 
     fn features(&self) -> u64 {
-        TRANSPORT_FEATURES
-            | 1 << virtio_gpu::VIRTIO_GPU_F_EDID
+        1 << virtio_gpu::VIRTIO_GPU_F_EDID
             | 1 << virtio_gpu::VIRTIO_GPU_F_RESOURCE_UUID
             | u64::from(self.capsets != 0) << virtio_gpu::VIRTIO_GPU_F_VIRGL
     }
@@ -208,22 +179,10 @@ impl VhostUserBackendMut for Gpu {
         };
     }
 
-    fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::CONFIG
-            | VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::REPLY_ACK
-            | VhostUserProtocolFeatures::RESET_DEVICE
-            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
-    }
-
     fn reset_device(&mut self) {
         self.fenced.forget();
         self.reset_due = true;
-        self.wake();
-    }
-
-    fn set_event_idx(&mut self, _enabled: bool) {
-        // The rings know it themselves.
+        self.events.wake();
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -253,21 +212,13 @@ impl VhostUserBackendMut for Gpu {
         Ok(())
     }
 
-    fn update_memory(&mut self, memory: GuestMemory) -> io::Result<()> {
-        self.memory = Some(memory);
+    fn memory_changed(&mut self) {
         self.memory_changed = true;
-        self.wake();
-        Ok(())
+        self.events.wake();
     }
 
-    fn set_gpu_socket(&mut self, _blocking: GpuBackend) -> io::Result<()> {
-        let events = self.events.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        // Where there is none, the message after this one came along already, and its socket, the
-        // newer one, is in use. An error would end the connection.
-        if let Some(socket) = events.host.take_gpu_socket() {
-            self.adopt(socket);
-        }
-        Ok(())
+    fn set_gpu_socket(&mut self, socket: UnixStream) {
+        self.adopt(socket);
     }
 
     fn stop_vring(&mut self, queue_index: u32) -> io::Result<()> {
@@ -281,9 +232,7 @@ impl VhostUserBackendMut for Gpu {
         if queue_index == u32::from(CONTROL_QUEUE) {
             self.state.forget_request();
             self.display.forget_question();
-            if let Some(memory) = &self.memory
-                && let Err(e) = self.fenced.answer_all(memory)
-            {
+            if let Err(e) = self.fenced.answer_all(&self.memory) {
                 self.device_errors.warn(format_args!("Control queue: {e}"));
             }
         }
@@ -294,9 +243,8 @@ impl VhostUserBackendMut for Gpu {
     fn handle_event(
         &mut self,
         device_event: u16,
-        _evset: EventSet,
+        _ready: EventSet,
         vrings: &[Vring],
-        _thread_id: usize,
     ) -> io::Result<()> {
         self.apply_deferred();
         match device_event {
@@ -311,9 +259,7 @@ impl VhostUserBackendMut for Gpu {
                 }
             }
             TIMER => {
-                if let Some(events) = &mut self.events {
-                    events.timer_rang();
-                }
+                self.events.timer_rang();
                 let expired = self.display.expire(Instant::now());
                 if let Some(pixels) = expired.update {
                     let until = match pixels {
@@ -339,11 +285,7 @@ impl VhostUserBackendMut for Gpu {
                 }
                 self.waiting[usize::from(CONTROL_QUEUE)] = true;
             }
-            WAKE => {
-                if let Some(events) = &self.events {
-                    events.woke();
-                }
-            }
+            WAKE => self.events.woke(),
             unknown => {
                 self.device_errors
                     .warn(format_args!("event {unknown} is none of the device's"));

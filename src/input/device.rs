@@ -6,13 +6,10 @@ use std::path::PathBuf;
 
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
-use vhost::vhost_user::message::VhostUserProtocolFeatures;
-use vhost_user_backend::VhostUserBackendMut;
-use vmm_sys_util::epoll::EventSet;
 
 use crate::backend::{
-    Device, DeviceContext, FIRST_TOKEN, GuestMemory, MAX_QUEUE_SIZE, QueuePass, RateLimitedLog,
-    SandboxPolicy, TRANSPORT_FEATURES, VirtqueueError, Vring,
+    Device, DeviceBuilder, DeviceContext, EventSet, FIRST_TOKEN, GuestMemory, QueuePass,
+    RateLimitedLog, SandboxPolicy, VirtqueueError, Vring,
 };
 
 use super::config::Config;
@@ -53,8 +50,8 @@ pub struct Input<S = Evdev> {
     source: S,
     options: Options,
     config: Config,
-    memory: Option<GuestMemory>,
-    host: Option<DeviceContext>,
+    memory: GuestMemory,
+    host: DeviceContext,
     go_on: OwnedFd,
     owner: Owner,
     long_wait: LongWait,
@@ -71,15 +68,21 @@ pub struct Input<S = Evdev> {
     dropped_reports: RateLimitedLog,
 }
 
-impl Input<Evdev> {
+/// An evdev device that is open, to make a device of.
+pub struct InputBuilder<S = Evdev> {
+    source: S,
+    options: Options,
+}
+
+impl InputBuilder<Evdev> {
     /// Opens the evdev device and finds out all about it.
     ///
     /// # Errors
     /// Where there is no such device, the user may not use it, or it is to be grabbed and another
     /// process does so.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        let path = options.evdev_path.clone();
-        let mut source = Evdev::open(&path)?;
+        let path = &options.evdev_path;
+        let mut source = Evdev::open(path)?;
         if options.grab {
             // The guest gets it later; this is to fail now if it cannot be had at all.
             let tried = source.grab().and_then(|()| source.release());
@@ -91,23 +94,46 @@ impl Input<Evdev> {
                 },
             })?;
         }
-        Self::new(source, options).map_err(|error| OpenError::Io { path, error })
+        Ok(Self::new(source, options))
+    }
+}
+
+impl<S: Source> InputBuilder<S> {
+    pub(super) fn new(source: S, options: Options) -> Self {
+        Self { source, options }
+    }
+}
+
+impl<S: Source> DeviceBuilder for InputBuilder<S> {
+    type Device = Input<S>;
+    type Error = io::Error;
+
+    fn sandbox_policy(&self) -> SandboxPolicy {
+        sandbox_policy::sandbox_policy()
+    }
+
+    fn build(self, context: DeviceContext) -> io::Result<Input<S>> {
+        Input::new(self.source, self.options, context)
     }
 }
 
 impl<S: Source> Input<S> {
-    pub(super) fn new(source: S, options: Options) -> io::Result<Self> {
+    fn new(source: S, options: Options, host: DeviceContext) -> io::Result<Self> {
         let go_on = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let long_wait = LongWait::new()?;
+        host.watch(source.fd(), EventSet::IN, DEVICE_READY)?;
+        host.watch(go_on.as_fd(), EventSet::IN, GO_ON)?;
+        host.watch(long_wait.as_fd(), EventSet::IN, LONG_WAIT)?;
         let reports = Reports::new(source.description());
         Ok(Self {
             source,
             options,
             config: Config::default(),
-            memory: None,
-            host: None,
+            memory: host.memory().clone(),
+            host,
             go_on,
             owner: Owner::DeviceContext,
-            long_wait: LongWait::new()?,
+            long_wait,
             reports,
             status: Status::default(),
             event_queue: EventQueue::default(),
@@ -207,9 +233,7 @@ impl<S: Source> Input<S> {
         if std::mem::replace(&mut self.gone, true) {
             return;
         }
-        if let Some(host) = &self.host
-            && let Err(error) = host.unwatch(self.source.fd())
-        {
+        if let Err(error) = self.host.unwatch(self.source.fd()) {
             log::debug!("cannot stop watching {}: {error}", self.name());
         }
         match self.owner {
@@ -221,11 +245,8 @@ impl<S: Source> Input<S> {
             Owner::Guest => self.reports.gone(),
         }
         self.give_reports(vrings);
-        let message = format!("{} was unplugged: {error}", self.name());
-        match &self.host {
-            Some(host) => host.lose_hardware(message),
-            None => log::error!("{message}"),
-        }
+        self.host
+            .lose_hardware(format_args!("{} was unplugged: {error}", self.name()));
     }
 
     /// Puts into the event queue what the driver has buffers for.
@@ -233,7 +254,7 @@ impl<S: Source> Input<S> {
         if self.owner != Owner::Guest {
             return;
         }
-        if let Some((ring, vring)) = pass(vrings, EVENT_QUEUE, self.memory.as_ref()) {
+        if let Some((ring, vring)) = pass(vrings, EVENT_QUEUE, &self.memory) {
             let given = self.event_queue.give(ring, &mut self.reports);
             self.settle(given, vring, "event");
         }
@@ -253,7 +274,7 @@ impl<S: Source> Input<S> {
         if self.owner == Owner::DeviceContext {
             return;
         }
-        if let Some((ring, vring)) = pass(vrings, STATUS_QUEUE, self.memory.as_ref()) {
+        if let Some((ring, vring)) = pass(vrings, STATUS_QUEUE, &self.memory) {
             let mut wanted = Vec::new();
             let device = self.source.description();
             let taken = self
@@ -310,18 +331,14 @@ impl<S: Source> Input<S> {
     /// Says in the service's status who has the device: not in the journal, which a guest that
     /// resets its device over and over would fill.
     fn say(&self, text: std::fmt::Arguments<'_>) {
-        match &self.host {
-            // That the device is gone was said, and stays so.
-            Some(host) if !self.gone => host.status(text),
-            _ => {}
+        // That the device is gone was said, and stays so.
+        if !self.gone {
+            self.host.status(text);
         }
     }
 
     fn fail(&self, message: std::fmt::Arguments<'_>) {
-        match &self.host {
-            Some(host) => host.fail(message),
-            None => log::error!("{message}"),
-        }
+        self.host.fail(message);
     }
 }
 
@@ -329,39 +346,14 @@ impl<S: Source> Input<S> {
 fn pass<'a>(
     vrings: &'a [Vring],
     index: usize,
-    memory: Option<&GuestMemory>,
+    memory: &GuestMemory,
 ) -> Option<(QueuePass<'a>, &'a Vring)> {
     let vring = vrings.get(index)?;
-    Some((QueuePass::begin(vring, memory?)?, vring))
+    Some((QueuePass::begin(vring, memory)?, vring))
 }
 
-impl<S: Source> VhostUserBackendMut for Input<S> {
-    type Bitmap = ();
-    type Vring = Vring;
-
-    fn num_queues(&self) -> usize {
-        QUEUES
-    }
-
-    fn max_queue_size(&self) -> usize {
-        MAX_QUEUE_SIZE
-    }
-
-    fn features(&self) -> u64 {
-        TRANSPORT_FEATURES
-    }
-
-    fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::CONFIG
-            | VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::REPLY_ACK
-            | VhostUserProtocolFeatures::RESET_DEVICE
-            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
-    }
-
-    fn set_event_idx(&mut self, _enabled: bool) {
-        // The queues know it themselves.
-    }
+impl<S: Source> Device for Input<S> {
+    const QUEUES: usize = QUEUES;
 
     fn reset_device(&mut self) {
         self.end_guest();
@@ -380,12 +372,9 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
         Ok(())
     }
 
-    fn update_memory(&mut self, memory: GuestMemory) -> io::Result<()> {
-        if self.memory.replace(memory).is_some() {
-            // What did not lie in the memory may do so now, and nobody kicks for it again.
-            self.call_back();
-        }
-        Ok(())
+    fn memory_changed(&mut self) {
+        // What did not lie in the memory may do so now, and nobody kicks for it again.
+        self.call_back();
     }
 
     fn stop_vring(&mut self, index: u32) -> io::Result<()> {
@@ -395,13 +384,7 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
         Ok(())
     }
 
-    fn handle_event(
-        &mut self,
-        event: u16,
-        happened: EventSet,
-        vrings: &[Vring],
-        _thread: usize,
-    ) -> io::Result<()> {
+    fn handle_event(&mut self, event: u16, happened: EventSet, vrings: &[Vring]) -> io::Result<()> {
         self.update_owner(vrings);
         match event {
             DEVICE_READY => self.read_device(happened, vrings),
@@ -421,24 +404,10 @@ impl<S: Source> VhostUserBackendMut for Input<S> {
         // An error would end the worker, and nothing that a guest does may.
         Ok(())
     }
-}
-
-impl<S: Source> Device for Input<S> {
-    fn start(&mut self, host: DeviceContext) -> io::Result<()> {
-        host.watch(self.source.fd(), EventSet::IN, DEVICE_READY)?;
-        host.watch(self.go_on.as_fd(), EventSet::IN, GO_ON)?;
-        host.watch(self.long_wait.as_fd(), EventSet::IN, LONG_WAIT)?;
-        self.host = Some(host);
-        Ok(())
-    }
 
     fn end(&mut self) {
         self.end_guest();
         self.ended = true;
-    }
-
-    fn sandbox_policy(&self) -> SandboxPolicy {
-        sandbox_policy::sandbox_policy()
     }
 }
 

@@ -15,5 +15,5 @@ mod state;
 mod status;
 mod wire;
 
-pub use device::{Input, Options};
+pub use device::{Input, InputBuilder, Options};
 pub use source::OpenError as Error;

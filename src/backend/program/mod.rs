@@ -20,7 +20,7 @@ use crate::backend::sandbox::Sandbox;
 use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, MainThreadReceiver};
 use crate::backend::service::notify;
 use crate::backend::service::status_line::StatusLine;
-use crate::backend::transport::device::{Device, GpuSocketMailbox};
+use crate::backend::transport::device::{DeviceBuilder, GpuSocketMailbox};
 use crate::backend::transport::proxy::{self, End, VhostUserProxy};
 use crate::backend::transport::worker::{self, DeviceEnd};
 use endpoint::{Endpoint, Source};
@@ -35,8 +35,10 @@ mod other_front_ends;
 pub trait Program {
     /// The device's options, with [`CommonOptions`] flattened into them.
     type Options: Parser;
-    /// The device.
-    type Device: Device;
+    /// What the device is made of.
+    type Builder: DeviceBuilder;
+    /// Why there is no device.
+    type Error: std::error::Error + Send + Sync + 'static;
 
     /// The program's name, as it is in the log.
     const NAME: &'static str;
@@ -47,11 +49,11 @@ pub trait Program {
     /// Where the common options are.
     fn common(options: &Self::Options) -> &CommonOptions;
 
-    /// Opens the device.
+    /// Opens what the device is made of, before the sandbox closes and on the main thread.
     ///
     /// # Errors
     /// Whatever the user asked for and cannot have, in one line that says what to do.
-    fn open(options: &Self::Options) -> Result<Self::Device, Box<dyn std::error::Error>>;
+    fn open(options: &Self::Options) -> Result<Self::Builder, Self::Error>;
 }
 
 /// Runs a program: options, socket, device, readiness, and one front-end served to its end. Returns
@@ -154,11 +156,11 @@ fn serve<P: Program>(
         status: RefCell::default(),
     };
     report_panics(main_thread.clone());
-    let device = P::open(options)?;
+    let builder = P::open(options)?;
     let endpoint = source.endpoint()?;
     // Before the first other thread, as files are given up by a thread for those that it makes.
     let sandbox = match P::common(options).general.sandbox {
-        Switch::On => Some(Sandbox::new(device.sandbox_policy(), endpoint.file())),
+        Switch::On => Some(Sandbox::new(builder.sandbox_policy(), endpoint.file())),
         Switch::Off => {
             log::warn!(
                 "--sandbox=off: a guest that breaks into this process has all that its user may do"
@@ -171,7 +173,8 @@ fn serve<P: Program>(
     }
     logging::detach()?;
     let gpu_socket = GpuSocketMailbox::default();
-    let (mut daemon, device_end) = worker::spawn(P::NAME, device, gpu_socket.clone(), main_thread)?;
+    let (mut daemon, device_end) =
+        worker::spawn(P::NAME, builder, gpu_socket.clone(), main_thread)?;
     if main_loop.started()?.is_none() {
         return Ok(Goodbye::Signal);
     }
@@ -298,7 +301,7 @@ impl MainLoop {
             if news && let Some(news) = self.receiver.take() {
                 match news {
                     MainThreadEvent::Failed(message) => return Err(message.into()),
-                    MainThreadEvent::Started(Err(e)) => return Err(e.into()),
+                    MainThreadEvent::Started(Err(e)) => return Err(e),
                     MainThreadEvent::Started(Ok(())) => return Ok(Err(Interruption::Started)),
                     MainThreadEvent::HardwareLost(message)
                         if !self.status.borrow().is_connected() =>

@@ -1,5 +1,6 @@
 //! How the other threads reach the main one: events, and the newest status.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,11 +9,14 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use crate::backend::lock::lock;
 
+/// Why a device cannot be built, whatever it is.
+pub(crate) type BuildError = Box<dyn Error + Send + Sync>;
+
 /// What the other threads tell the main one.
 #[derive(Debug)]
 pub(crate) enum MainThreadEvent {
-    /// The device began, or did not.
-    Started(io::Result<()>),
+    /// The device is built, or cannot be.
+    Started(Result<(), BuildError>),
     /// The program cannot go on, and why.
     Failed(String),
     /// The hardware behind the device is gone, and what it was.

@@ -3,19 +3,19 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, MainThreadReceiver};
-use crate::backend::transport::device::{DeviceContext, EventLoop, GpuSocketMailbox};
+use crate::backend::transport::device::{DeviceContext, EventLoop};
+use crate::backend::virtqueue::GuestMemory;
 
 /// The program around a device: its event loop, of which every turn is asked for, and what the device
 /// tells the other threads.
 pub struct FakeContext {
     event_loop: Arc<Turns>,
-    gpu_socket: GpuSocketMailbox,
+    memory: GuestMemory,
     main_thread: MainThreadHandle,
     receiver: MainThreadReceiver,
 }
@@ -35,32 +35,27 @@ impl EventLoop for Turns {
 }
 
 impl FakeContext {
-    /// Those of a device that is yet to start.
+    /// Those of a device that is yet to be built, in a guest with `memory`.
     ///
     /// # Errors
     /// Where the host has no descriptors left.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(memory: GuestMemory) -> io::Result<Self> {
         let (main_thread, receiver) = MainThreadHandle::new()?;
         Ok(Self {
             event_loop: Arc::new(Turns(Epoll::new()?)),
-            gpu_socket: GpuSocketMailbox::default(),
+            memory,
             main_thread,
             receiver,
         })
     }
 
-    /// What a device is started with.
-    pub fn host(&self) -> DeviceContext {
+    /// What a device is built with.
+    pub fn context(&self) -> DeviceContext {
         DeviceContext {
             event_loop: self.event_loop.clone(),
-            gpu_socket: self.gpu_socket.clone(),
+            memory: self.memory.clone(),
             main_thread: self.main_thread.clone(),
         }
-    }
-
-    /// Leaves a display socket where the proxy does.
-    pub fn put_gpu_socket(&self, socket: UnixStream) {
-        self.gpu_socket.put(socket);
     }
 
     /// The events that are ready; where there are none, those that are within `patience` milliseconds.

@@ -14,29 +14,29 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::fake_context::failure;
 use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, MainThreadReceiver};
-use crate::backend::transport::device::{Device, GpuSocketMailbox};
+use crate::backend::transport::device::{DeviceBuilder, GpuSocketMailbox};
 use crate::backend::transport::proxy::{self, VhostUserProxy};
 use crate::backend::transport::worker::{self, BEGIN};
 
 pub use super::fake_context::FakeContext;
 
 /// The whole of a program behind a front-end's socket: proxy, daemon, worker and device.
-pub struct Connection<D: Device> {
+pub struct Connection<B: DeviceBuilder> {
     proxy: VhostUserProxy,
     goes_on: bool,
-    daemon: worker::Daemon<D>,
+    daemon: worker::Daemon<B>,
     receiver: MainThreadReceiver,
 }
 
-impl<D: Device> Connection<D> {
-    /// Serves `device` to the other end of `front_end`.
+impl<B: DeviceBuilder> Connection<B> {
+    /// Serves the device of `builder` to the other end of `front_end`.
     ///
     /// # Errors
     /// Where the host has no descriptors or threads left.
-    pub fn new(front_end: UnixStream, device: D) -> io::Result<Self> {
+    pub fn new(front_end: UnixStream, builder: B) -> io::Result<Self> {
         let (main_thread, receiver) = MainThreadHandle::new()?;
         let slot = GpuSocketMailbox::default();
-        let (mut daemon, _) = worker::spawn("fuzz", device, slot.clone(), main_thread)?;
+        let (mut daemon, _) = worker::spawn("fuzz", builder, slot.clone(), main_thread)?;
         // As a program does: the worker has begun before a front-end is served.
         while has_begun(&receiver)?.is_none() {
             poll(&mut [PollFd::new(&receiver, PollFlags::IN)], None)?;
@@ -104,7 +104,7 @@ impl<D: Device> Connection<D> {
 /// Whether the device has begun.
 fn has_begun(receiver: &MainThreadReceiver) -> io::Result<Option<()>> {
     match receiver.take() {
-        Some(MainThreadEvent::Started(started)) => started.map(Some),
+        Some(MainThreadEvent::Started(started)) => started.map(Some).map_err(io::Error::other),
         Some(MainThreadEvent::Failed(message)) => Err(io::Error::other(message)),
         _ => Ok(None),
     }

@@ -6,42 +6,111 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
-use vhost_user_backend::VhostUserBackendMut;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::backend::lock::lock;
 use crate::backend::sandbox::SandboxPolicy;
 use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle};
-use crate::backend::virtqueue::Vring;
+use crate::backend::virtqueue::{GuestMemory, Vring};
 
 /// The first number a device may use as the token of a file descriptor it watches. Those below are
 /// the queues' own and the common part's.
 pub const FIRST_TOKEN: u16 = 0x100;
 
-/// A virtio device, as the common part serves it: `vhost-user-backend`'s trait and a beginning.
+/// A virtio device, from the moment when it works: [`DeviceBuilder::build`] makes it.
 ///
-/// Everything a device does runs on one thread, the worker, apart from what the vhost-user messages
-/// ask of it (configuration, features, memory, the stop of a ring); those run on the protocol
-/// thread, under the same lock. So nothing in here may block: a queue, the watchdog and the
-/// protocol wait for it.
-pub trait Device: VhostUserBackendMut<Bitmap = (), Vring = Vring> + Send + 'static {
-    /// Begins, on the worker thread, before the program says that it is ready and before a
-    /// front-end is served. A device keeps `host` and watches its file descriptors through it.
+/// The device lives on one thread, the worker: there it is built, there [`Device::handle_event`] and
+/// [`Device::end`] are called. The other methods answer vhost-user messages; the protocol thread calls
+/// them while the worker does not have the device. No method may block: the queues, the watchdog and
+/// the front-end, with its whole machine, wait for it.
+pub trait Device: Send + 'static {
+    /// How many virtqueues the device has.
+    const QUEUES: usize;
+
+    /// The feature bits of the device type (virtio 1.2, section 5), 0 to 23. [`TRANSPORT_FEATURES`]
+    /// are offered beside them.
+    ///
+    /// [`TRANSPORT_FEATURES`]: crate::backend::TRANSPORT_FEATURES
+    fn features(&self) -> u64 {
+        0
+    }
+
+    /// The driver accepted these of all features that were offered.
+    fn acked_features(&mut self, features: u64) {
+        let _ = features;
+    }
+
+    /// `size` bytes of the configuration space from byte `offset` on. Where there are none, no bytes:
+    /// the front-end is answered with an error. By default the device has no configuration.
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        let _ = (offset, size);
+        Vec::new()
+    }
+
+    /// The driver writes `data` into the configuration space from byte `offset` on. By default it is
+    /// ignored.
     ///
     /// # Errors
-    /// Whatever keeps the device from working; the program then ends early, with the message.
-    fn start(&mut self, host: DeviceContext) -> io::Result<()>;
+    /// Any error ends the connection: it is for what no driver can cause, only a front-end.
+    fn set_config(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
+        let _ = (offset, data);
+        Ok(())
+    }
 
-    /// Ends, on the worker thread: the program is about to end, however the front-end left, and no
-    /// other call follows but those of messages that are under way. What would outlast the program
-    /// is given back to the host.
+    /// The front-end shares other memory than before: what [`DeviceContext::memory`] gave is that from
+    /// now on. Addresses that were kept have to be looked up again.
+    fn memory_changed(&mut self) {}
+
+    /// The front-end sent a socket to display on (`VHOST_USER_GPU_SET_SOCKET`), for a GPU.
+    fn set_gpu_socket(&mut self, socket: UnixStream) {
+        drop(socket);
+    }
+
+    /// The front-end stopped or disabled the virtqueue `index`. Nothing of it may be touched until it
+    /// is started again, which brings an event.
+    ///
+    /// # Errors
+    /// Any error ends the program.
+    fn stop_vring(&mut self, index: u32) -> io::Result<()> {
+        let _ = index;
+        Ok(())
+    }
+
+    /// The front-end resets the device (`VHOST_USER_RESET_DEVICE`).
+    fn reset_device(&mut self) {}
+
+    /// The driver kicked the virtqueue `event`, or the descriptor that is watched with the token
+    /// `event` is ready for `ready`. `vrings` are the virtqueues by their numbers.
+    ///
+    /// # Errors
+    /// Any error ends the program: nothing that a guest does may be one.
+    fn handle_event(&mut self, event: u16, ready: EventSet, vrings: &[Vring]) -> io::Result<()>;
+
+    /// The program is about to end, however the front-end left. No other call follows but those of
+    /// messages that are under way. The device gives back to the host what would outlast the program.
     fn end(&mut self) {}
+}
 
-    /// What it needs of the system from now on, when it is open and did not begin yet. The program
-    /// gives up all else before it serves.
+/// What a device is made of. The main thread makes the builder, so that a program fails early, with the
+/// files and privileges that the sandbox takes away later; the worker builds the device.
+pub trait DeviceBuilder: Send + 'static {
+    /// The device.
+    type Device: Device;
+    /// Why there is none.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// What the device needs of the system from now on. The program gives up all else before
+    /// [`DeviceBuilder::build`]; by default all but what serving a front-end takes.
     fn sandbox_policy(&self) -> SandboxPolicy {
         SandboxPolicy::default()
     }
+
+    /// Makes the device, on the worker thread, before the program says that it is ready and before a
+    /// front-end is served. A device keeps `context` and watches its file descriptors through it.
+    ///
+    /// # Errors
+    /// Whatever keeps the device from working; the program then ends with the message.
+    fn build(self, context: DeviceContext) -> Result<Self::Device, Self::Error>;
 }
 
 /// The worker's event loop, whatever device it serves.
@@ -54,11 +123,17 @@ pub(crate) trait EventLoop: Send + Sync {
 #[derive(Clone)]
 pub struct DeviceContext {
     pub(crate) event_loop: Arc<dyn EventLoop>,
-    pub(crate) gpu_socket: GpuSocketMailbox,
+    pub(crate) memory: GuestMemory,
     pub(crate) main_thread: MainThreadHandle,
 }
 
 impl DeviceContext {
+    /// The guest's memory as the front-end shares it, now and after each change. It is empty until a
+    /// front-end is connected.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
     /// Has `handle_event` called on the worker thread with `token` as its `device_event` while
     /// `fd` is ready for `interest` (level-triggered).
     ///
@@ -87,13 +162,6 @@ impl DeviceContext {
         self.main_thread.status(text);
     }
 
-    /// The display socket the front-end sent last with `VHOST_USER_GPU_SET_SOCKET`, once. To be
-    /// called from `set_gpu_socket`: the crate's own `GpuBackend` blocks on replies and hides its
-    /// descriptor, so the proxy keeps a duplicate of it here.
-    pub fn take_gpu_socket(&self) -> Option<UnixStream> {
-        self.gpu_socket.take()
-    }
-
     /// Says by `message` that the hardware is gone. Without a front-end the program ends, with a
     /// status that is not 0. With one it goes on until that leaves: a VMM that loses its backend may
     /// end with it (QEMU does while no driver runs the device).
@@ -109,7 +177,8 @@ impl DeviceContext {
     }
 }
 
-/// Where the proxy leaves the newest display socket for the device.
+/// Where the proxy leaves the newest display socket for the device. `vhost-user-backend` gives a device
+/// only a `GpuBackend`, which blocks on replies and hides its descriptor, so the proxy keeps a duplicate.
 #[derive(Clone, Default)]
 pub(crate) struct GpuSocketMailbox(Arc<Mutex<Option<UnixStream>>>);
 

@@ -6,26 +6,30 @@
 use std::cell::RefCell;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
+use vhost::vhost_user::GpuBackend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
-use vhost::vhost_user::{Backend, GpuBackend};
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringEpollHandler};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::device::{Device, DeviceContext, EventLoop, FIRST_TOKEN, GpuSocketMailbox};
+use super::device::{
+    Device, DeviceBuilder, DeviceContext, EventLoop, FIRST_TOKEN, GpuSocketMailbox,
+};
 use crate::backend::lock::lock;
-use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle};
+use crate::backend::service::main_thread::{BuildError, MainThreadEvent, MainThreadHandle};
 use crate::backend::service::notify;
-use crate::backend::virtqueue::{GuestMemory, Vring, VringObserver};
+use crate::backend::virtqueue::{
+    GuestMemory, MAX_QUEUE_SIZE, TRANSPORT_FEATURES, Vring, VringObserver,
+};
 
 /// Tokens of the common part, between the queues' numbers and the devices' own.
 const END: u16 = FIRST_TOKEN - 3;
@@ -34,19 +38,31 @@ const WATCHDOG: u16 = FIRST_TOKEN - 1;
 
 /// Never dropped: that would wait for the worker. Its threads end with the process, and nothing they
 /// do is allowed to hold that up.
-pub(crate) type Daemon<D> = ManuallyDrop<VhostUserDaemon<Arc<DeviceHandler<D>>>>;
+pub(crate) type Daemon<B> = ManuallyDrop<VhostUserDaemon<Arc<DeviceHandler<B>>>>;
+
+/// The features of the vhost-user protocol that every device has.
+const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::CONFIG
+    .union(VhostUserProtocolFeatures::MQ)
+    .union(VhostUserProtocolFeatures::REPLY_ACK)
+    .union(VhostUserProtocolFeatures::RESET_DEVICE)
+    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
 
 /// A device, as the vhost-user daemon sees it.
-pub(crate) struct DeviceHandler<D> {
-    device: Mutex<D>,
-    /// Held by who is next to have the device, see [`DeviceHandler::device`].
-    turn: Mutex<()>,
+pub(crate) struct DeviceHandler<B: DeviceBuilder> {
+    /// What the worker makes the device of, until it does so.
+    parts: Mutex<Option<Parts<B>>>,
+    device: BuiltDevice<B::Device>,
+    gpu_socket: GpuSocketMailbox,
     main_thread: MainThreadHandle,
     begin: EventFd,
     end: EventFd,
     watchdog: Option<Watchdog>,
-    host: Mutex<Option<DeviceContext>>,
-    observer: Mutex<Option<Arc<dyn VringObserver>>>,
+}
+
+struct Parts<B> {
+    builder: B,
+    context: DeviceContext,
+    observer: Arc<dyn VringObserver>,
 }
 
 /// Has the worker end the device.
@@ -59,25 +75,24 @@ impl DeviceEnd {
     }
 }
 
-/// Makes the daemon and its worker, and has the device begin there. The main thread hears of it.
-pub(crate) fn spawn<D: Device>(
+/// Makes the daemon and its worker, and has the device built there. The main thread hears of it.
+pub(crate) fn spawn<B: DeviceBuilder>(
     name: &str,
-    device: D,
+    builder: B,
     gpu_socket: GpuSocketMailbox,
     main_thread: MainThreadHandle,
-) -> io::Result<(Daemon<D>, DeviceEnd)> {
-    let served = Arc::new(DeviceHandler {
-        device: Mutex::new(device),
-        turn: Mutex::new(()),
+) -> io::Result<(Daemon<B>, DeviceEnd)> {
+    let handler = Arc::new(DeviceHandler {
+        parts: Mutex::new(None),
+        device: BuiltDevice::default(),
+        gpu_socket,
         main_thread: main_thread.clone(),
         begin: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         end: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         watchdog: notify::watchdog_interval().map(Watchdog::new).transpose()?,
-        host: Mutex::new(None),
-        observer: Mutex::new(None),
     });
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let daemon = VhostUserDaemon::new(name.to_owned(), served.clone(), memory)
+    let daemon = VhostUserDaemon::new(name.to_owned(), handler.clone(), memory.clone())
         .map(ManuallyDrop::new)
         .map_err(|e| io::Error::other(e.to_string()))?;
     let event_loop = daemon
@@ -87,25 +102,73 @@ pub(crate) fn spawn<D: Device>(
         .ok_or_else(|| io::Error::other("the vhost-user daemon has no worker"))?;
     // The device is a part of it.
     let weak_loop = Arc::downgrade(&event_loop);
-    *lock(&served.observer) = Some(Arc::new(Observer {
-        served: Arc::downgrade(&served),
-        event_loop: weak_loop.clone(),
-    }));
-    let host = DeviceContext {
-        event_loop: Arc::new(weak_loop),
-        gpu_socket,
-        main_thread,
-    };
-    *lock(&served.host) = Some(host);
-    if let Some(watchdog) = &served.watchdog {
-        let timer = watchdog.timer.as_raw_fd();
-        event_loop.register_listener(timer, EventSet::IN, WATCHDOG.into())?;
-    }
-    event_loop.register_listener(served.begin.as_raw_fd(), EventSet::IN, BEGIN.into())?;
-    event_loop.register_listener(served.end.as_raw_fd(), EventSet::IN, END.into())?;
-    served.begin.write(1)?;
-    let end = DeviceEnd(served.end.try_clone()?);
+    *lock(&handler.parts) = Some(Parts {
+        builder,
+        context: DeviceContext {
+            event_loop: Arc::new(weak_loop.clone()),
+            memory,
+            main_thread,
+        },
+        observer: Arc::new(Observer {
+            handler: Arc::downgrade(&handler),
+            event_loop: weak_loop,
+        }),
+    });
+    event_loop.register_listener(handler.begin.as_raw_fd(), EventSet::IN, BEGIN.into())?;
+    event_loop.register_listener(handler.end.as_raw_fd(), EventSet::IN, END.into())?;
+    handler.begin.write(1)?;
+    let end = DeviceEnd(handler.end.try_clone()?);
     Ok((daemon, end))
+}
+
+/// The device, as soon as it is built, for one of the two threads in turn.
+struct BuiltDevice<D> {
+    device: OnceLock<Mutex<D>>,
+    /// Held by who is next to have the device, see [`BuiltDevice::get`].
+    turn: Mutex<()>,
+    built: Condvar,
+}
+
+impl<D> Default for BuiltDevice<D> {
+    fn default() -> Self {
+        Self {
+            device: OnceLock::new(),
+            turn: Mutex::new(()),
+            built: Condvar::new(),
+        }
+    }
+}
+
+impl<D> BuiltDevice<D> {
+    fn set(&self, device: D) {
+        let _turn = lock(&self.turn);
+        // Only a second call could fail, and there is none.
+        let _ = self.device.set(Mutex::new(device));
+        self.built.notify_all();
+    }
+
+    #[cfg(feature = "fuzzing")]
+    fn is_built(&self) -> bool {
+        self.device.get().is_some()
+    }
+
+    /// The device. A mutex alone goes to whoever is there when it is free, which is mostly a worker
+    /// that a guest keeps busy: how long the front-end, with its whole machine, waits for an answer of
+    /// the protocol thread would be a matter of chance.
+    ///
+    /// The protocol thread starts when the device is built. One that came earlier would wait for it.
+    fn get(&self) -> MutexGuard<'_, D> {
+        let mut turn = lock(&self.turn);
+        loop {
+            match self.device.get() {
+                Some(device) => return lock(device),
+                None => {
+                    let waited = self.built.wait(turn);
+                    turn = waited.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
 }
 
 /// A timer for `WATCHDOG=1`, where the unit asks for it.
@@ -148,27 +211,32 @@ impl Drop for WorkerExitGuard {
     }
 }
 
-impl<D: Device> DeviceHandler<D> {
-    /// The device, for one of the two threads in turn. A mutex alone goes to whoever is there when
-    /// it is free, which is mostly a worker that a guest keeps busy: how long the front-end, with
-    /// its whole machine, waits for an answer of the protocol thread would be a matter of chance.
-    fn device(&self) -> MutexGuard<'_, D> {
-        let _turn = lock(&self.turn);
-        lock(&self.device)
+impl<B: DeviceBuilder> DeviceHandler<B> {
+    fn device(&self) -> MutexGuard<'_, B::Device> {
+        self.device.get()
     }
 
+    /// Builds the device.
     fn begin(&self, vrings: &[Vring]) {
         let _ = self.begin.read();
         WORKER_EXIT_GUARD.set(Some(WorkerExitGuard(self.main_thread.clone())));
-        if let Some(observer) = lock(&self.observer).take() {
-            for (index, vring) in (0..).zip(vrings) {
-                vring.observe(index, observer.clone());
-            }
+        let Some(parts) = lock(&self.parts).take() else {
+            return;
+        };
+        for (index, vring) in (0..).zip(vrings) {
+            vring.observe(index, parts.observer.clone());
         }
-        if let Some(host) = lock(&self.host).take() {
-            let started = self.device().start(host);
-            self.main_thread.tell(MainThreadEvent::Started(started));
+        let built = self.build(parts.builder, parts.context);
+        self.main_thread.tell(MainThreadEvent::Started(built));
+    }
+
+    fn build(&self, builder: B, context: DeviceContext) -> Result<(), BuildError> {
+        let event_loop = context.event_loop.clone();
+        self.device.set(builder.build(context)?);
+        if let Some(watchdog) = &self.watchdog {
+            event_loop.watch(watchdog.timer.as_fd(), EventSet::IN, WATCHDOG)?;
         }
+        Ok(())
     }
 
     fn end(&self) {
@@ -193,7 +261,7 @@ impl<D: Device> DeviceHandler<D> {
     }
 }
 
-impl<D: Device> EventLoop for Weak<VringEpollHandler<Arc<DeviceHandler<D>>>> {
+impl<B: DeviceBuilder> EventLoop for Weak<VringEpollHandler<Arc<DeviceHandler<B>>>> {
     fn watch(&self, fd: BorrowedFd<'_>, interest: EventSet, token: u16) -> io::Result<()> {
         let event_loop = self.upgrade().ok_or(io::ErrorKind::NotConnected)?;
         event_loop.register_listener(fd.as_raw_fd(), interest, token.into())
@@ -207,21 +275,21 @@ impl<D: Device> EventLoop for Weak<VringEpollHandler<Arc<DeviceHandler<D>>>> {
 }
 
 /// Tells the device what the front-end does to its virtqueues.
-struct Observer<D: Device> {
-    served: Weak<DeviceHandler<D>>,
-    event_loop: Weak<VringEpollHandler<Arc<DeviceHandler<D>>>>,
+struct Observer<B: DeviceBuilder> {
+    handler: Weak<DeviceHandler<B>>,
+    event_loop: Weak<VringEpollHandler<Arc<DeviceHandler<B>>>>,
 }
 
-impl<D: Device> VringObserver for Observer<D> {
+impl<B: DeviceBuilder> VringObserver for Observer<B> {
     /// To a device it is the same as the end of the virtqueue: some front-ends (libkrun) reset a
     /// device without a `GET_VRING_BASE`.
     fn disabled(&self, index: u32) {
-        let Some(served) = self.served.upgrade() else {
+        let Some(handler) = self.handler.upgrade() else {
             return;
         };
-        if let Err(e) = served.stop_vring(index) {
+        if let Err(e) = handler.stop_vring(index) {
             let message = format!("the device cannot stop virtqueue {index}: {e}");
-            served.main_thread.tell(MainThreadEvent::Failed(message));
+            handler.main_thread.tell(MainThreadEvent::Failed(message));
         }
     }
 
@@ -233,20 +301,20 @@ impl<D: Device> VringObserver for Observer<D> {
     }
 }
 
-impl<D: Device> VhostUserBackend for DeviceHandler<D> {
+impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
     type Bitmap = ();
     type Vring = Vring;
 
     fn num_queues(&self) -> usize {
-        self.device().num_queues()
+        B::Device::QUEUES
     }
 
     fn max_queue_size(&self) -> usize {
-        self.device().max_queue_size()
+        MAX_QUEUE_SIZE
     }
 
     fn features(&self) -> u64 {
-        self.device().features()
+        TRANSPORT_FEATURES | self.device().features()
     }
 
     fn acked_features(&self, features: u64) {
@@ -254,15 +322,15 @@ impl<D: Device> VhostUserBackend for DeviceHandler<D> {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        self.device().protocol_features()
+        PROTOCOL_FEATURES
     }
 
     fn reset_device(&self) {
         self.device().reset_device();
     }
 
-    fn set_event_idx(&self, enabled: bool) {
-        self.device().set_event_idx(enabled);
+    fn set_event_idx(&self, _enabled: bool) {
+        // The virtqueues know it themselves.
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -273,16 +341,20 @@ impl<D: Device> VhostUserBackend for DeviceHandler<D> {
         self.device().set_config(offset, buf)
     }
 
-    fn update_memory(&self, mem: GuestMemory) -> io::Result<()> {
-        self.device().update_memory(mem)
+    /// The memory is the one that the device has, with other regions.
+    fn update_memory(&self, _memory: GuestMemory) -> io::Result<()> {
+        self.device().memory_changed();
+        Ok(())
     }
 
-    fn set_backend_req_fd(&self, backend: Backend) {
-        self.device().set_backend_req_fd(backend);
-    }
-
-    fn set_gpu_socket(&self, gpu_backend: GpuBackend) -> io::Result<()> {
-        self.device().set_gpu_socket(gpu_backend)
+    fn set_gpu_socket(&self, _blocking: GpuBackend) -> io::Result<()> {
+        let mut device = self.device();
+        // Where there is none, the message after this one came along already, and its socket, the
+        // newer one, is in use. An error would end the connection.
+        if let Some(socket) = self.gpu_socket.take() {
+            device.set_gpu_socket(socket);
+        }
+        Ok(())
     }
 
     fn stop_vring(&self, queue_index: u32) -> io::Result<()> {
@@ -294,12 +366,12 @@ impl<D: Device> VhostUserBackend for DeviceHandler<D> {
         device_event: u16,
         evset: EventSet,
         vrings: &[Vring],
-        thread_id: usize,
+        _thread_id: usize,
     ) -> io::Result<()> {
         match device_event {
             // Begun already: this is how a fuzzed worker is told to end.
             #[cfg(feature = "fuzzing")]
-            BEGIN if lock(&self.host).is_none() => return Err(io::ErrorKind::Interrupted.into()),
+            BEGIN if self.device.is_built() => return Err(io::ErrorKind::Interrupted.into()),
             BEGIN => self.begin(vrings),
             END => self.end(),
             WATCHDOG => {
@@ -309,9 +381,7 @@ impl<D: Device> VhostUserBackend for DeviceHandler<D> {
                 }
             }
             _ => {
-                let handled = self
-                    .device()
-                    .handle_event(device_event, evset, vrings, thread_id);
+                let handled = self.device().handle_event(device_event, evset, vrings);
                 if let Err(e) = handled {
                     let message = format!("the device failed: {e}");
                     self.main_thread.tell(MainThreadEvent::Failed(message));
@@ -324,49 +394,28 @@ impl<D: Device> VhostUserBackend for DeviceHandler<D> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use std::thread;
     use std::time::Duration;
-
-    use vhost_user_backend::VhostUserBackendMut;
 
     use super::*;
 
     /// Counts its events, and takes its time for each.
     struct Busy(Arc<AtomicU32>);
 
-    impl VhostUserBackendMut for Busy {
-        type Bitmap = ();
-        type Vring = Vring;
+    impl Device for Busy {
+        const QUEUES: usize = 1;
 
-        fn num_queues(&self) -> usize {
-            1
-        }
-
-        fn max_queue_size(&self) -> usize {
-            1
-        }
-
-        fn features(&self) -> u64 {
-            0
-        }
-
-        fn protocol_features(&self) -> VhostUserProtocolFeatures {
-            VhostUserProtocolFeatures::empty()
-        }
-
-        fn set_event_idx(&mut self, _enabled: bool) {}
-
-        fn update_memory(&mut self, _memory: GuestMemory) -> io::Result<()> {
-            Ok(())
+        fn set_gpu_socket(&mut self, _socket: UnixStream) {
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
 
         fn handle_event(
             &mut self,
             _event: u16,
-            _events: EventSet,
+            _ready: EventSet,
             _vrings: &[Vring],
-            _thread: usize,
         ) -> io::Result<()> {
             thread::sleep(Duration::from_millis(1));
             self.0.fetch_add(1, Ordering::Relaxed);
@@ -374,27 +423,63 @@ mod tests {
         }
     }
 
-    impl Device for Busy {
-        fn start(&mut self, _host: DeviceContext) -> io::Result<()> {
-            Ok(())
+    impl DeviceBuilder for Busy {
+        type Device = Self;
+        type Error = io::Error;
+
+        fn build(self, _context: DeviceContext) -> io::Result<Self> {
+            Ok(self)
         }
+    }
+
+    fn handler(events: &Arc<AtomicU32>) -> DeviceHandler<Busy> {
+        let (main_thread, _receiver) = MainThreadHandle::new().unwrap();
+        let handler = DeviceHandler {
+            parts: Mutex::new(None),
+            device: BuiltDevice::default(),
+            gpu_socket: GpuSocketMailbox::default(),
+            main_thread,
+            begin: EventFd::new(EFD_CLOEXEC).unwrap(),
+            end: EventFd::new(EFD_CLOEXEC).unwrap(),
+            watchdog: None,
+        };
+        handler.device.set(Busy(events.clone()));
+        handler
+    }
+
+    #[test]
+    fn the_newest_display_socket_reaches_the_device_once() {
+        let taken = Arc::new(AtomicU32::new(0));
+        let handler = handler(&taken);
+        let (_peer, socket) = UnixStream::pair().unwrap();
+        let set = || {
+            let blocking = GpuBackend::from_stream(socket.try_clone().unwrap());
+            handler.set_gpu_socket(blocking).unwrap();
+            taken.load(Ordering::Relaxed)
+        };
+        handler.gpu_socket.put(socket.try_clone().unwrap());
+        assert_eq!(set(), 1);
+        // Two messages so close to each other that the first was given the socket of the second.
+        assert_eq!(set(), 1);
+    }
+
+    #[test]
+    fn who_comes_before_the_device_is_built_waits_for_it() {
+        let built = BuiltDevice::default();
+        thread::scope(|scope| {
+            let early = scope.spawn(|| *built.get());
+            thread::sleep(Duration::from_millis(20));
+            assert!(!early.is_finished());
+            built.set(7);
+            assert_eq!(early.join().unwrap(), 7);
+        });
     }
 
     #[test]
     fn a_busy_worker_does_not_keep_the_device_from_the_protocol() {
         const QUESTIONS: u32 = 50;
         let events = Arc::new(AtomicU32::new(0));
-        let (main_thread, _receiver) = MainThreadHandle::new().unwrap();
-        let served = DeviceHandler {
-            device: Mutex::new(Busy(events.clone())),
-            turn: Mutex::new(()),
-            main_thread,
-            begin: EventFd::new(EFD_CLOEXEC).unwrap(),
-            end: EventFd::new(EFD_CLOEXEC).unwrap(),
-            watchdog: None,
-            host: Mutex::new(None),
-            observer: Mutex::new(None),
-        };
+        let served = handler(&events);
         let over = AtomicBool::new(false);
         let meanwhile = thread::scope(|scope| {
             scope.spawn(|| {

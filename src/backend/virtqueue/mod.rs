@@ -93,14 +93,15 @@ pub struct QueuePass<'a> {
 
 impl<'a> QueuePass<'a> {
     /// Begins a pass; `None` where the front-end has not started or not enabled the queue, so that
-    /// nothing of it may be touched.
+    /// nothing of it may be touched, or shares no memory.
     pub fn begin(vring: &'a Vring, memory: &GuestMemory) -> Option<Self> {
         let state = vring.get_ref();
         let usable = state.is_enabled() && state.get_queue().ready();
         drop(state);
-        usable.then(|| Self {
+        let memory = memory.memory();
+        (usable && memory.num_regions() > 0).then(|| Self {
             vring,
-            memory: memory.memory(),
+            memory,
             announced: 0,
             done: Vec::new(),
         })

@@ -17,24 +17,28 @@ pub struct Bench {
 
 impl Bench {
     /// A 2D device whose resources may take `max_hostmem` bytes.
-    pub fn in_2d(max_hostmem: u64) -> Self {
-        Self::new(max_hostmem, |budget| {
+    pub fn in_2d(max_hostmem: u64, context: DeviceContext) -> Self {
+        Self::new(max_hostmem, context, |budget| {
             Box::new(SoftwareRenderer::new(budget))
         })
     }
 
     /// A 3D device on a stand-in for virglrenderer.
     #[cfg(feature = "virgl")]
-    pub fn in_3d(max_hostmem: u64) -> Self {
-        Self::new(max_hostmem, |budget| {
+    pub fn in_3d(max_hostmem: u64, context: DeviceContext) -> Self {
+        Self::new(max_hostmem, context, |budget| {
             Box::new(fake_virglrenderer::renderer(budget))
         })
     }
 
-    fn new(max_hostmem: u64, renderer: impl FnOnce(Budget) -> Box<dyn Renderer>) -> Self {
+    fn new(
+        max_hostmem: u64,
+        context: DeviceContext,
+        renderer: impl FnOnce(Budget) -> Box<dyn Renderer>,
+    ) -> Self {
         let budget = Budget::new(max_hostmem);
-        let mut gpu = Gpu::new(Options::default());
-        gpu.state = VirtioGpu::new(renderer(budget.clone()));
+        let gpu = Gpu::new(context, renderer(budget.clone()));
+        let gpu = gpu.expect("the host has descriptors left");
         Self { gpu, budget }
     }
 

@@ -112,9 +112,7 @@ impl Gpu {
         vring: &Vring,
         kind: QueueKind,
     ) -> Result<bool, VirtqueueError> {
-        let Some(memory) = self.memory.clone() else {
-            return Ok(false);
-        };
+        let memory = self.memory.clone();
         let Some(mut ring) = QueuePass::begin(vring, &memory) else {
             return Ok(false);
         };

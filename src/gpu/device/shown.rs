@@ -34,24 +34,19 @@ impl Gpu {
         if let Err(e) = self.display.send(screen, Instant::now()) {
             self.lost_display(&e);
         }
-        if let Some(events) = &mut self.events {
-            if let Err(e) = events.watch_display(self.display.interest()) {
-                self.device_errors
-                    .warn(format_args!("cannot watch the display socket: {e}"));
-                self.display.detach();
-            }
-            if let Err(e) = events.set_timer(self.display.deadline()) {
-                self.device_errors
-                    .warn(format_args!("cannot set the display's timer: {e}"));
-            }
+        if let Err(e) = self.events.watch_display(self.display.interest()) {
+            self.device_errors
+                .warn(format_args!("cannot watch the display socket: {e}"));
+            self.display.detach();
+        }
+        if let Err(e) = self.events.set_timer(self.display.deadline()) {
+            self.device_errors
+                .warn(format_args!("cannot set the display's timer: {e}"));
         }
         self.take_answer();
         // A ring that starts again brings an event of its own.
-        if self.waiting.contains(&true)
-            && self.is_settled()
-            && let Some(events) = &self.events
-        {
-            events.wake();
+        if self.waiting.contains(&true) && self.is_settled() {
+            self.events.wake();
         }
         self.tell_status();
     }
@@ -83,24 +78,22 @@ impl Gpu {
             return;
         }
         self.status = self.state.screen.active_scanouts().collect();
-        if let Some(events) = &self.events {
-            let mut text = String::new();
-            for (i, ((width, height), _)) in self.status.iter().enumerate() {
-                let separator = if i == 0 { "" } else { " + " };
-                text.push_str(&format!("{separator}{width}x{height}"));
-            }
-            if let Some(renderer) = self.state.renderer_name() {
-                let by_dmabuf = |(_, by_dmabuf): &(_, bool)| *by_dmabuf;
-                let how = match () {
-                    () if self.status.is_empty() => "",
-                    () if self.status.iter().all(by_dmabuf) => ", screens as dmabufs",
-                    () if self.status.iter().any(by_dmabuf) => ", some screens as dmabufs",
-                    () => ", screens read back",
-                };
-                let separator = if text.is_empty() { "" } else { ", " };
-                text.push_str(&format!("{separator}{renderer}{how}"));
-            }
-            events.host.status(text);
+        let mut text = String::new();
+        for (i, ((width, height), _)) in self.status.iter().enumerate() {
+            let separator = if i == 0 { "" } else { " + " };
+            text.push_str(&format!("{separator}{width}x{height}"));
         }
+        if let Some(renderer) = self.state.renderer_name() {
+            let by_dmabuf = |(_, by_dmabuf): &(_, bool)| *by_dmabuf;
+            let how = match () {
+                () if self.status.is_empty() => "",
+                () if self.status.iter().all(by_dmabuf) => ", screens as dmabufs",
+                () if self.status.iter().any(by_dmabuf) => ", some screens as dmabufs",
+                () => ", screens read back",
+            };
+            let separator = if text.is_empty() { "" } else { ", " };
+            text.push_str(&format!("{separator}{renderer}{how}"));
+        }
+        self.events.host.status(text);
     }
 }

@@ -394,7 +394,7 @@ fn the_status_tells_what_is_shown() {
 
 #[test]
 fn the_configuration_can_be_read_in_parts() {
-    let mut gpu = Gpu::new(Options::default());
+    let mut gpu = Machine::new().gpu;
     let whole = gpu.get_config(0, 16);
     assert_eq!(whole[8..12], 16_u32.to_le_bytes());
     assert_eq!(gpu.get_config(9, 3), whole[9..12]);
@@ -412,13 +412,8 @@ fn the_program_hands_over_the_socket() {
     socket.set_nonblocking(true).unwrap();
     // With this it stays open, whatever the device does.
     let _duplicate = ours.try_clone().unwrap();
-    machine.program.put_gpu_socket(ours);
-    let (_peer, blocking) = UnixStream::pair().unwrap();
-    let blocking = || GpuBackend::from_stream(blocking.try_clone().unwrap());
-    machine.gpu.set_gpu_socket(blocking()).unwrap();
+    machine.gpu.set_gpu_socket(ours);
     assert_eq!(FrontEnd(socket).messages(), [FEATURES]);
-    // Two messages so close to each other that the first was given the socket of the second.
-    machine.gpu.set_gpu_socket(blocking()).unwrap();
     assert_eq!(machine.watches_display(), 1);
     let _new = machine.plug_display();
     assert_eq!(machine.watches_display(), 1);

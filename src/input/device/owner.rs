@@ -24,7 +24,7 @@ impl<S: Source> Input<S> {
         if self.ended {
             return;
         }
-        let ring = pass(vrings, EVENT_QUEUE, self.memory.as_ref());
+        let ring = pass(vrings, EVENT_QUEUE, &self.memory);
         let untouched = ring.map(|(ring, _)| ring.is_untouched());
         match (self.owner, untouched) {
             (Owner::DeviceContext, Some(anew)) => {

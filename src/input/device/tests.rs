@@ -139,13 +139,12 @@ impl Bench {
             evdev_path: "/dev/input/event0".into(),
             grab,
         };
-        let mut input = Input::new(fake, options).expect("cannot make a device");
-        let program = FakeContext::new().expect("cannot make an event loop");
-        input.start(program.host()).expect("cannot start a device");
         let memory = guest_memory();
-        input
-            .update_memory(memory.clone())
-            .expect("memory is always taken");
+        let program = FakeContext::new(memory.clone()).expect("cannot make an event loop");
+        let builder = InputBuilder::new(fake, options);
+        let input = builder
+            .build(program.context())
+            .expect("cannot build a device");
         let events = Driver::new(&memory, 0x1_0000, queue);
         let status = Driver::new(&memory, 0x3_0000, queue);
         let vrings = vec![events.vring.clone(), status.vring.clone()];
@@ -173,7 +172,7 @@ impl Bench {
 
     fn handle(&mut self, event: u16) {
         self.input
-            .handle_event(event, NONE, &self.vrings, 0)
+            .handle_event(event, NONE, &self.vrings)
             .expect("nothing ends the worker");
     }
 

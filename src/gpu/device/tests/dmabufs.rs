@@ -125,7 +125,7 @@ fn machine() -> Machine {
 fn machine_that_draws(drawn: &Arc<AtomicBool>) -> Machine {
     let renderer = SoftwareRenderer::new(Budget::new(1 << 20));
     let renderer = Exporting(renderer, drawn.clone());
-    let mut machine = Machine::of(Gpu::with_renderer(Box::new(renderer)));
+    let mut machine = Machine::drawing_with(renderer);
     machine.start(0);
     machine
 }

@@ -128,7 +128,7 @@ fn machine() -> (Machine, Arc<AtomicU32>, Arc<AtomicBool>, OwnedFd) {
         retires: retires.clone(),
         event: event.try_clone().unwrap(),
     };
-    let mut machine = Machine::of(Gpu::with_renderer(Box::new(renderer)));
+    let mut machine = Machine::drawing_with(renderer);
     machine.start(0);
     (machine, begun, retires, event)
 }

@@ -8,7 +8,7 @@ use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, Guest
 
 use super::super::super::protocol::{HEADER_LEN, command, response};
 use super::super::*;
-use crate::backend::FakeContext;
+use crate::backend::{FakeContext, MAX_QUEUE_SIZE};
 
 pub const MEMORY: usize = 0x40_0000;
 pub const QUEUE_SIZE: u16 = 256;
@@ -51,16 +51,20 @@ pub struct Machine {
 
 impl Machine {
     pub fn new() -> Self {
-        Self::of(Gpu::new(Options::default()))
+        Self::with(|context| Options::default().build(context))
     }
 
-    /// With a device that is yet to start.
-    pub fn of(mut gpu: Gpu) -> Self {
+    /// With a device that draws with `renderer`.
+    pub fn drawing_with(renderer: impl Renderer + 'static) -> Self {
+        Self::with(|context| Gpu::new(context, Box::new(renderer)))
+    }
+
+    fn with(build: impl FnOnce(DeviceContext) -> io::Result<Gpu>) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         let memory = GuestMemoryAtomic::new(memory);
-        let program = FakeContext::new().unwrap();
-        gpu.start(program.host()).unwrap();
-        gpu.update_memory(memory.clone()).unwrap();
+        let program = FakeContext::new(memory.clone()).unwrap();
+        let mut gpu = build(program.context()).unwrap();
+        gpu.memory_changed();
         gpu.acked_features(gpu.features());
         let vrings = (0..NUM_QUEUES)
             .map(|_| Vring::new(memory.clone(), MAX_QUEUE_SIZE as u16).unwrap())
@@ -135,7 +139,7 @@ impl Machine {
 
     pub fn event(&mut self, token: u16) {
         self.gpu
-            .handle_event(token, EventSet::IN, &self.vrings, 0)
+            .handle_event(token, EventSet::IN, &self.vrings)
             .unwrap();
     }
 

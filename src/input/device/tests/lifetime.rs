@@ -99,7 +99,7 @@ fn a_device_that_hangs_up_is_unplugged() {
     let mut bench = Bench::running(64);
     bench
         .input
-        .handle_event(DEVICE_READY, EventSet::HANG_UP, &bench.vrings, 0)
+        .handle_event(DEVICE_READY, EventSet::HANG_UP, &bench.vrings)
         .expect("nothing ends the worker");
     assert!(bench.says_unplugged());
 }
