@@ -3,20 +3,20 @@
 #   make install [DESTDIR=...] [PREFIX=/usr/local]     programs, units, descriptors, manual, completions
 #   make uninstall                                     with the same variables
 #
-# Units and descriptors lie in systemd/ and json/ as a package with PREFIX=/usr has them; only the
-# folders of the programs and of the units are replaced on the way.
+# Units and descriptors in systemd/ and json/ are as in a package with PREFIX=/usr; the installation replaces
+# only the folders of the programs and of the units.
 
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 
-# The backends. They have names that QEMU's own programs have too, so neither /usr/lib/qemu (Debian)
-# nor /usr/libexec (Fedora) can be theirs with PREFIX=/usr; and the AppArmor profile of libvirt lets
-# it run what is in /usr/bin. Override to have them elsewhere, such as $(LIBEXECDIR)/vhost-user.
+# The backends. QEMU's own programs have the same names, so with PREFIX=/usr neither /usr/lib/qemu (Debian)
+# nor /usr/libexec (Fedora) can hold them; and the AppArmor profile of libvirt allows
+# programs in /usr/bin. Override to install them elsewhere, such as $(LIBEXECDIR)/vhost-user.
 LIBEXECDIR ?= $(PREFIX)/libexec
 BACKENDDIR ?= $(BINDIR)
 
-# systemd and QEMU search fixed folders, whatever PREFIX is: a package's files are in /usr, and what
-# the administrator builds goes where those programs look for it.
+# systemd and QEMU search fixed folders, whatever PREFIX is: a package's files belong in /usr, and what
+# the administrator builds belongs in the folders for local files.
 ifeq ($(PREFIX),/usr)
 UNITDIR ?= $(shell pkg-config --variable=systemdsystemunitdir systemd 2>/dev/null || echo /usr/lib/systemd/system)
 DESCRIPTORDIR ?= /usr/share/qemu/vhost-user
@@ -28,12 +28,12 @@ UNITDIR ?= /etc/systemd/system
 DESCRIPTORDIR ?= /etc/qemu/vhost-user
 endif
 
-# Where needrestart(1) looks, whatever PREFIX is.
+# needrestart(1) searches this folder, whatever PREFIX is.
 NEEDRESTARTDIR ?= /etc/needrestart/conf.d
 
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
-# Where each shell looks for the completions that come with a program.
+# The folders that each shell searches for completions of installed programs.
 BASHCOMPLETIONDIR ?= $(DATADIR)/bash-completion/completions
 ZSHCOMPLETIONDIR ?= $(DATADIR)/zsh/site-functions
 FISHCOMPLETIONDIR ?= $(DATADIR)/fish/vendor_completions.d
@@ -44,7 +44,7 @@ INSTALL ?= install
 INSTALL_TOP := $(dir $(lastword $(MAKEFILE_LIST)))
 INSTALL_BACKENDS := vhost-user-gpu vhost-user-input
 INSTALL_COMMANDS := vhostctl
-# What units run in front of a backend; nobody calls it by hand.
+# Units run it before a backend; users do not call it.
 INSTALL_HELPERS := vhost-user-accept
 # Quoted for the shell: the name of the slice has a backslash, as systemd escapes a dash.
 INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
@@ -55,7 +55,7 @@ INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
 
 INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-input.8 \
 	vhost-user-accept.8
-# The page about the units by the names of all of them.
+# The page about the units, under the names of all units.
 INSTALL_PAGE_ALIASES := vhost-user@.socket.5 vhost-user-gpu@.service.5 vhost-user-gpu@.socket.5 \
 	vhost-user-input@.service.5 vhost-user-input@.socket.5
 
@@ -89,8 +89,8 @@ install-units:
 		chmod 644 "$(DESTDIR)$(UNITDIR)/$$u"; \
 	done
 
-# libvirt starts no gpu at all while a file that it cannot read as a descriptor lies in this folder:
-# nothing else may go into it.
+# libvirt starts no vhost-user-gpu while this folder contains a file that it cannot read as a descriptor:
+# install nothing else there.
 install-descriptors:
 	@set -e; $(INSTALL) -d -m 755 "$(DESTDIR)$(DESCRIPTORDIR)"; for j in $(INSTALL_DESCRIPTORS); do \
 		echo "  INSTALL  $(DESCRIPTORDIR)/$$j"; \
@@ -102,7 +102,7 @@ install-needrestart:
 	@echo "  INSTALL  $(NEEDRESTARTDIR)/vhost-user.conf"; \
 	$(INSTALL) -D -m 644 "$(INSTALL_TOP)systemd/needrestart-vhost-user.conf" "$(DESTDIR)$(NEEDRESTARTDIR)/vhost-user.conf"
 
-# Pages and scripts lie in man/ and completions/ as they are installed.
+# Pages and scripts in man/ and completions/ are installed unchanged.
 install-manual:
 	@set -e; for p in $(INSTALL_PAGES); do \
 		echo "  INSTALL  $(MANDIR)/man$${p##*.}/$$p"; \
@@ -120,7 +120,7 @@ install-completions:
 	put _vhostctl "$(ZSHCOMPLETIONDIR)/_vhostctl"; \
 	put vhostctl.fish "$(FISHCOMPLETIONDIR)/vhostctl.fish"
 
-# Folders that are left empty go too, if only these files made them.
+# Also removes folders that are empty then.
 uninstall:
 	@set -e; for p in $(INSTALL_BACKENDS); do rm -fv "$(DESTDIR)$(BACKENDDIR)/$$p"; done; \
 	for p in $(INSTALL_COMMANDS); do rm -fv "$(DESTDIR)$(BINDIR)/$$p"; done; \
