@@ -18,6 +18,9 @@ pub const HOUSE: House = House {
         ("vhost_user_backends", "src/lib.rs"),
         ("vhostctl", "cli/src/main.rs"),
         ("conventions", "crates/conventions/src/lib.rs"),
+        ("vhost_user_gpu", "src/bin/vhost-user-gpu.rs"),
+        ("vhost_user_input", "src/bin/vhost-user-input.rs"),
+        ("vhost_user_accept", "src/bin/vhost-user-accept.rs"),
     ],
     max_lines: 500,
     layers: &[
@@ -42,6 +45,9 @@ pub const HOUSE: House = House {
 };
 
 const EXCEPTIONS: &[Exception] = &[];
+
+/// Documents with pictures of the imports.
+pub const PICTURES: &[&str] = &["docs/architecture.md"];
 
 /// Names of other projects that documents quote, which look like names in the code.
 pub const FOREIGN_NAMES: &[&str] = &["map_shadow_stack", "virgl_cmd_get_capset_info"];

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 mod cfg;
 pub mod house;
 pub mod modules;
+pub mod pictures;
 pub mod quotes;
 pub mod rules;
 pub mod sources;
@@ -92,7 +93,18 @@ fn files() -> Result<Vec<PathBuf>> {
 pub fn check() -> Result<Vec<Finding>> {
     let sources = product()?;
     let modules = Modules::parse(&sources, house::HOUSE.crates)?;
-    Ok(house::HOUSE.check(&sources, &modules, &dependencies()?))
+    let mut found = house::HOUSE.check(&sources, &modules, &dependencies()?);
+    for file in house::PICTURES {
+        let text =
+            fs::read_to_string(root().join(file)).with_context(|| format!("cannot read {file}"))?;
+        found.extend(pictures::check(
+            &house::HOUSE,
+            &modules,
+            Path::new(file),
+            &text,
+        ));
+    }
+    Ok(found)
 }
 
 /// The crates of the standard library and those that the product depends on, as code names them.

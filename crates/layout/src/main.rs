@@ -1,21 +1,25 @@
-//! Reports where the code breaks the rules of the house, or with `--arrows` which module imports from which.
+//! Reports where the code breaks the rules of its layout. With `--draw` it draws the pictures in the documents
+//! instead, and with `--arrows` it lists all imports between neighbours.
 
+use std::fs;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use layout::house::{HOUSE, PICTURES};
 use layout::modules::Modules;
+use layout::pictures;
+use layout::rules::arrows;
 
 fn main() -> Result<ExitCode> {
-    if std::env::args().any(|argument| argument == "--arrows") {
-        let modules = Modules::parse(&layout::product()?, layout::house::HOUSE.crates)?;
-        for (parent, arrows) in layout::rules::arrows(&modules) {
-            println!("{}", modules.get(parent).name);
-            for ((from, to), places) in arrows {
-                println!("  {from} -> {to} ({})", places.len());
-            }
-        }
-        return Ok(ExitCode::SUCCESS);
+    match std::env::args().nth(1).as_deref() {
+        None => report(),
+        Some("--draw") => draw(),
+        Some("--arrows") => list_arrows(),
+        Some(other) => bail!("unknown option {other}: --draw and --arrows are known"),
     }
+}
+
+fn report() -> Result<ExitCode> {
     let mut found = layout::check()?;
     found.extend(layout::check_documents()?);
     for finding in &found {
@@ -23,4 +27,25 @@ fn main() -> Result<ExitCode> {
     }
     println!("{} findings", found.len());
     Ok(ExitCode::from(u8::from(!found.is_empty())))
+}
+
+fn draw() -> Result<ExitCode> {
+    let modules = Modules::parse(&layout::product()?, HOUSE.crates)?;
+    for file in PICTURES {
+        let path = layout::root().join(file);
+        let text = fs::read_to_string(&path)?;
+        fs::write(&path, pictures::draw(&HOUSE, &modules, &text))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list_arrows() -> Result<ExitCode> {
+    let modules = Modules::parse(&layout::product()?, HOUSE.crates)?;
+    for (parent, arrows) in arrows(&modules) {
+        println!("{}", modules.get(parent).name);
+        for ((from, to), places) in arrows {
+            println!("  {from} -> {to} ({})", places.len());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

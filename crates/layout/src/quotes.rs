@@ -82,7 +82,9 @@ impl Quotable {
 
     fn has_path(&self, path: &Path) -> bool {
         let path = normal(path);
-        match path.to_str().and_then(|path| path.split_once('*')) {
+        // "NAME" stands for any name, as "*" does.
+        let pattern = path.to_string_lossy().replace("NAME", "*");
+        match pattern.split_once('*') {
             Some((start, _)) => self
                 .paths
                 .iter()

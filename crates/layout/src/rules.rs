@@ -28,6 +28,8 @@ pub enum Rule {
     Path,
     /// A document quotes what is not there.
     Quote,
+    /// A picture of imports in a document is not that of the code.
+    Picture,
     /// An exception that is not needed.
     Exception,
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Rule {
             Self::Name => "name",
             Self::Path => "path",
             Self::Quote => "quote",
+            Self::Picture => "picture",
             Self::Exception => "exception",
         };
         f.pad(name)
