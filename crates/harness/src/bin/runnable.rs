@@ -10,9 +10,19 @@ use harness::{mock, opengl, packages, systemd};
 const NEED_SYSTEMD: &str =
     "binary(=systemd) | (binary(=vms) & (package(=vhostctl) | test(/^(demo|libvirt|starts)::/)))";
 const NEED_MOCK_DEVICES: &str = "binary(=devices) | \
+     test(=front_ends::every_vmm_gets_an_input_device_and_a_reset_releases_it) | \
+     test(=front_ends::paused_guest_resumes_with_its_input_device) | \
+     test(=front_ends::reset_device_stops_running_rings_and_forgets_the_driver) | \
+     test(=front_ends::virtqueues::broken_ring_is_reported_to_the_front_end) | \
+     test(=front_ends::virtqueues::second_kick_leaves_a_keyboard_with_its_guest) | \
+     test(=front_ends::virtqueues::unoffered_features_are_named_with_their_option) | \
+     test(=memory_slots::ring_in_a_removed_region_is_broken_until_it_comes_back) | \
+     test(=memory_slots::rings_and_backings_may_lie_in_any_region) | \
      (binary(=systemd) & test(/^(access|add|devices|host|mock_input)::/)) | \
      (binary(=systemd) & test(=backends::input_device_is_the_one_of_its_drop_in)) | \
-     (binary(=systemd) & test(/^change::(what_was_done|patterns_and_types|a_connected_front_end)/)) | \
+     (binary(=systemd) & test(=change::changes_are_reported)) | \
+     (binary(=systemd) & test(=change::connected_front_end_needs_confirmation)) | \
+     (binary(=systemd) & test(=change::patterns_and_types_select_backends)) | \
      (binary(=systemd) & test(=faults::unplugged_input_device_is_in_the_status_and_fails_the_next_start)) | \
      (binary(=vms) & test(/^(access|demo|input|memory|qemu_args)::/))";
 const NEED_LIBVIRT: &str = "binary(=vms) & test(/^libvirt::/)";
@@ -63,4 +73,53 @@ fn main() {
         filterset += &format!(" - ({tests})");
     }
     println!("{filterset}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use harness::paths::source_root;
+
+    use super::*;
+
+    /// The text of all tests below `folder`.
+    fn sources(folder: &Path) -> String {
+        let mut text = String::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                text += &sources(&path);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                text += &fs::read_to_string(path).unwrap();
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn filters_name_tests_that_exist() {
+        let root = source_root();
+        let folders = ["tests", "cli/tests", "crates/harness/tests"];
+        let tests: String = folders.map(|folder| sources(&root.join(folder))).concat();
+        let filters = [
+            NEED_SYSTEMD,
+            NEED_MOCK_DEVICES,
+            NEED_LIBVIRT,
+            NEED_VHOST_DEVICE_RNG,
+            NEED_OPENGL,
+            NEED_ROOT,
+            NEED_RENDER_NODE,
+            NEED_X86_64,
+        ];
+        let names = filters.iter().flat_map(|filter| {
+            let parts = filter.split("test(=").skip(1);
+            parts.filter_map(|part| Some(part.split_once(')')?.0))
+        });
+        for name in names {
+            let name = name.rsplit("::").next().unwrap();
+            assert!(tests.contains(&format!("fn {name}(")), "{name}");
+        }
+    }
 }
