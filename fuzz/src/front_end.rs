@@ -9,7 +9,9 @@ use std::os::unix::net::UnixStream;
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use vhost_user_backends::gpu::fuzzing::{HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN, Truth};
+use vhost_user_backends::gpu::fuzzing::{
+    ExpectedDisplay, HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN,
+};
 
 use crate::bytes::Bytes;
 
@@ -192,19 +194,22 @@ impl FrontEnd {
     }
 
     /// Checks what it was shown last, when there is nothing more to be sent.
-    pub fn check(&self, truth: &[Truth]) {
+    pub fn check(&self, expected: &[ExpectedDisplay]) {
         if !self.is_honest {
             return;
         }
-        for (id, truth) in (0..).zip(truth) {
-            match (truth, self.scanouts.get(&id)) {
-                (Truth::Old, _) | (Truth::Nothing, None) => {}
-                (Truth::Dmabuf(inode), Some(Shown::Dmabuf(fd, _, _, is_updated))) => {
+        for (id, expected) in (0..).zip(expected) {
+            match (expected, self.scanouts.get(&id)) {
+                (ExpectedDisplay::NeverFlushed, _) | (ExpectedDisplay::Disabled, None) => {}
+                (ExpectedDisplay::Dmabuf(inode), Some(Shown::Dmabuf(fd, _, _, is_updated))) => {
                     let shown = fstat(fd).expect("fstat(2) does not fail").st_ino;
                     assert_eq!(shown, *inode, "scanout {id} shows another buffer");
                     assert!(is_updated, "scanout {id} is passed without an update");
                 }
-                (Truth::Pixels(width, height, wanted), Some(Shown::Pixels(w, h, pixels))) => {
+                (
+                    ExpectedDisplay::Pixels(width, height, wanted),
+                    Some(Shown::Pixels(w, h, pixels)),
+                ) => {
                     assert_eq!((width, height), (w, h), "scanout {id}");
                     let differ = |(wanted, shown): (&Option<u32>, &u32)| {
                         wanted.is_some_and(|wanted| wanted != *shown)

@@ -284,8 +284,8 @@ impl Machine {
                 break;
             }
         }
-        if let Some(truth) = self.bench.truth() {
-            front_end.check(&truth);
+        if let Some(expected) = self.bench.expected_display() {
+            front_end.check(&expected);
         }
         self.front_end = Some(front_end);
     }

@@ -43,7 +43,7 @@ fn converse(bytes: &mut Bytes<'_>) {
                 assert_eq!(asked, display.is_asked());
             }
             40..=89 => {
-                let _ = display.send(None, now);
+                let _ = display.send_queries(now);
                 front_end.read_all();
             }
             90..=129 => front_end.answer(bytes),
@@ -53,13 +53,13 @@ fn converse(bytes: &mut Bytes<'_>) {
                 let received = display.receive(now);
                 assert!(received.is_ok() || display.interest().is_none());
             }
-            210..=229 => check(display.is_asked(), display.take_answer()),
+            210..=229 => check(display.is_asked(), display.take_reply()),
             230..=239 => {
                 now += REPLY_LIMIT;
                 display.expire(now);
                 assert!(!display.is_asked());
             }
-            240..=244 => display.forget_question(),
+            240..=244 => display.cancel_query(),
             245..=249 => {
                 let (again, socket) = FrontEnd::new();
                 front_end = again;
@@ -70,7 +70,7 @@ fn converse(bytes: &mut Bytes<'_>) {
                 );
             }
             _ => {
-                let _ = display.send(None, now);
+                let _ = display.send_queries(now);
             }
         }
         // Nobody waits for ever.
@@ -120,5 +120,5 @@ fn listen(stream: &[u8], step: usize, question: DisplayQuery) -> (bool, Option<D
         }
         failed |= display.receive(now).is_err();
     }
-    (failed, display.take_answer())
+    (failed, display.take_reply())
 }

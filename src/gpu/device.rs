@@ -8,13 +8,13 @@ use conventions::GpuMemory;
 use virtio_bindings::virtio_gpu;
 use vm_memory::GuestAddressSpace;
 
-use super::display::{Display, Pixels, UPDATE_LIMIT};
+use super::display::{Display, PixelFallback, UPDATE_LIMIT};
 use super::protocol::MAX_SCANOUTS;
 use super::renderer::{Renderer, SoftwareRenderer};
 #[cfg(feature = "virgl")]
 use super::renderer::{VirglRenderer, virgl};
 use super::resource::Budget;
-use super::scanout::DmabufSupport;
+use super::scanout::{ActiveScanout, DmabufSupport};
 use super::virtio_gpu::{Features, VirtioGpu};
 use crate::backend::{
     Device, DeviceBuilder, DeviceContext, EventSet, GuestMemory, RateLimitedLog, SandboxPolicy,
@@ -71,7 +71,7 @@ pub struct Gpu {
     reset_due: bool,
     memory_changed: bool,
     /// What was said last of what the scanouts show: sizes, and whether as dmabufs.
-    status: Vec<((u32, u32), bool)>,
+    status: Vec<ActiveScanout>,
     takes: DmabufSupport,
     guest_errors: RateLimitedLog,
     device_errors: RateLimitedLog,
@@ -88,7 +88,7 @@ impl Gpu {
             capsets = renderer.capsets().len() as u32;
         }
         if state.exports() {
-            display.pass_dmabufs();
+            display.enable_dmabufs();
         }
         Ok(Self {
             state,
@@ -112,7 +112,7 @@ impl Gpu {
     /// Drops what the last driver set up.
     fn reset(&mut self) {
         self.state.reset();
-        self.display.forget_question();
+        self.display.cancel_query();
         self.fenced.forget();
         self.continuity = DriverSession::default();
     }
@@ -231,7 +231,7 @@ impl Device for Gpu {
         }
         if queue_index == u32::from(CONTROL_QUEUE) {
             self.state.forget_request();
-            self.display.forget_question();
+            self.display.cancel_query();
             if let Err(e) = self.fenced.answer_all(&self.memory) {
                 self.device_errors.warn(format_args!("Control queue: {e}"));
             }
@@ -261,10 +261,10 @@ impl Device for Gpu {
             TIMER => {
                 self.events.timer_rang();
                 let expired = self.display.expire(Instant::now());
-                if let Some(pixels) = expired.update {
+                if let Some(pixels) = expired.dmabuf_update {
                     let until = match pixels {
-                        Pixels::UntilAnswered => "until it answers",
-                        Pixels::ForGood => "from now on, for it was late too often",
+                        PixelFallback::UntilAnswered => "until it answers",
+                        PixelFallback::Permanent => "from now on, for it was late too often",
                     };
                     self.device_errors.warn(format_args!(
                         "the front-end did not answer DMABUF_UPDATE within {} s: it is sent pixels \
@@ -272,7 +272,7 @@ impl Device for Gpu {
                         UPDATE_LIMIT.as_secs()
                     ));
                 }
-                if expired.question {
+                if expired.query {
                     self.device_errors.warn(
                         "the front-end did not answer on the display socket in time; \
                          the guest gets what the device knows itself",

@@ -5,5 +5,5 @@ pub use super::display::{Display, DisplayError, REPLY_LIMIT};
 pub use super::protocol::{HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN, command};
 #[cfg(feature = "virgl")]
 pub use super::renderer::virgl::fake_virglrenderer;
-pub use super::scanout::Truth;
+pub use super::scanout::ExpectedDisplay;
 pub use super::virtio_gpu::{DisplayQuery, DisplayReply};

@@ -13,7 +13,7 @@ use super::protocol::{
 };
 use super::region::{Rect, Region, Size};
 use super::renderer::{Fence, Renderer, Renderer3d};
-use super::scanout::{DmabufSupport, Position, ScanoutSource, Scanouts, Shape};
+use super::scanout::{DisplayId, DmabufSupport, Position, ScanoutSource, Scanouts, Shape};
 
 mod commands_3d;
 mod copies;
@@ -164,34 +164,36 @@ impl VirtioGpu {
         if let Some(fence) = self.screen.fence()
             && self.renderer.as_3d().is_none_or(|r| r.is_retired(fence))
         {
-            self.screen.drawn();
+            self.screen.flush_done();
         }
         if self.screen.wants_fence() {
             let fence = self.renderer.as_3d().and_then(Renderer3d::fence);
-            self.screen.draw(fence);
+            self.screen.await_flush(fence);
             if fence.is_none() {
-                self.screen.drawn();
+                self.screen.flush_done();
             }
         }
     }
 
-    /// The display takes `takes` from now on; pixels that take the place of a buffer are read. On
-    /// the renderer's thread only.
-    pub fn set_takes(&mut self, takes: DmabufSupport) {
-        self.screen.set_takes(takes);
-        while let Some((id, rect)) = self.screen.unread() {
+    /// `display` can be passed other dmabufs from now on; pixels that take the place of a dmabuf are
+    /// read back. On the renderer's thread only.
+    pub fn set_dmabuf_support(&mut self, display: DisplayId, support: DmabufSupport) {
+        self.screen.set_dmabuf_support(display, support);
+        while let Some(readback) = self.screen.needs_readback() {
             let mut wanted = Region::default();
-            wanted.add(rect);
+            wanted.add(readback.rect);
             let mut changed = Region::default();
-            let read = self.renderer.read_back(id, &wanted, &mut changed);
+            let read = self
+                .renderer
+                .read_back(readback.resource, &wanted, &mut changed);
             // Others that show a part of it are by pixels, and sent this with their next flush.
-            if let Ok(Some(image)) = self.renderer.scanout_image(id) {
-                self.screen.changed(&image, &changed);
+            if let Ok(Some(image)) = self.renderer.scanout_image(readback.resource) {
+                self.screen.add_damage(&image, &changed);
             }
             if let Err(error) = &read {
                 self.complaint = Some(format!("a screen cannot be read: {error}"));
             }
-            self.screen.was_read(id, &rect, read.is_ok());
+            self.screen.readback_done(&readback, read.is_ok());
         }
     }
 
@@ -396,10 +398,10 @@ impl VirtioGpu {
             // It never was on a scanout.
             return Ok(Response::OK.into());
         };
-        let wanted = self.screen.wanted(&image, &rect);
+        let wanted = self.screen.region_to_flush(&image, &rect);
         let mut changed = Region::default();
         let result = self.renderer.read_back(id, &wanted, &mut changed);
-        self.screen.changed(&image, &changed);
+        self.screen.add_damage(&image, &changed);
         result?;
         self.screen.flush(&image, &rect);
         self.follow_drawing();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::renderer::Renderer;
 #[cfg(feature = "virgl")]
 use super::super::renderer::virgl::fake_virglrenderer;
-use super::super::scanout::Truth;
+use super::super::scanout::{DisplayId, ExpectedDisplay};
 use super::*;
 
 /// A device, and the budget that its resources take their memory from.
@@ -61,13 +61,17 @@ impl Bench {
     /// The sizes of the scanouts that show something.
     pub fn scanouts(&self) -> Vec<(u32, u32)> {
         let shown = self.gpu.state.screen.active_scanouts();
-        shown.map(|(size, _)| size).collect()
+        shown
+            .map(|scanout| (scanout.size.width, scanout.size.height))
+            .collect()
     }
 
     /// What a display has of each scanout once it was sent everything; `None` where it is sent
     /// nothing now.
-    pub fn truth(&self) -> Option<Vec<Truth>> {
-        self.gpu.is_settled().then(|| self.gpu.state.screen.truth())
+    pub fn expected_display(&self) -> Option<Vec<ExpectedDisplay>> {
+        let screen = &self.gpu.state.screen;
+        let is_settled = self.gpu.is_settled();
+        is_settled.then(|| screen.expected_display(DisplayId::VMM))
     }
 
     /// Has the time for all answers of the front-end be over.

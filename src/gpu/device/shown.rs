@@ -4,17 +4,18 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use super::super::display::DisplayError;
+use super::super::scanout::{ActiveScanout, DisplayId};
 use super::{CONTROL_QUEUE, Gpu};
 
 impl Gpu {
     /// Has screens shown in the way that the display takes.
     pub(super) fn update_dmabuf_support(&mut self) {
-        let takes = self.display.takes();
+        let takes = self.display.dmabuf_support();
         if takes != self.takes {
             log::debug!("the display takes {takes:?}");
         }
         self.takes = takes;
-        self.state.set_takes(takes);
+        self.state.set_dmabuf_support(DisplayId::VMM, takes);
         if let Some(complaint) = self.state.take_complaint() {
             self.guest_errors.warn(complaint);
         }
@@ -24,14 +25,16 @@ impl Gpu {
     /// show that it is still the same driver.
     pub(super) fn adopt(&mut self, socket: UnixStream) {
         self.display.attach(socket, Instant::now());
-        self.state.screen.new_display();
+        self.state.screen.attach_display(DisplayId::VMM);
         self.settle();
     }
 
     /// Does what follows from a change: sends, waits, and says what is shown.
     pub(super) fn settle(&mut self) {
-        let screen = self.is_settled().then_some(&mut self.state.screen);
-        if let Err(e) = self.display.send(screen, Instant::now()) {
+        let is_settled = self.is_settled();
+        let screen = Some(&mut self.state.screen).filter(|_| is_settled);
+        let updates = screen.and_then(|screen| screen.pending_updates(DisplayId::VMM));
+        if let Err(e) = self.display.send(updates, Instant::now()) {
             self.lost_display(&e);
         }
         if let Err(e) = self.events.watch_display(self.display.interest()) {
@@ -53,13 +56,14 @@ impl Gpu {
 
     /// Has the control queue go on where the front-end has answered.
     pub(super) fn take_answer(&mut self) {
-        if let Some(answer) = self.display.take_answer() {
+        if let Some(answer) = self.display.take_reply() {
             self.state.answer = Some(answer);
             self.waiting[usize::from(CONTROL_QUEUE)] = true;
         }
     }
 
     pub(super) fn lost_display(&mut self, error: &DisplayError) {
+        self.state.screen.detach_display(DisplayId::VMM);
         match error {
             DisplayError::Closed => log::debug!("{error}"),
             DisplayError::Socket(_) | DisplayError::Protocol { .. } => {
@@ -79,12 +83,12 @@ impl Gpu {
         }
         self.status = self.state.screen.active_scanouts().collect();
         let mut text = String::new();
-        for (i, ((width, height), _)) in self.status.iter().enumerate() {
+        for (i, scanout) in self.status.iter().enumerate() {
             let separator = if i == 0 { "" } else { " + " };
-            text.push_str(&format!("{separator}{width}x{height}"));
+            text.push_str(&format!("{separator}{}", scanout.size));
         }
         if let Some(renderer) = self.state.renderer_name() {
-            let by_dmabuf = |(_, by_dmabuf): &(_, bool)| *by_dmabuf;
+            let by_dmabuf = |scanout: &ActiveScanout| scanout.by_dmabuf;
             let how = match () {
                 () if self.status.is_empty() => "",
                 () if self.status.iter().all(by_dmabuf) => ", screens as dmabufs",

@@ -1,12 +1,14 @@
 //! The display over a socket pair, with a front-end that reads, or does not.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::time::Duration;
 
-use super::super::protocol::{Header, Response};
-use super::super::region::{Rect, Region, Size};
-use super::super::resource::{Budget, Image, SharedImage};
-use super::super::scanout::{Position, ScanoutSource, Shape};
+use super::super::protocol::{DisplayInfo, Header, Response};
+use super::super::scanout::{DisplayId, Position, Readback, ScanoutSource, Scanouts, Shape};
+use super::connection::{MAX_UNANSWERED, RETRY_AFTER};
 use super::*;
+use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::resource::{Budget, Image, SharedImage};
 
 const GET_PROTOCOL_FEATURES: u32 = 1;
 const SET_PROTOCOL_FEATURES: u32 = 2;
@@ -121,12 +123,16 @@ fn screen(width: u32, height: u32) -> (Scanouts, SharedImage) {
 fn features_come_first() {
     let (mut front_end, mut display) = FrontEnd::new();
     let (mut screen, _) = screen(4, 4);
-    display.send(Some(&mut screen), Instant::now()).unwrap();
+    display
+        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .unwrap();
     assert_eq!(front_end.message(), (GET_PROTOCOL_FEATURES, vec![]));
     assert!(front_end.nothing_arrived());
     front_end.reply(GET_PROTOCOL_FEATURES, &3_u64.to_ne_bytes());
     display.receive(front_end.now).unwrap();
-    display.send(Some(&mut screen), Instant::now()).unwrap();
+    display
+        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .unwrap();
     assert_eq!(
         front_end.message(),
         (SET_PROTOCOL_FEATURES, 1_u64.to_ne_bytes().to_vec())
@@ -148,11 +154,11 @@ fn modes_are_asked_and_told() {
     display.send(None, Instant::now()).unwrap();
     assert_eq!(front_end.message(), (GET_DISPLAY_INFO, vec![]));
     assert!(display.is_asked());
-    assert_eq!(display.take_answer(), None);
+    assert_eq!(display.take_reply(), None);
     front_end.reply_modes(two_displays());
     display.receive(front_end.now).unwrap();
     let answer = DisplayReply::DisplayInfo(Box::new(two_displays()));
-    assert_eq!(display.take_answer(), Some(answer));
+    assert_eq!(display.take_reply(), Some(answer));
     assert!(!display.is_asked());
     assert_eq!(display.deadline(), None);
 }
@@ -171,10 +177,7 @@ fn a_question_before_the_features_waits_for_them() {
     assert_eq!(front_end.message(), (GET_EDID, vec![0; 4]));
     front_end.reply(GET_EDID, &edid_reply(&[9; 128]));
     display.receive(front_end.now).unwrap();
-    assert_eq!(
-        display.take_answer(),
-        Some(DisplayReply::Edid(vec![9; 128]))
-    );
+    assert_eq!(display.take_reply(), Some(DisplayReply::Edid(vec![9; 128])));
 }
 
 #[test]
@@ -187,7 +190,7 @@ fn no_edid_is_asked_of_a_front_end_that_does_not_offer_it() {
     display.receive(front_end.now).unwrap();
     display.send(None, Instant::now()).unwrap();
     let answer = DisplayReply::DisplayInfo(Box::default());
-    assert_eq!(display.take_answer(), Some(answer));
+    assert_eq!(display.take_reply(), Some(answer));
     assert!(front_end.nothing_arrived());
 }
 
@@ -208,13 +211,10 @@ fn no_edid_is_asked_for_a_display_that_is_not_there() {
             assert_eq!((kind, words(&payload)), (GET_EDID, vec![scanout]));
             front_end.reply(GET_EDID, &edid_reply(&[1; 128]));
             display.receive(front_end.now).unwrap();
-            assert_eq!(
-                display.take_answer(),
-                Some(DisplayReply::Edid(vec![1; 128]))
-            );
+            assert_eq!(display.take_reply(), Some(DisplayReply::Edid(vec![1; 128])));
         } else {
             assert!(matches!(
-                display.take_answer(),
+                display.take_reply(),
                 Some(DisplayReply::DisplayInfo(_))
             ));
             assert!(front_end.nothing_arrived());
@@ -229,14 +229,11 @@ fn a_reply_may_arrive_byte_by_byte() {
     display.send(None, Instant::now()).unwrap();
     let reply = FrontEnd::raw(GET_EDID, REPLY, &edid_reply(&[2; 128]));
     for byte in reply {
-        assert_eq!(display.take_answer(), None);
+        assert_eq!(display.take_reply(), None);
         front_end.socket.write_all(&[byte]).unwrap();
         display.receive(front_end.now).unwrap();
     }
-    assert_eq!(
-        display.take_answer(),
-        Some(DisplayReply::Edid(vec![2; 128]))
-    );
+    assert_eq!(display.take_reply(), Some(DisplayReply::Edid(vec![2; 128])));
 }
 
 #[test]
@@ -249,11 +246,11 @@ fn a_silent_front_end_is_not_waited_for_twice() {
     assert!(
         !display
             .expire(asked + REPLY_LIMIT - Duration::from_millis(1))
-            .question
+            .query
     );
     let late = asked + REPLY_LIMIT;
-    assert!(display.expire(late).question);
-    assert_eq!(display.take_answer(), Some(DisplayReply::Nothing));
+    assert!(display.expire(late).query);
+    assert_eq!(display.take_reply(), Some(DisplayReply::Nothing));
     assert!(!display.ask(DisplayQuery::DisplayInfo, late));
     assert_eq!(display.deadline(), None);
 
@@ -263,11 +260,11 @@ fn a_silent_front_end_is_not_waited_for_twice() {
     display.send(None, Instant::now()).unwrap();
     front_end.reply(GET_EDID, &edid_reply(&[3; 128]));
     display.receive(late).unwrap();
-    assert_eq!(display.take_answer(), None);
+    assert_eq!(display.take_reply(), None);
     front_end.reply_modes(DisplayInfo::default());
     display.receive(late).unwrap();
     assert!(matches!(
-        display.take_answer(),
+        display.take_reply(),
         Some(DisplayReply::DisplayInfo(_))
     ));
     assert!(display.ask(DisplayQuery::DisplayInfo, late));
@@ -278,13 +275,13 @@ fn one_question_left_out_does_not_spoil_the_next() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     display.ask(DisplayQuery::Edid(0), front_end.now);
     let later = front_end.now + REPLY_LIMIT + RETRY_AFTER;
-    assert!(display.expire(front_end.now + REPLY_LIMIT).question);
+    assert!(display.expire(front_end.now + REPLY_LIMIT).query);
     assert!(display.ask(DisplayQuery::DisplayInfo, later));
     display.send(None, Instant::now()).unwrap();
     front_end.reply_modes(DisplayInfo::default());
     display.receive(later).unwrap();
     assert!(matches!(
-        display.take_answer(),
+        display.take_reply(),
         Some(DisplayReply::DisplayInfo(_))
     ));
     assert_eq!(display.deadline(), None);
@@ -309,9 +306,13 @@ fn questions_without_answers_do_not_pile_up() {
 fn no_features_are_taken_for_none() {
     let (mut front_end, mut display) = FrontEnd::new();
     let (mut screen, _) = screen(2, 2);
-    display.send(Some(&mut screen), Instant::now()).unwrap();
-    assert!(display.expire(front_end.now + REPLY_LIMIT).question);
-    display.send(Some(&mut screen), Instant::now()).unwrap();
+    display
+        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .unwrap();
+    assert!(display.expire(front_end.now + REPLY_LIMIT).query);
+    display
+        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .unwrap();
     assert_eq!(front_end.message().0, GET_PROTOCOL_FEATURES);
     assert_eq!(front_end.message().0, SCANOUT);
     assert_eq!(front_end.message().0, UPDATE);
@@ -325,11 +326,14 @@ fn the_end_of_the_socket_answers_with_nothing() {
     display.send(None, Instant::now()).unwrap();
     drop(front_end);
     assert!(display.receive(now).is_err());
-    assert_eq!(display.take_answer(), Some(DisplayReply::Nothing));
+    assert_eq!(display.take_reply(), Some(DisplayReply::Nothing));
     assert!(display.interest().is_none());
     assert!(!display.ask(DisplayQuery::DisplayInfo, now));
     display
-        .send(Some(&mut screen(2, 2).0), Instant::now())
+        .send(
+            screen(2, 2).0.pending_updates(DisplayId::VMM),
+            Instant::now(),
+        )
         .unwrap();
 }
 
@@ -368,7 +372,7 @@ fn an_edid_with_an_impossible_size_is_none() {
         reply[24..28].copy_from_slice(&size.to_le_bytes());
         front_end.reply(GET_EDID, &reply);
         display.receive(front_end.now).unwrap();
-        assert_eq!(display.take_answer(), Some(DisplayReply::Nothing));
+        assert_eq!(display.take_reply(), Some(DisplayReply::Nothing));
     }
 }
 
@@ -384,7 +388,9 @@ fn trickle(
     let mut buffer = vec![0; piece];
     front_end.socket.set_nonblocking(true).unwrap();
     loop {
-        display.send(Some(screen), Instant::now()).unwrap();
+        display
+            .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+            .unwrap();
         match (&front_end.socket).read(&mut buffer) {
             Ok(count) => arrived.extend(&buffer[..count]),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -415,7 +421,9 @@ fn a_message_larger_than_the_socket_goes_out_in_parts() {
         let mut screen = Scanouts::default();
         screen.show(0, ScanoutSource::of_pixels(&image, view));
         screen.flush(&image, &view);
-        display.send(Some(&mut screen), Instant::now()).unwrap();
+        display
+            .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+            .unwrap();
         let (_, interest) = display.interest().unwrap();
         assert_eq!(interest, EventSet::IN | EventSet::OUT);
         let arrived = words(&trickle(&mut display, &front_end, &mut screen, piece));
@@ -434,7 +442,9 @@ fn a_message_larger_than_the_socket_goes_out_in_parts() {
 fn a_resource_may_go_while_it_is_sent() {
     let (front_end, mut display) = FrontEnd::settled(0);
     let (mut screen, image) = screen(700, 1500);
-    display.send(Some(&mut screen), Instant::now()).unwrap();
+    display
+        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .unwrap();
     screen.forget_image(&image);
     drop(image);
     let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
@@ -448,7 +458,9 @@ fn a_resource_may_go_while_it_is_sent() {
 fn what_changes_while_it_is_sent_is_sent_again() {
     let (front_end, mut display) = FrontEnd::settled(0);
     let (mut screen, image) = screen(700, 1500);
-    display.send(Some(&mut screen), Instant::now()).unwrap();
+    display
+        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .unwrap();
     let rect = Rect {
         x: 0,
         y: 0,
@@ -458,7 +470,7 @@ fn what_changes_while_it_is_sent_is_sent_again() {
     image.lock().merge_row(0, 0, &[7; 4]);
     let mut changed = Region::default();
     changed.add(rect);
-    screen.changed(&image, &changed);
+    screen.add_damage(&image, &changed);
     screen.flush(&image, &rect);
     let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
     let whole = 6 + 8 + 700 * 1500;
@@ -485,7 +497,7 @@ fn a_display_that_does_not_read_costs_no_memory() {
         };
         let mut changed = Region::default();
         changed.add(rect);
-        screen.changed(&image, &changed);
+        screen.add_damage(&image, &changed);
         screen.flush(&image, &rect);
         let position = Position {
             x: i,
@@ -493,7 +505,9 @@ fn a_display_that_does_not_read_costs_no_memory() {
             visible: true,
         };
         screen.shape_cursor(0, position, shape.clone());
-        display.send(Some(&mut screen), Instant::now()).unwrap();
+        display
+            .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+            .unwrap();
     }
     let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
     // The first cursor and the first pixels were on their way; what came after them is one cursor
@@ -510,9 +524,15 @@ fn a_display_that_does_not_read_costs_no_memory() {
 fn a_socket_closed_in_the_middle_of_a_message_is_left() {
     let (front_end, mut display) = FrontEnd::settled(0);
     let (mut screen, _image) = screen(700, 1500);
-    display.send(Some(&mut screen), Instant::now()).unwrap();
+    display
+        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .unwrap();
     drop(front_end);
-    assert!(display.send(Some(&mut screen), Instant::now()).is_err());
+    assert!(
+        display
+            .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+            .is_err()
+    );
     assert!(display.interest().is_none());
 
     // The next one gets everything from its beginning.
@@ -520,8 +540,10 @@ fn a_socket_closed_in_the_middle_of_a_message_is_left() {
     let now = Instant::now();
     let mut front_end = FrontEnd { socket, now };
     display.attach(ours, now);
-    screen.new_display();
-    display.send(Some(&mut screen), Instant::now()).unwrap();
+    screen.attach_display(DisplayId::VMM);
+    display
+        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .unwrap();
     front_end.message();
     front_end.reply(GET_PROTOCOL_FEATURES, &[0; 8]);
     display.receive(now).unwrap();
@@ -537,7 +559,7 @@ fn a_new_socket_ends_the_wait_on_the_old_one() {
     display.ask(DisplayQuery::DisplayInfo, front_end.now);
     let (_peer, ours) = UnixStream::pair().unwrap();
     display.attach(ours, front_end.now);
-    assert_eq!(display.take_answer(), Some(DisplayReply::Nothing));
+    assert_eq!(display.take_reply(), Some(DisplayReply::Nothing));
     let mut rest = Vec::new();
     (&front_end.socket).read_to_end(&mut rest).unwrap();
     assert!(rest.is_empty());
@@ -553,7 +575,9 @@ fn cursor_positions_go_out() {
         visible: true,
     };
     screen.move_cursor(3, position);
-    display.send(Some(&mut screen), Instant::now()).unwrap();
+    display
+        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .unwrap();
     let (kind, payload) = front_end.message();
     assert_eq!((kind, words(&payload)), (CURSOR_POS, vec![3, 8, 9]));
     screen.move_cursor(
@@ -563,7 +587,9 @@ fn cursor_positions_go_out() {
             ..position
         },
     );
-    display.send(Some(&mut screen), Instant::now()).unwrap();
+    display
+        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .unwrap();
     let (kind, payload) = front_end.message();
     assert_eq!((kind, words(&payload)), (CURSOR_POS + 1, vec![3, 8, 9]));
 }
@@ -574,7 +600,7 @@ fn questions_without_an_answer_are_bounded_however_often_they_are_asked() {
     let asked = (0..100).filter(|_| {
         let asked = display.ask(DisplayQuery::DisplayInfo, front_end.now);
         // As when the queue is reset.
-        display.forget_question();
+        display.cancel_query();
         asked
     });
     assert_eq!(asked.count(), MAX_UNANSWERED);
@@ -588,5 +614,5 @@ fn questions_without_an_answer_are_bounded_however_often_they_are_asked() {
     assert!(display.ask(DisplayQuery::DisplayInfo, front_end.now));
 }
 
+mod dmabuf_acks;
 mod dmabufs;
-mod updates;

@@ -1,8 +1,8 @@
-//! What a screen has for its display, message by message.
+//! What displays are sent, update by update.
 
-use super::super::region::Size;
-use super::super::resource::{Budget, Image};
 use super::*;
+use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::resource::{Budget, Image, SharedImage};
 
 fn image() -> SharedImage {
     SharedImage::new(Image::new(Size::new(100, 100), &Budget::new(1 << 20)).unwrap())
@@ -21,7 +21,7 @@ fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {
 fn sent(screen: &mut Scanouts) -> Vec<(u32, Rect, Option<Rect>)> {
     std::iter::from_fn(|| screen.take_update(false))
         .map(|update| match update {
-            Update::Scanout { id, width, height } => (id, Rect::sized(width, height), None),
+            Update::Scanout { id, size } => (id, size.into(), None),
             Update::Pixels {
                 id, rect, source, ..
             } => (id, rect, Some(source)),
@@ -33,7 +33,7 @@ fn sent(screen: &mut Scanouts) -> Vec<(u32, Rect, Option<Rect>)> {
 fn change(screen: &mut Scanouts, image: &SharedImage, rect: Rect) {
     let mut region = Region::default();
     region.add(rect);
-    screen.changed(image, &region);
+    screen.add_damage(image, &region);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_new_display_gets_everything_flushed_before() {
     screen.flush(&image, &all);
     screen.show(3, ScanoutSource::of_pixels(&image, rect(0, 0, 10, 10)));
     sent(&mut screen);
-    screen.new_display();
+    screen.attach_display(DisplayId::VMM);
     let mut again = sent(&mut screen);
     again.sort_by_key(|(id, _, pixels)| (*id, pixels.is_some()));
     assert_eq!(
@@ -155,7 +155,11 @@ fn an_image_that_goes_disables_its_scanouts() {
     sent(&mut screen);
     screen.forget_image(&first);
     assert_eq!(sent(&mut screen), [(0, Rect::default(), None)]);
-    assert!(screen.active_scanouts().eq([((100, 100), false)]));
+    let active = ActiveScanout {
+        size: Size::new(100, 100),
+        by_dmabuf: false,
+    };
+    assert!(screen.active_scanouts().eq([active]));
     screen.reset();
     assert_eq!(sent(&mut screen), [(1, Rect::default(), None)]);
     assert_eq!(screen.active_scanouts().count(), 0);
@@ -199,9 +203,11 @@ fn cursor_moves_become_one() {
     assert_eq!(cursor_updates(&mut screen), [(true, at(2, true))]);
     screen.move_cursor(0, at(3, false));
     assert_eq!(cursor_updates(&mut screen), [(false, at(3, false))]);
-    screen.new_display();
+    screen.attach_display(DisplayId::VMM);
     let hidden = [(true, at(3, false)), (false, at(3, false))];
     assert_eq!(cursor_updates(&mut screen), hidden);
     screen.reset();
     assert_eq!(cursor_updates(&mut screen), []);
 }
+
+mod several_displays;

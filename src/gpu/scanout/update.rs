@@ -1,25 +1,23 @@
-//! What a display is told of a screen.
+//! What a display is to be sent next.
 
 use std::sync::Arc;
 
-use super::super::region::Rect;
-use super::super::resource::Dmabuf;
-use super::super::resource::SharedImage;
 use super::{Position, Shape};
+use crate::gpu::region::{Rect, Size};
+use crate::gpu::resource::Dmabuf;
+use crate::gpu::resource::SharedImage;
 
 /// What a display is to be sent next.
 #[derive(Debug)]
-pub enum Update {
+pub(crate) enum Update {
     /// The size of a scanout in pixels; 0 by 0 for one that is disabled.
     Scanout {
         /// The scanout.
         id: u32,
-        /// Columns.
-        width: u32,
-        /// Rows.
-        height: u32,
+        /// Its size.
+        size: Size,
     },
-    /// New pixels.
+    /// Pixels that changed.
     Pixels {
         /// The scanout.
         id: u32,
@@ -30,32 +28,32 @@ pub enum Update {
         /// Where in the image.
         source: Rect,
     },
-    /// The buffer that a scanout shows from now on, or that it shows none any more.
+    /// A scanout shows a dmabuf from now on, or none any more.
     Dmabuf {
         /// The scanout.
         id: u32,
-        /// The buffer; the scanout shows all of it.
+        /// The dmabuf; the scanout shows all of it.
         dmabuf: Option<Arc<Dmabuf>>,
-        /// Whether the display is told how its pixels lie.
+        /// Whether the display is told its modifier.
         modifier: bool,
     },
-    /// A part of the buffer that a scanout shows is new. The front-end answers this.
+    /// A part of a scanout's dmabuf changed. The front-end answers this.
     DmabufDamage {
         /// The scanout.
         id: u32,
         /// Where in the scanout.
         rect: Rect,
     },
-    /// A new cursor, and where it is.
+    /// A cursor's new shape, and where it is.
     Cursor {
         /// The scanout.
         id: u32,
         /// Where on it.
         position: Position,
-        /// The cursor.
+        /// Its shape.
         shape: Shape,
     },
-    /// The cursor was moved or hidden.
+    /// A cursor was moved or hidden.
     CursorPosition {
         /// The scanout.
         id: u32,

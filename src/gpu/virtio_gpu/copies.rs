@@ -96,7 +96,7 @@ impl VirtioGpu {
             false => self.renderer.scanout_image(transfer.id)?,
         };
         if let Some(image) = image {
-            self.screen.changed(&image, &changed);
+            self.screen.add_damage(&image, &changed);
         }
         let copied = result?;
         self.moved = self.moved.saturating_add(copied.work);

@@ -399,8 +399,10 @@ fn scanouts_lie_within_their_resource() {
         guest.updates()[..],
         [Update::Scanout {
             id: 3,
-            width: 0,
-            height: 0
+            size: Size {
+                width: 0,
+                height: 0
+            }
         }]
     ));
     guest.ok(command::RESOURCE_UNREF, &[1, 0]);

@@ -211,7 +211,7 @@ fn pixels_in_the_place_of_a_buffer_are_new_to_other_scanouts_too() {
     // The front-end does not answer, and is sent pixels from now on.
     drawn.store(true, Ordering::Relaxed);
     let late = Instant::now() + UPDATE_LIMIT;
-    assert!(machine.gpu.display.expire(late).update.is_some());
+    assert!(machine.gpu.display.expire(late).dmabuf_update.is_some());
     machine.gpu.update_dmabuf_support();
     machine.gpu.settle();
     assert_eq!(front_end.messages(), [NO_MORE, SCANOUT, UPDATE]);

@@ -8,8 +8,8 @@ use rustix::fs::{MemfdFlags, fstat, memfd_create};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::super::super::renderer::Fence;
-use super::super::super::resource::{Dmabuf, MODIFIER_INVALID, MODIFIER_LINEAR};
 use super::*;
+use crate::gpu::resource::{Dmabuf, MODIFIER_INVALID, MODIFIER_LINEAR};
 
 pub(super) const DMABUF_SCANOUT: u32 = 9;
 const DMABUF_UPDATE: u32 = 10;
@@ -17,6 +17,11 @@ pub(super) const DMABUF_SCANOUT2: u32 = 12;
 const TILED: u64 = 0x0100_0000_0000_0002;
 const XR24: u32 = u32::from_le_bytes(*b"XR24");
 pub(super) const ALL: Rect = Rect::sized(40, 30);
+/// Of all of [`view`]'s resource 7.
+pub(super) const READBACK: Readback = Readback {
+    resource: 7,
+    rect: ALL,
+};
 
 fn dmabuf(modifier: u64) -> Dmabuf {
     Dmabuf {
@@ -54,7 +59,7 @@ impl Scene {
             .unwrap();
         let now = Instant::now();
         let mut display = Display::default();
-        display.pass_dmabufs();
+        display.enable_dmabufs();
         display.attach(ours, now);
         let mut front_end = FrontEnd { socket, now };
         display.send(None, Instant::now()).unwrap();
@@ -74,12 +79,16 @@ impl Scene {
 
     pub(super) fn receive(&mut self) {
         self.display.receive(self.front_end.now).unwrap();
-        self.screen.set_takes(self.display.takes());
+        self.set_support(self.display.dmabuf_support());
+    }
+
+    pub(super) fn set_support(&mut self, support: DmabufSupport) {
+        self.screen.set_dmabuf_support(DisplayId::VMM, support);
     }
 
     pub(super) fn send(&mut self) {
         self.display
-            .send(Some(&mut self.screen), Instant::now())
+            .send(self.screen.pending_updates(DisplayId::VMM), Instant::now())
             .unwrap();
     }
 
@@ -113,8 +122,8 @@ impl Scene {
     pub(super) fn flush(&mut self, image: &SharedImage, rect: Rect) {
         self.screen.flush(image, &rect);
         assert!(self.screen.wants_fence());
-        self.screen.draw(None);
-        self.screen.drawn();
+        self.screen.await_flush(None);
+        self.screen.flush_done();
         self.send();
     }
 
@@ -221,7 +230,7 @@ fn one_update_is_on_its_way_and_what_comes_meanwhile_is_the_next() {
     scene.front_end.reply_modes(DisplayInfo::default());
     scene.receive();
     assert!(matches!(
-        scene.display.take_answer(),
+        scene.display.take_reply(),
         Some(DisplayReply::DisplayInfo(_))
     ));
     scene.send();
@@ -254,23 +263,23 @@ fn what_is_not_drawn_yet_waits() {
     let image = view.image.clone();
     scene.screen.show(0, view);
     scene.screen.flush(&image, &ALL);
-    scene.screen.draw(Some(Fence(1)));
+    scene.screen.await_flush(Some(Fence(1)));
     scene.send();
     scene.assert_silence();
     // What is flushed after the fence needs one of its own.
     let corner = Rect::sized(4, 4);
     scene.screen.flush(&image, &corner);
     assert!(!scene.screen.wants_fence());
-    scene.screen.drawn();
+    scene.screen.flush_done();
     scene.send();
     assert_eq!(scene.message().0, DMABUF_SCANOUT2);
     scene.assert_update(0, ALL);
     scene.answer();
     scene.assert_silence();
     assert!(scene.screen.wants_fence());
-    scene.screen.draw(Some(Fence(2)));
+    scene.screen.await_flush(Some(Fence(2)));
     assert_eq!(scene.screen.fence(), Some(Fence(2)));
-    scene.screen.drawn();
+    scene.screen.flush_done();
     scene.send();
     scene.assert_update(0, corner);
 }
@@ -342,11 +351,14 @@ fn what_cannot_be_read_is_tried_again_with_the_next_flush() {
     let image = view.image.clone();
     scene.screen.show(0, view);
     scene.flush(&image, ALL);
-    scene.screen.set_takes(DmabufSupport::None);
-    scene.screen.was_read(7, &ALL, false);
-    assert_eq!(scene.screen.unread(), None);
+    scene.set_support(DmabufSupport::None);
+    scene.screen.readback_done(&READBACK, false);
+    assert_eq!(scene.screen.needs_readback(), None);
     assert_eq!(
-        scene.screen.wanted(&image, &Rect::sized(1, 1)).rects(),
+        scene
+            .screen
+            .region_to_flush(&image, &Rect::sized(1, 1))
+            .rects(),
         [ALL]
     );
 }
@@ -363,7 +375,7 @@ fn a_new_display_is_passed_the_buffers_again() {
     let (socket, ours) = UnixStream::pair().unwrap();
     let now = Instant::now();
     scene.display.attach(ours, now);
-    scene.screen.new_display();
+    scene.screen.attach_display(DisplayId::VMM);
     scene.front_end = FrontEnd { socket, now };
     scene.send();
     assert_eq!(scene.message().0, GET_PROTOCOL_FEATURES);

@@ -1,12 +1,10 @@
-//! What goes out to the front-end, one message at a time, as far as it reads.
+//! The messages to the front-end (QEMU, docs/interop/vhost-user-gpu.rst).
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use vhost::vhost_user::gpu_message::{
@@ -15,12 +13,11 @@ use vhost::vhost_user::gpu_message::{
 };
 use vm_memory::ByteValued;
 
-use super::super::region::Rect;
-use super::super::resource::Dmabuf;
-use super::super::resource::{CURSOR_LEN, CursorPixels};
-use super::super::resource::{Image, PIXEL_LEN, SharedImage};
-use super::super::scanout::{Position, Scanouts, Update};
-use super::updates::Updates;
+use crate::gpu::region::Rect;
+use crate::gpu::resource::Dmabuf;
+use crate::gpu::resource::{CURSOR_LEN, CursorPixels};
+use crate::gpu::resource::{Image, PIXEL_LEN, SharedImage};
+use crate::gpu::scanout::{Position, Update};
 
 /// Bytes of a message's header: request, flags, size of the payload.
 pub(super) const MESSAGE_HEADER_LEN: usize = 12;
@@ -28,10 +25,8 @@ pub(super) const MESSAGE_HEADER_LEN: usize = 12;
 const MAX_HEAD_LEN: usize = MESSAGE_HEADER_LEN + size_of::<VhostUserGpuDMABUFScanout2>();
 /// Most pieces of one `sendmsg(2)` (`IOV_MAX`).
 const MAX_PIECES: usize = 1024;
-/// Bytes after which the worker does something else before it sends on.
-const PASS_BYTES: usize = 64 << 20;
 
-/// What the front-end is asked or told by itself.
+/// A message that shows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Features,
@@ -46,35 +41,26 @@ impl Request {
     }
 }
 
-/// How far sending came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// All is sent.
-    Done,
-    /// The rest is to be sent when the socket takes more.
-    Blocked,
-}
-
 enum Body {
     Empty,
     Cursor(CursorPixels),
-    /// The pixels as they are when they are sent: what a command changes meanwhile is sent again
-    /// after its flush.
+    /// The pixels at the time they are sent: what a command changes meanwhile is sent again after its
+    /// flush.
     Pixels {
         image: SharedImage,
         source: Rect,
     },
 }
 
-struct Message {
+/// A message, and how much of it is sent.
+pub(super) struct Message {
     head: [u8; MAX_HEAD_LEN],
     head_len: usize,
     body: Body,
     body_len: usize,
-    /// Goes with the first byte.
+    /// Its descriptor goes with the first byte.
     dmabuf: Option<Arc<Dmabuf>>,
-    /// Whether it is a `DMABUF_UPDATE`.
-    is_damage: bool,
+    is_dmabuf_update: bool,
     sent: usize,
 }
 
@@ -98,12 +84,12 @@ impl Message {
             body,
             body_len,
             dmabuf: None,
-            is_damage: false,
+            is_dmabuf_update: false,
             sent: 0,
         }
     }
 
-    fn request(request: Request) -> Self {
+    pub(super) fn request(request: Request) -> Self {
         let new = |kind, payload: &[u8]| Self::new(kind, payload, Body::Empty);
         match request {
             Request::Features => new(GpuBackendReq::GET_PROTOCOL_FEATURES, &[]),
@@ -119,13 +105,13 @@ impl Message {
         }
     }
 
-    fn update(update: Update) -> Self {
+    pub(super) fn update(update: Update) -> Self {
         match update {
-            Update::Scanout { id, width, height } => {
+            Update::Scanout { id, size } => {
                 let payload = VhostUserGpuScanout {
                     scanout_id: id,
-                    width,
-                    height,
+                    width: size.width,
+                    height: size.height,
                 };
                 Self::new(GpuBackendReq::SCANOUT, payload.as_slice(), Body::Empty)
             }
@@ -135,13 +121,7 @@ impl Message {
                 image,
                 source,
             } => {
-                let payload = VhostUserGpuUpdate {
-                    scanout_id: id,
-                    x: rect.x,
-                    y: rect.y,
-                    width: rect.width,
-                    height: rect.height,
-                };
+                let payload = update_rect(id, rect);
                 let body = Body::Pixels { image, source };
                 Self::new(GpuBackendReq::UPDATE, payload.as_slice(), body)
             }
@@ -151,16 +131,10 @@ impl Message {
                 modifier,
             } => Self::dmabuf(id, dmabuf, modifier),
             Update::DmabufDamage { id, rect } => {
-                let payload = VhostUserGpuUpdate {
-                    scanout_id: id,
-                    x: rect.x,
-                    y: rect.y,
-                    width: rect.width,
-                    height: rect.height,
-                };
+                let payload = update_rect(id, rect);
                 let kind = GpuBackendReq::DMABUF_UPDATE;
                 Self {
-                    is_damage: true,
+                    is_dmabuf_update: true,
                     ..Self::new(kind, payload.as_slice(), Body::Empty)
                 }
             }
@@ -191,7 +165,7 @@ impl Message {
 
     fn dmabuf(scanout_id: u32, dmabuf: Option<Arc<Dmabuf>>, modifier: bool) -> Self {
         let Some(dmabuf) = dmabuf else {
-            // All but the number is 0, and no descriptor comes with it.
+            // All 0 but the scanout's number, and without a descriptor.
             let payload = VhostUserGpuDMABUFScanout {
                 scanout_id,
                 ..VhostUserGpuDMABUFScanout::default()
@@ -228,12 +202,17 @@ impl Message {
         }
     }
 
-    fn is_sent(&self) -> bool {
+    /// Whether it is a `DMABUF_UPDATE`, which the front-end answers.
+    pub(super) fn is_dmabuf_update(&self) -> bool {
+        self.is_dmabuf_update
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
         self.sent >= self.head_len + self.body_len
     }
 
-    /// Sends what of the message is not sent yet, as far as one system call takes it.
-    fn send(&mut self, socket: &UnixStream) -> io::Result<usize> {
+    /// Sends the rest of the message, as far as one system call takes it.
+    pub(super) fn send(&mut self, socket: &UnixStream) -> io::Result<usize> {
         let mut pieces = Vec::new();
         let head = self.head.get(self.sent..self.head_len).unwrap_or_default();
         if !head.is_empty() {
@@ -294,72 +273,20 @@ fn add_rows<'a>(pieces: &mut Vec<IoSlice<'a>>, image: &'a Image, source: &Rect, 
     }
 }
 
+fn update_rect(scanout_id: u32, rect: Rect) -> VhostUserGpuUpdate {
+    VhostUserGpuUpdate {
+        scanout_id,
+        x: rect.x,
+        y: rect.y,
+        width: rect.width,
+        height: rect.height,
+    }
+}
+
 fn cursor_pos(scanout_id: u32, position: Position) -> VhostUserGpuCursorPos {
     VhostUserGpuCursorPos {
         scanout_id,
         x: position.x,
         y: position.y,
-    }
-}
-
-/// The message that is on its way, and the requests that come after it.
-#[derive(Default)]
-pub(super) struct Outbox {
-    requests: VecDeque<Request>,
-    current: Option<Message>,
-    pub(super) updates: Updates,
-}
-
-impl Outbox {
-    /// Sends `request` after those before it, and ahead of everything on a screen.
-    pub(super) fn request(&mut self, request: Request) {
-        self.requests.push_back(request);
-    }
-
-    fn next(&mut self, screen: Option<&mut Scanouts>) -> Option<Message> {
-        match self.requests.pop_front() {
-            Some(request) => Some(Message::request(request)),
-            None => {
-                let update = screen?.take_update(self.updates.is_busy())?;
-                let message = Message::update(update);
-                if message.is_damage {
-                    self.updates.begin();
-                }
-                Some(message)
-            }
-        }
-    }
-
-    /// Sends as much as `socket` takes.
-    pub(super) fn send(
-        &mut self,
-        socket: &UnixStream,
-        mut screen: Option<&mut Scanouts>,
-        now: Instant,
-    ) -> io::Result<Progress> {
-        let mut bytes: usize = 0;
-        loop {
-            if self.current.is_none() {
-                self.current = self.next(screen.as_deref_mut());
-            }
-            let Some(message) = &mut self.current else {
-                return Ok(Progress::Done);
-            };
-            match message.send(socket) {
-                Ok(sent) => bytes = bytes.saturating_add(sent),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
-                Err(e) => return Err(e),
-            }
-            if message.is_sent() {
-                if message.is_damage {
-                    self.updates.sent(now);
-                }
-                self.current = None;
-            }
-            if bytes >= PASS_BYTES {
-                return Ok(Progress::Blocked);
-            }
-        }
     }
 }

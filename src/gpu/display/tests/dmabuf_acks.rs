@@ -1,9 +1,9 @@
 //! Answers to `DMABUF_UPDATE` that come late, or not at all.
 
-use super::super::super::resource::MODIFIER_LINEAR;
-use super::super::updates::MOST_LATE;
-use super::dmabufs::{ALL, DMABUF_SCANOUT, DMABUF_SCANOUT2, Scene, view};
+use super::super::dmabuf_ack::MAX_LATE;
+use super::dmabufs::{ALL, DMABUF_SCANOUT, DMABUF_SCANOUT2, READBACK, Scene, view};
 use super::*;
+use crate::gpu::resource::MODIFIER_LINEAR;
 
 /// A scene whose first scanout shows the buffer of resource 7, flushed, and its update not answered.
 fn unanswered() -> (Scene, SharedImage) {
@@ -18,12 +18,12 @@ fn unanswered() -> (Scene, SharedImage) {
 }
 
 /// Has the time for the answer be over, and the scene sent as pixels.
-fn miss(scene: &mut Scene, expected: Pixels) {
+fn miss(scene: &mut Scene, expected: PixelFallback) {
     let expired = scene.display.expire(Instant::now() + UPDATE_LIMIT);
-    assert_eq!(expired.update, Some(expected));
-    assert_eq!(scene.display.takes(), DmabufSupport::None);
-    scene.screen.set_takes(DmabufSupport::None);
-    scene.screen.was_read(7, &ALL, true);
+    assert_eq!(expired.dmabuf_update, Some(expected));
+    assert_eq!(scene.display.dmabuf_support(), DmabufSupport::None);
+    scene.set_support(DmabufSupport::None);
+    scene.screen.readback_done(&READBACK, true);
     scene.send();
     assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
     assert_eq!(scene.message().0, SCANOUT);
@@ -34,8 +34,8 @@ fn miss(scene: &mut Scene, expected: Pixels) {
 /// Has what was flushed be drawn and sent: the whole buffer again.
 fn assert_passed_on_again(scene: &mut Scene) {
     assert!(scene.screen.wants_fence());
-    scene.screen.draw(None);
-    scene.screen.drawn();
+    scene.screen.await_flush(None);
+    scene.screen.flush_done();
     scene.send();
     assert_eq!(scene.message().0, DMABUF_SCANOUT2);
     scene.assert_update(0, ALL);
@@ -51,22 +51,22 @@ fn a_front_end_that_does_not_answer_is_sent_pixels() {
     let now = scene.front_end.now;
     assert!(scene.display.ask(DisplayQuery::DisplayInfo, now));
     assert_eq!(scene.display.deadline(), Some(now + REPLY_LIMIT));
-    scene.display.forget_question();
+    scene.display.cancel_query();
     let expired = scene.display.expire(late);
-    assert_eq!(expired.update, Some(Pixels::UntilAnswered));
+    assert_eq!(expired.dmabuf_update, Some(PixelFallback::UntilAnswered));
     // Not even before the screen is told: a late answer would be taken for the next one's.
     scene.flush(&image, ALL);
     assert_eq!(scene.message().0, GET_DISPLAY_INFO);
     scene.assert_silence();
-    assert_eq!(scene.display.takes(), DmabufSupport::None);
-    scene.screen.set_takes(DmabufSupport::None);
+    assert_eq!(scene.display.dmabuf_support(), DmabufSupport::None);
+    scene.set_support(DmabufSupport::None);
     scene.send();
     assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
     assert_eq!(scene.message().0, SCANOUT);
     // The pixels are to be read first.
     scene.assert_silence();
-    assert_eq!(scene.screen.unread(), Some((7, ALL)));
-    scene.screen.was_read(7, &ALL, true);
+    assert_eq!(scene.screen.needs_readback(), Some(READBACK));
+    scene.screen.readback_done(&READBACK, true);
     scene.send();
     let (kind, payload) = scene.message();
     assert_eq!(
@@ -74,19 +74,19 @@ fn a_front_end_that_does_not_answer_is_sent_pixels() {
         (UPDATE, &[0, 0, 0, 40, 30][..])
     );
     // Nobody waits for it any more, and a new display is another one.
-    assert_eq!(scene.display.expire(late).update, None);
+    assert_eq!(scene.display.expire(late).dmabuf_update, None);
     assert_eq!(scene.display.deadline(), None);
     let (_socket, ours) = UnixStream::pair().unwrap();
     scene.display.attach(ours, now);
-    assert_eq!(scene.display.takes(), DmabufSupport::Modifiers);
+    assert_eq!(scene.display.dmabuf_support(), DmabufSupport::Modifiers);
 }
 
 #[test]
 fn a_late_answer_brings_the_buffers_back() {
     let (mut scene, image) = unanswered();
-    miss(&mut scene, Pixels::UntilAnswered);
+    miss(&mut scene, PixelFallback::UntilAnswered);
     scene.answer();
-    assert_eq!(scene.display.takes(), DmabufSupport::Modifiers);
+    assert_eq!(scene.display.dmabuf_support(), DmabufSupport::Modifiers);
     assert_passed_on_again(&mut scene);
     // It counts for the update before: this one is still to be answered.
     scene.flush(&image, ALL);
@@ -98,22 +98,22 @@ fn a_late_answer_brings_the_buffers_back() {
 #[test]
 fn a_front_end_that_is_always_late_gets_pixels_for_good() {
     let (mut scene, _) = unanswered();
-    for _ in 1..MOST_LATE {
-        miss(&mut scene, Pixels::UntilAnswered);
+    for _ in 1..MAX_LATE {
+        miss(&mut scene, PixelFallback::UntilAnswered);
         scene.answer();
         assert_passed_on_again(&mut scene);
     }
-    miss(&mut scene, Pixels::ForGood);
+    miss(&mut scene, PixelFallback::Permanent);
     scene.answer();
-    assert_eq!(scene.display.takes(), DmabufSupport::None);
+    assert_eq!(scene.display.dmabuf_support(), DmabufSupport::None);
     scene.assert_silence();
 }
 
 #[test]
 fn one_answer_in_time_makes_up_for_late_ones() {
     let (mut scene, image) = unanswered();
-    for _ in 0..2 * MOST_LATE {
-        miss(&mut scene, Pixels::UntilAnswered);
+    for _ in 0..2 * MAX_LATE {
+        miss(&mut scene, PixelFallback::UntilAnswered);
         scene.answer();
         assert_passed_on_again(&mut scene);
         scene.answer();
@@ -143,11 +143,14 @@ fn the_limit_begins_when_the_socket_has_taken_all_of_the_update() {
     assert_eq!(scene.display.expire(hour), Expired::default());
     // Nor does it: this is none.
     scene.answer();
-    let link = scene.display.link.as_ref().unwrap();
-    assert!(link.outbox.updates.is_busy());
+    let connection = scene.display.connection.as_ref().unwrap();
+    assert!(connection.awaits_dmabuf_ack());
     let mut read = vec![0; filled];
     scene.front_end.socket.read_exact(&mut read).unwrap();
-    scene.display.send(Some(&mut scene.screen), hour).unwrap();
+    scene
+        .display
+        .send(scene.screen.pending_updates(DisplayId::VMM), hour)
+        .unwrap();
     assert_eq!(scene.display.deadline(), Some(hour + UPDATE_LIMIT));
     scene.assert_update(0, ALL);
     // What is sent later does not put it off.
@@ -177,8 +180,8 @@ fn what_is_taken_away_leaves_its_answer_and_nothing_else() {
         assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
         if is_late {
             let expired = scene.display.expire(Instant::now() + UPDATE_LIMIT);
-            assert_eq!(expired.update, Some(Pixels::UntilAnswered));
-            scene.screen.set_takes(scene.display.takes());
+            assert_eq!(expired.dmabuf_update, Some(PixelFallback::UntilAnswered));
+            scene.set_support(scene.display.dmabuf_support());
             scene.send();
             scene.assert_silence();
         }

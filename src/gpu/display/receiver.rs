@@ -1,4 +1,4 @@
-//! What the front-end sends, one reply at a time, however its bytes arrive.
+//! Receives replies from the front-end, one at a time, however their bytes arrive.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -6,30 +6,31 @@ use std::os::unix::net::UnixStream;
 use rustix::net::{RecvFlags, recv};
 use vhost::vhost_user::gpu_message::{GpuBackendReq, VhostUserGpuHeaderFlag};
 
-use super::super::protocol::{
+use super::DisplayError;
+use super::message::{MESSAGE_HEADER_LEN, Request};
+use crate::gpu::protocol::{
     DisplayInfo, HEADER_LEN, MAX_EDID_LEN, MODES_LEN, RequestReader, response,
 };
-use super::DisplayError;
-use super::outbox::{MESSAGE_HEADER_LEN, Request};
 
-const MODES_REPLY_LEN: usize = HEADER_LEN + MODES_LEN;
+const DISPLAY_INFO_REPLY_LEN: usize = HEADER_LEN + MODES_LEN;
 const EDID_REPLY_LEN: usize = HEADER_LEN + 8 + MAX_EDID_LEN;
 const MAX_LEN: usize = MESSAGE_HEADER_LEN + EDID_REPLY_LEN;
 
-/// An answer of the front-end.
+/// A reply of the front-end.
 #[derive(Debug)]
 pub(super) enum Reply {
-    /// The protocol features it offers.
+    /// `GET_PROTOCOL_FEATURES`: the features it offers.
     Features(u64),
-    /// Its displays.
+    /// `GET_DISPLAY_INFO`.
     DisplayInfo(Box<DisplayInfo>),
-    /// An EDID, unless it said that it has none.
+    /// `GET_EDID`; `None` if the front-end replied that it has none.
     Edid(Option<Vec<u8>>),
-    /// It has shown the new part of a buffer.
-    Updated,
+    /// The answer to `DMABUF_UPDATE`: the damage is drawn.
+    DmabufUpdated,
 }
 
 impl Reply {
+    /// Whether it is a reply to a request of this kind.
     pub(super) fn answers(&self, request: &Request) -> bool {
         matches!(
             (self, request),
@@ -42,12 +43,12 @@ impl Reply {
     fn parse(kind: GpuBackendReq, payload: &[u8]) -> io::Result<Option<Self>> {
         Ok(match (kind, payload.len()) {
             (GpuBackendReq::GET_PROTOCOL_FEATURES, 8) => {
-                // In the machine's order, as all of this protocol; the others are virtio's.
+                // In native byte order, like all of this protocol but for virtio's structures.
                 let mut offered = [0; 8];
                 offered.copy_from_slice(payload);
                 Some(Self::Features(u64::from_ne_bytes(offered)))
             }
-            (GpuBackendReq::GET_DISPLAY_INFO, MODES_REPLY_LEN) => {
+            (GpuBackendReq::GET_DISPLAY_INFO, DISPLAY_INFO_REPLY_LEN) => {
                 let mut source = payload;
                 RequestReader::new(&mut source).header()?;
                 Some(Self::DisplayInfo(Box::new(DisplayInfo::read(source)?)))
@@ -63,7 +64,7 @@ impl Reply {
                 let edid = edid.filter(|e| header.kind == response::OK_EDID && !e.is_empty());
                 Some(Self::Edid(edid.map(<[u8]>::to_vec)))
             }
-            (GpuBackendReq::DMABUF_UPDATE, 0) => Some(Self::Updated),
+            (GpuBackendReq::DMABUF_UPDATE, 0) => Some(Self::DmabufUpdated),
             _ => None,
         })
     }
@@ -71,12 +72,12 @@ impl Reply {
 
 /// The reply that is arriving.
 #[derive(Default)]
-pub(super) struct Inbox {
+pub(super) struct Receiver {
     bytes: Vec<u8>,
 }
 
-impl Inbox {
-    /// The next whole reply; `None` where its end has not arrived.
+impl Receiver {
+    /// The next whole reply; `None` while its end has not arrived.
     pub(super) fn receive(&mut self, socket: &UnixStream) -> Result<Option<Reply>, DisplayError> {
         loop {
             let wanted = match self.header() {

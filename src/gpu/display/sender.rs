@@ -1,0 +1,107 @@
+//! Sends messages to the front-end, one at a time, as far as it reads.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use super::connection::PixelFallback;
+use super::dmabuf_ack::DmabufAck;
+use super::message::{Message, Request};
+use crate::gpu::scanout::PendingUpdates;
+
+/// Bytes after which the worker does something else before it sends on.
+const PASS_BYTES: usize = 64 << 20;
+
+/// How far sending came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// All is sent.
+    Done,
+    /// The rest is to be sent when the socket takes more.
+    Blocked,
+}
+
+/// The message that is being sent, and the requests that come after it.
+#[derive(Default)]
+pub(super) struct Sender {
+    requests: VecDeque<Request>,
+    current: Option<Message>,
+    dmabuf_ack: DmabufAck,
+}
+
+impl Sender {
+    /// Sends `request` after those before it, and ahead of all updates.
+    pub(super) fn request(&mut self, request: Request) {
+        self.requests.push_back(request);
+    }
+
+    /// The answer to `DMABUF_UPDATE`.
+    pub(super) fn dmabuf_ack(&self) -> &DmabufAck {
+        &self.dmabuf_ack
+    }
+
+    /// An answer to `DMABUF_UPDATE` came.
+    pub(super) fn dmabuf_update_answered(&mut self) {
+        self.dmabuf_ack.answered();
+    }
+
+    /// Gives up waiting for the answer to `DMABUF_UPDATE` if it is late.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<PixelFallback> {
+        let is_late = self.dmabuf_ack.expire(now);
+        is_late.then(|| {
+            if self.dmabuf_ack.is_disabled() {
+                PixelFallback::Permanent
+            } else {
+                PixelFallback::UntilAnswered
+            }
+        })
+    }
+
+    fn next(&mut self, updates: Option<&mut PendingUpdates<'_>>) -> Option<Message> {
+        match self.requests.pop_front() {
+            Some(request) => Some(Message::request(request)),
+            None => {
+                let update = updates?.take_next(self.dmabuf_ack.is_pending())?;
+                let message = Message::update(update);
+                if message.is_dmabuf_update() {
+                    self.dmabuf_ack.sending();
+                }
+                Some(message)
+            }
+        }
+    }
+
+    /// Sends as much as `socket` takes.
+    pub(super) fn send(
+        &mut self,
+        socket: &UnixStream,
+        mut updates: Option<PendingUpdates<'_>>,
+        now: Instant,
+    ) -> io::Result<Progress> {
+        let mut bytes: usize = 0;
+        loop {
+            if self.current.is_none() {
+                self.current = self.next(updates.as_mut());
+            }
+            let Some(message) = &mut self.current else {
+                return Ok(Progress::Done);
+            };
+            match message.send(socket) {
+                Ok(sent) => bytes = bytes.saturating_add(sent),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
+                Err(e) => return Err(e),
+            }
+            if message.is_sent() {
+                if message.is_dmabuf_update() {
+                    self.dmabuf_ack.sent(now);
+                }
+                self.current = None;
+            }
+            if bytes >= PASS_BYTES {
+                return Ok(Progress::Blocked);
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Scanouts and cursors: what the displays show, and what each of them has not been sent yet.
+//!
+//! [`Scanouts`] holds what is the same for all displays: the source of each scanout, its damage that
+//! the driver has not flushed, and the cursors. For each display there is a `Presentation`: what that
+//! display was told last, and what it is still to be sent. A flush goes to all of them, and each
+//! display takes its updates when it can send them ([`Scanouts::pending_updates`]).
+//!
+//! Nothing here grows while a display does not read: regions are kept, not messages.
+//!
+//! A scanout that a display shows by a dmabuf has no pixels to send. Its flushed damage waits until
+//! the renderer has drawn it, and then until the front-end has answered the update before it.
+
+mod cursor;
+#[cfg(feature = "fuzzing")]
+mod expected;
+mod presentation;
+mod presented_cursor;
+mod presented_scanout;
+mod scanouts;
+mod source;
+mod update;
+
+pub(crate) use cursor::{Position, Shape};
+#[cfg(feature = "fuzzing")]
+pub use expected::ExpectedDisplay;
+pub(crate) use presentation::{DisplayId, PendingUpdates};
+#[cfg(test)]
+pub(crate) use scanouts::Readback;
+pub(crate) use scanouts::{ActiveScanout, Scanouts};
+pub(crate) use source::{DmabufSupport, ScanoutSource};
+pub(crate) use update::Update;
+
+#[cfg(test)]
+mod tests;

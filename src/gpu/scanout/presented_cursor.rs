@@ -1,0 +1,61 @@
+//! What one display was told of a cursor.
+
+use super::Update;
+use super::cursor::Cursor;
+
+/// What of a cursor a display was told, and what it is still to be sent.
+#[derive(Debug, Default)]
+pub(super) struct PresentedCursor {
+    /// Whether the display was told where it is.
+    told: bool,
+    moved: bool,
+    shaped: bool,
+}
+
+impl PresentedCursor {
+    /// Starts over with a display that knows nothing of `cursor`.
+    pub(super) fn restart(&mut self, cursor: &Cursor) {
+        let shaped = cursor.shape.is_some();
+        *self = Self {
+            told: false,
+            moved: shaped,
+            shaped,
+        };
+    }
+
+    /// Has the new position sent.
+    pub(super) fn position_changed(&mut self) {
+        self.moved = true;
+    }
+
+    /// Has the new shape and position sent.
+    pub(super) fn shape_changed(&mut self) {
+        self.moved = true;
+        self.shaped = true;
+    }
+
+    /// The driver is gone: has `cursor` hidden, as it was last, if the display shows it.
+    pub(super) fn hide(&mut self, cursor: &Cursor) {
+        *self = Self {
+            moved: self.told && cursor.position.visible,
+            ..Self::default()
+        };
+    }
+
+    /// The next update of `cursor`, which is that of scanout `id`.
+    pub(super) fn next_update(&mut self, id: u32, cursor: &Cursor) -> Option<Update> {
+        let position = cursor.position;
+        self.told |= self.shaped || self.moved;
+        let is_shaped = std::mem::take(&mut self.shaped);
+        if let Some(shape) = cursor.shape.as_ref().filter(|_| is_shaped) {
+            // The message shows the cursor; a hidden one is hidden again by the next one.
+            self.moved = !position.visible;
+            return Some(Update::Cursor {
+                id,
+                position,
+                shape: shape.clone(),
+            });
+        }
+        std::mem::take(&mut self.moved).then_some(Update::CursorPosition { id, position })
+    }
+}
