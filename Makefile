@@ -35,7 +35,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TARGET_DIR = $(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo check tools peers fmt lint deny test fuzz demo-debian check-debian bench clean help
+.PHONY: all deps demo check tools peers fmt lint doc deny test fuzz demo-debian check-debian bench clean help
 
 # All of the workspace, so that the demo and the installation share one build.
 all:
@@ -73,7 +73,7 @@ deps:
 		echo "Rust $(RUST_VERSION) or newer is needed, $(CARGO) is $${has:-missing}: see https://rustup.rs" >&2; exit 1; \
 	}
 
-check: deps tools peers fmt lint deny test fuzz
+check: deps tools peers fmt lint doc deny test fuzz
 
 # Tools of the checks, built only where they are missing.
 tools:
@@ -98,6 +98,10 @@ lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --features fuzzing -- -D warnings
 	$(CARGO) clippy --manifest-path fuzz/Cargo.toml --target-dir target --all-targets -- -D warnings
+
+# The documentation of all items in the code, in target/doc.
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
 deny:
 	$(CARGO) fetch --locked --quiet
@@ -163,8 +167,9 @@ clean:
 help:
 	@echo "make            build the programs (target/release)"
 	@echo "make demo       show them at work on a small Linux guest; saves demo.png"
-	@echo "make check      format, lints, licenses, all tests and some seconds of fuzzing"
+	@echo "make check      format, lints, documentation, licenses, all tests and some seconds of fuzzing"
 	@echo "make test       all tests that this machine can run"
+	@echo "make doc        documentation of all items in the code (target/doc)"
 	@echo "make fuzz       replay the fuzzing corpora and fuzz each target for FUZZ_SECONDS"
 	@echo "make demo-debian, make check-debian"
 	@echo "                the same on another release of Debian (DISTRO=trixie), in a root in build/"
