@@ -226,7 +226,7 @@ fn short_name(module: &Module) -> String {
     name.unwrap_or(&module.name).to_owned()
 }
 
-/// Modules that reach each other, by way of others or not.
+/// Modules that import each other, directly or through others.
 fn circles(parent: &Module, arrows: &Arrows, found: &mut Vec<Finding>) {
     let reach = reachable(arrows);
     let mutual = |a: &str, b: &str| {
