@@ -3,13 +3,19 @@
 use crate::rules::{Exception, House, Layers};
 
 /// Folders with product code.
-pub const FOLDERS: &[&str] = &["src", "cli/src", "crates/conventions/src"];
+pub const FOLDERS: &[&str] = &[
+    "src",
+    "cli/src",
+    "crates/conventions/src",
+    "crates/layout/src",
+];
 
 /// Where the product's crates name the crates that they depend on.
 pub const MANIFESTS: &[&str] = &[
     "Cargo.toml",
     "cli/Cargo.toml",
     "crates/conventions/Cargo.toml",
+    "crates/layout/Cargo.toml",
 ];
 
 /// The rules for this repository. Row by row from above to below: a module imports only from rows below its own.
@@ -18,6 +24,7 @@ pub const HOUSE: House = House {
         ("vhost_user_backends", "src/lib.rs"),
         ("vhostctl", "cli/src/main.rs"),
         ("conventions", "crates/conventions/src/lib.rs"),
+        ("layout", "crates/layout/src/lib.rs"),
         ("vhost_user_gpu", "src/bin/vhost-user-gpu.rs"),
         ("vhost_user_input", "src/bin/vhost-user-input.rs"),
         ("vhost_user_accept", "src/bin/vhost-user-accept.rs"),

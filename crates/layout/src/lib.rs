@@ -11,16 +11,18 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 mod cfg;
+pub mod finding;
 pub mod house;
 pub mod modules;
 pub mod pictures;
 pub mod quotes;
+mod references;
 pub mod rules;
 pub mod sources;
 
+use finding::Finding;
 use modules::Modules;
 use quotes::Quotable;
-use rules::Finding;
 use sources::Sources;
 
 /// The root of the repository.

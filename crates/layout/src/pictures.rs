@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use crate::finding::{Finding, Rule};
 use crate::modules::Modules;
-use crate::rules::{Arrows, Finding, House, Rule, arrows};
+use crate::rules::{Arrows, House, arrows};
 
 /// What stands before the name of a module in the comment.
 const MARK: &str = "<!-- imports within ";

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::rules::{Finding, Rule};
-use crate::sources::Sources;
+use crate::finding::{Finding, Rule};
+use crate::sources::{Sources, normal};
 
 /// What documents can quote.
 #[derive(Debug, Default)]
@@ -174,17 +174,4 @@ fn slug(heading: &str) -> String {
         _ => None,
     });
     kept.collect()
-}
-
-/// The path without `..` and without a slash at its end.
-pub(crate) fn normal(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
-    for part in path {
-        if part == ".." {
-            normal.pop();
-        } else {
-            normal.push(part);
-        }
-    }
-    normal
 }

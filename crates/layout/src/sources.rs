@@ -71,3 +71,16 @@ impl Sources {
             .map(|(path, text)| (path.as_path(), text.as_str()))
     }
 }
+
+/// The path without `..` and without a slash at its end.
+pub(crate) fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path {
+        if part == ".." {
+            normal.pop();
+        } else {
+            normal.push(part);
+        }
+    }
+    normal
+}

@@ -1,7 +1,8 @@
 //! Each rule of the house finds a breach that is planted for it, and nothing in code that keeps it.
 
+use layout::finding::{Finding, Rule};
 use layout::modules::Modules;
-use layout::rules::{Exception, Finding, House, Layers, Rule};
+use layout::rules::{Exception, House, Layers};
 use layout::sources::Sources;
 
 const HOUSE: House = House {
