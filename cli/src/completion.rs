@@ -11,7 +11,7 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
 use crate::args::Args;
-use crate::descriptors::{self, State, known};
+use crate::descriptors::{self, DescriptorState, known};
 use crate::devices::Devices;
 use crate::output::printable;
 use crate::systemd::{Manager, Target};
@@ -94,7 +94,7 @@ pub fn installed_backends() -> ArgValueCompleter {
         candidates(current, || {
             let all = descriptors::list(&descriptors::folders(), false);
             all.into_iter()
-                .filter(|descriptor| descriptor.state == State::Usable)
+                .filter(|descriptor| descriptor.state == DescriptorState::Usable)
                 .map(|descriptor| (descriptor.name, descriptor.description.unwrap_or_default()))
                 .chain(
                     known::all_installed().map(|(name, what)| (name.to_owned(), what.to_owned())),

@@ -13,7 +13,7 @@ use serde::Serialize;
 /// A kind of unit: two types of device have one of their own, the third is for all the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum UnitKind {
     Gpu,
     Input,
     /// Any installed backend, of whatever type.
@@ -21,38 +21,38 @@ pub enum Kind {
     Backend,
 }
 
-impl Kind {
+impl UnitKind {
     /// Every kind there is.
-    pub const ALL: [Kind; 3] = [Kind::Gpu, Kind::Input, Kind::Backend];
+    pub const ALL: [UnitKind; 3] = [UnitKind::Gpu, UnitKind::Input, UnitKind::Backend];
 
     /// The template's name without its suffix, such as `vhost-user-gpu`.
     pub fn template(self) -> &'static str {
         match self {
-            Kind::Gpu => "vhost-user-gpu",
-            Kind::Input => "vhost-user-input",
-            Kind::Backend => "vhost-user",
+            UnitKind::Gpu => "vhost-user-gpu",
+            UnitKind::Input => "vhost-user-input",
+            UnitKind::Backend => "vhost-user",
         }
     }
 
     /// Whether a VM can have several, each with a name.
     pub fn is_named(self) -> bool {
         match self {
-            Kind::Gpu => false,
-            Kind::Input | Kind::Backend => true,
+            UnitKind::Gpu => false,
+            UnitKind::Input | UnitKind::Backend => true,
         }
     }
 
     /// Its word, which is also the name of the folder of its sockets.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Gpu => "gpu",
-            Kind::Input => "input",
-            Kind::Backend => "backend",
+            UnitKind::Gpu => "gpu",
+            UnitKind::Input => "input",
+            UnitKind::Backend => "backend",
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for UnitKind {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.pad(self.name())
     }
@@ -60,7 +60,7 @@ impl fmt::Display for Kind {
 
 /// One of the two units that a backend consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Half {
+pub enum UnitType {
     Socket,
     Service,
 }
@@ -114,23 +114,23 @@ pub fn parse_name(name: &str) -> Result<String, NameError> {
 pub struct Instance {
     // In this order an instance sorts by VM, and a VM's GPU comes first.
     vm: String,
-    kind: Kind,
+    kind: UnitKind,
     name: Option<String>,
 }
 
 impl Instance {
     /// A new one, with names that are good for units, sockets and QEMU alike.
-    pub fn checked(kind: Kind, vm: &str, name: Option<&str>) -> Result<Self, NameError> {
+    pub fn checked(kind: UnitKind, vm: &str, name: Option<&str>) -> Result<Self, NameError> {
         check_name(vm)?;
         if let Some(name) = name {
             check_name(name)?;
-            if kind == Kind::Gpu {
+            if kind == UnitKind::Gpu {
                 return Err(NameError::Needless);
             }
-            if name == Kind::Gpu.name() {
+            if name == UnitKind::Gpu.name() {
                 return Err(NameError::Reserved(name.to_owned(), vm.to_owned()));
             }
-        } else if kind != Kind::Gpu {
+        } else if kind != UnitKind::Gpu {
             return Err(NameError::Empty);
         }
         let instance = Self {
@@ -164,20 +164,20 @@ impl Instance {
     }
 
     /// Reads the name of a unit; `None` if it is none of ours, a template itself included.
-    pub fn from_unit(unit: &str) -> Option<(Self, Half)> {
-        let (stem, half) = match unit.rsplit_once('.')? {
-            (stem, "socket") => (stem, Half::Socket),
-            (stem, "service") => (stem, Half::Service),
+    pub fn from_unit(unit: &str) -> Option<(Self, UnitType)> {
+        let (stem, unit_type) = match unit.rsplit_once('.')? {
+            (stem, "socket") => (stem, UnitType::Socket),
+            (stem, "service") => (stem, UnitType::Service),
             _ => return None,
         };
         let (template, instance) = stem.split_once('@')?;
-        let kind = Kind::ALL
+        let kind = UnitKind::ALL
             .into_iter()
             .find(|kind| kind.template() == template)?;
         let (vm, name) = match kind {
-            Kind::Gpu => (instance, None),
+            UnitKind::Gpu => (instance, None),
             // Without a colon somebody started a half-named unit: it is shown as what it is.
-            Kind::Input | Kind::Backend => match instance.split_once(':') {
+            UnitKind::Input | UnitKind::Backend => match instance.split_once(':') {
                 Some((vm, name)) => (vm, Some(name)),
                 None => (instance, None),
             },
@@ -189,7 +189,7 @@ impl Instance {
                     kind,
                     name: name.map(str::to_owned),
                 },
-                half,
+                unit_type,
             )
         })
     }
@@ -200,7 +200,7 @@ impl Instance {
     }
 
     /// The type of device.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> UnitKind {
         self.kind
     }
 
@@ -215,16 +215,16 @@ impl Instance {
     }
 
     /// Reads the path of a unit on the bus; `None` if it is none of ours.
-    pub fn from_object_path(path: &str) -> Option<(Self, Half)> {
+    pub fn from_object_path(path: &str) -> Option<(Self, UnitType)> {
         let label = path.strip_prefix("/org/freedesktop/systemd1/unit/")?;
         Self::from_unit(&unescaped_label(label)?)
     }
 
     /// The unit's name.
-    pub fn unit(&self, half: Half) -> String {
-        let suffix = match half {
-            Half::Socket => "socket",
-            Half::Service => "service",
+    pub fn unit(&self, unit_type: UnitType) -> String {
+        let suffix = match unit_type {
+            UnitType::Socket => "socket",
+            UnitType::Service => "service",
         };
         format!("{}@{}.{suffix}", self.kind.template(), self.specifier())
     }
@@ -255,31 +255,46 @@ fn unescaped_label(label: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn parsed(unit: &str) -> Option<(Kind, String, Option<String>, Half)> {
-        Instance::from_unit(unit).map(|(i, half)| (i.kind, i.vm, i.name, half))
+    fn parsed(unit: &str) -> Option<(UnitKind, String, Option<String>, UnitType)> {
+        Instance::from_unit(unit).map(|(i, unit_type)| (i.kind, i.vm, i.name, unit_type))
     }
 
     #[test]
     fn units_are_read() {
         assert_eq!(
             parsed("vhost-user-gpu@vm1.socket"),
-            Some((Kind::Gpu, "vm1".into(), None, Half::Socket))
+            Some((UnitKind::Gpu, "vm1".into(), None, UnitType::Socket))
         );
         assert_eq!(
             parsed("vhost-user-input@vm1:kbd.service"),
-            Some((Kind::Input, "vm1".into(), Some("kbd".into()), Half::Service))
+            Some((
+                UnitKind::Input,
+                "vm1".into(),
+                Some("kbd".into()),
+                UnitType::Service
+            ))
         );
         assert_eq!(
             parsed(r"vhost-user-gpu@web.example\x20com.socket"),
-            Some((Kind::Gpu, r"web.example\x20com".into(), None, Half::Socket))
+            Some((
+                UnitKind::Gpu,
+                r"web.example\x20com".into(),
+                None,
+                UnitType::Socket
+            ))
         );
         assert_eq!(
             parsed("vhost-user-input@a:b:c@d.socket"),
-            Some((Kind::Input, "a".into(), Some("b:c@d".into()), Half::Socket))
+            Some((
+                UnitKind::Input,
+                "a".into(),
+                Some("b:c@d".into()),
+                UnitType::Socket
+            ))
         );
         assert_eq!(
             parsed("vhost-user-input@vm1.socket"),
-            Some((Kind::Input, "vm1".into(), None, Half::Socket))
+            Some((UnitKind::Input, "vm1".into(), None, UnitType::Socket))
         );
     }
 
@@ -324,9 +339,9 @@ mod tests {
     fn a_new_instance_fits_its_socket() {
         // "/run/vhost-user/input/" and ":kbd.sock" leave 76 bytes for the VM.
         let longest = "v".repeat(76);
-        let instance = Instance::checked(Kind::Input, &longest, Some("kbd")).expect("fits");
+        let instance = Instance::checked(UnitKind::Input, &longest, Some("kbd")).expect("fits");
         assert_eq!(instance.socket().len(), SOCKET_PATH_MAX);
-        let error = Instance::checked(Kind::Input, &format!("{longest}v"), Some("kbd"));
+        let error = Instance::checked(UnitKind::Input, &format!("{longest}v"), Some("kbd"));
         assert!(matches!(error, Err(NameError::Length { .. })), "{error:?}");
         let message = error.expect_err("too long").to_string();
         assert!(message.contains("108 bytes"), "{message}");
@@ -335,14 +350,14 @@ mod tests {
     #[test]
     fn a_gpu_has_no_name_and_the_others_have() {
         assert_eq!(
-            Instance::checked(Kind::Gpu, "vm1", Some("a")),
+            Instance::checked(UnitKind::Gpu, "vm1", Some("a")),
             Err(NameError::Needless)
         );
         assert_eq!(
-            Instance::checked(Kind::Backend, "vm1", None),
+            Instance::checked(UnitKind::Backend, "vm1", None),
             Err(NameError::Empty)
         );
-        assert!(Instance::checked(Kind::Input, "vm1", Some("gpu")).is_err());
+        assert!(Instance::checked(UnitKind::Input, "vm1", Some("gpu")).is_err());
     }
 
     #[test]
@@ -352,8 +367,8 @@ mod tests {
             "vhost-user-input@vm1:kbd.service",
             r"vhost-user-gpu@a\x2db.service",
         ] {
-            let (instance, half) = Instance::from_unit(unit).expect("ours");
-            assert_eq!(instance.unit(half), unit);
+            let (instance, unit_type) = Instance::from_unit(unit).expect("ours");
+            assert_eq!(instance.unit(unit_type), unit);
         }
     }
 
@@ -368,7 +383,7 @@ mod tests {
         ]
         .iter()
         .filter_map(|unit| Instance::from_unit(unit))
-        .map(|(instance, half)| instance.unit(half))
+        .map(|(instance, unit_type)| instance.unit(unit_type))
         .collect();
         all.sort_by_key(|unit| Instance::from_unit(unit).map(|(instance, _)| instance));
         assert_eq!(
@@ -387,7 +402,7 @@ mod tests {
     fn objects_are_read() {
         let read = |label: &str| {
             Instance::from_object_path(&format!("/org/freedesktop/systemd1/unit/{label}"))
-                .map(|(instance, half)| instance.unit(half))
+                .map(|(instance, unit_type)| instance.unit(unit_type))
         };
         assert_eq!(
             read("vhost_2duser_2dinput_40vm1_3akbd_2eservice").as_deref(),

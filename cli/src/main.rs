@@ -8,25 +8,24 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod assignments;
 mod completion;
 mod descriptors;
 mod devices;
 mod exit;
-mod front_end;
-mod holders;
-mod human;
+mod format;
 mod instance;
 mod journal;
-mod memory;
 mod output;
-mod permissions;
 mod selector;
 mod settings;
+mod socket_permissions;
 mod systemd;
 mod unit_file;
 mod usage;
 mod values;
 mod verbs;
+mod vmm;
 
 use std::process::ExitCode;
 

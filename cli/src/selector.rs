@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use glob::Pattern;
 
-use crate::instance::{Half, Instance, Kind};
+use crate::instance::{Instance, UnitKind, UnitType};
 
 /// Some backends: `VM`, `VM:NAME`, `VM:gpu` for the one that has no name, or the name of a unit. Each part
 /// may be a pattern with `*`, `?` and `[...]`.
@@ -103,14 +103,15 @@ impl Selector {
     /// The units that the journal has them as, also those that are no more: names, and glob(7) patterns
     /// where several are meant.
     pub fn units(&self) -> Vec<String> {
-        let both = |stem: String| ["socket", "service"].map(|half| format!("{stem}.{half}"));
+        let both =
+            |stem: String| ["socket", "service"].map(|unit_type| format!("{stem}.{unit_type}"));
         let (vm, name) = match &self.meaning {
             Meaning::Unit(unit) => return both(in_glob(&unit.text, unit.pattern.is_some())).into(),
             Meaning::Device { vm, name } => (vm, name),
         };
         let named = name.iter().any(|name| name.pattern.is_some());
         let is_glob = named || vm.pattern.is_some();
-        Kind::ALL
+        UnitKind::ALL
             .into_iter()
             .flat_map(|kind| {
                 let template = kind.template();
@@ -133,7 +134,7 @@ fn stem(instance: &Instance) -> String {
 
 /// The names under which the journal has what any backend said.
 pub fn every_unit() -> Vec<String> {
-    Kind::ALL
+    UnitKind::ALL
         .iter()
         .map(|kind| format!("{}@*", kind.template()))
         .collect()
@@ -141,7 +142,7 @@ pub fn every_unit() -> Vec<String> {
 
 /// The two units of a backend.
 pub fn both_units(instance: &Instance) -> [String; 2] {
-    [Half::Socket, Half::Service].map(|half| instance.unit(half))
+    [UnitType::Socket, UnitType::Service].map(|unit_type| instance.unit(unit_type))
 }
 
 /// A part of a name as journalctl(1) takes it: in a glob(7) pattern, `\` is an escape.

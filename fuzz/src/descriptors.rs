@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::bytes::Bytes;
-use real::{State, list};
+use real::{DescriptorState, list};
 
 // vhostctl is a program and no library; its room is taken as it lies.
 #[path = "../../cli/src/descriptors/mod.rs"]
@@ -83,7 +83,7 @@ pub fn descriptors(data: &[u8]) {
         assert!(!descriptor.breaks_libvirt || descriptor.path == in_system);
         let first = descriptor.path == found[0].path;
         match descriptor.state {
-            State::Usable => {
+            DescriptorState::Usable => {
                 assert!(descriptor.problems.is_empty() && first);
                 // What is usable says what it is, as any reader of JSON reads it.
                 let _: IgnoredAny = serde_json::from_slice(text).expect("usable, and no JSON");
@@ -99,9 +99,9 @@ pub fn descriptors(data: &[u8]) {
                 assert!(binary.starts_with('/'));
                 assert!(!descriptor.breaks_libvirt);
             }
-            State::Broken => assert!(!descriptor.problems.is_empty() && first),
-            State::Mask => assert!(text.is_empty() && first),
-            State::Hidden | State::Masked => {
+            DescriptorState::Broken => assert!(!descriptor.problems.is_empty() && first),
+            DescriptorState::Mask => assert!(text.is_empty() && first),
+            DescriptorState::Hidden | State::Masked => {
                 assert!(!first);
                 assert_eq!(descriptor.by.as_ref(), Some(&in_own));
             }

@@ -33,7 +33,7 @@ pub struct Descriptor {
     /// Where it lies.
     pub path: PathBuf,
     /// Whether it counts.
-    pub state: State,
+    pub state: DescriptorState,
     /// The file that hides or masks it.
     pub by: Option<PathBuf>,
     /// The type of device, as the file has it.
@@ -54,7 +54,7 @@ pub struct Descriptor {
 /// What a descriptor is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum DescriptorState {
     /// It counts, and its program answers.
     Usable,
     /// It would count if it were in order.
@@ -67,7 +67,7 @@ pub enum State {
     Mask,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for DescriptorState {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.pad(match self {
             Self::Usable => "usable",
@@ -126,12 +126,16 @@ pub fn list(folders: &[PathBuf], ask: bool) -> Vec<Descriptor> {
         for path in paths {
             let mut descriptor = Descriptor::read(path.clone());
             if let Some((by, empty)) = &first {
-                descriptor.state = if *empty { State::Masked } else { State::Hidden };
+                descriptor.state = if *empty {
+                    DescriptorState::Masked
+                } else {
+                    DescriptorState::Hidden
+                };
                 // libvirt does not look into a user's folder.
                 descriptor.breaks_libvirt &= !is_of_system(by);
                 descriptor.by = Some(by.clone());
             } else {
-                first = Some((path, descriptor.state == State::Mask));
+                first = Some((path, descriptor.state == DescriptorState::Mask));
             }
             all.push(descriptor);
         }
@@ -150,7 +154,7 @@ impl Descriptor {
         let name = file_name.strip_suffix(".json").unwrap_or(&file_name);
         let mut descriptor = Self {
             name: name.to_owned(),
-            state: State::Usable,
+            state: DescriptorState::Usable,
             by: None,
             device_type: None,
             description: None,
@@ -164,14 +168,14 @@ impl Descriptor {
             return descriptor;
         }
         match read(&descriptor.path) {
-            Ok(text) if text.is_empty() => descriptor.state = State::Mask,
+            Ok(text) if text.is_empty() => descriptor.state = DescriptorState::Mask,
             Ok(text) => descriptor.judge(&text),
             Err(error) => {
                 descriptor.problem(format!("it cannot be read: {error}"));
                 descriptor.breaks_libvirt = is_of_system(&descriptor.path);
             }
         }
-        if descriptor.name == file_name && descriptor.state != State::Mask {
+        if descriptor.name == file_name && descriptor.state != DescriptorState::Mask {
             descriptor.problem("its name does not end with .json".to_owned());
         }
         descriptor
@@ -218,7 +222,7 @@ impl Descriptor {
     }
 
     fn problem(&mut self, text: String) {
-        self.state = State::Broken;
+        self.state = DescriptorState::Broken;
         self.problems.push(text);
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use conventions::Capabilities;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{Descriptor, State};
+use super::{Descriptor, DescriptorState};
 
 /// How long a program may take. They answer in milliseconds; a first start from a slow disk does not.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ const COMPLAINT_LIMIT: usize = 200;
 pub(super) fn ask_all(descriptors: &mut [Descriptor]) {
     let mut asked: Vec<_> = descriptors
         .iter_mut()
-        .filter(|descriptor| descriptor.state == State::Usable)
+        .filter(|descriptor| descriptor.state == DescriptorState::Usable)
         .collect();
     for part in asked.chunks_mut(AT_ONCE) {
         thread::scope(|scope| {

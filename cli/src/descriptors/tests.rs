@@ -66,11 +66,11 @@ fn the_specific_file_counts_and_the_order_is_by_name() {
     assert_eq!(
         found,
         [
-            ("10-a".to_owned(), State::Usable, None),
-            ("50-b".to_owned(), State::Usable, None),
-            ("50-b".to_owned(), State::Hidden, Some(hiding)),
-            ("90-c".to_owned(), State::Mask, None),
-            ("90-c".to_owned(), State::Masked, Some(mask)),
+            ("10-a".to_owned(), DescriptorState::Usable, None),
+            ("50-b".to_owned(), DescriptorState::Usable, None),
+            ("50-b".to_owned(), DescriptorState::Hidden, Some(hiding)),
+            ("90-c".to_owned(), DescriptorState::Mask, None),
+            ("90-c".to_owned(), DescriptorState::Masked, Some(mask)),
         ]
     );
     assert_eq!(system.list()[0].features, Some(vec!["x".to_owned()]));
@@ -140,7 +140,7 @@ fn what_is_wrong_is_said_and_whether_libvirt_minds() {
     };
     for (name, _, word, breaks) in cases {
         let descriptor = of(name);
-        assert_eq!(descriptor.state, State::Broken, "{descriptor:?}");
+        assert_eq!(descriptor.state, DescriptorState::Broken, "{descriptor:?}");
         assert!(
             descriptor.problems.join(" ").contains(word),
             "{descriptor:?}"

@@ -10,7 +10,7 @@ use serde::Serialize;
 use udev::{EventType, MonitorBuilder, MonitorSocket};
 
 use super::names::Links;
-use super::{DRI, Device, Devices, Error, INPUT, input};
+use super::{DRI, Devices, Error, HostDevice, INPUT, input};
 
 const WHAT: &str = "news";
 
@@ -39,7 +39,7 @@ pub struct Watch {
     devices: Devices,
     socket: MonitorSocket,
     /// What there is, by its place in /sys: a device that is gone tells no more of itself.
-    known: BTreeMap<OsString, Device>,
+    known: BTreeMap<OsString, HostDevice>,
     /// Events that came together, and the links that there were then. To look at all devices takes longer
     /// than the events of a machine that comes up leave between them, and the socket has room for few.
     events: VecDeque<udev::Event>,
@@ -72,14 +72,15 @@ impl Devices {
         })
     }
 
-    fn device(&self, node: &udev::Device, [gpus, inputs]: &[Links; 2]) -> Option<Device> {
+    fn device(&self, node: &udev::Device, [gpus, inputs]: &[Links; 2]) -> Option<HostDevice> {
         let sysname = node.sysname().to_str()?;
         match node.subsystem()?.to_str()? {
-            "drm" if sysname.starts_with("renderD") => {
-                self.render_node(node, gpus).map(Box::new).map(Device::Gpu)
-            }
+            "drm" if sysname.starts_with("renderD") => self
+                .render_node(node, gpus)
+                .map(Box::new)
+                .map(HostDevice::Gpu),
             "input" if sysname.starts_with("event") => {
-                input(node, inputs).map(Box::new).map(Device::Input)
+                input(node, inputs).map(Box::new).map(HostDevice::Input)
             }
             _ => None,
         }
@@ -94,7 +95,7 @@ fn nodes() -> Result<(Vec<udev::Device>, Vec<udev::Device>), Error> {
 
 impl Watch {
     /// Waits for the next change.
-    pub fn next(&mut self) -> Result<(Action, Device), Error> {
+    pub fn next(&mut self) -> Result<(Action, HostDevice), Error> {
         loop {
             // Events that say nothing new follow on each other.
             while let Some(event) = self.events.pop_front() {
@@ -120,7 +121,7 @@ impl Watch {
         }
     }
 
-    fn take(&mut self, event: &udev::Event) -> Option<(Action, Device)> {
+    fn take(&mut self, event: &udev::Event) -> Option<(Action, HostDevice)> {
         let place = event.syspath().to_owned().into_os_string();
         if event.event_type() == EventType::Remove {
             return Some((Action::Removed, self.known.remove(&place)?));

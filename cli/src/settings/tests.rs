@@ -134,7 +134,7 @@ fn the_drop_ins_of_others_count() {
         "[Service]\nEnvironment=OPTIONS=\n",
     );
     assert_eq!(Settings::read(&folders, &instance), Settings::default());
-    let own = folders.own_file(&instance, Half::Service);
+    let own = folders.own_file(&instance, UnitType::Service);
     put(
         own.strip_prefix(folder.path())
             .expect("below")

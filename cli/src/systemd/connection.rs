@@ -26,7 +26,7 @@ pub struct Target {
         help_heading = "Service manager",
         value_hint = clap::ValueHint::Hostname
     )]
-    pub host: Option<Host>,
+    pub host: Option<RemoteHost>,
 
     /// As systemd's tools have it; refused, as there are no units of backends for it
     #[arg(long, global = true, hide = true)]
@@ -80,7 +80,7 @@ fn booted() -> bool {
 
 /// Another machine, as ssh(1) names it: `[USER@]HOST[:PORT]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
+pub struct RemoteHost {
     destination: String,
     port: Option<u16>,
 }
@@ -90,7 +90,7 @@ pub struct Host {
 #[error("'{0}' is not [USER@]HOST[:PORT]")]
 pub struct HostError(String);
 
-impl FromStr for Host {
+impl FromStr for RemoteHost {
     type Err = HostError;
 
     fn from_str(text: &str) -> Result<Self, HostError> {
@@ -128,13 +128,13 @@ impl FromStr for Host {
     }
 }
 
-impl fmt::Display for Host {
+impl fmt::Display for RemoteHost {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.destination)
     }
 }
 
-impl Host {
+impl RemoteHost {
     /// The bus of that machine, as what runs there passes it on.
     fn address(&self) -> Address {
         let port = self
@@ -161,7 +161,10 @@ mod tests {
     use super::*;
 
     fn address(text: &str) -> String {
-        text.parse::<Host>().expect(text).address().to_string()
+        text.parse::<RemoteHost>()
+            .expect(text)
+            .address()
+            .to_string()
     }
 
     #[test]
@@ -199,7 +202,7 @@ mod tests {
             "a b",
             "-oProxyCommand=x",
         ] {
-            assert!(text.parse::<Host>().is_err(), "{text}");
+            assert!(text.parse::<RemoteHost>().is_err(), "{text}");
         }
     }
 }

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 
-use super::{Backend, Error, Manager, State, answer};
-use crate::instance::{Half, Instance};
+use super::{Backend, BackendState, Error, Manager, answer};
+use crate::instance::{Instance, UnitType};
 use crate::unit_file;
 
 /// A backend and its circumstances.
@@ -128,8 +128,8 @@ impl Manager {
         instances.retain(|instance, _| chosen(instance));
         try_join_all(instances.into_iter().map(async |(instance, units)| {
             let backend = self.backend(&instance, units).await?;
-            let socket = self.properties(&instance, Half::Socket).await?;
-            let service = self.properties(&instance, Half::Service).await?;
+            let socket = self.properties(&instance, UnitType::Socket).await?;
+            let service = self.properties(&instance, UnitType::Service).await?;
             let missing = backend.device.as_ref().filter(|_| self.target.is_local());
             let missing = missing.map(|path| self.is_missing(path));
             Ok(Details {
@@ -140,9 +140,13 @@ impl Manager {
         .await
     }
 
-    async fn properties(&self, instance: &Instance, half: Half) -> Result<Properties, Error> {
+    async fn properties(
+        &self,
+        instance: &Instance,
+        unit_type: UnitType,
+    ) -> Result<Properties, Error> {
         const WHAT: &str = "ask systemd about a unit";
-        let unit = self.proxy.load_unit(instance.unit(half)).await;
+        let unit = self.proxy.load_unit(instance.unit(unit_type)).await;
         let Some(path) = answer(unit, WHAT)? else {
             return Ok(Properties::default());
         };
@@ -168,16 +172,20 @@ impl Manager {
 
 fn details(backend: Backend, socket: &Properties, service: &Properties) -> Details {
     let since = match backend.state {
-        State::Running => service.since("active"),
+        BackendState::Running => service.since("active"),
         // Since the socket is there or the last VMM left, whatever came later.
-        State::Listening | State::NoDevice => socket.since("active").max(service.since("inactive")),
+        BackendState::Listening | BackendState::NoDevice => {
+            socket.since("active").max(service.since("inactive"))
+        }
         state => {
             let active = |unit: &Properties| {
                 let active = unit.text("ActiveState")?;
                 unit.since(&active)
             };
             match state {
-                State::Failed | State::Inactive => active(socket).max(active(service)),
+                BackendState::Failed | BackendState::Inactive => {
+                    active(socket).max(active(service))
+                }
                 _ => active(service).or_else(|| active(socket)),
             }
         }
@@ -234,12 +242,18 @@ fn details(backend: Backend, socket: &Properties, service: &Properties) -> Detai
 
 /// A backend that systemd started by its socket has a front-end from the first moment; one that somebody
 /// started by hand waits for it, and says so.
-fn front_end(state: State, status: Option<&str>) -> Option<bool> {
+fn front_end(state: BackendState, status: Option<&str>) -> Option<bool> {
     match (state, status.and_then(FrontEndStatus::parse)) {
-        (State::Running, Some(FrontEndStatus::Connected { .. })) => Some(true),
-        (State::Running, Some(FrontEndStatus::Waiting { .. })) => Some(false),
-        (State::Running | State::Starting | State::Stopping, _) => None,
-        (State::Listening | State::NoDevice | State::Failed | State::Inactive, _) => Some(false),
+        (BackendState::Running, Some(FrontEndStatus::Connected { .. })) => Some(true),
+        (BackendState::Running, Some(FrontEndStatus::Waiting { .. })) => Some(false),
+        (BackendState::Running | BackendState::Starting | BackendState::Stopping, _) => None,
+        (
+            BackendState::Listening
+            | BackendState::NoDevice
+            | BackendState::Failed
+            | BackendState::Inactive,
+            _,
+        ) => Some(false),
     }
 }
 
@@ -336,17 +350,17 @@ mod tests {
         let connected = Some("a front-end is connected");
         let waiting = Some("waiting for a front-end on /run/x.sock");
         let shows = "a front-end is connected, another waits (pid 7, uid 107): 1280x800";
-        assert_eq!(front_end(State::Running, connected), Some(true));
-        assert_eq!(front_end(State::Running, Some(shows)), Some(true));
+        assert_eq!(front_end(BackendState::Running, connected), Some(true));
+        assert_eq!(front_end(BackendState::Running, Some(shows)), Some(true));
         let waits = Waits {
             pid: 7,
             uid: Some(107),
         };
         assert_eq!(front_end_waits(shows), Some(waits));
-        assert_eq!(front_end(State::Running, waiting), Some(false));
-        assert_eq!(front_end(State::Running, None), None);
-        assert_eq!(front_end(State::Listening, None), Some(false));
-        assert_eq!(front_end(State::Failed, connected), Some(false));
+        assert_eq!(front_end(BackendState::Running, waiting), Some(false));
+        assert_eq!(front_end(BackendState::Running, None), None);
+        assert_eq!(front_end(BackendState::Listening, None), Some(false));
+        assert_eq!(front_end(BackendState::Failed, connected), Some(false));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use super::Host;
+use super::RemoteHost;
 use crate::exit;
 
 /// Why systemd could not be asked.
@@ -27,12 +27,15 @@ pub enum Error {
         said(source)
     )]
     Remote {
-        host: Host,
+        host: RemoteHost,
         source: Box<zbus::Error>,
     },
     /// What only that machine itself can tell.
     #[error("{verb} is for this machine only, not {host}. There is: ssh {host} vhostctl {verb}")]
-    LocalOnly { verb: &'static str, host: Host },
+    LocalOnly {
+        verb: &'static str,
+        host: RemoteHost,
+    },
     /// A bus without systemd.
     #[error(
         "systemd does not answer on the system bus: {}. Backends are units of systemd, so it has to be \

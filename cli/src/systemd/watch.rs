@@ -10,9 +10,10 @@ use zbus::zvariant::{ObjectPath, OwnedValue};
 use zbus::{MatchRule, Message, MessageStream};
 
 use super::{
-    Error, Listed, Manager, NOT_FOUND, SERVICE, State, Unit, by_instance, call, patterns, text,
+    BackendState, Error, Listed, Manager, NOT_FOUND, SERVICE, Unit, by_instance, call, patterns,
+    text,
 };
-use crate::instance::{Half, Instance, Kind};
+use crate::instance::{Instance, UnitKind, UnitType};
 
 const WHAT: &str = "watch the units of systemd";
 /// Signals that may wait for us. Every unit of the system makes some, most of them at boot.
@@ -30,13 +31,13 @@ pub struct Change {
     pub name: String,
     /// What it is.
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: UnitKind,
     /// The unit's state (ACTIVE, in systemctl's words).
     pub active_state: String,
     /// The same in more detail (SUB).
     pub sub_state: String,
     /// What both units of the backend make together.
-    pub state: State,
+    pub state: BackendState,
 }
 
 /// A unit's state: ACTIVE and SUB.
@@ -71,23 +72,23 @@ struct Known(BTreeMap<Instance, [UnitState; 2]>);
 
 impl Known {
     /// Takes a unit's state; what has changed, if something has.
-    fn set(&mut self, instance: Instance, half: Half, new: UnitState) -> Option<Change> {
+    fn set(&mut self, instance: Instance, unit_type: UnitType, new: UnitState) -> Option<Change> {
         let units = self.0.entry(instance.clone()).or_default();
         let [socket, service] = units;
-        let unit = match half {
-            Half::Socket => &mut *socket,
-            Half::Service => &mut *service,
+        let unit = match unit_type {
+            UnitType::Socket => &mut *socket,
+            UnitType::Service => &mut *service,
         };
         if *unit == new {
             return None;
         }
         *unit = new.clone();
-        let state = State::new(&socket.active, &service.active);
+        let state = BackendState::new(&socket.active, &service.active);
         if units.iter().all(|unit| *unit == UnitState::default()) {
             self.0.remove(&instance);
         }
         Some(Change {
-            unit: instance.unit(half),
+            unit: instance.unit(unit_type),
             vm: instance.vm().to_owned(),
             name: instance.label().to_owned(),
             kind: instance.kind(),
@@ -108,16 +109,16 @@ pub struct Watch {
     stream: MessageStream,
     known: Known,
     /// What was asked about, by the number of the question.
-    asked: HashMap<NonZeroU32, (Instance, Half)>,
+    asked: HashMap<NonZeroU32, (Instance, UnitType)>,
 }
 
 /// What a message says.
 enum News {
     /// This unit was loaded, or is no more. That alone says nothing of its state: systemd loads all units
     /// anew when it reads its files again (daemon-reload).
-    Loaded(Instance, Half),
+    Loaded(Instance, UnitType),
     /// This unit has this state.
-    State(Instance, Half, UnitState),
+    State(Instance, UnitType, UnitState),
 }
 
 impl Manager {
@@ -145,9 +146,12 @@ impl Manager {
         };
         let mut known = Known::default();
         for (instance, units) in by_instance(listed) {
-            for (half, unit) in [(Half::Socket, units.socket), (Half::Service, units.service)] {
+            for (unit_type, unit) in [
+                (UnitType::Socket, units.socket),
+                (UnitType::Service, units.service),
+            ] {
                 if let Some(unit) = unit {
-                    known.set(instance.clone(), half, unit.into());
+                    known.set(instance.clone(), unit_type, unit.into());
                 }
             }
         }
@@ -185,23 +189,25 @@ impl Watch {
             };
             let question = message.header().reply_serial();
             let asked = question.and_then(|question| self.asked.remove(&question));
-            let (instance, half, state) = match (asked, signal(&message)) {
+            let (instance, unit_type, state) = match (asked, signal(&message)) {
                 // systemd starts itself anew (daemon-reexec). It tells of all units then.
                 (Some(_), _) if message.message_type() == Type::Error => continue,
-                (Some((instance, half)), _) => {
-                    let state = state_of(&answer_to(&message)?, &instance.unit(half));
-                    (instance, half, state)
+                (Some((instance, unit_type)), _) => {
+                    let state = state_of(&answer_to(&message)?, &instance.unit(unit_type));
+                    (instance, unit_type, state)
                 }
-                (None, Some(News::State(instance, half, state))) => (instance, half, state),
-                (None, Some(News::Loaded(instance, half))) => {
-                    let unit = instance.unit(half);
+                (None, Some(News::State(instance, unit_type, state))) => {
+                    (instance, unit_type, state)
+                }
+                (None, Some(News::Loaded(instance, unit_type))) => {
+                    let unit = instance.unit(unit_type);
                     let question = self.manager.ask_for_units(&[unit]).await?;
-                    self.asked.insert(question, (instance, half));
+                    self.asked.insert(question, (instance, unit_type));
                     continue;
                 }
                 (None, None) => continue,
             };
-            if let Some(change) = self.known.set(instance, half, state) {
+            if let Some(change) = self.known.set(instance, unit_type, state) {
                 return Ok(Some(change));
             }
         }
@@ -260,11 +266,11 @@ fn signal(message: &Message) -> Option<News> {
     match header.member()?.as_str() {
         "UnitNew" | "UnitRemoved" => {
             let (name, _): (String, ObjectPath) = body.deserialize().ok()?;
-            let (instance, half) = Instance::from_unit(&name)?;
-            Some(News::Loaded(instance, half))
+            let (instance, unit_type) = Instance::from_unit(&name)?;
+            Some(News::Loaded(instance, unit_type))
         }
         "PropertiesChanged" => {
-            let (instance, half) = Instance::from_object_path(header.path()?)?;
+            let (instance, unit_type) = Instance::from_object_path(header.path()?)?;
             let (interface, changed, _): (String, HashMap<String, OwnedValue>, Vec<String>) =
                 body.deserialize().ok()?;
             if interface != UNIT {
@@ -272,7 +278,7 @@ fn signal(message: &Message) -> Option<News> {
             }
             let active = text(&changed, "ActiveState")?;
             let sub = text(&changed, "SubState")?;
-            Some(News::State(instance, half, UnitState { active, sub }))
+            Some(News::State(instance, unit_type, UnitState { active, sub }))
         }
         _ => None,
     }
@@ -293,19 +299,20 @@ mod tests {
     fn only_news_are_told() {
         let mut known = Known::default();
         let (gpu, _) = Instance::from_unit("vhost-user-gpu@vm1.socket").expect("ours");
-        let mut set = |half, active, sub| known.set(gpu.clone(), half, state(active, sub));
-        assert_eq!(set(Half::Socket, "inactive", "dead"), None);
-        let change = set(Half::Socket, "active", "listening").expect("a change");
+        let mut set =
+            |unit_type, active, sub| known.set(gpu.clone(), unit_type, state(active, sub));
+        assert_eq!(set(UnitType::Socket, "inactive", "dead"), None);
+        let change = set(UnitType::Socket, "active", "listening").expect("a change");
         assert_eq!(change.unit, "vhost-user-gpu@vm1.socket");
-        assert_eq!(change.state, State::Listening);
-        assert_eq!(set(Half::Socket, "active", "listening"), None);
-        let change = set(Half::Service, "active", "running").expect("a change");
+        assert_eq!(change.state, BackendState::Listening);
+        assert_eq!(set(UnitType::Socket, "active", "listening"), None);
+        let change = set(UnitType::Service, "active", "running").expect("a change");
         assert_eq!(change.unit, "vhost-user-gpu@vm1.service");
-        assert_eq!(change.state, State::Running);
-        let change = set(Half::Socket, "active", "running").expect("a change");
+        assert_eq!(change.state, BackendState::Running);
+        let change = set(UnitType::Socket, "active", "running").expect("a change");
         assert_eq!(change.sub_state, "running");
-        set(Half::Service, "inactive", "dead");
-        set(Half::Socket, "inactive", "dead");
+        set(UnitType::Service, "inactive", "dead");
+        set(UnitType::Socket, "inactive", "dead");
         assert!(known.0.is_empty(), "what is gone takes no room");
     }
 
@@ -325,7 +332,7 @@ mod tests {
         };
         let ours = "/org/freedesktop/systemd1/unit/vhost_2duser_2dgpu_40vm1_2eservice";
         match signal(&changed(ours)) {
-            Some(News::State(instance, Half::Service, is)) => {
+            Some(News::State(instance, UnitType::Service, is)) => {
                 assert_eq!(instance.vm(), "vm1");
                 assert_eq!(is, state("failed", "failed"));
             }

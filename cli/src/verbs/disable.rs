@@ -6,8 +6,8 @@ use crate::selector::Selector;
 use crate::systemd::Target;
 
 use super::Error;
-use super::change::Changes;
-use super::guard;
+use super::confirm;
+use super::unit_control::UnitController;
 
 /// Disable backends: do not start their sockets at boot
 #[derive(Debug, clap::Args)]
@@ -30,10 +30,10 @@ pub struct Args {
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     zbus::block_on(async {
-        let mut changes = Changes::connect(target, output).await?;
+        let mut changes = UnitController::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;
         if args.now {
-            guard::confirm(&changes, &instances, args.force).await?;
+            confirm::confirm(&changes, &instances, args.force).await?;
         }
         let instances = changes.disable(instances).await?;
         if args.now {

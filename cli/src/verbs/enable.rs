@@ -6,7 +6,7 @@ use crate::selector::Selector;
 use crate::systemd::Target;
 
 use super::Error;
-use super::change::Changes;
+use super::unit_control::UnitController;
 
 /// Enable backends: start their sockets at boot
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub struct Args {
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     zbus::block_on(async {
-        let mut changes = Changes::connect(target, output).await?;
+        let mut changes = UnitController::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;
         let instances = changes.enable(instances).await?;
         if args.now {

@@ -5,10 +5,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::completion;
-use crate::front_end::{MACHINE_OPTIONS, escaped};
 use crate::instance::parse_name;
 use crate::output::Output;
 use crate::systemd::Target;
+use crate::vmm::{MACHINE_OPTIONS, escaped};
 
 use super::Error;
 use super::qemu_args::devices;

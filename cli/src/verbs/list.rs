@@ -6,7 +6,7 @@ use conventions::DeviceType;
 use crate::completion;
 use crate::output::{Cell, Emphasis, Output, Row};
 use crate::selector::Selector;
-use crate::systemd::{Backend, Manager, State, Target};
+use crate::systemd::{Backend, BackendState, Manager, Target};
 
 use super::Error;
 
@@ -52,11 +52,11 @@ impl Row for Backend {
 }
 
 /// The colours of systemctl.
-pub(super) fn emphasis(state: State) -> Emphasis {
+pub(super) fn emphasis(state: BackendState) -> Emphasis {
     match state {
-        State::Running => Emphasis::Good,
-        State::Failed | State::NoDevice => Emphasis::Bad,
-        State::Inactive => Emphasis::Faint,
+        BackendState::Running => Emphasis::Good,
+        BackendState::Failed | BackendState::NoDevice => Emphasis::Bad,
+        BackendState::Inactive => Emphasis::Faint,
         _ => Emphasis::None,
     }
 }

@@ -1,6 +1,6 @@
 //! `vhostctl list-backends`: the programs that are installed as backends.
 
-use crate::descriptors::{self, Descriptor, State, known};
+use crate::descriptors::{self, Descriptor, DescriptorState, known};
 use crate::output::{Cell, Emphasis, Output, Row};
 
 use super::Error;
@@ -22,9 +22,11 @@ impl Row for Descriptor {
 
     fn cells(&self) -> Vec<Cell> {
         let emphasis = match self.state {
-            State::Usable => Emphasis::Good,
-            State::Broken => Emphasis::Bad,
-            State::Hidden | State::Masked | State::Mask => Emphasis::Faint,
+            DescriptorState::Usable => Emphasis::Good,
+            DescriptorState::Broken => Emphasis::Bad,
+            DescriptorState::Hidden | DescriptorState::Masked | DescriptorState::Mask => {
+                Emphasis::Faint
+            }
         };
         vec![
             Cell::new(&self.name),

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
+use crate::assignments::DeviceAssignments;
 use crate::devices::{Devices, InputDevice, RenderNode};
-use crate::holders::Holders;
-use crate::instance::Kind;
+use crate::instance::UnitKind;
 use crate::output::{Cell, Output, Row};
 use crate::settings::Folders;
 use crate::systemd::Target;
@@ -25,7 +25,7 @@ pub struct Args {
         value_enum,
         hide_possible_values = true
     )]
-    kind: Option<Kind>,
+    kind: Option<UnitKind>,
 }
 
 /// A device and who has it.
@@ -94,18 +94,18 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     target.local_only("list-devices")?;
     let devices = Devices::new();
     let wanted = |kind| args.kind.is_none_or(|only| only == kind);
-    let holders = Holders::read(&Folders::system());
+    let assignments = DeviceAssignments::read(&Folders::system());
     let mut gpus = Vec::new();
-    if wanted(Kind::Gpu) {
+    if wanted(UnitKind::Gpu) {
         gpus.extend(devices.render_nodes()?.into_iter().map(|device| Gpu {
-            used_by: holders.of(Kind::Gpu, |path| device.is_at(path)),
+            used_by: assignments.of(UnitKind::Gpu, |path| device.is_at(path)),
             device,
         }));
     }
     let mut inputs = Vec::new();
-    if wanted(Kind::Input) {
+    if wanted(UnitKind::Input) {
         inputs.extend(devices.inputs()?.into_iter().map(|device| Input {
-            used_by: holders.of(Kind::Input, |path| device.is_at(path)),
+            used_by: assignments.of(UnitKind::Input, |path| device.is_at(path)),
             device,
         }));
     }

@@ -1,23 +1,23 @@
 //! The verbs, one per file: each has its arguments (`Args`) and `run`.
 
 mod add;
-mod change;
+mod confirm;
 mod disable;
 mod enable;
-mod guard;
 mod help;
 mod libvirt_xml;
 mod list;
 mod list_backends;
 mod list_devices;
-mod log;
 mod monitor;
 mod qemu_args;
 mod remove;
 mod restart;
+mod show_log;
 mod start;
 mod status;
 mod stop;
+mod unit_control;
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -36,7 +36,7 @@ pub enum Verb {
     ListDevices(list_devices::Args),
     ListBackends(list_backends::Args),
     Status(status::Args),
-    Log(log::Args),
+    Log(show_log::Args),
     Monitor(monitor::Args),
     Add(Box<add::Args>),
     Remove(remove::Args),
@@ -86,7 +86,7 @@ pub enum Error {
     #[error(transparent)]
     Add(#[from] add::Error),
     #[error(transparent)]
-    NoDevice(#[from] crate::front_end::NoDevice),
+    NoDevice(#[from] crate::vmm::NoDevice),
     #[error("Failed to {what} {path}: {source}.{}", advice(source))]
     File {
         what: &'static str,
@@ -168,7 +168,7 @@ pub fn run(verb: Option<Verb>, target: &Target, output: &OutputArgs) -> Result<E
         Verb::ListDevices(args) => list_devices::run(&args, target, &output),
         Verb::ListBackends(args) => list_backends::run(&args, &output),
         Verb::Status(args) => return status::run(&args, target, &output),
-        Verb::Log(args) => log::run(&args, target, &output),
+        Verb::Log(args) => show_log::run(&args, target, &output),
         Verb::Monitor(args) => monitor::run(&args, target, &output),
         Verb::Add(args) => add::run(&args, target, &output),
         Verb::Start(args) => start::run(&args, target, &output),

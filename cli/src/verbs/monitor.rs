@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::devices::{self, Action, Device, Devices};
+use crate::devices::{self, Action, Devices, HostDevice};
 use crate::output::{Emphasis, Output};
 use crate::systemd::{self, Change, Manager, Target};
 
@@ -45,7 +45,7 @@ pub enum Error {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Event {
-    Device { action: Action, device: Device },
+    Device { action: Action, device: HostDevice },
     Unit(Change),
 }
 
@@ -132,9 +132,9 @@ fn show(event: Event, output: &Output) -> io::Result<bool> {
 }
 
 /// A device in a line: its node, and what it is.
-fn describe(device: &Device) -> (String, String) {
+fn describe(device: &HostDevice) -> (String, String) {
     match device {
-        Device::Gpu(gpu) => {
+        HostDevice::Gpu(gpu) => {
             let words = [&gpu.driver, &gpu.vendor, &gpu.model];
             let words: Vec<_> = words.into_iter().flatten().map(String::as_str).collect();
             let text = if words.is_empty() {
@@ -144,7 +144,7 @@ fn describe(device: &Device) -> (String, String) {
             };
             (gpu.node.clone(), text)
         }
-        Device::Input(input) => {
+        HostDevice::Input(input) => {
             let kinds: Vec<_> = input.kinds.iter().map(ToString::to_string).collect();
             let name = input.name.as_deref().unwrap_or("-");
             (input.node.clone(), format!("{}, {name}", kinds.join(",")))

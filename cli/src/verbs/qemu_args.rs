@@ -3,11 +3,11 @@
 use std::io::IsTerminal as _;
 
 use crate::completion;
-use crate::front_end::{self, Device};
 use crate::instance::parse_name;
-use crate::memory::{Memory, MemoryError};
 use crate::output::Output;
 use crate::systemd::{Manager, Target};
+use crate::vmm::memory::{Memory, MemoryError};
+use crate::vmm::{self, VmDevice};
 
 use super::Error;
 
@@ -55,10 +55,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
         return Ok(());
     }
     let words = pairs.iter().map(|pair| {
-        let quoted: Vec<_> = pair
-            .iter()
-            .map(|word| front_end::shell_quoted(word))
-            .collect();
+        let quoted: Vec<_> = pair.iter().map(|word| vmm::shell_quoted(word)).collect();
         quoted.join(" ")
     });
     // For people a line each, which a shell still takes; for the shell itself, which in $(...) does not
@@ -73,7 +70,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
 }
 
 /// The devices of a VM, the GPU first.
-pub fn devices(vm: &str, target: &Target) -> Result<Vec<Device>, Error> {
+pub fn devices(vm: &str, target: &Target) -> Result<Vec<VmDevice>, Error> {
     let all = zbus::block_on(async { Manager::connect(target).await?.backends().await })?;
     let devices: Vec<_> = all
         .iter()
@@ -81,7 +78,7 @@ pub fn devices(vm: &str, target: &Target) -> Result<Vec<Device>, Error> {
         .map(|backend| {
             let default = backend.instance.socket();
             let socket = backend.socket.as_deref().unwrap_or(&default);
-            Device::new(&backend.instance, &backend.device_type, socket)
+            VmDevice::new(&backend.instance, &backend.device_type, socket)
         })
         .collect();
     if devices.is_empty() {

@@ -5,15 +5,15 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::completion;
-use crate::instance::{Half, Instance};
+use crate::instance::{Instance, UnitType};
 use crate::output::Output;
 use crate::selector::Selector;
 use crate::settings::Folders;
 use crate::systemd::Target;
 
 use super::Error;
-use super::change::{self, Changes, units};
-use super::guard;
+use super::confirm;
+use super::unit_control::{self, UnitController, units};
 
 /// Stop backends, disable them and delete what was added for them
 #[derive(Debug, clap::Args)]
@@ -36,22 +36,23 @@ pub struct Args {
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     target.local_only("remove")?;
     zbus::block_on(async {
-        let mut changes = Changes::connect(target, output).await?;
+        let mut changes = UnitController::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;
-        guard::confirm(&changes, &instances, args.force).await?;
+        confirm::confirm(&changes, &instances, args.force).await?;
         let folders = Folders::system();
-        let lock = change::lock()?;
+        let lock = unit_control::lock()?;
         // First what may be refused: who cannot delete is not to stop anything.
         let mut instances = forget_all(&mut changes, &folders, instances).await?;
         drop(lock);
         instances = changes.stop(instances).await?;
         instances = disable_all(&mut changes, instances).await?;
-        let all = [Half::Socket, Half::Service].map(|half| units(&instances, half));
+        let all =
+            [UnitType::Socket, UnitType::Service].map(|unit_type| units(&instances, unit_type));
         changes.manager.reset_failed(&all.concat()).await?;
         for instance in &instances {
             output.hint(&format!("Removed {instance}."));
-            for half in [Half::Socket, Half::Service] {
-                let folder = folders.drop_in_folder(instance, half);
+            for unit_type in [UnitType::Socket, UnitType::Service] {
+                let folder = folders.drop_in_folder(instance, unit_type);
                 if folder.exists() {
                     output.hint(&format!(
                         "Kept {}, which has settings of others.",
@@ -66,14 +67,14 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
 
 /// Deletes what was added for each; those for which that could be done come back.
 async fn forget_all(
-    changes: &mut Changes<'_>,
+    changes: &mut UnitController<'_>,
     folders: &Folders,
     instances: Vec<Instance>,
 ) -> Result<Vec<Instance>, Error> {
     let mut forgotten = Vec::new();
     for instance in instances {
         // systemd does nothing about a masked unit, not even disable it.
-        let units = [Half::Socket, Half::Service].map(|half| instance.unit(half));
+        let units = [UnitType::Socket, UnitType::Service].map(|unit_type| instance.unit(unit_type));
         let unmasked = changes.manager.check_unmasked("remove", &units).await;
         if changes.keep(unmasked)?.is_none() {
             continue;
@@ -86,12 +87,15 @@ async fn forget_all(
 }
 
 async fn disable_all(
-    changes: &mut Changes<'_>,
+    changes: &mut UnitController<'_>,
     instances: Vec<Instance>,
 ) -> Result<Vec<Instance>, Error> {
     let mut disabled = Vec::new();
     for instance in instances {
-        let done = changes.manager.disable(&instance.unit(Half::Socket)).await;
+        let done = changes
+            .manager
+            .disable(&instance.unit(UnitType::Socket))
+            .await;
         if changes.keep(done)?.is_some() {
             disabled.push(instance);
         }
@@ -102,8 +106,8 @@ async fn disable_all(
 
 /// Deletes our files.
 fn forget(folders: &Folders, instance: &Instance) -> Result<(), Error> {
-    for half in [Half::Service, Half::Socket] {
-        delete(&folders.own_file(instance, half))?;
+    for unit_type in [UnitType::Service, UnitType::Socket] {
+        delete(&folders.own_file(instance, unit_type))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::selector::Selector;
 use crate::systemd::Target;
 
 use super::Error;
-use super::change::Changes;
+use super::unit_control::UnitController;
 
 /// Start backends: their sockets listen, and the first VMM that connects starts the program
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ pub struct Args {
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     zbus::block_on(async {
-        let mut changes = Changes::connect(target, output).await?;
+        let mut changes = UnitController::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;
         changes.start(instances).await?;
         changes.finish()

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use crate::completion;
 use crate::exit;
-use crate::human;
+use crate::format;
 use crate::journal::{self, Entry};
 use crate::output::{Emphasis, Glyph, Output};
-use crate::permissions::SocketPermissions;
 use crate::selector::{self, Selector};
-use crate::systemd::{Details, Manager, State, Target, Waits};
+use crate::socket_permissions::SocketPermissions;
+use crate::systemd::{BackendState, Details, Manager, Target, Waits};
 
 use super::Error;
 use super::list::emphasis;
@@ -85,7 +85,12 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitCode, Er
         1 => return Err(missing.remove(0)),
         _ => return Err(Error::Several(missing)),
     }
-    let idle = |state| matches!(state, State::Inactive | State::Failed | State::NoDevice);
+    let idle = |state| {
+        matches!(
+            state,
+            BackendState::Inactive | BackendState::Failed | BackendState::NoDevice
+        )
+    };
     if reports
         .iter()
         .any(|report| idle(report.details.backend.state))
@@ -115,10 +120,10 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     let backend = &details.backend;
     let style = emphasis(backend.state);
     let dot = match backend.state {
-        State::Failed | State::NoDevice => Glyph::Cross,
-        State::Inactive => Glyph::Circle,
-        State::Running | State::Listening => Glyph::Dot,
-        State::Starting | State::Stopping => Glyph::Arrow,
+        BackendState::Failed | BackendState::NoDevice => Glyph::Cross,
+        BackendState::Inactive => Glyph::Circle,
+        BackendState::Running | BackendState::Listening => Glyph::Dot,
+        BackendState::Starting | BackendState::Stopping => Glyph::Arrow,
     };
     let title = [
         Some(backend.instance.to_string()),
@@ -147,9 +152,9 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     }
     let since = details
         .since
-        .map(|since| format!(" since {}", human::moment(since)));
+        .map(|since| format!(" since {}", format::moment(since)));
     let reason = match (backend.state, &details.result) {
-        (State::Failed, Some(result)) => format!(" (Result: {result})"),
+        (BackendState::Failed, Some(result)) => format!(" (Result: {result})"),
         _ => String::new(),
     };
     output.line(&[
@@ -198,10 +203,10 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         )?;
     }
     if let Some(memory) = details.memory {
-        field("Memory", &human::bytes(memory))?;
+        field("Memory", &format::bytes(memory))?;
     }
     if let Some(cpu) = details.cpu_nsec.filter(|_| backend.pid.is_some()) {
-        field("CPU", &human::span(std::time::Duration::from_nanos(cpu)))?;
+        field("CPU", &format::span(std::time::Duration::from_nanos(cpu)))?;
     }
     if let Some(group) = &details.control_group {
         field("CGroup", group)?;
@@ -272,7 +277,7 @@ fn last_run(details: &Details) -> Option<String> {
         Some(status) => format!(", status {status}"),
         None => String::new(),
     };
-    Some(format!("{result}{status}, {}", human::ago(ended)))
+    Some(format!("{result}{status}, {}", format::ago(ended)))
 }
 
 /// Who is connected, and who waits.
@@ -311,7 +316,7 @@ fn command_of(pid: u32) -> Option<String> {
 
 /// A line of the log, in the short form of journalctl.
 fn log_line(entry: &Entry) -> String {
-    let time = human::local(entry.time).strftime("%b %d %H:%M:%S");
+    let time = format::local(entry.time).strftime("%b %d %H:%M:%S");
     let who = entry.identifier.as_deref().unwrap_or("unknown");
     match entry.pid {
         Some(pid) => format!("{time} {who}[{pid}]: {}", entry.message),

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::instance::{Half, Instance, Kind};
+use crate::instance::{Instance, UnitKind, UnitType};
 use crate::unit_file;
 use crate::values::{self, ValueError};
 
@@ -64,7 +64,7 @@ impl Access {
         host_gpu: bool,
     ) -> Result<Option<Self>, ValueError> {
         let said = args.are_given();
-        if instance.kind() == Kind::Gpu && !host_gpu && !said {
+        if instance.kind() == UnitKind::Gpu && !host_gpu && !said {
             return Ok(None);
         }
         let user = match &args.socket_user {
@@ -87,7 +87,7 @@ impl Access {
             group: args.socket_group.clone().unwrap_or_else(|| ROOT.to_owned()),
             mode: args.socket_mode.unwrap_or(mode),
         };
-        let is_templates = instance.kind() != Kind::Gpu && access.is_roots();
+        let is_templates = instance.kind() != UnitKind::Gpu && access.is_roots();
         Ok((!is_templates).then_some(access))
     }
 
@@ -97,7 +97,7 @@ impl Access {
 
     /// The text of our file for the socket.
     pub(super) fn text(&self, instance: &Instance) -> String {
-        let socket = instance.unit(Half::Socket);
+        let socket = instance.unit(UnitType::Socket);
         let (user, group) = (
             unit_file::quoted(&self.user),
             unit_file::quoted(&self.group),
@@ -115,12 +115,12 @@ const ROOT: &str = "root";
 const PRIVATE: u32 = 0o600;
 
 /// What the user should know of who may connect, where that was not said.
-pub(super) fn hint(args: &AccessArgs, access: Option<&Access>, kind: Kind) -> Option<String> {
+pub(super) fn hint(args: &AccessArgs, access: Option<&Access>, kind: UnitKind) -> Option<String> {
     if args.are_given() {
         return None;
     }
     match access {
-        None if kind == Kind::Gpu => None,
+        None if kind == UnitKind::Gpu => None,
         Some(access) if access.user != ROOT => Some(format!(
             "User {} may connect, and root. Use --socket-user= for a VMM that runs as another user.",
             access.user
@@ -194,8 +194,8 @@ mod tests {
             socket_group: group.map(str::to_owned),
             socket_mode: mode,
         };
-        let gpu = Instance::checked(Kind::Gpu, "vm1", None).expect("a name");
-        let kbd = Instance::checked(Kind::Input, "vm1", Some("kbd")).expect("a name");
+        let gpu = Instance::checked(UnitKind::Gpu, "vm1", None).expect("a name");
+        let kbd = Instance::checked(UnitKind::Input, "vm1", Some("kbd")).expect("a name");
         let choose =
             |args: AccessArgs, instance| Access::choose(&args, instance, false).expect("good");
         let access = |user: &str, group: &str, mode| {

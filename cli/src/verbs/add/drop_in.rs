@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::Builder;
 
-use crate::instance::{Half, Instance};
+use crate::instance::{Instance, UnitType};
 use crate::settings::Folders;
 
 use super::super::Error as VerbError;
@@ -25,10 +25,10 @@ impl DropIn {
     pub(super) fn new(
         folders: &Folders,
         instance: &Instance,
-        half: Half,
+        unit_type: UnitType,
         wanted: Option<String>,
     ) -> Result<Self, VerbError> {
-        let file = folders.own_file(instance, half);
+        let file = folders.own_file(instance, unit_type);
         Ok(Self {
             before: read(&file)?,
             file,

@@ -6,13 +6,13 @@ use conventions::{SizeError, parse_size};
 
 use crate::descriptors;
 use crate::devices::RenderNode;
-use crate::instance::{Instance, Kind};
+use crate::instance::{Instance, UnitKind};
 use crate::settings::Settings;
 
 use super::super::Error as VerbError;
-use super::{Args, Error, Host, Plan, only_for};
+use super::{Args, Error, HostInventory, Plan, only_for};
 
-pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
+pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, VerbError> {
     only_for(
         "a GPU",
         &[
@@ -21,7 +21,7 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
         ],
     )?;
     let instance =
-        Instance::checked(Kind::Gpu, &args.vm, args.name.as_deref()).map_err(Error::Name)?;
+        Instance::checked(UnitKind::Gpu, &args.vm, args.name.as_deref()).map_err(Error::Name)?;
     let mut hints = Vec::new();
     let device = match args.render_node.as_deref() {
         // 3D is drawn by the host's GPU: which one is better known now than guessed later.

@@ -1,15 +1,15 @@
 //! `vhostctl add input`.
 
+use crate::assignments::NO_GRAB;
 use crate::devices::{InputDevice, InputKind};
-use crate::holders::NO_GRAB;
-use crate::instance::{Instance, Kind};
+use crate::instance::{Instance, UnitKind};
 use crate::output::printable;
 use crate::settings::Settings;
 
 use super::super::Error as VerbError;
-use super::{Args, Error, Host, Plan, free_name, only_for};
+use super::{Args, Error, HostInventory, Plan, free_name, only_for};
 
-pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
+pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, VerbError> {
     only_for(
         "an input device",
         &[
@@ -27,18 +27,18 @@ pub(super) fn plan(args: &Args, host: &Host) -> Result<Plan, VerbError> {
     let device = found.device;
     let instance = instance(args, host, device)?;
     // To add a device again is no reason to have it by another name.
-    let before = host.holders.path(&instance);
+    let before = host.assignments.path(&instance);
     let before = before.filter(|path| device.is_at(path) && device.names.keeps(path));
     found.name = found.name.or(before.map(str::to_owned));
     if !args.force {
-        if let Some(holder) = host.holders.other(device, &instance) {
+        if let Some(holder) = host.assignments.other(device, &instance) {
             return Err(Error::Held {
                 device: found.path().to_owned(),
                 holder: holder.to_string(),
             }
             .into());
         }
-        if !args.no_grab && host.holders.takes_last_keyboard(device, &all) {
+        if !args.no_grab && host.assignments.takes_last_keyboard(device, &all) {
             return Err(Error::LastKeyboard {
                 device: found.path().to_owned(),
                 vm: args.vm.clone(),
@@ -189,21 +189,21 @@ fn described(device: &InputDevice) -> String {
 }
 
 /// Under which name the VM gets it.
-fn instance(args: &Args, host: &Host, device: &InputDevice) -> Result<Instance, Error> {
+fn instance(args: &Args, host: &HostInventory, device: &InputDevice) -> Result<Instance, Error> {
     if let Some(name) = &args.name {
-        return Ok(Instance::checked(Kind::Input, &args.vm, Some(name))?);
+        return Ok(Instance::checked(UnitKind::Input, &args.vm, Some(name))?);
     }
     // To add a device twice is to add it once.
-    let same = host.holders.instances().find(|instance| {
-        let path = host.holders.path(instance);
+    let same = host.assignments.instances().find(|instance| {
+        let path = host.assignments.path(instance);
         instance.vm() == args.vm && path.is_some_and(|path| device.is_at(path))
     });
     if let Some(instance) = same {
         return Ok(instance.clone());
     }
     let word = device.kinds.first().map_or("input", |kind| word(*kind));
-    let name = free_name(word, &args.vm, &host.holders);
-    Ok(Instance::checked(Kind::Input, &args.vm, Some(&name))?)
+    let name = free_name(word, &args.vm, &host.assignments);
+    Ok(Instance::checked(UnitKind::Input, &args.vm, Some(&name))?)
 }
 
 fn word(kind: InputKind) -> &'static str {

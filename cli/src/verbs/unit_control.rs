@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::instance::{Half, Instance};
+use crate::instance::{Instance, UnitType};
 use crate::journal;
 use crate::output::{Output, printable};
 use crate::selector::Selector;
@@ -43,14 +43,14 @@ pub fn lock() -> Result<Option<File>, Error> {
 
 /// The way to systemd for a verb that changes something. What goes wrong with one backend is kept, and the
 /// others are gone on with: [`finish`](Self::finish) tells in the end.
-pub struct Changes<'a> {
+pub struct UnitController<'a> {
     pub manager: Manager,
     target: &'a Target,
     output: &'a Output,
     failed: Vec<Error>,
 }
 
-impl<'a> Changes<'a> {
+impl<'a> UnitController<'a> {
     pub async fn connect(target: &'a Target, output: &'a Output) -> Result<Self, Error> {
         Ok(Self {
             manager: Manager::connect(target).await?,
@@ -77,7 +77,7 @@ impl<'a> Changes<'a> {
     /// Lets them listen; those that do come back. Where a socket has failed, its starts are counted anew:
     /// a limit that was hit before would refuse the next VMM, although what was amiss is mended.
     pub async fn start(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
-        let sockets = units(&instances, Half::Socket);
+        let sockets = units(&instances, UnitType::Socket);
         for details in self.manager.details(|one| instances.contains(one)).await? {
             let backend = details.backend;
             if backend.socket_state.as_deref() == Some("failed") {
@@ -90,14 +90,14 @@ impl<'a> Changes<'a> {
 
     /// Stops them, the connected ones too; those that are stopped come back.
     pub async fn stop(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
-        let mut all = units(&instances, Half::Socket);
-        all.extend(units(&instances, Half::Service));
+        let mut all = units(&instances, UnitType::Socket);
+        all.extend(units(&instances, UnitType::Service));
         self.run(Job::Stop, &all, instances).await
     }
 
     /// Stops the sockets alone, where nobody is connected; those that are stopped come back.
     pub async fn stop_sockets(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
-        let sockets = units(&instances, Half::Socket);
+        let sockets = units(&instances, UnitType::Socket);
         self.run(Job::Stop, &sockets, instances).await
     }
 
@@ -105,7 +105,7 @@ impl<'a> Changes<'a> {
     pub async fn enable(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
         let mut done = Vec::new();
         for instance in instances {
-            let enabled = self.manager.enable(&instance.unit(Half::Socket)).await;
+            let enabled = self.manager.enable(&instance.unit(UnitType::Socket)).await;
             let Some(is_new) = self.keep(enabled)? else {
                 continue;
             };
@@ -123,7 +123,7 @@ impl<'a> Changes<'a> {
     pub async fn disable(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
         let mut done = Vec::new();
         for instance in instances {
-            let disabled = self.manager.disable(&instance.unit(Half::Socket)).await;
+            let disabled = self.manager.disable(&instance.unit(UnitType::Socket)).await;
             let Some(is_new) = self.keep(disabled)? else {
                 continue;
             };
@@ -203,9 +203,9 @@ impl<'a> Changes<'a> {
 }
 
 /// The names of one half of each.
-pub fn units(instances: &[Instance], half: Half) -> Vec<String> {
+pub fn units(instances: &[Instance], unit_type: UnitType) -> Vec<String> {
     instances
         .iter()
-        .map(|instance| instance.unit(half))
+        .map(|instance| instance.unit(unit_type))
         .collect()
 }

@@ -36,7 +36,7 @@ pub enum Error {
 /// Any device that can be given to a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub enum Device {
+pub enum HostDevice {
     Gpu(Box<RenderNode>),
     Input(Box<InputDevice>),
 }

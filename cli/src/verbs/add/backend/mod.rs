@@ -6,8 +6,8 @@ mod files;
 use std::path::PathBuf;
 
 use crate::descriptors::known::{self, SocketForm};
-use crate::descriptors::{self, State};
-use crate::instance::{Half, Instance, Kind};
+use crate::descriptors::{self, DescriptorState};
+use crate::instance::{Instance, UnitKind, UnitType};
 use crate::output::printable;
 use crate::settings::{self, Settings, is_root, percent};
 
@@ -15,9 +15,9 @@ use command::{command, socket_form};
 use files::Files;
 
 use super::super::Error as VerbError;
-use super::{Args, Error, Host, Plan, free_name, only_for};
+use super::{Args, Error, HostInventory, Plan, free_name, only_for};
 
-pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbError> {
+pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Plan, VerbError> {
     only_for(
         "--backend",
         &[
@@ -38,9 +38,10 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
     }
     let name = match &args.name {
         Some(name) => name.clone(),
-        None => free_name(word(&args.device_type), &args.vm, &host.holders),
+        None => free_name(word(&args.device_type), &args.vm, &host.assignments),
     };
-    let instance = Instance::checked(Kind::Backend, &args.vm, Some(&name)).map_err(Error::Name)?;
+    let instance =
+        Instance::checked(UnitKind::Backend, &args.vm, Some(&name)).map_err(Error::Name)?;
     let mut hints = Vec::new();
     // It may come later, and need not be one that vhostctl's user sees.
     if let Err(error) = program.metadata() {
@@ -76,7 +77,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &Host) -> Result<Plan, VerbE
         true => Some(
             settings::accept_program(&host.folders, &instance).ok_or_else(|| {
                 Error::NoAcceptProgram {
-                    unit: instance.unit(Half::Service),
+                    unit: instance.unit(UnitType::Service),
                 }
             })?,
         ),
@@ -144,7 +145,7 @@ fn find(wanted: &str, device_type: &str) -> Result<(String, PathBuf), Error> {
     }
     let all = descriptors::list(&descriptors::folders(), false);
     let mut matching = all.into_iter().filter_map(|descriptor| {
-        let fits = descriptor.state == State::Usable
+        let fits = descriptor.state == DescriptorState::Usable
             && descriptor.device_type.as_deref() == Some(device_type)
             && descriptor.is_called(wanted);
         let name = descriptor.name;

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use conventions::{EVDEV_PATH, GpuMemory, OPTIONS, parse_size};
 
-use crate::instance::{Half, Instance, Kind};
+use crate::instance::{Instance, UnitKind, UnitType};
 use crate::unit_file::{self, Assignment, expand, quoted, variable_word, words};
 use crate::values::{self, ValueError};
 
@@ -69,19 +69,19 @@ impl Folders {
     }
 
     /// Our file for one unit of an instance.
-    pub fn own_file(&self, instance: &Instance, half: Half) -> PathBuf {
-        self.drop_in_folder(instance, half).join(FILE_NAME)
+    pub fn own_file(&self, instance: &Instance, unit_type: UnitType) -> PathBuf {
+        self.drop_in_folder(instance, unit_type).join(FILE_NAME)
     }
 
     /// The administrator's folder for the drop-ins of a unit.
-    pub fn drop_in_folder(&self, instance: &Instance, half: Half) -> PathBuf {
-        self.write.join(format!("{}.d", instance.unit(half)))
+    pub fn drop_in_folder(&self, instance: &Instance, unit_type: UnitType) -> PathBuf {
+        self.write.join(format!("{}.d", instance.unit(unit_type)))
     }
 
     /// Every file that makes a service what it is, in the order in which systemd reads them.
     fn files(&self, instance: &Instance) -> Vec<PathBuf> {
         let names = [
-            instance.unit(Half::Service),
+            instance.unit(UnitType::Service),
             format!("{}@.service", instance.kind().template()),
         ];
         let in_order = || {
@@ -168,7 +168,7 @@ impl Settings {
                         .filter_map(|word| word.split_once('='))
                         .map(|(name, value)| (name.to_owned(), value.to_owned())),
                 ),
-                ("Service", "ExecStart") if instance.kind() == Kind::Backend => {
+                ("Service", "ExecStart") if instance.kind() == UnitKind::Backend => {
                     settings.command = words(&plain)
                         .iter()
                         .map(|word| unit_file::from_command_word(word))
@@ -186,13 +186,13 @@ impl Settings {
         let options = environment.remove(OPTIONS).unwrap_or_default();
         for word in unit_file::variable_words(&options) {
             match word.strip_prefix("--render-node=") {
-                Some(path) if instance.kind() == Kind::Gpu => {
+                Some(path) if instance.kind() == UnitKind::Gpu => {
                     settings.device = Some(path.to_owned());
                 }
                 _ => settings.options.push(word),
             }
         }
-        if instance.kind() == Kind::Input {
+        if instance.kind() == UnitKind::Input {
             settings.device = environment
                 .remove(EVDEV_PATH)
                 .filter(|path| !path.is_empty());
@@ -213,14 +213,14 @@ impl Settings {
     /// A value that no unit file can hold, or that would mean something else there.
     pub fn text(&self, instance: &Instance) -> Result<String, ValueError> {
         self.check()?;
-        let mut text = head(instance, &instance.unit(Half::Service));
+        let mut text = head(instance, &instance.unit(UnitType::Service));
         let record = [("Type", &self.device_type), ("Backend", &self.backend)];
         let record = record
             .into_iter()
             .filter_map(|(key, value)| Some((key, quoted(value.as_deref()?))));
         section(&mut text, SECTION, record.collect());
         let mut service = self.service(instance);
-        if instance.kind() == Kind::Gpu {
+        if instance.kind() == UnitKind::Gpu {
             let virgl = self.options.iter().any(|option| option == "--virgl");
             if virgl {
                 service.extend(opengl());
@@ -272,10 +272,10 @@ impl Settings {
         let mut keys: Vec<(&'static str, String)> = Vec::new();
         let mut options = self.options.clone();
         match (&self.device, instance.kind()) {
-            (Some(device), Kind::Input) => {
+            (Some(device), UnitKind::Input) => {
                 keys.push(("Environment", quoted(&format!("{EVDEV_PATH}={device}"))));
             }
-            (Some(device), Kind::Gpu) => {
+            (Some(device), UnitKind::Gpu) => {
                 options.insert(0, format!("--render-node={device}"));
                 keys.push(("PrivateDevices", "no".to_owned()));
                 keys.push(("SupplementaryGroups", "render".to_owned()));
@@ -344,7 +344,7 @@ pub fn head(instance: &Instance, unit: &str) -> String {
 /// What the host's OpenGL driver needs of a unit, as the drop-in that is installed has it; but for
 /// the options, which are the instance's own.
 fn opengl() -> impl Iterator<Item = (Cow<'static, str>, String)> {
-    unit_file::parse(include_str!("../../systemd/vhost-user-gpu-virgl.conf"))
+    unit_file::parse(include_str!("../../../systemd/vhost-user-gpu-virgl.conf"))
         .into_iter()
         .filter(|Assignment { key, value, .. }| {
             let is_options = value
@@ -373,9 +373,9 @@ pub fn percent(value: &str) -> String {
 /// The name of a user for this instance alone; none where the one in the template will do.
 fn dynamic_user(instance: &Instance) -> Option<String> {
     let kind = match instance.kind() {
-        Kind::Gpu => "gpu",
-        Kind::Input => "input",
-        Kind::Backend => "dev",
+        UnitKind::Gpu => "gpu",
+        UnitKind::Input => "input",
+        UnitKind::Backend => "dev",
     };
     let joined = match instance.name() {
         Some(name) => format!("{}-{name}", instance.vm()),
@@ -395,7 +395,7 @@ fn dynamic_user(instance: &Instance) -> Option<String> {
             '-'
         }
     };
-    let hash = fnv1a(instance.unit(Half::Service).as_bytes()) & 0xffff_ffff_ffff;
+    let hash = fnv1a(instance.unit(UnitType::Service).as_bytes()) & 0xffff_ffff_ffff;
     let room = USER_MAX.saturating_sub("vu--".len() + kind.len() + "-".len() + 12);
     let start: String = joined
         .chars()

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::devices::{InputDevice, InputKind};
-use crate::instance::{Instance, Kind};
+use crate::instance::{Instance, UnitKind};
 use crate::settings::{Folders, Settings};
 use crate::systemd::configured;
 
 /// The backends that have a device of the host.
 #[derive(Debug)]
-pub struct Holders(BTreeMap<Instance, Settings>);
+pub struct DeviceAssignments(BTreeMap<Instance, Settings>);
 
-impl Holders {
+impl DeviceAssignments {
     /// As the files of the units have it.
     pub fn read(folders: &Folders) -> Self {
         let instances = configured(folders.search().iter().cloned());
@@ -28,7 +28,7 @@ impl Holders {
     }
 
     /// Those of one kind whose device is at a path that is the one.
-    pub fn of(&self, kind: Kind, is_at: impl Fn(&str) -> bool) -> Vec<String> {
+    pub fn of(&self, kind: UnitKind, is_at: impl Fn(&str) -> bool) -> Vec<String> {
         self.holding(kind, is_at)
             .map(|(instance, _)| instance.to_string())
             .collect()
@@ -41,7 +41,7 @@ impl Holders {
 
     /// Another one that has an input device.
     pub fn other(&self, device: &InputDevice, than: &Instance) -> Option<&Instance> {
-        self.holding(Kind::Input, |path| device.is_at(path))
+        self.holding(UnitKind::Input, |path| device.is_at(path))
             .map(|(instance, _)| instance)
             .find(|instance| *instance != than)
     }
@@ -51,7 +51,7 @@ impl Holders {
         let is_on_seat = |device: &InputDevice| device.seat == "seat0";
         // One that a backend does not grab is still the host's as well.
         let is_taken = |device: &InputDevice| {
-            self.holding(Kind::Input, |path| device.is_at(path))
+            self.holding(UnitKind::Input, |path| device.is_at(path))
                 .any(|(_, settings)| !settings.options.iter().any(|option| option == NO_GRAB))
         };
         // What may be a keyboard is asked for, and only what surely is one stands in for it.
@@ -66,7 +66,7 @@ impl Holders {
 
     fn holding(
         &self,
-        kind: Kind,
+        kind: UnitKind,
         is_at: impl Fn(&str) -> bool,
     ) -> impl Iterator<Item = (&Instance, &Settings)> {
         self.0.iter().filter(move |(instance, settings)| {
@@ -99,7 +99,7 @@ mod tests {
         }
     }
 
-    fn holders(list: &[(&str, &str, &[&str])]) -> Holders {
+    fn assignments(list: &[(&str, &str, &[&str])]) -> DeviceAssignments {
         let entries = list.iter().map(|(unit, device, options)| {
             let settings = Settings {
                 device: Some((*device).to_owned()),
@@ -108,7 +108,7 @@ mod tests {
             };
             (Instance::from_unit(unit).expect("a unit").0, settings)
         });
-        Holders(entries.collect())
+        DeviceAssignments(entries.collect())
     }
 
     const ONE: &str = "vhost-user-input@vm1:kbd.socket";
@@ -118,17 +118,21 @@ mod tests {
         let device = keyboard("/e1", "seat0");
         let (own, _) = Instance::from_unit("vhost-user-input@vm2:kbd.socket").expect("a unit");
         for path in ["/e1", "/link/e1"] {
-            let holders = holders(&[(ONE, path, &[])]);
+            let assignments = assignments(&[(ONE, path, &[])]);
             assert_eq!(
-                holders.of(Kind::Input, |path| device.is_at(path)),
+                assignments.of(UnitKind::Input, |path| device.is_at(path)),
                 ["vm1:kbd"]
             );
-            assert!(holders.other(&device, &own).is_some());
+            assert!(assignments.other(&device, &own).is_some());
         }
-        assert!(holders(&[(ONE, "/e2", &[])]).other(&device, &own).is_none());
+        assert!(
+            assignments(&[(ONE, "/e2", &[])])
+                .other(&device, &own)
+                .is_none()
+        );
         let (same, _) = Instance::from_unit(ONE).expect("a unit");
         assert!(
-            holders(&[(ONE, "/e1", &[])])
+            assignments(&[(ONE, "/e1", &[])])
                 .other(&device, &same)
                 .is_none()
         );
@@ -140,13 +144,13 @@ mod tests {
         let two = keyboard("/e2", "seat0");
         let other = keyboard("/e3", "seat1");
         let all = [one.clone(), two, other.clone()];
-        assert!(!holders(&[]).takes_last_keyboard(&one, &all));
-        assert!(holders(&[(ONE, "/e2", &[])]).takes_last_keyboard(&one, &all));
-        assert!(!holders(&[(ONE, "/e2", &[NO_GRAB])]).takes_last_keyboard(&one, &all));
-        assert!(!holders(&[(ONE, "/e2", &[])]).takes_last_keyboard(&other, &all));
+        assert!(!assignments(&[]).takes_last_keyboard(&one, &all));
+        assert!(assignments(&[(ONE, "/e2", &[])]).takes_last_keyboard(&one, &all));
+        assert!(!assignments(&[(ONE, "/e2", &[NO_GRAB])]).takes_last_keyboard(&one, &all));
+        assert!(!assignments(&[(ONE, "/e2", &[])]).takes_last_keyboard(&other, &all));
         let mut mouse = one.clone();
         mouse.kinds = vec![InputKind::Mouse];
-        assert!(!holders(&[]).takes_last_keyboard(&mouse, &[mouse.clone()]));
+        assert!(!assignments(&[]).takes_last_keyboard(&mouse, &[mouse.clone()]));
     }
 
     #[test]
@@ -159,7 +163,7 @@ mod tests {
         let real = keyboard("/e1", "seat0");
         let asks = |others: &[InputDevice]| {
             let all = [std::slice::from_ref(&real), others].concat();
-            holders(&[]).takes_last_keyboard(&real, &all)
+            assignments(&[]).takes_last_keyboard(&real, &all)
         };
         use InputKind::{Keyboard, Mouse};
         assert!(!asks(&[usb("/e2", "1-2/1-2:1.0", &[Keyboard])]));
@@ -172,7 +176,7 @@ mod tests {
         ]));
         // The other half of the keyboard that is taken.
         let halves = ["/e4", "/e5"].map(|node| usb(node, "1-3/1-3:1.0", &[Keyboard]));
-        assert!(holders(&[]).takes_last_keyboard(&halves[0], &halves));
+        assert!(assignments(&[]).takes_last_keyboard(&halves[0], &halves));
         // What a program plays.
         let mut played = keyboard("/e2", "seat0");
         played.hardware = Hardware::at("/sys/devices/virtual/input/input6/event6");

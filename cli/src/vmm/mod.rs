@@ -1,10 +1,12 @@
 //! The other side: how a VMM is told of a VM's backends.
 
+pub mod memory;
+
 use crate::instance::Instance;
 
 /// A backend, as a front-end has to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
+pub struct VmDevice {
     /// The name for QEMU, from which the names of its parts are made.
     id: String,
     /// By the conventions' names.
@@ -25,7 +27,7 @@ pub struct NoDevice {
     device_type: String,
 }
 
-impl Device {
+impl VmDevice {
     /// Of a type by the conventions' names, listening at `socket`.
     pub fn new(instance: &Instance, device_type: &str, socket: &str) -> Self {
         // Input devices and others may have the same name; QEMU's have to begin with a letter.
@@ -173,12 +175,12 @@ pub fn shell_quoted(word: &str) -> String {
 mod tests {
     use super::*;
 
-    fn device(unit: &str, device_type: &str, socket: &str) -> Device {
+    fn device(unit: &str, device_type: &str, socket: &str) -> VmDevice {
         let (instance, _) = Instance::from_unit(unit).expect("a unit");
-        Device::new(&instance, device_type, socket)
+        VmDevice::new(&instance, device_type, socket)
     }
 
-    fn line(device: &Device) -> String {
+    fn line(device: &VmDevice) -> String {
         device.qemu().expect("a device").concat().join(" ")
     }
 

@@ -17,13 +17,13 @@ use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, SocketProxy};
 
 use crate::devices::Devices;
-use crate::instance::{Half, Instance, Kind};
+use crate::instance::{Instance, UnitKind, UnitType};
 use crate::settings::{Folders, Settings};
 use crate::unit_file;
 
 use error::{answer, call};
 
-pub use connection::{Host, Target};
+pub use connection::{RemoteHost, Target};
 pub use details::{Details, Waits};
 pub use error::Error;
 pub use jobs::{Failure, Job};
@@ -46,7 +46,7 @@ pub struct Backend {
     #[serde(rename = "type")]
     pub device_type: String,
     /// Both units' states in one word.
-    pub state: State,
+    pub state: BackendState,
     /// The path of the socket.
     pub socket: Option<String>,
     /// The device of the host that it uses.
@@ -66,7 +66,7 @@ pub struct Backend {
 /// What a backend does, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum BackendState {
     /// It serves a VMM, or will in a moment.
     Running,
     /// It comes up.
@@ -84,7 +84,7 @@ pub enum State {
     Inactive,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for BackendState {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.pad(match self {
             Self::Running => "running",
@@ -98,7 +98,7 @@ impl fmt::Display for State {
     }
 }
 
-impl State {
+impl BackendState {
     /// From the units' active states. A service that runs counts most; one that has failed counts only if
     /// its socket does not wait for the next VMM, which will start it anew.
     fn new(socket: &str, service: &str) -> Self {
@@ -251,7 +251,7 @@ impl Manager {
             }
             _ => None,
         };
-        let socket_unit = instance.unit(Half::Socket);
+        let socket_unit = instance.unit(UnitType::Socket);
         let socket_path = match &units.socket {
             Some(unit) => Some(unit.path.clone()),
             None => answer(
@@ -260,9 +260,11 @@ impl Manager {
             )?,
         };
         let device = self.device(instance, &units).await?;
-        let state = match State::new(&socket, &service) {
-            State::Listening if device.as_deref().is_some_and(|path| self.is_missing(path)) => {
-                State::NoDevice
+        let state = match BackendState::new(&socket, &service) {
+            BackendState::Listening
+                if device.as_deref().is_some_and(|path| self.is_missing(path)) =>
+            {
+                BackendState::NoDevice
             }
             state => state,
         };
@@ -279,7 +281,7 @@ impl Manager {
             },
             pid,
             socket_unit,
-            service_unit: instance.unit(Half::Service),
+            service_unit: instance.unit(UnitType::Service),
             socket_state: units.socket.map(|unit| unit.sub),
             service_state: units.service.map(|unit| unit.sub),
         })
@@ -288,7 +290,7 @@ impl Manager {
     /// The type of device, which for units of no type of their own only their files tell.
     fn device_type(&self, instance: &Instance) -> String {
         let told = match instance.kind() {
-            Kind::Backend if self.target.is_local() => {
+            UnitKind::Backend if self.target.is_local() => {
                 Settings::read(&Folders::system(), instance).device_type
             }
             _ => None,
@@ -315,13 +317,13 @@ impl Manager {
     /// The device that the service is configured for.
     async fn device(&self, instance: &Instance, units: &Units) -> Result<Option<String>, Error> {
         const WHAT: &str = "ask systemd for a device";
-        if instance.kind() == Kind::Backend {
+        if instance.kind() == UnitKind::Backend {
             return Ok(None);
         }
         let path = match &units.service {
             Some(unit) => Some(unit.path.clone()),
             None => answer(
-                self.proxy.load_unit(instance.unit(Half::Service)).await,
+                self.proxy.load_unit(instance.unit(UnitType::Service)).await,
                 WHAT,
             )?,
         };
@@ -364,9 +366,10 @@ impl Manager {
 
 /// The patterns of the names of our units.
 fn patterns() -> Vec<String> {
-    let halves =
-        |kind: &Kind| ["socket", "service"].map(|half| format!("{}@*.{half}", kind.template()));
-    Kind::ALL.iter().flat_map(halves).collect()
+    let halves = |kind: &UnitKind| {
+        ["socket", "service"].map(|unit_type| format!("{}@*.{unit_type}", kind.template()))
+    };
+    UnitKind::ALL.iter().flat_map(halves).collect()
 }
 
 /// The units of backends among those that systemd lists.
@@ -377,14 +380,14 @@ fn by_instance(listed: Vec<Listed>) -> BTreeMap<Instance, Units> {
         if load == NOT_FOUND {
             continue;
         }
-        let Some((instance, half)) = Instance::from_unit(&name) else {
+        let Some((instance, unit_type)) = Instance::from_unit(&name) else {
             continue;
         };
         let units = instances.entry(instance).or_default();
         let unit = Some(Unit { active, sub, path });
-        match half {
-            Half::Socket => units.socket = unit,
-            Half::Service => units.service = unit,
+        match unit_type {
+            UnitType::Socket => units.socket = unit,
+            UnitType::Service => units.service = unit,
         }
     }
     instances
@@ -450,27 +453,51 @@ mod tests {
 
     #[test]
     fn two_states_make_one() {
-        assert_eq!(State::new("active", "active"), State::Running);
-        assert_eq!(State::new("inactive", "active"), State::Running);
-        assert_eq!(State::new("active", "activating"), State::Starting);
-        assert_eq!(State::new("active", "deactivating"), State::Stopping);
-        assert_eq!(State::new("active", "inactive"), State::Listening);
-        assert_eq!(State::new("active", "failed"), State::Listening);
-        assert_eq!(State::new("failed", "inactive"), State::Failed);
-        assert_eq!(State::new("inactive", "failed"), State::Failed);
-        assert_eq!(State::new("inactive", "inactive"), State::Inactive);
+        assert_eq!(BackendState::new("active", "active"), BackendState::Running);
+        assert_eq!(
+            BackendState::new("inactive", "active"),
+            BackendState::Running
+        );
+        assert_eq!(
+            BackendState::new("active", "activating"),
+            BackendState::Starting
+        );
+        assert_eq!(
+            BackendState::new("active", "deactivating"),
+            BackendState::Stopping
+        );
+        assert_eq!(
+            BackendState::new("active", "inactive"),
+            BackendState::Listening
+        );
+        assert_eq!(
+            BackendState::new("active", "failed"),
+            BackendState::Listening
+        );
+        assert_eq!(
+            BackendState::new("failed", "inactive"),
+            BackendState::Failed
+        );
+        assert_eq!(
+            BackendState::new("inactive", "failed"),
+            BackendState::Failed
+        );
+        assert_eq!(
+            BackendState::new("inactive", "inactive"),
+            BackendState::Inactive
+        );
     }
 
     #[test]
     fn json_and_table_use_the_same_words() {
         for state in [
-            State::Running,
-            State::Starting,
-            State::Stopping,
-            State::Listening,
-            State::NoDevice,
-            State::Failed,
-            State::Inactive,
+            BackendState::Running,
+            BackendState::Starting,
+            BackendState::Stopping,
+            BackendState::Listening,
+            BackendState::NoDevice,
+            BackendState::Failed,
+            BackendState::Inactive,
         ] {
             assert_eq!(
                 serde_json::to_string(&state).expect("a string"),
@@ -506,7 +533,7 @@ mod tests {
         let folders = ["etc", "usr", "missing"].map(|name| folder.path().join(name));
         let found: Vec<_> = configured(folders)
             .iter()
-            .map(|i| i.unit(Half::Socket))
+            .map(|i| i.unit(UnitType::Socket))
             .collect();
         assert_eq!(
             found,

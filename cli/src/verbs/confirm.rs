@@ -2,17 +2,17 @@
 
 use std::io::{self, IsTerminal as _};
 
-use crate::instance::{Instance, Kind};
+use crate::instance::{Instance, UnitKind};
 use crate::output;
-use crate::systemd::State;
+use crate::systemd::BackendState;
 
 use super::Error;
-use super::change::Changes;
+use super::unit_control::UnitController;
 
 /// Asks before VMMs lose devices, where somebody can answer, and else refuses it. Nothing is done yet
 /// then, so that a VM does not keep half of its devices.
 pub async fn confirm(
-    changes: &Changes<'_>,
+    changes: &UnitController<'_>,
     instances: &[Instance],
     force: bool,
 ) -> Result<(), Error> {
@@ -25,7 +25,7 @@ pub async fn confirm(
         .await?;
     // One that does not tell was started by a connection.
     let connected = all.iter().filter(|details| {
-        details.backend.state == State::Running && details.front_end != Some(false)
+        details.backend.state == BackendState::Running && details.front_end != Some(false)
     });
     let losses: Vec<_> = connected
         .map(|details| loss(&details.backend.instance, details.front_end.is_some()))
@@ -47,14 +47,14 @@ pub async fn confirm(
 /// What the VM of a connected backend loses with it. Whether it is connected may be unknown.
 fn loss(instance: &Instance, is_known: bool) -> String {
     let loss = match instance.kind() {
-        Kind::Gpu => {
+        UnitKind::Gpu => {
             "its VM loses its screen until it is shut down and started again (QEMU does not reconnect)"
         }
-        Kind::Input => {
+        UnitKind::Input => {
             "its VM loses the device until it is shut down and started again, and QEMU aborts if no guest \
              driver is using it (firmware, boot menu, reboot)"
         }
-        Kind::Backend => {
+        UnitKind::Backend => {
             "its VM loses the device until it is shut down and started again, and what the guest has not \
              written yet"
         }

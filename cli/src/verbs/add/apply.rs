@@ -5,21 +5,21 @@ use std::fs;
 use rustix::fs::Mode;
 use rustix::process::umask;
 
-use crate::instance::{Half, Instance};
+use crate::instance::{Instance, UnitType};
 use crate::output::Output;
 use crate::settings::Folders;
-use crate::systemd::{Job, State};
+use crate::systemd::{BackendState, Job};
 
 use super::super::Error as VerbError;
-use super::super::change::Changes;
+use super::super::unit_control::UnitController;
 use super::drop_in::DropIn;
 use super::{Args, Error, Plan};
 
 /// Writes the settings, has systemd read them, enables the socket and starts it if that is wanted; by
 /// then the next may look at them.
-pub(super) async fn carry_out(
+pub(super) async fn apply(
     args: &Args,
-    changes: &mut Changes<'_>,
+    changes: &mut UnitController<'_>,
     folders: &Folders,
     plan: &Plan,
     mut lock: Option<fs::File>,
@@ -31,20 +31,20 @@ pub(super) async fn carry_out(
     let text = plan.settings.text(instance).map_err(Error::Value)?;
     let access = plan.access.as_ref().map(|access| access.text(instance));
     let mut files = [
-        DropIn::new(folders, instance, Half::Service, Some(text))?,
-        DropIn::new(folders, instance, Half::Socket, access)?,
+        DropIn::new(folders, instance, UnitType::Service, Some(text))?,
+        DropIn::new(folders, instance, UnitType::Socket, access)?,
     ];
     let exists = files.iter().any(DropIn::existed);
     let other = files.iter().find(|file| exists && file.changes());
     if let Some(other) = other.filter(|_| !args.force) {
         return Err(Error::Exists {
-            unit: instance.unit(Half::Service),
+            unit: instance.unit(UnitType::Service),
             selector: instance.to_string(),
             file: other.file().display().to_string(),
         }
         .into());
     }
-    let socket = instance.unit(Half::Socket);
+    let socket = instance.unit(UnitType::Socket);
     changes
         .manager
         .check_unmasked("enable", std::slice::from_ref(&socket))
@@ -53,7 +53,8 @@ pub(super) async fn carry_out(
     let before_it = state(changes, instance).await?;
     let [service_changes, access_changes] = files.each_ref().map(DropIn::changes);
     // Who may connect is part of the socket itself. While a VMM is connected it cannot be made anew.
-    let renews = access_changes && matches!(before_it, State::Listening | State::NoDevice);
+    let renews =
+        access_changes && matches!(before_it, BackendState::Listening | BackendState::NoDevice);
     let done = async {
         files.iter_mut().try_for_each(DropIn::apply)?;
         changes.manager.reload().await?;
@@ -73,7 +74,7 @@ pub(super) async fn carry_out(
         let undone = async {
             files.iter().try_for_each(DropIn::undo)?;
             if !was_enabled {
-                let units = [socket.clone(), instance.unit(Half::Service)];
+                let units = [socket.clone(), instance.unit(UnitType::Service)];
                 changes.manager.disable(&socket).await?;
                 changes.manager.reset_failed(&units).await?;
             }
@@ -108,43 +109,48 @@ pub(super) async fn carry_out(
 }
 
 /// When it counts who may connect.
-fn effect_on_access(instance: &Instance, before: State, changes: bool) -> Option<String> {
+fn effect_on_access(instance: &Instance, before: BackendState, changes: bool) -> Option<String> {
     match before {
-        State::Listening | State::NoDevice if changes => {
+        BackendState::Listening | BackendState::NoDevice if changes => {
             Some("Its socket was made anew, so that this counts at once.".to_owned())
         }
-        State::Running | State::Starting | State::Stopping if changes => Some(format!(
-            "Who may connect changes with the next start of its socket: vhostctl restart {instance}, once the VM is off."
-        )),
+        BackendState::Running | BackendState::Starting | BackendState::Stopping if changes => {
+            Some(format!(
+                "Who may connect changes with the next start of its socket: vhostctl restart {instance}, once the VM is off."
+            ))
+        }
         _ => None,
     }
 }
 
 /// What the backend did before, which `add` leaves alone.
-async fn state(changes: &Changes<'_>, instance: &Instance) -> Result<State, VerbError> {
+async fn state(
+    changes: &UnitController<'_>,
+    instance: &Instance,
+) -> Result<BackendState, VerbError> {
     let all = changes.manager.details(|one| one == instance).await?;
     Ok(all
         .first()
-        .map_or(State::Inactive, |details| details.backend.state))
+        .map_or(BackendState::Inactive, |details| details.backend.state))
 }
 
 /// When the settings count.
-fn effect(instance: &Instance, before: State, is_new: bool, now: bool) -> Option<String> {
+fn effect(instance: &Instance, before: BackendState, is_new: bool, now: bool) -> Option<String> {
     match (before, is_new) {
-        (State::Running | State::Stopping, true) => Some(format!(
+        (BackendState::Running | BackendState::Stopping, true) => Some(format!(
             "{instance} serves a VM with the settings it had. The new ones count from that VM's next start."
         )),
-        (State::Running | State::Stopping, false) => Some(format!(
+        (BackendState::Running | BackendState::Stopping, false) => Some(format!(
             "{instance} serves a VM already, with these settings."
         )),
-        (State::Listening | State::NoDevice | State::Starting, true) => Some(format!(
-            "{instance} listens already. The new settings count from its VM's next start."
-        )),
-        (State::Listening | State::NoDevice | State::Starting, false) => {
+        (BackendState::Listening | BackendState::NoDevice | BackendState::Starting, true) => Some(
+            format!("{instance} listens already. The new settings count from its VM's next start."),
+        ),
+        (BackendState::Listening | BackendState::NoDevice | BackendState::Starting, false) => {
             Some(format!("{instance} listens already."))
         }
-        (State::Inactive | State::Failed, _) if now => None,
-        (State::Inactive | State::Failed, _) => Some(format!(
+        (BackendState::Inactive | BackendState::Failed, _) if now => None,
+        (BackendState::Inactive | BackendState::Failed, _) => Some(format!(
             "Enabled, starts at boot. To start it now: vhostctl start {instance}"
         )),
     }

@@ -1,28 +1,28 @@
 //! `vhostctl add`: a device for a VM, as an instance of our units.
 
 mod access;
+mod apply;
 mod backend;
 mod drop_in;
 mod gpu;
 mod input;
-mod write;
 
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use conventions::DeviceType;
 
+use crate::assignments::DeviceAssignments;
 use crate::completion;
 use crate::devices::Devices;
 use crate::exit;
-use crate::holders::Holders;
-use crate::instance::{Half, Instance, NameError, parse_name};
+use crate::instance::{Instance, NameError, UnitType, parse_name};
 use crate::output::Output;
 use crate::settings::{Folders, Settings};
 use crate::systemd::Target;
 use crate::values::ValueError;
 
-use super::change::{self, Changes};
+use super::unit_control::{self, UnitController};
 
 /// Give a VM a device: a GPU, an input device, or any installed backend
 #[derive(Debug, clap::Args)]
@@ -227,19 +227,19 @@ struct Plan {
 }
 
 /// What of the host a plan depends on.
-struct Host {
+struct HostInventory {
     devices: Devices,
     folders: Folders,
-    holders: Holders,
+    assignments: DeviceAssignments,
 }
 
 pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::Error> {
     target.local_only("add")?;
-    let lock = change::lock()?;
+    let lock = unit_control::lock()?;
     let folders = Folders::system();
-    let host = Host {
+    let host = HostInventory {
         devices: Devices::new(),
-        holders: Holders::read(&folders),
+        assignments: DeviceAssignments::read(&folders),
         folders,
     };
     let mut plan = match (args.device_type.as_str(), &args.backend) {
@@ -261,19 +261,19 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::E
         .extend(access::hint(&args.access, access.as_ref(), kind));
     plan.access = access;
     zbus::block_on(async {
-        let mut changes = Changes::connect(target, output).await?;
+        let mut changes = UnitController::connect(target, output).await?;
         check_program(args, &changes, &plan.instance).await?;
-        write::carry_out(args, &mut changes, &host.folders, &plan, lock, output).await
+        apply::apply(args, &mut changes, &host.folders, &plan, lock, output).await
     })
 }
 
 /// Sees that the unit is installed, and can do what is asked of it.
 async fn check_program(
     args: &Args,
-    changes: &Changes<'_>,
+    changes: &UnitController<'_>,
     instance: &Instance,
 ) -> Result<(), super::Error> {
-    let unit = instance.unit(Half::Service);
+    let unit = instance.unit(UnitType::Service);
     let Some(program) = changes.manager.program(&unit).await? else {
         return Err(Error::NotInstalled { unit }.into());
     };
@@ -294,9 +294,9 @@ fn only_for(what: &str, unwanted: &[(&str, bool)]) -> Result<(), Error> {
 }
 
 /// A name that no other device of the VM has: that word, or with a number.
-fn free_name(word: &str, vm: &str, holders: &Holders) -> String {
+fn free_name(word: &str, vm: &str, assignments: &DeviceAssignments) -> String {
     let is_taken = |name: &str| {
-        holders
+        assignments
             .instances()
             .any(|instance| instance.vm() == vm && instance.name() == Some(name))
     };
