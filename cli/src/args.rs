@@ -20,7 +20,7 @@ use crate::verbs::Verb;
     args_override_self = true,
     arg_required_else_help = false
 )]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     pub output: OutputArgs,
 

@@ -9,11 +9,11 @@ use crate::systemd::configured;
 
 /// The backends that have a device of the host.
 #[derive(Debug)]
-pub struct DeviceAssignments(BTreeMap<Instance, Settings>);
+pub(crate) struct DeviceAssignments(BTreeMap<Instance, Settings>);
 
 impl DeviceAssignments {
     /// As the files of the units have it.
-    pub fn read(folders: &Folders) -> Self {
+    pub(crate) fn read(folders: &Folders) -> Self {
         let instances = configured(folders.search().iter().cloned());
         let settings = instances.into_iter().map(|instance| {
             let settings = Settings::read(folders, &instance);
@@ -23,31 +23,31 @@ impl DeviceAssignments {
     }
 
     /// Every backend that is configured.
-    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+    pub(crate) fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.0.keys()
     }
 
     /// Those of one kind whose device is at a path that is the one.
-    pub fn of(&self, kind: UnitKind, is_at: impl Fn(&str) -> bool) -> Vec<String> {
+    pub(crate) fn of(&self, kind: UnitKind, is_at: impl Fn(&str) -> bool) -> Vec<String> {
         self.holding(kind, is_at)
             .map(|(instance, _)| instance.to_string())
             .collect()
     }
 
     /// The path of this backend's device.
-    pub fn path(&self, instance: &Instance) -> Option<&str> {
+    pub(crate) fn path(&self, instance: &Instance) -> Option<&str> {
         self.0.get(instance)?.device.as_deref()
     }
 
     /// Another one that has an input device.
-    pub fn other(&self, device: &InputDevice, than: &Instance) -> Option<&Instance> {
+    pub(crate) fn other(&self, device: &InputDevice, than: &Instance) -> Option<&Instance> {
         self.holding(UnitKind::Input, |path| device.is_at(path))
             .map(|(instance, _)| instance)
             .find(|instance| *instance != than)
     }
 
     /// Whether taking a device from the host leaves seat0 without a keyboard.
-    pub fn takes_last_keyboard(&self, device: &InputDevice, all: &[InputDevice]) -> bool {
+    pub(crate) fn takes_last_keyboard(&self, device: &InputDevice, all: &[InputDevice]) -> bool {
         let is_on_seat = |device: &InputDevice| device.seat == "seat0";
         // One that a backend does not grab is still the host's as well.
         let is_taken = |device: &InputDevice| {
@@ -76,7 +76,7 @@ impl DeviceAssignments {
 }
 
 /// The option by which the host keeps the use of an input device.
-pub const NO_GRAB: &str = "--no-grab";
+pub(crate) const NO_GRAB: &str = "--no-grab";
 
 #[cfg(test)]
 mod tests {

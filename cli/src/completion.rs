@@ -22,7 +22,7 @@ const VARIABLE: &str = "VHOSTCTL_COMPLETE";
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Answers a shell that asks for candidates, or for its script, and ends; returns if none does.
-pub fn answer(definition: fn() -> Command) {
+pub(crate) fn answer(definition: fn() -> Command) {
     CompleteEnv::with_factory(definition)
         .var(VARIABLE)
         .bin("vhostctl")
@@ -31,12 +31,12 @@ pub fn answer(definition: fn() -> Command) {
 }
 
 /// Backends, as `VM:NAME`, and VMs.
-pub fn backends() -> ArgValueCompleter {
+pub(crate) fn backends() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| candidates(current, every_backend))
 }
 
 /// VMs.
-pub fn vms() -> ArgValueCompleter {
+pub(crate) fn vms() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
             let mut vms = every_backend();
@@ -47,7 +47,7 @@ pub fn vms() -> ArgValueCompleter {
 }
 
 /// Verbs.
-pub fn verbs() -> ArgValueCompleter {
+pub(crate) fn verbs() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
             let program = Args::command();
@@ -61,7 +61,7 @@ pub fn verbs() -> ArgValueCompleter {
 }
 
 /// Input devices, by the names that last.
-pub fn input_devices() -> ArgValueCompleter {
+pub(crate) fn input_devices() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
             let devices = Devices::new().inputs().unwrap_or_default();
@@ -75,7 +75,7 @@ pub fn input_devices() -> ArgValueCompleter {
 }
 
 /// Render nodes, by the names that last.
-pub fn render_nodes() -> ArgValueCompleter {
+pub(crate) fn render_nodes() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
             let nodes = Devices::new().render_nodes().unwrap_or_default();
@@ -89,7 +89,7 @@ pub fn render_nodes() -> ArgValueCompleter {
 }
 
 /// Installed backends, by the names of their descriptors or, where none is needed, of their programs.
-pub fn installed_backends() -> ArgValueCompleter {
+pub(crate) fn installed_backends() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
             let all = descriptors::list(&descriptors::folders(), false);

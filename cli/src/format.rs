@@ -6,18 +6,18 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
 /// A moment on the clock of whoever looks at it.
-pub fn local(time: Timestamp) -> Zoned {
+pub(crate) fn local(time: Timestamp) -> Zoned {
     time.to_zoned(TimeZone::system())
 }
 
 /// A moment and how long ago it is.
-pub fn moment(time: Timestamp) -> String {
+pub(crate) fn moment(time: Timestamp) -> String {
     let clock = local(time).strftime("%a %Y-%m-%d %H:%M:%S %Z");
     format!("{clock}; {}", ago(time))
 }
 
 /// How long ago something is.
-pub fn ago(time: Timestamp) -> String {
+pub(crate) fn ago(time: Timestamp) -> String {
     match Duration::try_from(time.duration_until(Timestamp::now())) {
         Ok(span) => format!("{} ago", coarse(span)),
         // A clock that was set back.
@@ -46,7 +46,7 @@ fn coarse(span: Duration) -> String {
 }
 
 /// A span of processor time, to the millisecond.
-pub fn span(span: Duration) -> String {
+pub(crate) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let below = span.subsec_millis();
     match seconds {
@@ -63,7 +63,7 @@ pub fn span(span: Duration) -> String {
 }
 
 /// A size in bytes, in powers of 1024.
-pub fn bytes(size: u64) -> String {
+pub(crate) fn bytes(size: u64) -> String {
     let mut unit = 1_u64;
     let mut name = 'B';
     for next in ['K', 'M', 'G', 'T', 'P', 'E'] {

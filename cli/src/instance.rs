@@ -13,7 +13,7 @@ use serde::Serialize;
 /// A kind of unit: two types of device have one of their own, the third is for all the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum UnitKind {
+pub(crate) enum UnitKind {
     Gpu,
     Input,
     /// Any installed backend, of whatever type.
@@ -23,10 +23,10 @@ pub enum UnitKind {
 
 impl UnitKind {
     /// Every kind there is.
-    pub const ALL: [UnitKind; 3] = [UnitKind::Gpu, UnitKind::Input, UnitKind::Backend];
+    pub(crate) const ALL: [UnitKind; 3] = [UnitKind::Gpu, UnitKind::Input, UnitKind::Backend];
 
     /// The template's name without its suffix, such as `vhost-user-gpu`.
-    pub fn template(self) -> &'static str {
+    pub(crate) fn template(self) -> &'static str {
         match self {
             UnitKind::Gpu => "vhost-user-gpu",
             UnitKind::Input => "vhost-user-input",
@@ -35,7 +35,7 @@ impl UnitKind {
     }
 
     /// Whether a VM can have several, each with a name.
-    pub fn is_named(self) -> bool {
+    pub(crate) fn is_named(self) -> bool {
         match self {
             UnitKind::Gpu => false,
             UnitKind::Input | UnitKind::Backend => true,
@@ -43,7 +43,7 @@ impl UnitKind {
     }
 
     /// Its word, which is also the name of the folder of its sockets.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             UnitKind::Gpu => "gpu",
             UnitKind::Input => "input",
@@ -60,14 +60,14 @@ impl fmt::Display for UnitKind {
 
 /// One of the two units that a backend consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnitType {
+pub(crate) enum UnitType {
     Socket,
     Service,
 }
 
 /// Why a name cannot be one of a VM or a device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
+pub(crate) enum NameError {
     #[error("the name is empty")]
     Empty,
     #[error(
@@ -93,7 +93,7 @@ pub enum NameError {
 }
 
 /// Checks the name of a VM, or of a device within one.
-pub fn check_name(name: &str) -> Result<(), NameError> {
+pub(crate) fn check_name(name: &str) -> Result<(), NameError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     match name.chars().find(|c| !plain(*c)) {
         Some(c) => Err(NameError::Character(c, name.to_owned())),
@@ -105,13 +105,13 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
 }
 
 /// The same for clap.
-pub fn parse_name(name: &str) -> Result<String, NameError> {
+pub(crate) fn parse_name(name: &str) -> Result<String, NameError> {
     check_name(name).map(|()| name.to_owned())
 }
 
 /// A backend's identity: type, VM and, where a VM can have several, the name within the VM.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instance {
+pub(crate) struct Instance {
     // In this order an instance sorts by VM, and a VM's GPU comes first.
     vm: String,
     kind: UnitKind,
@@ -120,7 +120,7 @@ pub struct Instance {
 
 impl Instance {
     /// A new one, with names that are good for units, sockets and QEMU alike.
-    pub fn checked(kind: UnitKind, vm: &str, name: Option<&str>) -> Result<Self, NameError> {
+    pub(crate) fn checked(kind: UnitKind, vm: &str, name: Option<&str>) -> Result<Self, NameError> {
         check_name(vm)?;
         if let Some(name) = name {
             check_name(name)?;
@@ -147,7 +147,7 @@ impl Instance {
     }
 
     /// Where its socket is, unless a drop-in says otherwise.
-    pub fn socket(&self) -> String {
+    pub(crate) fn socket(&self) -> String {
         format!(
             "{SOCKET_FOLDER}/{}/{}.sock",
             self.kind.name(),
@@ -156,7 +156,7 @@ impl Instance {
     }
 
     /// The part of the units' names after the "@".
-    pub fn specifier(&self) -> String {
+    pub(crate) fn specifier(&self) -> String {
         match &self.name {
             Some(name) => format!("{}:{name}", self.vm),
             None => self.vm.clone(),
@@ -164,7 +164,7 @@ impl Instance {
     }
 
     /// Reads the name of a unit; `None` if it is none of ours, a template itself included.
-    pub fn from_unit(unit: &str) -> Option<(Self, UnitType)> {
+    pub(crate) fn from_unit(unit: &str) -> Option<(Self, UnitType)> {
         let (stem, unit_type) = match unit.rsplit_once('.')? {
             (stem, "socket") => (stem, UnitType::Socket),
             (stem, "service") => (stem, UnitType::Service),
@@ -195,33 +195,33 @@ impl Instance {
     }
 
     /// The VM.
-    pub fn vm(&self) -> &str {
+    pub(crate) fn vm(&self) -> &str {
         &self.vm
     }
 
     /// The type of device.
-    pub fn kind(&self) -> UnitKind {
+    pub(crate) fn kind(&self) -> UnitKind {
         self.kind
     }
 
     /// The name by which it is shown and chosen within the VM: a GPU is "gpu".
-    pub fn label(&self) -> &str {
+    pub(crate) fn label(&self) -> &str {
         self.name.as_deref().unwrap_or(self.kind.name())
     }
 
     /// The name within the VM, as it is in the name of the unit.
-    pub fn name(&self) -> Option<&str> {
+    pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
     /// Reads the path of a unit on the bus; `None` if it is none of ours.
-    pub fn from_object_path(path: &str) -> Option<(Self, UnitType)> {
+    pub(crate) fn from_object_path(path: &str) -> Option<(Self, UnitType)> {
         let label = path.strip_prefix("/org/freedesktop/systemd1/unit/")?;
         Self::from_unit(&unescaped_label(label)?)
     }
 
     /// The unit's name.
-    pub fn unit(&self, unit_type: UnitType) -> String {
+    pub(crate) fn unit(&self, unit_type: UnitType) -> String {
         let suffix = match unit_type {
             UnitType::Socket => "socket",
             UnitType::Service => "service",

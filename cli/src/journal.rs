@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 /// Why the log cannot be shown.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// It cannot be run.
     #[error("Failed to run journalctl, which reads the log: {0}.")]
     Run(#[source] io::Error),
@@ -32,7 +32,7 @@ const OUTPUT_LIMIT: u64 = 4 << 20;
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// When the journal got it.
     pub time: Timestamp,
     /// Who says it.
@@ -46,20 +46,20 @@ pub struct Entry {
 }
 
 /// How to read the log of units, named or by glob(7) patterns.
-pub fn journalctl(units: &[String]) -> Command {
+pub(crate) fn journalctl(units: &[String]) -> Command {
     let mut command = Command::new("journalctl");
     command.args(units.iter().map(|unit| format!("--unit={unit}")));
     command
 }
 
 /// Becomes that command; returns only if it cannot.
-pub fn become_it(mut command: Command) -> Error {
+pub(crate) fn become_it(mut command: Command) -> Error {
     Error::Run(command.exec())
 }
 
 /// Waits until the journal has what was logged so far. It lags behind a little; only root can have it
 /// hurry, and nobody else waits.
-pub fn sync() {
+pub(crate) fn sync() {
     let child = Command::new("journalctl")
         .arg("--sync")
         .stdin(Stdio::null())
@@ -76,7 +76,7 @@ pub fn sync() {
 }
 
 /// The last lines of units, oldest first.
-pub fn last(units: &[String], lines: u32) -> Result<Vec<Entry>, Error> {
+pub(crate) fn last(units: &[String], lines: u32) -> Result<Vec<Entry>, Error> {
     let mut child = journalctl(units)
         .args(["--output=json", "--no-pager", "--quiet"])
         .arg(format!("--lines={lines}"))

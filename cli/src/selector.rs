@@ -10,7 +10,7 @@ use crate::instance::{Instance, UnitKind, UnitType};
 /// Some backends: `VM`, `VM:NAME`, `VM:gpu` for the one that has no name, or the name of a unit. Each part
 /// may be a pattern with `*`, `?` and `[...]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selector {
+pub(crate) struct Selector {
     text: String,
     meaning: Meaning,
 }
@@ -33,7 +33,7 @@ struct Word {
 /// Why a pattern cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' has a '[' without its ']'")]
-pub struct PatternError(String);
+pub(crate) struct PatternError(String);
 
 impl Word {
     fn new(text: &str) -> Result<Self, PatternError> {
@@ -91,7 +91,7 @@ impl fmt::Display for Selector {
 
 impl Selector {
     /// Whether it means this backend. A VM alone means all of its backends.
-    pub fn matches(&self, instance: &Instance) -> bool {
+    pub(crate) fn matches(&self, instance: &Instance) -> bool {
         match &self.meaning {
             Meaning::Unit(unit) => unit.matches(&stem(instance)),
             Meaning::Device { vm, name } => {
@@ -102,7 +102,7 @@ impl Selector {
 
     /// The units that the journal has them as, also those that are no more: names, and glob(7) patterns
     /// where several are meant.
-    pub fn units(&self) -> Vec<String> {
+    pub(crate) fn units(&self) -> Vec<String> {
         let both =
             |stem: String| ["socket", "service"].map(|unit_type| format!("{stem}.{unit_type}"));
         let (vm, name) = match &self.meaning {
@@ -133,7 +133,7 @@ fn stem(instance: &Instance) -> String {
 }
 
 /// The names under which the journal has what any backend said.
-pub fn every_unit() -> Vec<String> {
+pub(crate) fn every_unit() -> Vec<String> {
     UnitKind::ALL
         .iter()
         .map(|kind| format!("{}@*", kind.template()))
@@ -141,7 +141,7 @@ pub fn every_unit() -> Vec<String> {
 }
 
 /// The two units of a backend.
-pub fn both_units(instance: &Instance) -> [String; 2] {
+pub(crate) fn both_units(instance: &Instance) -> [String; 2] {
     [UnitType::Socket, UnitType::Service].map(|unit_type| instance.unit(unit_type))
 }
 

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 /// The access to a socket, by names and by numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SocketPermissions {
+pub(crate) struct SocketPermissions {
     user: String,
     group: String,
     mode: String,
@@ -18,7 +18,7 @@ pub struct SocketPermissions {
 
 impl SocketPermissions {
     /// As a unit has it. Without a group it is the user's.
-    pub fn named(user: &str, group: &str, mode: &str) -> Self {
+    pub(crate) fn named(user: &str, group: &str, mode: &str) -> Self {
         let account = match user.parse() {
             Ok(id) => User::from_uid(Uid::from_raw(id)),
             Err(_) => User::from_name(user),
@@ -41,7 +41,7 @@ impl SocketPermissions {
     }
 
     /// That of a socket as it is; `None` if there is none.
-    pub fn of(path: &str) -> Option<Self> {
+    pub(crate) fn of(path: &str) -> Option<Self> {
         let data = fs::symlink_metadata(path).ok()?;
         if !data.file_type().is_socket() {
             return None;
@@ -57,7 +57,7 @@ impl SocketPermissions {
     }
 
     /// Whether the same may connect, by whatever names.
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.ids == other.ids && self.mode == other.mode
     }
 }

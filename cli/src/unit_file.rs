@@ -7,7 +7,7 @@ const LINE_ENDS: [char; 3] = ['\n', '\r', '\0'];
 
 /// An assignment in a unit file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assignment {
+pub(crate) struct Assignment {
     /// The section, without brackets.
     pub section: String,
     /// The name before the "=".
@@ -17,7 +17,7 @@ pub struct Assignment {
 }
 
 /// All assignments of a file. What is none is left out, as systemd does.
-pub fn parse(text: &str) -> Vec<Assignment> {
+pub(crate) fn parse(text: &str) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     let mut section = String::new();
     let mut logical = String::new();
@@ -53,7 +53,7 @@ pub fn parse(text: &str) -> Vec<Assignment> {
 }
 
 /// Splits a value into words, taking quotes and C escapes back.
-pub fn words(value: &str) -> Vec<String> {
+pub(crate) fn words(value: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<Vec<u8>> = None;
     let mut quote = None;
@@ -88,7 +88,7 @@ pub fn words(value: &str) -> Vec<String> {
 }
 
 /// The byte that the text after a backslash stands for, and the length of that text.
-pub fn escape(text: &str) -> Option<(u8, usize)> {
+pub(crate) fn escape(text: &str) -> Option<(u8, usize)> {
     let number = |digits: &str, radix| u8::from_str_radix(digits, radix).ok();
     Some(match text.as_bytes().first()? {
         b's' => (b' ', 1),
@@ -107,7 +107,7 @@ pub fn escape(text: &str) -> Option<(u8, usize)> {
 }
 
 /// Takes specifiers back: "%%" and those that name the instance. Others stay as they are.
-pub fn expand(value: &str, instance: &str) -> String {
+pub(crate) fn expand(value: &str, instance: &str) -> String {
     let mut text = String::with_capacity(value.len());
     let mut rest = value;
     while let Some((plain, after)) = rest.split_once('%') {
@@ -132,7 +132,7 @@ pub fn expand(value: &str, instance: &str) -> String {
 }
 
 /// Writes a word so that systemd reads exactly it, quoted where it has to be.
-pub fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let mut text = String::with_capacity(word.len() + 2);
     for c in word.chars() {
         match c {
@@ -157,7 +157,7 @@ pub fn quoted(word: &str) -> String {
 
 /// Splits the value of a variable that stands in a command line by itself (`$OPTIONS`): quotes count, and a
 /// backslash takes any character as it is.
-pub fn variable_words(value: &str) -> Vec<String> {
+pub(crate) fn variable_words(value: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
@@ -179,7 +179,7 @@ pub fn variable_words(value: &str) -> Vec<String> {
 }
 
 /// Writes a word of such a variable's value.
-pub fn variable_word(word: &str) -> String {
+pub(crate) fn variable_word(word: &str) -> String {
     let bare = |c: char| !c.is_ascii_whitespace() && !matches!(c, '\\' | '"' | '\'');
     if !word.is_empty() && word.chars().all(bare) {
         return word.to_owned();
@@ -189,12 +189,12 @@ pub fn variable_word(word: &str) -> String {
 }
 
 /// A word of a command line, in which a "$" would begin a variable.
-pub fn command_word(word: &str) -> String {
+pub(crate) fn command_word(word: &str) -> String {
     quoted(word).replace('$', "$$")
 }
 
 /// Takes a word of a command line back, once it is a word.
-pub fn from_command_word(word: &str) -> String {
+pub(crate) fn from_command_word(word: &str) -> String {
     word.replace("$$", "$")
 }
 

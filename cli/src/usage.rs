@@ -8,7 +8,11 @@ use clap::Command;
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
 /// A sentence on the error, and where to look.
-pub fn explain(error: &Error, program: &Command, line: impl Iterator<Item = OsString>) -> String {
+pub(crate) fn explain(
+    error: &Error,
+    program: &Command,
+    line: impl Iterator<Item = OsString>,
+) -> String {
     let said = sentence(error);
     let verb = line
         .skip(1)

@@ -5,7 +5,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 /// Why a value cannot be written into a unit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ValueError {
+pub(crate) enum ValueError {
     #[error("{0:?} has a control character in it, which a unit cannot hold")]
     Control(String),
     #[error("{0:?} is not UTF-8, as the paths in a unit are")]
@@ -39,7 +39,7 @@ pub enum ValueError {
 }
 
 /// Any text: a unit file has no escape for control characters that all directives would understand.
-pub fn check_text(text: &str) -> Result<(), ValueError> {
+pub(crate) fn check_text(text: &str) -> Result<(), ValueError> {
     if text.contains(char::is_control) {
         return Err(ValueError::Control(text.to_owned()));
     }
@@ -51,7 +51,7 @@ pub fn check_text(text: &str) -> Result<(), ValueError> {
 }
 
 /// The path of a device node, for `DeviceAllow=`: systemd ignores one that lies elsewhere.
-pub fn check_node(path: &str) -> Result<(), ValueError> {
+pub(crate) fn check_node(path: &str) -> Result<(), ValueError> {
     check_text(path)?;
     let below = path.strip_prefix("/dev/").unwrap_or_default();
     if below.is_empty() || below.split('/').any(|part| part == "..") {
@@ -64,7 +64,7 @@ pub fn check_node(path: &str) -> Result<(), ValueError> {
 }
 
 /// The path of a program, for `ExecStart=`.
-pub fn check_program(path: &str) -> Result<(), ValueError> {
+pub(crate) fn check_program(path: &str) -> Result<(), ValueError> {
     check_text(path)?;
     let odd = |c: char| matches!(c, '"' | '\'' | '\\' | '$');
     if !path.starts_with('/') || path.ends_with('/') || path.contains(odd) {
@@ -74,7 +74,7 @@ pub fn check_program(path: &str) -> Result<(), ValueError> {
 }
 
 /// The name of a user or group, or its number.
-pub fn check_account(name: &str) -> Result<(), ValueError> {
+pub(crate) fn check_account(name: &str) -> Result<(), ValueError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '@');
     // systemd knows no user whose number stands for "none" in 16 or 32 bits.
     let number = |text: &str| {
@@ -93,7 +93,7 @@ pub fn check_account(name: &str) -> Result<(), ValueError> {
 }
 
 /// Sees that there is a user with this name or number.
-pub fn check_user(name: &str) -> Result<(), ValueError> {
+pub(crate) fn check_user(name: &str) -> Result<(), ValueError> {
     check_account(name)?;
     let found = match name.parse() {
         Ok(id) => User::from_uid(Uid::from_raw(id)),
@@ -106,7 +106,7 @@ pub fn check_user(name: &str) -> Result<(), ValueError> {
 }
 
 /// Sees that there is a group with this name or number.
-pub fn check_group(name: &str) -> Result<(), ValueError> {
+pub(crate) fn check_group(name: &str) -> Result<(), ValueError> {
     check_account(name)?;
     let found = match name.parse() {
         Ok(id) => Group::from_gid(Gid::from_raw(id)),

@@ -10,7 +10,7 @@ use super::probe;
 
 /// How a program takes its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketForm {
+pub(crate) enum SocketForm {
     /// A listening socket, from which it accepts by itself.
     Listening,
     /// A connected socket.
@@ -21,7 +21,7 @@ pub enum SocketForm {
 
 /// How a program is told of the folder or file that it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileForm {
+pub(crate) enum FileForm {
     /// By the options of the conventions or, for folders, of virtiofsd.
     Options,
     /// As one node and one export of qemu-storage-daemon(1), which names the socket as well.
@@ -30,7 +30,7 @@ pub enum FileForm {
 
 /// A program and what it needs.
 #[derive(Debug)]
-pub struct KnownProgram {
+pub(crate) struct KnownProgram {
     /// Names of the executable. One with a slash is a whole path.
     names: &'static [&'static str],
     device_type: &'static str,
@@ -134,7 +134,7 @@ const PROGRAMS: [KnownProgram; 5] = [
 ];
 
 /// What is known of a program.
-pub fn lookup(program: &Path) -> Option<&'static KnownProgram> {
+pub(crate) fn lookup(program: &Path) -> Option<&'static KnownProgram> {
     PROGRAMS.iter().find(|known| {
         known.names.iter().any(|name| match name.contains('/') {
             true => Path::new(name) == program,
@@ -144,7 +144,7 @@ pub fn lookup(program: &Path) -> Option<&'static KnownProgram> {
 }
 
 /// An installed program of that name and type that needs no descriptor to be known.
-pub fn installed(name: &str, device_type: &str) -> Option<PathBuf> {
+pub(crate) fn installed(name: &str, device_type: &str) -> Option<PathBuf> {
     PROGRAMS
         .iter()
         .filter(|known| known.device_type == device_type && known.names.contains(&name))
@@ -154,7 +154,7 @@ pub fn installed(name: &str, device_type: &str) -> Option<PathBuf> {
 }
 
 /// The names of all that [`installed`] finds, with their types.
-pub fn all_installed() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(crate) fn all_installed() -> impl Iterator<Item = (&'static str, &'static str)> {
     PROGRAMS
         .iter()
         .flat_map(|known| known.names.iter().map(|name| (*name, known.device_type)))
@@ -163,12 +163,12 @@ pub fn all_installed() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 impl KnownProgram {
     /// Whether it cannot start unless it is told of a folder.
-    pub fn needs_folder(&self) -> bool {
+    pub(crate) fn needs_folder(&self) -> bool {
         self.device_type == "fs"
     }
 
     /// Why this version of the program cannot be used: the second half of a sentence.
-    pub fn problem(&self, program: &Path) -> Option<String> {
+    pub(crate) fn problem(&self, program: &Path) -> Option<String> {
         let (option, since) = self.needs_option?;
         match probe::help(program) {
             Ok(help) if help.contains(option) => None,

@@ -1,7 +1,7 @@
 //! Installed backends: the descriptors that QEMU's conventions have programs bring along
 //! (docs/interop/vhost-user.rst, "Backend program conventions"; vhost-user.json for their content).
 
-pub mod known;
+pub(crate) mod known;
 mod probe;
 mod trust;
 
@@ -17,8 +17,8 @@ use conventions::{BackendDescription, DeviceType};
 use serde::Serialize;
 use serde_json::Value;
 
-pub use probe::probe;
-pub use trust::distrust;
+pub(crate) use probe::probe;
+pub(crate) use trust::distrust;
 
 /// The folders of the whole system, the most specific first. libvirt reads these two.
 const SYSTEM: [&str; 2] = ["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"];
@@ -27,7 +27,7 @@ const SIZE_MAX: u64 = 64 << 10;
 
 /// A file in one of the folders, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     /// The name of the file without `.json`.
     pub name: String,
     /// Where it lies.
@@ -54,7 +54,7 @@ pub struct Descriptor {
 /// What a descriptor is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum DescriptorState {
+pub(crate) enum DescriptorState {
     /// It counts, and its program answers.
     Usable,
     /// It would count if it were in order.
@@ -80,7 +80,7 @@ impl fmt::Display for DescriptorState {
 }
 
 /// The folders to search, the most specific first. The caller's own is one of them if it is the caller's.
-pub fn folders() -> Vec<PathBuf> {
+pub(crate) fn folders() -> Vec<PathBuf> {
     own_folder()
         .filter(|folder| trust::distrust(folder).is_none())
         .into_iter()
@@ -89,7 +89,7 @@ pub fn folders() -> Vec<PathBuf> {
 }
 
 /// Why the folder that HOME or XDG_CONFIG_HOME names is not searched, although something is there.
-pub fn left_out() -> Option<String> {
+pub(crate) fn left_out() -> Option<String> {
     let folder = own_folder()?;
     folder.read_dir().ok()?.next()?.ok()?;
     let why = trust::distrust(&folder)?;
@@ -109,7 +109,7 @@ fn own_folder() -> Option<PathBuf> {
 
 /// Every descriptor of these folders in QEMU's order: by name, and of one name the one that counts
 /// first. Programs are asked only if `ask` is set.
-pub fn list(folders: &[PathBuf], ask: bool) -> Vec<Descriptor> {
+pub(crate) fn list(folders: &[PathBuf], ask: bool) -> Vec<Descriptor> {
     let mut by_name = BTreeMap::<String, Vec<PathBuf>>::new();
     for folder in folders {
         for entry in folder.read_dir().into_iter().flatten().flatten() {
@@ -228,7 +228,7 @@ impl Descriptor {
 
     /// Whether a name on the command line means it: that of the file, with or without the number
     /// in front, or that of the program.
-    pub fn is_called(&self, name: &str) -> bool {
+    pub(crate) fn is_called(&self, name: &str) -> bool {
         let unnumbered = self.name.trim_start_matches(|c: char| c.is_ascii_digit());
         let program = self.binary.as_deref().and_then(Path::file_name);
         self.name == name

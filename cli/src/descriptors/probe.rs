@@ -61,7 +61,7 @@ fn ask(descriptor: &mut Descriptor) {
 }
 
 /// Asks one program; why that failed is the second half of a sentence.
-pub fn probe(binary: &Path) -> Result<Capabilities, String> {
+pub(crate) fn probe(binary: &Path) -> Result<Capabilities, String> {
     let (status, output, complaint) = run(binary, "--print-capabilities")?;
     if !status.success() {
         let how = match (status.code(), status.signal()) {
@@ -79,7 +79,7 @@ pub fn probe(binary: &Path) -> Result<Capabilities, String> {
 }
 
 /// What a program says to `--help`, on whichever stream and with whichever status.
-pub fn help(binary: &Path) -> Result<String, String> {
+pub(super) fn help(binary: &Path) -> Result<String, String> {
     let (_, output, complaint) = run(binary, "--help")?;
     Ok(String::from_utf8_lossy(&[output, complaint].concat()).into_owned())
 }

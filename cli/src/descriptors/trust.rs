@@ -15,7 +15,7 @@ const STICKY: u32 = 0o1000;
 
 /// Why somebody else than root and the caller decides what is at a path: the owner of the file, of a folder
 /// above it, or of a link on the way. `None` if nobody does, or nothing is there.
-pub fn distrust(path: &Path) -> Option<String> {
+pub(crate) fn distrust(path: &Path) -> Option<String> {
     let mut at = PathBuf::from("/");
     if let Some(why) = others(&at, &fs::symlink_metadata(&at).ok()?) {
         return Some(why);

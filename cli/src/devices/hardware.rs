@@ -3,7 +3,7 @@
 
 /// The piece of hardware behind an input device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hardware {
+pub(crate) struct Hardware {
     /// Its place in /sys: that of a USB device, of a device behind a wireless receiver, or of whatever
     /// else is above the input device.
     place: String,
@@ -15,7 +15,7 @@ pub struct Hardware {
 
 impl Hardware {
     /// That of the input device at this place in /sys.
-    pub fn at(syspath: &str) -> Self {
+    pub(crate) fn at(syspath: &str) -> Self {
         let path = syspath.find("/devices/").and_then(|at| syspath.get(at..));
         let path = path.unwrap_or(syspath);
         let above = path.find("/input/input").and_then(|at| path.get(..at));
@@ -60,13 +60,13 @@ impl Hardware {
     }
 
     /// Whether both are parts of one thing.
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.place == other.place
     }
 
     /// Whether a keyboard there is the thing itself, as far as can be told: not what a program plays, and
     /// not a further interface, by which mice with many buttons type.
-    pub fn is_main(&self) -> bool {
+    pub(crate) fn is_main(&self) -> bool {
         !self.is_virtual && self.interface.unwrap_or(0) == 0
     }
 }

@@ -14,15 +14,15 @@ use udev::{Enumerator, Hwdb};
 
 use crate::output::printable;
 
-pub use hardware::Hardware;
-pub use names::Names;
-pub use watch::Action;
+pub(crate) use hardware::Hardware;
+pub(crate) use names::Names;
+pub(crate) use watch::Action;
 
 use names::Links;
 
 /// Why devices could not be listed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// libudev refused.
     #[error(
         "Failed to ask udev for {what}: {source}. Its data lies in /sys and /run/udev: see that both are mounted and readable."
@@ -36,14 +36,14 @@ pub enum Error {
 /// Any device that can be given to a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub enum HostDevice {
+pub(crate) enum HostDevice {
     Gpu(Box<RenderNode>),
     Input(Box<InputDevice>),
 }
 
 /// A GPU's render node: drawing without the right to change what is on the screen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RenderNode {
+pub(crate) struct RenderNode {
     /// The device node, such as `/dev/dri/renderD128`.
     pub node: String,
     /// Its stable name below `/dev/dri/by-path`.
@@ -65,7 +65,7 @@ pub struct RenderNode {
 
 /// An evdev device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct InputDevice {
+pub(crate) struct InputDevice {
     /// The device node, such as `/dev/input/event3`.
     pub node: String,
     /// Its stable name below `/dev/input/by-id`: follows the device to any other port.
@@ -101,26 +101,26 @@ const INPUT_BY_PATH: &str = "/dev/input/by-path/";
 
 impl RenderNode {
     /// Its name that lasts, if it has one.
-    pub fn lasting(&self) -> Option<&str> {
+    pub(crate) fn lasting(&self) -> Option<&str> {
         let by_rule = self.names.lasting_by_rule(&[DRI_BY_PATH]);
         let by_path = self.by_path.as_deref();
         by_path.or(by_rule).or_else(|| self.names.lasting_at_all())
     }
 
     /// The name to configure it by: the one that lasts, where there is one.
-    pub fn stable(&self) -> &str {
+    pub(crate) fn stable(&self) -> &str {
         self.lasting().unwrap_or(&self.node)
     }
 
     /// Whether this is the path of its node, or of a link to it.
-    pub fn is_at(&self, path: &str) -> bool {
+    pub(crate) fn is_at(&self, path: &str) -> bool {
         self.names.is_at(path)
     }
 }
 
 impl InputDevice {
     /// Its name that lasts, if it has one: udev's for the device, the administrator's, udev's for the port.
-    pub fn lasting(&self) -> Option<&str> {
+    pub(crate) fn lasting(&self) -> Option<&str> {
         let by_rule = self.names.lasting_by_rule(&[INPUT_BY_ID, INPUT_BY_PATH]);
         let by_id = self.by_id.as_deref();
         by_id
@@ -130,23 +130,23 @@ impl InputDevice {
     }
 
     /// The name to configure it by: the one that lasts, where there is one.
-    pub fn stable(&self) -> &str {
+    pub(crate) fn stable(&self) -> &str {
         self.lasting().unwrap_or(&self.node)
     }
 
     /// Whether this is the path of its node, or of a link to it.
-    pub fn is_at(&self, path: &str) -> bool {
+    pub(crate) fn is_at(&self, path: &str) -> bool {
         self.names.is_at(path)
     }
 
     /// Whether this is what the device calls itself, as it is or as it is shown.
-    pub fn is_named(&self, text: &str) -> bool {
+    pub(crate) fn is_named(&self, text: &str) -> bool {
         let name = self.name.as_deref();
         name.is_some_and(|name| name == text || printable(name) == text)
     }
 
     /// Whether this could mean it: a part of what it is called.
-    pub fn is_like(&self, text: &str) -> bool {
+    pub(crate) fn is_like(&self, text: &str) -> bool {
         let text = text.to_lowercase();
         let is_part = |name: &str| name.to_lowercase().contains(&text);
         let name = self.name.as_deref();
@@ -156,7 +156,7 @@ impl InputDevice {
 
     /// Whether somebody who has the rest of the host could type on it, as far as can be told: a keyboard,
     /// and not the keys of a mouse, nor anything that is a mouse as well.
-    pub fn is_plain_keyboard(&self, all: &[Self]) -> bool {
+    pub(crate) fn is_plain_keyboard(&self, all: &[Self]) -> bool {
         let points = |kinds: &[InputKind]| kinds.iter().any(|kind| kind.points());
         self.kinds.contains(&InputKind::Keyboard)
             && self.hardware.is_main()
@@ -171,7 +171,7 @@ impl InputDevice {
 /// What an input device is, by udev's classification (`ID_INPUT_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum InputKind {
+pub(crate) enum InputKind {
     Keyboard,
     /// A few keys that make no keyboard, such as a power button.
     Button,
@@ -233,21 +233,21 @@ impl fmt::Display for InputKind {
 }
 
 /// The way to udev.
-pub struct Devices {
+pub(crate) struct Devices {
     /// Names for numbers that udevd has not looked up itself; some machines have none.
     hwdb: Option<Hwdb>,
 }
 
 impl Devices {
     /// Opens it. Without a hardware database numbers are shown for names.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             hwdb: Hwdb::new().ok(),
         }
     }
 
     /// The GPUs, in the order of their nodes.
-    pub fn render_nodes(&self) -> Result<Vec<RenderNode>, Error> {
+    pub(crate) fn render_nodes(&self) -> Result<Vec<RenderNode>, Error> {
         let nodes = scan("drm", "renderD*", "GPUs")?;
         let links = Links::of(&nodes, DRI);
         Ok(nodes
@@ -257,7 +257,7 @@ impl Devices {
     }
 
     /// The input devices, in the order of their nodes.
-    pub fn inputs(&self) -> Result<Vec<InputDevice>, Error> {
+    pub(crate) fn inputs(&self) -> Result<Vec<InputDevice>, Error> {
         let nodes = scan("input", "event*", "input devices")?;
         let links = Links::of(&nodes, INPUT);
         Ok(nodes
@@ -267,7 +267,7 @@ impl Devices {
     }
 
     /// Whether udev has a device at this path, by its node or a link.
-    pub fn has(&self, path: &str) -> bool {
+    pub(crate) fn has(&self, path: &str) -> bool {
         let inputs = self.inputs().unwrap_or_default();
         let nodes = self.render_nodes().unwrap_or_default();
         inputs.iter().any(|device| device.is_at(path)) || nodes.iter().any(|node| node.is_at(path))

@@ -19,7 +19,7 @@ const HIDDEN: [&str; 5] = ["/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/
 
 /// The names of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
+pub(crate) struct Names {
     node: String,
     /// The kernel's number of it.
     number: Option<u64>,
@@ -33,14 +33,14 @@ pub struct Names {
 
 /// What there is of links: what udev has for every device of a kind, and what lies in their folder.
 #[derive(Debug, Default)]
-pub struct Links {
+pub(crate) struct Links {
     claims: BTreeMap<String, usize>,
     found: Vec<String>,
 }
 
 impl Links {
     /// Those of these devices, whose nodes lie in `folder`.
-    pub fn of(devices: &[udev::Device], folder: &str) -> Self {
+    pub(crate) fn of(devices: &[udev::Device], folder: &str) -> Self {
         let mut claims = BTreeMap::new();
         for link in devices.iter().flat_map(claimed) {
             let count: &mut usize = claims.entry(link).or_default();
@@ -78,7 +78,7 @@ fn claimed(device: &udev::Device) -> Vec<String> {
 
 impl Names {
     /// Those of `device`, among all `links`.
-    pub fn of(device: &udev::Device, links: &Links) -> Option<Self> {
+    pub(crate) fn of(device: &udev::Device, links: &Links) -> Option<Self> {
         let mut names = Self {
             node: utf8(device.devnode()?),
             number: device.devnum(),
@@ -103,7 +103,7 @@ impl Names {
     }
 
     /// Whether this is the path of its node, or of a link to it.
-    pub fn is_at(&self, path: &str) -> bool {
+    pub(crate) fn is_at(&self, path: &str) -> bool {
         self.node == path
             || self.is_led_to_by(path)
             || (!exists(path) && self.own.iter().any(|link| link == path))
@@ -129,23 +129,23 @@ impl Names {
     }
 
     /// Whether udev has the link for this device, though it may lead to another one.
-    pub fn claims(&self, link: &str) -> bool {
+    pub(crate) fn claims(&self, link: &str) -> bool {
         self.claimed.iter().any(|claimed| claimed == link)
     }
 
     /// Whether the link is another device's too.
-    pub fn shares(&self, link: &str) -> bool {
+    pub(crate) fn shares(&self, link: &str) -> bool {
         self.shared.iter().any(|shared| shared == link)
     }
 
     /// A link that another device has as well, if there is one.
-    pub fn shared(&self) -> Option<&str> {
+    pub(crate) fn shared(&self) -> Option<&str> {
         self.shared.first().map(String::as_str)
     }
 
     /// Whether a path to this device is a name that somebody chose for it, and so to be kept: a link that a
     /// service can follow, and not the node, whose number is another one after the next boot.
-    pub fn keeps(&self, path: &str) -> bool {
+    pub(crate) fn keeps(&self, path: &str) -> bool {
         path.starts_with('/')
             && !HIDDEN.iter().any(|folder| path.starts_with(folder))
             && self.is_link(path)
@@ -158,36 +158,36 @@ impl Names {
 
     /// The link to it that is called so: by its path, the part of it below the devices' folder, or its last
     /// part.
-    pub fn called(&self, text: &str) -> Option<&str> {
+    pub(crate) fn called(&self, text: &str) -> Option<&str> {
         let mut links = self.own.iter().map(String::as_str);
         links.find(|link| is_called(link, text))
     }
 
     /// Whether udev has a link for it that is called so, wherever it leads.
-    pub fn claims_called(&self, text: &str) -> bool {
+    pub(crate) fn claims_called(&self, text: &str) -> bool {
         self.claimed.iter().any(|link| is_called(link, text))
     }
 
     /// The last parts of its links, and of those that lead to another device.
-    pub fn last_parts(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn last_parts(&self) -> impl Iterator<Item = &str> {
         let links = self.own.iter().chain(&self.claimed);
         links.filter_map(|link| link.rsplit('/').next())
     }
 
     /// The best of the links in a folder that are its alone: devices have more than one where udev keeps
     /// an old name for those who use it, and the new one is the longer one.
-    pub fn lasting_in(&self, folder: &str) -> Option<&str> {
+    pub(crate) fn lasting_in(&self, folder: &str) -> Option<&str> {
         self.lasting(|link| link.starts_with(folder))
     }
 
     /// One by a rule of the administrator's: udev's, and in none of these folders.
-    pub fn lasting_by_rule(&self, folders: &[&str]) -> Option<&str> {
+    pub(crate) fn lasting_by_rule(&self, folders: &[&str]) -> Option<&str> {
         let is_usual = |link: &str| folders.iter().any(|folder| link.starts_with(folder));
         self.lasting(|link| self.claims(link) && !is_usual(link))
     }
 
     /// Any that is its alone.
-    pub fn lasting_at_all(&self) -> Option<&str> {
+    pub(crate) fn lasting_at_all(&self) -> Option<&str> {
         self.lasting(|_| true)
     }
 
@@ -226,7 +226,7 @@ fn joined(link: &Path, target: &Path) -> PathBuf {
 #[cfg(test)]
 impl Names {
     /// Those of a device that there is not.
-    pub fn new(node: &str, links: &[&str]) -> Self {
+    pub(crate) fn new(node: &str, links: &[&str]) -> Self {
         let links: Vec<_> = links.iter().map(|link| (*link).to_owned()).collect();
         Self {
             node: node.to_owned(),

@@ -17,7 +17,7 @@ const WHAT: &str = "news";
 /// What happened to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Action {
+pub(crate) enum Action {
     Added,
     Removed,
     /// Something of what is shown of it is different now.
@@ -35,7 +35,7 @@ impl fmt::Display for Action {
 }
 
 /// The changes from now on.
-pub struct Watch {
+pub(crate) struct Watch {
     devices: Devices,
     socket: MonitorSocket,
     /// What there is, by its place in /sys: a device that is gone tells no more of itself.
@@ -48,7 +48,7 @@ pub struct Watch {
 
 impl Devices {
     /// Begins to watch.
-    pub fn watch(self) -> Result<Watch, Error> {
+    pub(crate) fn watch(self) -> Result<Watch, Error> {
         let udev = |source| Error::Udev { what: WHAT, source };
         // Before what there is is asked for, so that nothing is missed in between.
         let socket = MonitorBuilder::new()
@@ -95,7 +95,7 @@ fn nodes() -> Result<(Vec<udev::Device>, Vec<udev::Device>), Error> {
 
 impl Watch {
     /// Waits for the next change.
-    pub fn next(&mut self) -> Result<(Action, HostDevice), Error> {
+    pub(crate) fn next(&mut self) -> Result<(Action, HostDevice), Error> {
         loop {
             // Events that say nothing new follow on each other.
             while let Some(event) = self.events.pop_front() {

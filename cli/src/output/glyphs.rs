@@ -2,7 +2,7 @@
 
 /// A sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Glyph {
+pub(crate) enum Glyph {
     Dot,
     Circle,
     Cross,

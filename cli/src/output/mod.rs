@@ -10,15 +10,15 @@ use comfy_table::{
 use conventions::{is_unprintable, printable_lines};
 use serde::Serialize;
 
-pub use conventions::printable;
-pub use glyphs::Glyph;
-pub use options::{JsonMode, OutputArgs};
+pub(crate) use conventions::printable;
+pub(crate) use glyphs::Glyph;
+pub(crate) use options::{JsonMode, OutputArgs};
 
 mod glyphs;
 mod options;
 
 /// A line of a table.
-pub trait Row {
+pub(crate) trait Row {
     /// The names of the columns.
     const HEADER: &[&str];
 
@@ -28,7 +28,7 @@ pub trait Row {
 
 /// One value in a table.
 #[derive(Debug)]
-pub struct Cell {
+pub(crate) struct Cell {
     text: String,
     emphasis: Emphasis,
     right: bool,
@@ -36,7 +36,7 @@ pub struct Cell {
 
 /// How a value stands out, on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Emphasis {
+pub(crate) enum Emphasis {
     None,
     Good,
     Bad,
@@ -46,7 +46,7 @@ pub enum Emphasis {
 
 impl Cell {
     /// A value; one that is empty is shown as "-".
-    pub fn new(value: impl Display) -> Self {
+    pub(crate) fn new(value: impl Display) -> Self {
         let text = printable(&value.to_string()).into_owned();
         let text = if text.is_empty() {
             "-".to_owned()
@@ -61,17 +61,17 @@ impl Cell {
     }
 
     /// A value that may be missing.
-    pub fn optional(value: Option<impl Display>) -> Self {
+    pub(crate) fn optional(value: Option<impl Display>) -> Self {
         value.map_or_else(|| Self::new(""), Self::new)
     }
 
     /// Lets it stand out.
-    pub fn emphasis(self, emphasis: Emphasis) -> Self {
+    pub(crate) fn emphasis(self, emphasis: Emphasis) -> Self {
         Self { emphasis, ..self }
     }
 
     /// Aligns its column to the right, as numbers are.
-    pub fn right(self) -> Self {
+    pub(crate) fn right(self) -> Self {
         Self {
             right: true,
             ..self
@@ -92,11 +92,11 @@ impl Cell {
 
 /// A text that is safe to show, with its style: what could steer a terminal is escaped in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Painted(String);
+pub(crate) struct Painted(String);
 
 /// Where and how to show results.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     json: Option<Json>,
     /// Whether every event of a stream is to be on more than one line.
     json_events: Json,
@@ -110,7 +110,7 @@ pub struct Output {
 
 /// What JSON looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Json {
+pub(crate) enum Json {
     Pretty,
     Short,
 }
@@ -165,7 +165,7 @@ const FALLBACK_COLUMNS: u16 = 80;
 
 impl Output {
     /// As the command line and the environment ask for.
-    pub fn new(args: &OutputArgs) -> Self {
+    pub(crate) fn new(args: &OutputArgs) -> Self {
         let terminal = io::stdout().is_terminal();
         let variable = |name: &str| std::env::var(name).ok();
         Self {
@@ -189,32 +189,32 @@ impl Output {
     }
 
     /// A sign, as the locale has it.
-    pub fn glyph(&self, glyph: Glyph) -> &'static str {
+    pub(crate) fn glyph(&self, glyph: Glyph) -> &'static str {
         glyph.text(self.utf8)
     }
 
     /// Whether the result is for a program.
-    pub fn is_json(&self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         self.json.is_some()
     }
 
     /// How the result is to be written for a program, if it is for one.
-    pub fn json_mode(&self) -> Option<Json> {
+    pub(crate) fn json_mode(&self) -> Option<Json> {
         self.json
     }
 
     /// Whether a pager may be used.
-    pub fn pager(&self) -> bool {
+    pub(crate) fn pager(&self) -> bool {
         self.pager
     }
 
     /// Whether headers and footers are shown.
-    pub fn legend(&self) -> bool {
+    pub(crate) fn legend(&self) -> bool {
         self.legend
     }
 
     /// Shows the rows as a JSON array if JSON was asked for, and says whether it was.
-    pub fn json<R: Serialize>(&self, rows: &[R]) -> io::Result<bool> {
+    pub(crate) fn json<R: Serialize>(&self, rows: &[R]) -> io::Result<bool> {
         let Some(json) = self.json else {
             return Ok(false);
         };
@@ -224,18 +224,18 @@ impl Output {
     }
 
     /// Shows one event of a stream, as JSON; false if nobody reads any more.
-    pub fn json_event<E: Serialize>(&self, event: &E) -> io::Result<bool> {
+    pub(crate) fn json_event<E: Serialize>(&self, event: &E) -> io::Result<bool> {
         write_line(&self.json_events.text(event)?)
     }
 
     /// Shows a line made of styled parts; false if nobody reads any more.
-    pub fn line(&self, parts: &[Painted]) -> io::Result<bool> {
+    pub(crate) fn line(&self, parts: &[Painted]) -> io::Result<bool> {
         let parts: Vec<_> = parts.iter().map(|Painted(text)| text.as_str()).collect();
         write_line(&parts.concat())
     }
 
     /// Writes a text that a program reads: as it is, except on a terminal.
-    pub fn data(&self, text: &str) -> io::Result<()> {
+    pub(crate) fn data(&self, text: &str) -> io::Result<()> {
         if io::stdout().is_terminal() {
             print(text)
         } else {
@@ -244,14 +244,14 @@ impl Output {
     }
 
     /// Says on standard error what is no result.
-    pub fn hint(&self, text: &str) {
+    pub(crate) fn hint(&self, text: &str) {
         if !self.quiet {
             complain(text);
         }
     }
 
     /// A text in the colours of systemd's tools, where colours are wanted.
-    pub fn paint(&self, text: impl Display, emphasis: Emphasis) -> Painted {
+    pub(crate) fn paint(&self, text: impl Display, emphasis: Emphasis) -> Painted {
         let text = text.to_string();
         let text = printable(&text);
         let code = match emphasis {
@@ -269,12 +269,12 @@ impl Output {
     }
 
     /// A text without a style.
-    pub fn plain(&self, text: impl Display) -> Painted {
+    pub(crate) fn plain(&self, text: impl Display) -> Painted {
         self.paint(text, Emphasis::None)
     }
 
     /// As much of a line as there is room for.
-    pub fn fit(&self, text: &str) -> String {
+    pub(crate) fn fit(&self, text: &str) -> String {
         let text = printable(text);
         let columns = match self.width {
             Width::Unlimited => return text.into_owned(),
@@ -294,7 +294,7 @@ impl Output {
     }
 
     /// Shows the rows as a table; nothing if there are none.
-    pub fn table<R: Row>(&self, rows: &[R]) -> io::Result<()> {
+    pub(crate) fn table<R: Row>(&self, rows: &[R]) -> io::Result<()> {
         if rows.is_empty() {
             Ok(())
         } else {
@@ -304,19 +304,19 @@ impl Output {
     }
 
     /// Shows texts of one line each.
-    pub fn lines(&self, lines: &[impl AsRef<str>]) -> io::Result<()> {
+    pub(crate) fn lines(&self, lines: &[impl AsRef<str>]) -> io::Result<()> {
         lines
             .iter()
             .try_for_each(|line| print(&printable(line.as_ref())))
     }
 
     /// Sets two tables apart.
-    pub fn blank(&self) -> io::Result<()> {
+    pub(crate) fn blank(&self) -> io::Result<()> {
         print("")
     }
 
     /// Says how many there were, below their table.
-    pub fn count(&self, count: usize, noun: &str) -> io::Result<()> {
+    pub(crate) fn count(&self, count: usize, noun: &str) -> io::Result<()> {
         match (self.legend, count) {
             (false, _) => Ok(()),
             (true, 0) => print(&format!("No {noun}s.")),
@@ -425,13 +425,13 @@ fn styled(
 }
 
 /// Says something on standard error. Nobody there to be told is no reason to fail.
-pub fn complain(text: impl Display) {
+pub(crate) fn complain(text: impl Display) {
     let text = text.to_string();
     let _ = writeln!(io::stderr().lock(), "{}", printable_lines(&text));
 }
 
 /// Asks on standard error, and reads the answer.
-pub fn ask(question: impl Display) -> io::Result<String> {
+pub(crate) fn ask(question: impl Display) -> io::Result<String> {
     let text = question.to_string();
     let mut stderr = io::stderr().lock();
     write!(stderr, "{} ", printable_lines(&text))?;

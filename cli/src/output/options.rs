@@ -4,7 +4,7 @@ use clap::{ArgAction, ValueEnum};
 
 /// How results are shown.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct OutputArgs {
+pub(crate) struct OutputArgs {
     /// Generate JSON output (pretty, short, off)
     #[arg(
         hide_possible_values = true,
@@ -35,7 +35,7 @@ pub struct OutputArgs {
 
 /// The values of `--json=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum JsonMode {
+pub(crate) enum JsonMode {
     Pretty,
     Short,
     Off,

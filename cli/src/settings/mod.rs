@@ -17,7 +17,7 @@ use crate::values::{self, ValueError};
 
 /// The name of our file. systemd reads drop-ins by name: `override.conf`, which is what
 /// `systemctl edit` makes, comes after it and counts more.
-pub const FILE_NAME: &str = "50-vhostctl.conf";
+pub(crate) const FILE_NAME: &str = "50-vhostctl.conf";
 /// A section of ours, which systemd leaves alone as its name begins with "X-".
 const SECTION: &str = "X-vhostctl";
 /// The highest number of characters of a user's name.
@@ -25,14 +25,14 @@ const USER_MAX: usize = 31;
 
 /// Where systemd's unit files are.
 #[derive(Clone, Debug)]
-pub struct Folders {
+pub(crate) struct Folders {
     search: Vec<PathBuf>,
     write: PathBuf,
 }
 
 impl Folders {
     /// Those of the system's manager; SYSTEMD_UNIT_PATH is honoured as systemd does (systemd(1)).
-    pub fn system() -> Self {
+    pub(crate) fn system() -> Self {
         const WRITE: &str = "/etc/systemd/system";
         const DEFAULT: [&str; 8] = [
             "/etc/systemd/system.control",
@@ -64,17 +64,17 @@ impl Folders {
     }
 
     /// Those that are searched, the most important first.
-    pub fn search(&self) -> &[PathBuf] {
+    pub(crate) fn search(&self) -> &[PathBuf] {
         &self.search
     }
 
     /// Our file for one unit of an instance.
-    pub fn own_file(&self, instance: &Instance, unit_type: UnitType) -> PathBuf {
+    pub(crate) fn own_file(&self, instance: &Instance, unit_type: UnitType) -> PathBuf {
         self.drop_in_folder(instance, unit_type).join(FILE_NAME)
     }
 
     /// The administrator's folder for the drop-ins of a unit.
-    pub fn drop_in_folder(&self, instance: &Instance, unit_type: UnitType) -> PathBuf {
+    pub(crate) fn drop_in_folder(&self, instance: &Instance, unit_type: UnitType) -> PathBuf {
         self.write.join(format!("{}.d", instance.unit(unit_type)))
     }
 
@@ -115,7 +115,7 @@ impl Folders {
 
 /// What there is to say about an instance besides its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The type of device, where the kind of unit does not tell.
     pub device_type: Option<String>,
     /// The backend, by the name of its descriptor or its program, where that goes for the unit.
@@ -136,7 +136,7 @@ pub struct Settings {
 
 impl Settings {
     /// Those in effect; what cannot be read is as good as not there.
-    pub fn read(folders: &Folders, instance: &Instance) -> Self {
+    pub(crate) fn read(folders: &Folders, instance: &Instance) -> Self {
         let assignments = folders
             .files(instance)
             .iter()
@@ -211,7 +211,7 @@ impl Settings {
     ///
     /// # Errors
     /// A value that no unit file can hold, or that would mean something else there.
-    pub fn text(&self, instance: &Instance) -> Result<String, ValueError> {
+    pub(crate) fn text(&self, instance: &Instance) -> Result<String, ValueError> {
         self.check()?;
         let mut text = head(instance, &instance.unit(UnitType::Service));
         let record = [("Type", &self.device_type), ("Backend", &self.backend)];
@@ -317,7 +317,7 @@ impl Settings {
 }
 
 /// The program that the template of an instance has put before one that takes a connected socket.
-pub fn accept_program(folders: &Folders, instance: &Instance) -> Option<PathBuf> {
+pub(crate) fn accept_program(folders: &Folders, instance: &Instance) -> Option<PathBuf> {
     let files = folders.files(instance);
     let texts = files
         .iter()
@@ -329,12 +329,12 @@ pub fn accept_program(folders: &Folders, instance: &Instance) -> Option<PathBuf>
 }
 
 /// Whether a user is root, by name or number.
-pub fn is_root(user: &str) -> bool {
+pub(crate) fn is_root(user: &str) -> bool {
     matches!(user, "root" | "0")
 }
 
 /// How our file for a unit begins.
-pub fn head(instance: &Instance, unit: &str) -> String {
+pub(crate) fn head(instance: &Instance, unit: &str) -> String {
     format!(
         "# Written by \"vhostctl add\", deleted by \"vhostctl remove {instance}\". Settings of your own go into a\n\
          # file beside it: systemctl edit {unit}\n"
@@ -366,7 +366,7 @@ fn section<K: AsRef<str>>(text: &mut String, name: &str, assignments: Vec<(K, St
 }
 
 /// Takes a value from being read for specifiers.
-pub fn percent(value: &str) -> String {
+pub(crate) fn percent(value: &str) -> String {
     value.replace('%', "%%")
 }
 

@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Which service manager a verb talks to, and how.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Target {
+pub(crate) struct Target {
     /// Operate on the remote host HOST by way of ssh
     #[arg(
         short = 'H',
@@ -39,12 +39,12 @@ pub struct Target {
 
 impl Target {
     /// Whether it is on this machine, so that local files are its files.
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         self.host.is_none()
     }
 
     /// Fails for verbs that show what only this machine can tell, if another one is asked for.
-    pub fn local_only(&self, verb: &'static str) -> Result<(), Error> {
+    pub(crate) fn local_only(&self, verb: &'static str) -> Result<(), Error> {
         match self.host.clone() {
             None => Ok(()),
             Some(host) => Err(Error::LocalOnly { verb, host }),
@@ -80,7 +80,7 @@ fn booted() -> bool {
 
 /// Another machine, as ssh(1) names it: `[USER@]HOST[:PORT]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteHost {
+pub(crate) struct RemoteHost {
     destination: String,
     port: Option<u16>,
 }
@@ -88,7 +88,7 @@ pub struct RemoteHost {
 /// Why something is not the name of a host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not [USER@]HOST[:PORT]")]
-pub struct HostError(String);
+pub(crate) struct HostError(String);
 
 impl FromStr for RemoteHost {
     type Err = HostError;

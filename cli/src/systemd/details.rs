@@ -14,7 +14,7 @@ use crate::unit_file;
 
 /// A backend and its circumstances.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Details {
+pub(crate) struct Details {
     /// What `list` shows of it.
     #[serde(flatten)]
     pub backend: Backend,
@@ -70,7 +70,7 @@ pub struct Details {
 
 /// A front-end that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Waits {
+pub(crate) struct Waits {
     /// Its process.
     pub pid: u32,
     /// The user id of that.
@@ -123,7 +123,10 @@ impl Properties {
 
 impl Manager {
     /// Everything about the backends that are chosen, by VM.
-    pub async fn details(&self, chosen: impl Fn(&Instance) -> bool) -> Result<Vec<Details>, Error> {
+    pub(crate) async fn details(
+        &self,
+        chosen: impl Fn(&Instance) -> bool,
+    ) -> Result<Vec<Details>, Error> {
         let mut instances = self.instances().await?;
         instances.retain(|instance, _| chosen(instance));
         try_join_all(instances.into_iter().map(async |(instance, units)| {

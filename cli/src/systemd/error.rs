@@ -7,7 +7,7 @@ use crate::exit;
 
 /// Why systemd could not be asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No bus.
     #[error(
         "The system bus cannot be reached: {}. Backends are units of systemd, which is asked over D-Bus: \
@@ -86,7 +86,7 @@ pub enum Error {
 
 /// What masks a unit: a link to /dev/null in place of a unit file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mask {
+pub(crate) struct Mask {
     /// The unit that is masked.
     pub unit: String,
     /// The name of the link: that of the unit, or of its template.
@@ -110,7 +110,7 @@ impl Mask {
 
 impl Error {
     /// The exit status, as systemctl's.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Denied { .. } => exit::DENIED,
             Self::Unit { source, .. } => match error_name(source) {
@@ -124,7 +124,7 @@ impl Error {
     }
 
     /// The unit whose log may tell more.
-    pub fn logged(&self) -> Option<&str> {
+    pub(crate) fn logged(&self) -> Option<&str> {
         match self {
             Self::Job { unit, .. } => Some(unit),
             _ => None,
@@ -132,7 +132,7 @@ impl Error {
     }
 
     /// Whether it is about one unit only, so that others can be gone on with.
-    pub fn is_of_unit(&self) -> bool {
+    pub(crate) fn is_of_unit(&self) -> bool {
         matches!(
             self,
             Self::Unit { .. } | Self::Masked { .. } | Self::Job { .. } | Self::Denied { .. }

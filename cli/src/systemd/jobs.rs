@@ -12,7 +12,7 @@ use super::{Error, Manager, answer, call, text};
 
 /// What to do with units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Job {
+pub(crate) enum Job {
     Start,
     Stop,
 }
@@ -45,7 +45,7 @@ type FileChange = (String, String, String);
 
 /// A unit with which something went wrong.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The unit.
     pub unit: String,
     /// What went wrong; of this unit only.
@@ -55,7 +55,7 @@ pub struct Failure {
 impl Manager {
     /// Does that with all of these units at once, and waits until it is done. What goes wrong with a unit
     /// comes back, and keeps none of the others from it.
-    pub async fn run(&self, job: Job, units: &[String]) -> Result<Vec<Failure>, Error> {
+    pub(crate) async fn run(&self, job: Job, units: &[String]) -> Result<Vec<Failure>, Error> {
         const WHAT: &str = "be told of finished jobs";
         let word = job.word();
         // First listen, then ask: a job may be over before its number is here.
@@ -141,7 +141,11 @@ impl Manager {
     }
 
     /// Fails if one of these units is masked.
-    pub async fn check_unmasked(&self, what: &'static str, units: &[String]) -> Result<(), Error> {
+    pub(crate) async fn check_unmasked(
+        &self,
+        what: &'static str,
+        units: &[String],
+    ) -> Result<(), Error> {
         for unit in units {
             if let Some(mask) = self.mask(unit).await {
                 let unit = unit.clone();
@@ -206,7 +210,7 @@ impl Manager {
     }
 
     /// Has a unit started at boot; says whether that is new. systemd has to read its files again then.
-    pub async fn enable(&self, unit: &str) -> Result<bool, Error> {
+    pub(crate) async fn enable(&self, unit: &str) -> Result<bool, Error> {
         let asked = self
             .change(
                 "EnableUnitFiles",
@@ -222,7 +226,7 @@ impl Manager {
     }
 
     /// Undoes [`enable`](Self::enable), likewise.
-    pub async fn disable(&self, unit: &str) -> Result<bool, Error> {
+    pub(crate) async fn disable(&self, unit: &str) -> Result<bool, Error> {
         let asked = self
             .change("DisableUnitFiles", &(&[unit][..], false), "disable a unit")
             .await;
@@ -238,19 +242,19 @@ impl Manager {
     }
 
     /// Whether a unit is started at boot.
-    pub async fn is_enabled(&self, unit: &str) -> Result<bool, Error> {
+    pub(crate) async fn is_enabled(&self, unit: &str) -> Result<bool, Error> {
         let state = self.proxy.get_unit_file_state(unit.to_owned()).await;
         let state = answer(state, "ask whether a unit is enabled")?;
         Ok(state.is_some_and(|state| state == "enabled"))
     }
 
     /// Makes systemd read its files again.
-    pub async fn reload(&self) -> Result<(), Error> {
+    pub(crate) async fn reload(&self) -> Result<(), Error> {
         self.change("Reload", &(), "reload systemd's units").await
     }
 
     /// Lets systemd forget that units failed, as far as it knows them.
-    pub async fn reset_failed(&self, units: &[String]) -> Result<(), Error> {
+    pub(crate) async fn reset_failed(&self, units: &[String]) -> Result<(), Error> {
         for unit in units {
             let reset: Result<(), _> = self
                 .change("ResetFailedUnit", &(unit.as_str(),), "reset a unit")
@@ -264,7 +268,7 @@ impl Manager {
     }
 
     /// The program that a service runs.
-    pub async fn program(&self, service: &str) -> Result<Option<String>, Error> {
+    pub(crate) async fn program(&self, service: &str) -> Result<Option<String>, Error> {
         const WHAT: &str = "ask systemd for a service's program";
         let loaded = self.proxy.load_unit(service.to_owned()).await;
         let Some(path) = answer(loaded, WHAT)? else {

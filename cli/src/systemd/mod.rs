@@ -23,18 +23,18 @@ use crate::unit_file;
 
 use error::{answer, call};
 
-pub use connection::{RemoteHost, Target};
-pub use details::{Details, Waits};
-pub use error::Error;
-pub use jobs::{Failure, Job};
-pub use watch::Change;
+pub(crate) use connection::{RemoteHost, Target};
+pub(crate) use details::{Details, Waits};
+pub(crate) use error::Error;
+pub(crate) use jobs::{Failure, Job};
+pub(crate) use watch::Change;
 
 /// The name of the manager on the bus.
 const SERVICE: &str = "org.freedesktop.systemd1";
 
 /// A backend as systemd sees it: the socket and the service that it starts, together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Backend {
+pub(crate) struct Backend {
     /// Which one.
     #[serde(skip)]
     pub instance: Instance,
@@ -66,7 +66,7 @@ pub struct Backend {
 /// What a backend does, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum BackendState {
+pub(crate) enum BackendState {
     /// It serves a VMM, or will in a moment.
     Running,
     /// It comes up.
@@ -149,7 +149,7 @@ struct Units {
 }
 
 /// The way to systemd.
-pub struct Manager {
+pub(crate) struct Manager {
     bus: zbus::Connection,
     proxy: ManagerProxy<'static>,
     target: Target,
@@ -157,7 +157,7 @@ pub struct Manager {
 
 impl Manager {
     /// Connects to the manager.
-    pub async fn connect(target: &Target) -> Result<Self, Error> {
+    pub(crate) async fn connect(target: &Target) -> Result<Self, Error> {
         let bus = target.connect().await?;
         let proxy = ManagerProxy::builder(&bus)
             .cache_properties(CacheProperties::No)
@@ -173,7 +173,7 @@ impl Manager {
 
     /// Calls a method of the manager's that changes something, for which polkit may ask the user. Then it
     /// takes as long as the user does; what needs no permission goes by the proxy, which has a time limit.
-    pub async fn change<A, R>(
+    pub(crate) async fn change<A, R>(
         &self,
         method: &'static str,
         arguments: &A,
@@ -197,7 +197,7 @@ impl Manager {
     }
 
     /// All backends that are loaded, enabled or configured, by VM.
-    pub async fn backends(&self) -> Result<Vec<Backend>, Error> {
+    pub(crate) async fn backends(&self) -> Result<Vec<Backend>, Error> {
         let instances = self.instances().await?;
         // All questions at once, so that it is one wait and not one for each.
         try_join_all(
@@ -209,7 +209,7 @@ impl Manager {
     }
 
     /// The names of all backends that are loaded, enabled or configured.
-    pub async fn names(&self) -> Result<Vec<Instance>, Error> {
+    pub(crate) async fn names(&self) -> Result<Vec<Instance>, Error> {
         Ok(self.instances().await?.into_keys().collect())
     }
 
@@ -415,7 +415,7 @@ fn unescaped(path: &str) -> String {
 
 /// The instances with a unit file, a drop-in or a `.wants` link of their own in one of the folders.
 /// systemd has those in memory only while something refers to them.
-pub fn configured(folders: impl IntoIterator<Item = PathBuf>) -> BTreeSet<Instance> {
+pub(crate) fn configured(folders: impl IntoIterator<Item = PathBuf>) -> BTreeSet<Instance> {
     let mut found = BTreeSet::new();
     for folder in folders {
         for name in names(&folder) {

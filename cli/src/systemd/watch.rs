@@ -22,7 +22,7 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 
 /// A unit of a backend has another state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub(crate) struct Change {
     /// The unit.
     pub unit: String,
     /// The VM.
@@ -104,7 +104,7 @@ impl Known {
 /// All that systemd says comes by one stream, in the order in which it happened: signals, and the answers
 /// to questions, which are sent without a wait for them. A question that is waited for would be answered
 /// with a state that is newer than the signals still in the stream, and these would then tell it again.
-pub struct Watch {
+pub(crate) struct Watch {
     manager: Manager,
     stream: MessageStream,
     known: Known,
@@ -123,7 +123,7 @@ enum News {
 
 impl Manager {
     /// Begins to watch.
-    pub async fn watch(mut self) -> Result<Watch, Error> {
+    pub(crate) async fn watch(mut self) -> Result<Watch, Error> {
         self.bus.set_max_queued(QUEUE);
         let mut stream = MessageStream::from(&self.bus);
         let bus = zbus::fdo::DBusProxy::new(&self.bus)
@@ -180,7 +180,7 @@ impl Manager {
 
 impl Watch {
     /// Waits for the next change; none if the bus is gone.
-    pub async fn next(&mut self) -> Result<Option<Change>, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Change>, Error> {
         loop {
             let message = match self.stream.next().await {
                 None => return Ok(None),

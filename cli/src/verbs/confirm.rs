@@ -11,7 +11,7 @@ use super::unit_control::UnitController;
 
 /// Asks before VMMs lose devices, where somebody can answer, and else refuses it. Nothing is done yet
 /// then, so that a VM does not keep half of its devices.
-pub async fn confirm(
+pub(super) async fn confirm(
     changes: &UnitController<'_>,
     instances: &[Instance],
     force: bool,

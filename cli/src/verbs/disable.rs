@@ -14,7 +14,7 @@ use super::unit_control::UnitController;
 #[command(
     after_help = "With --now it asks, or refuses, as 'vhostctl stop' does if a front-end is connected."
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// Disable these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
@@ -28,7 +28,7 @@ pub struct Args {
     force: bool,
 }
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     zbus::block_on(async {
         let mut changes = UnitController::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;

@@ -10,7 +10,7 @@ use super::unit_control::UnitController;
 
 /// Enable backends: start their sockets at boot
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Enable these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
@@ -20,7 +20,7 @@ pub struct Args {
     now: bool,
 }
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     zbus::block_on(async {
         let mut changes = UnitController::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;

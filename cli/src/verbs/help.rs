@@ -9,13 +9,13 @@ use super::Error;
 
 /// Show the help of vhostctl or of a verb
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The verb
     #[arg(value_name = "VERB", add = completion::verbs())]
     verb: Option<String>,
 }
 
-pub fn run(args: &Args) -> Result<(), Error> {
+pub(super) fn run(args: &Args) -> Result<(), Error> {
     let program = args::Args::command();
     let is_unknown = |name: &&String| program.find_subcommand(name).is_none();
     if let Some(name) = args.verb.as_ref().filter(is_unknown) {

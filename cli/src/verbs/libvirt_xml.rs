@@ -26,7 +26,7 @@ requires display DMABUF support.\" and ends. Remove it; virsh screenshot shows t
 
 A GPU that needs no settings libvirt starts by itself, without this program: <video> with the driver
 'vhostuser'. Here is what uses the one that 'vhostctl add gpu' made.")]
-pub struct Args {
+pub(crate) struct Args {
     /// The VM
     #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
     vm: String,
@@ -56,7 +56,7 @@ const NO_VIDEO: &str = "\
   <model type='none'/>
 </video>";
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     let mut domain = Domain {
         elements: vec![MEMORY.to_owned()],
         devices: Vec::new(),

@@ -20,7 +20,7 @@ of their own.
 STATE is 'listening' while the backend waits for a VMM and 'running' while it serves one; 'no-device'
 if it listens, but its device of the host is not there, so that a VMM that connects is refused; otherwise it is
 starting, stopping, failed or inactive.")]
-pub struct Args {
+pub(crate) struct Args {
     /// List these: all of a VM, or one; patterns of the shell are understood
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]
     backends: Vec<Selector>,
@@ -61,7 +61,7 @@ pub(super) fn emphasis(state: BackendState) -> Emphasis {
     }
 }
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     let mut backends = zbus::block_on(async { Manager::connect(target).await?.backends().await })?;
     backends.retain(|backend| {
         let is_meant = |selector: &Selector| selector.matches(&backend.instance);

@@ -15,7 +15,7 @@ counts is asked what it can do (--print-capabilities). The first folder is searc
 you and root can change it.
 
 STATE is usable, broken, hidden, masked, or mask for an empty file.")]
-pub struct Args {}
+pub(crate) struct Args {}
 
 impl Row for Descriptor {
     const HEADER: &[&str] = &["NAME", "TYPE", "STATE", "BINARY", "FEATURES", "DESCRIPTOR"];
@@ -39,7 +39,7 @@ impl Row for Descriptor {
     }
 }
 
-pub fn run(Args {}: &Args, output: &Output) -> Result<(), Error> {
+pub(super) fn run(Args {}: &Args, output: &Output) -> Result<(), Error> {
     let found = descriptors::list(&descriptors::folders(), true);
     if let Some(note) = descriptors::left_out() {
         output.hint(&note);

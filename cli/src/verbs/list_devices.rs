@@ -16,7 +16,7 @@ use super::Error;
 #[command(after_help = "\
 NODE is the device as it is now. LINK is a name for it that stays over reboots and replugging, where
 udev has one: use it in configuration. VM tells for which backends it is configured.")]
-pub struct Args {
+pub(crate) struct Args {
     /// Show devices of one type only (gpu, input)
     #[arg(
         short = 't',
@@ -90,7 +90,7 @@ impl Row for Input {
     }
 }
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     target.local_only("list-devices")?;
     let devices = Devices::new();
     let wanted = |kind| args.kind.is_none_or(|only| only == kind);

@@ -31,7 +31,7 @@ use crate::systemd::Target;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(crate) enum Verb {
     List(list::Args),
     ListDevices(list_devices::Args),
     ListBackends(list_backends::Args),
@@ -52,7 +52,7 @@ pub enum Verb {
 
 /// Why a verb failed. The messages are whole sentences for people: `main` shows them as they are.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error(transparent)]
     Devices(#[from] crate::devices::Error),
     #[error(transparent)]
@@ -99,7 +99,7 @@ pub enum Error {
 
 impl Error {
     /// The exit status; of several errors, that of the first.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NoBackend { .. } => exit::UNKNOWN_STATE,
             Self::Unknown { .. } => exit::NOT_FOUND,
@@ -158,7 +158,11 @@ fn advice(error: &std::io::Error) -> &'static str {
 }
 
 /// Does what the command line says; the exit status says how it is, where a verb answers a question.
-pub fn run(verb: Option<Verb>, target: &Target, output: &OutputArgs) -> Result<ExitCode, Error> {
+pub(crate) fn run(
+    verb: Option<Verb>,
+    target: &Target,
+    output: &OutputArgs,
+) -> Result<ExitCode, Error> {
     let output = Output::new(output);
     if target.user {
         return Err(Error::User);

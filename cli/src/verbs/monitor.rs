@@ -23,7 +23,7 @@ use super::Error as VerbError;
 #[command(after_help = "\
 Runs until it is interrupted or nobody reads its output any more. With -j every event is a JSON object
 on a line of its own.")]
-pub struct Args {
+pub(crate) struct Args {
     /// Show devices only
     #[arg(short, long, conflicts_with = "units")]
     devices: bool,
@@ -35,7 +35,7 @@ pub struct Args {
 
 /// Why there is nothing more to show.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("The connection to the bus has ended: systemd or its bus was stopped or restarted.")]
     BusGone,
     #[error("Failed to prepare for signals: {0}.")]
@@ -66,7 +66,7 @@ enum News {
 /// How long a reader that does not read may delay the end.
 const GRACE: Duration = Duration::from_millis(500);
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), VerbError> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), VerbError> {
     if args.devices {
         target.local_only("monitor --devices")?;
     }

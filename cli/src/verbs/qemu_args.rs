@@ -25,7 +25,7 @@ support.\" A -display that follows these arguments replaces this one.
 
 The user that runs QEMU has to be one who may connect: vhostctl status shows who that is, and vhostctl add
 --socket-user= decides it. QEMU before 10.0 takes GPU and input devices only with KVM.")]
-pub struct Args {
+pub(crate) struct Args {
     /// The VM
     #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
     vm: String,
@@ -45,7 +45,7 @@ fn memory(text: &str) -> Result<Shared, MemoryError> {
     }
 }
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     let devices = devices(&args.vm, target)?;
     let mut pairs = args.memory.as_ref().map_or_else(Vec::new, Memory::shared);
     for device in devices {
@@ -70,7 +70,7 @@ pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
 }
 
 /// The devices of a VM, the GPU first.
-pub fn devices(vm: &str, target: &Target) -> Result<Vec<VmDevice>, Error> {
+pub(super) fn devices(vm: &str, target: &Target) -> Result<Vec<VmDevice>, Error> {
     let all = zbus::block_on(async { Manager::connect(target).await?.backends().await })?;
     let devices: Vec<_> = all
         .iter()

@@ -23,7 +23,7 @@ driver is using it. So vhostctl asks before it does anything; without a terminal
 is given. Shut the VM down first.
 
 Settings that others made for the backend (systemctl edit) are kept.")]
-pub struct Args {
+pub(crate) struct Args {
     /// Remove these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
@@ -33,7 +33,7 @@ pub struct Args {
     force: bool,
 }
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     target.local_only("remove")?;
     zbus::block_on(async {
         let mut changes = UnitController::connect(target, output).await?;
@@ -113,7 +113,7 @@ fn forget(folders: &Folders, instance: &Instance) -> Result<(), Error> {
 }
 
 /// Deletes one of our files, and its folder if nothing else is in it.
-pub fn delete(file: &Path) -> Result<(), Error> {
+pub(super) fn delete(file: &Path) -> Result<(), Error> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(Error::file("delete", file, error));

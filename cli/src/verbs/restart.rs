@@ -15,7 +15,7 @@ use super::unit_control::UnitController;
 A VM that is connected loses the device: with a GPU its screen; with an input device, QEMU aborts if no guest
 driver is using it. So vhostctl asks before it does anything; without a terminal it refuses, unless --force
 is given. Shut the VM down first.")]
-pub struct Args {
+pub(crate) struct Args {
     /// Restart these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
@@ -25,7 +25,7 @@ pub struct Args {
     force: bool,
 }
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     zbus::block_on(async {
         let mut changes = UnitController::connect(target, output).await?;
         let instances = changes.select(&args.backends).await?;

@@ -13,7 +13,7 @@ use super::Error;
 #[command(after_help = "\
 Shows the log of all backends, of those of a VM, or of one; also what is left of those that are removed.
 It is read by journalctl(1): for more ways to search it, use that with -u and the name of the unit.")]
-pub struct Args {
+pub(crate) struct Args {
     /// Show what these said
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]
     backends: Vec<Selector>,
@@ -27,7 +27,7 @@ pub struct Args {
     lines: Option<u32>,
 }
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     target.local_only("log")?;
     let units = if args.backends.is_empty() {
         selector::every_unit()

@@ -23,7 +23,7 @@ use super::list::emphasis;
 #[command(after_help = "\
 Without an argument all backends are shown. With one, the exit status is 0 if every backend shown runs or
 listens, 3 if one does not or its device of the host is missing, and 4 if there is none.")]
-pub struct Args {
+pub(crate) struct Args {
     /// Show these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]
     backends: Vec<Selector>,
@@ -45,7 +45,7 @@ struct Report {
     log: Vec<Entry>,
 }
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitCode, Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitCode, Error> {
     let chosen = |instance: &_| {
         args.backends.is_empty() || args.backends.iter().any(|chosen| chosen.matches(instance))
     };

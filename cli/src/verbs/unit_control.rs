@@ -24,7 +24,7 @@ const LOCK: &str = "/run/vhostctl.lock";
 
 /// Waits until no other vhostctl looks at what there is to change it: two that give a device to two VMs
 /// would else both find it free. `None` for who may change nothing anyway, and is told so later.
-pub fn lock() -> Result<Option<File>, Error> {
+pub(super) fn lock() -> Result<Option<File>, Error> {
     let options = OpenOptions::new()
         .create(true)
         .write(true)
@@ -43,7 +43,7 @@ pub fn lock() -> Result<Option<File>, Error> {
 
 /// The way to systemd for a verb that changes something. What goes wrong with one backend is kept, and the
 /// others are gone on with: [`finish`](Self::finish) tells in the end.
-pub struct UnitController<'a> {
+pub(super) struct UnitController<'a> {
     pub manager: Manager,
     target: &'a Target,
     output: &'a Output,
@@ -51,7 +51,7 @@ pub struct UnitController<'a> {
 }
 
 impl<'a> UnitController<'a> {
-    pub async fn connect(target: &'a Target, output: &'a Output) -> Result<Self, Error> {
+    pub(super) async fn connect(target: &'a Target, output: &'a Output) -> Result<Self, Error> {
         Ok(Self {
             manager: Manager::connect(target).await?,
             target,
@@ -61,7 +61,7 @@ impl<'a> UnitController<'a> {
     }
 
     /// The backends that are meant. A selector that means none is a failure.
-    pub async fn select(&mut self, selectors: &[Selector]) -> Result<Vec<Instance>, Error> {
+    pub(super) async fn select(&mut self, selectors: &[Selector]) -> Result<Vec<Instance>, Error> {
         let mut all = self.manager.names().await?;
         for selector in selectors {
             if !all.iter().any(|instance| selector.matches(instance)) {
@@ -76,7 +76,7 @@ impl<'a> UnitController<'a> {
 
     /// Lets them listen; those that do come back. Where a socket has failed, its starts are counted anew:
     /// a limit that was hit before would refuse the next VMM, although what was amiss is mended.
-    pub async fn start(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+    pub(super) async fn start(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
         let sockets = units(&instances, UnitType::Socket);
         for details in self.manager.details(|one| instances.contains(one)).await? {
             let backend = details.backend;
@@ -89,20 +89,26 @@ impl<'a> UnitController<'a> {
     }
 
     /// Stops them, the connected ones too; those that are stopped come back.
-    pub async fn stop(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+    pub(super) async fn stop(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
         let mut all = units(&instances, UnitType::Socket);
         all.extend(units(&instances, UnitType::Service));
         self.run(Job::Stop, &all, instances).await
     }
 
     /// Stops the sockets alone, where nobody is connected; those that are stopped come back.
-    pub async fn stop_sockets(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+    pub(super) async fn stop_sockets(
+        &mut self,
+        instances: Vec<Instance>,
+    ) -> Result<Vec<Instance>, Error> {
         let sockets = units(&instances, UnitType::Socket);
         self.run(Job::Stop, &sockets, instances).await
     }
 
     /// Has them start at boot.
-    pub async fn enable(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+    pub(super) async fn enable(
+        &mut self,
+        instances: Vec<Instance>,
+    ) -> Result<Vec<Instance>, Error> {
         let mut done = Vec::new();
         for instance in instances {
             let enabled = self.manager.enable(&instance.unit(UnitType::Socket)).await;
@@ -120,7 +126,10 @@ impl<'a> UnitController<'a> {
     }
 
     /// Has them not start at boot.
-    pub async fn disable(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+    pub(super) async fn disable(
+        &mut self,
+        instances: Vec<Instance>,
+    ) -> Result<Vec<Instance>, Error> {
         let mut done = Vec::new();
         for instance in instances {
             let disabled = self.manager.disable(&instance.unit(UnitType::Socket)).await;
@@ -138,7 +147,10 @@ impl<'a> UnitController<'a> {
     }
 
     /// Keeps an error that is about one backend only; others end the verb.
-    pub fn keep<T, E: Into<Error>>(&mut self, result: Result<T, E>) -> Result<Option<T>, Error> {
+    pub(super) fn keep<T, E: Into<Error>>(
+        &mut self,
+        result: Result<T, E>,
+    ) -> Result<Option<T>, Error> {
         match result.map_err(Into::into) {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.is_of_one() => {
@@ -150,7 +162,7 @@ impl<'a> UnitController<'a> {
     }
 
     /// What went wrong, if something did.
-    pub fn finish(&mut self) -> Result<(), Error> {
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
         let mut failed = std::mem::take(&mut self.failed);
         match failed.len() {
             0 => Ok(()),
@@ -203,7 +215,7 @@ impl<'a> UnitController<'a> {
 }
 
 /// The names of one half of each.
-pub fn units(instances: &[Instance], unit_type: UnitType) -> Vec<String> {
+pub(super) fn units(instances: &[Instance], unit_type: UnitType) -> Vec<String> {
     instances
         .iter()
         .map(|instance| instance.unit(unit_type))

@@ -11,7 +11,7 @@ const SLOTS_MAX: u32 = 256;
 
 /// `[size=]SIZE[,slots=N][,maxmem=SIZE]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     size: Size,
     slots: Option<u32>,
     most: Option<Size>,
@@ -23,7 +23,7 @@ struct Size(u64);
 
 /// Why QEMU would not take it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MemoryError {
+pub(crate) enum MemoryError {
     #[error("'{0}' is not a size; examples: 2G, 512M, 2048 (in MiB)")]
     Size(String),
     #[error("'{0}' is not a multiple of 8K")]
@@ -69,7 +69,7 @@ impl FromStr for Memory {
 
 impl Memory {
     /// QEMU's arguments for memory that backends can map: vhost-user needs it.
-    pub fn shared(&self) -> Vec<[String; 2]> {
+    pub(crate) fn shared(&self) -> Vec<[String; 2]> {
         let size = self.size;
         [
             ("-m", self.to_string()),

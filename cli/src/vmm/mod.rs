@@ -1,12 +1,12 @@
 //! The other side: how a VMM is told of a VM's backends.
 
-pub mod memory;
+pub(crate) mod memory;
 
 use crate::instance::Instance;
 
 /// A backend, as a front-end has to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VmDevice {
+pub(crate) struct VmDevice {
     /// The name for QEMU, from which the names of its parts are made.
     id: String,
     /// By the conventions' names.
@@ -17,19 +17,19 @@ pub struct VmDevice {
 }
 
 /// Options of the machine that come with a GPU. libvirt says them itself.
-pub const MACHINE_OPTIONS: [&str; 2] = ["-vga", "-display"];
+pub(crate) const MACHINE_OPTIONS: [&str; 2] = ["-vga", "-display"];
 
 /// QEMU and libvirt have no front-end for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("QEMU has no device for {backend}, whose type is '{device_type}'.")]
-pub struct NoDevice {
+pub(crate) struct NoDevice {
     backend: String,
     device_type: String,
 }
 
 impl VmDevice {
     /// Of a type by the conventions' names, listening at `socket`.
-    pub fn new(instance: &Instance, device_type: &str, socket: &str) -> Self {
+    pub(crate) fn new(instance: &Instance, device_type: &str, socket: &str) -> Self {
         // Input devices and others may have the same name; QEMU's have to begin with a letter.
         let id = match instance.name() {
             Some(name) => format!("{}-{name}", instance.kind().name()),
@@ -44,12 +44,12 @@ impl VmDevice {
     }
 
     /// Where it listens.
-    pub fn socket(&self) -> &str {
+    pub(crate) fn socket(&self) -> &str {
         &self.socket
     }
 
     /// QEMU's arguments, in pairs of an option and its value.
-    pub fn qemu(&self) -> Result<Vec<[String; 2]>, NoDevice> {
+    pub(crate) fn qemu(&self) -> Result<Vec<[String; 2]>, NoDevice> {
         let (id, chardev) = (&self.id, format!("{}-socket", self.id));
         let pci = |device: &str| {
             vec![[
@@ -111,7 +111,7 @@ impl VmDevice {
 
     /// libvirt's element for it, inside of `<devices>`; none where libvirt knows such a device only by QEMU's
     /// arguments.
-    pub fn libvirt(&self, index: usize) -> Option<String> {
+    pub(crate) fn libvirt(&self, index: usize) -> Option<String> {
         let path = escaped(&self.socket);
         match self.device_type.as_str() {
             "fs" => Some(format!(
@@ -138,12 +138,12 @@ impl VmDevice {
     }
 
     /// Whether it is the VM's screen.
-    pub fn is_gpu(&self) -> bool {
+    pub(crate) fn is_gpu(&self) -> bool {
         self.device_type == "gpu"
     }
 
     /// By the conventions' name.
-    pub fn device_type(&self) -> &str {
+    pub(crate) fn device_type(&self) -> &str {
         &self.device_type
     }
 }
@@ -154,7 +154,7 @@ fn doubled(value: &str) -> String {
 }
 
 /// For an attribute's value between single quotes.
-pub fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
@@ -162,7 +162,7 @@ pub fn escaped(text: &str) -> String {
 }
 
 /// A word as sh(1) and its relatives read it back.
-pub fn shell_quoted(word: &str) -> String {
+pub(crate) fn shell_quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

@@ -57,7 +57,7 @@ What virtiofsd, qemu-storage-daemon, passt and vhost-device-rng need is known: s
 vhost-user@.service(5). All but the first need no descriptor. Any other one runs as a dynamic user
 without network, and may write to nothing but what --shared-dir, --blk-file and --allow-path name."
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// What it is: gpu, input, or with --backend any type of the conventions, such as fs or block
     #[arg(value_name = "TYPE", value_parser = PossibleValuesParser::new(DeviceType::ALL.map(DeviceType::name)), hide_possible_values = true)]
     device_type: String,
@@ -147,7 +147,7 @@ const HEADING: &str = "Settings";
 
 /// Why nothing was added.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("Failed to add it: {0}.")]
     Name(#[from] NameError),
     #[error("Failed to add it: {0}.")]
@@ -208,7 +208,7 @@ pub enum Error {
 
 impl Error {
     /// The exit status, as systemctl's.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NotInstalled { .. } => exit::NOT_FOUND,
             _ => exit::FAILURE,
@@ -233,7 +233,7 @@ struct HostInventory {
     assignments: DeviceAssignments,
 }
 
-pub fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::Error> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), super::Error> {
     target.local_only("add")?;
     let lock = unit_control::lock()?;
     let folders = Folders::system();
