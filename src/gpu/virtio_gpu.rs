@@ -7,10 +7,8 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::backend::MemoryGuard;
 
-use super::edid;
-use super::protocol::{
-    Begun, DisplayInfo, Format, Header, RequestReader, Response, Source, command,
-};
+use super::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo};
+use super::protocol::{Begun, Format, Header, RequestReader, Response, Source, command};
 use super::region::{Rect, Region, Size};
 use super::renderer::{Fence, Renderer, Renderer3d};
 use super::scanout::{DisplayId, DmabufSupport, Position, ScanoutSource, Scanouts, Shape};
@@ -29,26 +27,6 @@ pub enum QueueKind {
     Control,
     /// The cursor queue.
     Cursor,
-}
-
-/// What only the front-end can answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DisplayQuery {
-    /// The sizes of all displays.
-    DisplayInfo,
-    /// The EDID of the display on this scanout.
-    Edid(u32),
-}
-
-/// What the front-end said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DisplayReply {
-    /// The sizes; also to a [`DisplayQuery::Edid`] that the front-end cannot answer.
-    DisplayInfo(Box<DisplayInfo>),
-    /// The EDID.
-    Edid(Vec<u8>),
-    /// Nothing, or there is no front-end to ask.
-    Nothing,
 }
 
 /// What became of a request.
@@ -108,7 +86,7 @@ pub struct VirtioGpu {
     begun: Option<InPart>,
     /// Whether the control requests that came before the next cursor request are done.
     pub control_is_done: bool,
-    modes: DisplayInfo,
+    displays: LastDisplayInfo,
     moved: u64,
     complaint: Option<String>,
 }
@@ -123,7 +101,7 @@ impl VirtioGpu {
             answer: None,
             begun: None,
             control_is_done: false,
-            modes: DisplayInfo::default(),
+            displays: LastDisplayInfo::default(),
             moved: 0,
             complaint: None,
         }
@@ -308,11 +286,9 @@ impl VirtioGpu {
     fn display_info(&mut self) -> Done {
         match self.answer.take() {
             None => Done::Ask(DisplayQuery::DisplayInfo),
-            Some(answer) => {
-                if let DisplayReply::DisplayInfo(modes) = answer {
-                    self.modes = *modes;
-                }
-                Response::DisplayInfo(Box::new(self.modes)).into()
+            Some(reply) => {
+                let modes = *self.displays.display_info(reply);
+                Response::DisplayInfo(Box::new(modes)).into()
             }
         }
     }
@@ -322,21 +298,10 @@ impl VirtioGpu {
         if !Scanouts::has(scanout) {
             return Err(CommandError::Scanout(scanout));
         }
-        match self.answer.take() {
-            None => return Ok(Done::Ask(DisplayQuery::Edid(scanout))),
-            Some(DisplayReply::Edid(edid)) => return Ok(Response::Edid(edid).into()),
-            Some(DisplayReply::DisplayInfo(modes)) => self.modes = *modes,
-            Some(DisplayReply::Nothing) => {}
-        }
-        let fallback = DisplayInfo::default();
-        let preferred = self
-            .modes
-            .enabled(scanout)
-            .filter(|mode| !mode.rect.is_empty())
-            .or(fallback.enabled(0))
-            .map_or(Rect::default(), |mode| mode.rect);
-        let edid = edid::edid(scanout, preferred.width, preferred.height);
-        Ok(Response::Edid(edid.to_vec()).into())
+        Ok(match self.answer.take() {
+            None => Done::Ask(DisplayQuery::Edid(scanout)),
+            Some(reply) => Response::Edid(self.displays.edid(scanout, reply)).into(),
+        })
     }
 
     fn create_2d(&mut self, fields: &mut RequestReader<impl Read>) -> Result<Done, CommandError> {

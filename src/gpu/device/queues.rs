@@ -7,9 +7,10 @@ use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 use vm_memory::GuestMemoryMmap;
 
+use super::super::display_info::DisplayReply;
 use super::super::protocol::{HEADER_LEN, Header, Response, response};
 use super::super::renderer::WORK;
-use super::super::virtio_gpu::{CommandResult, DisplayReply, QueueKind};
+use super::super::virtio_gpu::{CommandResult, QueueKind};
 use super::cursor_order::position;
 use super::{CONTROL_QUEUE, CURSOR_QUEUE, Gpu};
 use crate::backend::{Chain, QueuePass, VirtqueueError, Vring};

@@ -2,7 +2,7 @@
 
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::super::protocol::{HEADER_LEN, MAX_SCANOUTS, response};
+use super::super::protocol::{DisplayInfo, HEADER_LEN, MAX_SCANOUTS, response};
 use super::super::renderer::{SoftwareRenderer, WORK};
 use super::super::resource::Budget;
 use super::super::scanout::Update;
@@ -482,12 +482,14 @@ fn an_edid_comes_from_the_front_end_or_from_here() {
     let mut modes = DisplayInfo::default();
     modes.0[1] = modes.0[0];
     modes.0[1].rect = Rect::sized(1600, 900);
+    let reply = DisplayReply::DisplayInfo(Box::new(modes));
+    let expected = LastDisplayInfo::default().edid(1, reply);
     guest.state.answer = Some(DisplayReply::DisplayInfo(Box::new(modes)));
     let response = guest.done(QueueKind::Control, &bytes);
-    assert_eq!(response[HEADER_LEN + 8..][..128], edid::edid(1, 1600, 900));
+    assert_eq!(response[HEADER_LEN + 8..][..128], expected);
     guest.state.answer = Some(DisplayReply::Nothing);
     let response = guest.done(QueueKind::Control, &bytes);
-    assert_eq!(response[HEADER_LEN + 8..][..128], edid::edid(1, 1600, 900));
+    assert_eq!(response[HEADER_LEN + 8..][..128], expected);
 
     assert_eq!(
         guest.control(command::GET_EDID, &[16, 0]),
