@@ -68,8 +68,8 @@ const _: () = assert!(edid::LEN <= MAX_EDID_LEN);
 
 #[cfg(test)]
 mod tests {
-    use super::super::region::Rect;
     use super::*;
+    use crate::gpu::region::Rect;
 
     #[test]
     fn the_front_ends_edid_is_passed_on() {
