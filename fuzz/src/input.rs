@@ -2,20 +2,20 @@
 //! reports anything.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::MutexGuard;
 
 use vhost_user_backends::backend::fuzzing::FakeContext;
 use vhost_user_backends::backend::{Device, DeviceBuilder, FIRST_TOKEN};
-use vhost_user_backends::input::fuzzing::code::*;
-use vhost_user_backends::input::fuzzing::{CONFIG_SIZE, Description, Event, builder};
-use vhost_user_backends::input::{Input, Options};
+use vhost_user_backends::input::event_codes::*;
+use vhost_user_backends::input::testing::{CONFIG_SIZE, FakeEvdev, FakeHardware};
+use vhost_user_backends::input::{Bitmap, DeviceInfo, Event, HostAccess, Input, InputBuilder};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::bytes::Bytes;
 use crate::guest::Guest;
-use kernel::{ABS_MT_X, ABS_X, Hardware, SLOTS, Truth};
+use kernel::{ABS_MT_X, ABS_X, Kernel, SLOTS, Truth};
 
-pub use kernel::Fake;
+pub use kernel::device_info;
 
 mod kernel;
 
@@ -52,7 +52,7 @@ pub fn input_reports(data: &[u8]) {
         machine.failed |= machine.program.failure().is_some();
         if machine.failed {
             // Another has the device: the program ends.
-            assert!(machine.hardware().taken);
+            assert!(machine.hardware().grabbed_by_another);
             return;
         }
     }
@@ -60,12 +60,12 @@ pub fn input_reports(data: &[u8]) {
 }
 
 struct Machine {
-    input: Input<Fake>,
+    input: Input<FakeEvdev>,
     program: FakeContext,
     guest: Guest,
-    hardware: Arc<Mutex<Hardware>>,
-    description: Description,
-    host_leds: BTreeSet<u16>,
+    kernel: Kernel,
+    info: DeviceInfo,
+    host_leds: Bitmap,
     grab: bool,
     /// What the driver was told, and of which report it knows a part.
     told: Truth,
@@ -79,32 +79,31 @@ struct Machine {
 
 impl Machine {
     fn new(bytes: &mut Bytes<'_>) -> Self {
-        let fake = Fake::new(bytes);
-        let (hardware, description) = (fake.hardware.clone(), fake.description.clone());
+        let info = device_info(bytes);
         let options = bytes.u8();
-        let host_leds: BTreeSet<u16> = if options & 2 == 0 {
-            BTreeSet::new()
-        } else {
-            [1].into()
-        };
-        hardware.lock().expect("nobody panics with it").leds = host_leds.clone();
+        let host_leds: Bitmap = (options & 2 != 0).then_some(1).into_iter().collect();
         let grab = options & 1 == 0;
-        let options = Options {
-            evdev_path: "/dev/input/event0".into(),
-            grab,
+        let host_access = if grab {
+            HostAccess::UntilGrab
+        } else {
+            HostAccess::Shared
         };
+        let fake = FakeEvdev::new(info.clone(), host_access);
+        let fake = fake.expect("the host has descriptors left");
+        let kernel = Kernel::new(fake.hardware(), info.clone());
+        kernel.device().leds = host_leds;
         let mut guest = Guest::new();
         let program =
             FakeContext::new(guest.memory.clone()).expect("the host has descriptors left");
-        let input = builder(fake, options).build(program.context());
+        let input = InputBuilder::new(fake).build(program.context());
         let input = input.expect("the host has descriptors left");
         guest.start(true, &mut Bytes::new(&[bytes.u8() & 0xf]));
         Self {
             input,
             program,
             guest,
-            hardware,
-            description,
+            kernel,
+            info,
             host_leds,
             grab,
             told: Truth::default(),
@@ -115,8 +114,8 @@ impl Machine {
         }
     }
 
-    fn hardware(&self) -> MutexGuard<'_, Hardware> {
-        self.hardware.lock().expect("nobody panics with it")
+    fn hardware(&self) -> MutexGuard<'_, FakeHardware> {
+        self.kernel.device()
     }
 
     fn turn(&mut self, event: u16, set: EventSet) {
@@ -168,13 +167,9 @@ impl Machine {
         match bytes.u8() {
             0..=99 => {
                 let event = self.event(bytes);
-                let description = self.description.clone();
-                self.hardware().report(event, &description);
+                self.kernel.report(event);
             }
-            100..=139 => {
-                let description = self.description.clone();
-                self.hardware().report(Event::REPORT, &description);
-            }
+            100..=139 => self.kernel.report(Event::REPORT),
             140..=179 => self.turn(DEVICE_READY, EventSet::IN),
             180..=209 => {
                 for _ in 0..=bytes.u8() % 16 {
@@ -204,7 +199,7 @@ impl Machine {
             }
             252 => {
                 let mut hardware = self.hardware();
-                hardware.taken = !hardware.taken && !hardware.grabbed;
+                hardware.grabbed_by_another = !hardware.grabbed_by_another && !hardware.grabbed;
             }
             253 => self.turn(FIRST_TOKEN + 2, EventSet::IN),
             254 => self.hardware().unplugged = true,
@@ -224,11 +219,7 @@ impl Machine {
                     _ => Event::new(bytes.u16(), bytes.u16(), bytes.u32().cast_signed()),
                 };
                 let times = if bytes.u8() < 4 { 1500 } else { 1 };
-                let mut hardware = self.hardware();
-                hardware.truth.apply(&event);
-                for _ in 0..times {
-                    hardware.readable.push_back(event);
-                }
+                self.kernel.report_anything(event, times);
             }
             64..=99 => self.turn(DEVICE_READY, EventSet::IN),
             100..=139 => {
@@ -264,9 +255,9 @@ impl Machine {
             241..=242 => self.guest.misplace(queue(bytes), bytes),
             243 => {
                 let mut hardware = self.hardware();
-                hardware.taken = !hardware.taken && !hardware.grabbed;
+                hardware.grabbed_by_another = !hardware.grabbed_by_another && !hardware.grabbed;
             }
-            244 => self.hardware().mute ^= true,
+            244 => self.hardware().unreadable ^= true,
             245 => self.hardware().unplugged = true,
             246 => {
                 let set = bytes.of(&[EventSet::IN, EventSet::HANG_UP, EventSet::ERROR]);
@@ -355,12 +346,11 @@ impl Machine {
 
     /// A driver with all the buffers there can be finds the device in the state that it is in.
     fn end(&mut self) {
-        self.hardware().taken = false;
+        self.hardware().grabbed_by_another = false;
         if !self.running {
             self.restart(false, &mut Bytes::new(&[]));
         }
-        let description = self.description.clone();
-        self.hardware().report(Event::REPORT, &description);
+        self.kernel.report(Event::REPORT);
         // What keeps the device with the host is a key that is held there.
         self.settle();
         if self.hardware().unplugged {
@@ -368,25 +358,24 @@ impl Machine {
             return;
         }
         if self.grab && !self.hardware().grabbed {
-            let repeats = description.codes(EV_REP).is_some();
-            let held: Vec<u16> = self.hardware().truth.keys.iter().copied().collect();
+            let repeats = self.info.codes(EV_REP).is_some();
+            let held: Vec<u16> = self.kernel.truth.keys.iter().copied().collect();
             // A mouse button, or what repeats; not the buttons of a joystick.
             let goes_on = |code: &u16| *code == 0x110 || (repeats && *code < 0x100);
             assert!(held.iter().any(goes_on), "no guest waits for {held:?}");
             for code in held.into_iter().filter(goes_on) {
-                self.hardware()
-                    .report(Event::new(EV_KEY, code, 0), &description);
+                self.kernel.report(Event::new(EV_KEY, code, 0));
             }
-            self.hardware().report(Event::REPORT, &description);
+            self.kernel.report(Event::REPORT);
             self.settle();
             assert!(self.grab_is_there(), "the guest does not get the device");
         }
         assert_eq!(self.partial, 0, "a report without an end");
-        let truth = self.hardware().truth.clone();
+        let truth = self.kernel.truth.clone();
         assert_eq!(self.told.keys, truth.keys);
         assert_eq!(self.told.switches, truth.switches);
         assert_eq!(self.told.axes, truth.axes);
-        if description.slots() > 0 {
+        if self.info.slots() > 0 {
             assert_eq!(self.told.contacts, truth.contacts);
             for slot in 0..SLOTS {
                 let position = |state: &Truth| state.positions.get(&slot).copied().unwrap_or(0);
@@ -410,7 +399,7 @@ impl Machine {
         self.settle();
         assert_eq!(self.partial, 0, "a report without an end");
         assert_eq!(self.told.keys, BTreeSet::new());
-        if self.description.slots() > 0 {
+        if self.info.slots() > 0 {
             assert!(self.told.contacts.is_empty(), "{:?}", self.told.contacts);
         }
         assert!(self.input.get_config(0, CONFIG_SIZE as u32).len() == CONFIG_SIZE);

@@ -13,12 +13,12 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use vhost_user_backends::backend::DeviceBuilder;
 use vhost_user_backends::backend::fuzzing::{Connection, Passage};
 use vhost_user_backends::gpu::Options as GpuOptions;
-use vhost_user_backends::input::Options as InputOptions;
-use vhost_user_backends::input::fuzzing::builder;
+use vhost_user_backends::input::testing::FakeEvdev;
+use vhost_user_backends::input::{HostAccess, InputBuilder};
 
 use crate::bytes::Bytes;
 use crate::guest::{Guest, QUEUES, REGIONS};
-use crate::input::Fake;
+use crate::input::device_info;
 
 const MAX_STEPS: usize = 100;
 /// Bytes of a message's header.
@@ -57,12 +57,10 @@ pub fn vhost_user(data: &[u8]) {
     match bytes.u8() % 4 {
         0 => pass(&mut bytes),
         1 => {
-            let fake = Fake::new(&mut bytes);
-            let options = InputOptions {
-                evdev_path: "/dev/input/event0".into(),
-                grab: true,
-            };
-            serve(builder(fake, options), &mut bytes);
+            let info = device_info(&mut bytes);
+            let source = FakeEvdev::new(info, HostAccess::UntilGrab);
+            let source = source.expect("the host has descriptors left");
+            serve(InputBuilder::new(source), &mut bytes);
         }
         _ => {
             let options = GpuOptions {

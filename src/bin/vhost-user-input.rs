@@ -7,7 +7,7 @@ use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use conventions::EVDEV_PATH;
 use vhost_user_backends::backend::{self, Capabilities, CommonOptions, DeviceType, Program};
-use vhost_user_backends::input::{self, InputBuilder};
+use vhost_user_backends::input::{EvdevOptions, EvdevSource, InputBuilder, OpenError};
 
 /// A keyboard, mouse, tablet or touch screen of the host for a virtual machine, over vhost-user
 ///
@@ -42,7 +42,7 @@ enum Error {
     )]
     NotConfigured,
     #[error(transparent)]
-    Open(#[from] input::Error),
+    Open(#[from] OpenError),
 }
 
 struct VhostUserInput;
@@ -66,11 +66,11 @@ impl Program for VhostUserInput {
         if options.evdev_path.as_os_str().is_empty() {
             return Err(Error::NotConfigured);
         }
-        let device = input::Options {
-            evdev_path: options.evdev_path.clone(),
+        let source = EvdevSource::open(EvdevOptions {
+            path: options.evdev_path.clone(),
             grab: !options.no_grab,
-        };
-        Ok(InputBuilder::open(device)?)
+        })?;
+        Ok(InputBuilder::new(source))
     }
 }
 

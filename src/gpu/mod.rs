@@ -6,7 +6,7 @@
 
 mod device;
 mod display;
-mod display_info;
+mod edid;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -1,19 +1,28 @@
-//! vhost-user-input: an input device of the host, given to a VM (virtio 1.2, 5.8).
+//! vhost-user-input: a virtio input device (virtio 1.2, 5.8) for a guest, with the events of an evdev
+//! device of the host.
+//!
+//! ```text
+//! EventSource ─ events ─▶ ReportQueue ─ reports ─▶ event queue ─▶ driver
+//!      ▲                                                            │
+//!      └── LEDs, sounds ── VirtioInput ◀─ status queue ◀────────────┤
+//!                              ▲ │ ConfigQuery, ConfigValue         │
+//!                              │ └──── configuration space ◀───────▶┘
+//! ```
 
-mod buffer;
-mod config;
 mod device;
-#[cfg(feature = "fuzzing")]
-#[doc(hidden)]
-pub mod fuzzing;
-mod queue;
+mod device_info;
+mod device_state;
+mod protocol;
 mod report;
-mod sandbox_policy;
-mod slot;
 mod source;
-mod state;
-mod status;
-mod wire;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod testing;
+mod virtio_input;
 
-pub use device::{Input, InputBuilder, Options};
-pub use source::OpenError as Error;
+pub use device::{Input, InputBuilder};
+pub use device_info::DeviceInfo;
+pub use device_state::{Contact, DeviceState, Touch};
+pub use protocol::{AbsInfo, Bitmap, DevIds, Event, event_codes};
+pub use source::evdev_source::{EvdevOptions, EvdevSource, OpenError};
+pub use source::{EventSource, HostAccess, ReadOutcome};

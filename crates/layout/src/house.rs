@@ -47,6 +47,16 @@ pub const HOUSE: House = House {
                 &["region"],
             ],
         },
+        Layers {
+            of: "vhost_user_backends::input",
+            rows: &[
+                &["device"],
+                &["source", "virtio_input"],
+                &["report"],
+                &["device_info", "device_state"],
+                &["protocol"],
+            ],
+        },
     ],
     exceptions: EXCEPTIONS,
 };

@@ -1,15 +1,11 @@
 //! A kernel's side of an input device: what hardware reports, and what can be read of it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use rustix::event::{EventfdFlags, eventfd};
-use vhost_user_backends::input::fuzzing::code::*;
-use vhost_user_backends::input::fuzzing::{
-    Axis, Bits, Contact, Description, Event, Source, State, Touch,
-};
+use vhost_user_backends::input::event_codes::*;
+use vhost_user_backends::input::testing::FakeHardware;
+use vhost_user_backends::input::{AbsInfo, Bitmap, Contact, DeviceInfo, DeviceState, Event, Touch};
 
 use crate::bytes::Bytes;
 
@@ -65,27 +61,59 @@ impl Truth {
             set.insert(code);
         }
     }
+
+    /// The state as the device reads it, with `slots` slots.
+    fn to_state(&self, slots: usize) -> DeviceState {
+        let value = |values: &BTreeMap<i32, i32>, slot| values.get(&slot).copied();
+        let contacts = (0..slots as i32).map(|slot| {
+            let mut contact = Contact::new(value(&self.contacts, slot).unwrap_or(-1));
+            let position = value(&self.positions, slot).unwrap_or(0);
+            contact.values.insert(ABS_MT_X, position);
+            contact
+        });
+        DeviceState {
+            keys: bitmap(&self.keys),
+            switches: bitmap(&self.switches),
+            axes: self.axes.clone(),
+            touch: Touch {
+                slot: usize::try_from(self.slot).ok(),
+                contacts: contacts.collect(),
+            },
+        }
+    }
 }
 
-/// The host's side of a device.
-#[derive(Default)]
-pub struct Hardware {
-    /// A report that is not whole yet, and those that can be read.
-    pub(super) pending: Vec<Event>,
-    pub(super) readable: VecDeque<Event>,
+/// The kernel between the hardware and a fake evdev device.
+pub(super) struct Kernel {
+    device: Arc<Mutex<FakeHardware>>,
+    info: DeviceInfo,
+    /// The state that the hardware is in.
     pub(super) truth: Truth,
-    pub(super) leds: BTreeSet<u16>,
-    pub(super) grabbed: bool,
-    pub(super) taken: bool,
-    pub(super) unplugged: bool,
-    pub(super) mute: bool,
+    /// A report that is not whole yet.
+    pending: Vec<Event>,
 }
 
-impl Hardware {
+impl Kernel {
+    pub(super) fn new(device: Arc<Mutex<FakeHardware>>, info: DeviceInfo) -> Self {
+        let mut kernel = Self {
+            device,
+            info,
+            truth: Truth::default(),
+            pending: Vec::new(),
+        };
+        kernel.update_state();
+        kernel
+    }
+
+    /// The device as the programs of the host see it.
+    pub(super) fn device(&self) -> MutexGuard<'_, FakeHardware> {
+        self.device.lock().expect("nobody panics with it")
+    }
+
     /// Reports `event` as the kernel does: only what changes something, and whole reports.
-    pub(super) fn report(&mut self, event: Event, description: &Description) {
+    pub(super) fn report(&mut self, event: Event) {
         let Event { kind, code, value } = event;
-        let known = kind == EV_SYN || description.has(kind, code);
+        let known = kind == EV_SYN || self.info.has(kind, code);
         let changes = match kind {
             EV_KEY if value == 2 => self.truth.keys.contains(&code),
             EV_KEY => self.truth.keys.contains(&code) != (value != 0),
@@ -98,44 +126,38 @@ impl Hardware {
             return;
         }
         self.truth.apply(&event);
+        self.update_state();
         self.pending.push(event);
-        if self.pending.len() + self.readable.len() >= KERNEL_BUFFER {
-            self.readable.clear();
+        let mut device = self.device.lock().expect("nobody panics with it");
+        if self.pending.len() + device.readable.len() >= KERNEL_BUFFER {
+            device.readable.clear();
             self.pending = vec![Event::new(EV_SYN, SYN_DROPPED, 0), event];
         }
         if event.ends_report() {
-            self.readable.extend(self.pending.drain(..));
-        }
-    }
-}
-
-/// A device of which the hardware can be had from outside.
-pub struct Fake {
-    pub(super) hardware: Arc<Mutex<Hardware>>,
-    pub(super) description: Description,
-    pub(super) fd: OwnedFd,
-}
-
-impl Fake {
-    /// A device of a kind that `bytes` choose.
-    pub fn new(bytes: &mut Bytes<'_>) -> Self {
-        Self {
-            hardware: Arc::default(),
-            description: describe(bytes),
-            fd: eventfd(0, EventfdFlags::NONBLOCK).expect("the host has descriptors left"),
+            device.readable.extend(self.pending.drain(..));
         }
     }
 
-    fn hardware(&self) -> MutexGuard<'_, Hardware> {
-        self.hardware.lock().expect("nobody panics with it")
+    /// Reports `event` as no kernel does: whatever it is, `times` times.
+    pub(super) fn report_anything(&mut self, event: Event, times: usize) {
+        self.truth.apply(&event);
+        self.update_state();
+        let events = std::iter::repeat_n(event, times);
+        self.device().readable.extend(events);
+    }
+
+    /// As the kernel tells it: all that was reported, also of a report that is not whole yet.
+    fn update_state(&mut self) {
+        self.device().state = self.truth.to_state(self.info.slots());
     }
 }
 
-fn describe(bytes: &mut Bytes<'_>) -> Description {
-    let mut device = Description {
+/// What a device is, as `bytes` choose.
+pub fn device_info(bytes: &mut Bytes<'_>) -> DeviceInfo {
+    let mut device = DeviceInfo {
         name: bytes.of(&["A", "", "Ein Gerät, das einen Namen hat, der sehr lang ist, und noch länger: viel länger, als er sein dürfte, um ganz hineinzupassen, ähem"]).into(),
         serial: bytes.of(&["", "0123"]).into(),
-        ..Description::default()
+        ..DeviceInfo::default()
     };
     let kinds = bytes.u8();
     let mut has = |kind: u16, codes: &[u16]| {
@@ -173,102 +195,15 @@ fn describe(bytes: &mut Bytes<'_>) -> Description {
         let max = if axis == ABS_MT_SLOT { SLOTS - 1 } else { 4095 };
         device.axes.insert(
             axis,
-            Axis {
+            AbsInfo {
                 max,
-                ..Axis::default()
+                ..AbsInfo::default()
             },
         );
     }
     device
 }
 
-fn bits(codes: &BTreeSet<u16>) -> Bits {
+fn bitmap(codes: &BTreeSet<u16>) -> Bitmap {
     codes.iter().copied().collect()
-}
-
-impl Source for Fake {
-    fn description(&self) -> &Description {
-        &self.description
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
-    fn read(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
-        const ROOM: usize = 7;
-        let mut hardware = self.hardware();
-        if hardware.unplugged {
-            return Err(rustix::io::Errno::NODEV.into());
-        }
-        let count = hardware.readable.len().min(ROOM);
-        if count == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        events.extend(hardware.readable.drain(..count));
-        Ok(count == ROOM)
-    }
-
-    fn state(&self) -> io::Result<State> {
-        let hardware = self.hardware();
-        if hardware.mute {
-            return Err(rustix::io::Errno::IO.into());
-        }
-        // As the kernel tells it: all that was reported, also of a report that is not whole yet.
-        let truth = &hardware.truth;
-        let value = |values: &BTreeMap<i32, i32>, slot| values.get(&slot).copied();
-        let contacts = (0..self.description.slots() as i32).map(|slot| {
-            let mut contact = Contact::new(value(&truth.contacts, slot).unwrap_or(-1));
-            let position = value(&truth.positions, slot).unwrap_or(0);
-            contact.values.insert(ABS_MT_X, position);
-            contact
-        });
-        Ok(State {
-            keys: bits(&truth.keys),
-            switches: bits(&truth.switches),
-            axes: truth.axes.clone(),
-            touch: Touch {
-                slot: usize::try_from(truth.slot).ok(),
-                contacts: contacts.collect(),
-            },
-        })
-    }
-
-    fn leds(&self) -> io::Result<Bits> {
-        Ok(bits(&self.hardware().leds))
-    }
-
-    fn write(&mut self, events: &[Event]) -> io::Result<()> {
-        let mut hardware = self.hardware();
-        let (last, events) = events.split_last().expect("something is written");
-        assert!(last.ends_report());
-        for event in events {
-            let Event { kind, code, value } = *event;
-            let may = matches!(kind, EV_LED | EV_SND) && self.description.has(kind, code);
-            assert!(may, "the guest has the device do {event:?}");
-            if kind == EV_LED && value != 0 {
-                hardware.leds.insert(code);
-            } else if kind == EV_LED {
-                hardware.leds.remove(&code);
-            }
-            // A reader sees what it wrote.
-            hardware.readable.push_back(*event);
-        }
-        hardware.readable.push_back(Event::REPORT);
-        Ok(())
-    }
-
-    fn grab(&mut self) -> io::Result<()> {
-        let mut hardware = self.hardware();
-        if hardware.taken {
-            return Err(io::ErrorKind::ResourceBusy.into());
-        }
-        hardware.grabbed = true;
-        Ok(())
-    }
-
-    fn release(&mut self) -> io::Result<()> {
-        self.hardware().grabbed = false;
-        Ok(())
-    }
 }

@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 
-use super::super::protocol::EncodedResponse;
 use super::super::renderer::{Fence, Renderer3d};
-use super::queues::complete;
+use super::queues::respond;
 use crate::backend::{Chain, GuestMemory, QueuePass, VirtqueueError, Vring};
 
 /// Most requests that are kept, however large the queue is: each takes memory that is in no budget.
@@ -15,7 +14,7 @@ const MAX_REQUESTS: usize = 1024;
 
 struct Request {
     chain: Chain,
-    response: EncodedResponse,
+    response: Vec<u8>,
     fence: Fence,
 }
 
@@ -28,13 +27,7 @@ pub(super) struct FencedRequests {
 
 impl FencedRequests {
     /// Keeps a request of `queue` until its fence is retired.
-    pub(super) fn keep(
-        &mut self,
-        queue: &Vring,
-        chain: Chain,
-        response: EncodedResponse,
-        fence: Fence,
-    ) {
+    pub(super) fn keep(&mut self, queue: &Vring, chain: Chain, response: Vec<u8>, fence: Fence) {
         self.queue.get_or_insert_with(|| queue.clone());
         self.requests.push_back(Request {
             chain,
@@ -88,6 +81,9 @@ impl Request {
     /// The chain is followed in the memory that it was taken from, and the answer written to the one
     /// there is now: nothing is written to memory that the front-end has taken back.
     fn answer(self, ring: &mut QueuePass<'_>) {
-        complete(ring, self.chain, self.response);
+        let head = self.chain.head_index();
+        let memory = ring.memory().clone();
+        let len = respond(self.chain, &memory, &self.response);
+        ring.add_used(head, len);
     }
 }

@@ -1,0 +1,71 @@
+//! The file descriptors that the worker waits on for the device, besides the virtqueues' kicks.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::backend::{DeviceContext, EventSet, FIRST_TOKEN};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+/// Token of the device's [`EventSource`](crate::input::EventSource): it has events.
+pub(super) const SOURCE: u16 = FIRST_TOKEN;
+/// Token of [`EventSources::wake`].
+pub(super) const WAKE: u16 = FIRST_TOKEN + 1;
+/// Token of [`EventSources::set_timer`].
+pub(super) const TIMER: u16 = FIRST_TOKEN + 2;
+
+/// An eventfd by which the device wakes itself, and a timer.
+#[derive(Debug)]
+pub(super) struct EventSources {
+    wake: OwnedFd,
+    timer: OwnedFd,
+}
+
+impl EventSources {
+    /// Has the worker wait on these descriptors and on `source`.
+    pub(super) fn new(context: &DeviceContext, source: BorrowedFd<'_>) -> io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        context.watch(source, EventSet::IN, SOURCE)?;
+        context.watch(wake.as_fd(), EventSet::IN, WAKE)?;
+        context.watch(timer.as_fd(), EventSet::IN, TIMER)?;
+        Ok(Self { wake, timer })
+    }
+
+    /// Has [`WAKE`] follow the events that are ready now.
+    pub(super) fn wake(&self) {
+        // Fails only if it was set more than 2^64 times, so that it is ready already.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Acknowledges [`WAKE`].
+    pub(super) fn woke(&self) {
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+    }
+
+    /// Has [`TIMER`] come after `time`; with `None`, stops the timer.
+    pub(super) fn set_timer(&self, time: Option<Timespec>) {
+        let zero = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let once = Itimerspec {
+            it_interval: zero,
+            it_value: time.unwrap_or(zero),
+        };
+        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once) {
+            log::debug!("cannot set a timer: {error}");
+        }
+    }
+
+    /// Acknowledges [`TIMER`]. Returns `false` if the timer was stopped meanwhile.
+    pub(super) fn timer_rang(&self) -> bool {
+        rustix::io::read(&self.timer, &mut [0; 8]).is_ok()
+    }
+}

@@ -1,0 +1,197 @@
+//! The device behind vhost-user: its virtqueues, its configuration and its events.
+
+use std::io;
+
+use crate::backend::{
+    Device, DeviceBuilder, DeviceContext, EventSet, GuestMemory, SandboxPolicy, Vring,
+};
+use crate::input::protocol::{EVENT_QUEUE, NUM_QUEUES, STATUS_QUEUE};
+use crate::input::source::EventSource;
+use crate::input::source::evdev_source::EvdevSource;
+use crate::input::virtio_input::VirtioInput;
+
+use driver::Driver;
+use event_queue::EventQueue;
+use event_sources::{EventSources, SOURCE, TIMER, WAKE};
+use ownership::{Change, Owner, Ownership};
+use pass_result::PassResult;
+use status_queue::StatusQueue;
+
+mod driver;
+mod event_queue;
+mod event_sources;
+mod held_key;
+mod ownership;
+mod pass_result;
+mod source_link;
+mod status_queue;
+
+/// Builds an input device with events from `S`.
+pub struct InputBuilder<S = EvdevSource> {
+    source: S,
+}
+
+impl<S: EventSource> InputBuilder<S> {
+    /// For a device with events from `source`.
+    pub fn new(source: S) -> Self {
+        Self { source }
+    }
+}
+
+impl<S: EventSource> DeviceBuilder for InputBuilder<S> {
+    type Device = Input<S>;
+    type Error = io::Error;
+
+    fn sandbox_policy(&self) -> SandboxPolicy {
+        self.source.sandbox_policy()
+    }
+
+    fn build(self, context: DeviceContext) -> io::Result<Input<S>> {
+        Ok(Input {
+            virtio_input: VirtioInput::new(self.source.info()),
+            events: EventSources::new(&context, self.source.fd())?,
+            memory: context.memory().clone(),
+            ownership: Ownership::new(self.source, context),
+            event_queue: EventQueue::default(),
+            status_queue: StatusQueue::default(),
+        })
+    }
+}
+
+/// An input device with events from `S`.
+pub struct Input<S = EvdevSource> {
+    virtio_input: VirtioInput,
+    ownership: Ownership<S>,
+    events: EventSources,
+    memory: GuestMemory,
+    event_queue: EventQueue,
+    status_queue: StatusQueue,
+}
+
+impl<S: EventSource> Input<S> {
+    /// Gives the source to the guest once its driver runs, and back to the host when that stops.
+    fn update_owner(&mut self, vrings: &[Vring]) {
+        let driver = Driver::of(vrings.get(EVENT_QUEUE), &self.memory);
+        let change = self
+            .ownership
+            .update(driver, &mut self.virtio_input, &self.events);
+        match change {
+            Change::None => {}
+            // The status events that waited for this.
+            Change::GuestBegan => self.execute_status(vrings),
+            Change::GuestEnded => self.event_queue.reset(),
+        }
+    }
+
+    /// The guest loses the source, until its driver runs again.
+    fn end_guest(&mut self) {
+        self.ownership
+            .end_guest(&mut self.virtio_input, &self.events);
+        self.event_queue.reset();
+    }
+
+    /// Sends the driver the reports that it has buffers for.
+    fn send_reports(&mut self, vrings: &[Vring]) {
+        if self.ownership.owner() != Owner::Guest {
+            return;
+        }
+        let reports = self.virtio_input.reports_mut();
+        if let Some(vring) = vrings.get(EVENT_QUEUE) {
+            let result = self.event_queue.send(vring, &self.memory, reports);
+            self.continue_later(result);
+        }
+        let dropped = self.virtio_input.reports_mut().take_dropped();
+        if dropped > 0 {
+            self.ownership.warn_dropped(dropped);
+        }
+    }
+
+    /// Executes the driver's status events, unless the host has the source: they then wait in the queue.
+    /// Those of a guest that waits for the source take effect once it gets it.
+    fn execute_status(&mut self, vrings: &[Vring]) {
+        if self.ownership.owner() == Owner::Host {
+            return;
+        }
+        if let Some(vring) = vrings.get(STATUS_QUEUE) {
+            let mut accepted = Vec::new();
+            let info = self.ownership.info();
+            let result = self.status_queue.receive(vring, &self.memory, |event| {
+                accepted.extend(self.virtio_input.execute_status(event, info));
+            });
+            self.ownership.send_status(accepted);
+            self.continue_later(result);
+        }
+    }
+
+    /// Has both queues served again if a pass ended early.
+    fn continue_later(&self, result: PassResult) {
+        if result == PassResult::Unfinished {
+            self.events.wake();
+        }
+    }
+}
+
+impl<S: EventSource> Device for Input<S> {
+    const QUEUES: usize = NUM_QUEUES;
+
+    fn reset_device(&mut self) {
+        self.end_guest();
+        self.virtio_input.reset();
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        self.virtio_input
+            .read_config(self.ownership.info(), offset, size)
+    }
+
+    fn set_config(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
+        // Never an error, which would end the connection: front-ends other than QEMU may pass on
+        // whatever a guest writes.
+        self.virtio_input.write_config(offset, data);
+        Ok(())
+    }
+
+    fn memory_changed(&mut self) {
+        // Buffers that were outside the old memory may be inside the new one, and no kick follows.
+        self.events.wake();
+    }
+
+    fn stop_vring(&mut self, index: u32) -> io::Result<()> {
+        if usize::try_from(index) == Ok(EVENT_QUEUE) {
+            self.end_guest();
+        }
+        Ok(())
+    }
+
+    fn handle_event(&mut self, event: u16, ready: EventSet, vrings: &[Vring]) -> io::Result<()> {
+        self.update_owner(vrings);
+        match event {
+            SOURCE => {
+                self.ownership
+                    .read_source(ready, &mut self.virtio_input, &self.events);
+                self.send_reports(vrings);
+            }
+            WAKE => {
+                self.events.woke();
+                self.send_reports(vrings);
+                self.execute_status(vrings);
+            }
+            TIMER => {
+                self.ownership.timer_rang(&self.events);
+                self.send_reports(vrings);
+            }
+            queue if usize::from(queue) == STATUS_QUEUE => self.execute_status(vrings),
+            _ => self.send_reports(vrings),
+        }
+        // Never an error, which would end the worker.
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        self.end_guest();
+        self.ownership.end();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+//! Who has the source's events: the host, until a guest runs. Here the device is grabbed, released to
+//! the host, and found to be unplugged.
+
+use std::io;
+
+use rustix::io::Errno;
+use rustix::time::Timespec;
+
+use crate::backend::{DeviceContext, EventSet, RateLimitedLog};
+use crate::input::device_info::DeviceInfo;
+use crate::input::device_state::DeviceState;
+use crate::input::protocol::Event;
+use crate::input::source::{EventSource, HostAccess};
+use crate::input::virtio_input::VirtioInput;
+
+use super::driver::Driver;
+use super::event_sources::EventSources;
+use super::held_key::held_key;
+use super::source_link::SourceLink;
+
+/// A guest's wait for the host to release a key is logged if it takes longer than this.
+const LONG_WAIT: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+
+/// Who has the source's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The host: no guest runs.
+    Host,
+    /// Still the host, although a guest runs: a key is pressed whose release the host has to see.
+    HostUntilReleased,
+    /// The guest.
+    Guest,
+}
+
+/// How [`Ownership::update`] changed the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Not at all.
+    None,
+    /// A guest began to run. It has the source, or waits for it.
+    GuestBegan,
+    /// The guest stopped. The host has the source.
+    GuestEnded,
+}
+
+/// The source and its owner.
+pub(super) struct Ownership<S> {
+    source: SourceLink<S>,
+    owner: Owner,
+    /// The program around the device, which is told who has the source, and if it is gone.
+    context: DeviceContext,
+    /// The program is about to exit: no guest gets the source any more.
+    ended: bool,
+    dropped_reports: RateLimitedLog,
+}
+
+impl<S: EventSource> Ownership<S> {
+    /// The source `source`, which the host has.
+    pub(super) fn new(source: S, context: DeviceContext) -> Self {
+        Self {
+            source: SourceLink::new(source),
+            owner: Owner::Host,
+            context,
+            ended: false,
+            dropped_reports: RateLimitedLog::default(),
+        }
+    }
+
+    /// Who has the source's events.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// The device as its driver sees it.
+    pub(super) fn info(&self) -> &DeviceInfo {
+        self.source.info()
+    }
+
+    /// Gives the source to the guest once its driver runs, and back to the host when that stops.
+    pub(super) fn update(
+        &mut self,
+        driver: Driver,
+        virtio_input: &mut VirtioInput,
+        events: &EventSources,
+    ) -> Change {
+        if self.ended {
+            return Change::None;
+        }
+        match (self.owner, driver) {
+            (Owner::Host, Driver::New | Driver::Running) => {
+                self.begin_guest(driver, virtio_input, events);
+                Change::GuestBegan
+            }
+            (Owner::HostUntilReleased | Owner::Guest, Driver::Stopped) => {
+                self.end_guest(virtio_input, events);
+                Change::GuestEnded
+            }
+            _ => Change::None,
+        }
+    }
+
+    /// The source has events, is emptied or gone: reads it, for the guest or to drop what the host has
+    /// seen.
+    pub(super) fn read_source(
+        &mut self,
+        happened: EventSet,
+        virtio_input: &mut VirtioInput,
+        events: &EventSources,
+    ) {
+        if self.source.is_gone() {
+            return;
+        }
+        let ends = happened.intersects(EventSet::HANG_UP | EventSet::ERROR);
+        let read = match self.owner {
+            Owner::Host => self.source.discard(),
+            Owner::HostUntilReleased => {
+                self.give_to_guest(virtio_input, events);
+                Ok(())
+            }
+            Owner::Guest => self.source.read(ends, virtio_input.reports_mut()),
+        };
+        match read {
+            Err(error) => self.lose_source(&error, virtio_input, events),
+            // The event would come for ever from a source that says so and does not fail reads.
+            Ok(()) if ends => self.lose_source(&Errno::NODEV.into(), virtio_input, events),
+            Ok(()) => {}
+        }
+    }
+
+    /// Sends the source LED and sound events that the guest set, if it has the source.
+    pub(super) fn send_status(&mut self, status: Vec<Event>) {
+        if self.owner == Owner::Guest {
+            self.source.send(status);
+        }
+    }
+
+    /// The guest waits for long: says so in the log, not only in the service's status.
+    pub(super) fn timer_rang(&mut self, events: &EventSources) {
+        if !events.timer_rang() || self.owner != Owner::HostUntilReleased {
+            return;
+        }
+        let state = self.source.state();
+        let info = self.source.info();
+        if let Some(key) = state.and_then(|state| held_key(&state, info)) {
+            let label = self.source.label();
+            self.source.warn(format_args!(
+                "the guest does not get {label} until {key:?} is released on the host"
+            ));
+        }
+    }
+
+    /// Logs that the driver was too slow for `count` reports.
+    pub(super) fn warn_dropped(&mut self, count: u64) {
+        let label = self.source.label();
+        self.dropped_reports.warn(format_args!(
+            "dropped {count} reports of {label}: the guest or this host is too slow; the guest is told the device's current state instead"
+        ));
+    }
+
+    /// The guest stops, or resets the device: the host gets the source back, with the LEDs it had.
+    pub(super) fn end_guest(&mut self, virtio_input: &mut VirtioInput, events: &EventSources) {
+        match self.owner {
+            Owner::Host => return,
+            Owner::HostUntilReleased => events.set_timer(None),
+            Owner::Guest => self.source.send(virtio_input.end()),
+        }
+        self.owner = Owner::Host;
+        self.source.ungrab();
+        self.set_status(format_args!("no guest uses {}", self.source.label()));
+    }
+
+    /// No guest gets the source any more.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    fn begin_guest(
+        &mut self,
+        driver: Driver,
+        virtio_input: &mut VirtioInput,
+        events: &EventSources,
+    ) {
+        if self.source.is_gone() {
+            self.give_gone_source(virtio_input);
+            return;
+        }
+        if driver == Driver::New {
+            virtio_input.forget_driver();
+        }
+        self.give_to_guest(virtio_input, events);
+    }
+
+    /// Gives the source to the guest, unless a key is pressed that the host would never see released.
+    fn give_to_guest(&mut self, virtio_input: &mut VirtioInput, events: &EventSources) {
+        let waited = self.owner == Owner::HostUntilReleased;
+        self.owner = Owner::HostUntilReleased;
+        // Events that nobody has read were meant for the host.
+        if let Err(error) = self.source.discard() {
+            self.lose_source(&error, virtio_input, events);
+            return;
+        }
+        let mut state = self.source.state();
+        let host_access = self.source.host_access();
+        if host_access == HostAccess::UntilGrab {
+            if self.waits_for_release(state.as_ref(), waited, events) {
+                return;
+            }
+            if let Err(error) = self.source.grab() {
+                let label = self.source.label();
+                self.context
+                    .fail(format_args!("cannot grab {label}: {error}"));
+                return;
+            }
+            // A key may have been pressed after the state was read and before the grab.
+            state = self.source.state();
+            if self.waits_for_release(state.as_ref(), waited, events) {
+                self.source.ungrab();
+                return;
+            }
+        }
+        if waited {
+            events.set_timer(None);
+        }
+        self.owner = Owner::Guest;
+        let host_leds = self.source.leds();
+        let state = state.unwrap_or_else(|| DeviceState::new(self.source.info().slots()));
+        self.source.send(virtio_input.begin(state, host_leds));
+        let label = self.source.label();
+        match host_access {
+            HostAccess::Shared => {
+                self.set_status(format_args!("the guest and the host share {label}"));
+            }
+            HostAccess::None | HostAccess::UntilGrab => {
+                self.set_status(format_args!("the guest has {label}"));
+            }
+        }
+    }
+
+    /// Gives the guest a source that reports nothing any more.
+    fn give_gone_source(&mut self, virtio_input: &mut VirtioInput) {
+        self.owner = Owner::Guest;
+        virtio_input.begin_gone();
+    }
+
+    /// Whether the guest has to wait until the host sees a key released. `waited` says that it does
+    /// already.
+    fn waits_for_release(
+        &self,
+        state: Option<&DeviceState>,
+        waited: bool,
+        events: &EventSources,
+    ) -> bool {
+        let info = self.source.info();
+        let Some(key) = state.and_then(|state| held_key(state, info)) else {
+            return false;
+        };
+        if !waited {
+            events.set_timer(Some(LONG_WAIT));
+        }
+        self.set_status(format_args!(
+            "the guest gets {} once {key:?} is released on the host",
+            self.source.label(),
+        ));
+        true
+    }
+
+    /// The source is gone, and a guest that has it, or waits for it, is told that everything is
+    /// released.
+    fn lose_source(
+        &mut self,
+        error: &io::Error,
+        virtio_input: &mut VirtioInput,
+        events: &EventSources,
+    ) {
+        if !self.source.set_gone() {
+            return;
+        }
+        let label = self.source.label();
+        match self.owner {
+            Owner::Host => {}
+            Owner::HostUntilReleased => {
+                events.set_timer(None);
+                self.give_gone_source(virtio_input);
+            }
+            Owner::Guest => virtio_input.gone(),
+        }
+        if let Err(error) = self.context.unwatch(self.source.fd()) {
+            log::debug!("cannot stop watching {label}: {error}");
+        }
+        self.context
+            .lose_hardware(format_args!("{label} was unplugged: {error}"));
+    }
+
+    /// Says in the service's status who has the source. A guest that resets its device over and over
+    /// would fill the log.
+    fn set_status(&self, text: std::fmt::Arguments<'_>) {
+        // The status of a source that is gone says so, and stays.
+        if !self.source.is_gone() {
+            self.context.status(text);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Event types and codes of evdev (`linux/input-event-codes.h`), which virtio-input shares (virtio
+//! 1.2, 5.8.6).
+
+use evdev::{AbsoluteAxisCode, EventType, RepeatCode, SynchronizationCode};
+
+/// Event type: separators of events.
+pub const EV_SYN: u16 = EventType::SYNCHRONIZATION.0;
+/// Event type: keys and buttons.
+pub const EV_KEY: u16 = EventType::KEY.0;
+/// Event type: relative axes.
+pub const EV_REL: u16 = EventType::RELATIVE.0;
+/// Event type: absolute axes.
+pub const EV_ABS: u16 = EventType::ABSOLUTE.0;
+/// Event type: anything without a type of its own, such as scancodes.
+pub const EV_MSC: u16 = EventType::MISC.0;
+/// Event type: switches.
+pub const EV_SW: u16 = EventType::SWITCH.0;
+/// Event type: LEDs.
+pub const EV_LED: u16 = EventType::LED.0;
+/// Event type: sounds.
+pub const EV_SND: u16 = EventType::SOUND.0;
+/// Event type: autorepeat of keys.
+pub const EV_REP: u16 = EventType::REPEAT.0;
+
+/// `EV_SYN`: ends a report.
+pub const SYN_REPORT: u16 = SynchronizationCode::SYN_REPORT.0;
+/// `EV_SYN`: ends a contact of a multitouch device without slots (type A).
+pub const SYN_MT_REPORT: u16 = SynchronizationCode::SYN_MT_REPORT.0;
+/// `EV_SYN`: the kernel's buffer overflowed and events were lost.
+pub const SYN_DROPPED: u16 = SynchronizationCode::SYN_DROPPED.0;
+
+/// `EV_ABS`: the slot that the `ABS_MT_*` events after it belong to.
+pub const ABS_MT_SLOT: u16 = AbsoluteAxisCode::ABS_MT_SLOT.0;
+/// `EV_ABS`: the tracking id of the contact in a slot; -1 for no contact.
+pub const ABS_MT_TRACKING_ID: u16 = AbsoluteAxisCode::ABS_MT_TRACKING_ID.0;
+/// `EV_ABS`: first of the axes that each contact has its own value of.
+pub const ABS_MT_FIRST: u16 = AbsoluteAxisCode::ABS_MT_TOUCH_MAJOR.0;
+/// `EV_ABS`: last of the axes that each contact has its own value of.
+pub const ABS_MT_LAST: u16 = AbsoluteAxisCode::ABS_MT_TOOL_Y.0;
+
+/// `EV_REP`: delay before a key repeats.
+pub const REP_DELAY: u16 = RepeatCode::REP_DELAY.0;
+/// `EV_REP`: period in which a key repeats.
+pub const REP_PERIOD: u16 = RepeatCode::REP_PERIOD.0;
+
+/// Whether each contact of a multitouch device has its own value of the absolute axis `axis`.
+pub fn is_contact_axis(axis: u16) -> bool {
+    (ABS_MT_FIRST..=ABS_MT_LAST).contains(&axis)
+}

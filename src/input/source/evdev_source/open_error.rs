@@ -1,0 +1,42 @@
+//! Why an evdev device cannot be opened.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why an evdev device cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no such file.
+    #[error("there is no input device {}: see `vhostctl list-devices`", .0.display())]
+    Missing(PathBuf),
+    /// The user has no permission to read it.
+    #[error(
+        "no permission to open the input device {}: run as a member of the group that owns it (usually \"input\"); a systemd unit also needs DeviceAllow= for it",
+        .0.display()
+    )]
+    Denied(PathBuf),
+    /// The file does not answer evdev's ioctls.
+    #[error("{} is not an evdev device such as /dev/input/event*: {error}", .path.display())]
+    NotEvdev {
+        /// The file.
+        path: PathBuf,
+        /// The error of the ioctl.
+        #[source]
+        error: io::Error,
+    },
+    /// Another process has grabbed it (`EVIOCGRAB`).
+    #[error(
+        "the input device {} is grabbed by another process, perhaps for another VM: end that one, or use --no-grab to share it",
+        .0.display()
+    )]
+    Grabbed(PathBuf),
+    /// Any other error.
+    #[error("cannot open the input device {}: {error}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The error.
+        #[source]
+        error: io::Error,
+    },
+}

@@ -1,0 +1,154 @@
+//! An evdev device whose hardware is a value.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+
+use crate::input::device_info::DeviceInfo;
+use crate::input::device_state::DeviceState;
+use crate::input::protocol::event_codes::{EV_LED, EV_SND};
+use crate::input::protocol::{Bitmap, Event};
+use crate::input::source::{EventSource, HostAccess, ReadOutcome};
+
+/// Events that a read returns at most: few, so that reads end within reports.
+const READ_CAPACITY: usize = 7;
+
+/// The hardware and the host's side of a [`FakeEvdev`].
+#[derive(Debug, Default)]
+pub struct FakeHardware {
+    /// The events that can be read.
+    pub readable: VecDeque<Event>,
+    /// What is pressed, switched and touched.
+    pub state: DeviceState,
+    /// The LEDs that are on.
+    pub leds: Bitmap,
+    /// The LED and sound events that the device was sent, each time with a `SYN_REPORT`.
+    pub sent: Vec<Event>,
+    /// Whether the device is grabbed through the [`FakeEvdev`].
+    pub grabbed: bool,
+    /// Whether another process has grabbed the device.
+    pub grabbed_by_another: bool,
+    /// Whether the device's state cannot be read.
+    pub unreadable: bool,
+    /// Whether the hardware is gone.
+    pub unplugged: bool,
+}
+
+/// An evdev device with [`FakeHardware`].
+#[derive(Debug)]
+pub struct FakeEvdev {
+    hardware: Arc<Mutex<FakeHardware>>,
+    info: DeviceInfo,
+    host_access: HostAccess,
+    fd: OwnedFd,
+}
+
+impl FakeEvdev {
+    /// The device `info` on which nothing is pressed.
+    ///
+    /// # Errors
+    /// Those of `eventfd(2)`.
+    pub fn new(info: DeviceInfo, host_access: HostAccess) -> io::Result<Self> {
+        let hardware = FakeHardware {
+            state: DeviceState::new(info.slots()),
+            ..FakeHardware::default()
+        };
+        Ok(Self {
+            hardware: Arc::new(Mutex::new(hardware)),
+            info,
+            host_access,
+            fd: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+        })
+    }
+
+    /// The hardware, to be changed from outside.
+    pub fn hardware(&self) -> Arc<Mutex<FakeHardware>> {
+        self.hardware.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FakeHardware> {
+        self.hardware.lock().expect("no test panics with the lock")
+    }
+}
+
+impl EventSource for FakeEvdev {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn label(&self) -> String {
+        format!("/dev/input/event0 ({})", self.info.name)
+    }
+
+    /// Never readable: tests say when there are events.
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn read(&mut self, events: &mut Vec<Event>) -> io::Result<ReadOutcome> {
+        let mut hardware = self.lock();
+        if hardware.unplugged {
+            return Err(Errno::NODEV.into());
+        }
+        let count = hardware.readable.len().min(READ_CAPACITY);
+        events.extend(hardware.readable.drain(..count));
+        match count {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            READ_CAPACITY => Ok(ReadOutcome::MaybeMore),
+            _ => Ok(ReadOutcome::Drained),
+        }
+    }
+
+    fn state(&self) -> io::Result<DeviceState> {
+        let hardware = self.lock();
+        if hardware.unreadable {
+            return Err(Errno::IO.into());
+        }
+        Ok(hardware.state.clone())
+    }
+
+    fn leds(&self) -> io::Result<Bitmap> {
+        Ok(self.lock().leds)
+    }
+
+    /// # Panics
+    /// If the events are not LEDs and sounds of the device, followed by a `SYN_REPORT`.
+    fn send(&mut self, events: &[Event]) -> io::Result<()> {
+        let mut hardware = self.lock();
+        let (report, status) = events.split_last().expect("no events are sent");
+        assert!(report.ends_report(), "the events do not end with a report");
+        for Event { kind, code, value } in status {
+            let allowed = matches!(*kind, EV_LED | EV_SND) && self.info.has(*kind, *code);
+            assert!(allowed, "the device is sent {kind} {code} {value}");
+            if *kind == EV_LED {
+                hardware.leds.set(*code, *value != 0);
+            }
+        }
+        hardware.sent.extend(events);
+        // As in the kernel, a reader reads what it wrote.
+        hardware.readable.extend(events);
+        Ok(())
+    }
+
+    fn host_access(&self) -> HostAccess {
+        self.host_access
+    }
+
+    fn grab(&mut self) -> io::Result<()> {
+        let mut hardware = self.lock();
+        if hardware.grabbed_by_another {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        hardware.grabbed = true;
+        Ok(())
+    }
+
+    fn ungrab(&mut self) -> io::Result<()> {
+        self.lock().grabbed = false;
+        Ok(())
+    }
+}

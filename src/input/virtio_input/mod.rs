@@ -1,0 +1,89 @@
+//! The virtio-input device by values: no virtqueues, no bytes, no access to the source.
+
+mod config_query;
+mod leds_and_sounds;
+
+use crate::input::device_info::DeviceInfo;
+use crate::input::device_state::DeviceState;
+use crate::input::protocol::{Bitmap, ConfigSpace, Event};
+use crate::input::report::ReportQueue;
+
+use leds_and_sounds::LedsAndSounds;
+
+/// A virtio-input device: it answers configuration queries, executes status events and queues reports.
+#[derive(Debug)]
+pub(crate) struct VirtioInput {
+    config: ConfigSpace,
+    leds_and_sounds: LedsAndSounds,
+    reports: ReportQueue,
+}
+
+impl VirtioInput {
+    /// The device `info`, which no driver has used yet.
+    pub(crate) fn new(info: &DeviceInfo) -> Self {
+        Self {
+            config: ConfigSpace::default(),
+            leds_and_sounds: LedsAndSounds::default(),
+            reports: ReportQueue::new(info),
+        }
+    }
+
+    /// Resets the device (virtio 1.2, 2.4), which the guest does not have now. The state that the guest
+    /// was told is kept: see [`Self::begin`].
+    pub(crate) fn reset(&mut self) {
+        self.config = ConfigSpace::default();
+        self.leds_and_sounds = LedsAndSounds::default();
+    }
+
+    /// Writes `data` to the configuration space at `offset`: see [`ConfigSpace::write`].
+    pub(crate) fn write_config(&mut self, offset: u32, data: &[u8]) {
+        self.config.write(offset, data);
+    }
+
+    /// Reads `size` bytes of the configuration space at `offset`, with the answer of the device `info` to
+    /// the driver's query: see [`ConfigSpace::read`].
+    pub(crate) fn read_config(&self, info: &DeviceInfo, offset: u32, size: u32) -> Vec<u8> {
+        let query = self.config.query();
+        let value = query.and_then(|query| config_query::answer(info, query));
+        self.config.read(value, offset, size)
+    }
+
+    /// Executes a status event of the driver. Returns the event to send to the device `info`, if any.
+    pub(crate) fn execute_status(&mut self, event: Event, info: &DeviceInfo) -> Option<Event> {
+        self.leds_and_sounds.set(event, info)
+    }
+
+    /// Forgets the LEDs and sounds of the last driver, because a new one begins.
+    pub(crate) fn forget_driver(&mut self) {
+        self.leds_and_sounds.forget_guest();
+    }
+
+    /// The guest gets the device, which is in the state `device_state` and of which `host_leds` are on.
+    /// The guest is told all of that state. Returns the LED events to send to the device.
+    pub(crate) fn begin(&mut self, device_state: DeviceState, host_leds: Bitmap) -> Vec<Event> {
+        self.reports.begin(device_state);
+        self.leds_and_sounds.begin(host_leds)
+    }
+
+    /// The guest gets a device that is gone and reports nothing any more. The guest is told that
+    /// everything is released.
+    pub(crate) fn begin_gone(&mut self) {
+        self.reports.begin_gone();
+    }
+
+    /// The device is gone while the guest has it. The guest is told that everything is released.
+    pub(crate) fn gone(&mut self) {
+        self.reports.gone();
+    }
+
+    /// The guest no longer has the device. Returns the events that restore the host's LEDs.
+    pub(crate) fn end(&mut self) -> Vec<Event> {
+        self.reports.end();
+        self.leds_and_sounds.end()
+    }
+
+    /// The reports for the guest.
+    pub(crate) fn reports_mut(&mut self) -> &mut ReportQueue {
+        &mut self.reports
+    }
+}
