@@ -21,7 +21,8 @@ pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions};
 pub use program::{Program, run, usage_text};
 pub use sandbox::{Argument, SandboxPolicy, SyscallRule};
 pub use transport::device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
-pub use transport::forward::{ForwardError, Side, forward};
+pub use transport::forward::{ForwardError, forward};
+pub use transport::proxy::Side;
 pub use virtqueue::{
     Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, QueuePass, TRANSPORT_FEATURES, VirtqueueError,
     Vring,

@@ -16,13 +16,13 @@ pub(crate) type BuildError = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub(crate) enum MainThreadEvent {
     /// The device is built, or cannot be.
-    Started(Result<(), BuildError>),
+    DeviceBuilt(Result<(), BuildError>),
     /// The program cannot go on, and why.
     Failed(String),
     /// The hardware behind the device is gone, and what it was.
     HardwareLost(String),
     /// The device has given back what would outlast the program.
-    Ended,
+    DeviceEnded,
 }
 
 /// How the other threads reach the main one, which waits by poll.
@@ -61,6 +61,17 @@ impl MainThreadHandle {
             woken,
         };
         Ok((main_thread, receiver))
+    }
+
+    /// Has a panic in any thread end the program: what it left half done must not be served.
+    pub(crate) fn report_panics(&self) {
+        let main_thread = self.clone();
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            default(panic);
+            let message = format!("internal error, please report it: {panic}");
+            main_thread.tell(MainThreadEvent::Failed(message));
+        }));
     }
 
     pub(crate) fn tell(&self, news: MainThreadEvent) {

@@ -107,10 +107,10 @@ pub(crate) fn failure(receiver: &MainThreadReceiver) -> Option<String> {
     while let Some(news) = receiver.take() {
         match news {
             MainThreadEvent::Failed(message) => return Some(message),
-            MainThreadEvent::Started(Err(error)) => return Some(error.to_string()),
-            MainThreadEvent::Started(Ok(()))
+            MainThreadEvent::DeviceBuilt(Err(error)) => return Some(error.to_string()),
+            MainThreadEvent::DeviceBuilt(Ok(()))
             | MainThreadEvent::HardwareLost(_)
-            | MainThreadEvent::Ended => {}
+            | MainThreadEvent::DeviceEnded => {}
         }
     }
     None

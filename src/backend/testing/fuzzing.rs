@@ -104,7 +104,7 @@ impl<B: DeviceBuilder> Connection<B> {
 /// Whether the device has begun.
 fn has_begun(receiver: &MainThreadReceiver) -> io::Result<Option<()>> {
     match receiver.take() {
-        Some(MainThreadEvent::Started(started)) => started.map(Some).map_err(io::Error::other),
+        Some(MainThreadEvent::DeviceBuilt(started)) => started.map(Some).map_err(io::Error::other),
         Some(MainThreadEvent::Failed(message)) => Err(io::Error::other(message)),
         _ => Ok(None),
     }

@@ -6,16 +6,7 @@ use rustix::event::poll;
 use rustix::io::Errno;
 
 use super::device::GpuSocketMailbox;
-use super::proxy::{End, ProxyError, VhostUserProxy};
-
-/// Which side closed its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The front-end: the usual goodbye.
-    FrontEnd,
-    /// The backend.
-    Backend,
-}
+use super::proxy::{ProxyError, Side, VhostUserProxy};
 
 /// Why messages cannot be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -49,10 +40,8 @@ fn run(front_end: UnixStream, backend: UnixStream) -> Result<Side, Failure> {
             Err(error) => return Err(Failure::Wait(error.into())),
         }
         let events = waiting.map(|fd| fd.revents());
-        match proxy.pass(events)? {
-            Some(End::FrontEnd) => return Ok(Side::FrontEnd),
-            Some(End::Daemon) => return Ok(Side::Backend),
-            None => {}
+        if let Some(side) = proxy.pass(events)? {
+            return Ok(side);
         }
     }
 }

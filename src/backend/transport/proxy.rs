@@ -32,13 +32,13 @@ const PASS_MESSAGES: usize = 64;
 /// The most file descriptors the crate `vhost` takes with one message.
 const FDS_MAX: usize = 32;
 
-/// How a connection ended.
+/// A side of the connection, such as the one that closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The front-end closed it: the usual goodbye.
+pub enum Side {
+    /// The front-end: the usual end.
     FrontEnd,
-    /// The daemon closed it, on an error of its own.
-    Daemon,
+    /// The backend, on an error of its own.
+    Backend,
 }
 
 /// Why a connection cannot go on.
@@ -108,7 +108,7 @@ impl VhostUserProxy {
     }
 
     /// Passes on all that can be passed on now, after [`VhostUserProxy::poll_fds`] told `events`.
-    pub(crate) fn pass(&mut self, events: [PollFlags; 2]) -> Result<Option<End>, ProxyError> {
+    pub(crate) fn pass(&mut self, events: [PollFlags; 2]) -> Result<Option<Side>, ProxyError> {
         let Self {
             front_end,
             daemon,
@@ -130,15 +130,15 @@ impl VhostUserProxy {
         let gone = PollFlags::HUP | PollFlags::ERR;
         Ok(
             if requested == ForwardResult::SourceClosed || replied == ForwardResult::SinkClosed {
-                Some(End::FrontEnd)
+                Some(Side::FrontEnd)
             } else if requested == ForwardResult::SinkClosed
                 || replied == ForwardResult::SourceClosed
             {
-                Some(End::Daemon)
+                Some(Side::Backend)
             } else if front_end_events.intersects(gone) {
-                Some(End::FrontEnd)
+                Some(Side::FrontEnd)
             } else if daemon_events.intersects(gone) {
-                Some(End::Daemon)
+                Some(Side::Backend)
             } else {
                 None
             },

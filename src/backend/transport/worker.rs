@@ -69,7 +69,7 @@ struct Parts<B> {
 pub(crate) struct DeviceEnd(EventFd);
 
 impl DeviceEnd {
-    /// Asks for it; [`MainThreadEvent::Ended`] tells that it is done.
+    /// Asks for it; [`MainThreadEvent::DeviceEnded`] tells that it is done.
     pub(crate) fn request(&self) -> io::Result<()> {
         self.0.write(1)
     }
@@ -227,7 +227,7 @@ impl<B: DeviceBuilder> DeviceHandler<B> {
             vring.observe(index, parts.observer.clone());
         }
         let built = self.build(parts.builder, parts.context);
-        self.main_thread.tell(MainThreadEvent::Started(built));
+        self.main_thread.tell(MainThreadEvent::DeviceBuilt(built));
     }
 
     fn build(&self, builder: B, context: DeviceContext) -> Result<(), BuildError> {
@@ -242,7 +242,7 @@ impl<B: DeviceBuilder> DeviceHandler<B> {
     fn end(&self) {
         let _ = self.end.read();
         self.device().end();
-        self.main_thread.tell(MainThreadEvent::Ended);
+        self.main_thread.tell(MainThreadEvent::DeviceEnded);
     }
 
     fn feed_watchdog(&self) -> io::Result<()> {

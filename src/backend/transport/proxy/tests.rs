@@ -161,10 +161,10 @@ fn a_daemon_that_does_not_read_blocks_nothing() {
 fn goodbyes_are_told_apart() {
     let (mut proxy, front_end, _daemon) = joined();
     drop(front_end);
-    assert_eq!(proxy.pass(NOTHING).unwrap(), Some(End::FrontEnd));
+    assert_eq!(proxy.pass(NOTHING).unwrap(), Some(Side::FrontEnd));
     let (mut proxy, _front_end, daemon) = joined();
     drop(daemon);
-    assert_eq!(proxy.pass(NOTHING).unwrap(), Some(End::Daemon));
+    assert_eq!(proxy.pass(NOTHING).unwrap(), Some(Side::Backend));
 }
 
 #[test]

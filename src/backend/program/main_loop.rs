@@ -1,0 +1,239 @@
+//! What the main thread does for most of its life: it waits, for the front-end, the other threads and
+//! signals, and passes vhost-user messages on.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::time::Timespec;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::endpoint::{self, Endpoint};
+use super::other_front_ends::OtherFrontEnds;
+use crate::backend::service::main_thread::{MainThreadEvent, MainThreadReceiver};
+use crate::backend::service::notify;
+use crate::backend::service::status_line::StatusLine;
+use crate::backend::transport::proxy::{Side, VhostUserProxy};
+use crate::backend::transport::worker::DeviceEnd;
+
+/// How long the device may take to give back what would outlast the program.
+const END_LIMIT: Duration = Duration::from_millis(500);
+
+/// Why the program ends.
+#[derive(Debug)]
+pub(super) enum ExitReason {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// The front-end closed its connection.
+    Disconnected,
+    /// The program cannot go on.
+    Failed(Box<dyn Error + Send + Sync>),
+}
+
+impl ExitReason {
+    pub(super) fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for ExitReason {
+    fn from(error: E) -> Self {
+        Self::failed(error)
+    }
+}
+
+/// What a wait brings.
+enum MainEvent<const N: usize> {
+    /// The worker has built the device.
+    DeviceBuilt,
+    /// Descriptors are ready.
+    Ready([PollFlags; N]),
+}
+
+/// The main thread's wait.
+pub(super) struct MainLoop {
+    /// Readable after SIGTERM and SIGINT.
+    stop: UnixStream,
+    receiver: MainThreadReceiver,
+    status: StatusLine,
+}
+
+impl MainLoop {
+    /// Waits from now on also for signals, which would end the program otherwise.
+    pub(super) fn new(receiver: MainThreadReceiver) -> io::Result<Self> {
+        let (stop, signalled) = UnixStream::pair()?;
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::low_level::pipe::register(signal, signalled.try_clone()?)?;
+        }
+        Ok(Self {
+            stop,
+            receiver,
+            status: StatusLine::default(),
+        })
+    }
+
+    /// Waits for `fds`, or an event of another thread.
+    fn wait<const N: usize>(&mut self, fds: [PollFd<'_>; N]) -> Result<MainEvent<N>, ExitReason> {
+        loop {
+            let timeout = self.tell_status().map(Timespec::try_from);
+            let timeout = timeout.transpose().map_err(io::Error::other)?;
+            let mut all = vec![
+                PollFd::new(&self.stop, PollFlags::IN),
+                PollFd::new(&self.receiver, PollFlags::IN),
+            ];
+            all.extend(fds.iter().cloned());
+            match poll(&mut all, timeout.as_ref()) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(e) => return Err(io::Error::from(e).into()),
+            }
+            let mut ready = all.iter().map(PollFd::revents);
+            let stopped = ready.next().is_some_and(|flags| !flags.is_empty());
+            let told = ready.next().is_some_and(|flags| !flags.is_empty());
+            let flags: [PollFlags; N] =
+                std::array::from_fn(|_| ready.next().unwrap_or(PollFlags::empty()));
+            if stopped {
+                return Err(ExitReason::Signal);
+            }
+            let event = if told { self.receiver.take() } else { None };
+            match event {
+                None | Some(MainThreadEvent::DeviceEnded) => {}
+                Some(MainThreadEvent::Failed(message)) => return Err(message.into()),
+                Some(MainThreadEvent::DeviceBuilt(Err(e))) => return Err(e.into()),
+                Some(MainThreadEvent::DeviceBuilt(Ok(()))) => return Ok(MainEvent::DeviceBuilt),
+                Some(MainThreadEvent::HardwareLost(message)) => self.lose_hardware(message)?,
+            }
+            if flags.iter().any(|flags| !flags.is_empty()) {
+                return Ok(MainEvent::Ready(flags));
+            }
+        }
+    }
+
+    /// A front-end that is connected is served without the hardware.
+    fn lose_hardware(&mut self, message: String) -> Result<(), ExitReason> {
+        if !self.status.is_connected() {
+            return Err(message.into());
+        }
+        log::error!("{message}; the front-end is served without it until it leaves");
+        self.receiver.take_status();
+        self.status.set_detail(message);
+        Ok(())
+    }
+
+    /// A front-end is connected, as the service manager is told.
+    pub(super) fn connect_status(&mut self) {
+        self.status.connect();
+    }
+
+    /// Tells the service manager the newest status, if it is time; then, after how long it is to be told.
+    fn tell_status(&mut self) -> Option<Duration> {
+        if let Some(detail) = self.receiver.take_status() {
+            self.status.set_detail(detail);
+        }
+        self.status.tell(Instant::now())
+    }
+
+    /// Waits until the worker has built the device.
+    pub(super) fn wait_for_device(&mut self) -> Result<(), ExitReason> {
+        match self.wait([])? {
+            MainEvent::DeviceBuilt | MainEvent::Ready([]) => Ok(()),
+        }
+    }
+
+    /// Waits for a front-end.
+    pub(super) fn accept(&mut self, endpoint: &Endpoint) -> Result<UnixStream, ExitReason> {
+        let listener = match endpoint {
+            Endpoint::Connected(stream) => return Ok(stream.try_clone()?),
+            Endpoint::Ours(listener, _) => listener,
+            Endpoint::Listening {
+                kept: Some(kept), ..
+            } => {
+                notify::forget_kept();
+                return Ok(kept.try_clone()?);
+            }
+            Endpoint::Listening { listener, .. } => listener,
+        };
+        loop {
+            self.wait([PollFd::new(listener, PollFlags::IN)])?;
+            match listener.accept() {
+                Ok((front_end, _)) => return Ok(front_end),
+                Err(e) if endpoint::is_passing(&e) => {}
+                Err(e) => return Err(format!("cannot accept a front-end: {e}").into()),
+            }
+        }
+    }
+
+    /// Passes messages on until one side closes the connection; tells which.
+    pub(super) fn forward(
+        &mut self,
+        proxy: &mut VhostUserProxy,
+        others: &mut OtherFrontEnds<'_>,
+    ) -> Result<Side, ExitReason> {
+        loop {
+            let [front_end, daemon] = proxy.poll_fds();
+            let (connection, other) = match others.poll_fd() {
+                Some(other) => match self.wait([front_end, daemon, other])? {
+                    MainEvent::Ready([front_end, daemon, other]) => ([front_end, daemon], other),
+                    MainEvent::DeviceBuilt => continue,
+                },
+                None => match self.wait([front_end, daemon])? {
+                    MainEvent::Ready(connection) => (connection, PollFlags::empty()),
+                    MainEvent::DeviceBuilt => continue,
+                },
+            };
+            // First, so that who comes once this front-end has left is not taken for a second one.
+            if let Some(side) = proxy.pass(connection)? {
+                return Ok(side);
+            }
+            if !other.is_empty() {
+                others.look();
+                self.status.set_next(others.next());
+            }
+        }
+    }
+
+    /// Has the device give back what would outlast the program. A worker that hangs does not keep
+    /// the program from its end.
+    pub(super) fn end_device(&self, device: &DeviceEnd) {
+        if let Err(e) = device.request() {
+            log::warn!("cannot have the device end: {e}");
+            return;
+        }
+        let deadline = Instant::now() + END_LIMIT;
+        loop {
+            while let Some(event) = self.receiver.take() {
+                match event {
+                    MainThreadEvent::DeviceEnded => return,
+                    // It may be the worker that is gone.
+                    MainThreadEvent::Failed(message) => {
+                        log::error!("{message}");
+                        return;
+                    }
+                    MainThreadEvent::DeviceBuilt(_) | MainThreadEvent::HardwareLost(_) => {}
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                log::warn!("the device is busy: the host may not get back all that it had");
+                return;
+            }
+            let mut fds = [PollFd::new(&self.receiver, PollFlags::IN)];
+            // Whatever it says, the receiver is looked into again, and not for longer.
+            let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+        }
+    }
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal => f.write_str("stopped by a signal"),
+            Self::Disconnected => f.write_str("the front-end left"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
