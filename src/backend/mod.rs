@@ -23,6 +23,7 @@ pub use sandbox::{Argument, SandboxPolicy, SyscallRule};
 pub use transport::device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
 pub use transport::forward::{ForwardError, forward};
 pub use transport::proxy::Side;
+pub use transport::wake_event::WakeEvent;
 pub use virtqueue::{
     Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, QueuePass, TRANSPORT_FEATURES, VirtqueueError,
     Vring,

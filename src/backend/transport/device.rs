@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use vmm_sys_util::epoll::EventSet;
 
+use super::wake_event::WakeEvent;
 use crate::backend::lock::lock;
 use crate::backend::sandbox::SandboxPolicy;
 use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle};
@@ -153,6 +154,16 @@ impl DeviceContext {
     /// As `epoll_ctl(2)`.
     pub fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.event_loop.unwatch(fd)
+    }
+
+    /// Makes an event that the device sends itself, with `token` as its `device_event`.
+    ///
+    /// # Errors
+    /// As `eventfd(2)` and [`DeviceContext::watch`].
+    pub fn wake_event(&self, token: u16) -> io::Result<WakeEvent> {
+        let event = WakeEvent::new()?;
+        self.watch(event.as_fd(), EventSet::IN, token)?;
+        Ok(event)
     }
 
     /// Says in words what the front-end is served, for `systemctl status`: the detail of a

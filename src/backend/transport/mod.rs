@@ -4,4 +4,5 @@ pub(crate) mod device;
 pub(crate) mod forward;
 pub(crate) mod proxy;
 mod sanitize;
+pub(crate) mod wake_event;
 pub(crate) mod worker;
