@@ -2,6 +2,7 @@
 //! themselves.
 
 mod ends;
+mod example;
 mod front_ends;
 mod manager;
 mod sockets;
@@ -30,12 +31,25 @@ const FORMS: [SocketForm; 4] = [
     SocketForm::Activation,
 ];
 
-/// Both programs with arguments that are all right as far as the socket is concerned.
-fn both() -> [Command; 2] {
+/// The programs with arguments that are all right as far as the socket is concerned.
+fn programs() -> [Command; 3] {
     [
         Command::new(gpu_program()),
         Command::new(input_program()).arg("--evdev-path=/dev/input/event0"),
+        Command::new(rng_program()),
     ]
+}
+
+/// The library's example. Cargo builds it with all targets, and tells no test where.
+fn rng_program() -> PathBuf {
+    let programs = Path::new(env!("CARGO_BIN_EXE_vhost-user-gpu")).parent();
+    let example = programs.unwrap().join("examples/vhost-user-rng");
+    assert!(
+        example.exists(),
+        "{} is missing: cargo build --example vhost-user-rng",
+        example.display()
+    );
+    example
 }
 
 /// The gpu program at this path.

@@ -4,14 +4,14 @@ use super::*;
 
 #[test]
 fn exactly_one_socket_is_required() {
-    for command in both() {
+    for command in programs() {
         let mut program = command.spawn().unwrap();
         assert_early_failure(&mut program, &["--socket-path", "--fd"]);
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sock");
     let (_ours, theirs) = UnixStream::pair().unwrap();
-    for command in both() {
+    for command in programs() {
         let option = format!("--socket-path={}", path.display());
         let socket = theirs.try_clone().unwrap();
         let command = command.arg(option).arg("--fd=3").descriptor(socket);
@@ -22,25 +22,25 @@ fn exactly_one_socket_is_required() {
 
 #[test]
 fn descriptor_other_than_a_stream_socket_is_refused() {
-    for command in both() {
+    for command in programs() {
         assert_early_failure(&mut command.arg("--fd=9").spawn().unwrap(), &["9"]);
     }
     for word in ["--fd=", "--fd=x", "--fd=-1", "--fd=99999999999"] {
-        for command in both() {
+        for command in programs() {
             assert_early_failure(&mut command.arg(word).spawn().unwrap(), &["--fd"]);
         }
     }
-    for command in both() {
+    for command in programs() {
         let file = File::open("/proc/self/cmdline").unwrap();
         let mut program = command.arg("--fd=3").descriptor(file).spawn().unwrap();
         assert_early_failure(&mut program, &["3", "socket"]);
     }
-    for command in both() {
+    for command in programs() {
         let (datagrams, _other) = UnixDatagram::pair().unwrap();
         let mut program = command.arg("--fd=3").descriptor(datagrams).spawn().unwrap();
         assert_early_failure(&mut program, &["3", "socket"]);
     }
-    for command in both() {
+    for command in programs() {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut program = command.arg("--fd=3").descriptor(tcp).spawn().unwrap();
         assert_early_failure(&mut program, &["3", "socket"]);
