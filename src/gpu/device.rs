@@ -9,13 +9,14 @@ use virtio_bindings::virtio_gpu;
 use vm_memory::GuestAddressSpace;
 
 use super::display::{Display, PixelFallback, UPDATE_LIMIT};
-use super::protocol::MAX_SCANOUTS;
+use super::display_info::DisplayReply;
+use super::protocol::{Features, MAX_SCANOUTS};
 use super::renderer::{Renderer, SoftwareRenderer};
 #[cfg(feature = "virgl")]
 use super::renderer::{VirglRenderer, virgl};
 use super::resource::Budget;
 use super::scanout::{ActiveScanout, DmabufSupport};
-use super::virtio_gpu::{Features, VirtioGpu};
+use super::virtio_gpu::VirtioGpu;
 use crate::backend::{
     Device, DeviceBuilder, DeviceContext, EventSet, GuestMemory, RateLimitedLog, SandboxPolicy,
     Vring,
@@ -57,7 +58,11 @@ pub struct Options {
 /// A virtio GPU.
 pub struct Gpu {
     state: VirtioGpu,
+    /// The features that the driver accepted.
+    features: Features,
     display: Display,
+    /// The front-end's reply to the query of the control queue's next request.
+    display_reply: Option<DisplayReply>,
     memory: GuestMemory,
     events: EventSources,
     continuity: DriverSession,
@@ -92,7 +97,9 @@ impl Gpu {
         }
         Ok(Self {
             state,
+            features: Features::default(),
             display,
+            display_reply: None,
             memory: context.memory().clone(),
             events: EventSources::new(context)?,
             continuity: DriverSession::default(),
@@ -113,6 +120,7 @@ impl Gpu {
     fn reset(&mut self) {
         self.state.reset();
         self.display.cancel_query();
+        self.display_reply = None;
         self.fenced.forget();
         self.continuity = DriverSession::default();
     }
@@ -174,7 +182,7 @@ impl Device for Gpu {
     }
 
     fn acked_features(&mut self, features: u64) {
-        self.state.features = Features {
+        self.features = Features {
             virgl: features & 1 << virtio_gpu::VIRTIO_GPU_F_VIRGL != 0,
         };
     }
@@ -230,8 +238,9 @@ impl Device for Gpu {
             self.waiting[usize::from(CURSOR_QUEUE)] = true;
         }
         if queue_index == u32::from(CONTROL_QUEUE) {
-            self.state.forget_request();
+            self.state.drop_partial();
             self.display.cancel_query();
+            self.display_reply = None;
             if let Err(e) = self.fenced.answer_all(&self.memory) {
                 self.device_errors.warn(format_args!("Control queue: {e}"));
             }

@@ -6,7 +6,7 @@
 
 mod device;
 mod display;
-mod edid;
+mod display_info;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

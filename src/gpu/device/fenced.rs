@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 
+use super::super::protocol::EncodedResponse;
 use super::super::renderer::{Fence, Renderer3d};
-use super::queues::respond;
+use super::queues::complete;
 use crate::backend::{Chain, GuestMemory, QueuePass, VirtqueueError, Vring};
 
 /// Most requests that are kept, however large the queue is: each takes memory that is in no budget.
@@ -14,7 +15,7 @@ const MAX_REQUESTS: usize = 1024;
 
 struct Request {
     chain: Chain,
-    response: Vec<u8>,
+    response: EncodedResponse,
     fence: Fence,
 }
 
@@ -27,7 +28,13 @@ pub(super) struct FencedRequests {
 
 impl FencedRequests {
     /// Keeps a request of `queue` until its fence is retired.
-    pub(super) fn keep(&mut self, queue: &Vring, chain: Chain, response: Vec<u8>, fence: Fence) {
+    pub(super) fn keep(
+        &mut self,
+        queue: &Vring,
+        chain: Chain,
+        response: EncodedResponse,
+        fence: Fence,
+    ) {
         self.queue.get_or_insert_with(|| queue.clone());
         self.requests.push_back(Request {
             chain,
@@ -81,9 +88,6 @@ impl Request {
     /// The chain is followed in the memory that it was taken from, and the answer written to the one
     /// there is now: nothing is written to memory that the front-end has taken back.
     fn answer(self, ring: &mut QueuePass<'_>) {
-        let head = self.chain.head_index();
-        let memory = ring.memory().clone();
-        let len = respond(self.chain, &memory, &self.response);
-        ring.add_used(head, len);
+        complete(ring, self.chain, self.response);
     }
 }

@@ -60,7 +60,7 @@ impl Bench {
 
     /// The sizes of the scanouts that show something.
     pub fn scanouts(&self) -> Vec<(u32, u32)> {
-        let shown = self.gpu.state.screen.active_scanouts();
+        let shown = self.gpu.state.scanouts().active_scanouts();
         shown
             .map(|scanout| (scanout.size.width, scanout.size.height))
             .collect()
@@ -69,9 +69,9 @@ impl Bench {
     /// What a display has of each scanout once it was sent everything; `None` where it is sent
     /// nothing now.
     pub fn expected_display(&self) -> Option<Vec<ExpectedDisplay>> {
-        let screen = &self.gpu.state.screen;
+        let scanouts = self.gpu.state.scanouts();
         let is_settled = self.gpu.is_settled();
-        is_settled.then(|| screen.expected_display(DisplayId::VMM))
+        is_settled.then(|| scanouts.expected_display(DisplayId::VMM))
     }
 
     /// Has the time for all answers of the front-end be over.

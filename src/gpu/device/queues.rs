@@ -4,15 +4,26 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use vhost_user_backend::VringT;
-use virtio_queue::QueueT;
+use virtio_queue::{QueueT, Reader};
 use vm_memory::GuestMemoryMmap;
 
-use super::super::protocol::{HEADER_LEN, Header, Response, response};
+use super::super::display_info::DisplayReply;
+use super::super::protocol::command::CommandName;
+use super::super::protocol::{
+    Command, CursorCommand, EncodedResponse, ErrorCode, Header, RequestReader, Response,
+};
 use super::super::renderer::WORK;
-use super::super::virtio_gpu::{CommandResult, DisplayReply, QueueKind};
+use super::super::virtio_gpu::{CommandError, CommandResult};
 use super::cursor_order::position;
 use super::{CONTROL_QUEUE, CURSOR_QUEUE, Gpu};
-use crate::backend::{Chain, QueuePass, VirtqueueError, Vring};
+use crate::backend::{Chain, MemoryGuard, QueuePass, VirtqueueError, Vring};
+
+/// Which of the two queues a request came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum QueueKind {
+    Control,
+    Cursor,
+}
 
 /// Requests of one queue after which the others have their turn: more than drivers make for a frame, so
 /// that what is ready together is shown together.
@@ -27,8 +38,8 @@ const PASS_TIME: Duration = Duration::from_millis(10);
 enum Next {
     /// Whatever comes.
     Any,
-    /// The rest of the same request, once the others had their turn.
-    Rest,
+    /// The rest of the same request, or the next one, once the others had their turn.
+    Later,
     /// The same request, once the control queue has gone on.
     AfterControl,
 }
@@ -133,14 +144,11 @@ impl Gpu {
                 // The next fence that is retired makes it go on.
                 return Ok(false);
             }
-            if kind == QueueKind::Cursor {
-                self.state.control_is_done = self.cursor_order.has_waited(position(vring));
-            }
             match ring.pop() {
                 Ok(Some(chain)) => {
                     match self.request(vring, &mut ring, chain, kind) {
                         Next::Any => {}
-                        Next::Rest => break,
+                        Next::Later => break,
                         Next::AfterControl => {
                             let control = vrings.get(usize::from(CONTROL_QUEUE));
                             self.cursor_order.wait(vring, control, &memory);
@@ -162,7 +170,7 @@ impl Gpu {
                     return Err(e);
                 }
             }
-            if self.state.take_moved() >= WORK || began.elapsed() >= PASS_TIME {
+            if began.elapsed() >= PASS_TIME {
                 break;
             }
         }
@@ -177,68 +185,117 @@ impl Gpu {
         chain: Chain,
         kind: QueueKind,
     ) -> Next {
-        let head = chain.head_index();
         let memory = ring.memory().clone();
-        let outcome = match chain.clone().reader(&memory) {
-            Ok(reader) => self.state.execute(kind, &memory, reader),
+        let reader = match chain.clone().reader(&memory) {
+            Ok(reader) => RequestReader::new(reader),
             Err(e) => {
-                let trouble = format_args!("{kind:?} queue: unreadable request: {e}");
-                self.device_errors.warn(trouble);
-                let unreadable = Response::Plain(response::ERR_UNSPEC);
-                CommandResult::Complete(unreadable.to_bytes(&Header::default()))
+                self.device_errors
+                    .warn(format_args!("{kind:?} queue: unreadable request: {e}"));
+                let response = Response::Error(ErrorCode::Unspec);
+                complete(ring, chain, response.encode(&Header::default()));
+                return Next::Any;
             }
         };
-        if let Some(complaint) = self.state.take_complaint() {
-            self.guest_errors.warn(complaint);
+        match kind {
+            QueueKind::Control => self.control_request(vring, ring, chain, reader, &memory),
+            QueueKind::Cursor => self.cursor_request(vring, ring, chain, reader),
         }
-        match outcome {
-            CommandResult::Complete(response) => {
-                ring.add_used(head, respond(chain, &memory, &response))
+    }
+
+    fn control_request(
+        &mut self,
+        vring: &Vring,
+        ring: &mut QueuePass<'_>,
+        chain: Chain,
+        mut reader: RequestReader<Reader<'_>>,
+        memory: &MemoryGuard,
+    ) -> Next {
+        let request = Command::decode(&mut reader, self.features);
+        let header = request.header;
+        // A reply is for one request only.
+        let reply = self.display_reply.take();
+        let execution = self.state.execute(request, &mut reader, memory, reply);
+        match execution.result {
+            Ok(CommandResult::Complete(response)) => {
+                complete(ring, chain, response.encode(&header));
             }
-            CommandResult::Fenced(response, fence) => {
-                self.fenced.keep(vring, chain, response, fence)
+            Ok(CommandResult::Fenced(response, fence)) => {
+                self.fenced
+                    .keep(vring, chain, response.encode(&header), fence);
             }
-            CommandResult::NeedsDisplay(question) => {
+            Ok(CommandResult::NeedsDisplay(query)) => {
                 // It stays in the queue, so that a ring that is stopped meanwhile loses nothing.
                 ring.undo_pop();
-                if !self.display.ask(question, Instant::now()) {
-                    self.state.answer = Some(DisplayReply::Nothing);
+                if !self.display.ask(query, Instant::now()) {
+                    self.display_reply = Some(DisplayReply::Nothing);
                 }
             }
-            CommandResult::InPart => {
-                // As with a question: the queue may stop before the rest is done.
+            Ok(CommandResult::Incomplete) => {
+                // It stays in the queue here, too.
                 ring.undo_pop();
-                return Next::Rest;
+                return Next::Later;
             }
-            CommandResult::AfterControl => {
-                ring.undo_pop();
-                return Next::AfterControl;
+            Err(error) => {
+                let response = self.refuse(&header, &error);
+                complete(ring, chain, response.encode(&header));
             }
+        }
+        if execution.work >= WORK {
+            return Next::Later;
         }
         Next::Any
     }
+
+    fn cursor_request(
+        &mut self,
+        vring: &Vring,
+        ring: &mut QueuePass<'_>,
+        chain: Chain,
+        mut reader: RequestReader<Reader<'_>>,
+    ) -> Next {
+        let request = CursorCommand::decode(&mut reader);
+        let reads_pixels = request.command.is_ok_and(|command| command.reads_pixels());
+        // The request was popped: the queue stands behind it.
+        if reads_pixels
+            && !self
+                .cursor_order
+                .has_waited(position(vring).wrapping_sub(1))
+        {
+            ring.undo_pop();
+            return Next::AfterControl;
+        }
+        let response = match self.state.execute_cursor(request.command) {
+            Ok(response) => response,
+            Err(error) => self.refuse(&request.header, &error),
+        };
+        complete(ring, chain, response.encode(&request.header));
+        Next::Any
+    }
+
+    /// The response to a request that failed, which is logged.
+    fn refuse(&mut self, header: &Header, error: &CommandError) -> Response {
+        let command = CommandName(header.kind);
+        self.guest_errors
+            .warn(format_args!("{command} refused: {error}"));
+        Response::Error(error.code())
+    }
 }
 
-/// Writes a response into a request's buffers and tells its length. Where it does not fit, an
-/// error is written; where even that does not, nothing.
-pub(super) fn respond(chain: Chain, memory: &GuestMemoryMmap, response: &[u8]) -> u32 {
+/// Completes a request with its response.
+pub(super) fn complete(ring: &mut QueuePass<'_>, chain: Chain, response: EncodedResponse) {
+    let head = chain.head_index();
+    let memory = ring.memory().clone();
+    let len = respond(chain, &memory, response);
+    ring.add_used(head, len);
+}
+
+/// Writes a response into a request's buffers, as far as it [fits](EncodedResponse::fit); the number of
+/// bytes written.
+fn respond(chain: Chain, memory: &GuestMemoryMmap, mut response: EncodedResponse) -> u32 {
     let Ok(mut writer) = chain.writer(memory) else {
         return 0;
     };
-    let room = writer.available_bytes();
-    let written = if room >= response.len() {
-        writer.write_all(response)
-    } else if room >= HEADER_LEN {
-        let mut error = [0; HEADER_LEN];
-        for (to, from) in error.iter_mut().zip(response) {
-            *to = *from;
-        }
-        error[..4].copy_from_slice(&response::ERR_UNSPEC.to_le_bytes());
-        writer.write_all(&error)
-    } else {
-        return 0;
-    };
-    match written {
+    match writer.write_all(response.fit(writer.available_bytes())) {
         Ok(()) => u32::try_from(writer.bytes_written()).unwrap_or(0),
         Err(_) => 0,
     }

@@ -15,9 +15,9 @@ impl Gpu {
             log::debug!("the display takes {takes:?}");
         }
         self.takes = takes;
-        self.state.set_dmabuf_support(DisplayId::VMM, takes);
-        if let Some(complaint) = self.state.take_complaint() {
-            self.guest_errors.warn(complaint);
+        if let Err(error) = self.state.set_dmabuf_support(DisplayId::VMM, takes) {
+            self.guest_errors
+                .warn(format_args!("a scanout cannot be read: {error}"));
         }
     }
 
@@ -25,15 +25,15 @@ impl Gpu {
     /// show that it is still the same driver.
     pub(super) fn adopt(&mut self, socket: UnixStream) {
         self.display.attach(socket, Instant::now());
-        self.state.screen.attach_display(DisplayId::VMM);
+        self.state.scanouts_mut().attach_display(DisplayId::VMM);
         self.settle();
     }
 
     /// Does what follows from a change: sends, waits, and says what is shown.
     pub(super) fn settle(&mut self) {
         let is_settled = self.is_settled();
-        let screen = Some(&mut self.state.screen).filter(|_| is_settled);
-        let updates = screen.and_then(|screen| screen.pending_updates(DisplayId::VMM));
+        let scanouts = Some(self.state.scanouts_mut()).filter(|_| is_settled);
+        let updates = scanouts.and_then(|scanouts| scanouts.pending_updates(DisplayId::VMM));
         if let Err(e) = self.display.send(updates, Instant::now()) {
             self.lost_display(&e);
         }
@@ -57,13 +57,13 @@ impl Gpu {
     /// Has the control queue go on where the front-end has answered.
     pub(super) fn take_answer(&mut self) {
         if let Some(answer) = self.display.take_reply() {
-            self.state.answer = Some(answer);
+            self.display_reply = Some(answer);
             self.waiting[usize::from(CONTROL_QUEUE)] = true;
         }
     }
 
     pub(super) fn lost_display(&mut self, error: &DisplayError) {
-        self.state.screen.detach_display(DisplayId::VMM);
+        self.state.scanouts_mut().detach_display(DisplayId::VMM);
         match error {
             DisplayError::Closed => log::debug!("{error}"),
             DisplayError::Socket(_) | DisplayError::Protocol { .. } => {
@@ -77,11 +77,11 @@ impl Gpu {
             .status
             .iter()
             .copied()
-            .eq(self.state.screen.active_scanouts())
+            .eq(self.state.scanouts().active_scanouts())
         {
             return;
         }
-        self.status = self.state.screen.active_scanouts().collect();
+        self.status = self.state.scanouts().active_scanouts().collect();
         let mut text = String::new();
         for (i, scanout) in self.status.iter().enumerate() {
             let separator = if i == 0 { "" } else { " + " };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vhost_user_backend::VringT;
 
-use super::super::protocol::{DisplayInfo, HEADER_LEN, Header, Response, command, response};
+use super::super::protocol::{DisplayInfo, Header, Response, command, response};
 use super::queues::PASS_REQUESTS;
 use super::*;
 use machine::*;
@@ -28,7 +28,7 @@ fn without_a_display_everything_is_answered() {
     machine.event(CONTROL_QUEUE);
     let response = machine.response().unwrap();
     assert_eq!(
-        DisplayInfo::read(&response[HEADER_LEN..]).unwrap(),
+        DisplayInfo::decode_response(&response).unwrap(),
         DisplayInfo::default()
     );
     assert_eq!(machine.kind(), Some(response::OK_NODATA));
@@ -59,7 +59,7 @@ fn the_control_queue_waits_for_the_display_and_the_cursor_queue_does_not() {
     assert_eq!(machine.response(), None);
 
     let modes = DisplayInfo::default();
-    let reply = Response::DisplayInfo(Box::new(modes)).to_bytes(&Header::default());
+    let reply = Response::DisplayInfo(Box::new(modes)).encode(&Header::default());
     front_end.reply(DISPLAY_INFO, &reply);
     machine.run();
     assert_eq!(machine.kind(), Some(response::OK_DISPLAY_INFO));

@@ -13,9 +13,9 @@ use super::DisplayError;
 use super::message::Request;
 use super::receiver::{Receiver, Reply};
 use super::sender::{Progress, Sender};
+use crate::gpu::display_info::{DisplayQuery, DisplayReply};
 use crate::gpu::protocol::DisplayInfo;
 use crate::gpu::scanout::{DmabufSupport, PendingUpdates};
-use crate::gpu::virtio_gpu::{DisplayQuery, DisplayReply};
 
 /// How long a reply is awaited; the driver waits as long.
 pub const REPLY_LIMIT: Duration = Duration::from_secs(3);

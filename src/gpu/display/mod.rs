@@ -24,8 +24,8 @@ use std::time::Instant;
 
 use vmm_sys_util::epoll::EventSet;
 
+use crate::gpu::display_info::{DisplayQuery, DisplayReply};
 use crate::gpu::scanout::{DmabufSupport, PendingUpdates};
-use crate::gpu::virtio_gpu::{DisplayQuery, DisplayReply};
 use connection::{DisplayConnection, Received};
 
 /// A query of the driver, which at most one is.

@@ -8,13 +8,10 @@ use vhost::vhost_user::gpu_message::{GpuBackendReq, VhostUserGpuHeaderFlag};
 
 use super::DisplayError;
 use super::message::{MESSAGE_HEADER_LEN, Request};
-use crate::gpu::protocol::{
-    DisplayInfo, HEADER_LEN, MAX_EDID_LEN, MODES_LEN, RequestReader, response,
-};
+use crate::gpu::protocol::DisplayInfo;
+use crate::gpu::protocol::response::{EDID_RESPONSE_LEN, decode_edid};
 
-const DISPLAY_INFO_REPLY_LEN: usize = HEADER_LEN + MODES_LEN;
-const EDID_REPLY_LEN: usize = HEADER_LEN + 8 + MAX_EDID_LEN;
-const MAX_LEN: usize = MESSAGE_HEADER_LEN + EDID_REPLY_LEN;
+const MAX_LEN: usize = MESSAGE_HEADER_LEN + EDID_RESPONSE_LEN;
 
 /// A reply of the front-end.
 #[derive(Debug)]
@@ -40,33 +37,24 @@ impl Reply {
         )
     }
 
-    fn parse(kind: GpuBackendReq, payload: &[u8]) -> io::Result<Option<Self>> {
-        Ok(match (kind, payload.len()) {
+    fn parse(kind: GpuBackendReq, payload: &[u8]) -> Option<Self> {
+        match (kind, payload.len()) {
             (GpuBackendReq::GET_PROTOCOL_FEATURES, 8) => {
                 // In native byte order, like all of this protocol but for virtio's structures.
                 let mut offered = [0; 8];
                 offered.copy_from_slice(payload);
                 Some(Self::Features(u64::from_ne_bytes(offered)))
             }
-            (GpuBackendReq::GET_DISPLAY_INFO, DISPLAY_INFO_REPLY_LEN) => {
-                let mut source = payload;
-                RequestReader::new(&mut source).header()?;
-                Some(Self::DisplayInfo(Box::new(DisplayInfo::read(source)?)))
+            (GpuBackendReq::GET_DISPLAY_INFO, DisplayInfo::RESPONSE_LEN) => {
+                let modes = DisplayInfo::decode_response(payload).ok()?;
+                Some(Self::DisplayInfo(Box::new(modes)))
             }
-            (GpuBackendReq::GET_EDID, EDID_REPLY_LEN) => {
-                let mut source = payload;
-                let mut fields = RequestReader::new(&mut source);
-                let header = fields.header()?;
-                let (size, _padding) = (fields.u32()?, fields.u32()?);
-                let edid = usize::try_from(size)
-                    .ok()
-                    .and_then(|size| source.get(..size));
-                let edid = edid.filter(|e| header.kind == response::OK_EDID && !e.is_empty());
-                Some(Self::Edid(edid.map(<[u8]>::to_vec)))
+            (GpuBackendReq::GET_EDID, EDID_RESPONSE_LEN) => {
+                Some(Self::Edid(decode_edid(payload).ok()?))
             }
             (GpuBackendReq::DMABUF_UPDATE, 0) => Some(Self::DmabufUpdated),
             _ => None,
-        })
+        }
     }
 }
 
@@ -97,9 +85,9 @@ impl Receiver {
                         let payload = self.bytes.get(MESSAGE_HEADER_LEN..).unwrap_or_default();
                         let parsed = GpuBackendReq::try_from(request)
                             .ok()
-                            .map_or(Ok(None), |kind| Reply::parse(kind, payload));
+                            .and_then(|kind| Reply::parse(kind, payload));
                         self.bytes.clear();
-                        return parsed?.ok_or(protocol).map(Some);
+                        return parsed.ok_or(protocol).map(Some);
                     }
                     len
                 }

@@ -81,7 +81,7 @@ impl FrontEnd {
 
     fn reply_modes(&mut self, modes: DisplayInfo) {
         let response = Response::DisplayInfo(Box::new(modes));
-        self.reply(GET_DISPLAY_INFO, &response.to_bytes(&Header::default()));
+        self.reply(GET_DISPLAY_INFO, &response.encode(&Header::default()));
     }
 }
 
@@ -92,7 +92,9 @@ fn two_displays() -> DisplayInfo {
 }
 
 fn edid_reply(edid: &[u8]) -> Vec<u8> {
-    Response::Edid(edid.to_vec()).to_bytes(&Header::default())
+    Response::Edid(edid.to_vec())
+        .encode(&Header::default())
+        .to_vec()
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {

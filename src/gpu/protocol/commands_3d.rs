@@ -1,13 +1,68 @@
-//! What 3D adds to the wire format (virtio 1.2, 5.7.6.8, "Device Operation: controlq (3d)").
-
-use std::io::{self, Read};
+//! Structures of the 3D commands (virtio 1.2, 5.7.6.9).
 
 use virtio_bindings::virtio_gpu as spec;
 
-use super::RequestReader;
+use super::{DecodeError, ReadError, RequestReader, Source};
 
-/// Bytes of a context's name.
-pub const CONTEXT_NAME_LEN: usize = 64;
+/// Most bytes of a context's name.
+const CONTEXT_NAME_LEN: usize = 64;
+
+/// The name of a context, for debugging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ContextName {
+    bytes: [u8; CONTEXT_NAME_LEN],
+    len: usize,
+}
+
+impl ContextName {
+    /// The name's bytes: any.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// `struct virtio_gpu_ctx_create`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CreateContext {
+    /// The driver's id for it.
+    pub(crate) id: u32,
+    /// Its name.
+    pub(crate) name: ContextName,
+}
+
+impl CreateContext {
+    pub(super) fn decode(
+        id: u32,
+        reader: &mut RequestReader<impl Source>,
+    ) -> Result<Self, DecodeError> {
+        let [len, _context_init] = reader.words()?;
+        let bytes = reader.bytes()?;
+        let name = match usize::try_from(len) {
+            Ok(len) if len <= CONTEXT_NAME_LEN => ContextName { bytes, len },
+            _ => return Err(DecodeError::ContextName(len)),
+        };
+        Ok(Self { id, name })
+    }
+}
+
+/// `struct virtio_gpu_cmd_submit`. The command stream follows it in the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Submit3d {
+    /// The context.
+    pub(crate) context: u32,
+    /// Bytes of the command stream.
+    pub(crate) size: u32,
+}
+
+impl Submit3d {
+    pub(super) fn decode(
+        context: u32,
+        reader: &mut RequestReader<impl Source>,
+    ) -> Result<Self, ReadError> {
+        let [size, _padding] = reader.words()?;
+        Ok(Self { context, size })
+    }
+}
 
 /// A part of a 3D resource (`struct virtio_gpu_box`). What a driver sends may be anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,13 +127,9 @@ pub struct Create3d {
 }
 
 impl Create3d {
-    /// Reads the part after the header.
-    ///
-    /// # Errors
-    /// Where the source ends first, as everything in here.
-    pub fn read(fields: &mut RequestReader<impl Read>) -> io::Result<Self> {
-        let [id, target, format, bind, width, height, depth] = fields.words()?;
-        let [array_size, last_level, samples, flags] = fields.words()?;
+    pub(super) fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, ReadError> {
+        let [id, target, format, bind, width, height, depth] = reader.words()?;
+        let [array_size, last_level, samples, flags] = reader.words()?;
         Ok(Self {
             id,
             target,
@@ -113,14 +164,10 @@ pub struct Transfer3d {
 }
 
 impl Transfer3d {
-    /// Reads the part after the header.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn read(fields: &mut RequestReader<impl Read>) -> io::Result<Self> {
-        let [x, y, z, width, height, depth] = fields.words()?;
-        let offset = fields.u64()?;
-        let [id, level, stride, layer_stride] = fields.words()?;
+    pub(super) fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, ReadError> {
+        let [x, y, z, width, height, depth] = reader.words()?;
+        let offset = reader.u64()?;
+        let [id, level, stride, layer_stride] = reader.words()?;
         Ok(Self {
             part: Box3 {
                 x,
@@ -186,12 +233,12 @@ mod tests {
     #[test]
     fn structures_are_read_in_order_and_whole() {
         let words: Vec<u8> = (1..=13_u32).flat_map(u32::to_le_bytes).collect();
-        let create = Create3d::read(&mut RequestReader::new(&words[..44])).unwrap();
+        let create = Create3d::decode(&mut RequestReader::new(&words[..44])).unwrap();
         assert_eq!((create.id, create.depth, create.flags), (1, 7, 11));
-        assert!(Create3d::read(&mut RequestReader::new(&words[..43])).is_err());
-        let transfer = Transfer3d::read(&mut RequestReader::new(&words[..48])).unwrap();
+        assert!(Create3d::decode(&mut RequestReader::new(&words[..43])).is_err());
+        let transfer = Transfer3d::decode(&mut RequestReader::new(&words[..48])).unwrap();
         assert_eq!((transfer.part.depth, transfer.offset), (6, 8 << 32 | 7));
         assert_eq!((transfer.id, transfer.layer_stride), (9, 12));
-        assert!(Transfer3d::read(&mut RequestReader::new(&words[..47])).is_err());
+        assert!(Transfer3d::decode(&mut RequestReader::new(&words[..47])).is_err());
     }
 }

@@ -1,149 +1,35 @@
-//! A request's fields, read one by one.
+//! Reads the fields of requests in their order.
 
 use std::io::{self, Read};
 
-use super::super::region::Rect;
 use super::Header;
+use crate::gpu::region::Rect;
 
+/// Bytes read at once when a request begins: the header and the fields of every command, without
+/// lists and command streams. (`virtio-queue` allocates for each read.)
+const HEAD_LEN: usize = 96;
 /// Bytes of an entry of a backing.
-pub const ENTRY_LEN: usize = 16;
+const MEM_ENTRY_LEN: usize = 16;
+/// Entries read at a time.
+const ENTRY_BATCH: usize = 256;
+/// Words of a command stream read at a time.
+const WORD_BATCH: usize = 4096;
 
-/// Reads little-endian fields in their order on the wire.
-pub struct RequestReader<R>(R);
-
-impl<R: Read> RequestReader<R> {
-    /// Fields from here on in `source`.
-    pub fn new(source: R) -> Self {
-        Self(source)
-    }
-
-    /// The next `N` bytes.
-    ///
-    /// # Errors
-    /// Where the source ends first, as everything in here.
-    pub fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.0.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// The next `N` times `le32`.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn words<const N: usize>(&mut self) -> io::Result<[u32; N]> {
-        let mut words = [0; N];
-        for word in &mut words {
-            *word = self.u32()?;
-        }
-        Ok(words)
-    }
-
-    /// The next `count` times `le32`. What is allocated follows what the source really holds.
-    ///
-    /// # Errors
-    /// Where the source ends first, or the host has no memory for them (`OutOfMemory`).
-    pub fn stream(&mut self, count: usize) -> io::Result<Vec<u32>> {
-        /// Words read at a time.
-        const BATCH: usize = 4096;
-        let mut words = Vec::new();
-        let mut buffer = [0; BATCH * 4];
-        while words.len() < count {
-            let batch = (count - words.len()).min(BATCH);
-            let (wanted, _) = buffer.split_at_mut(batch * 4);
-            self.0.read_exact(wanted)?;
-            reserve(&mut words, batch)?;
-            let (chunks, _) = wanted.as_chunks::<4>();
-            words.extend(chunks.iter().map(|word| u32::from_le_bytes(*word)));
-        }
-        Ok(words)
-    }
-
-    /// The next `le32`.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn u32(&mut self) -> io::Result<u32> {
-        Ok(u32::from_le_bytes(self.bytes()?))
-    }
-
-    /// The next `le64`.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn u64(&mut self) -> io::Result<u64> {
-        Ok(u64::from_le_bytes(self.bytes()?))
-    }
-
-    /// The next `struct virtio_gpu_rect`.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn rect(&mut self) -> io::Result<Rect> {
-        let [x, y, width, height] = words(self.bytes::<16>()?);
-        Ok(Rect {
-            x,
-            y,
-            width,
-            height,
-        })
-    }
-
-    /// The next `struct virtio_gpu_ctrl_hdr`.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn header(&mut self) -> io::Result<Header> {
-        let kind = self.u32()?;
-        let flags = self.u32()?;
-        let fence_id = self.u64()?;
-        let ctx_id = self.u32()?;
-        let [ring_idx, ..] = self.bytes::<4>()?;
-        Ok(Header {
-            kind,
-            flags,
-            fence_id,
-            ctx_id,
-            ring_idx,
-        })
-    }
-
-    /// The next entries of a backing (`struct virtio_gpu_mem_entry`), address and length: as many as
-    /// `buffer` has room for, and `count` at most.
-    ///
-    /// # Errors
-    /// Where the source ends first.
-    pub fn entries<'a>(
-        &mut self,
-        count: usize,
-        buffer: &'a mut [[u8; ENTRY_LEN]],
-    ) -> io::Result<impl ExactSizeIterator<Item = (u64, u32)> + use<'a, R>> {
-        let room = buffer.len().min(count);
-        let wanted = buffer.get_mut(..room).unwrap_or_default();
-        self.0.read_exact(wanted.as_flattened_mut())?;
-        Ok(wanted.iter().map(|entry| {
-            let [low, high, length, _padding] = words(*entry);
-            (u64::from(low) | u64::from(high) << 32, length)
-        }))
-    }
+/// Why the fields of a request cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("the request is too short")]
+    TooShort,
+    #[error("the host has no memory for the request's data")]
+    OutOfMemory,
 }
 
-impl<S: Source> RequestReader<S> {
-    /// Goes on `len` bytes further.
+/// The bytes of a request.
+pub(crate) trait Source: Read {
+    /// Skips `len` bytes without reading them.
     ///
     /// # Errors
-    /// Where the source ends first.
-    pub fn skip(&mut self, len: usize) -> io::Result<()> {
-        self.0.skip(len)
-    }
-}
-
-/// What a request's bytes come from.
-pub trait Source: Read {
-    /// Goes on `len` bytes further without looking at them.
-    ///
-    /// # Errors
-    /// Where the source ends first.
+    /// If there are fewer.
     fn skip(&mut self, len: usize) -> io::Result<()>;
 }
 
@@ -162,51 +48,180 @@ impl Source for virtio_queue::Reader<'_> {
     }
 }
 
-/// A request whose first bytes were read already.
-pub struct Begun<'a, S> {
-    head: &'a [u8],
-    rest: S,
+/// A piece of guest memory (`struct virtio_gpu_mem_entry`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MemEntry {
+    /// Guest physical address.
+    pub(crate) addr: u64,
+    /// Bytes.
+    pub(crate) length: u32,
 }
 
-impl<'a, S: Source> Begun<'a, S> {
-    /// `head`, and then what is left in `rest`.
-    pub fn new(head: &'a [u8], rest: S) -> Self {
-        Self { head, rest }
-    }
-}
-
-impl<S: Source> Read for Begun<'_, S> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.head.is_empty() {
-            self.rest.read(into)
-        } else {
-            self.head.read(into)
+impl MemEntry {
+    fn decode(bytes: &[u8; MEM_ENTRY_LEN]) -> Self {
+        let [
+            a0,
+            a1,
+            a2,
+            a3,
+            a4,
+            a5,
+            a6,
+            a7,
+            l0,
+            l1,
+            l2,
+            l3,
+            _padding @ ..,
+        ] = *bytes;
+        Self {
+            addr: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            length: u32::from_le_bytes([l0, l1, l2, l3]),
         }
     }
 }
 
-impl<S: Source> Source for Begun<'_, S> {
-    fn skip(&mut self, len: usize) -> io::Result<()> {
-        let of_head = len.min(self.head.len());
-        self.head.skip(of_head)?;
-        self.rest.skip(len.saturating_sub(of_head))
+/// Room for entries that are read together.
+pub(crate) struct MemEntryBuffer([[u8; MEM_ENTRY_LEN]; ENTRY_BATCH]);
+
+impl MemEntryBuffer {
+    pub(crate) fn new() -> Self {
+        Self([[0; MEM_ENTRY_LEN]; ENTRY_BATCH])
     }
 }
 
-/// Makes room for `more` in a list that follows what a guest sends; an error where the host has none.
-fn reserve<T>(list: &mut Vec<T>, more: usize) -> io::Result<()> {
-    Ok(list
-        .try_reserve(more)
-        .map_err(|_| io::ErrorKind::OutOfMemory)?)
+/// Reads a request from its header on. What follows the fields of a command (backing entries, a command
+/// stream) stays in here until the command is checked.
+///
+/// Each read fails if the request ends before its last byte.
+pub(crate) struct RequestReader<S> {
+    head: [u8; HEAD_LEN],
+    /// Bytes of the head that were consumed.
+    consumed: usize,
+    /// Bytes that the head holds.
+    filled: usize,
+    rest: S,
 }
 
-fn words(bytes: [u8; 16]) -> [u32; 4] {
-    let word = |at: usize| {
-        let mut word = [0; 4];
-        word.copy_from_slice(&bytes[at..at + 4]);
-        u32::from_le_bytes(word)
-    };
-    [word(0), word(4), word(8), word(12)]
+impl<S: Source> RequestReader<S> {
+    /// Begins a request.
+    pub(crate) fn new(mut source: S) -> Self {
+        let mut head = [0; HEAD_LEN];
+        let filled = source.read(&mut head).unwrap_or(0);
+        Self {
+            head,
+            consumed: 0,
+            filled,
+            rest: source,
+        }
+    }
+
+    /// The next `struct virtio_gpu_ctrl_hdr`.
+    pub(super) fn header(&mut self) -> Result<Header, ReadError> {
+        let kind = self.u32()?;
+        let flags = self.u32()?;
+        let fence_id = self.u64()?;
+        let ctx_id = self.u32()?;
+        let [ring_idx, ..] = self.bytes::<4>()?;
+        Ok(Header {
+            kind,
+            flags,
+            fence_id,
+            ctx_id,
+            ring_idx,
+        })
+    }
+
+    /// The next `N` bytes.
+    pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The next `le32`.
+    pub(super) fn u32(&mut self) -> Result<u32, ReadError> {
+        Ok(u32::from_le_bytes(self.bytes()?))
+    }
+
+    /// The next `le64`.
+    pub(super) fn u64(&mut self) -> Result<u64, ReadError> {
+        Ok(u64::from_le_bytes(self.bytes()?))
+    }
+
+    /// The next `N` times `le32`.
+    pub(super) fn words<const N: usize>(&mut self) -> Result<[u32; N], ReadError> {
+        let mut words = [0; N];
+        for word in &mut words {
+            *word = self.u32()?;
+        }
+        Ok(words)
+    }
+
+    /// The next `struct virtio_gpu_rect`.
+    pub(super) fn rect(&mut self) -> Result<Rect, ReadError> {
+        let [x, y, width, height] = self.words()?;
+        Ok(Rect {
+            x,
+            y,
+            width,
+            height,
+        })
+    }
+
+    /// The next entries of a backing: as many as `buffer` has room for, and at most `count`.
+    pub(crate) fn mem_entries<'a>(
+        &mut self,
+        count: u32,
+        buffer: &'a mut MemEntryBuffer,
+    ) -> Result<impl ExactSizeIterator<Item = MemEntry> + use<'a, S>, ReadError> {
+        let room = buffer.0.len().min(count as usize);
+        let wanted = buffer.0.get_mut(..room).unwrap_or_default();
+        self.fill(wanted.as_flattened_mut())?;
+        Ok(wanted.iter().map(MemEntry::decode))
+    }
+
+    /// Skips the next `count` entries of a backing.
+    pub(crate) fn skip_mem_entries(&mut self, count: u32) -> Result<(), ReadError> {
+        if count == 0 {
+            return Ok(());
+        }
+        let len = (count as usize).saturating_mul(MEM_ENTRY_LEN);
+        let of_head = len.min(self.filled.saturating_sub(self.consumed));
+        self.consumed = self.consumed.saturating_add(of_head);
+        let skipped = self.rest.skip(len.saturating_sub(of_head));
+        skipped.map_err(|_| ReadError::TooShort)
+    }
+
+    /// The next `count` words of a command stream. Memory is allocated as words are found.
+    ///
+    /// # Errors
+    /// Also if the host has no memory for them.
+    pub(crate) fn command_stream(&mut self, count: usize) -> Result<Vec<u32>, ReadError> {
+        let mut words = Vec::new();
+        let mut buffer = [0; WORD_BATCH * 4];
+        while words.len() < count {
+            let batch = (count - words.len()).min(WORD_BATCH);
+            let (wanted, _) = buffer.split_at_mut(batch * 4);
+            self.fill(wanted)?;
+            let reserved = words.try_reserve(batch);
+            reserved.map_err(|_| ReadError::OutOfMemory)?;
+            let (chunks, _) = wanted.as_chunks::<4>();
+            words.extend(chunks.iter().map(|word| u32::from_le_bytes(*word)));
+        }
+        Ok(words)
+    }
+
+    fn fill(&mut self, into: &mut [u8]) -> Result<(), ReadError> {
+        let mut head = self
+            .head
+            .get(self.consumed..self.filled)
+            .unwrap_or_default();
+        let of_head = head.read(into).unwrap_or(0);
+        self.consumed = self.consumed.saturating_add(of_head);
+        let rest = into.get_mut(of_head..).unwrap_or_default();
+        self.rest.read_exact(rest).map_err(|_| ReadError::TooShort)
+    }
 }
 
 #[cfg(test)]
@@ -221,27 +236,54 @@ mod tests {
             bytes.extend(4096_u32.to_le_bytes());
             bytes.extend(0_u32.to_le_bytes());
         }
-        let mut buffer = [[0; ENTRY_LEN]; 256];
-        let mut source = &bytes[..];
-        let mut fields = RequestReader::new(&mut source);
-        let first: Vec<_> = fields.entries(300, &mut buffer).unwrap().collect();
+        let mut buffer = MemEntryBuffer::new();
+        let mut reader = RequestReader::new(&bytes[..]);
+        let entry = |i: u64| MemEntry {
+            addr: i << 33,
+            length: 4096,
+        };
+        let first: Vec<_> = reader.mem_entries(300, &mut buffer).unwrap().collect();
         assert_eq!(first.len(), 256);
-        assert_eq!(first[255], (255 << 33, 4096));
-        let rest: Vec<_> = fields.entries(44, &mut buffer).unwrap().collect();
-        assert_eq!((rest.len(), rest[43]), (44, (299 << 33, 4096)));
-        assert!(fields.entries(1, &mut buffer).is_err());
-        assert!(fields.entries(0, &mut buffer).is_ok());
+        assert_eq!(first[255], entry(255));
+        let rest: Vec<_> = reader.mem_entries(44, &mut buffer).unwrap().collect();
+        assert_eq!((rest.len(), rest[43]), (44, entry(299)));
+        assert!(reader.mem_entries(1, &mut buffer).is_err());
+        assert!(reader.mem_entries(0, &mut buffer).is_ok());
     }
 
     #[test]
-    fn a_request_is_skipped_over_its_head() {
-        let bytes: Vec<u8> = (0..100).collect();
-        for len in [0, 1, 39, 40, 41, 99] {
-            let begun = Begun::new(&bytes[..40], &bytes[40..]);
-            let mut fields = RequestReader::new(begun);
-            fields.skip(len).unwrap();
-            assert_eq!(fields.bytes::<1>().unwrap(), [len as u8]);
-            assert!(fields.skip(100 - len).is_err());
+    fn entries_are_skipped_beyond_the_head() {
+        let bytes: Vec<u8> = (0..160).collect();
+        for (before, skipped) in [(0, 0), (0, 5), (0, 6), (0, 9), (8, 5), (8, 6), (16, 8)] {
+            let mut reader = RequestReader::new(&bytes[..]);
+            reader.fill(&mut vec![0; before]).unwrap();
+            reader.skip_mem_entries(skipped).unwrap();
+            let next = before as u8 + skipped as u8 * 16;
+            assert_eq!(reader.bytes::<1>().unwrap(), [next]);
+            assert_eq!(
+                reader.skip_mem_entries(10 - skipped),
+                Err(ReadError::TooShort)
+            );
         }
+    }
+
+    #[test]
+    fn fields_continue_beyond_the_head() {
+        let bytes: Vec<u8> = (0..104).collect();
+        let mut reader = RequestReader::new(&bytes[..]);
+        reader.bytes::<94>().unwrap();
+        assert_eq!(reader.u32(), Ok(u32::from_le_bytes([94, 95, 96, 97])));
+        assert_eq!(reader.bytes::<6>().unwrap(), [98, 99, 100, 101, 102, 103]);
+        assert_eq!(reader.u32(), Err(ReadError::TooShort));
+    }
+
+    #[test]
+    fn command_streams_end_where_the_request_does() {
+        let words: Vec<u32> = (0..10_000).collect();
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut reader = RequestReader::new(&bytes[..]);
+        assert_eq!(reader.command_stream(10_000).unwrap(), words);
+        let mut reader = RequestReader::new(&bytes[..]);
+        assert_eq!(reader.command_stream(10_001), Err(ReadError::TooShort));
     }
 }

@@ -205,11 +205,6 @@ impl Default for Scanouts {
 }
 
 impl Scanouts {
-    /// Whether there is a scanout `id`.
-    pub(crate) fn has(id: u32) -> bool {
-        usize::try_from(id).is_ok_and(|id| id < MAX_SCANOUTS)
-    }
-
     /// Whether scanout `id` shows the part `rect` of `image` already.
     pub(crate) fn shows(&self, id: u32, image: &SharedImage, rect: &Rect) -> bool {
         let scanout = usize::try_from(id).ok().and_then(|i| self.scanouts.get(i));

@@ -1,32 +1,24 @@
-//! The 3D commands of the control queue.
+//! 3D commands of the control queue (virtio 1.2, 5.7.6.9).
 
-use std::io::Read;
-
-use super::super::protocol::{
-    CONTEXT_NAME_LEN, Create3d, Header, RequestReader, Response, Transfer3d, command,
+use super::{CommandError, CommandResult, VirtioGpu};
+use crate::gpu::protocol::{
+    Create3d, CreateContext, RequestReader, Response, Source, Submit3d, Transfer3d,
 };
-use super::super::renderer::{Direction, Renderer3d};
-use super::{CommandError, Done, VirtioGpu};
+use crate::gpu::renderer::{Direction, Renderer3d};
 
 /// Most bytes of a command stream. Mesa sends at most a quarter of a megabyte at a time.
 const MAX_STREAM_LEN: u32 = 4 << 20;
-/// What a word of a command stream counts for in a pass, in bytes copied.
-const WORD_COST: u64 = 64;
+/// Work that a word of a command stream counts for.
+const WORD_WORK: u64 = 64;
 
 impl VirtioGpu {
-    /// The renderer's 3D commands, where it has them and the driver accepted the feature.
+    /// The renderer's 3D commands, if it has them.
     fn renderer_3d(&mut self) -> Result<&mut dyn Renderer3d, CommandError> {
-        if !self.features.virgl {
-            return Err(CommandError::NotNegotiated);
-        }
-        self.renderer.as_3d().ok_or(CommandError::Unknown)
+        self.renderer.as_3d().ok_or(CommandError::No3d)
     }
 
-    pub(super) fn capset_info(
-        &mut self,
-        fields: &mut RequestReader<impl Read>,
-    ) -> Result<Done, CommandError> {
-        let index = fields.u32()?;
+    /// GET_CAPSET_INFO.
+    pub(super) fn capset_info(&mut self, index: u32) -> Result<CommandResult, CommandError> {
         let sets = self.renderer.as_3d().map_or(&[][..], |r| r.capsets());
         let set = usize::try_from(index)
             .ok()
@@ -35,94 +27,87 @@ impl VirtioGpu {
         Ok(Response::CapsetInfo(*set).into())
     }
 
-    pub(super) fn capset(
-        &mut self,
-        fields: &mut RequestReader<impl Read>,
-    ) -> Result<Done, CommandError> {
-        let [id, version] = fields.words()?;
+    /// GET_CAPSET.
+    pub(super) fn capset(&mut self, id: u32, version: u32) -> Result<CommandResult, CommandError> {
         let set = self.renderer.as_3d().and_then(|r| r.capset(id, version));
         Ok(Response::Capset(set.ok_or(CommandError::Capset(id))?).into())
     }
 
-    pub(super) fn context(
+    /// CTX_CREATE.
+    pub(super) fn create_context(
         &mut self,
-        header: &Header,
-        fields: &mut RequestReader<impl Read>,
-    ) -> Result<Done, CommandError> {
+        new: &CreateContext,
+    ) -> Result<CommandResult, CommandError> {
         let renderer = self.renderer_3d()?;
-        let id = header.ctx_id;
-        if header.kind == command::CTX_DESTROY {
-            renderer.destroy_context(id)?;
-        } else {
-            let [len, _context_init] = fields.words()?;
-            let name = fields.bytes::<CONTEXT_NAME_LEN>()?;
-            let name = usize::try_from(len).ok().and_then(|len| name.get(..len));
-            renderer.create_context(id, name.ok_or(CommandError::Name(len))?)?;
-        }
-        Ok(Response::OK.into())
+        renderer.create_context(new.id, new.name.as_bytes())?;
+        Ok(Response::OkNoData.into())
     }
 
-    pub(super) fn context_resource(
-        &mut self,
-        header: &Header,
-        fields: &mut RequestReader<impl Read>,
-    ) -> Result<Done, CommandError> {
-        let renderer = self.renderer_3d()?;
-        let id = fields.u32()?;
-        if header.kind == command::CTX_ATTACH_RESOURCE {
-            renderer.attach_resource(header.ctx_id, id)?;
-        } else {
-            renderer.detach_resource(header.ctx_id, id)?;
-        }
-        Ok(Response::OK.into())
+    /// CTX_DESTROY.
+    pub(super) fn destroy_context(&mut self, context: u32) -> Result<CommandResult, CommandError> {
+        self.renderer_3d()?.destroy_context(context)?;
+        Ok(Response::OkNoData.into())
     }
 
-    pub(super) fn create_3d(
+    /// CTX_ATTACH_RESOURCE.
+    pub(super) fn attach_resource(
         &mut self,
-        fields: &mut RequestReader<impl Read>,
-    ) -> Result<Done, CommandError> {
-        let renderer = self.renderer_3d()?;
-        let new = Create3d::read(fields)?;
-        renderer.create_3d(&new)?;
-        Ok(Response::OK.into())
+        context: u32,
+        resource: u32,
+    ) -> Result<CommandResult, CommandError> {
+        self.renderer_3d()?.attach_resource(context, resource)?;
+        Ok(Response::OkNoData.into())
     }
 
+    /// CTX_DETACH_RESOURCE.
+    pub(super) fn detach_resource(
+        &mut self,
+        context: u32,
+        resource: u32,
+    ) -> Result<CommandResult, CommandError> {
+        self.renderer_3d()?.detach_resource(context, resource)?;
+        Ok(Response::OkNoData.into())
+    }
+
+    /// RESOURCE_CREATE_3D.
+    pub(super) fn create_3d(&mut self, new: &Create3d) -> Result<CommandResult, CommandError> {
+        self.renderer_3d()?.create_3d(new)?;
+        Ok(Response::OkNoData.into())
+    }
+
+    /// TRANSFER_TO_HOST_3D and TRANSFER_FROM_HOST_3D.
     pub(super) fn transfer_3d(
         &mut self,
-        header: &Header,
-        fields: &mut RequestReader<impl Read>,
-    ) -> Result<Done, CommandError> {
-        let renderer = self.renderer_3d()?;
-        let transfer = Transfer3d::read(fields)?;
-        let direction = if header.kind == command::TRANSFER_TO_HOST_3D {
-            Direction::ToHost
-        } else {
-            Direction::FromHost
-        };
-        renderer.transfer_3d(header.ctx_id, &transfer, direction)?;
-        let bytes = transfer.part.volume().saturating_mul(4);
-        self.moved = self.moved.saturating_add(bytes);
-        Ok(Response::OK.into())
+        context: u32,
+        transfer: &Transfer3d,
+        direction: Direction,
+        work: &mut u64,
+    ) -> Result<CommandResult, CommandError> {
+        self.renderer_3d()?
+            .transfer_3d(context, transfer, direction)?;
+        *work = transfer.part.volume().saturating_mul(4);
+        Ok(Response::OkNoData.into())
     }
 
-    pub(super) fn submit(
+    /// SUBMIT_3D. The command stream is read only if its length is within bounds.
+    pub(super) fn submit_3d(
         &mut self,
-        header: &Header,
-        fields: &mut RequestReader<impl Read>,
-    ) -> Result<Done, CommandError> {
-        self.renderer_3d()?;
-        let [len, _padding] = fields.words()?;
-        if len > MAX_STREAM_LEN || !len.is_multiple_of(4) {
-            return Err(CommandError::Stream(len));
+        submit: &Submit3d,
+        stream: &mut RequestReader<impl Source>,
+        work: &mut u64,
+    ) -> Result<CommandResult, CommandError> {
+        let renderer = self.renderer_3d()?;
+        let Submit3d { context, size } = *submit;
+        if size > MAX_STREAM_LEN || !size.is_multiple_of(4) {
+            return Err(CommandError::StreamLength(size));
         }
-        let mut stream = fields.stream(len as usize / 4)?;
+        let mut stream = stream.command_stream(size as usize / 4)?;
         if !is_whole(&stream) {
-            return Err(CommandError::CutStream);
+            return Err(CommandError::TruncatedStream);
         }
-        let cost = u64::from(len / 4).saturating_mul(WORD_COST);
-        self.moved = self.moved.saturating_add(cost);
-        self.renderer_3d()?.submit(header.ctx_id, &mut stream)?;
-        Ok(Response::OK.into())
+        *work = u64::from(size / 4).saturating_mul(WORD_WORK);
+        renderer.submit(context, &mut stream)?;
+        Ok(Response::OkNoData.into())
     }
 }
 

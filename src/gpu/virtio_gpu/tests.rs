@@ -2,11 +2,14 @@
 
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::super::protocol::{HEADER_LEN, MAX_SCANOUTS, response};
-use super::super::renderer::{SoftwareRenderer, WORK};
-use super::super::resource::Budget;
-use super::super::scanout::Update;
 use super::*;
+use crate::gpu::protocol::{
+    DisplayInfo, EncodedResponse, Features, HEADER_LEN, Header, MAX_SCANOUTS, command, response,
+};
+use crate::gpu::region::{Rect, Size};
+use crate::gpu::renderer::{SoftwareRenderer, WORK};
+use crate::gpu::resource::Budget;
+use crate::gpu::scanout::{Position, Update};
 
 const WIDTH: u32 = 64;
 const HEIGHT: u32 = 64;
@@ -14,8 +17,18 @@ const LEN: u32 = WIDTH * HEIGHT * 4;
 const MEMORY: u64 = 0x10_0000;
 const BGRX: u32 = 2;
 
+#[derive(Clone, Copy)]
+enum QueueKind {
+    Control,
+    Cursor,
+}
+
 struct Guest {
     state: VirtioGpu,
+    reply: Option<DisplayReply>,
+    /// Work and error of the last request.
+    work: u64,
+    error: Option<CommandError>,
     memory: MemoryGuard,
 }
 
@@ -40,9 +53,13 @@ impl Guest {
         let renderer = SoftwareRenderer::new(Budget::new(bytes));
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
         let memory = GuestMemoryAtomic::new(memory).memory();
-        let mut state = VirtioGpu::new(Box::new(renderer));
-        state.control_is_done = true;
-        Self { state, memory }
+        Self {
+            state: VirtioGpu::new(Box::new(renderer)),
+            reply: None,
+            work: 0,
+            error: None,
+            memory,
+        }
     }
 
     /// With resource 1, 64 by 64 pixels, backed by the memory from 0 on.
@@ -53,14 +70,41 @@ impl Guest {
         guest
     }
 
+    /// Executes a request as the device's queues do.
     fn execute(&mut self, queue: QueueKind, bytes: &[u8]) -> CommandResult {
-        self.state.execute(queue, &self.memory, bytes)
+        self.execute_with_header(queue, bytes).1
     }
 
-    fn done(&mut self, queue: QueueKind, bytes: &[u8]) -> Vec<u8> {
-        match self.execute(queue, bytes) {
-            CommandResult::Complete(response) => response,
-            other => panic!("{other:?}"),
+    fn execute_with_header(&mut self, queue: QueueKind, bytes: &[u8]) -> (Header, CommandResult) {
+        let mut reader = RequestReader::new(bytes);
+        let (header, result) = match queue {
+            QueueKind::Control => {
+                let request = Command::decode(&mut reader, Features::default());
+                let reply = self.reply.take();
+                let execution = self
+                    .state
+                    .execute(request, &mut reader, &self.memory, reply);
+                self.work = execution.work;
+                (request.header, execution.result)
+            }
+            QueueKind::Cursor => {
+                let request = CursorCommand::decode(&mut reader);
+                let result = self.state.execute_cursor(request.command);
+                (request.header, result.map(CommandResult::Complete))
+            }
+        };
+        let result = result.unwrap_or_else(|error| {
+            let response = Response::Error(error.code());
+            self.error = Some(error);
+            response.into()
+        });
+        (header, result)
+    }
+
+    fn done(&mut self, queue: QueueKind, bytes: &[u8]) -> EncodedResponse {
+        match self.execute_with_header(queue, bytes) {
+            (header, CommandResult::Complete(response)) => response.encode(&header),
+            (_, other) => panic!("{other:?}"),
         }
     }
 
@@ -79,7 +123,7 @@ impl Guest {
     }
 
     fn updates(&mut self) -> Vec<Update> {
-        std::iter::from_fn(|| self.state.screen.take_update(false)).collect()
+        std::iter::from_fn(|| self.state.scanouts.take_update(false)).collect()
     }
 }
 
@@ -101,9 +145,9 @@ fn a_request_of_any_length_is_answered() {
         for len in 0..whole.len() {
             let mut guest = Guest::with_resource();
             let padding = 4;
-            if let CommandResult::Complete(response) =
-                guest.execute(QueueKind::Control, &whole[..len])
-            {
+            let (header, result) = guest.execute_with_header(QueueKind::Control, &whole[..len]);
+            if let CommandResult::Complete(response) = result {
+                let response = response.encode(&header);
                 assert_eq!(response.len() % 4, 0);
                 let short = len + padding < whole.len() || len < HEADER_LEN;
                 // A command may end with padding that nobody reads.
@@ -124,7 +168,7 @@ fn unknown_commands_are_unspecified_errors() {
     let mut guest = Guest::new();
     for command in [0, 0x10c, 0x200, 0x207, 0x300, 0x301, 0x1100, u32::MAX] {
         assert_eq!(guest.control(command, &[0; 16]), response::ERR_UNSPEC);
-        assert!(guest.state.take_complaint().is_some());
+        assert!(guest.error.take().is_some());
     }
     assert_eq!(
         guest.cursor(command::RESOURCE_CREATE_2D, &[1, BGRX, 1, 1]),
@@ -145,8 +189,9 @@ fn a_fence_comes_back_with_success_and_with_failure() {
         bytes[8..16].copy_from_slice(&77_u64.to_le_bytes());
         bytes[16] = 5;
         let response = guest.done(QueueKind::Control, &bytes);
-        let header = RequestReader::new(&response[..]).header().unwrap();
-        assert_eq!((header.flags, header.fence_id, header.ctx_id), (1, 77, 5));
+        let mut expected = bytes[..HEADER_LEN].to_vec();
+        expected[..4].copy_from_slice(&response[..4]);
+        assert_eq!(*response, expected);
     }
 }
 
@@ -173,7 +218,7 @@ fn resources_are_made_within_bounds() {
     ];
     for (words, expected) in wrong {
         assert_eq!(guest.control(create, &words), expected, "{words:?}");
-        guest.state.take_complaint().unwrap();
+        guest.error.take().unwrap();
     }
     guest.ok(command::RESOURCE_UNREF, &[1, 0]);
     assert_eq!(
@@ -232,10 +277,12 @@ fn a_long_list_of_entries_is_read_in_parts() {
     let steps = |guest: &mut Guest, bytes: &[u8]| {
         let mut steps = 0;
         loop {
-            match guest.execute(QueueKind::Control, bytes) {
-                CommandResult::InPart => steps += 1,
-                CommandResult::Complete(response) => return (steps, kind(&response)),
-                other => panic!("{other:?}"),
+            match guest.execute_with_header(QueueKind::Control, bytes) {
+                (_, CommandResult::Incomplete) => steps += 1,
+                (header, CommandResult::Complete(response)) => {
+                    return (steps, kind(&response.encode(&header)));
+                }
+                (_, other) => panic!("{other:?}"),
             }
         }
     };
@@ -254,7 +301,7 @@ fn a_long_list_of_entries_is_read_in_parts() {
     ] {
         assert_eq!(
             guest.execute(QueueKind::Control, &long),
-            CommandResult::InPart
+            CommandResult::Incomplete
         );
         let (_, answer) = steps(&mut guest, &other);
         assert_eq!(answer, response::OK_NODATA);
@@ -264,9 +311,9 @@ fn a_long_list_of_entries_is_read_in_parts() {
     }
     assert_eq!(
         guest.execute(QueueKind::Control, &long),
-        CommandResult::InPart
+        CommandResult::Incomplete
     );
-    guest.state.forget_request();
+    guest.state.drop_partial();
     assert_eq!(steps(&mut guest, &long), (3, response::OK_NODATA));
 }
 
@@ -283,7 +330,7 @@ fn a_long_transfer_is_done_in_parts() {
         words.extend([i ^ 3, 0, 1, 0]);
     }
     let attach = request(command::RESOURCE_ATTACH_BACKING, &words);
-    while guest.execute(QueueKind::Control, &attach) == CommandResult::InPart {}
+    while guest.execute(QueueKind::Control, &attach) == CommandResult::Incomplete {}
     let pixel = |i: u32| [i as u8, (i >> 8) as u8, 7, 9];
     let pixels: Vec<u8> = (0..side * side).flat_map(pixel).collect();
     guest.memory.write_slice(&pixels, GuestAddress(0)).unwrap();
@@ -293,7 +340,7 @@ fn a_long_transfer_is_done_in_parts() {
         &[0, 0, side, side, 0, 0, 1, 0],
     );
     let mut parts = 1;
-    while guest.execute(QueueKind::Control, &transfer) == CommandResult::InPart {
+    while guest.execute(QueueKind::Control, &transfer) == CommandResult::Incomplete {
         parts += 1;
     }
     assert!(parts > 4, "{parts}");
@@ -314,7 +361,6 @@ fn transfers_lie_within_resource_and_backing() {
     let mut guest = Guest::with_resource();
     let transfer = command::TRANSFER_TO_HOST_2D;
     guest.ok(command::RESOURCE_CREATE_2D, &[2, BGRX, 8, 8]);
-    guest.state.take_moved();
     let wrong = [
         ([0, 0, 1, 1, 0, 0, 9, 0], response::ERR_INVALID_RESOURCE_ID),
         ([0, 0, 1, 1, 0, 0, 2, 0], response::ERR_UNSPEC),
@@ -332,10 +378,10 @@ fn transfers_lie_within_resource_and_backing() {
     ];
     for (words, expected) in wrong {
         assert_eq!(guest.control(transfer, &words), expected, "{words:?}");
+        assert_eq!(guest.work, 0);
     }
-    assert_eq!(guest.state.take_moved(), 0);
     guest.ok(transfer, &[0, 0, 64, 64, 0, 0, 1, 0]);
-    assert!((LEN.into()..3 * u64::from(LEN)).contains(&guest.state.take_moved()));
+    assert!((LEN.into()..3 * u64::from(LEN)).contains(&guest.work));
     guest.ok(transfer, &[64, 64, 0, 0, 0, 0, 1, 0]);
     guest.ok(transfer, &[63, 63, 1, 1, LEN - 4, 0, 1, 0]);
 }
@@ -444,21 +490,21 @@ fn the_displays_sizes_are_asked_for() {
     assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
     let mut modes = DisplayInfo::default();
     modes.0[0].rect = Rect::sized(800, 600);
-    guest.state.answer = Some(DisplayReply::DisplayInfo(Box::new(modes)));
+    guest.reply = Some(DisplayReply::DisplayInfo(Box::new(modes)));
     let response = guest.done(QueueKind::Control, &bytes);
     assert_eq!(kind(&response), response::OK_DISPLAY_INFO);
-    assert_eq!(DisplayInfo::read(&response[HEADER_LEN..]).unwrap(), modes);
+    assert_eq!(DisplayInfo::decode_response(&response).unwrap(), modes);
     // The answer is good once; what it said is remembered for when there is none.
     assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
-    guest.state.answer = Some(DisplayReply::Nothing);
+    guest.reply = Some(DisplayReply::Nothing);
     let response = guest.done(QueueKind::Control, &bytes);
-    assert_eq!(DisplayInfo::read(&response[HEADER_LEN..]).unwrap(), modes);
+    assert_eq!(DisplayInfo::decode_response(&response).unwrap(), modes);
 }
 
 #[test]
 fn an_answer_does_not_outlive_the_request_that_changed_meanwhile() {
     let mut guest = Guest::new();
-    guest.state.answer = Some(DisplayReply::Nothing);
+    guest.reply = Some(DisplayReply::Nothing);
     guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, 1, 1]);
     let bytes = request(command::GET_DISPLAY_INFO, &[]);
     let outcome = guest.execute(QueueKind::Control, &bytes);
@@ -474,7 +520,7 @@ fn an_edid_comes_from_the_front_end_or_from_here() {
     let bytes = request(command::GET_EDID, &[1, 0]);
     let ask = CommandResult::NeedsDisplay(DisplayQuery::Edid(1));
     assert_eq!(guest.execute(QueueKind::Control, &bytes), ask);
-    guest.state.answer = Some(DisplayReply::Edid(vec![3; 256]));
+    guest.reply = Some(DisplayReply::Edid(vec![3; 256]));
     let response = guest.done(QueueKind::Control, &bytes);
     assert_eq!(kind(&response), response::OK_EDID);
     assert_eq!(response[HEADER_LEN..HEADER_LEN + 4], 256_u32.to_le_bytes());
@@ -482,12 +528,14 @@ fn an_edid_comes_from_the_front_end_or_from_here() {
     let mut modes = DisplayInfo::default();
     modes.0[1] = modes.0[0];
     modes.0[1].rect = Rect::sized(1600, 900);
-    guest.state.answer = Some(DisplayReply::DisplayInfo(Box::new(modes)));
+    let reply = DisplayReply::DisplayInfo(Box::new(modes));
+    let expected = LastDisplayInfo::default().edid(1, reply);
+    guest.reply = Some(DisplayReply::DisplayInfo(Box::new(modes)));
     let response = guest.done(QueueKind::Control, &bytes);
-    assert_eq!(response[HEADER_LEN + 8..][..128], edid::edid(1, 1600, 900));
-    guest.state.answer = Some(DisplayReply::Nothing);
+    assert_eq!(response[HEADER_LEN + 8..][..128], expected);
+    guest.reply = Some(DisplayReply::Nothing);
     let response = guest.done(QueueKind::Control, &bytes);
-    assert_eq!(response[HEADER_LEN + 8..][..128], edid::edid(1, 1600, 900));
+    assert_eq!(response[HEADER_LEN + 8..][..128], expected);
 
     assert_eq!(
         guest.control(command::GET_EDID, &[16, 0]),
@@ -586,6 +634,6 @@ fn a_new_driver_counts_from_one_again() {
     let mut guest = Guest::with_resource();
     guest.ok(command::SET_SCANOUT, &[0, 0, 64, 64, 0, 1]);
     guest.state.reset();
-    assert_eq!(guest.state.screen.active_scanouts().count(), 0);
+    assert_eq!(guest.state.scanouts.active_scanouts().count(), 0);
     guest.ok(command::RESOURCE_CREATE_2D, &[1, BGRX, WIDTH, HEIGHT]);
 }

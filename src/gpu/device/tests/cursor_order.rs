@@ -168,7 +168,7 @@ fn a_question_to_the_display_holds_the_cursor_until_its_time_is_over() {
         machine.run();
         assert!(machine.completed(CURSOR_QUEUE).is_none());
         if ends_by_answer {
-            let reply = Response::DisplayInfo(Box::default()).to_bytes(&Header::default());
+            let reply = Response::DisplayInfo(Box::default()).encode(&Header::default());
             front_end.reply(DISPLAY_INFO, &reply);
             machine.run();
         } else {
@@ -203,7 +203,7 @@ fn a_control_queue_that_stops_ends_the_wait() {
         machine.completed(CURSOR_QUEUE).is_none(),
         "the question waits again"
     );
-    let reply = Response::DisplayInfo(Box::default()).to_bytes(&Header::default());
+    let reply = Response::DisplayInfo(Box::default()).encode(&Header::default());
     // To the first one, and to the one that is asked again.
     front_end.reply(DISPLAY_INFO, &reply);
     front_end.reply(DISPLAY_INFO, &reply);

@@ -159,7 +159,7 @@ fn the_guest_goes_on_while_an_update_is_not_answered() {
     machine.submit(CONTROL_QUEUE, &info, 408);
     machine.event(CONTROL_QUEUE);
     assert_eq!(front_end.messages(), [DISPLAY_INFO]);
-    let reply = Response::DisplayInfo(Box::default()).to_bytes(&Header::default());
+    let reply = Response::DisplayInfo(Box::default()).encode(&Header::default());
     front_end.reply(DISPLAY_INFO, &reply);
     machine.run();
     assert_eq!(machine.kind(), Some(response::OK_DISPLAY_INFO));

@@ -1,0 +1,109 @@
+//! Display information and EDID (virtio 1.2, 5.7.6.8): what the front-end is asked, what it replies,
+//! and what the driver gets where the front-end has no reply.
+
+use super::protocol::{DisplayInfo, MAX_EDID_LEN};
+
+mod edid;
+
+/// A query that the front-end answers (vhost-user-gpu.rst, `VHOST_USER_GPU_GET_DISPLAY_INFO` and
+/// `VHOST_USER_GPU_GET_EDID`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisplayQuery {
+    /// The modes of all displays.
+    DisplayInfo,
+    /// The EDID of the display on this scanout.
+    Edid(u32),
+}
+
+/// The front-end's reply to a [`DisplayQuery`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DisplayReply {
+    /// The modes; also the reply to [`DisplayQuery::Edid`] where the front-end has no EDID.
+    DisplayInfo(Box<DisplayInfo>),
+    /// The EDID, at most [`MAX_EDID_LEN`] bytes.
+    Edid(Vec<u8>),
+    /// The front-end did not reply, or there is none.
+    Nothing,
+}
+
+/// The modes that the front-end told last; until then, the default ones.
+#[derive(Debug, Default)]
+pub(super) struct LastDisplayInfo(DisplayInfo);
+
+impl LastDisplayInfo {
+    /// The modes to answer GET_DISPLAY_INFO with.
+    pub(super) fn display_info(&mut self, reply: DisplayReply) -> &DisplayInfo {
+        self.update(&reply);
+        &self.0
+    }
+
+    /// The EDID to answer GET_EDID for `scanout` with: the front-end's, or one generated for its mode.
+    pub(super) fn edid(&mut self, scanout: u32, reply: DisplayReply) -> Vec<u8> {
+        self.update(&reply);
+        match reply {
+            DisplayReply::Edid(edid) => edid,
+            DisplayReply::DisplayInfo(_) | DisplayReply::Nothing => self.generate_edid(scanout),
+        }
+    }
+
+    fn update(&mut self, reply: &DisplayReply) {
+        if let DisplayReply::DisplayInfo(modes) = reply {
+            self.0 = **modes;
+        }
+    }
+
+    /// An EDID for the mode of `scanout`; for the default mode where the display is disabled or empty.
+    fn generate_edid(&self, scanout: u32) -> Vec<u8> {
+        let default = DisplayInfo::default();
+        let mode = self.0.enabled(scanout).filter(|mode| !mode.rect.is_empty());
+        let rect = mode
+            .or(default.enabled(0))
+            .map_or_else(Default::default, |mode| mode.rect);
+        edid::edid(scanout, rect.width, rect.height).to_vec()
+    }
+}
+
+// A generated EDID fits the response.
+const _: () = assert!(edid::LEN <= MAX_EDID_LEN);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::region::Rect;
+
+    #[test]
+    fn the_front_ends_edid_is_passed_on() {
+        let mut displays = LastDisplayInfo::default();
+        let reply = DisplayReply::Edid(vec![3; 256]);
+        assert_eq!(displays.edid(1, reply), [3; 256]);
+    }
+
+    #[test]
+    fn generated_edids_follow_the_last_display_info() {
+        let mut displays = LastDisplayInfo::default();
+        let default = edid::edid(1, 1280, 800);
+        assert_eq!(displays.edid(1, DisplayReply::Nothing), default);
+
+        let mut modes = DisplayInfo::default();
+        modes.0[1] = modes.0[0];
+        modes.0[1].rect = Rect::sized(1600, 900);
+        let reply = DisplayReply::DisplayInfo(Box::new(modes));
+        let expected = edid::edid(1, 1600, 900);
+        assert_eq!(displays.edid(1, reply), expected);
+        assert_eq!(displays.edid(1, DisplayReply::Nothing), expected);
+        assert_eq!(*displays.display_info(DisplayReply::Nothing), modes);
+    }
+
+    #[test]
+    fn disabled_and_empty_displays_get_the_default_mode() {
+        let mut modes = DisplayInfo::default();
+        modes.0[1].enabled = true;
+        modes.0[2].rect = Rect::sized(1600, 900);
+        let mut displays = LastDisplayInfo::default();
+        displays.display_info(DisplayReply::DisplayInfo(Box::new(modes)));
+        for scanout in [1, 2, 16, u32::MAX] {
+            let expected = edid::edid(scanout, 1280, 800);
+            assert_eq!(displays.edid(scanout, DisplayReply::Nothing), expected);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The modes of all displays (`struct virtio_gpu_resp_display_info`; virtio 1.2, 5.7.6.8).
+
+use super::{HEADER_LEN, MAX_SCANOUTS, ReadError, RequestReader};
+use crate::gpu::region::Rect;
+
+/// Bytes of one mode.
+const MODE_LEN: usize = 24;
+/// Bytes of all modes.
+pub const MODES_LEN: usize = MODE_LEN * MAX_SCANOUTS;
+
+/// The mode of one display (`struct virtio_gpu_display_one`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DisplayMode {
+    /// Position among the other displays, and size in pixels.
+    pub rect: Rect,
+    /// Whether the user has enabled the display.
+    pub enabled: bool,
+    /// `flags`, passed on unchanged.
+    pub flags: u32,
+}
+
+/// The modes of the displays on all scanouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DisplayInfo(pub [DisplayMode; MAX_SCANOUTS]);
+
+impl Default for DisplayInfo {
+    /// One display of QEMU's default size.
+    fn default() -> Self {
+        let mut modes = [DisplayMode::default(); MAX_SCANOUTS];
+        modes[0] = DisplayMode {
+            rect: Rect::sized(1280, 800),
+            enabled: true,
+            flags: 0,
+        };
+        Self(modes)
+    }
+}
+
+impl DisplayInfo {
+    /// Bytes of a response with its header.
+    pub const RESPONSE_LEN: usize = HEADER_LEN + MODES_LEN;
+
+    /// Reads a response with its header.
+    ///
+    /// # Errors
+    /// If `response` is too short.
+    pub(crate) fn decode_response(response: &[u8]) -> Result<Self, ReadError> {
+        let mut reader = RequestReader::new(response);
+        reader.header()?;
+        let mut modes = [DisplayMode::default(); MAX_SCANOUTS];
+        for mode in &mut modes {
+            let rect = reader.rect()?;
+            let [enabled, flags] = reader.words()?;
+            *mode = DisplayMode {
+                rect,
+                enabled: enabled != 0,
+                flags,
+            };
+        }
+        Ok(Self(modes))
+    }
+
+    /// The mode of the display on `scanout`, if it is enabled.
+    pub fn enabled(&self, scanout: u32) -> Option<&DisplayMode> {
+        let mode = self.0.get(usize::try_from(scanout).ok()?)?;
+        mode.enabled.then_some(mode)
+    }
+
+    pub(super) fn append_to(&self, bytes: &mut Vec<u8>) {
+        for mode in &self.0 {
+            let Rect {
+                x,
+                y,
+                width,
+                height,
+            } = mode.rect;
+            for field in [x, y, width, height, mode.enabled.into(), mode.flags] {
+                bytes.extend(field.to_le_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The header of every request and response (virtio 1.2, 5.7.6.7).
+
+use virtio_bindings::virtio_gpu as spec;
+
+/// Bytes of the header.
+pub const HEADER_LEN: usize = 24;
+
+/// `struct virtio_gpu_ctrl_hdr`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// A [`command`](super::command) or a [`response`](super::response) (`type`).
+    pub kind: u32,
+    /// `VIRTIO_GPU_FLAG_*`.
+    pub flags: u32,
+    /// What the driver waits for with `VIRTIO_GPU_FLAG_FENCE`.
+    pub fence_id: u64,
+    /// The rendering context; 0 for none, as always in 2D.
+    pub ctx_id: u32,
+    /// Timeline of the context, with `VIRTIO_GPU_FLAG_INFO_RING_IDX`.
+    pub ring_idx: u8,
+}
+
+impl Header {
+    /// Whether the device is to respond only once all that the request begins is done.
+    pub fn is_fenced(&self) -> bool {
+        self.flags & spec::VIRTIO_GPU_FLAG_FENCE != 0
+    }
+
+    /// The header of a response of this kind to the request: a fence is returned with it.
+    pub(super) fn response(&self, kind: u32) -> Self {
+        if !self.is_fenced() {
+            return Self {
+                kind,
+                ..Self::default()
+            };
+        }
+        let flags = spec::VIRTIO_GPU_FLAG_FENCE | spec::VIRTIO_GPU_FLAG_INFO_RING_IDX;
+        Self {
+            kind,
+            flags: self.flags & flags,
+            ..*self
+        }
+    }
+
+    pub(super) fn append_to(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.kind.to_le_bytes());
+        bytes.extend(self.flags.to_le_bytes());
+        bytes.extend(self.fence_id.to_le_bytes());
+        bytes.extend(self.ctx_id.to_le_bytes());
+        bytes.extend([self.ring_idx, 0, 0, 0]);
+    }
+}

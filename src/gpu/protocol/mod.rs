@@ -1,0 +1,37 @@
+//! The requests and responses of the control and cursor queues (virtio 1.2, 5.7.6.7), and the
+//! structures that vhost-user-gpu takes over from them. No other module reads or writes their bytes.
+//!
+//! All numbers are little-endian.
+
+use virtio_bindings::virtio_gpu as spec;
+
+pub mod command;
+mod commands_3d;
+mod display_info;
+mod format;
+mod header;
+mod reader;
+pub mod response;
+
+pub(super) use command::{
+    AttachBacking, Command, CursorCommand, CursorUpdate, DecodeError, Features, Request,
+    ResourceCreate2d, ResourceFlush, SetScanout, Transfer2d,
+};
+#[cfg(feature = "virgl")]
+pub use commands_3d::Box3;
+pub use commands_3d::{CapsetInfo, Create3d, Transfer3d};
+pub(super) use commands_3d::{CreateContext, Submit3d};
+pub use display_info::DisplayInfo;
+#[cfg(feature = "fuzzing")]
+pub use display_info::MODES_LEN;
+pub use format::Format;
+pub use header::{HEADER_LEN, Header};
+pub(super) use reader::{MemEntryBuffer, ReadError, RequestReader, Source};
+pub use response::MAX_EDID_LEN;
+pub(super) use response::{EncodedResponse, ErrorCode, Response};
+
+/// Most scanouts of a device (`VIRTIO_GPU_MAX_SCANOUTS`).
+pub const MAX_SCANOUTS: usize = spec::VIRTIO_GPU_MAX_SCANOUTS as usize;
+
+#[cfg(test)]
+mod tests;
