@@ -4,9 +4,9 @@ use crate::backend::{GuestMemory, QueuePass, RateLimitedLog, VirtqueueError, Vri
 use crate::input::protocol::{Event, write_event};
 use crate::input::report::ReportQueue;
 
-use super::pass_result::PassResult;
+use super::queue_turn::{TurnEnd, serve_turn};
 
-/// Most reports, or parts of one, that a pass sends.
+/// Most reports, or parts of one, that a turn sends.
 pub(super) const MAX_REPORTS: usize = 64;
 
 /// The event queue.
@@ -24,64 +24,60 @@ impl EventQueue {
         self.most_buffers = 0;
     }
 
-    /// Sends the driver those `reports` that it has buffers for, all in one update of the used ring.
+    /// Sends the driver those `reports` that it has buffers for.
     pub(super) fn send(
         &mut self,
         vring: &Vring,
         memory: &GuestMemory,
         reports: &mut ReportQueue,
-    ) -> PassResult {
-        let Some(mut pass) = QueuePass::begin(vring, memory) else {
-            return PassResult::Done;
-        };
-        let filled = self.fill(&mut pass, reports);
-        pass.flush_used().and(filled).unwrap_or_else(|error| {
-            vring.report_error();
-            self.guest_errors
-                .warn(format_args!("the event queue cannot be used: {error}"));
-            PassResult::Done
+    ) -> TurnEnd {
+        let most_buffers = &mut self.most_buffers;
+        let errors = &mut self.guest_errors;
+        serve_turn("event queue", vring, memory, errors, |pass, errors| {
+            fill(pass, reports, most_buffers, errors)
         })
     }
+}
 
-    fn fill(
-        &mut self,
-        pass: &mut QueuePass<'_>,
-        reports: &mut ReportQueue,
-    ) -> Result<PassResult, VirtqueueError> {
-        for _ in 0..MAX_REPORTS {
-            let Some(length) = reports.next_report() else {
-                pass.disable_notification()?;
-                return Ok(PassResult::Done);
-            };
-            let available = pass.available()?;
-            self.most_buffers = self.most_buffers.max(available);
-            // A report becomes visible as a whole, unless it needs more buffers than the driver ever
-            // has available.
-            let most = self.most_buffers.max(1);
-            let needed = u16::try_from(length).map_or(most, |length| length.min(most));
-            if available < needed {
-                if pass.enable_notification_for_more(available)? {
-                    continue;
-                }
-                return Ok(PassResult::Done);
+fn fill(
+    pass: &mut QueuePass<'_>,
+    reports: &mut ReportQueue,
+    most_buffers: &mut u16,
+    guest_errors: &mut RateLimitedLog,
+) -> Result<TurnEnd, VirtqueueError> {
+    for _ in 0..MAX_REPORTS {
+        let Some(length) = reports.next_report() else {
+            pass.disable_notification()?;
+            return Ok(TurnEnd::Done);
+        };
+        let available = pass.available()?;
+        *most_buffers = available.max(*most_buffers);
+        // A report becomes visible as a whole, unless it needs more buffers than the driver ever
+        // has available.
+        let most = (*most_buffers).max(1);
+        let needed = u16::try_from(length).map_or(most, |length| length.min(most));
+        if available < needed {
+            if pass.enable_notification_for_more(available)? {
+                continue;
             }
-            for _ in 0..needed {
-                let (Some(event), Some(chain)) = (reports.next_event(), pass.pop()?) else {
-                    // The front-end is stopping the queue, or the driver broke it.
-                    return Ok(PassResult::Done);
-                };
-                let head = chain.head_index();
-                if write_event(&chain, pass.memory(), event) {
-                    pass.add_used(head, Event::SIZE as u32);
-                    reports.sent();
-                } else {
-                    pass.add_used(head, 0);
-                    self.guest_errors.warn(
+            return Ok(TurnEnd::Done);
+        }
+        for _ in 0..needed {
+            let (Some(event), Some(chain)) = (reports.next_event(), pass.pop()?) else {
+                // The front-end is stopping the queue, or the driver broke it.
+                return Ok(TurnEnd::Done);
+            };
+            let head = chain.head_index();
+            if write_event(&chain, pass.memory(), event) {
+                pass.add_used(head, Event::SIZE as u32);
+                reports.sent();
+            } else {
+                pass.add_used(head, 0);
+                guest_errors.warn(
                         "the driver made a buffer available in the event queue that has no room for an event of 8 bytes",
                     );
-                }
             }
         }
-        Ok(PassResult::Unfinished)
     }
+    Ok(TurnEnd::Unfinished)
 }

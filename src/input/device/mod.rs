@@ -1,62 +1,31 @@
-//! The device behind vhost-user: its virtqueues, its configuration and its events.
+//! The device behind vhost-user: routes events and messages to its queues, source and configuration.
+
+mod builder;
+mod driver_session;
+mod event_queue;
+mod event_sources;
+mod held_key;
+mod ownership;
+mod queue_turn;
+mod source_link;
+mod status_queue;
+
+pub use builder::InputBuilder;
 
 use std::io;
 
-use crate::backend::{
-    Device, DeviceBuilder, DeviceContext, EventSet, GuestMemory, SandboxPolicy, Vring,
-};
+use crate::backend::{Device, DeviceContext, EventSet, GuestMemory, Vring};
 use crate::input::protocol::{EVENT_QUEUE, NUM_QUEUES, STATUS_QUEUE};
 use crate::input::source::EventSource;
 use crate::input::source::evdev_source::EvdevSource;
 use crate::input::virtio_input::VirtioInput;
 
-use driver::Driver;
+use driver_session::Driver;
 use event_queue::EventQueue;
 use event_sources::{EventSources, SOURCE, TIMER, WAKE};
 use ownership::{Change, Owner, Ownership};
-use pass_result::PassResult;
+use queue_turn::TurnEnd;
 use status_queue::StatusQueue;
-
-mod driver;
-mod event_queue;
-mod event_sources;
-mod held_key;
-mod ownership;
-mod pass_result;
-mod source_link;
-mod status_queue;
-
-/// Builds an input device with events from `S`.
-pub struct InputBuilder<S = EvdevSource> {
-    source: S,
-}
-
-impl<S: EventSource> InputBuilder<S> {
-    /// For a device with events from `source`.
-    pub fn new(source: S) -> Self {
-        Self { source }
-    }
-}
-
-impl<S: EventSource> DeviceBuilder for InputBuilder<S> {
-    type Device = Input<S>;
-    type Error = io::Error;
-
-    fn sandbox_policy(&self) -> SandboxPolicy {
-        self.source.sandbox_policy()
-    }
-
-    fn build(self, context: DeviceContext) -> io::Result<Input<S>> {
-        Ok(Input {
-            virtio_input: VirtioInput::new(self.source.info()),
-            events: EventSources::new(&context, self.source.fd())?,
-            memory: context.memory().clone(),
-            ownership: Ownership::new(self.source, context),
-            event_queue: EventQueue::default(),
-            status_queue: StatusQueue::default(),
-        })
-    }
-}
 
 /// An input device with events from `S`.
 pub struct Input<S = EvdevSource> {
@@ -69,9 +38,20 @@ pub struct Input<S = EvdevSource> {
 }
 
 impl<S: EventSource> Input<S> {
+    fn new(source: S, context: DeviceContext) -> io::Result<Self> {
+        Ok(Self {
+            virtio_input: VirtioInput::new(source.info()),
+            events: EventSources::new(&context, source.fd())?,
+            memory: context.memory().clone(),
+            ownership: Ownership::new(source, context),
+            event_queue: EventQueue::default(),
+            status_queue: StatusQueue::default(),
+        })
+    }
+
     /// Gives the source to the guest once its driver runs, and back to the host when that stops.
     fn update_owner(&mut self, vrings: &[Vring]) {
-        let driver = Driver::of(vrings.get(EVENT_QUEUE), &self.memory);
+        let driver = Driver::identify(vrings.get(EVENT_QUEUE), &self.memory);
         let change = self
             .ownership
             .update(driver, &mut self.virtio_input, &self.events);
@@ -97,8 +77,8 @@ impl<S: EventSource> Input<S> {
         }
         let reports = self.virtio_input.reports_mut();
         if let Some(vring) = vrings.get(EVENT_QUEUE) {
-            let result = self.event_queue.send(vring, &self.memory, reports);
-            self.continue_later(result);
+            let end = self.event_queue.send(vring, &self.memory, reports);
+            self.continue_later(end);
         }
         let dropped = self.virtio_input.reports_mut().take_dropped();
         if dropped > 0 {
@@ -115,17 +95,17 @@ impl<S: EventSource> Input<S> {
         if let Some(vring) = vrings.get(STATUS_QUEUE) {
             let mut accepted = Vec::new();
             let info = self.ownership.info();
-            let result = self.status_queue.receive(vring, &self.memory, |event| {
+            let end = self.status_queue.receive(vring, &self.memory, |event| {
                 accepted.extend(self.virtio_input.execute_status(event, info));
             });
             self.ownership.send_status(accepted);
-            self.continue_later(result);
+            self.continue_later(end);
         }
     }
 
-    /// Has both queues served again if a pass ended early.
-    fn continue_later(&self, result: PassResult) {
-        if result == PassResult::Unfinished {
+    /// Has both queues served again if a turn ended early.
+    fn continue_later(&self, end: TurnEnd) {
+        if end == TurnEnd::Unfinished {
             self.events.wake();
         }
     }

@@ -13,7 +13,7 @@ use crate::input::protocol::Event;
 use crate::input::source::{EventSource, HostAccess};
 use crate::input::virtio_input::VirtioInput;
 
-use super::driver::Driver;
+use super::driver_session::Driver;
 use super::event_sources::EventSources;
 use super::held_key::held_key;
 use super::source_link::SourceLink;
@@ -90,7 +90,7 @@ impl<S: EventSource> Ownership<S> {
             return Change::None;
         }
         match (self.owner, driver) {
-            (Owner::Host, Driver::New | Driver::Running) => {
+            (Owner::Host, Driver::New | Driver::Same) => {
                 self.begin_guest(driver, virtio_input, events);
                 Change::GuestBegan
             }

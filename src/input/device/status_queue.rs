@@ -3,9 +3,9 @@
 use crate::backend::{GuestMemory, QueuePass, RateLimitedLog, VirtqueueError, Vring};
 use crate::input::protocol::{Event, read_event};
 
-use super::pass_result::PassResult;
+use super::queue_turn::{TurnEnd, serve_turn};
 
-/// Most buffers that a pass takes.
+/// Most buffers that a turn takes.
 const MAX_STATUS: usize = 256;
 
 /// The status queue.
@@ -21,39 +21,33 @@ impl StatusQueue {
         vring: &Vring,
         memory: &GuestMemory,
         execute: impl FnMut(Event),
-    ) -> PassResult {
-        let Some(mut pass) = QueuePass::begin(vring, memory) else {
-            return PassResult::Done;
-        };
-        let emptied = self.empty(&mut pass, execute);
-        pass.flush_used().and(emptied).unwrap_or_else(|error| {
-            vring.report_error();
-            self.guest_errors
-                .warn(format_args!("the status queue cannot be used: {error}"));
-            PassResult::Done
+    ) -> TurnEnd {
+        let errors = &mut self.guest_errors;
+        serve_turn("status queue", vring, memory, errors, |pass, errors| {
+            empty(pass, execute, errors)
         })
     }
+}
 
-    fn empty(
-        &mut self,
-        pass: &mut QueuePass<'_>,
-        mut execute: impl FnMut(Event),
-    ) -> Result<PassResult, VirtqueueError> {
-        for _ in 0..MAX_STATUS {
-            let Some(chain) = pass.pop()? else {
-                if pass.enable_notification()? {
-                    continue;
-                }
-                return Ok(PassResult::Done);
-            };
-            match read_event(&chain, pass.memory()) {
+fn empty(
+    pass: &mut QueuePass<'_>,
+    mut execute: impl FnMut(Event),
+    guest_errors: &mut RateLimitedLog,
+) -> Result<TurnEnd, VirtqueueError> {
+    for _ in 0..MAX_STATUS {
+        let Some(chain) = pass.pop()? else {
+            if pass.enable_notification()? {
+                continue;
+            }
+            return Ok(TurnEnd::Done);
+        };
+        match read_event(&chain, pass.memory()) {
                 Some(event) => execute(event),
-                None => self.guest_errors.warn(
+                None => guest_errors.warn(
                     "the driver made a buffer available in the status queue that is smaller than an event of 8 bytes",
                 ),
             }
-            pass.add_used(chain.head_index(), 0);
-        }
-        Ok(PassResult::Unfinished)
+        pass.add_used(chain.head_index(), 0);
     }
+    Ok(TurnEnd::Unfinished)
 }

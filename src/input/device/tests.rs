@@ -2,8 +2,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vhost_user_backend::VringT;
 
-use crate::backend::FakeContext;
 use crate::backend::testing::driver::{Driver, guest_memory};
+use crate::backend::{DeviceBuilder, FakeContext};
 use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::event_codes::{

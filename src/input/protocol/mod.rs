@@ -3,16 +3,16 @@
 //! No other part of `input` reads or writes bytes.
 
 mod bitmap;
-mod config;
+mod config_space;
 mod event;
 mod event_buffer;
 pub mod event_codes;
 
 pub use bitmap::Bitmap;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use config::CONFIG_SIZE;
-pub use config::{AbsInfo, DevIds};
-pub(crate) use config::{ConfigQuery, ConfigSpace, ConfigValue};
+pub(crate) use config_space::CONFIG_SIZE;
+pub use config_space::{AbsInfo, DevIds};
+pub(crate) use config_space::{ConfigQuery, ConfigSpace, ConfigValue};
 pub use event::Event;
 pub(crate) use event_buffer::{read_event, write_event};
 

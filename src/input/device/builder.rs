@@ -1,0 +1,34 @@
+//! Builds the device on the worker's thread.
+
+use std::io;
+
+use crate::backend::{DeviceBuilder, DeviceContext, SandboxPolicy};
+use crate::input::source::EventSource;
+use crate::input::source::evdev_source::EvdevSource;
+
+use super::Input;
+
+/// Builds an input device with events from `S`.
+pub struct InputBuilder<S = EvdevSource> {
+    source: S,
+}
+
+impl<S: EventSource> InputBuilder<S> {
+    /// For a device with events from `source`.
+    pub fn new(source: S) -> Self {
+        Self { source }
+    }
+}
+
+impl<S: EventSource> DeviceBuilder for InputBuilder<S> {
+    type Device = Input<S>;
+    type Error = io::Error;
+
+    fn sandbox_policy(&self) -> SandboxPolicy {
+        self.source.sandbox_policy()
+    }
+
+    fn build(self, context: DeviceContext) -> io::Result<Input<S>> {
+        Input::new(self.source, context)
+    }
+}
