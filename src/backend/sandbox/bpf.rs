@@ -9,7 +9,7 @@ use std::mem::offset_of;
 use libc::seccomp_data;
 use seccompiler::{BackendError, BpfProgram, TargetArch, sock_filter};
 
-use super::syscalls::{Answer, Argument};
+use super::policy::{Action, Argument};
 
 /// `file_setattr`, the last of Linux 6.18, the newest that this was tried with. The numbers are the
 /// same for all processors since 424. A C library that tries a newer call first finds it missing,
@@ -19,8 +19,8 @@ pub(super) const NEWEST: u32 = 469;
 /// Where x86-64 has the numbers of x32. No other processor has any that large.
 const X32: u32 = 0x4000_0000;
 
-/// An answer, and when it is given; without a condition, always.
-pub(super) type Case = (Option<Argument>, Answer);
+/// An action, and for which argument it is taken; without one, always.
+pub(super) type Case = (Option<Argument>, Action);
 
 /// The program in which calls have the first of their cases that holds, or end the process.
 ///
@@ -34,7 +34,7 @@ pub(super) fn compile(list: &BTreeMap<u32, Vec<Case>>) -> Result<BpfProgram, Bac
     };
     let cases = |number: u32| match list.get(&number) {
         Some(cases) => &cases[..],
-        None if (NEWEST + 1..X32).contains(&number) => &[(None, Answer::Fail(libc::ENOSYS))],
+        None if (NEWEST + 1..X32).contains(&number) => &[(None, Action::Errno(libc::ENOSYS))],
         None => &[],
     };
     // Where the answers may change.
@@ -52,7 +52,7 @@ pub(super) fn compile(list: &BTreeMap<u32, Vec<Case>>) -> Result<BpfProgram, Bac
     let mut program = vec![
         load(offset_of!(seccomp_data, arch)),
         jump(libc::BPF_JEQ, processor, 1, 0),
-        give(Answer::Kill),
+        ret(Action::KillProcess),
         load(offset_of!(seccomp_data, nr)),
     ];
     program.extend(look_up(&ranges));
@@ -87,9 +87,9 @@ fn look_up(ranges: &[(u32, &[Case])]) -> BpfProgram {
 fn decide(cases: &[Case]) -> BpfProgram {
     let mut program = Vec::new();
     let mut loaded = None;
-    for (argument, answer) in cases {
+    for (argument, action) in cases {
         let Some(argument) = argument else {
-            program.push(give(*answer));
+            program.push(ret(*action));
             return program;
         };
         if loaded != Some((argument.index, argument.mask)) {
@@ -102,9 +102,9 @@ fn decide(cases: &[Case]) -> BpfProgram {
             }
         }
         program.push(jump(libc::BPF_JEQ, argument.value, 0, 1));
-        program.push(give(*answer));
+        program.push(ret(*action));
     }
-    program.push(give(Answer::Kill));
+    program.push(ret(Action::KillProcess));
     program
 }
 
@@ -112,13 +112,13 @@ fn load(offset: usize) -> sock_filter {
     statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32)
 }
 
-fn give(answer: Answer) -> sock_filter {
-    let answer = match answer {
-        Answer::Allow => libc::SECCOMP_RET_ALLOW,
-        Answer::Fail(errno) => libc::SECCOMP_RET_ERRNO | errno.cast_unsigned(),
-        Answer::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+fn ret(action: Action) -> sock_filter {
+    let action = match action {
+        Action::Allow => libc::SECCOMP_RET_ALLOW,
+        Action::Errno(errno) => libc::SECCOMP_RET_ERRNO | errno.cast_unsigned(),
+        Action::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
     };
-    statement(libc::BPF_RET, answer)
+    statement(libc::BPF_RET, action)
 }
 
 fn statement(code: u32, k: u32) -> sock_filter {
@@ -176,19 +176,19 @@ mod tests {
 
     #[test]
     fn every_number_has_its_own_answer() {
-        let allow = |argument| (argument, Answer::Allow);
+        let allow = |argument| (argument, Action::Allow);
         // Enough of them, and large enough, that jumps have to go further than 255.
         let many = |n: u32| (0..40).map(move |m| allow(Some(Argument::is(1, n + m))));
         let mut list = BTreeMap::new();
         for number in (0..300).filter(|n| n % 3 != 0) {
             let cases = match number % 7 {
                 0 => many(number).collect(),
-                1 => vec![(None, Answer::Fail(libc::EPERM))],
+                1 => vec![(None, Action::Errno(libc::EPERM))],
                 2 => vec![
-                    (Some(Argument::is(0, 5)), Answer::Fail(libc::EPERM)),
+                    (Some(Argument::is(0, 5)), Action::Errno(libc::EPERM)),
                     allow(Some(Argument::masked(2, 0xf0, 0x10))),
                 ],
-                3 => vec![allow(Some(Argument::lacks(5, 4))), (None, Answer::Fail(1))],
+                3 => vec![allow(Some(Argument::lacks(5, 4))), (None, Action::Errno(1))],
                 _ => vec![allow(None)],
             };
             list.insert(number, cases);

@@ -7,19 +7,19 @@ use landlock::{
     RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 
-use super::SandboxPolicy;
+use super::policy::SandboxPolicy;
 
 /// The newest version that this was tried with. An older kernel takes what it knows; what a newer
 /// one could forbid as well is left to be tried first.
 const TRIED: ABI = ABI::V7;
 
-/// Leaves this thread, and those that it makes from now on, the files in `needs` and the right to
+/// Leaves this thread, and those that it makes from now on, the files in `policy` and the right to
 /// remove files in `socket_folder`. No network, no signal to others, no abstract socket of others
 /// either. `false` where the kernel has no landlock.
 ///
 /// A path that is not there is left out: there is nothing to allow.
-pub(super) fn close(
-    needs: &SandboxPolicy,
+pub(super) fn restrict(
+    policy: &SandboxPolicy,
     socket_folder: Option<&Path>,
 ) -> Result<bool, RulesetError> {
     let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::ReadDir;
@@ -37,10 +37,10 @@ pub(super) fn close(
         .handle_access(AccessNet::from_all(TRIED))?
         .scope(Scope::from_all(TRIED))?
         .create()?
-        .add_rules(path_beneath_rules(&needs.read, AccessFs::from_read(TRIED)))?
-        .add_rules(path_beneath_rules(&needs.list, AccessFs::ReadDir))?
-        .add_rules(path_beneath_rules(&needs.write, write))?
-        .add_rules(path_beneath_rules(&needs.devices, device))?
+        .add_rules(path_beneath_rules(&policy.read, AccessFs::from_read(TRIED)))?
+        .add_rules(path_beneath_rules(&policy.list, AccessFs::ReadDir))?
+        .add_rules(path_beneath_rules(&policy.write, write))?
+        .add_rules(path_beneath_rules(&policy.devices, device))?
         .add_rules(path_beneath_rules(socket_folder, AccessFs::RemoveFile))?
         .restrict_self()?;
     Ok(status.ruleset != RulesetStatus::NotEnforced)

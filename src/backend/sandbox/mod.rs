@@ -13,38 +13,12 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 mod bpf;
 mod file_access;
+mod policy;
 mod syscalls;
 #[cfg(test)]
 mod tests;
 
-pub use syscalls::{Argument, SyscallRule};
-
-/// What a device needs of the system after it is open, beside what serving it takes.
-#[derive(Clone, Debug, Default)]
-pub struct SandboxPolicy {
-    /// Files and folders to read, and to map as code.
-    pub read: Vec<PathBuf>,
-    /// Folders to list, whose files are not to be opened.
-    pub list: Vec<PathBuf>,
-    /// Folders to make, write and remove files in.
-    pub write: Vec<PathBuf>,
-    /// Nodes of devices to open again, or folders of such.
-    pub devices: Vec<PathBuf>,
-    /// System calls.
-    pub calls: Vec<SyscallRule>,
-    /// To make threads.
-    pub threads: bool,
-    /// Memory that is executed, such as that of libraries and compiled shaders.
-    pub code: bool,
-}
-
-impl SandboxPolicy {
-    fn opens_files(&self) -> bool {
-        [&self.read, &self.list, &self.write, &self.devices]
-            .iter()
-            .any(|paths| !paths.is_empty())
-    }
-}
+pub use policy::{Argument, SandboxPolicy, SyscallRule};
 
 /// Why a program cannot give up what it has.
 #[derive(Debug, thiserror::Error)]
@@ -60,16 +34,16 @@ pub(super) enum SandboxError {
 /// A program's sandbox, closed by and by.
 #[derive(Debug)]
 pub(super) struct Sandbox {
-    needs: SandboxPolicy,
+    policy: SandboxPolicy,
     /// The folder of a socket that is to be removed at the end.
     socket_folder: Option<PathBuf>,
 }
 
 impl Sandbox {
-    /// One that leaves what `needs` says, and the right to remove the socket file `socket`.
-    pub(super) fn new(needs: SandboxPolicy, socket: Option<&Path>) -> Self {
+    /// One that leaves what `policy` allows, and the right to remove the socket file `socket`.
+    pub(super) fn new(policy: SandboxPolicy, socket: Option<&Path>) -> Self {
         Self {
-            needs,
+            policy,
             socket_folder: socket.and_then(Path::parent).map(Path::to_owned),
         }
     }
@@ -80,7 +54,7 @@ impl Sandbox {
         // call or in /proc, neither of which is there later.
         let _ = rustix::param::page_size();
         give_up_privileges()?;
-        if !file_access::close(&self.needs, self.socket_folder.as_deref())? {
+        if !file_access::restrict(&self.policy, self.socket_folder.as_deref())? {
             log::warn!(
                 "this kernel has no landlock (Linux 5.13, lsm=landlock): files are closed by the \
                  system call filter alone"
@@ -91,7 +65,7 @@ impl Sandbox {
 
     /// Gives up system calls, for all threads.
     pub(super) fn restrict_syscalls(&self) -> Result<(), SandboxError> {
-        syscalls::close(&self.needs, self.socket_folder.is_some())?;
+        syscalls::restrict(&self.policy, self.socket_folder.is_some())?;
         log::debug!("the sandbox is closed");
         Ok(())
     }

@@ -9,79 +9,8 @@ use std::collections::BTreeMap;
 use libc::c_long;
 use seccompiler::{BackendError, BpfProgram, Error, apply_filter_all_threads};
 
-use super::SandboxPolicy;
 use super::bpf::{self, Case};
-
-/// A condition on one of a system call's arguments, of which the lower 32 bits count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Argument {
-    pub(super) index: u8,
-    pub(super) mask: u32,
-    pub(super) value: u32,
-}
-
-impl Argument {
-    /// The argument `index`, counted from 0, is `value`.
-    pub const fn is(index: u8, value: u32) -> Self {
-        Self::masked(index, u32::MAX, value)
-    }
-
-    /// The argument `index` has none of these bits.
-    pub const fn lacks(index: u8, bits: u32) -> Self {
-        Self::masked(index, bits, 0)
-    }
-
-    /// The bits `mask` of the argument `index` are `value`.
-    pub const fn masked(index: u8, mask: u32, value: u32) -> Self {
-        Self { index, mask, value }
-    }
-}
-
-/// What becomes of a system call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    Allow,
-    /// It fails with this errno, and the process goes on.
-    Fail(i32),
-    /// It ends the process.
-    Kill,
-}
-
-/// A system call that does not end the process, whatever its arguments or with some only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SyscallRule {
-    number: c_long,
-    argument: Option<Argument>,
-    answer: Answer,
-}
-
-impl SyscallRule {
-    /// Allowed, whatever its arguments are.
-    pub const fn any(number: c_long) -> Self {
-        Self {
-            number,
-            argument: None,
-            answer: Answer::Allow,
-        }
-    }
-
-    /// Allowed where this holds for its arguments. To allow several cases, name each.
-    pub const fn with(number: c_long, argument: Argument) -> Self {
-        Self {
-            number,
-            argument: Some(argument),
-            answer: Answer::Allow,
-        }
-    }
-
-    /// Not allowed, but answered with `errno`, for those who try it and can do without.
-    pub const fn fails(self, errno: i32) -> Self {
-        Self {
-            answer: Answer::Fail(errno),
-            ..self
-        }
-    }
-}
+use super::policy::{Argument, SandboxPolicy, SyscallRule};
 
 /// The ioctl(2) `request`, whatever it is asked of.
 const fn ioctl(request: u32) -> SyscallRule {
@@ -256,18 +185,18 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET) as u32;
 const MAP_SHADOW_STACK: c_long = 453;
 
-/// Leaves all threads the system calls of serving and of `needs`, and those that remove a socket
+/// Leaves all threads the system calls of serving and of `policy`, and those that remove a socket
 /// file, if it `removes` one.
-pub(super) fn close(needs: &SandboxPolicy, removes: bool) -> Result<(), Error> {
-    apply_filter_all_threads(&program(needs, removes)?)
+pub(super) fn restrict(policy: &SandboxPolicy, removes: bool) -> Result<(), Error> {
+    apply_filter_all_threads(&program(policy, removes)?)
 }
 
 /// The list as the kernel takes it.
-pub(super) fn program(needs: &SandboxPolicy, removes: bool) -> Result<BpfProgram, BackendError> {
+pub(super) fn program(policy: &SandboxPolicy, removes: bool) -> Result<BpfProgram, BackendError> {
     let mut list = List::default();
     list.add(SERVING.iter().copied());
-    list.add(if needs.code { CODE } else { DATA }.iter().copied());
-    let closed = !needs.opens_files();
+    list.add(if policy.code { CODE } else { DATA }.iter().copied());
+    let closed = !policy.opens_files();
     let opening = |call: &SyscallRule| {
         if closed {
             call.fails(libc::EACCES)
@@ -276,14 +205,14 @@ pub(super) fn program(needs: &SandboxPolicy, removes: bool) -> Result<BpfProgram
         }
     };
     list.add(OPENING.iter().map(opening));
-    list.add(needs.calls.iter().copied());
+    list.add(policy.calls.iter().copied());
     // Of signals only those to ourselves: abort(3).
     let pid = Argument::is(0, std::process::id());
     list.add([SyscallRule::with(libc::SYS_tgkill, pid)]);
     if removes {
         list.add(REMOVING.iter().copied());
     }
-    if needs.threads {
+    if policy.threads {
         list.add(THREADS.iter().copied());
     }
     bpf::compile(&list.0)
@@ -300,7 +229,7 @@ impl List {
             let cases = self.0.entry(call.number as u32).or_default();
             // What comes after a case that always holds has no effect.
             if cases.last().is_none_or(|(argument, _)| argument.is_some()) {
-                cases.push((call.argument, call.answer));
+                cases.push((call.argument, call.action));
             }
         }
     }
