@@ -17,6 +17,7 @@ pub use testing::fuzzing;
 
 pub use conventions::{Capabilities, DeviceType, SizeError, parse_size, printable};
 pub use logging::RateLimitedLog;
+pub use program::endpoint::{SocketError, activated_socket};
 pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions};
 pub use program::{Program, run, usage_text};
 pub use sandbox::{Argument, SandboxPolicy, SyscallRule};

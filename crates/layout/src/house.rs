@@ -33,7 +33,7 @@ pub const HOUSE: House = House {
     layers: &[
         Layers {
             of: "vhost_user_backends",
-            rows: &[&["gpu", "input"], &["backend"]],
+            rows: &[&["accept", "gpu", "input"], &["backend"]],
         },
         Layers {
             of: "vhost_user_backends::gpu",

@@ -129,6 +129,14 @@ impl Source {
 /// The most connections that wait on a socket: Linux's default for `net.core.somaxconn`.
 const BACKLOG_MAX: usize = 4096;
 
+/// The socket of socket activation as it was passed, for a program that hands it on.
+///
+/// # Errors
+/// Where there is not exactly one Unix stream socket.
+pub fn activated_socket() -> Result<OwnedFd, SocketError> {
+    Activation::take().socket()
+}
+
 /// Accepts the front-ends that wait on `listener` and closes their connections: they fail at once
 /// instead of waiting.
 ///

@@ -20,7 +20,7 @@ use main_loop::{ExitReason, MainLoop};
 use options::{CommonOptions, Switch, wants_capabilities};
 use other_front_ends::OtherFrontEnds;
 
-mod endpoint;
+pub(crate) mod endpoint;
 mod main_loop;
 pub(crate) mod options;
 mod other_front_ends;

@@ -88,29 +88,30 @@ impl Activation {
     }
 
     pub(super) fn endpoint(mut self) -> Result<Endpoint, SocketError> {
+        for index in (0..self.sockets).filter(|_| self.sockets > 1) {
+            let Ok(Some(listener)) = self.passed.take_unix_listener(index) else {
+                continue;
+            };
+            if listener.set_nonblocking(true).is_ok() {
+                refuse_waiting(&listener);
+            }
+        }
+        Endpoint::adopt(FIRST_PASSED_FD, self.socket()?)
+    }
+
+    /// The socket, of which there must be one.
+    pub(super) fn socket(mut self) -> Result<OwnedFd, SocketError> {
         match self.sockets {
             0 => Err(SocketError::None),
             1 => {
                 let family = i32::from(AddressFamily::UNIX.as_raw());
                 let stream = SocketType::STREAM.as_raw() as i32;
-                let fd: OwnedFd = self
-                    .passed
+                self.passed
                     .take_custom(0, family, stream, "unix stream socket")
                     .map_err(|_| SocketError::NotUnixStream(FIRST_PASSED_FD))?
-                    .ok_or(SocketError::None)?;
-                Endpoint::adopt(FIRST_PASSED_FD, fd)
+                    .ok_or(SocketError::None)
             }
-            several => {
-                for index in 0..several {
-                    let Ok(Some(listener)) = self.passed.take_unix_listener(index) else {
-                        continue;
-                    };
-                    if listener.set_nonblocking(true).is_ok() {
-                        refuse_waiting(&listener);
-                    }
-                }
-                Err(SocketError::Several(several))
-            }
+            several => Err(SocketError::Several(several)),
         }
     }
 }
