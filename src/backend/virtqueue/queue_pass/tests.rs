@@ -1,3 +1,5 @@
+use vm_memory::GuestMemoryAtomic;
+
 use super::*;
 use crate::backend::testing::driver::{Driver, guest_memory};
 
