@@ -7,6 +7,10 @@ use frontend::input::Event;
 use frontend::{Command, DEFAULT_LIMIT};
 use harness::mock::MockInput;
 
+/// A plain keyboard with three LEDs.
+pub const KEYBOARD: &str =
+    "name Test Keyboard\nid 0003 046d c31c 0110\nkey 1-88\nmsc 4\nled 0-2\nrep\n";
+
 /// A mock of one evdev device, at [`HostDevice::path`] to programs of [`HostDevice::command`].
 pub struct HostDevice(MockInput);
 

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use frontend::features::{ANY_LAYOUT, NOTIFY_ON_EMPTY};
 use frontend::gpu::{
     Corner, Create3d, DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Response,
     ResponseKind, Stream,
@@ -73,7 +74,7 @@ pub fn assert_early_failure(program: &mut Program, words: &[&str]) -> ExitStatus
 
 /// Makes the choices of a guest that takes all that QEMU lets it have.
 pub fn assert_choices(session: &mut Session) {
-    const LEGACY: u64 = 1 << 24 | 1 << 27;
+    const LEGACY: u64 = NOTIFY_ON_EMPTY | ANY_LAYOUT;
     let offer = session
         .negotiate(Session::usual_protocol_features())
         .unwrap();

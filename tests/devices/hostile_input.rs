@@ -3,19 +3,16 @@
 
 use std::time::Duration;
 
-use crate::common::evdev::HostDevice;
+use crate::common::evdev::{HostDevice, KEYBOARD};
 use crate::common::growth::Holdings;
 use crate::common::*;
-use frontend::input::{Event, Input, InputOptions};
+use frontend::input::{CONFIG_SIZE, Event, Input, InputOptions};
 use frontend::{
     Buffer, DEFAULT_LIMIT, Deadline, Descriptor, Memory, Program, SocketForm,
     descriptor_flags as flags,
 };
+use harness::mock::codes::{EV_KEY, EV_LED};
 
-const KEYBOARD: &str =
-    "name Test Keyboard\nid 0003 046d c31c 0110\nkey 1-88\nmsc 4\nled 0-2\nrep\n";
-const EV_KEY: u16 = 1;
-const EV_LED: u16 = 17;
 const EVENTS: u32 = 0;
 const STATUS: u32 = 1;
 
@@ -281,7 +278,7 @@ fn configuration_access_out_of_bounds_ends_nothing() {
                 .unwrap();
         }
         let _ = vm.input.session.config(130, 100);
-        vm.input.session.config(0, 136).unwrap();
+        vm.input.session.config(0, CONFIG_SIZE).unwrap();
     }
     vm.key_arrives(36);
     vm.finish();
@@ -303,7 +300,7 @@ fn thousands_of_rounds_leak_nothing() {
             vm.input.status.wait_used(QUICK).unwrap();
         }
         vm.input.session.set_config(0, &[n as u8, 1]).unwrap();
-        vm.input.session.config(0, 136).unwrap();
+        vm.input.session.config(0, CONFIG_SIZE).unwrap();
         vm.device.forget();
     };
     for n in 0..200 {

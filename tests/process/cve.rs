@@ -3,7 +3,7 @@
 
 use crate::common::growth::Holdings;
 use crate::common::*;
-use frontend::gpu::{Format, Rect, Request, ResponseKind};
+use frontend::gpu::{Format, HEADER_SIZE, Rect, Request, ResponseKind};
 use frontend::{Buffer, Descriptor, descriptor_flags as flags};
 use virtio_bindings::virtio_gpu as v;
 
@@ -65,7 +65,7 @@ fn cve_2016_5403_requests_without_waiting_for_responses() {
     };
     let write = Descriptor {
         address: page + 2048,
-        len: 24,
+        len: HEADER_SIZE as u32,
         flags: flags::WRITE,
         next: 0,
     };

@@ -4,21 +4,20 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use crate::common::evdev::HostDevice;
+use crate::common::evdev::{HostDevice, KEYBOARD};
 use crate::common::*;
 use frontend::gpu::{
-    DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Request, ResponseKind,
+    DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, HEADER_SIZE, Rect, Request,
+    ResponseKind,
 };
 use frontend::input::{Event, Input, InputOptions};
 use frontend::{
     DEFAULT_LIMIT, Deadline, FrontendReq, Memory, Offer, Program, Region, Session, SocketForm,
     VhostUserProtocolFeatures as Protocol,
 };
+use harness::mock::codes::EV_KEY;
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
-const KEYBOARD: &str =
-    "name Test Keyboard\nid 0003 046d c31c 0110\nkey 1-88\nmsc 4\nled 0-2\nrep\n";
-const EV_KEY: u16 = 1;
 const XRGB: Format = Format::B8G8R8X8;
 const CONTROL: u32 = 0;
 const CURSOR: u32 = 1;
@@ -232,7 +231,7 @@ fn ring_in_a_removed_region_is_broken_until_it_comes_back() {
         let position = (round, round + 1);
         let update = [0, position.0, position.1, 0, 0, 0, 0, 0];
         let update = vm.gpu.request(0x300, &update);
-        vm.gpu.cursor.push(&update, 24).unwrap();
+        vm.gpu.cursor.push(&update, HEADER_SIZE as u32).unwrap();
         vm.gpu.cursor.queue.publish().unwrap();
         vm.gpu.cursor.queue.kick().unwrap();
         wait_error(&errors[1]);

@@ -298,7 +298,7 @@ fn names_and_usage_are_checked_before_anything_is_done() -> anyhow::Result<()> {
             "--max-hostmem",
         ),
         (&["add", "gpu", "vm1", "--max-hostmem=lots"], "K, M, G or T"),
-        (&["add", "gpu", "vm1", "--max-hostmem=0G"], "K, M, G or T"),
+        (&["add", "gpu", "vm1", "--max-hostmem=0G"], "must not be 0"),
         (&["add", "fs", "vm1"], "--backend"),
         (
             &["add", "fs", "vm1", "--backend=nothing"],

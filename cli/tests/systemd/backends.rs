@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use frontend::Session;
+use frontend::features::VERSION_1;
 use harness::packages;
 use harness::staging::stage;
 use harness::systemd::Sandbox;
@@ -39,9 +40,6 @@ fn offered(sandbox: &Sandbox, socket: &str) -> anyhow::Result<frontend::Offer> {
 }
 
 const SOON: Duration = Duration::from_secs(60);
-
-/// Of the device, as the virtio specification numbers them.
-const VIRTIO_F_VERSION_1: u64 = 1 << 32;
 
 #[test]
 fn virtiofsd_serves_by_its_descriptor() -> anyhow::Result<()> {
@@ -82,7 +80,7 @@ fn virtiofsd_serves_by_its_descriptor() -> anyhow::Result<()> {
     );
     ok(&sandbox, &[&add[..], &["--run-as=root", "--now"]].concat())?;
     let offer = offered(&sandbox, "vm1:data.sock")?;
-    assert_ne!(offer.features & VIRTIO_F_VERSION_1, 0, "{offer:?}");
+    assert_ne!(offer.features & VERSION_1, 0, "{offer:?}");
     assert_eq!(
         sandbox.property("vhost-user@vm1:data.service", "Result")?,
         "success"
@@ -145,7 +143,7 @@ fn qemu_storage_daemon_serves_without_a_descriptor() -> anyhow::Result<()> {
         .concat(),
     )?;
     let offer = offered(&sandbox, "vm1:disk.sock")?;
-    assert_ne!(offer.features & VIRTIO_F_VERSION_1, 0, "{offer:?}");
+    assert_ne!(offer.features & VERSION_1, 0, "{offer:?}");
     // It runs as a user of its own.
     assert_eq!(
         sandbox.property("vhost-user@vm1:disk.service", "User")?,

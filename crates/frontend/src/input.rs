@@ -1,24 +1,25 @@
 //! virtio-input: the guest's driver (virtio 1.2, section 5.8).
 
+use std::mem::offset_of;
 use std::time::Duration;
 
 use virtio_bindings::virtio_input as v;
 
+use crate::features::{EVENT_IDX, INDIRECT_DESC, PROTOCOL_FEATURES, VERSION_1};
 use crate::{Buffer, DEFAULT_LIMIT, Deadline, Error, Memory, Offer, Queue, Result, Session};
 
 const EVENTS: u32 = 0;
 const STATUS: u32 = 1;
 /// Size of a `virtio_input_event` in bytes.
-const EVENT_SIZE: u32 = 8;
-/// Size of a `virtio_input_config` in bytes, and of what precedes its union.
-pub const CONFIG_SIZE: u32 = 136;
-const CONFIG_HEAD: usize = 8;
-/// VIRTIO_F_VERSION_1, and VHOST_USER_F_PROTOCOL_FEATURES, which QEMU sets with the driver's.
-const ALWAYS: u64 = 1 << 32 | 1 << 30;
-/// VIRTIO_F_EVENT_IDX.
-const EVENT_IDX: u64 = 1 << 29;
-/// VIRTIO_F_INDIRECT_DESC.
-const INDIRECT_DESC: u64 = 1 << 28;
+const EVENT_SIZE: u32 = size_of::<v::virtio_input_event>() as u32;
+/// Size of a `virtio_input_config` in bytes.
+pub const CONFIG_SIZE: u32 = size_of::<v::virtio_input_config>() as u32;
+/// Size in bytes of what precedes the union of a `virtio_input_config`.
+pub const CONFIG_HEADER_SIZE: usize = offset_of!(v::virtio_input_config, u);
+/// Size of that union in bytes.
+const CONFIG_UNION_SIZE: usize = size_of::<v::virtio_input_config>() - CONFIG_HEADER_SIZE;
+/// Features without which no driver starts.
+const ALWAYS: u64 = VERSION_1 | PROTOCOL_FEATURES;
 
 /// The selectors of the configuration (virtio 1.2, section 5.8.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,7 +277,7 @@ impl Input {
                     )));
                 }
                 let size = usize::from(read[2]);
-                let union = read.split_off(CONFIG_HEAD);
+                let union = read.split_off(CONFIG_HEADER_SIZE);
                 if let Some(found) = union.get(..size) {
                     return Ok(found.to_vec());
                 }
@@ -286,8 +287,9 @@ impl Input {
                 self.session.set_config(0, &[select as u8])?;
                 self.session.set_config(1, &[subsel])?;
                 let size = self.session.config(2, 1)?[0];
-                if size <= 128 {
-                    let union = CONFIG_HEAD as u32..CONFIG_HEAD as u32 + u32::from(size);
+                if usize::from(size) <= CONFIG_UNION_SIZE {
+                    let union =
+                        CONFIG_HEADER_SIZE as u32..CONFIG_HEADER_SIZE as u32 + u32::from(size);
                     return union.map(|n| Ok(self.session.config(n, 1)?[0])).collect();
                 }
                 [select as usize, usize::from(size)]
@@ -336,8 +338,11 @@ impl Input {
     ///
     /// # Errors
     /// As [`Input::config`].
-    pub fn codes(&mut self, kind: u8) -> Result<Vec<u16>> {
-        Ok(bits(&self.config(Select::EvBits, kind)?))
+    pub fn codes(&mut self, kind: u16) -> Result<Vec<u16>> {
+        let Ok(subsel) = u8::try_from(kind) else {
+            return Ok(Vec::new());
+        };
+        Ok(bits(&self.config(Select::EvBits, subsel)?))
     }
 
     /// What axis `axis` tells; none if the device has not that one.

@@ -6,10 +6,9 @@ use std::os::unix::net::UnixStream;
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 
 use crate::channel::{NEED_REPLY, REPLY, VERSION};
+use crate::features::PROTOCOL_FEATURES;
 use crate::{Channel, Error, Memory, Message, Queue, Result};
 
-/// The virtio feature bit by which a backend offers protocol features.
-const PROTOCOL_FEATURES: u64 = 1 << 30;
 /// "No descriptor follows" in the payload of SET_VRING_KICK and SET_VRING_CALL.
 const NO_FD: u64 = 1 << 8;
 

@@ -5,12 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use frontend::features::{PROTOCOL_FEATURES, VERSION_1};
 use frontend::{
     Command, Error, FrontendReq, Memory, Program, Queue, Session, SocketForm,
     VhostUserProtocolFeatures,
 };
 
-const FEATURES: u64 = 1 << 32 | 1 << 30;
+const FEATURES: u64 = VERSION_1 | PROTOCOL_FEATURES;
 
 /// A backend that acknowledges everything, but answers `refused` with an error, and gives back the
 /// numbers of the requests it got.

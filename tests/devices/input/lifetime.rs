@@ -11,17 +11,7 @@ const PEN: &str = "name Test Pen\nid 0003 056a 0357 0110\nkey 272-274 320-322 32
 
 /// A program with a connected front-end, whose driver does not run yet.
 fn connected(description: &str) -> Vm {
-    let device = HostDevice::new(description);
-    let mut program = spawn(&device, &[]);
-    let memory = Memory::with_size(1 << 20).unwrap();
-    let session = program.session().unwrap();
-    let input = Input::connect(session, &memory, InputOptions::default()).unwrap();
-    let mut vm = Vm {
-        input,
-        program,
-        device,
-    };
-    vm.input.name().unwrap();
+    let mut vm = Vm::connect(description, &[], InputOptions::default());
     vm.device.forget();
     vm
 }
@@ -61,7 +51,7 @@ fn signals_end_the_program_in_each_state() {
 
 #[test]
 fn leds_are_restored_at_every_end() {
-    let led = |code, value| Event::new(EV_LED.into(), code, value);
+    let led = |code, value| Event::new(EV_LED, code, value);
     // By a front-end that is killed, and by a signal.
     for end in [None, Some(Signal::TERM), Some(Signal::INT)] {
         let mut vm = connected(KEYBOARD);
@@ -111,7 +101,7 @@ fn buttons_that_may_stay_held_do_not_delay_the_guest() {
         vm.input.run().unwrap();
         vm.device.wait_grab(true);
         let told = vm.input.next_report().unwrap();
-        let keys = told.iter().filter(|event| event.kind == u16::from(EV_KEY));
+        let keys = told.iter().filter(|event| event.kind == EV_KEY);
         assert_eq!(keys.copied().collect::<Vec<_>>(), held);
         vm.finish();
     }

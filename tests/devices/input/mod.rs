@@ -6,18 +6,12 @@ use std::time::Duration;
 
 use crate::common::evdev::HostDevice;
 use crate::common::*;
-use frontend::input::{AbsInfo, ConfigAccess, Event, Input, InputOptions, Select};
+use frontend::features::{EVENT_IDX, INDIRECT_DESC};
+use frontend::input::{
+    AbsInfo, CONFIG_HEADER_SIZE, CONFIG_SIZE, ConfigAccess, Event, Input, InputOptions, Select,
+};
 use frontend::{DEFAULT_LIMIT, Deadline, Memory, Program, SocketForm};
-
-const EV_SYN: u8 = 0;
-const EV_KEY: u8 = 1;
-const EV_REL: u8 = 2;
-const EV_ABS: u8 = 3;
-const EV_MSC: u8 = 4;
-const EV_SW: u8 = 5;
-const EV_LED: u8 = 17;
-const EV_SND: u8 = 18;
-const EV_REP: u8 = 20;
+use harness::mock::codes::*;
 
 const KEYBOARD: &str = "name Test Keyboard\nid 0003 046d c31c 0110\nkey 1-88 96-119 140\n\
                         msc 4\nled 0-2\nrep\n";
@@ -39,6 +33,18 @@ impl Vm {
     }
 
     fn with(description: &str, arguments: &[&str], options: InputOptions) -> Self {
+        let mut vm = Self::connect(description, arguments, options);
+        vm.device.forget();
+        vm.input.run().unwrap();
+        if !arguments.contains(&"--no-grab") {
+            vm.device.wait_grab(true);
+        }
+        vm.settle();
+        vm
+    }
+
+    /// With a driver that does not run yet.
+    fn connect(description: &str, arguments: &[&str], options: InputOptions) -> Self {
         let device = HostDevice::new(description);
         let mut program = spawn(&device, arguments);
         let session = program.session().unwrap();
@@ -49,14 +55,8 @@ impl Vm {
             program,
             device,
         };
-        // Whatever is tried at the start is over once the device can be asked.
+        // The program has tried to grab the device once it answers.
         vm.input.name().unwrap();
-        vm.device.forget();
-        vm.input.run().unwrap();
-        if !arguments.contains(&"--no-grab") {
-            vm.device.wait_grab(true);
-        }
-        vm.settle();
         vm
     }
 
@@ -66,17 +66,7 @@ impl Vm {
         let quiet = Duration::from_millis(100);
         loop {
             match self.input.next_event(quiet) {
-                Ok(event) => assert!(
-                    !matches!(
-                        event,
-                        Event {
-                            kind: 1,
-                            value: 1,
-                            ..
-                        }
-                    ),
-                    "{event:?}"
-                ),
+                Ok(event) => assert!((event.kind, event.value) != (EV_KEY, 1), "{event:?}"),
                 Err(e) if e.is_timeout() => return,
                 Err(e) => panic!("{e}"),
             }
@@ -98,18 +88,18 @@ fn spawn(device: &HostDevice, arguments: &[&str]) -> Program {
 }
 
 fn key(code: u16, value: i32) -> Event {
-    Event::new(EV_KEY.into(), code, value)
+    Event::new(EV_KEY, code, value)
 }
 
 /// A report of `count` moves of fingers, SYN_REPORT included.
 fn long_report(count: u16, seed: i32) -> Vec<Event> {
     let mut report = Vec::new();
     for slot in 0..(count - 1) / 2 {
-        report.push(Event::new(EV_ABS.into(), 47, slot.into()));
-        report.push(Event::new(EV_ABS.into(), 53, seed + i32::from(slot)));
+        report.push(Event::new(EV_ABS, 47, slot.into()));
+        report.push(Event::new(EV_ABS, 53, seed + i32::from(slot)));
     }
     while report.len() + 1 < count.into() {
-        report.push(Event::new(EV_ABS.into(), 54, seed));
+        report.push(Event::new(EV_ABS, 54, seed));
     }
     report.push(Event::report());
     report
@@ -181,7 +171,7 @@ fn unknown_selectors_have_size_0() {
     for select in 0..=255_u8 {
         for subsel in [0, 1, 63, 64, 255] {
             vm.input.session.set_config(0, &[select, subsel]).unwrap();
-            let config = vm.input.session.config(0, 136).unwrap();
+            let config = vm.input.session.config(0, CONFIG_SIZE).unwrap();
             let known = match select {
                 1 | 3 => subsel == 0,
                 0x11 => subsel == 1,
@@ -193,7 +183,7 @@ fn unknown_selectors_have_size_0() {
                 "{select:#x}, {subsel}: size {}",
                 config[2]
             );
-            let rest = &config[8 + usize::from(config[2])..];
+            let rest = &config[CONFIG_HEADER_SIZE + usize::from(config[2])..];
             assert!(
                 rest.iter().all(|b| *b == 0),
                 "{select:#x}, {subsel}: bytes beyond the size"
@@ -208,7 +198,7 @@ fn keys_arrive() {
     let mut vm = Vm::start(KEYBOARD);
     for code in 30..60 {
         let press = [
-            Event::new(EV_MSC.into(), 4, code.into()),
+            Event::new(EV_MSC, 4, code.into()),
             key(code, 1),
             Event::report(),
         ];
@@ -224,7 +214,7 @@ fn keys_arrive() {
 
 #[test]
 fn report_is_one_update_and_at_most_one_notification() {
-    for features in [0, 1 << 29] {
+    for features in [0, EVENT_IDX] {
         let options = InputOptions {
             features,
             ..InputOptions::default()
@@ -244,7 +234,7 @@ fn report_is_one_update_and_at_most_one_notification() {
 
 #[test]
 fn report_longer_than_the_queue_arrives_whole() {
-    for features in [0, 3 << 28] {
+    for features in [0, INDIRECT_DESC | EVENT_IDX] {
         let options = InputOptions {
             features,
             queue_size: 4,
@@ -291,7 +281,7 @@ fn slow_driver_gets_whole_reports_and_no_stuck_key() {
                 assert!(!report.is_empty(), "an empty report");
                 for event in report.drain(..) {
                     let Event { kind, code, value } = event;
-                    assert_eq!(kind, u16::from(EV_KEY));
+                    assert_eq!(kind, EV_KEY);
                     match value {
                         0 => drop(down.remove(&code)),
                         _ => drop(down.insert(code)),
@@ -323,21 +313,21 @@ fn slow_driver_gets_whole_reports_and_no_stuck_key() {
 fn leds_reach_the_device() {
     let mut vm = Vm::start(KEYBOARD);
     for (code, value) in [(0, 1), (1, 1), (0, 0), (2, 1), (1, 0)] {
-        let report = [Event::new(EV_LED.into(), code, value), Event::report()];
+        let report = [Event::new(EV_LED, code, value), Event::report()];
         vm.input.send_status(&report).unwrap();
         vm.device.wait_led(code, value);
     }
     // What the device has not, and no LED at all, changes nothing and does no harm.
     let strange = [
-        Event::new(EV_LED.into(), 9, 1),
-        Event::new(EV_LED.into(), u16::MAX, i32::MIN),
-        Event::new(EV_KEY.into(), 30, 1),
+        Event::new(EV_LED, 9, 1),
+        Event::new(EV_LED, u16::MAX, i32::MIN),
+        Event::new(EV_KEY, 30, 1),
         Event::new(u16::MAX, u16::MAX, -1),
-        Event::new(EV_SYN.into(), 3, 0),
+        Event::new(EV_SYN, 3, 0),
     ];
     vm.input.send_status(&strange).unwrap();
     vm.input
-        .send_status(&[Event::new(EV_LED.into(), 0, 1), Event::report()])
+        .send_status(&[Event::new(EV_LED, 0, 1), Event::report()])
         .unwrap();
     vm.device.wait_led(0, 1);
     vm.finish();
@@ -345,17 +335,7 @@ fn leds_reach_the_device() {
 
 #[test]
 fn device_is_grabbed_while_a_guest_runs() {
-    let device = HostDevice::new(KEYBOARD);
-    let mut program = spawn(&device, &[]);
-    let memory = Memory::with_size(1 << 20).unwrap();
-    let session = program.session().unwrap();
-    let input = Input::connect(session, &memory, InputOptions::default()).unwrap();
-    let mut vm = Vm {
-        input,
-        program,
-        device,
-    };
-    vm.input.name().unwrap();
+    let mut vm = Vm::connect(KEYBOARD, &[], InputOptions::default());
     // A trial at the start is let go at once: only the guest keeps it.
     if vm.device.was_grabbed() {
         vm.device.wait_grab(false);

@@ -1,6 +1,7 @@
 //! Who is served, and with what.
 
 use super::*;
+use frontend::features::{PROTOCOL_FEATURES, VERSION_1};
 
 #[test]
 fn every_form_of_socket_is_served() {
@@ -80,7 +81,7 @@ fn second_front_end_does_not_disturb_the_first() {
         .unwrap();
     let second = UnixStream::connect(program.socket_path());
     let third = UnixStream::connect(program.socket_path());
-    session.set_features(1 << 32 | 1 << 30).unwrap();
+    session.set_features(VERSION_1 | PROTOCOL_FEATURES).unwrap();
     session.config(0, 16).unwrap();
     drop((second, third));
     session.config(0, 16).unwrap();

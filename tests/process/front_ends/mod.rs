@@ -7,25 +7,23 @@ mod virtqueues;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use crate::common::evdev::HostDevice;
+use crate::common::evdev::{HostDevice, KEYBOARD};
 use crate::common::*;
+use frontend::features::{EVENT_IDX, INDIRECT_DESC};
 use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Request};
 use frontend::input::{CONFIG_SIZE, Event, Input, InputOptions};
 use frontend::{
     Buffer, DEFAULT_LIMIT, Deadline, FrontendReq, Memory, Offer, Program, Queue, Region, Session,
     SocketForm, VhostUserProtocolFeatures as Protocol,
 };
+use harness::mock::codes::{EV_KEY, EV_LED};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use sequences::{ALL, FrontEnd, pausing};
 
-const KEYBOARD: &str =
-    "name Test Keyboard\nid 0003 046d c31c 0110\nkey 1-88\nmsc 4\nled 0-2\nrep\n";
-const EV_KEY: u16 = 1;
-const EV_LED: u16 = 17;
 const XRGB: Format = Format::B8G8R8X8;
 const QUEUES: [u32; 2] = [0, 1];
-/// VIRTIO_F_INDIRECT_DESC and VIRTIO_F_EVENT_IDX.
-const RING_FEATURES: u64 = 1 << 28 | 1 << 29;
+const RING_FEATURES: u64 = INDIRECT_DESC | EVENT_IDX;
+
 fn event() -> OwnedFd {
     eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap()
 }

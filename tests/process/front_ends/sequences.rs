@@ -1,9 +1,7 @@
 //! The messages of each VMM, in its order.
 
 use super::*;
-
-/// VHOST_USER_F_PROTOCOL_FEATURES.
-const PROTOCOL_FEATURES: u64 = 1 << 30;
+use frontend::features::PROTOCOL_FEATURES;
 
 /// A VMM that knows vhost-user devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

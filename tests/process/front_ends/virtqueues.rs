@@ -1,8 +1,7 @@
 //! What a front-end may do to a running virtqueue, and what it hears of one.
 
 use super::*;
-
-const RING_PACKED: u64 = 1 << 34;
+use frontend::features::{ACCESS_PLATFORM, RING_PACKED};
 
 /// A front-end may set the kick of a ring that runs. The new one is listened to, and the old one
 /// neither keeps the worker busy nor ends it.
@@ -105,7 +104,7 @@ fn unoffered_features_are_named_with_their_option() {
         (gpu, RING_PACKED, ["VIRTIO_F_RING_PACKED", "packed=on"]),
         (
             input,
-            1 << 33,
+            ACCESS_PLATFORM,
             ["VIRTIO_F_ACCESS_PLATFORM", "iommu_platform=on"],
         ),
     ] {

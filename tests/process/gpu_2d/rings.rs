@@ -1,6 +1,8 @@
 //! Requests and rings of any shape.
 
 use super::*;
+use frontend::features::{EVENT_IDX, INDIRECT_DESC};
+use frontend::gpu::HEADER_SIZE;
 
 #[test]
 fn requests_work_in_any_layout() {
@@ -14,7 +16,7 @@ fn requests_work_in_any_layout() {
     ];
     let mut vm = GpuVm::with_display(DisplayOptions::with_modes(&[(48, 48)]));
     assert_ne!(
-        vm.gpu.features() & 1 << 28,
+        vm.gpu.features() & INDIRECT_DESC,
         0,
         "INDIRECT_DESC is not offered"
     );
@@ -39,7 +41,7 @@ fn requests_work_in_any_layout() {
 
 #[test]
 fn gpu_works_with_and_without_each_ring_feature() {
-    for features in [0, 1 << 28, 1 << 29, 3 << 28] {
+    for features in [0, INDIRECT_DESC, EVENT_IDX, INDIRECT_DESC | EVENT_IDX] {
         let options = GpuOptions {
             features,
             ..GpuOptions::default()
@@ -60,7 +62,7 @@ fn gpu_works_with_and_without_each_ring_feature() {
 
 #[test]
 fn commands_of_one_kick_need_few_notifications() {
-    for features in [0, 1 << 29] {
+    for features in [0, EVENT_IDX] {
         let options = GpuOptions {
             features,
             ..GpuOptions::default()
@@ -142,8 +144,11 @@ fn broken_chains_do_not_stop_the_device() {
     let outside = memory.end();
     let chains: [&[Buffer]; 9] = [
         // Too short for a header, and with nothing to read at all.
-        &[Buffer::readable(page, 3), Buffer::writable(page + 512, 24)],
-        &[Buffer::writable(page + 512, 24)],
+        &[
+            Buffer::readable(page, 3),
+            Buffer::writable(page + 512, HEADER_SIZE as u32),
+        ],
+        &[Buffer::writable(page + 512, HEADER_SIZE as u32)],
         // No room for the answer.
         &[Buffer::readable(page, len)],
         &[Buffer::readable(page, len), Buffer::writable(page + 512, 4)],
@@ -151,18 +156,21 @@ fn broken_chains_do_not_stop_the_device() {
         &[Buffer::readable(page, 0), Buffer::writable(page + 512, 0)],
         // Written before read.
         &[
-            Buffer::writable(page + 512, 24),
+            Buffer::writable(page + 512, HEADER_SIZE as u32),
             Buffer::readable(page, len),
         ],
         // Outside the memory.
         &[
             Buffer::readable(outside, len),
-            Buffer::writable(page + 512, 24),
+            Buffer::writable(page + 512, HEADER_SIZE as u32),
         ],
-        &[Buffer::readable(page, len), Buffer::writable(outside, 24)],
+        &[
+            Buffer::readable(page, len),
+            Buffer::writable(outside, HEADER_SIZE as u32),
+        ],
         &[
             Buffer::readable(u64::MAX - 8, len),
-            Buffer::writable(page + 512, 24),
+            Buffer::writable(page + 512, HEADER_SIZE as u32),
         ],
     ];
     for chain in chains {

@@ -2,6 +2,7 @@
 //! sends a cursor's pixels by one queue and the cursor by the other without a wait between them.
 
 use super::*;
+use frontend::features::INDIRECT_DESC;
 
 /// Much memory takes the kernel its time, on a busy machine.
 const END: Duration = Duration::from_secs(60);
@@ -9,7 +10,7 @@ const END: Duration = Duration::from_secs(60);
 /// VIRTIO_F_INDIRECT_DESC is all that it accepts.
 fn windows() -> GpuOptions {
     GpuOptions {
-        features: 1 << 28,
+        features: INDIRECT_DESC,
         ..GpuOptions::default()
     }
 }

@@ -147,7 +147,7 @@ fn endless_list_is_read_up_to_the_budget() {
     // 3 GiB of entries.
     let mut buffers = vec![Buffer::readable(head, request.len() as u32)];
     buffers.extend(vec![Buffer::readable(list, len); 3072]);
-    buffers.push(Buffer::writable(answer, 24));
+    buffers.push(Buffer::writable(answer, HEADER));
     let queue = &mut vm.gpu.control.queue;
     queue.add_indirect(&buffers).unwrap();
     queue.submit().unwrap();

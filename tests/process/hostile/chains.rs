@@ -8,6 +8,7 @@ use virtio_bindings::virtio_gpu as v;
 use super::*;
 use crate::common::growth::Holdings;
 use crate::common::*;
+use frontend::gpu::EDID_RESPONSE_SIZE;
 
 /// Wherever a request and its answer are cut into descriptors, and whether these are in a table of
 /// their own, the answer is the same.
@@ -50,7 +51,7 @@ fn response_is_the_same_wherever_a_chain_is_split() {
             assert_eq!((used.head, used.len), (head.unwrap(), HEADER));
             let mut answer = [0; HEADER as usize + 8];
             memory.read(response_at, &mut answer).unwrap();
-            assert_eq!(answer[24..], [0xee; 8], "beyond the answer");
+            assert_eq!(answer[HEADER_SIZE..], [0xee; 8], "beyond the answer");
             let expected = *first.get_or_insert(answer);
             assert_eq!(answer, expected, "cut at {cut} and {response_cut}");
         }
@@ -133,12 +134,16 @@ fn response_that_does_not_fit_is_an_error() {
     let mut vm = GpuVm::start();
     let command = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_EDID;
     let request = vm.gpu.request(command, &[0, 0]);
-    for room in [HEADER, HEADER + 8, HEADER + 8 + 1023] {
+    for room in [HEADER, HEADER + 8, EDID_RESPONSE_SIZE as u32 - 1] {
         let response = vm.gpu.control.command(&request, room).unwrap();
         assert_eq!(response.kind, ResponseKind::ErrUnspec);
         assert_eq!(response.written, HEADER, "{room} bytes of room");
     }
-    let response = vm.gpu.control.command(&request, HEADER + 8 + 1024).unwrap();
+    let response = vm
+        .gpu
+        .control
+        .command(&request, EDID_RESPONSE_SIZE as u32)
+        .unwrap();
     assert_eq!(response.kind, ResponseKind::OkEdid);
     vm.finish();
 }

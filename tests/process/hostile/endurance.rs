@@ -79,8 +79,8 @@ fn thousands_of_rounds_leak_nothing() {
         gpu.get_edid(0).unwrap();
         gpu.get_display_info().unwrap();
         for chain in [
-            &[Buffer::readable(odd, 3), Buffer::writable(odd, 24)][..],
-            &[Buffer::readable(memory.end(), 24)],
+            &[Buffer::readable(odd, 3), Buffer::writable(odd, HEADER)][..],
+            &[Buffer::readable(memory.end(), HEADER)],
             &[Buffer::writable(odd, 2)],
         ] {
             gpu.control.queue.add(chain).unwrap();

@@ -8,13 +8,13 @@ mod queues;
 
 use crate::common::*;
 use frontend::gpu::{
-    DisplayOptions, DisplayThread, Format, GpuOptions, Rect, Request, ResponseKind,
+    DisplayOptions, DisplayThread, Format, GpuOptions, HEADER_SIZE, Rect, Request, ResponseKind,
 };
 use frontend::{Buffer, Memory, SocketForm};
 use virtio_bindings::virtio_gpu as v;
 
 const XRGB: Format = Format::B8G8R8X8;
-const HEADER: u32 = 24;
+const HEADER: u32 = HEADER_SIZE as u32;
 const CONTROL: u32 = 0;
 const CURSOR: u32 = 1;
 

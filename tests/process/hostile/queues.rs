@@ -8,6 +8,7 @@ use virtio_bindings::virtio_gpu as v;
 
 use super::*;
 use crate::common::*;
+use frontend::features::EVENT_IDX;
 
 /// The index of one queue's available ring runs away: the other queue goes on.
 #[test]
@@ -74,7 +75,7 @@ fn misplaced_ring_stops_nothing() {
             session
                 .set_vring_addresses(broken, descriptors, available, used)
                 .unwrap();
-            let head = [Buffer::writable(1 << 32, 24)];
+            let head = [Buffer::writable(1 << 32, HEADER)];
             queue.queue.add(&head).unwrap();
             queue.queue.publish().unwrap();
             queue.queue.kick().unwrap();
@@ -191,7 +192,7 @@ fn ring_restarted_while_the_worker_is_busy_continues() {
         std::thread::sleep(Duration::from_micros(round * 37 % 5000));
         vm.gpu.session.stop_queue(CURSOR).unwrap();
         vm.gpu.cursor = frontend::gpu::CommandQueue::new(
-            Queue::new(vm.gpu.memory(), 16, vm.gpu.features() & 1 << 29 != 0).unwrap(),
+            Queue::new(vm.gpu.memory(), 16, vm.gpu.features() & EVENT_IDX != 0).unwrap(),
         );
         let session = &mut vm.gpu.session;
         session.start_queue(CURSOR, &vm.gpu.cursor.queue).unwrap();

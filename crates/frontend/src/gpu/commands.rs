@@ -6,8 +6,10 @@ use virtio_bindings::virtio_gpu as v;
 
 use crate::{Buffer, DEFAULT_LIMIT, Error, Memory, Queue, Result};
 
-/// Size of `virtio_gpu_ctrl_hdr` in bytes.
-pub(super) const HEADER_SIZE: usize = 24;
+/// Size of a `virtio_gpu_ctrl_hdr` in bytes: of a response without a body.
+pub const HEADER_SIZE: usize = size_of::<v::virtio_gpu_ctrl_hdr>();
+/// Size of a `virtio_gpu_resp_edid` in bytes.
+pub const EDID_RESPONSE_SIZE: usize = size_of::<v::virtio_gpu_resp_edid>();
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident = $constant:ident,)*) => {

@@ -10,7 +10,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
-use super::{DmabufScanout, MAX_SCANOUTS, Rect};
+use super::{DmabufScanout, EDID_RESPONSE_SIZE, HEADER_SIZE as CTRL_HDR_SIZE, MAX_SCANOUTS, Rect};
 use crate::channel::receive_some;
 use crate::{DEFAULT_LIMIT, Deadline, Error, Result};
 
@@ -459,7 +459,7 @@ impl Display {
 
 /// A `virtio_gpu_ctrl_hdr` that says `kind`.
 fn response_header(kind: u32) -> Vec<u8> {
-    let mut header = vec![0; 24];
+    let mut header = vec![0; CTRL_HDR_SIZE];
     header[..4].copy_from_slice(&kind.to_le_bytes());
     header
 }
@@ -471,6 +471,6 @@ fn edid(block: &[u8]) -> Vec<u8> {
     answer.extend_from_slice(&(block.len() as u32).to_le_bytes());
     answer.extend_from_slice(&[0; 4]);
     answer.extend_from_slice(block);
-    answer.resize(24 + 8 + EDID_SIZE, 0);
+    answer.resize(EDID_RESPONSE_SIZE, 0);
     answer
 }

@@ -4,20 +4,18 @@ use std::os::fd::AsFd;
 
 use virtio_bindings::virtio_gpu as v;
 
-use super::commands::HEADER_SIZE;
-use super::{CommandQueue, Format, MAX_SCANOUTS, Response, ResponseKind, Ticket};
+use super::commands::{EDID_RESPONSE_SIZE, HEADER_SIZE};
+use super::{CommandQueue, Format, Response, ResponseKind, Ticket};
+use crate::features::{EVENT_IDX, INDIRECT_DESC, PROTOCOL_FEATURES, VERSION_1};
 use crate::{Error, Memory, Offer, Queue, Result, Session};
 
 /// Queue 0 carries commands, queue 1 the cursor's.
 const CONTROL: u32 = 0;
 const CURSOR: u32 = 1;
-const DISPLAY_INFO_SIZE: usize = HEADER_SIZE + 24 * MAX_SCANOUTS;
-const EDID_SIZE: usize = HEADER_SIZE + 8 + 1024;
-const UUID_SIZE: usize = HEADER_SIZE + 16;
-/// VIRTIO_F_VERSION_1, and VHOST_USER_F_PROTOCOL_FEATURES, which QEMU sets with the driver's.
-const ALWAYS: u64 = 1 << 32 | 1 << 30;
-/// VIRTIO_F_EVENT_IDX.
-const EVENT_IDX: u64 = 1 << 29;
+const DISPLAY_INFO_SIZE: usize = size_of::<v::virtio_gpu_resp_display_info>();
+const UUID_SIZE: usize = size_of::<v::virtio_gpu_resp_resource_uuid>();
+/// Features without which no driver starts.
+const ALWAYS: u64 = VERSION_1 | PROTOCOL_FEATURES;
 
 /// A rectangle in pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +76,7 @@ impl Default for GpuOptions {
     /// they are offered; 64 and 16 entries.
     fn default() -> Self {
         Self {
-            features: 1 << v::VIRTIO_GPU_F_EDID | 1 << 28 | EVENT_IDX,
+            features: 1 << v::VIRTIO_GPU_F_EDID | INDIRECT_DESC | EVENT_IDX,
             control_size: 64,
             cursor_size: 16,
         }
@@ -248,14 +246,19 @@ impl Gpu {
         if response.written as usize != DISPLAY_INFO_SIZE {
             return Err(short("GET_DISPLAY_INFO", &response));
         }
-        let modes = response.body.chunks(24).map(|mode| {
-            let word = |n: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| mode[4 * n + i]));
-            let rect = Rect::new(word(0), word(1), word(2), word(3));
-            DisplayInfo {
-                rect,
-                enabled: word(4) != 0,
-            }
-        });
+        let modes = response
+            .body
+            .chunks(size_of::<
+                v::virtio_gpu_resp_display_info_virtio_gpu_display_one,
+            >())
+            .map(|mode| {
+                let word = |n: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| mode[4 * n + i]));
+                let rect = Rect::new(word(0), word(1), word(2), word(3));
+                DisplayInfo {
+                    rect,
+                    enabled: word(4) != 0,
+                }
+            });
         Ok(modes.collect())
     }
 
@@ -284,7 +287,7 @@ impl Gpu {
     pub fn try_get_edid(&mut self, scanout: u32) -> Result<Response> {
         let command = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_EDID;
         let request = self.request(command, &[scanout, 0]);
-        self.control.command(&request, EDID_SIZE as u32)
+        self.control.command(&request, EDID_RESPONSE_SIZE as u32)
     }
 
     /// RESOURCE_CREATE_2D.

@@ -10,7 +10,9 @@ mod format;
 mod thread;
 mod virgl;
 
-pub use commands::{CommandQueue, Layout, Response, ResponseKind, Ticket};
+pub use commands::{
+    CommandQueue, EDID_RESPONSE_SIZE, HEADER_SIZE, Layout, Response, ResponseKind, Ticket,
+};
 pub use display::{Cursor, Display, DisplayOptions, EdidAnswer, Mode, Received, Request, Surface};
 pub use dmabuf::DmabufScanout;
 pub use driver::{DisplayInfo, Gpu, GpuOptions, Rect};

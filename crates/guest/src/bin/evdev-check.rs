@@ -116,8 +116,8 @@ fn description_and_keys() -> anyhow::Result<()> {
     let mut served = Served::new(&played.node, &[])?;
     ensure!(served.input.name()? == NAME);
     ensure!(served.input.devids()? == [3, 0x1d6b, 0x0104, 0x0111]);
-    ensure!(served.input.codes(KEY as u8)? == (1..=88).collect::<Vec<u16>>());
-    ensure!(served.input.codes(REL as u8)? == [0, 1]);
+    ensure!(served.input.codes(KEY)? == (1..=88).collect::<Vec<u16>>());
+    ensure!(served.input.codes(REL)? == [0, 1]);
     played.report(&[(KEY, A, 1), (REL, 0, -7)])?;
     served.expect(&[(KEY, A, 1), (REL, 0, -7)])?;
     played.report(&[(KEY, A, 0)])?;

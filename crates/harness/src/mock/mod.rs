@@ -46,8 +46,14 @@ pub mod codes {
     pub const EV_ABS: u16 = 3;
     /// Events that fit nowhere else.
     pub const EV_MSC: u16 = 4;
-    /// Lamps.
+    /// Switches, such as that of a lid.
+    pub const EV_SW: u16 = 5;
+    /// LEDs.
     pub const EV_LED: u16 = 17;
+    /// Sounds.
+    pub const EV_SND: u16 = 18;
+    /// Repetition of keys.
+    pub const EV_REP: u16 = 20;
     /// The end of a report.
     pub const SYN_REPORT: u16 = 0;
     /// The kernel lost events: the reader has to ask for the state.
