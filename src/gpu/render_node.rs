@@ -1,5 +1,5 @@
-//! Render nodes: the part of a GPU that needs no display and no privilege (Linux,
-//! Documentation/gpu/drm-uapi.rst, "Render nodes").
+//! Render nodes: device nodes that give access to a GPU without its displays, and need no privilege
+//! (Linux, Documentation/gpu/drm-uapi.rst, "Render nodes").
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, major, minor};
 
-/// Linux's character device number of DRM, and where in it render nodes are.
+/// Linux's device numbers of render nodes.
 const DRM_MAJOR: u32 = 226;
 const RENDER_MINORS: std::ops::Range<u32> = 128..192;
 const FOLDER: &str = "/dev/dri";
@@ -17,29 +17,29 @@ const FOLDER: &str = "/dev/dri";
 /// Why a render node cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderNodeError {
-    /// Nothing lies there.
+    /// There is no such file.
     #[error("--render-node={}: no such file; {}", .0.display(), available())]
     Missing(PathBuf),
-    /// It is something else.
+    /// The file is something else.
     #[error("--render-node={}: not a DRM render node; {}", .0.display(), available())]
     NotARenderNode(PathBuf),
-    /// It may not be opened.
+    /// The process has no permission to open it.
     #[error(
         "--render-node={}: permission denied; run as a user of the group that owns it (usually \"render\")",
         .0.display()
     )]
     Permission(PathBuf),
-    /// Anything else.
-    #[error("--render-node={}: {error}", path.display())]
+    /// Another error.
+    #[error("--render-node={}: {source}", path.display())]
     Open {
         /// The path.
         path: PathBuf,
-        /// What the kernel said.
-        error: io::Error,
+        /// The kernel's error.
+        source: io::Error,
     },
 }
 
-/// The render nodes of this host, none of them opened.
+/// Paths of this host's render nodes, in order. Opens none.
 pub fn list() -> Vec<PathBuf> {
     let Ok(folder) = fs::read_dir(FOLDER) else {
         return Vec::new();
@@ -58,19 +58,19 @@ pub fn list() -> Vec<PathBuf> {
 /// Opens the render node `path`.
 ///
 /// # Errors
-/// Where it is not there, is something else, or may not be opened.
+/// If it does not exist, is something else, or cannot be opened.
 pub fn open(path: &Path) -> Result<OwnedFd, RenderNodeError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => RenderNodeError::Missing(path.to_owned()),
         io::ErrorKind::PermissionDenied => RenderNodeError::Permission(path.to_owned()),
         _ => RenderNodeError::Open {
             path: path.to_owned(),
-            error,
+            source: error,
         },
     };
-    let there = fs::metadata(path).map_err(failed)?;
-    let number = there.rdev();
-    if !there.file_type().is_char_device()
+    let metadata = fs::metadata(path).map_err(failed)?;
+    let number = metadata.rdev();
+    if !metadata.file_type().is_char_device()
         || major(number) != DRM_MAJOR
         || !RENDER_MINORS.contains(&minor(number))
     {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::super::renderer::Renderer;
 #[cfg(feature = "virgl")]
-use super::super::renderer::virgl::fake_virglrenderer;
+use super::super::renderer::virgl::testing::fake_virglrenderer;
 use super::super::scanout::{DisplayId, ExpectedDisplay};
 use super::*;
 

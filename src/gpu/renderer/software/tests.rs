@@ -1,8 +1,9 @@
-//! Resources in the host's memory, and what transfers make of them.
+//! Transfers to resources in the host's memory.
 
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::super::testing::InOneGo as _;
+use crate::gpu::renderer::testing::InOneGo as _;
+
 use super::*;
 
 const WIDTH: u32 = 8;
@@ -39,7 +40,7 @@ fn guest(x: u32, y: u32) -> [u8; 4] {
 }
 
 #[test]
-fn exactly_the_rectangle_is_copied() {
+fn transfers_copy_exactly_the_rectangle() {
     let memory = memory();
     let mut renderer = renderer(Format::B8G8R8X8, &memory);
     let rect = Rect {
@@ -81,9 +82,9 @@ fn the_offset_is_that_of_the_first_pixel() {
 }
 
 #[test]
-fn all_formats_arrive_in_the_displays_order() {
+fn all_formats_are_converted_to_the_displays_order() {
     let memory = memory();
-    // Where blue, green and red lie in the guest's pixel.
+    // Positions of blue, green and red in the guest's pixel.
     let order = |format| match format {
         Format::B8G8R8A8 | Format::B8G8R8X8 => [0, 1, 2],
         Format::A8R8G8B8 | Format::X8R8G8B8 => [3, 2, 1],
@@ -102,7 +103,7 @@ fn all_formats_arrive_in_the_displays_order() {
 }
 
 #[test]
-fn only_what_differs_counts_as_changed() {
+fn only_different_pixels_count_as_changed() {
     let memory = memory();
     let mut renderer = renderer(Format::B8G8R8X8, &memory);
     let all = Rect::sized(WIDTH, HEIGHT);
@@ -133,12 +134,12 @@ fn only_what_differs_counts_as_changed() {
 }
 
 #[test]
-fn rows_arrive_whatever_those_before_them_were() {
+fn rows_are_copied_whatever_the_previous_rows_were() {
     let memory = memory();
     let mut renderer = renderer(Format::R8G8B8X8, &memory);
     let all = Rect::sized(WIDTH, HEIGHT);
     let (right, first) = (WIDTH - 1, GuestAddress(0));
-    // By row: the columns that change, in turn at both ends, within, on one side, nowhere.
+    // The columns that change in each row: at both ends, within, on one side, none.
     let columns = |y: u32, turn: u32| match (y * 7 + turn) % 5 {
         0 => vec![0, right],
         1 => (0..WIDTH).collect(),
@@ -176,14 +177,14 @@ fn rows_arrive_whatever_those_before_them_were() {
     }
 }
 
-/// Images after random transfers, out of a backing in random pieces, beside a copy pixel by pixel;
-/// and what is told to have changed beside what did.
+/// Compares images after random transfers, from a backing of random pieces, with a copy pixel by pixel,
+/// and the reported changes with the actual ones.
 #[test]
-fn any_sequence_of_transfers_copies_and_tells_what_changed() {
+fn any_sequence_of_transfers_copies_and_reports_changes() {
     const PIECES: u32 = 0x8000;
     let mut random = random();
     for format in Format::ALL {
-        // Two regions of the guest's memory that touch each other.
+        // Two adjacent regions of the guest's memory.
         let halves = [(GuestAddress(0), 0x9000), (GuestAddress(0x9000), 0x9000)];
         let memory = GuestMemoryAtomic::new(GuestMemoryMmap::from_ranges(&halves).unwrap());
         let memory = memory.memory();
@@ -194,7 +195,7 @@ fn any_sequence_of_transfers_copies_and_tells_what_changed() {
         while left > 0 {
             let most = [7, 9000][random(2) as usize];
             let piece = (1 + random(most)).min(left);
-            // Pieces may overlap, and lie on the border of the regions.
+            // Pieces may overlap, and cross the border of the regions.
             let at = match random(3) {
                 0 => 0x9000 - random(piece + 1),
                 _ => random(0x12000 - piece),
@@ -209,7 +210,7 @@ fn any_sequence_of_transfers_copies_and_tells_what_changed() {
         renderer.attach(1, &pieces, &memory).unwrap();
         let mut expected = vec![0_u8; len as usize];
         for turn in 0..30 {
-            // Everything, some bytes, or nothing.
+            // All bytes, some, or none.
             let changes = [PIECES, random(20), 0][random(3) as usize];
             for _ in 0..changes {
                 let at = GuestAddress(u64::from(random(0x12000)));
@@ -274,7 +275,7 @@ fn any_sequence_of_transfers_copies_and_tells_what_changed() {
     }
 }
 
-/// Numbers below a limit, the same each time (xorshift64).
+/// Pseudo-random numbers below a limit (xorshift64).
 fn random() -> impl FnMut(u32) -> u32 {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     move |below| {
@@ -286,7 +287,7 @@ fn random() -> impl FnMut(u32) -> u32 {
 }
 
 #[test]
-fn a_transfer_that_fails_half_way_tells_what_it_changed() {
+fn transfers_that_fail_half_way_report_their_changes() {
     let whole = memory();
     let mut renderer = SoftwareRenderer::new(Budget::new(1 << 20));
     renderer
@@ -305,7 +306,7 @@ fn a_transfer_that_fails_half_way_tells_what_it_changed() {
 }
 
 #[test]
-fn a_transfer_past_the_end_of_its_pages_changes_nothing() {
+fn transfers_beyond_the_backing_change_nothing() {
     let memory = memory();
     let mut renderer = renderer(Format::B8G8R8X8, &memory);
     let all = Rect::sized(WIDTH, HEIGHT);
@@ -343,7 +344,7 @@ fn the_number_of_resources_is_bounded() {
 }
 
 #[test]
-fn all_memory_comes_back() {
+fn all_memory_returns_to_the_budget() {
     let memory = memory();
     let mut renderer = renderer(Format::B8G8R8X8, &memory);
     let budget = renderer.resources.budget().clone();

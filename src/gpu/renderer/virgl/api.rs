@@ -1,8 +1,8 @@
-//! The functions of libvirglrenderer, loaded when they are needed and not before.
+//! The functions of libvirglrenderer, loaded at run time with `--virgl` only.
 //!
-//! Linked in, the library would bring some twenty others into every process, also into those that
-//! render in 2D or only print their capabilities. So it is loaded by name here. Its types come from
-//! its own header, and so does the check that each function is called as that header declares it.
+//! A linked library would load some twenty others into every process, including those that render in
+//! 2D or only print their capabilities. The types come from the library's header, and the compiler
+//! checks each function's type against that header.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
@@ -11,7 +11,7 @@ use virglrenderer_sys as sys;
 
 use super::VirglError;
 
-/// The name of the library, with the version of its interface.
+/// File name of the library, with the version of its ABI.
 const LIBRARY: &str = "libvirglrenderer.so.1";
 
 macro_rules! functions {
@@ -19,11 +19,11 @@ macro_rules! functions {
         /// The library's functions.
         pub(super) struct Api {
             $($(#[$doc])* pub(super) $name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
-            /// How its log is taken over, where it is new enough (1.1).
+            /// Redirects the log; `None` before version 1.1.
             pub(super) set_log_callback: Option<SetLogCallback>,
         }
 
-        // What is called here is what the header declares.
+        // The types above are those of the header.
         const _: () = {
             $(let _: unsafe extern "C" fn($($argument),*) $(-> $result)? = sys::$symbol;)*
         };
@@ -31,10 +31,10 @@ macro_rules! functions {
         impl Api {
             fn find(library: &Library) -> Result<Self, libloading::Error> {
                 Ok(Self {
-                    // SAFETY: the types are those of the header, as is checked above, and the
-                    // library's name says that it keeps to this version of the interface.
+                    // SAFETY: the types are checked against the header above, and the library's
+                    // name has the version of the ABI.
                     $($name: unsafe { *library.get(stringify!($symbol))? },)*
-                    // SAFETY: the type is that of the header of the versions that have it.
+                    // SAFETY: the type is that of the header in the versions that declare it.
                     set_log_callback: unsafe { library.get("virgl_set_log_callback") }
                         .ok()
                         .map(|symbol| *symbol),
@@ -79,25 +79,23 @@ functions! {
 }
 
 impl Api {
-    /// Loads the library, for good: it keeps a thread and callbacks.
+    /// Loads the library. It stays loaded, since it keeps a thread and callbacks.
     pub(super) fn load() -> Result<Self, VirglError> {
         let library = open(LIBRARY)?;
-        let api = Self::find(library).map_err(|error| VirglError::Missing {
+        Self::find(library).map_err(|source| VirglError::Missing {
             library: LIBRARY,
-            error,
-        })?;
-        Ok(api)
+            source,
+        })
     }
 }
 
-/// Loads a library that stays loaded for the rest of the process's life.
+/// Loads a library, which stays loaded until the process ends.
 pub(super) fn open(name: &'static str) -> Result<&'static Library, VirglError> {
-    // SAFETY: these are the system's own libraries, and their constructors are made for being run
-    // by whichever thread loads them.
+    // SAFETY: these are libraries of the system, whose constructors may run on any thread.
     let library = unsafe { Library::new(name) };
-    let library = library.map_err(|error| VirglError::Missing {
+    let library = library.map_err(|source| VirglError::Missing {
         library: name,
-        error,
+        source,
     })?;
     Ok(Box::leak(Box::new(library)))
 }

@@ -1,4 +1,4 @@
-//! What is looked at in a stream of virgl commands before the library executes it.
+//! Commands in a virgl command stream (virglrenderer, virgl_protocol.h).
 
 use crate::gpu::protocol::{Box3, Transfer3d};
 
@@ -7,28 +7,43 @@ const RESOURCE_INLINE_WRITE: u32 = 9;
 const TRANSFER3D: u32 = 43;
 const COPY_TRANSFER3D: u32 = 45;
 
-/// The transfers in a stream, each with the resource in whose pages the other side is, where it is in
-/// any. Each command begins with a word that has its number in the lowest byte and the number of the
-/// words behind it in the upper half.
-pub(super) fn transfers(stream: &[u32]) -> impl Iterator<Item = (Transfer3d, Option<u32>)> {
+/// An undecoded command. In the stream, its first word is the header: the command in the lowest byte,
+/// an object type in the next, and the number of the words that follow in the upper half.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawCommand<'a> {
+    /// `VIRGL_CCMD_*`.
+    pub(super) command: u32,
+    /// `VIRGL_OBJECT_*`, for commands on objects.
+    pub(super) object_type: u32,
+    /// The words behind the header.
+    pub(super) fields: &'a [u32],
+}
+
+/// The commands of a stream, up to the first that the stream cuts off.
+pub(super) fn commands(stream: &[u32]) -> impl Iterator<Item = RawCommand<'_>> {
     let mut rest = stream;
     std::iter::from_fn(move || {
-        while let Some((header, behind)) = rest.split_first() {
-            let len = (header >> 16) as usize;
-            let (fields, next) = behind.split_at_checked(len)?;
-            rest = next;
-            if [RESOURCE_INLINE_WRITE, TRANSFER3D, COPY_TRANSFER3D].contains(&(header & 0xff))
-                && let Some(transfer) = transfer(fields)
-            {
-                let pages = match header & 0xff {
-                    TRANSFER3D => Some(transfer.id),
-                    COPY_TRANSFER3D => fields.get(11).copied(),
-                    _ => None,
-                };
-                return Some((transfer, pages));
-            }
-        }
-        None
+        let (header, behind) = rest.split_first()?;
+        let (fields, next) = behind.split_at_checked((header >> 16) as usize)?;
+        rest = next;
+        Some(RawCommand {
+            command: header & 0xff,
+            object_type: header >> 8 & 0xff,
+            fields,
+        })
+    })
+}
+
+/// The transfers in a stream, each with the resource whose backing is the other side, if one is.
+pub(super) fn transfers(stream: &[u32]) -> impl Iterator<Item = (Transfer3d, Option<u32>)> {
+    commands(stream).filter_map(|raw| {
+        let backing = match raw.command {
+            RESOURCE_INLINE_WRITE => None,
+            TRANSFER3D => raw.fields.first().copied(),
+            COPY_TRANSFER3D => raw.fields.get(11).copied(),
+            _ => return None,
+        };
+        Some((transfer(raw.fields)?, backing))
     })
 }
 
@@ -56,7 +71,7 @@ fn transfer(fields: &[u32]) -> Option<Transfer3d> {
             height,
             depth,
         },
-        // The library adds it with 64 bits.
+        // The library adds the offset with 64 bits.
         offset: 0,
         id,
         level,
@@ -76,7 +91,7 @@ mod tests {
         stream.push(TRANSFER3D | 13 << 16);
         stream.extend(&fields);
         stream.extend([0, 1]);
-        // Too short to be one.
+        // Too short.
         stream.extend([COPY_TRANSFER3D | 1 << 16, 5]);
         stream.push(RESOURCE_INLINE_WRITE | 0x300 | 11 << 16);
         stream.extend(&fields);

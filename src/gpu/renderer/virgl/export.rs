@@ -1,4 +1,4 @@
-//! Textures that are passed on as dmabufs, by EGL (`EGL_MESA_image_dma_buf_export`).
+//! Exports textures as dmabufs, by EGL (`EGL_MESA_image_dma_buf_export`).
 
 use std::ffi::{c_int, c_uint};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use super::api;
 use super::egl::{self, Function, Handle};
 
-/// What passing a texture on takes of the driver.
+/// The EGL extensions that an export needs.
 const EXPORT: [&str; 3] = [
     "EGL_KHR_image_base",
     "EGL_KHR_gl_texture_2D_image",
@@ -14,12 +14,12 @@ const EXPORT: [&str; 3] = [
 ];
 /// `EGL_GL_TEXTURE_2D_KHR`.
 const TEXTURE_2D: c_uint = 0x30b1;
-/// `EGL_IMAGE_PRESERVED_KHR`, `EGL_TRUE`, `EGL_NONE`: what was drawn stays.
+/// `EGL_IMAGE_PRESERVED_KHR`, `EGL_TRUE`, `EGL_NONE`: keeps the pixels.
 const PRESERVED: [c_int; 3] = [0x30d2, 1, 0x3038];
 /// Most planes of a buffer (`EGL_MESA_image_dma_buf_export`).
 const MAX_PLANES: usize = 4;
 
-/// A texture that was passed on. It has one plane, which begins with the buffer.
+/// An exported texture: a buffer with one plane at offset 0.
 pub(super) struct Exported {
     pub(super) fd: OwnedFd,
     pub(super) stride: u32,
@@ -33,8 +33,8 @@ type Destroy = unsafe extern "C" fn(Handle, Handle) -> c_uint;
 type Query = unsafe extern "C" fn(Handle, Handle, *mut c_int, *mut c_int, *mut u64) -> c_uint;
 type Export = unsafe extern "C" fn(Handle, Handle, *mut c_int, *mut c_int, *mut c_int) -> c_uint;
 
-/// Passes textures on. virglrenderer has functions for it, too, but before 1.0 none that tells the
-/// modifier, and one that crashes where the driver cannot do it.
+/// The EGL functions that export textures. virglrenderer's own do not return the modifier before
+/// version 1.0, and one of them crashes if the driver lacks the extension.
 pub(super) struct Exporter {
     pub(super) display: Current,
     pub(super) context: Current,
@@ -45,7 +45,10 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    /// With the display that is current on this thread; where it cannot be done, what is missing.
+    /// Finds the functions for the EGL display that is current on this thread.
+    ///
+    /// # Errors
+    /// The name of what the driver lacks.
     pub(super) fn new() -> Result<Self, &'static str> {
         const NO_EGL: &str = "EGL 1.4";
         let library = api::open(egl::EGL).map_err(|_| NO_EGL)?;
@@ -55,7 +58,7 @@ impl Exporter {
         // SAFETY: the type is that of eglGetCurrentContext (EGL 1.5, 3.7.4).
         let context = unsafe { library.get::<Current>("eglGetCurrentContext") };
         let context = *context.map_err(|_| NO_EGL)?;
-        // SAFETY: it may be called at any time.
+        // SAFETY: eglGetCurrentDisplay may be called at any time.
         let extensions = egl::extensions(library, unsafe { display() }).map_err(|_| NO_EGL)?;
         for needed in EXPORT {
             if !extensions.split_ascii_whitespace().any(|e| e == needed) {
@@ -81,21 +84,21 @@ impl Exporter {
         }
     }
 
-    /// Passes on a texture of the context that is current on this thread; `None` where the driver
-    /// refuses, and for buffers of several planes.
+    /// Exports a texture of the GL context that is current on this thread; `None` if the driver refuses,
+    /// or the buffer has several planes.
     pub(super) fn export(&self, texture: c_uint) -> Option<Exported> {
         // SAFETY: both may be called at any time.
         let (display, context) = unsafe { ((self.display)(), (self.context)()) };
         let texture = texture as usize as Handle;
-        // SAFETY: EGL looks at display, context and texture itself; the attributes end with
-        // EGL_NONE and are read during the call.
+        // SAFETY: EGL checks display, context and texture; the attributes end with EGL_NONE and are
+        // read during the call.
         let image =
             unsafe { (self.create)(display, context, TEXTURE_2D, texture, PRESERVED.as_ptr()) };
         if image.is_null() {
             return None;
         }
         let exported = self.export_image(display, image);
-        // SAFETY: the image is one of this display's, and is not used any more; the buffer stays.
+        // SAFETY: the image is of this display, and not used any more. The buffer outlives it.
         unsafe { (self.destroy)(display, image) };
         exported
     }
@@ -103,8 +106,8 @@ impl Exporter {
     fn export_image(&self, display: Handle, image: Handle) -> Option<Exported> {
         let (mut fourcc, mut planes) = (0, 0);
         let mut modifiers = [0; MAX_PLANES];
-        // SAFETY: the image is one of this display's; the first two results have a place, and the
-        // modifiers one for each plane there can be.
+        // SAFETY: the image is of this display; there is room for the results, and for the modifier of
+        // each possible plane.
         let done = unsafe {
             (self.query)(
                 display,
@@ -130,14 +133,14 @@ impl Exporter {
             )
         };
         let ([fd, ..], [stride, ..], [offset, ..]) = (fds, strides, offsets);
-        // The driver may say that it is done, and have none.
+        // Drivers may report success without a descriptor.
         if done == 0 || fd < 0 {
             return None;
         }
-        // SAFETY: it was made for the caller, who is to close it.
+        // SAFETY: it is a new descriptor, which the caller has to close.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let [modifier, ..] = modifiers;
-        // The protocol has no place for an offset.
+        // The vhost-user-gpu protocol cannot describe an offset.
         (offset == 0).then_some(Exported {
             fd,
             stride: u32::try_from(stride).ok().filter(|stride| *stride != 0)?,
@@ -147,8 +150,8 @@ impl Exporter {
     }
 }
 
-/// The `DRM_FORMAT_*` (Linux, drm_fourcc.h) that is `fourcc` but for its alpha: nothing is behind a
-/// screen, and what lies there may be anything.
+/// The `DRM_FORMAT_*` (Linux, drm_fourcc.h) of `fourcc` without its alpha channel: a scanout is opaque,
+/// and guests leave any value there.
 fn opaque(fourcc: u32) -> u32 {
     match &fourcc.to_le_bytes() {
         b"AR24" => u32::from_le_bytes(*b"XR24"),

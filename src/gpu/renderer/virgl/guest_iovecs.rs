@@ -1,49 +1,63 @@
-//! The guest's pages as the library reads and writes them.
+//! A backing as iovecs, by which virglrenderer reads and writes the guest's memory.
 
 use std::ffi::c_void;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::backend::MemoryGuard;
-use crate::gpu::resource::{Backing, BackingError};
-use crate::gpu::resource::{Budget, Charge};
+use crate::gpu::resource::{Backing, BackingError, Budget, Charge};
 
-/// `struct iovec`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `struct iovec` (readv(2)), in memory of the guest that stays mapped as long as the borrow lasts. Only
+/// this file makes one, and it cannot be copied.
+#[derive(Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct IoVec {
-    pub(super) base: *mut c_void,
-    pub(super) len: usize,
+    base: *mut c_void,
+    len: usize,
 }
 
-/// Pieces of the guest's memory, which stays mapped for as long as they are there.
+#[cfg(any(test, feature = "fuzzing"))]
+impl IoVec {
+    pub(super) fn base(&self) -> *mut c_void {
+        self.base
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// The iovecs of a backing. They keep the guest's memory mapped.
 #[derive(Debug)]
-pub(super) struct Pages {
-    /// As the driver named them, to find them again when the memory is mapped anew.
+pub(super) struct GuestIovecs {
+    /// To look the iovecs up again when the guest's memory is mapped anew.
     backing: Backing,
-    /// Those that lie one behind the other in this process are one.
-    vectors: Box<[IoVec]>,
+    /// Entries that are adjacent in this process's address space make one.
+    iovecs: Box<[IoVec]>,
     _memory: MemoryGuard,
     _charge: Charge,
 }
 
-// SAFETY: the pointers are into the guest's shared memory, which belongs to no thread, and which
-// this keeps mapped; nothing in here follows them.
-unsafe impl Send for Pages {}
+// SAFETY: the pointers are into the guest's shared memory, which belongs to no thread and stays mapped
+// meanwhile; this file does not dereference them.
+unsafe impl Send for GuestIovecs {}
 // SAFETY: as for Send.
-unsafe impl Sync for Pages {}
+unsafe impl Sync for GuestIovecs {}
 
-impl Pages {
-    /// The pages of `backing` in `memory`; it comes back with an error.
+impl GuestIovecs {
+    /// The iovecs of `backing` in `memory`.
+    ///
+    /// # Errors
+    /// If the backing is outside `memory`, or memory for the list is short. Returns the backing too.
     pub(super) fn new(
         backing: Backing,
         memory: &MemoryGuard,
         budget: &Budget,
     ) -> Result<Self, (Backing, BackingError)> {
-        match vectors_of(&backing, memory, budget) {
-            Ok((vectors, charge)) => Ok(Self {
+        match iovecs_of(&backing, memory, budget) {
+            Ok((iovecs, charge)) => Ok(Self {
                 backing,
-                vectors,
+                iovecs,
                 _memory: memory.clone(),
                 _charge: charge,
             }),
@@ -51,42 +65,41 @@ impl Pages {
         }
     }
 
-    /// The backing they are the pages of.
+    /// The backing, without its iovecs.
     pub(super) fn into_backing(self) -> Backing {
         self.backing
     }
 
-    /// Bytes of them.
+    /// Length in bytes.
     pub(super) fn len(&self) -> u64 {
         self.backing.len()
     }
 
-    /// Where they lie in this process.
-    pub(super) fn vectors(&self) -> &[IoVec] {
-        &self.vectors
+    pub(super) fn as_slice(&self) -> &[IoVec] {
+        &self.iovecs
     }
 
-    /// Looks for parts of them from their beginning on.
+    /// A finder at offset 0.
     pub(super) fn finder(&self) -> Finder<'_> {
         Finder {
-            vectors: &self.vectors,
+            iovecs: &self.iovecs,
             start: 0,
         }
     }
 }
 
-/// Where a backing lies in this process, and the charge for saying so.
-fn vectors_of(
+/// The iovecs of a backing, and the charge for the list.
+fn iovecs_of(
     backing: &Backing,
     memory: &MemoryGuard,
     budget: &Budget,
 ) -> Result<(Box<[IoVec]>, Charge), BackingError> {
-    // A piece may reach over the end of one region into the next, and there are few of these.
+    // An entry may continue in the next region. This is rare, since there are few regions.
     let bytes = |count: usize| (count as u64).saturating_mul(size_of::<IoVec>() as u64);
     let charge = budget.charge(bytes(backing.count()));
     let mut charge = charge.ok_or(BackingError::Budget)?;
-    let mut vectors: Vec<IoVec> = Vec::new();
-    vectors
+    let mut iovecs: Vec<IoVec> = Vec::new();
+    iovecs
         .try_reserve_exact(backing.count())
         .map_err(|_| BackingError::HostMemory)?;
     for (addr, len) in backing.entries() {
@@ -97,57 +110,63 @@ fn vectors_of(
             })?;
             let base: *mut c_void = slice.ptr_guard_mut().as_ptr().cast();
             let len = slice.len();
-            match vectors.last_mut() {
+            match iovecs.last_mut() {
                 Some(last) if last.base.wrapping_byte_add(last.len) == base => last.len += len,
-                _ => vectors.push(IoVec { base, len }),
+                _ => iovecs.push(IoVec { base, len }),
             }
         }
     }
-    let vectors = vectors.into_boxed_slice();
-    if !charge.resize(budget, bytes(vectors.len())) {
+    let iovecs = iovecs.into_boxed_slice();
+    if !charge.resize(budget, bytes(iovecs.len())) {
         return Err(BackingError::Budget);
     }
-    Ok((vectors, charge))
+    Ok((iovecs, charge))
 }
 
-/// Finds parts of [`Pages`], each further on than the one before.
+/// Finds ranges of [`GuestIovecs`], in ascending order of their offsets.
 pub(super) struct Finder<'a> {
-    /// Those from here on.
-    vectors: &'a [IoVec],
-    /// Where in the pages they begin.
+    /// The iovecs from here on.
+    iovecs: &'a [IoVec],
+    /// Offset of the first of them.
     start: u64,
 }
 
+/// The iovecs that contain a range.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct IovecRange<'a> {
+    pub(super) iovecs: &'a [IoVec],
+    /// Offset of the range in these iovecs.
+    pub(super) offset: u64,
+}
+
 impl<'a> Finder<'a> {
-    /// The vectors in which `len` bytes from `offset` on lie, as far as they are there, and where in
-    /// these they begin; `None` where these are more than `most`.
-    pub(super) fn find(
-        &mut self,
-        offset: u64,
-        len: u64,
-        most: usize,
-    ) -> Option<(&'a [IoVec], u64)> {
-        while let Some((first, rest)) = self.vectors.split_first() {
+    /// Finds the iovecs that contain the `len` bytes from `offset` on, or as many of them as there are;
+    /// `None` if that takes more than `most` iovecs.
+    pub(super) fn find(&mut self, offset: u64, len: u64, most: usize) -> Option<IovecRange<'a>> {
+        while let Some((first, rest)) = self.iovecs.split_first() {
             let end = self.start.saturating_add(first.len as u64);
             if offset < end {
                 break;
             }
-            (self.vectors, self.start) = (rest, end);
+            (self.iovecs, self.start) = (rest, end);
         }
         let skip = offset.saturating_sub(self.start);
         let mut left = skip.saturating_add(len);
         let mut count: usize = 0;
-        for vector in self.vectors {
+        for iovec in self.iovecs {
             if left == 0 {
                 break;
             }
             if count == most {
                 return None;
             }
-            left = left.saturating_sub(vector.len as u64);
+            left = left.saturating_sub(iovec.len as u64);
             count = count.saturating_add(1);
         }
-        Some((self.vectors.get(..count)?, skip))
+        Some(IovecRange {
+            iovecs: self.iovecs.get(..count)?,
+            offset: skip,
+        })
     }
 }
 
@@ -174,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_become_vectors_in_their_order() {
+    fn entries_become_iovecs_in_order() {
         let memory = memory(&[(0, 0x1000), (0x1000, 0x1000)]);
         let budget = Budget::new(1 << 20);
         let pieces = [
@@ -186,64 +205,73 @@ mod tests {
             (8, 4),
         ];
         let list = backing(&pieces, &memory, &budget);
-        let pages = Pages::new(list, &memory, &budget).unwrap();
+        let iovecs = GuestIovecs::new(list, &memory, &budget).unwrap();
         let at = |addr| memory.get_host_address(GuestAddress(addr)).unwrap().cast();
-        let vectors: Vec<_> = pages.vectors().iter().map(|v| (v.base, v.len)).collect();
+        let found: Vec<_> = iovecs.as_slice().iter().map(|v| (v.base, v.len)).collect();
         let [end, next]: [*mut c_void; 2] = [at(0xfe0), at(0x1000)];
         if end.wrapping_byte_add(0x20) == next {
-            assert_eq!(vectors, [(at(0x1800), 16), (end, 48), (at(4), 8)]);
+            assert_eq!(found, [(at(0x1800), 16), (end, 48), (at(4), 8)]);
         } else {
             let expected = [(at(0x1800), 16), (end, 32), (next, 16), (at(4), 8)];
-            assert_eq!(vectors, expected);
+            assert_eq!(found, expected);
         }
-        assert_eq!(pages.len(), 72);
-        assert_eq!(budget.used(), (vectors.len() as u64 + 3) * 16);
-        assert_eq!(pages.into_backing().count(), 3);
+        assert_eq!(iovecs.len(), 72);
+        assert_eq!(budget.used(), (found.len() as u64 + 3) * 16);
+        assert_eq!(iovecs.into_backing().count(), 3);
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
-    fn pieces_lie_in_the_guests_memory() {
+    fn entries_outside_the_guests_memory_are_refused() {
         let budget = Budget::new(1 << 20);
         let list = || backing(&[(0, 4), (0x1000, 16)], &memory(&[(0, 0x2000)]), &budget);
         let less = memory(&[(0, 0x1000)]);
-        let pages = Pages::new(list(), &less, &budget);
-        assert!(matches!(pages, Err((_, BackingError::Outside { .. }))));
-        drop(pages);
-        let pages = Pages::new(list(), &memory(&[(0, 0x2000)]), &Budget::new(31));
-        assert!(matches!(pages, Err((_, BackingError::Budget))));
-        drop(pages);
+        let iovecs = GuestIovecs::new(list(), &less, &budget);
+        assert!(matches!(iovecs, Err((_, BackingError::Outside { .. }))));
+        drop(iovecs);
+        let iovecs = GuestIovecs::new(list(), &memory(&[(0, 0x2000)]), &Budget::new(31));
+        assert!(matches!(iovecs, Err((_, BackingError::Budget))));
+        drop(iovecs);
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
-    fn parts_are_found_in_their_order() {
+    fn ranges_are_found_in_order() {
         let memory = memory(&[(0, 0x1000)]);
         let budget = Budget::new(1 << 20);
-        // 1 to 5 bytes, two apart.
+        // 1 to 5 bytes, not adjacent.
         let pieces: Vec<_> = (0..50_u32).map(|n| (u64::from(n) * 7, n % 5 + 1)).collect();
-        let pages = Pages::new(backing(&pieces, &memory, &budget), &memory, &budget).unwrap();
-        let all: Vec<*mut c_void> = pages
-            .vectors()
+        let iovecs =
+            GuestIovecs::new(backing(&pieces, &memory, &budget), &memory, &budget).unwrap();
+        let all: Vec<*mut c_void> = iovecs
+            .as_slice()
             .iter()
             .flat_map(|v| (0..v.len).map(|at| v.base.wrapping_byte_add(at)))
             .collect();
         assert_eq!(all.len(), 150);
         for len in [1, 2, 7, 40, 150] {
-            let mut finder = pages.finder();
+            let mut finder = iovecs.finder();
             for offset in (0..150).step_by(3) {
-                let (found, skip) = finder.find(offset, len, usize::MAX).unwrap();
+                let range = finder.find(offset, len, usize::MAX).unwrap();
+                let found = range.iovecs;
                 let bytes = found
                     .iter()
                     .flat_map(|v| (0..v.len).map(|at| v.base.wrapping_byte_add(at)));
                 let end = 150.min(offset + len);
-                let bytes: Vec<_> = bytes.skip(skip as usize).take(len as usize).collect();
+                let bytes: Vec<_> = bytes
+                    .skip(range.offset as usize)
+                    .take(len as usize)
+                    .collect();
                 assert_eq!(bytes, all[offset as usize..end as usize]);
-                // No more than it takes.
+                // No more iovecs than needed.
                 assert!(found.len() as u64 <= len + 1);
                 assert_eq!(finder.find(offset, len, found.len() - 1), None);
             }
-            assert_eq!(finder.find(150, 1, 1), Some((&[][..], 0)));
+            let end = IovecRange {
+                iovecs: &[],
+                offset: 0,
+            };
+            assert_eq!(finder.find(150, 1, 1), Some(end));
         }
     }
 }

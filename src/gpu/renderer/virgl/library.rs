@@ -1,8 +1,9 @@
-//! virglrenderer behind safe functions.
+//! Safe functions for virglrenderer (virglrenderer.h).
 //!
-//! The library is one for the process and bound to the thread that initialises it, where its GL
-//! contexts are current. It checks ids, sizes and command streams itself; what it leaves to its
-//! caller is kept here: the thread, the lifetime of the guest's pages, and the bounds of buffers.
+//! A process has one instance of the library, bound to the thread that initialises it, where its GL
+//! contexts are current. The library checks ids, sizes and command streams itself. It leaves to its
+//! caller what is ensured here: the thread, the lifetime of the guest's memory, and the bounds of
+//! buffers.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_uint, c_void};
@@ -14,21 +15,16 @@ use std::thread::ThreadId;
 use virglrenderer_sys as sys;
 
 use super::api::Api;
-use super::guest_iovecs::{IoVec, Pages};
-use super::{Direction, VirglError, egl, log};
+use super::guest_iovecs::{GuestIovecs, IoVec};
+use super::{VirglError, egl, library_log};
 use crate::gpu::protocol::{Box3, CapsetInfo, Create3d, Transfer3d};
+use crate::gpu::renderer::Direction;
 
-mod bands;
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fake_virglrenderer;
-
-const TOO_BIG: Refused = Refused(rustix::io::Errno::TOOBIG.raw_os_error());
-
-/// What the library and its callbacks share.
+/// State of the library's callbacks.
 struct Shared {
-    /// The fence that was retired last: those before it are, too.
+    /// The last retired fence: all before it are retired too.
     retired: AtomicU32,
-    /// The render node, until the library takes it.
+    /// The render node, until the library asks for it.
     node: Mutex<Option<OwnedFd>>,
 }
 
@@ -37,39 +33,47 @@ static SHARED: Shared = Shared {
     node: Mutex::new(None),
 };
 
-/// Whether there is a [`Library`].
+/// Whether a [`Library`] exists.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-unsafe extern "C" fn write_fence(_: *mut c_void, fence: u32) {
+/// `virgl_renderer_callbacks.write_fence`.
+pub(super) unsafe extern "C" fn write_fence(_: *mut c_void, fence: u32) {
     SHARED.retired.store(fence, Ordering::Relaxed);
 }
 
+/// `virgl_renderer_callbacks.get_drm_fd`.
 unsafe extern "C" fn get_drm_fd(_: *mut c_void) -> c_int {
     let mut node = SHARED.node.lock().unwrap_or_else(PoisonError::into_inner);
     node.take().map_or(-1, IntoRawFd::into_raw_fd)
 }
 
-/// The library takes callbacks and their user data by address, and keeps them.
+/// The library keeps the address of its callbacks.
 struct Callbacks(sys::virgl_renderer_callbacks);
 
-// SAFETY: the table is never written to, and what it points to are functions.
+// SAFETY: the table is never written to, and points to functions only.
 unsafe impl Sync for Callbacks {}
 
 static CALLBACKS: Callbacks = Callbacks({
-    // SAFETY: it consists of a number and of functions that may be none. Headers differ in how many
-    // they have.
+    // SAFETY: it consists of a number and of optional functions. Their number depends on the header.
     let mut table: sys::virgl_renderer_callbacks = unsafe { std::mem::zeroed() };
-    // The first with get_drm_fd. All that this version has, every version of the library has.
+    // The first version with get_drm_fd; every version of the library supports it.
     table.version = 2;
     table.write_fence = Some(write_fence);
     table.get_drm_fd = Some(get_drm_fd);
     table
 });
 
-/// The library refused what it was asked to do (and said why in the log): `errno`, as it tells.
+/// The library refused a call, with an error number (errno(3)). Its log has the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("virglrenderer refuses it ({0})")]
-pub struct Refused(c_int);
+#[error("virglrenderer refuses it (error {0})")]
+pub(super) struct Refused(c_int);
+
+impl Refused {
+    /// `EINVAL`.
+    pub(super) const INVALID: Self = Self(rustix::io::Errno::INVAL.raw_os_error());
+    /// `E2BIG`.
+    const TOO_BIG: Self = Self(rustix::io::Errno::TOOBIG.raw_os_error());
+}
 
 fn accepted(result: c_int) -> Result<(), Refused> {
     match result {
@@ -78,18 +82,21 @@ fn accepted(result: c_int) -> Result<(), Refused> {
     }
 }
 
-/// The library, initialised. Its functions panic on any thread but the one that made it.
+/// The initialised library. Its methods panic on any thread but the one that created it.
 pub(super) struct Library {
     api: Api,
     thread: ThreadId,
     poll_fd: c_int,
-    /// The pages of resources: the library has their addresses.
-    attached: HashMap<u32, Pages>,
+    /// The backings of resources: the library has the addresses of their iovecs.
+    attached: HashMap<u32, GuestIovecs>,
 }
 
 impl Library {
-    /// Loads the library and initialises it on this thread: on the render node `node`, or else by
-    /// software.
+    /// Loads the library and initialises it on this thread, for the render node `node` or without one
+    /// for software rendering.
+    ///
+    /// # Errors
+    /// If this process uses the library already, or it cannot be loaded or initialised.
     pub(super) fn open(node: Option<OwnedFd>) -> Result<Self, VirglError> {
         if TAKEN.swap(true, Ordering::Acquire) {
             return Err(VirglError::Taken);
@@ -104,7 +111,7 @@ impl Library {
     fn initialise(node: Option<OwnedFd>) -> Result<Self, VirglError> {
         let api = Api::load()?;
         egl::check(node.is_some())?;
-        log::attach(&api);
+        library_log::attach(&api);
         let mut flags = sys::VIRGL_RENDERER_USE_EGL | sys::VIRGL_RENDERER_THREAD_SYNC;
         if node.is_none() {
             flags |= sys::VIRGL_RENDERER_USE_SURFACELESS;
@@ -113,49 +120,62 @@ impl Library {
         *SHARED.node.lock().unwrap_or_else(PoisonError::into_inner) = node;
         let callbacks = (&raw const CALLBACKS.0).cast_mut();
         let cookie = (&raw const SHARED).cast_mut().cast();
-        // SAFETY: callbacks and cookie are statics, and the library writes to neither; on failure
-        // it has cleaned up after itself.
+        // SAFETY: callbacks and cookie are statics, and the library writes to neither. On failure it
+        // cleans up after itself.
         let result = unsafe { (api.init)(cookie, flags as c_int, callbacks) };
         if result != 0 {
-            let said = log::last();
-            return Err(VirglError::Init { said });
+            let last_message = library_log::last_message();
+            return Err(VirglError::Init { last_message });
         }
-        log::limit();
+        library_log::limit();
         // SAFETY: the library is initialised, on this thread.
         let poll_fd = unsafe { (api.get_poll_fd)() };
-        let library = Self {
-            api,
-            thread: std::thread::current().id(),
-            poll_fd,
-            attached: HashMap::new(),
-        };
+        let library = Self::new(api, poll_fd);
         if poll_fd < 0 {
             return Err(VirglError::NoFences);
         }
         Ok(library)
     }
 
-    /// The library's functions; only on its thread. Being elsewhere is a fault of this program and
-    /// nothing that a guest could cause.
+    /// The library with the functions `api`, initialised on this thread. `poll_fd` is the event of its
+    /// fences, open for as long as the library is.
+    fn new(api: Api, poll_fd: c_int) -> Self {
+        Self {
+            api,
+            thread: std::thread::current().id(),
+            poll_fd,
+            attached: HashMap::new(),
+        }
+    }
+
+    /// As [`Library::new`], with a fake library.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn fake(api: Api, poll_fd: c_int) -> Self {
+        SHARED.retired.store(0, Ordering::Relaxed);
+        Self::new(api, poll_fd)
+    }
+
+    /// The library's functions, on its thread only. A call from another thread is a bug of this
+    /// program, which no guest can trigger.
     fn api(&self) -> &Api {
         let here = std::thread::current().id();
         assert_eq!(here, self.thread, "virglrenderer is called off its thread");
         &self.api
     }
 
-    /// Is readable once a fence was signalled, until [`Library::poll`].
+    /// Readable after a fence is signalled, until [`Library::poll`].
     pub(super) fn fence_event(&self) -> BorrowedFd<'_> {
-        // SAFETY: the library keeps it open until it is cleaned up, which is when this is dropped.
+        // SAFETY: the library keeps it open until its cleanup, when this is dropped.
         unsafe { BorrowedFd::borrow_raw(self.poll_fd) }
     }
 
-    /// Makes the library's own GL context current, for what is asked of GL directly.
+    /// Makes the library's own GL context current, for direct calls to GL.
     pub(super) fn make_current(&self) {
         // SAFETY: the library is initialised, and this is its thread.
         unsafe { (self.api().force_ctx_0)() }
     }
 
-    /// The version and size of a set of capabilities; `None` where there is no such set.
+    /// The version and size of a capability set; `None` if there is no such set.
     pub(super) fn capset(&self, id: u32) -> Option<CapsetInfo> {
         let (mut max_version, mut max_size) = (0, 0);
         // SAFETY: the library is initialised, this is its thread, and both results have a place.
@@ -167,21 +187,21 @@ impl Library {
         })
     }
 
-    /// A set of capabilities in one of the versions that [`Library::capset`] tells.
+    /// The data of a capability set, in a version of at most [`CapsetInfo::max_version`].
     pub(super) fn capset_data(&self, set: &CapsetInfo, version: u32) -> Vec<u8> {
-        /// The library clears what the largest of its sets takes, whichever it fills.
+        /// Enough for the largest set: the library clears as many bytes, whichever set it fills.
         const ROOM: usize = 64 << 10;
         let size = set.max_size as usize;
         let mut room = vec![0_u64; size.max(ROOM).div_ceil(8)];
         // SAFETY: the library is initialised, this is its thread, and the room is larger than any
-        // of the sets, and aligned for what they consist of.
+        // set, and aligned for its fields.
         unsafe { (self.api().fill_caps)(set.id, version, room.as_mut_ptr().cast()) };
         let mut data: Vec<u8> = room.into_iter().flat_map(u64::to_ne_bytes).collect();
         data.truncate(size);
         data
     }
 
-    /// Makes a rendering context.
+    /// Creates a rendering context.
     pub(super) fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), Refused> {
         let name: Vec<u8> = name.iter().copied().take_while(|b| *b != 0).collect();
         let name = CString::new(name).unwrap_or_default();
@@ -196,13 +216,13 @@ impl Library {
         unsafe { (self.api().context_destroy)(id) }
     }
 
-    /// Lets a context use a resource.
+    /// Attaches a resource to a context.
     pub(super) fn context_attach(&mut self, context: u32, id: u32) {
         // SAFETY: as for destroy_context.
         unsafe { (self.api().context_attach)(context.cast_signed(), id.cast_signed()) }
     }
 
-    /// No longer lets a context use a resource.
+    /// Detaches a resource from a context.
     pub(super) fn context_detach(&mut self, context: u32, id: u32) {
         // SAFETY: as for destroy_context.
         unsafe { (self.api().context_detach)(context.cast_signed(), id.cast_signed()) }
@@ -210,14 +230,14 @@ impl Library {
 
     /// Executes a command stream in a context. The library may write to it.
     pub(super) fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), Refused> {
-        let len = c_int::try_from(stream.len()).map_err(|_| TOO_BIG)?;
+        let len = c_int::try_from(stream.len()).map_err(|_| Refused::TOO_BIG)?;
         let commands = stream.as_mut_ptr().cast();
-        // SAFETY: the library is initialised, this is its thread, the stream has as many words,
-        // aligned as such, and is done with when this returns.
+        // SAFETY: the library is initialised, this is its thread, the stream has as many aligned
+        // words, and the library does not keep its address.
         accepted(unsafe { (self.api().submit)(commands, context.cast_signed(), len) })
     }
 
-    /// Makes a resource.
+    /// Creates a resource.
     pub(super) fn create_resource(&mut self, new: &Create3d) -> Result<(), Refused> {
         let mut args = sys::virgl_renderer_resource_create_args {
             handle: new.id,
@@ -233,22 +253,22 @@ impl Library {
             flags: new.flags,
         };
         // SAFETY: the library is initialised, this is its thread, the arguments are read during
-        // the call, and no pages come with them.
+        // the call, and there are no iovecs.
         accepted(unsafe { (self.api().resource_create)(&raw mut args, std::ptr::null_mut(), 0) })
     }
 
-    /// Forgets a resource and its pages.
+    /// Destroys a resource, and detaches its backing.
     pub(super) fn unref_resource(&mut self, id: u32) {
-        // The pages first: contexts may keep the resource itself alive.
+        // The backing first: contexts may keep the resource itself alive.
         self.detach(id);
         // SAFETY: the library is initialised, this is its thread; it looks the id up.
         unsafe { (self.api().resource_unref)(id) }
     }
 
-    /// The GL name of a resource's texture, and GL's own context made current for what is done with
-    /// it; `None` where it has none.
+    /// The GL name of a resource's texture; `None` if it has none. Makes the library's own GL context,
+    /// which has this texture, current.
     pub(super) fn texture(&self, id: u32) -> Option<c_uint> {
-        /// Newer versions of the library may fill more than the header has.
+        /// Newer versions of the library may fill more than this header declares.
         #[repr(C)]
         struct Room {
             info: sys::virgl_renderer_resource_info,
@@ -264,26 +284,26 @@ impl Library {
         (room.info.tex_id != 0).then_some(room.info.tex_id)
     }
 
-    /// Gives a resource its pages, instead of those that it has.
-    pub(super) fn attach(&mut self, id: u32, pages: Pages) -> Result<(), Refused> {
+    /// Attaches a backing to a resource, instead of the one it has.
+    pub(super) fn attach(&mut self, id: u32, iovecs: GuestIovecs) -> Result<(), Refused> {
         self.detach(id);
-        let count = c_int::try_from(pages.vectors().len()).map_err(|_| TOO_BIG)?;
-        let vectors = pages.vectors().as_ptr().cast_mut().cast();
+        let count = c_int::try_from(iovecs.as_slice().len()).map_err(|_| Refused::TOO_BIG)?;
+        let address = iovecs.as_slice().as_ptr().cast_mut().cast();
         // SAFETY: the library is initialised, this is its thread. It keeps the address of the
-        // vectors, and reads and writes the guest's memory through them, until they are detached:
-        // they are kept until then, and the memory with them. The vectors themselves it only reads.
-        accepted(unsafe { (self.api().resource_attach)(id.cast_signed(), vectors, count) })?;
-        self.attached.insert(id, pages);
+        // iovecs, and reads and writes the guest's memory by them, until they are detached: `attached`
+        // keeps them and the mapping until then. The library does not write to the iovecs themselves.
+        accepted(unsafe { (self.api().resource_attach)(id.cast_signed(), address, count) })?;
+        self.attached.insert(id, iovecs);
         Ok(())
     }
 
-    /// Takes the pages of a resource from it; `None` where it has none.
-    pub(super) fn detach(&mut self, id: u32) -> Option<Pages> {
-        // In this order: while the library has the addresses, the pages are there.
+    /// Detaches the backing of a resource; `None` if it has none.
+    pub(super) fn detach(&mut self, id: u32) -> Option<GuestIovecs> {
+        // In this order: the iovecs must exist while the library has their address.
         if self.attached.contains_key(&id) {
             let null = std::ptr::null_mut;
-            // SAFETY: the library is initialised, this is its thread; it is not asked to tell
-            // which vectors it had.
+            // SAFETY: the library is initialised, this is its thread; it may omit the
+            // iovecs that it had.
             unsafe {
                 (self.api().resource_detach)(id.cast_signed(), null(), std::ptr::null_mut());
             }
@@ -291,34 +311,33 @@ impl Library {
         self.attached.remove(&id)
     }
 
-    /// The pages of a resource.
-    pub(super) fn pages(&self, id: u32) -> Option<&Pages> {
+    /// The backing of a resource.
+    pub(super) fn iovecs(&self, id: u32) -> Option<&GuestIovecs> {
         self.attached.get(&id)
     }
 
-    /// The resources that have pages.
-    pub(super) fn with_pages(&self) -> Vec<u32> {
+    /// The resources that have a backing.
+    pub(super) fn attached_ids(&self) -> Vec<u32> {
         self.attached.keys().copied().collect()
     }
 
-    /// Copies between a resource and its pages.
+    /// Copies between a resource and its backing.
     pub(super) fn transfer(
         &mut self,
         context: u32,
         transfer: &Transfer3d,
         direction: Direction,
     ) -> Result<(), Refused> {
-        self.transfer_by(context, transfer, direction, &[])
+        self.transfer_with(context, transfer, direction, &[])
     }
 
-    /// Copies between a resource and its pages: by `vectors`, which are some of these, or by all of
-    /// them where there are none.
-    fn transfer_by(
+    /// Copies between a resource and `iovecs`, or if these are empty, the resource's backing.
+    pub(super) fn transfer_with(
         &self,
         context: u32,
         transfer: &Transfer3d,
         direction: Direction,
-        vectors: &[IoVec],
+        iovecs: &[IoVec],
     ) -> Result<(), Refused> {
         let Transfer3d {
             part,
@@ -328,17 +347,17 @@ impl Library {
             stride,
             layer_stride,
         } = *transfer;
-        let count = c_int::try_from(vectors.len()).map_err(|_| TOO_BIG)?;
-        let vectors = match vectors {
+        let count = c_int::try_from(iovecs.len()).map_err(|_| Refused::TOO_BIG)?;
+        let iovecs = match iovecs {
             [] => std::ptr::null_mut(),
-            some => some.as_ptr().cast_mut().cast(),
+            iovecs => iovecs.as_ptr().cast_mut().cast(),
         };
         let mut part = virgl_box(&part);
         let part = part.as_mut_ptr().cast();
         accepted(match direction {
             // SAFETY: the library is initialised, this is its thread, the box is read during the
-            // call, and so are the vectors, which are memory of the guest's that is mapped. Without
-            // them it takes those that are attached, or refuses.
+            // call, and so are the iovecs, whose borrow keeps the guest's memory mapped. Without
+            // them it uses those that are attached, or refuses.
             Direction::ToHost => unsafe {
                 (self.api().transfer_write)(
                     id,
@@ -348,11 +367,11 @@ impl Library {
                     layer_stride,
                     part,
                     offset,
-                    vectors,
+                    iovecs,
                     count.cast_unsigned(),
                 )
             },
-            // SAFETY: as above; it writes no further than the vectors go.
+            // SAFETY: as above; it writes within the iovecs only.
             Direction::FromHost => unsafe {
                 (self.api().transfer_read)(
                     id,
@@ -362,14 +381,14 @@ impl Library {
                     layer_stride,
                     part,
                     offset,
-                    vectors,
+                    iovecs,
                     count,
                 )
             },
         })
     }
 
-    /// Copies a part of a resource's first mipmap into `into`, whose rows are `stride` bytes apart.
+    /// Copies a part of a resource's largest mipmap into `into`, whose rows are `stride` bytes apart.
     pub(super) fn read(
         &mut self,
         id: u32,
@@ -378,32 +397,32 @@ impl Library {
         into: &mut [u8],
     ) -> Result<(), Refused> {
         let mut part = virgl_box(part);
-        let mut vector = IoVec {
-            base: into.as_mut_ptr().cast(),
-            len: into.len(),
+        let mut iovec = libc::iovec {
+            iov_base: into.as_mut_ptr().cast(),
+            iov_len: into.len(),
         };
-        let vector = (&raw mut vector).cast();
-        // SAFETY: the library is initialised, this is its thread; box and vector are read during
-        // the call, and it writes no further than the vector goes: it refuses what does not fit.
+        let iovec = (&raw mut iovec).cast();
+        // SAFETY: the library is initialised, this is its thread; box and iovec are read during the
+        // call, and it writes within the iovec only: it refuses a part that does not fit.
         accepted(unsafe {
-            (self.api().transfer_read)(id, 0, 0, stride, 0, part.as_mut_ptr().cast(), 0, vector, 1)
+            (self.api().transfer_read)(id, 0, 0, stride, 0, part.as_mut_ptr().cast(), 0, iovec, 1)
         })
     }
 
-    /// Makes a fence: [`Library::retired`] tells `fence`, or a later one, once all that was begun
-    /// so far is done.
+    /// Creates a fence. [`Library::retired`] returns `fence`, or a later one, once all work submitted so
+    /// far is done.
     pub(super) fn create_fence(&mut self, fence: u32) -> Result<(), Refused> {
         // SAFETY: the library is initialised, this is its thread.
         accepted(unsafe { (self.api().create_fence)(fence.cast_signed(), 0) })
     }
 
-    /// Finds out which fences were signalled.
+    /// Updates what [`Library::retired`] returns.
     pub(super) fn poll(&mut self) {
         // SAFETY: the library is initialised, this is its thread; its callback only stores a number.
         unsafe { (self.api().poll)() }
     }
 
-    /// The last fence that was retired.
+    /// The last retired fence.
     pub(super) fn retired(&self) -> u32 {
         SHARED.retired.load(Ordering::Relaxed)
     }
@@ -411,15 +430,15 @@ impl Library {
 
 impl Drop for Library {
     fn drop(&mut self) {
-        // Elsewhere than on its thread, it can only be left as it is: the process ends.
+        // On another thread, no cleanup is possible: leave it, since the process ends.
         if std::thread::current().id() != self.thread {
             std::mem::take(&mut self.attached)
                 .into_values()
                 .for_each(std::mem::forget);
             return;
         }
-        // SAFETY: the library is initialised, this is its thread. What it still has of the guest's
-        // pages is dropped after it.
+        // SAFETY: the library is initialised, this is its thread. The iovecs that it still has
+        // are dropped after this.
         unsafe { (self.api.cleanup)((&raw const SHARED).cast_mut().cast()) };
         TAKEN.store(false, Ordering::Release);
     }

@@ -1,9 +1,9 @@
-//! How large 3D resources may be, and what they take of the VM's budget.
+//! Bounds of 3D resources and their transfers, and the cost of resources in the VM's budget.
 
 use crate::gpu::protocol::{Create3d, Transfer3d};
 use crate::gpu::resource::MAX_SIDE;
 
-/// `enum pipe_texture_target`, as far as they differ here.
+/// Targets that are treated differently (virglrenderer, `enum pipe_texture_target`).
 pub(super) const BUFFER: u32 = 0;
 pub(super) const TEXTURE_2D: u32 = 2;
 pub(super) const TEXTURE_3D: u32 = 3;
@@ -11,15 +11,15 @@ pub(super) const TEXTURE_RECT: u32 = 5;
 
 /// Most bytes of a buffer.
 const MAX_BUFFER: u32 = 1 << 30;
-/// Most slices, and most layers.
+/// Most slices, and most layers, of a texture.
 const MAX_LAYERS: u32 = 2048;
 /// Most samples of a texel.
 const MAX_SAMPLES: u32 = 32;
 
-/// What a resource takes besides its texels, here and in the library, rounded up.
+/// Bytes for a resource besides its texels, here and in the library, rounded up.
 const OVERHEAD: u64 = 2048;
 
-/// Most bytes of host memory that a resource takes; `None` where it is out of bounds.
+/// Upper bound of the host memory that a resource needs, in bytes; `None` if it is out of bounds.
 pub(super) fn cost(new: &Create3d) -> Option<u64> {
     let bounds = if new.target == BUFFER {
         [MAX_BUFFER, 1, 1, 1]
@@ -44,13 +44,13 @@ pub(super) fn cost(new: &Create3d) -> Option<u64> {
         .saturating_mul(texel_len(new.format))
         .saturating_mul(new.samples.max(1).into());
     if new.last_level != 0 {
-        // Each mipmap is at most half of the one before it, where only one side shrinks.
+        // Each mipmap has at most half the texels of the next larger one.
         bytes = bytes.saturating_mul(2);
     }
     Some(bytes.saturating_add(OVERHEAD))
 }
 
-/// Bytes of a texel of `format` (`enum virgl_formats`), or more.
+/// Upper bound of the bytes of a texel of `format` (virglrenderer, `enum virgl_formats`).
 fn texel_len(format: u32) -> u64 {
     match format {
         // Four channels of 8 bits or less, in any order, in any numeric format; depth and stencil.
@@ -58,46 +58,59 @@ fn texel_len(format: u32) -> u64 {
         128 | 129 | 131 | 132 | 134 | 135 | 172..=176 | 180 | 184 | 225 => 4,
         // One or two channels of 8 bits, or one of 16.
         9..=13 | 48 | 64 | 65 | 69 | 70 | 74 | 75 | 91 | 95 | 96 | 177 | 178 | 181 | 182 => 2,
-        // Compressed: no more than a byte.
+        // Compressed: at most a byte.
         105..=116 => 1,
         // One channel of 32 bits, two of 16; four of 16.
         28 | 49 | 92 | 186 | 190 | 193 | 197 => 4,
         29 | 51 | 94 | 126 | 188 | 192 | 194 | 198 => 8,
-        // The largest that GL has.
+        // The largest of GL.
         _ => 32,
     }
 }
 
-/// Columns, rows and slices or layers of one of a resource's mipmaps.
-pub(super) fn level_size(new: &Create3d, level: u32) -> Option<(u32, u32, u32)> {
+/// The size of a mipmap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// Slices or layers.
+    pub(super) depth: u32,
+}
+
+/// The size of mipmap `level` of a resource; `None` if there is no such level.
+pub(super) fn level_size(new: &Create3d, level: u32) -> Option<Extent> {
     if level > new.last_level {
         return None;
     }
-    let smaller = |side: u32| side.checked_shr(level).unwrap_or(0).max(1);
+    let scaled = |side: u32| side.checked_shr(level).unwrap_or(0).max(1);
     let layers = if new.target == TEXTURE_3D {
-        smaller(new.depth)
+        scaled(new.depth)
     } else {
         new.array_size.max(new.depth)
     };
-    Some((smaller(new.width), smaller(new.height), layers))
+    Some(Extent {
+        width: scaled(new.width),
+        height: scaled(new.height),
+        depth: layers,
+    })
 }
 
-/// Whether the library can be trusted with how far a transfer reaches in its backing: it computes
-/// that with 32 bits, and a stride that makes them overflow would lead it beyond the end.
+/// Whether the library computes the end of a transfer in its backing without overflow. It uses 32 bits:
+/// after an overflow, it would accept a transfer beyond the end.
 pub(super) fn is_computable(new: &Create3d, transfer: &Transfer3d) -> bool {
-    let Some((width, height, _)) = level_size(new, transfer.level) else {
+    let Some(level) = level_size(new, transfer.level) else {
         return false;
     };
     let part = &transfer.part;
     let row_of = |width: u32| u64::from(width).saturating_mul(texel_len(new.format));
-    let row = row_of(width);
+    let row = row_of(level.width);
     let stride = match transfer.stride {
         0 => row,
-        given => given.into(),
+        stride => stride.into(),
     };
     let layer = match transfer.layer_stride {
-        0 => stride.saturating_mul(height.into()),
-        given => given.into(),
+        0 => stride.saturating_mul(level.height.into()),
+        layer => layer.into(),
     };
     let steps = |count: u32, length: u64| u64::from(count.saturating_sub(1)).saturating_mul(length);
     let reach = steps(part.depth, layer)
@@ -107,10 +120,10 @@ pub(super) fn is_computable(new: &Create3d, transfer: &Transfer3d) -> bool {
     reach <= u32::MAX.into()
 }
 
-/// How many vectors the library looks at for a transfer by `vectors` of them: for each row all of them.
-pub(super) fn steps(transfer: &Transfer3d, vectors: usize) -> u64 {
+/// Number of iovecs that the library looks at for a transfer with `iovecs` of them: all, for each row.
+pub(super) fn steps(transfer: &Transfer3d, iovecs: usize) -> u64 {
     let rows = u64::from(transfer.part.height).saturating_mul(transfer.part.depth.into());
-    rows.saturating_mul(vectors as u64)
+    rows.saturating_mul(iovecs as u64)
 }
 
 #[cfg(test)]
@@ -175,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_multiplies_is_charged() {
+    fn samples_layers_and_mipmaps_are_charged() {
         let plain = texture(64, 64);
         let base = 64 * 64 * 4;
         let bytes = |new: Create3d| cost(&new).map(|c| c - OVERHEAD);
@@ -195,7 +208,7 @@ mod tests {
             ..plain
         };
         assert_eq!(bytes(unknown), Some(8 * base));
-        // The mipmaps of a line: 64 + 32 + 16 + ... + 1 texels.
+        // The mipmaps of one row: 64 + 32 + 16 + ... + 1 texels.
         let line = Create3d {
             last_level: 6,
             ..texture(64, 1)
@@ -204,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reach_beyond_32_bits_is_not_computable() {
+    fn transfers_beyond_32_bits_are_not_computable() {
         let new = Create3d {
             target: TEXTURE_3D,
             depth: 64,
@@ -242,7 +255,7 @@ mod tests {
                 ..good
             },
             Transfer3d { level: 1, ..good },
-            // In a stream, nobody has compared it with the resource yet.
+            // Of a stream, which is not checked against the resource yet.
             Transfer3d {
                 part: Box3 {
                     width: 1 << 30,
@@ -267,6 +280,14 @@ mod tests {
         assert!(is_computable(&largest, &whole));
     }
 
+    fn extent(width: u32, height: u32, depth: u32) -> Option<Extent> {
+        Some(Extent {
+            width,
+            height,
+            depth,
+        })
+    }
+
     #[test]
     fn mipmaps_shrink_to_one_texel() {
         let new = Create3d {
@@ -275,9 +296,9 @@ mod tests {
             depth: 8,
             ..texture(64, 2)
         };
-        assert_eq!(level_size(&new, 0), Some((64, 2, 8)));
-        assert_eq!(level_size(&new, 2), Some((16, 1, 2)));
-        assert_eq!(level_size(&new, 6), Some((1, 1, 1)));
+        assert_eq!(level_size(&new, 0), extent(64, 2, 8));
+        assert_eq!(level_size(&new, 2), extent(16, 1, 2));
+        assert_eq!(level_size(&new, 6), extent(1, 1, 1));
         assert_eq!(level_size(&new, 7), None);
         let cube = Create3d {
             target: 4,
@@ -285,6 +306,6 @@ mod tests {
             depth: 1,
             ..new
         };
-        assert_eq!(level_size(&cube, 3), Some((8, 1, 6)));
+        assert_eq!(level_size(&cube, 3), extent(8, 1, 6));
     }
 }

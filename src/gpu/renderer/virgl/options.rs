@@ -1,32 +1,31 @@
-//! On what it draws, as the command line and the environment say.
+//! Options of the renderer: the render node it uses, and whether it exports dmabufs.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::super::super::render_node::{self, RenderNodeError};
 use super::{sandbox_policy, shader_cache};
 use crate::backend::SandboxPolicy;
+use crate::gpu::render_node::{self, RenderNodeError};
 
-/// What a renderer runs on.
+/// Options of a renderer.
 #[derive(Debug)]
 pub struct Options {
-    pub(super) node: Option<(PathBuf, OwnedFd)>,
-    /// Whether screens may be passed on as dmabufs.
-    pub(super) dmabufs: bool,
+    node: Option<(PathBuf, OwnedFd)>,
+    dmabufs: bool,
 }
 
 impl Options {
-    /// On `render_node` and no other. Without one: on the first render node in `/dev/dri`, by name,
-    /// that may be opened; where there is none, or the environment has `LIBGL_ALWAYS_SOFTWARE`, by
-    /// software.
+    /// Renders on `render_node`, or without one on the first render node in `/dev/dri`, by name, that
+    /// can be opened. Renders by software if there is none, or if the environment has
+    /// `LIBGL_ALWAYS_SOFTWARE`.
     ///
     /// # Errors
-    /// Where `render_node` is not there, is something else, or may not be opened.
+    /// If `render_node` cannot be opened or is no render node.
     pub fn new(render_node: Option<&Path>) -> Result<Self, RenderNodeError> {
-        shader_cache::give_up_if_full();
+        shader_cache::disable_if_disk_full();
         let node = match render_node {
             Some(path) => Some((path.to_owned(), render_node::open(path)?)),
-            None if software_is_asked_for() => None,
+            None if prefers_software() => None,
             None => render_node::list().into_iter().find_map(|path| {
                 let node = render_node::open(&path).ok()?;
                 Some((path, node))
@@ -38,12 +37,12 @@ impl Options {
         })
     }
 
-    /// What a renderer on it needs of the system.
+    /// What the sandbox must allow for the renderer.
     pub fn sandbox_policy(&self) -> SandboxPolicy {
         sandbox_policy::sandbox_policy(self.node.as_ref().map(|(path, _)| path.as_path()))
     }
 
-    /// Has all screens shown by their pixels.
+    /// Shows all scanouts by their pixels, not by dmabufs.
     #[must_use]
     pub fn without_dmabufs(self) -> Self {
         Self {
@@ -51,10 +50,21 @@ impl Options {
             ..self
         }
     }
+
+    /// Whether scanouts may be exported as dmabufs. What software renders is in this process's memory,
+    /// which a display's GPU may be unable to use.
+    pub(super) fn exports_dmabufs(&self) -> bool {
+        self.dmabufs && self.node.is_some()
+    }
+
+    /// Path and descriptor of the render node; `None` with software rendering.
+    pub(super) fn into_node(self) -> Option<(PathBuf, OwnedFd)> {
+        self.node
+    }
 }
 
-/// Mesa's own switch, read as Mesa reads it.
-fn software_is_asked_for() -> bool {
+/// Whether Mesa's `LIBGL_ALWAYS_SOFTWARE` is set, as Mesa reads it.
+fn prefers_software() -> bool {
     let value = std::env::var("LIBGL_ALWAYS_SOFTWARE").unwrap_or_default();
     ["1", "true", "y", "yes"].contains(&value.to_ascii_lowercase().as_str())
 }

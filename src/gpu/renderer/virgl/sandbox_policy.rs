@@ -1,12 +1,11 @@
-//! What OpenGL needs of the system: its libraries, its description of the host, the render node, and
-//! what they do with them. docs/sandbox.md says what was seen to be called, and what is taken from
-//! the drivers' sources.
+//! What the sandbox must allow for OpenGL: files, devices and system calls. docs/sandbox.md says which
+//! were observed, and which are taken from the drivers' sources.
 
 use std::path::{Path, PathBuf};
 
 use crate::backend::{Argument, SandboxPolicy, SyscallRule};
 
-/// Where libraries, drivers and their settings lie, on all distributions that are known to us.
+/// Folders and files of libraries, drivers and their settings, on all known distributions.
 const LIBRARIES: [&str; 18] = [
     "/usr",
     "/lib",
@@ -22,18 +21,17 @@ const LIBRARIES: [&str; 18] = [
     "/etc/egl",
     "/etc/glvnd",
     "/etc/localtime",
-    // What the processors and the GPUs are.
+    // Properties of processors and GPUs.
     "/sys/devices",
     "/sys/dev/char",
     "/sys/class/drm",
     "/sys/bus/pci/devices",
 ];
 const PROCESS: [&str; 4] = ["/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat"];
-/// Where Mesa finds out which nodes there are; only that of the VM is for opening.
+/// Where Mesa lists render nodes. It may open the VM's only.
 const NODES: &str = "/dev/dri";
-/// By which whoever starts the program names other places of libraries: folders or files, separated
-/// by colons.
-const PLACES: [&str; 6] = [
+/// Environment variables with more folders or files of libraries, separated by colons.
+const PATH_VARIABLES: [&str; 6] = [
     "LD_LIBRARY_PATH",
     "LIBGL_DRIVERS_PATH",
     "GBM_BACKENDS_PATH",
@@ -41,21 +39,21 @@ const PLACES: [&str; 6] = [
     "__EGL_VENDOR_LIBRARY_FILENAMES",
     "DRIRC_CONFIGDIR",
 ];
-/// The folder for compiled shaders. Mesa's other choices, in the user's home, are shared with what
-/// else runs as that user: what one guest left there would be executed for another.
-const SHADERS: &str = "MESA_SHADER_CACHE_DIR";
+/// Environment variable with the folder of compiled shaders. Mesa's default, in the user's home, is shared
+/// with other processes of the user: code that one guest left there would be executed for another.
+const SHADER_CACHE: &str = "MESA_SHADER_CACHE_DIR";
 
-/// Buffers of shared memory as dmabufs, for drivers that draw by software.
+/// Makes dmabufs of shared memory, for software rendering.
 const UDMABUF: &str = "/dev/udmabuf";
 
-/// The ioctls of one kind of file: all that have its letter.
+/// All ioctls with one type letter (Linux, Documentation/userspace-api/ioctl/ioctl-number.rst).
 const fn ioctls(letter: u8) -> SyscallRule {
     let kind = (letter as u32) << 8;
     SyscallRule::with(libc::SYS_ioctl, Argument::masked(1, 0xff00, kind))
 }
 
 const CALLS: &[SyscallRule] = &[
-    // Files: shaders that are kept, drivers' settings, what /sys tells.
+    // Files: the shader cache, drivers' settings, /sys.
     SyscallRule::any(libc::SYS_pread64),
     SyscallRule::any(libc::SYS_pwrite64),
     SyscallRule::any(libc::SYS_preadv),
@@ -82,20 +80,20 @@ const CALLS: &[SyscallRule] = &[
     SyscallRule::any(libc::SYS_rename),
     #[cfg(target_arch = "x86_64")]
     SyscallRule::any(libc::SYS_renameat),
-    // Which the crate libc does not name there.
+    // renameat, which the crate libc lacks there.
     #[cfg(target_arch = "aarch64")]
     SyscallRule::any(38),
     #[cfg(target_arch = "x86_64")]
     SyscallRule::any(libc::SYS_unlink),
     #[cfg(target_arch = "x86_64")]
     SyscallRule::any(libc::SYS_getdents),
-    // Events between threads, and of fences.
+    // Events between threads, and fences.
     SyscallRule::any(libc::SYS_pipe2),
     SyscallRule::any(libc::SYS_dup3),
     SyscallRule::any(libc::SYS_epoll_create1),
     SyscallRule::any(libc::SYS_membarrier),
     SyscallRule::any(libc::SYS_get_robust_list),
-    // Who and where we are.
+    // Properties of the process and the host.
     SyscallRule::any(libc::SYS_getuid),
     SyscallRule::any(libc::SYS_geteuid),
     SyscallRule::any(libc::SYS_getgid),
@@ -107,9 +105,8 @@ const CALLS: &[SyscallRule] = &[
     SyscallRule::any(libc::SYS_getrusage),
     SyscallRule::any(libc::SYS_times),
     SyscallRule::with(libc::SYS_prctl, Argument::is(0, libc::PR_GET_NAME as u32)),
-    // Threads say on which processors and how urgently they run. Mesa names them by their numbers,
-    // and others of the same user could be named as well, so it is told no, as by the units. It goes
-    // on without.
+    // Mesa sets the processors and the priority of its threads. These calls could also name threads of
+    // the user's other processes, so they fail, as in the units. Mesa continues without.
     SyscallRule::any(libc::SYS_sched_setaffinity).fails(libc::EPERM),
     SyscallRule::any(libc::SYS_sched_setscheduler).fails(libc::EPERM),
     SyscallRule::any(libc::SYS_setpriority).fails(libc::EPERM),
@@ -118,7 +115,7 @@ const CALLS: &[SyscallRule] = &[
     SyscallRule::any(libc::SYS_sched_get_priority_min),
     SyscallRule::any(libc::SYS_sched_get_priority_max),
     SyscallRule::any(libc::SYS_getpriority),
-    // Whether two descriptors are of one GPU (KCMP_FILE).
+    // Compares the files of two descriptors (KCMP_FILE).
     SyscallRule::with(libc::SYS_kcmp, Argument::is(2, 0)),
     // DRM, dma-buf, sync_file, udmabuf.
     ioctls(b'd'),
@@ -127,13 +124,13 @@ const CALLS: &[SyscallRule] = &[
     ioctls(b'u'),
 ];
 
-/// What is needed on the render node `node`, or without any.
+/// The policy for the render node `node`, or without one for software rendering.
 pub(super) fn sandbox_policy(node: Option<&Path>) -> SandboxPolicy {
     let paths = |fixed: &[&str]| fixed.iter().map(PathBuf::from).collect::<Vec<_>>();
     let mut read = paths(&LIBRARIES);
     read.extend(paths(&PROCESS));
-    for place in PLACES {
-        let value = std::env::var_os(place).unwrap_or_default();
+    for variable in PATH_VARIABLES {
+        let value = std::env::var_os(variable).unwrap_or_default();
         read.extend(std::env::split_paths(&value).filter(|path| path.is_absolute()));
     }
     let mut devices = paths(&[UDMABUF]);
@@ -141,7 +138,7 @@ pub(super) fn sandbox_policy(node: Option<&Path>) -> SandboxPolicy {
     SandboxPolicy {
         read,
         list: paths(&[NODES]),
-        write: std::env::var_os(SHADERS)
+        write: std::env::var_os(SHADER_CACHE)
             .map(PathBuf::from)
             .into_iter()
             .collect(),

@@ -1,20 +1,20 @@
-//! Mesa's cache of compiled shaders, where the disk has no room for it.
+//! Disables Mesa's cache of compiled shaders on a full disk.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statvfs;
 
-/// What Mesa maps of its cache and writes to by memory (some 1.3 MiB), and room for a few shaders.
+/// Bytes that the cache needs: its index of some 1.3 MiB, which Mesa maps, and a few shaders.
 const ROOM: u64 = 8 << 20;
-/// Mesa's own switch.
+/// Mesa's variable that disables the cache.
 const DISABLE: &str = "MESA_SHADER_CACHE_DISABLE";
 
-/// Has Mesa keep no shaders where the file system of its cache is full. It maps its index there, and
-/// a page of that without a block on the disk would end the process by SIGBUS.
+/// Disables the cache if its file system is full. Otherwise a write to the mapped index, which may have
+/// no block on the disk, would end the process by SIGBUS.
 ///
-/// To be called before there is a second thread; with one, it does nothing.
-pub(super) fn give_up_if_full() {
+/// Call it before the process starts a second thread; with one, it does nothing.
+pub(super) fn disable_if_disk_full() {
     let Some(folder) = folder(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
     else {
         return;
@@ -25,16 +25,16 @@ pub(super) fn give_up_if_full() {
     if !is_single_threaded() {
         return;
     }
-    ::log::warn!(
-        "{} has {free} bytes left: compiled shaders are not kept",
+    log::warn!(
+        "{} has {free} bytes left: compiled shaders are not cached",
         folder.display()
     );
-    // SAFETY: this is the only thread, as was just seen, and only it could start another, so
-    // nobody reads the environment meanwhile.
+    // SAFETY: this is the only thread, as just checked, so that nobody reads the environment
+    // meanwhile.
     unsafe { std::env::set_var(DISABLE, "true") };
 }
 
-/// Where Mesa keeps its shaders, by the environment.
+/// Mesa's cache folder, from the environment.
 fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     if variable(DISABLE).is_some() {
         return None;
@@ -46,7 +46,7 @@ fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
         .or_else(|| Some(named("HOME")?.join(".cache")))
 }
 
-/// Bytes left on the file system of `folder`, or of the nearest one above that exists.
+/// Free bytes on the file system of `folder`, or of its nearest ancestor that exists.
 fn free_bytes(folder: &Path) -> Option<u64> {
     let mut found = folder.ancestors().filter_map(|path| statvfs(path).ok());
     let system = found.next()?;
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_is_the_one_that_mesa_takes() {
+    fn folder_is_the_one_that_mesa_uses() {
         let of = |set: &[(&str, &str)]| {
             folder(|name| {
                 let value = set.iter().find(|(known, _)| *known == name)?.1;
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_that_of_what_exists() {
+    fn free_bytes_are_those_of_the_nearest_folder() {
         let there = free_bytes(Path::new("/")).unwrap();
         assert!(there > 0);
         assert!(free_bytes(Path::new("/nonexistent/at/all")).is_some());

@@ -1,9 +1,15 @@
-//! The renderer on a stand-in for the library, which asserts what it is promised.
+//! The renderer with a fake library, which asserts what the renderer has to ensure.
 
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::super::testing::InOneGo as _;
-use super::*;
+use crate::backend::MemoryGuard;
+use crate::gpu::protocol::Format;
+use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::renderer::Renderer as _;
+use crate::gpu::renderer::testing::InOneGo as _;
+use crate::gpu::resource::{Budget, ResourceError};
+
+use super::testing::fake_virglrenderer;
 
 const SIDE: u32 = 8;
 const LEN: u32 = SIDE * SIDE * 4;
@@ -14,7 +20,7 @@ fn memory() -> MemoryGuard {
     GuestMemoryAtomic::new(memory).memory()
 }
 
-/// Transfers all of a 2D resource with the backing `pieces` from `offset` on.
+/// Transfers a whole 2D resource with the backing `pieces`, from `offset` on.
 fn transfer(pieces: Vec<(u64, u32)>, offset: u64) -> Result<(), ResourceError> {
     let memory = memory();
     let mut renderer = fake_virglrenderer::renderer(Budget::new(1 << 20));
@@ -27,7 +33,7 @@ fn transfer(pieces: Vec<(u64, u32)>, offset: u64) -> Result<(), ResourceError> {
 }
 
 #[test]
-fn a_transfer_past_the_end_of_its_pages_is_refused() {
+fn transfers_beyond_the_backing_are_refused() {
     assert!(transfer(vec![(0, LEN)], 0).is_ok());
     assert!(transfer(vec![(0, LEN + 1)], 1).is_ok());
     for (len, offset) in [(LEN - 1, 0), (LEN, 1), (1, 0)] {
@@ -44,9 +50,9 @@ fn a_transfer_past_the_end_of_its_pages_is_refused() {
     }
 }
 
-/// A driver may name the same pages again and again.
+/// A driver may list the same page several times.
 #[test]
-fn a_transfer_that_reaches_further_than_32_bits_is_refused() {
+fn transfers_beyond_32_bits_are_refused() {
     let four_gigabytes_and_more = vec![(0, MEMORY); 4097];
     let end = (1_u64 << 32) - u64::from(LEN);
     assert!(transfer(four_gigabytes_and_more.clone(), end - 1).is_ok());
@@ -56,16 +62,16 @@ fn a_transfer_that_reaches_further_than_32_bits_is_refused() {
     }
 }
 
-/// The stand-in asserts that the library does not look at all vectors for all rows.
+/// The fake library asserts that it need not search all iovecs for all rows.
 #[test]
-fn rows_of_many_pieces_come_with_their_own() {
+fn rows_are_transferred_with_their_own_iovecs_only() {
     const SIDE: u32 = 512;
     let memory = memory();
     let mut renderer = fake_virglrenderer::renderer(Budget::new(64 << 20));
     renderer
         .create_2d(1, Format::B8G8R8X8, Size::new(SIDE, SIDE))
         .unwrap();
-    // Byte by byte, no two of them one behind the other.
+    // Single bytes, no two adjacent.
     let pieces: Vec<_> = (0..SIDE * SIDE * 4)
         .map(|n| (u64::from(n ^ 3), 1))
         .collect();

@@ -1,4 +1,6 @@
-//! The commands of a stream that make, bind and destroy (virglrenderer, virgl_protocol.h).
+//! Decodes the commands that create, bind and destroy (virglrenderer, virgl_protocol.h).
+
+use crate::gpu::renderer::virgl::command_stream::{self, RawCommand};
 
 /// `VIRGL_CCMD_*`.
 const CREATE_OBJECT: u32 = 1;
@@ -27,147 +29,149 @@ const QUERY: u32 = 9;
 const STREAMOUT_TARGET: u32 = 10;
 const MSAA_SURFACE: u32 = 11;
 
-/// Where something is bound. Numbers are shaders'.
+/// A place where something is bound. The number is the shader stage (`enum pipe_shader_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Slot {
-    Color,
-    Depth,
-    Vertices,
-    Indices,
-    ScanoutSource(u32),
-    Uniforms(u32),
+    ColorBuffer,
+    DepthBuffer,
+    VertexBuffer,
+    IndexBuffer,
+    SamplerView(u32),
+    UniformBuffer(u32),
     ShaderBuffer(u32),
-    Image(u32),
-    Atomic,
+    ShaderImage(u32),
+    AtomicBuffer,
 }
 
 impl Slot {
-    /// Whether there is such a kind of shader; others the library refuses.
+    /// Whether the shader stage exists; the library refuses others.
     pub(super) fn exists(self) -> bool {
         /// `PIPE_SHADER_TYPES`, and some more.
-        const SHADERS: u32 = 8;
+        const STAGES: u32 = 8;
         match self {
-            Self::ScanoutSource(shader)
-            | Self::Uniforms(shader)
-            | Self::ShaderBuffer(shader)
-            | Self::Image(shader) => shader < SHADERS,
+            Self::SamplerView(stage)
+            | Self::UniformBuffer(stage)
+            | Self::ShaderBuffer(stage)
+            | Self::ShaderImage(stage) => stage < STAGES,
             _ => true,
         }
     }
 }
 
-/// An object that is made.
+/// A new object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Object {
     pub(super) handle: u32,
-    /// The resource it keeps.
+    /// The resource it references.
     pub(super) resource: Option<u32>,
     pub(super) is_shader: bool,
     pub(super) is_query: bool,
-    /// How long its description is.
+    /// Length of its description in words.
     pub(super) words: usize,
 }
 
-/// Resources that are bound, from a place on.
+/// Resources to bind to consecutive places of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Binding<'a> {
+pub(super) struct BindResources<'a> {
     pub(super) slot: Slot,
+    /// The first place.
     pub(super) first: u32,
-    /// Whether nothing is bound beyond these.
+    /// Whether the places behind these become empty.
     pub(super) is_all: bool,
     fields: &'a [u32],
-    /// How many words there are for each, and which of them is the resource.
-    len: usize,
-    at: usize,
+    /// Words for each resource.
+    words: usize,
+    /// Which of these words is the resource's id.
+    id_word: usize,
 }
 
-impl Binding<'_> {
-    pub(super) fn resources(&self) -> impl ExactSizeIterator<Item = u32> {
-        let each = self.fields.chunks_exact(self.len);
-        each.map(|one| one.get(self.at).copied().unwrap_or(0))
+impl BindResources<'_> {
+    /// The ids of the resources.
+    pub(super) fn ids(&self) -> impl ExactSizeIterator<Item = u32> {
+        let each = self.fields.chunks_exact(self.words);
+        each.map(|words| words.get(self.id_word).copied().unwrap_or(0))
     }
 }
 
-/// A command that changes who holds what.
+/// A command that changes which resources are referenced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command<'a> {
-    Create(Object),
-    Destroy(u32),
-    Framebuffer {
+    CreateObject(Object),
+    DestroyObject(u32),
+    SetFramebuffer {
         depth: u32,
         colors: &'a [u32],
     },
-    SamplerViews {
-        shader: u32,
+    SetSamplerViews {
+        stage: u32,
         first: u32,
         handles: &'a [u32],
     },
-    Targets(&'a [u32]),
-    Bind(Binding<'a>),
-    SetSub(u32),
-    CreateSub(u32),
-    DestroySub(u32),
-    /// One that makes what is not accounted for, and that no driver has a use for here.
+    SetStreamoutTargets(&'a [u32]),
+    Bind(BindResources<'a>),
+    SetSubContext(u32),
+    CreateSubContext(u32),
+    DestroySubContext(u32),
+    /// A command that allocates memory which nothing accounts for, and that no driver needs here.
     Unaccounted(u32),
 }
 
 impl Command<'_> {
-    /// The resources that it makes somebody hold.
+    /// The resources that it references.
     pub(super) fn resources(&self) -> Vec<u32> {
         match self {
-            Self::Create(object) => object.resource.into_iter().collect(),
-            Self::Bind(binding) => binding.resources().collect(),
+            Self::CreateObject(object) => object.resource.into_iter().collect(),
+            Self::Bind(bind) => bind.ids().collect(),
             _ => Vec::new(),
         }
     }
 
-    /// Whether it makes somebody hold objects.
+    /// Whether it references objects.
     pub(super) fn has_handles(&self) -> bool {
         matches!(
             self,
-            Self::Framebuffer { .. } | Self::SamplerViews { .. } | Self::Targets(_)
+            Self::SetFramebuffer { .. }
+                | Self::SetSamplerViews { .. }
+                | Self::SetStreamoutTargets(_)
         )
     }
 }
 
-/// The commands of a stream that matter here. Those that are too short the library refuses.
+/// The commands of a stream that matter here. The library refuses those that are too short.
 pub(super) fn commands(stream: &[u32]) -> impl Iterator<Item = Command<'_>> {
-    let mut rest = stream;
-    std::iter::from_fn(move || {
-        while let Some((header, behind)) = rest.split_first() {
-            let (fields, next) = behind.split_at_checked((header >> 16) as usize)?;
-            rest = next;
-            if let Some(command) = command(*header, fields) {
-                return Some(command);
-            }
-        }
-        None
-    })
+    command_stream::commands(stream).filter_map(decode)
 }
 
-fn command(header: u32, fields: &[u32]) -> Option<Command<'_>> {
+fn decode(raw: RawCommand<'_>) -> Option<Command<'_>> {
+    let RawCommand {
+        command,
+        object_type,
+        fields,
+    } = raw;
     let field = |at: usize| fields.get(at).copied();
-    let number = header & 0xff;
-    Some(match number {
-        CREATE_OBJECT => Command::Create(object(header >> 8 & 0xff, fields)?),
-        DESTROY_OBJECT => Command::Destroy(field(0)?),
-        SET_FRAMEBUFFER_STATE => Command::Framebuffer {
+    Some(match command {
+        CREATE_OBJECT => Command::CreateObject(object(object_type, fields)?),
+        DESTROY_OBJECT => Command::DestroyObject(field(0)?),
+        SET_FRAMEBUFFER_STATE => Command::SetFramebuffer {
             depth: field(1)?,
             colors: fields.get(2..)?,
         },
-        SET_SAMPLER_VIEWS => Command::SamplerViews {
-            shader: field(0)?,
+        SET_SAMPLER_VIEWS => Command::SetSamplerViews {
+            stage: field(0)?,
             first: field(1)?,
             handles: fields.get(2..)?,
         },
-        SET_STREAMOUT_TARGETS => Command::Targets(fields.get(1..)?),
-        SET_VERTEX_BUFFERS => Command::Bind(Binding {
+        SET_STREAMOUT_TARGETS => Command::SetStreamoutTargets(fields.get(1..)?),
+        SET_VERTEX_BUFFERS => Command::Bind(BindResources {
             is_all: true,
-            ..bind(Slot::Vertices, 0, fields, [3, 2])
+            ..bind(Slot::VertexBuffer, 0, fields, [3, 2])
         }),
-        SET_INDEX_BUFFER => Command::Bind(bind(Slot::Indices, 0, fields.get(..1)?, [1, 0])),
+        SET_INDEX_BUFFER => {
+            let resource = fields.get(..1)?;
+            Command::Bind(bind(Slot::IndexBuffer, 0, resource, [1, 0]))
+        }
         SET_UNIFORM_BUFFER => {
-            let slot = Slot::Uniforms(field(0)?);
+            let slot = Slot::UniformBuffer(field(0)?);
             Command::Bind(bind(slot, field(1)?, fields.get(4..5)?, [1, 0]))
         }
         SET_SHADER_BUFFERS => {
@@ -175,36 +179,37 @@ fn command(header: u32, fields: &[u32]) -> Option<Command<'_>> {
             Command::Bind(bind(slot, field(1)?, fields.get(2..)?, [3, 2]))
         }
         SET_SHADER_IMAGES => {
-            let slot = Slot::Image(field(0)?);
+            let slot = Slot::ShaderImage(field(0)?);
             Command::Bind(bind(slot, field(1)?, fields.get(2..)?, [5, 4]))
         }
         SET_ATOMIC_BUFFERS => {
-            Command::Bind(bind(Slot::Atomic, field(0)?, fields.get(1..)?, [3, 2]))
+            let buffers = fields.get(1..)?;
+            Command::Bind(bind(Slot::AtomicBuffer, field(0)?, buffers, [3, 2]))
         }
-        SET_SUB_CTX => Command::SetSub(field(0)?),
-        CREATE_SUB_CTX => Command::CreateSub(field(0)?),
-        DESTROY_SUB_CTX => Command::DestroySub(field(0)?),
+        SET_SUB_CTX => Command::SetSubContext(field(0)?),
+        CREATE_SUB_CTX => Command::CreateSubContext(field(0)?),
+        DESTROY_SUB_CTX => Command::DestroySubContext(field(0)?),
         PIPE_RESOURCE_CREATE | CREATE_VIDEO_CODEC | CREATE_VIDEO_BUFFER => {
-            Command::Unaccounted(number)
+            Command::Unaccounted(command)
         }
         _ => return None,
     })
 }
 
-/// The resources that are at `at` of every `len` words.
-fn bind(slot: Slot, first: u32, fields: &[u32], [len, at]: [usize; 2]) -> Binding<'_> {
-    Binding {
+/// Resources with `words` words each in `fields`, one of which is the resource's id.
+fn bind(slot: Slot, first: u32, fields: &[u32], [words, id_word]: [usize; 2]) -> BindResources<'_> {
+    BindResources {
         slot,
         first,
         is_all: false,
         fields,
-        len,
-        at,
+        words,
+        id_word,
     }
 }
 
-fn object(kind: u32, fields: &[u32]) -> Option<Object> {
-    let resource = match kind {
+fn object(object_type: u32, fields: &[u32]) -> Option<Object> {
+    let resource = match object_type {
         SAMPLER_VIEW | SURFACE | MSAA_SURFACE | STREAMOUT_TARGET => fields.get(1),
         QUERY => fields.get(3),
         _ => None,
@@ -212,8 +217,8 @@ fn object(kind: u32, fields: &[u32]) -> Option<Object> {
     Some(Object {
         handle: *fields.first()?,
         resource: resource.copied(),
-        is_shader: kind == SHADER,
-        is_query: kind == QUERY,
+        is_shader: object_type == SHADER,
+        is_query: object_type == QUERY,
         words: fields.len(),
     })
 }

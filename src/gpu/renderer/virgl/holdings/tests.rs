@@ -1,6 +1,7 @@
-//! Who holds what, by the commands alone.
+//! Charges that commands keep and return.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use super::*;
 
@@ -10,7 +11,7 @@ const SURFACE: u32 = 8;
 const QUERY: u32 = 9;
 const TARGET: u32 = 10;
 
-/// A command and its words; an object's kind with it.
+/// A command with its fields, and an object type.
 fn command(number: u32, kind: u32, words: &[u32]) -> Vec<u32> {
     let mut stream = vec![number | kind << 8 | (words.len() as u32) << 16];
     stream.extend(words);
@@ -20,9 +21,9 @@ fn command(number: u32, kind: u32, words: &[u32]) -> Vec<u32> {
 /// A context, and resources of [`SIZE`] bytes.
 struct Bench {
     budget: Budget,
-    resources: RefCell<HashMap<u32, Hold>>,
+    resources: RefCell<HashMap<u32, SharedCharge>>,
     holdings: Holdings,
-    lost: Kept,
+    lost: ChargeSet,
 }
 
 impl Bench {
@@ -32,7 +33,7 @@ impl Bench {
             holdings: Holdings::new(&budget).unwrap(),
             budget,
             resources: RefCell::default(),
-            lost: Kept::default(),
+            lost: ChargeSet::default(),
         }
     }
 
@@ -62,22 +63,22 @@ impl Bench {
         self.holdings.failed(&mut self.lost);
     }
 
-    /// How many resources are charged.
+    /// Number of resources that are charged.
     fn held(&self) -> u64 {
         (self.budget.used() - self.contexts() * CONTEXT_COST) / SIZE
     }
 
-    /// The main context, and those in it.
+    /// Number of sub-contexts, including the main one.
     fn contexts(&self) -> u64 {
-        let failed = self.holdings.of_failed.iter();
-        let failed: usize = failed.map(|gone| gone.subs.len()).sum();
-        (self.holdings.subs.len() + failed) as u64
+        let failed = self.holdings.removed_by_failed.iter();
+        let failed: usize = failed.map(|removed| removed.sub_contexts.len()).sum();
+        (self.holdings.sub_contexts.len() + failed) as u64
     }
 }
 
 type Commands = Vec<Vec<u32>>;
 
-/// What makes something hold resource 1, and what has it let go.
+/// Commands that reference resource 1, and commands that release it.
 fn ways() -> Vec<(&'static str, Commands, Commands)> {
     let make = |kind, words: &[u32]| command(1, kind, words);
     let destroy = |handle| command(3, 0, &[handle]);
@@ -152,7 +153,7 @@ fn ways() -> Vec<(&'static str, Commands, Commands)> {
             vec![command(30, 0, &[5])],
         ),
         (
-            // The library keeps each set of targets.
+            // The library caches each set of targets.
             "targets",
             vec![
                 command(29, 0, &[5]),
@@ -167,7 +168,7 @@ fn ways() -> Vec<(&'static str, Commands, Commands)> {
 }
 
 #[test]
-fn whatever_holds_a_resource_holds_its_charge() {
+fn references_to_a_resource_keep_its_charge() {
     for (what, hold, let_go) in ways() {
         let mut bench = Bench::new();
         bench.make(1);
@@ -177,7 +178,7 @@ fn whatever_holds_a_resource_holds_its_charge() {
         bench.submit(&let_go);
         assert_eq!(bench.held(), 0, "{what} lets go of it");
 
-        // With the context all goes.
+        // The end of the context releases everything.
         bench.make(1);
         bench.submit(&hold);
         bench.unref(1);
@@ -190,7 +191,7 @@ fn whatever_holds_a_resource_holds_its_charge() {
 }
 
 #[test]
-fn what_a_stream_that_failed_let_go_of_is_held() {
+fn releases_of_a_failed_stream_are_ignored() {
     for (what, hold, let_go) in ways() {
         let mut bench = Bench::new();
         bench.make(1);
@@ -198,7 +199,7 @@ fn what_a_stream_that_failed_let_go_of_is_held() {
         bench.unref(1);
         bench.fail(&let_go);
         assert_eq!(bench.held(), 1, "{what}");
-        // Nor is anything that comes later trusted.
+        // Later releases are ignored too.
         bench.submit(&let_go);
         bench.make(2);
         bench.submit(&[command(1, SURFACE, &[8, 2, 2, 0, 0]), command(3, 0, &[8])]);
@@ -207,10 +208,10 @@ fn what_a_stream_that_failed_let_go_of_is_held() {
     }
 }
 
-/// It forgets a bound view where the one that takes its place is none, and the buffer of a query
-/// that it cannot make.
+/// The library leaks a bound view if the handle that replaces it is invalid, and the buffer of a query
+/// that it cannot create.
 #[test]
-fn what_the_library_loses_is_never_given_back() {
+fn leaked_memory_stays_charged_for_ever() {
     let lose_view: [&[Vec<u32>]; 2] = [
         &[
             command(1, VIEW, &[7, 1, 2, 0, 0, 0]),
@@ -244,13 +245,13 @@ fn what_the_library_loses_is_never_given_back() {
 }
 
 #[test]
-fn objects_belong_to_the_context_in_the_context() {
+fn objects_belong_to_their_sub_context() {
     let mut bench = Bench::new();
     bench.make(1);
     let view = || command(1, VIEW, &[7, 1, 2, 0, 0, 0]);
     bench.submit(&[command(29, 0, &[5]), view()]);
     bench.unref(1);
-    // Another one's object of the same name; those that do not exist change nothing.
+    // An object of another sub-context with the same handle; unknown sub-contexts change nothing.
     bench.submit(&[
         command(28, 0, &[0]),
         command(3, 0, &[7]),
@@ -258,7 +259,7 @@ fn objects_belong_to_the_context_in_the_context() {
     ]);
     bench.submit(&[command(28, 0, &[0]), command(30, 0, &[0])]);
     assert_eq!(bench.held(), 1);
-    // Which one it is for is not known, unless the stream says so.
+    // The current sub-context is unknown, unless the stream selects it.
     bench.submit(&[command(3, 0, &[7])]);
     assert_eq!(bench.held(), 1);
     bench.submit(&[command(28, 0, &[5]), command(3, 0, &[7])]);
@@ -271,9 +272,9 @@ fn objects_belong_to_the_context_in_the_context() {
     assert_eq!(bench.held(), 1, "it may be the one's or the other's");
 }
 
-/// The library looks at the id alone, and finds that it is the same.
+/// The library compares the ids only, and skips the command.
 #[test]
-fn a_place_keeps_what_had_its_id_before() {
+fn places_keep_a_resource_that_had_the_same_id() {
     let mut bench = Bench::new();
     for _ in 0..3 {
         bench.make(1);
@@ -287,7 +288,7 @@ fn a_place_keeps_what_had_its_id_before() {
 fn objects_and_contexts_are_charged() {
     let budget = Budget::new(2 * CONTEXT_COST + 20 * OBJECT_COST);
     let mut holdings = Holdings::new(&budget).unwrap();
-    let mut lost = Kept::default();
+    let mut lost = ChargeSet::default();
     let mut submit = |holdings: &mut Holdings, stream: &[u32]| {
         let noted = holdings.submit(stream, |_| None, &mut lost);
         noted.map(|()| holdings.succeeded())
@@ -299,7 +300,7 @@ fn objects_and_contexts_are_charged() {
     };
     submit(&mut holdings, &command(29, 0, &[1])).unwrap();
     let more = submit(&mut holdings, &command(29, 0, &[2]));
-    assert_eq!(more, Err(CommandError::Budget(CONTEXT_COST)));
+    assert_eq!(more, Err(StreamError::Budget(CONTEXT_COST)));
     let used = budget.used();
     submit(
         &mut holdings,
@@ -307,21 +308,21 @@ fn objects_and_contexts_are_charged() {
     )
     .unwrap();
     let more = submit(&mut holdings, &blends(21..22));
-    assert_eq!(more, Err(CommandError::Budget(OBJECT_COST)));
+    assert_eq!(more, Err(StreamError::Budget(OBJECT_COST)));
     let destroy = |handle| command(3, 0, &[handle]);
     let all: Vec<u32> = (1..21).flat_map(destroy).collect();
     submit(&mut holdings, &[command(28, 0, &[1]), all].concat()).unwrap();
     assert_eq!(budget.used(), used);
-    // A shader by how long it is.
+    // A shader is charged by its length.
     let shader = command(1, 4, &[7; 1000]);
     let more = submit(&mut holdings, &shader);
-    assert!(matches!(more, Err(CommandError::Budget(bytes)) if bytes > 64_000));
+    assert!(matches!(more, Err(StreamError::Budget(bytes)) if bytes > 64_000));
     drop(holdings);
     assert_eq!(budget.used(), 0);
 }
 
 #[test]
-fn streams_that_fail_again_and_again_take_no_room() {
+fn repeated_failed_streams_use_no_memory() {
     let mut bench = Bench::new();
     bench.make(1);
     let view = command(1, VIEW, &[7, 1, 2, 0, 0, 0]);
@@ -330,26 +331,26 @@ fn streams_that_fail_again_and_again_take_no_room() {
     for _ in 0..100 {
         bench.fail(&[bind.clone(), command(10, 0, &[1, 0]), command(3, 0, &[7])]);
     }
-    assert!(bench.holdings.of_failed.len() <= 1);
-    assert_eq!((bench.holdings.kept.0.len(), bench.lost.0.len()), (0, 1));
+    assert!(bench.holdings.removed_by_failed.len() <= 1);
+    assert_eq!((bench.holdings.kept.len(), bench.lost.len()), (0, 1));
 }
 
 #[test]
-fn what_would_be_in_no_account_is_refused() {
+fn unaccounted_commands_are_refused() {
     let mut bench = Bench::new();
     bench.make(1);
     for number in [48, 53, 55] {
         let stream = [command(6, 0, &[16, 0, 1]), command(number, 0, &[0; 11])].concat();
         let hold = |id| bench.resources.borrow().get(&id).cloned();
         let refused = bench.holdings.submit(&stream, hold, &mut bench.lost);
-        assert_eq!(refused, Err(CommandError::Command(number)));
+        assert_eq!(refused, Err(StreamError::Unaccounted(number)));
     }
     bench.unref(1);
     assert_eq!(bench.held(), 0, "nothing of a refused stream counts");
 }
 
 #[test]
-fn places_that_do_not_exist_take_no_room() {
+fn invalid_places_use_no_memory() {
     let mut bench = Bench::new();
     bench.make(1);
     let view = command(1, VIEW, &[7, 1, 2, 0, 0, 0]);
@@ -360,16 +361,15 @@ fn places_that_do_not_exist_take_no_room() {
             command(27, 0, &[shader, first, 0, 0, 1]),
         ]);
     }
-    let main = &bench.holdings.subs[&0];
-    assert!(main.bound.values().all(|places| places.len() <= 128));
-    assert!(main.bound.keys().all(|slot| slot.exists()));
+    assert!(bench.holdings.sub_contexts[&0].is_bounded(128));
     bench.unref(1);
     assert_eq!(bench.held(), 1);
 }
 
-/// What is held is looked for once, not for each command and each handle in each context: that took an hour.
+/// Objects are searched once, not for each command and each handle in each sub-context, which took an
+/// hour.
 #[test]
-fn commands_take_no_longer_where_there_are_many_contexts() {
+fn many_sub_contexts_do_not_slow_commands_down() {
     const SUBS: u32 = 400;
     let mut bench = Bench::new();
     bench.make(1);
@@ -385,7 +385,7 @@ fn commands_take_no_longer_where_there_are_many_contexts() {
     }
     bench.submit(&begin);
     bench.unref(1);
-    // For whom they are is not known.
+    // Their sub-context is unknown.
     let handles: Vec<u32> = (0..60_000).collect();
     let targets = vec![command(25, 0, &[&[0], &handles[..]].concat()); 16];
     let views = vec![command(10, 0, &[&[0, 0], &handles[..]].concat()); 16];
@@ -399,5 +399,5 @@ fn commands_take_no_longer_where_there_are_many_contexts() {
         bench.fail(&views);
         bench.fail(&vec![command(10, 0, &[0, 0]); 4000]);
     }
-    assert_eq!((bench.held(), bench.lost.0.len()), (1, 1));
+    assert_eq!((bench.held(), bench.lost.len()), (1, 1));
 }

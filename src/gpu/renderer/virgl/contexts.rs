@@ -1,0 +1,120 @@
+//! Rendering contexts and their command streams.
+
+use std::collections::HashMap;
+
+use crate::gpu::renderer::ContextError;
+
+use super::holdings::{CONTEXT_COST, ChargeSet, Holdings, StreamError};
+use super::library::Library;
+use super::process_memory::ProcessMemory;
+use super::resources::Resources;
+use super::transfers;
+
+/// Most contexts of a VM: each program that draws has one.
+const MAX_CONTEXTS: usize = 256;
+
+/// All contexts of a driver.
+#[derive(Default)]
+pub(super) struct Contexts {
+    holdings: HashMap<u32, Holdings>,
+    /// Charges for memory that the library leaked.
+    lost: ChargeSet,
+}
+
+impl Contexts {
+    /// Creates a context.
+    ///
+    /// # Errors
+    /// If the id is 0 or in use, there are too many contexts, or memory is short.
+    pub(super) fn create(
+        &mut self,
+        library: &mut Library,
+        resources: &Resources,
+        memory: &ProcessMemory,
+        id: u32,
+        name: &[u8],
+    ) -> Result<(), ContextError> {
+        if id == 0 {
+            return Err(ContextError::Zero);
+        }
+        if self.holdings.contains_key(&id) {
+            return Err(ContextError::Exists(id));
+        }
+        if self.holdings.len() >= MAX_CONTEXTS {
+            return Err(ContextError::TooMany(MAX_CONTEXTS));
+        }
+        memory.check()?;
+        let holdings = Holdings::new(resources.budget());
+        let holdings = holdings.ok_or(ContextError::Budget(CONTEXT_COST))?;
+        library
+            .create_context(id, name)
+            .map_err(|_| ContextError::Refused(id))?;
+        self.holdings.insert(id, holdings);
+        Ok(())
+    }
+
+    /// Destroys a context.
+    pub(super) fn destroy(&mut self, library: &mut Library, id: u32) -> Result<(), ContextError> {
+        let holdings = self.holdings.remove(&id);
+        let holdings = holdings.ok_or(ContextError::Unknown(id))?;
+        // The charges return to the budget once the library has freed what they are for.
+        library.destroy_context(id);
+        drop(holdings);
+        Ok(())
+    }
+
+    /// Destroys all contexts.
+    pub(super) fn clear(&mut self, library: &mut Library) {
+        for (id, holdings) in std::mem::take(&mut self.holdings) {
+            library.destroy_context(id);
+            drop(holdings);
+        }
+    }
+
+    /// Checks that a context exists.
+    pub(super) fn check(&self, id: u32) -> Result<(), ContextError> {
+        match self.holdings.contains_key(&id) {
+            true => Ok(()),
+            false => Err(ContextError::Unknown(id)),
+        }
+    }
+
+    /// Executes a command stream in a context.
+    ///
+    /// # Errors
+    /// If the stream would exceed bounds that the library does not check, or a command in it fails.
+    pub(super) fn submit(
+        &mut self,
+        library: &mut Library,
+        resources: &Resources,
+        context: u32,
+        stream: &mut [u32],
+    ) -> Result<(), ContextError> {
+        transfers::check_stream(library, resources, stream)?;
+        let Some(holdings) = self.holdings.get_mut(&context) else {
+            return Err(ContextError::Unknown(context));
+        };
+        holdings
+            .submit(stream, |id| resources.share_charge(id), &mut self.lost)
+            .map_err(|error| match error {
+                StreamError::Budget(bytes) => ContextError::Budget(bytes),
+                StreamError::Unaccounted(command) => ContextError::Unaccounted { context, command },
+            })?;
+        match library.submit(context, stream) {
+            Ok(()) => {
+                holdings.succeeded();
+                Ok(())
+            }
+            Err(_) => {
+                holdings.failed(&mut self.lost);
+                Err(ContextError::Refused(context))
+            }
+        }
+    }
+
+    /// Bytes of the budget that never return.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.bytes()
+    }
+}

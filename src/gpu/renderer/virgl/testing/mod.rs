@@ -1,0 +1,3 @@
+//! What tests and fuzz targets use in place of virglrenderer.
+
+pub(crate) mod fake_virglrenderer;
