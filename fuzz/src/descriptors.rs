@@ -101,7 +101,7 @@ pub fn descriptors(data: &[u8]) {
             }
             DescriptorState::Broken => assert!(!descriptor.problems.is_empty() && first),
             DescriptorState::Mask => assert!(text.is_empty() && first),
-            DescriptorState::Hidden | State::Masked => {
+            DescriptorState::Hidden | DescriptorState::Masked => {
                 assert!(!first);
                 assert_eq!(descriptor.by.as_ref(), Some(&in_own));
             }
