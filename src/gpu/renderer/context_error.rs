@@ -4,6 +4,10 @@ use crate::gpu::resource::ResourceError;
 
 /// Why a command on a rendering context fails.
 #[derive(Debug, thiserror::Error)]
+#[cfg_attr(
+    not(feature = "virgl"),
+    expect(dead_code, reason = "3D alone uses most")
+)]
 pub(crate) enum ContextError {
     #[error("0 is not a valid context id")]
     Zero,

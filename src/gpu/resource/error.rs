@@ -7,6 +7,10 @@ use super::{BackingError, ImageError};
 
 /// Why a command on a resource fails.
 #[derive(Debug, thiserror::Error)]
+#[cfg_attr(
+    not(feature = "virgl"),
+    expect(dead_code, reason = "3D alone uses some")
+)]
 pub(crate) enum ResourceError {
     #[error("0 is not a valid resource id")]
     Zero,

@@ -109,6 +109,7 @@ impl Image {
     }
 
     /// Writes `row` from column `x` of row `y` on, and returns the columns that changed.
+    #[cfg(any(test, feature = "virgl"))]
     pub(crate) fn merge_row(&mut self, x: u32, y: u32, row: &[u8]) -> Option<Range<u32>> {
         let changed = merge(self.bytes_mut(x, y, row.len()), row)?;
         let column = |byte: usize| x.saturating_add((byte / PIXEL_LEN) as u32);

@@ -16,5 +16,7 @@ pub(crate) use dmabuf::Dmabuf;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use dmabuf::{MODIFIER_INVALID, MODIFIER_LINEAR};
 pub(crate) use error::ResourceError;
-pub(crate) use image::{Image, ImageError, MAX_SIDE, PIXEL_LEN, SharedImage, merge};
+#[cfg(feature = "virgl")]
+pub(crate) use image::MAX_SIDE;
+pub(crate) use image::{Image, ImageError, PIXEL_LEN, SharedImage, merge};
 pub(crate) use table::ResourceTable;

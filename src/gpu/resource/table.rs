@@ -8,6 +8,11 @@ use super::{Budget, Charge, ImageError, ResourceError};
 struct Entry<T> {
     resource: T,
     uuid: Option<[u8; 16]>,
+    /// Returns to the budget when it is dropped.
+    #[cfg_attr(
+        not(feature = "virgl"),
+        expect(dead_code, reason = "3D alone uses its shares")
+    )]
     charge: Arc<Charge>,
 }
 
