@@ -41,7 +41,7 @@ pub enum SocketError {
     Idle(RawFd),
     /// Something else went wrong with the descriptor.
     #[error("cannot use file descriptor {0}: {1}")]
-    Descriptor(RawFd, io::Error),
+    Descriptor(RawFd, #[source] io::Error),
     /// The path does not fit a socket address.
     #[error(
         "--socket-path={}: {} bytes are too long for a Unix socket address, which holds {SOCKET_PATH_MAX}",
@@ -65,6 +65,7 @@ pub enum SocketError {
         /// What was tried.
         attempt: &'static str,
         /// What the kernel said.
+        #[source]
         error: io::Error,
     },
 }

@@ -24,7 +24,11 @@ pub use policy::{Argument, SandboxPolicy, SyscallRule};
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SandboxError {
     #[error("the sandbox cannot be closed: {attempt}: {error}; --sandbox=off starts without it")]
-    Privileges { attempt: &'static str, error: Errno },
+    Privileges {
+        attempt: &'static str,
+        #[source]
+        error: Errno,
+    },
     #[error("the sandbox cannot be closed: landlock: {0}; --sandbox=off starts without it")]
     Files(#[from] landlock::RulesetError),
     #[error("the sandbox cannot be closed: seccomp: {0}; --sandbox=off starts without it")]

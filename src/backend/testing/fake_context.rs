@@ -51,11 +51,11 @@ impl FakeContext {
 
     /// What a device is built with.
     pub fn context(&self) -> DeviceContext {
-        DeviceContext {
-            event_loop: self.event_loop.clone(),
-            memory: self.memory.clone(),
-            main_thread: self.main_thread.clone(),
-        }
+        DeviceContext::new(
+            self.event_loop.clone(),
+            self.memory.clone(),
+            self.main_thread.clone(),
+        )
     }
 
     /// The events that are ready; where there are none, those that are within `patience` milliseconds.

@@ -14,7 +14,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::fake_context::failure;
 use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, MainThreadReceiver};
-use crate::backend::transport::device::{DeviceBuilder, GpuSocketMailbox};
+use crate::backend::transport::device::DeviceBuilder;
+use crate::backend::transport::gpu_socket::GpuSocketMailbox;
 use crate::backend::transport::proxy::{self, VhostUserProxy};
 use crate::backend::transport::worker::{self, BEGIN};
 

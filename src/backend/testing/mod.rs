@@ -3,6 +3,8 @@
 
 #[cfg(test)]
 pub(crate) mod driver;
+// Public for fuzz/ only.
+#[cfg_attr(not(feature = "fuzzing"), allow(unreachable_pub))]
 pub(crate) mod fake_context;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

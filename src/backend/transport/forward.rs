@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use rustix::event::poll;
 use rustix::io::Errno;
 
-use super::device::GpuSocketMailbox;
+use super::gpu_socket::GpuSocketMailbox;
 use super::proxy::{ProxyError, Side, VhostUserProxy};
 
 /// Why messages cannot be passed on.

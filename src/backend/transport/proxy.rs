@@ -19,7 +19,7 @@ use rustix::net::{
 };
 use vhost::vhost_user::message::FrontendReq;
 
-use super::device::GpuSocketMailbox;
+use super::gpu_socket::GpuSocketMailbox;
 use super::sanitize::{RequestError, RequestSanitizer};
 
 /// Request, flags and payload size, 32 bits each, in host order.
@@ -54,9 +54,9 @@ pub(crate) enum ProxyError {
     #[error(transparent)]
     Refused(#[from] RequestError),
     #[error("cannot receive a vhost-user message: {0}")]
-    Receive(io::Error),
+    Receive(#[source] io::Error),
     #[error("cannot send a vhost-user message: {0}")]
-    Send(io::Error),
+    Send(#[source] io::Error),
 }
 
 /// A front-end's connection, joined to the daemon's.

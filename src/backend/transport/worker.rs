@@ -21,9 +21,8 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::device::{
-    Device, DeviceBuilder, DeviceContext, EventLoop, FIRST_TOKEN, GpuSocketMailbox,
-};
+use super::device::{Device, DeviceBuilder, DeviceContext, EventLoop, FIRST_TOKEN};
+use super::gpu_socket::GpuSocketMailbox;
 use crate::backend::lock::lock;
 use crate::backend::service::main_thread::{BuildError, MainThreadEvent, MainThreadHandle};
 use crate::backend::service::notify;
@@ -62,6 +61,7 @@ pub(crate) struct DeviceHandler<B: DeviceBuilder> {
 struct Parts<B> {
     builder: B,
     context: DeviceContext,
+    event_loop: Arc<dyn EventLoop>,
     observer: Arc<dyn VringObserver>,
 }
 
@@ -100,15 +100,13 @@ pub(crate) fn spawn<B: DeviceBuilder>(
         .into_iter()
         .next()
         .ok_or_else(|| io::Error::other("the vhost-user daemon has no worker"))?;
-    // The device is a part of it.
+    // Weak, as the event loop has the handler, which has the device.
     let weak_loop = Arc::downgrade(&event_loop);
+    let device_loop: Arc<dyn EventLoop> = Arc::new(weak_loop.clone());
     *lock(&handler.parts) = Some(Parts {
         builder,
-        context: DeviceContext {
-            event_loop: Arc::new(weak_loop.clone()),
-            memory,
-            main_thread,
-        },
+        context: DeviceContext::new(device_loop.clone(), memory, main_thread),
+        event_loop: device_loop,
         observer: Arc::new(Observer {
             handler: Arc::downgrade(&handler),
             event_loop: weak_loop,
@@ -226,15 +224,16 @@ impl<B: DeviceBuilder> DeviceHandler<B> {
         for (index, vring) in (0..).zip(vrings) {
             vring.observe(index, parts.observer.clone());
         }
-        let built = self.build(parts.builder, parts.context);
+        let built = self.build(parts);
         self.main_thread.tell(MainThreadEvent::DeviceBuilt(built));
     }
 
-    fn build(&self, builder: B, context: DeviceContext) -> Result<(), BuildError> {
-        let event_loop = context.event_loop.clone();
-        self.device.set(builder.build(context)?);
+    fn build(&self, parts: Parts<B>) -> Result<(), BuildError> {
+        self.device.set(parts.builder.build(parts.context)?);
         if let Some(watchdog) = &self.watchdog {
-            event_loop.watch(watchdog.timer.as_fd(), EventSet::IN, WATCHDOG)?;
+            parts
+                .event_loop
+                .watch(watchdog.timer.as_fd(), EventSet::IN, WATCHDOG)?;
         }
         Ok(())
     }
@@ -393,112 +392,4 @@ impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixStream;
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-    use std::thread;
-    use std::time::Duration;
-
-    use super::*;
-
-    /// Counts its events, and takes its time for each.
-    struct Busy(Arc<AtomicU32>);
-
-    impl Device for Busy {
-        const QUEUES: usize = 1;
-
-        fn set_gpu_socket(&mut self, _socket: UnixStream) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-
-        fn handle_event(
-            &mut self,
-            _event: u16,
-            _ready: EventSet,
-            _vrings: &[Vring],
-        ) -> io::Result<()> {
-            thread::sleep(Duration::from_millis(1));
-            self.0.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        }
-    }
-
-    impl DeviceBuilder for Busy {
-        type Device = Self;
-        type Error = io::Error;
-
-        fn build(self, _context: DeviceContext) -> io::Result<Self> {
-            Ok(self)
-        }
-    }
-
-    fn handler(events: &Arc<AtomicU32>) -> DeviceHandler<Busy> {
-        let (main_thread, _receiver) = MainThreadHandle::new().unwrap();
-        let handler = DeviceHandler {
-            parts: Mutex::new(None),
-            device: BuiltDevice::default(),
-            gpu_socket: GpuSocketMailbox::default(),
-            main_thread,
-            begin: EventFd::new(EFD_CLOEXEC).unwrap(),
-            end: EventFd::new(EFD_CLOEXEC).unwrap(),
-            watchdog: None,
-        };
-        handler.device.set(Busy(events.clone()));
-        handler
-    }
-
-    #[test]
-    fn the_newest_display_socket_reaches_the_device_once() {
-        let taken = Arc::new(AtomicU32::new(0));
-        let handler = handler(&taken);
-        let (_peer, socket) = UnixStream::pair().unwrap();
-        let set = || {
-            let blocking = GpuBackend::from_stream(socket.try_clone().unwrap());
-            handler.set_gpu_socket(blocking).unwrap();
-            taken.load(Ordering::Relaxed)
-        };
-        handler.gpu_socket.put(socket.try_clone().unwrap());
-        assert_eq!(set(), 1);
-        // Two messages so close to each other that the first was given the socket of the second.
-        assert_eq!(set(), 1);
-    }
-
-    #[test]
-    fn who_comes_before_the_device_is_built_waits_for_it() {
-        let built = BuiltDevice::default();
-        thread::scope(|scope| {
-            let early = scope.spawn(|| *built.get());
-            thread::sleep(Duration::from_millis(20));
-            assert!(!early.is_finished());
-            built.set(7);
-            assert_eq!(early.join().unwrap(), 7);
-        });
-    }
-
-    #[test]
-    fn a_busy_worker_does_not_keep_the_device_from_the_protocol() {
-        const QUESTIONS: u32 = 50;
-        let events = Arc::new(AtomicU32::new(0));
-        let served = handler(&events);
-        let over = AtomicBool::new(false);
-        let meanwhile = thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    served.handle_event(0, EventSet::IN, &[], 0).unwrap();
-                }
-            });
-            let mut meanwhile = 0;
-            for _ in 0..QUESTIONS {
-                // The worker has taken up the device again.
-                thread::sleep(Duration::from_millis(2));
-                let before = events.load(Ordering::Relaxed);
-                served.features();
-                meanwhile += events.load(Ordering::Relaxed) - before;
-            }
-            over.store(true, Ordering::Relaxed);
-            meanwhile
-        });
-        // The end of one event for each question, and room for a machine that is busy otherwise.
-        assert!(meanwhile < 2 * QUESTIONS, "{meanwhile} events");
-    }
-}
+mod tests;

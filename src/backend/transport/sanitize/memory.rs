@@ -21,21 +21,21 @@ pub(crate) enum MemoryError {
     #[error(
         "the front-end shares {size} bytes of guest memory from byte {offset} of a file, which has only {file} bytes"
     )]
-    BeyondFile { size: u64, offset: u64, file: u64 },
+    RegionBeyondFile { size: u64, offset: u64, file: u64 },
     #[error(
         "the front-end shares {size} bytes of guest memory at {guest:#x}, which exceed 64 bits"
     )]
-    BeyondAddresses { guest: u64, size: u64 },
+    RegionBeyondAddresses { guest: u64, size: u64 },
     #[error(
         "the front-end shares {size} bytes of guest memory at {guest:#x}, which overlap the region at {other:#x}"
     )]
     Overlap { guest: u64, size: u64, other: u64 },
     #[error("the front-end shares more than {MAX_REGIONS} regions of guest memory")]
-    TooMany,
+    TooManyRegions,
     #[error(
         "the front-end takes back {size} bytes of guest memory at {guest:#x}, which it does not share"
     )]
-    Unknown { guest: u64, size: u64 },
+    NotShared { guest: u64, size: u64 },
 }
 
 /// A region of the guest's memory, in the front-end's address space.
@@ -79,7 +79,7 @@ impl Region {
             offset,
         } = *self;
         if guest.checked_add(size).is_none() || user.checked_add(size).is_none() {
-            return Err(MemoryError::BeyondAddresses { guest, size });
+            return Err(MemoryError::RegionBeyondAddresses { guest, size });
         }
         let Ok(stat) = fstat(file) else {
             return Ok(());
@@ -91,7 +91,7 @@ impl Region {
         {
             return Ok(());
         }
-        Err(MemoryError::BeyondFile { size, offset, file })
+        Err(MemoryError::RegionBeyondFile { size, offset, file })
     }
 }
 
@@ -154,7 +154,7 @@ impl SharedMemory {
             .0
             .iter()
             .position(|r| (r.guest, r.size) == (guest, size));
-        let at = at.ok_or(MemoryError::Unknown { guest, size })?;
+        let at = at.ok_or(MemoryError::NotShared { guest, size })?;
         self.0.remove(at);
         Ok(())
     }
@@ -166,7 +166,7 @@ impl SharedMemory {
             return Err(MemoryError::Overlap { guest, size, other });
         }
         if self.0.len() >= MAX_REGIONS {
-            return Err(MemoryError::TooMany);
+            return Err(MemoryError::TooManyRegions);
         }
         let at = self.0.partition_point(|other| other.guest < guest);
         self.0.insert(at, region);

@@ -122,7 +122,7 @@ fn memory_beyond_the_end_of_its_file_is_refused() {
         done(RequestSanitizer::default().request(kind, &mut payload, &mut fds))
     };
     let short = |size, offset| {
-        Err(MemoryError::BeyondFile {
+        Err(MemoryError::RegionBeyondFile {
             size,
             offset,
             file: 0x3000,
@@ -179,7 +179,7 @@ fn regions_that_are_added_and_removed_are_followed() {
         overlap(below, 1 << 32)
     );
     for (guest, size) in [(0x1000, 0x3000), (0, 0x1000), (0x3000, 0)] {
-        let unknown = Err(MemoryError::Unknown { guest, size });
+        let unknown = Err(MemoryError::NotShared { guest, size });
         assert_eq!(
             change(&mut sanitizer, REM_MEM_REG, region(guest, size, 0)),
             unknown
@@ -187,7 +187,7 @@ fn regions_that_are_added_and_removed_are_followed() {
     }
     for (guest, user) in [(u64::MAX - 1, 0), (1 << 40, u64::MAX - 1)] {
         let size = 0x3000;
-        let beyond = Err(MemoryError::BeyondAddresses { guest, size });
+        let beyond = Err(MemoryError::RegionBeyondAddresses { guest, size });
         assert_eq!(
             change(&mut sanitizer, ADD_MEM_REG, region(guest, size, user)),
             beyond
@@ -210,7 +210,7 @@ fn no_more_regions_are_taken_than_there_are_slots() {
     for n in 0..memory::MAX_REGIONS as u64 {
         assert_eq!(add(n), Ok(()));
     }
-    assert_eq!(add(1000), Err(MemoryError::TooMany));
+    assert_eq!(add(1000), Err(MemoryError::TooManyRegions));
 }
 
 #[test]
