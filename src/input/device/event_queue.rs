@@ -16,6 +16,7 @@ pub(super) struct EventQueue {
     /// but for no more than this.
     most_buffers: u16,
     guest_errors: RateLimitedLog,
+    dropped_reports: RateLimitedLog,
 }
 
 impl EventQueue {
@@ -36,6 +37,13 @@ impl EventQueue {
         serve_turn("event queue", vring, memory, errors, |pass, errors| {
             fill(pass, reports, most_buffers, errors)
         })
+    }
+
+    /// Logs that `count` reports of `label` were dropped, because their driver was too slow.
+    pub(super) fn warn_dropped(&mut self, count: u64, label: &str) {
+        self.dropped_reports.warn(format_args!(
+            "dropped {count} reports of {label}: the guest or this host is too slow; the guest is told the device's current state instead"
+        ));
     }
 }
 

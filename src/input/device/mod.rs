@@ -8,6 +8,7 @@ mod held_key;
 mod ownership;
 mod queue_turn;
 mod source_link;
+mod status;
 mod status_queue;
 
 pub use builder::InputBuilder;
@@ -23,7 +24,7 @@ use crate::input::virtio_input::VirtioInput;
 use driver_session::Driver;
 use event_queue::EventQueue;
 use event_sources::{EventSources, SOURCE, TIMER, WAKE};
-use ownership::{Change, Owner, Ownership};
+use ownership::{Owner, OwnerChange, Ownership};
 use queue_turn::TurnEnd;
 use status_queue::StatusQueue;
 
@@ -56,10 +57,10 @@ impl<S: EventSource> Input<S> {
             .ownership
             .update(driver, &mut self.virtio_input, &self.events);
         match change {
-            Change::None => {}
+            OwnerChange::None => {}
             // The status events that waited for this.
-            Change::GuestBegan => self.execute_status(vrings),
-            Change::GuestEnded => self.event_queue.reset(),
+            OwnerChange::GuestBegan => self.execute_status(vrings),
+            OwnerChange::GuestEnded => self.event_queue.reset(),
         }
     }
 
@@ -82,7 +83,8 @@ impl<S: EventSource> Input<S> {
         }
         let dropped = self.virtio_input.reports_mut().take_dropped();
         if dropped > 0 {
-            self.ownership.warn_dropped(dropped);
+            self.event_queue
+                .warn_dropped(dropped, &self.ownership.label());
         }
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use crate::backend::{DeviceContext, EventSet, RateLimitedLog};
+use crate::backend::{DeviceContext, EventSet};
 use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::Event;
@@ -17,6 +17,7 @@ use super::driver_session::Driver;
 use super::event_sources::EventSources;
 use super::held_key::held_key;
 use super::source_link::SourceLink;
+use super::status::StatusLine;
 
 /// A guest's wait for the host to release a key is logged if it takes longer than this.
 const LONG_WAIT: Timespec = Timespec {
@@ -37,7 +38,7 @@ pub(super) enum Owner {
 
 /// How [`Ownership::update`] changed the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum OwnerChange {
     /// Not at all.
     None,
     /// A guest began to run. It has the source, or waits for it.
@@ -50,11 +51,11 @@ pub(super) enum Change {
 pub(super) struct Ownership<S> {
     source: SourceLink<S>,
     owner: Owner,
-    /// The program around the device, which is told who has the source, and if it is gone.
+    status: StatusLine,
+    /// The program around the device, which is told if the source is gone.
     context: DeviceContext,
     /// The program is about to exit: no guest gets the source any more.
     ended: bool,
-    dropped_reports: RateLimitedLog,
 }
 
 impl<S: EventSource> Ownership<S> {
@@ -63,15 +64,20 @@ impl<S: EventSource> Ownership<S> {
         Self {
             source: SourceLink::new(source),
             owner: Owner::Host,
+            status: StatusLine::new(context.clone()),
             context,
             ended: false,
-            dropped_reports: RateLimitedLog::default(),
         }
     }
 
     /// Who has the source's events.
     pub(super) fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// How messages name the source.
+    pub(super) fn label(&self) -> String {
+        self.source.label()
     }
 
     /// The device as its driver sees it.
@@ -85,20 +91,20 @@ impl<S: EventSource> Ownership<S> {
         driver: Driver,
         virtio_input: &mut VirtioInput,
         events: &EventSources,
-    ) -> Change {
+    ) -> OwnerChange {
         if self.ended {
-            return Change::None;
+            return OwnerChange::None;
         }
         match (self.owner, driver) {
             (Owner::Host, Driver::New | Driver::Same) => {
                 self.begin_guest(driver, virtio_input, events);
-                Change::GuestBegan
+                OwnerChange::GuestBegan
             }
             (Owner::HostUntilReleased | Owner::Guest, Driver::Stopped) => {
                 self.end_guest(virtio_input, events);
-                Change::GuestEnded
+                OwnerChange::GuestEnded
             }
-            _ => Change::None,
+            _ => OwnerChange::None,
         }
     }
 
@@ -152,14 +158,6 @@ impl<S: EventSource> Ownership<S> {
         }
     }
 
-    /// Logs that the driver was too slow for `count` reports.
-    pub(super) fn warn_dropped(&mut self, count: u64) {
-        let label = self.source.label();
-        self.dropped_reports.warn(format_args!(
-            "dropped {count} reports of {label}: the guest or this host is too slow; the guest is told the device's current state instead"
-        ));
-    }
-
     /// The guest stops, or resets the device: the host gets the source back, with the LEDs it had.
     pub(super) fn end_guest(&mut self, virtio_input: &mut VirtioInput, events: &EventSources) {
         match self.owner {
@@ -169,7 +167,10 @@ impl<S: EventSource> Ownership<S> {
         }
         self.owner = Owner::Host;
         self.source.ungrab();
-        self.set_status(format_args!("no guest uses {}", self.source.label()));
+        // The status of a source that is gone says so, and stays.
+        if !self.source.is_gone() {
+            self.status.publish_no_guest(&self.source.label());
+        }
     }
 
     /// No guest gets the source any more.
@@ -229,14 +230,7 @@ impl<S: EventSource> Ownership<S> {
         let state = state.unwrap_or_else(|| DeviceState::new(self.source.info().slots()));
         self.source.send(virtio_input.begin(state, host_leds));
         let label = self.source.label();
-        match host_access {
-            HostAccess::Shared => {
-                self.set_status(format_args!("the guest and the host share {label}"));
-            }
-            HostAccess::None | HostAccess::UntilGrab => {
-                self.set_status(format_args!("the guest has {label}"));
-            }
-        }
+        self.status.publish_guest(&label, host_access);
     }
 
     /// Gives the guest a source that reports nothing any more.
@@ -260,10 +254,7 @@ impl<S: EventSource> Ownership<S> {
         if !waited {
             events.set_timer(Some(LONG_WAIT));
         }
-        self.set_status(format_args!(
-            "the guest gets {} once {key:?} is released on the host",
-            self.source.label(),
-        ));
+        self.status.publish_waiting(&self.source.label(), key);
         true
     }
 
@@ -292,14 +283,5 @@ impl<S: EventSource> Ownership<S> {
         }
         self.context
             .lose_hardware(format_args!("{label} was unplugged: {error}"));
-    }
-
-    /// Says in the service's status who has the source. A guest that resets its device over and over
-    /// would fill the log.
-    fn set_status(&self, text: std::fmt::Arguments<'_>) {
-        // The status of a source that is gone says so, and stays.
-        if !self.source.is_gone() {
-            self.context.status(text);
-        }
     }
 }

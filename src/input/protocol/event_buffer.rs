@@ -1,10 +1,10 @@
 //! Reads and writes events in the driver's buffers (virtio 1.2, 5.8.6).
 
 use virtio_queue::DescriptorChain;
+use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::backend::{Chain, MemoryGuard};
-
 use crate::input::protocol::Event;
 
 /// Most descriptors of a buffer that are read. An event cannot need more than eight of them, but a
@@ -16,10 +16,10 @@ const MAX_DESCRIPTORS: usize = 16;
 pub(crate) fn write_event(chain: &Chain, memory: &GuestMemoryMmap, event: Event) -> bool {
     let bytes = event.to_bytes();
     // The usual buffer: one descriptor with room for one event.
-    if let Some(first) = chain.clone().next()
-        && first.is_write_only()
-        && first.len() as usize >= bytes.len()
-    {
+    let has_room = |descriptor: &Descriptor| {
+        descriptor.is_write_only() && descriptor.len() as usize >= bytes.len()
+    };
+    if let Some(first) = chain.clone().next().filter(has_room) {
         // Almost always within one region of memory, which takes one look-up.
         return match memory.get_slice(first.addr(), bytes.len()) {
             Ok(slice) => {
@@ -64,8 +64,8 @@ struct Piece {
     length: usize,
 }
 
-/// The pieces of an event in `chain`: of the descriptors that the device may
-/// write, or of those that it may read. `None` if they hold less than an event.
+/// The pieces of an event in `chain`: of the descriptors that the device may write, or of those that it
+/// may read. `None` if they hold less than an event.
 fn pieces(chain: &DescriptorChain<MemoryGuard>, writable: bool) -> Option<Vec<Piece>> {
     let mut needed = Event::SIZE;
     let mut pieces = Vec::new();

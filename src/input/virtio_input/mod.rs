@@ -87,3 +87,62 @@ impl VirtioInput {
         &mut self.reports
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::input::protocol::event_codes::{EV_KEY, EV_LED};
+
+    use super::*;
+
+    const CFG_ID_NAME: u8 = 0x01;
+
+    fn keyboard() -> DeviceInfo {
+        let mut info = DeviceInfo {
+            name: "Keyboard".into(),
+            ..DeviceInfo::default()
+        };
+        info.codes.insert(EV_KEY, [30].into_iter().collect());
+        info.codes.insert(EV_LED, [0, 1].into_iter().collect());
+        info
+    }
+
+    fn sent(virtio_input: &mut VirtioInput) -> Vec<Event> {
+        let reports = virtio_input.reports_mut();
+        let mut sent = Vec::new();
+        while reports.next_report().is_some() {
+            sent.extend(reports.next_event());
+            reports.sent();
+        }
+        sent
+    }
+
+    #[test]
+    fn query_is_answered_in_the_configuration_space_until_a_reset() {
+        let info = keyboard();
+        let mut virtio_input = VirtioInput::new(&info);
+        virtio_input.write_config(0, &[CFG_ID_NAME, 0]);
+        let config = virtio_input.read_config(&info, 0, 16);
+        assert_eq!(config[..3], [CFG_ID_NAME, 0, 8]);
+        assert_eq!(&config[8..], b"Keyboard");
+        virtio_input.reset();
+        assert_eq!(virtio_input.read_config(&info, 0, 16), [0; 16]);
+    }
+
+    #[test]
+    fn guest_is_told_the_state_and_the_host_gets_its_leds_back() {
+        let info = keyboard();
+        let mut virtio_input = VirtioInput::new(&info);
+        let on = Event::new(EV_LED, 1, 1);
+        assert_eq!(virtio_input.execute_status(on, &info), Some(on));
+        let mut state = DeviceState::new(0);
+        state.keys.set(30, true);
+        let pressed = Event::new(EV_KEY, 30, 1);
+        let host_leds = [0].into_iter().collect();
+        assert_eq!(virtio_input.begin(state, host_leds), [on]);
+        assert_eq!(sent(&mut virtio_input), [pressed, Event::REPORT]);
+        assert_eq!(virtio_input.end(), [Event::new(EV_LED, 1, 0)]);
+        virtio_input.begin_gone();
+        let released = Event::new(EV_KEY, 30, 0);
+        assert_eq!(sent(&mut virtio_input), [released, Event::REPORT]);
+    }
+}

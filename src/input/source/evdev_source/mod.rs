@@ -1,5 +1,11 @@
 //! An evdev device of the host as the source.
 
+mod error;
+mod read_info;
+mod sandbox_policy;
+
+pub use error::OpenError;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,13 +26,7 @@ use crate::input::protocol::event_codes::{
 use crate::input::protocol::{Bitmap, Event};
 use crate::input::source::{EventSource, HostAccess, ReadOutcome};
 
-use capabilities::{bitmap, device_info};
-
-pub use open_error::OpenError;
-
-mod capabilities;
-mod open_error;
-mod sandbox_policy;
+use read_info::{bitmap, read_info};
 
 /// Events that the crate `evdev` has room for in a read, or more.
 const READ_CAPACITY: usize = 32;
@@ -64,7 +64,7 @@ impl EvdevSource {
         };
         let opened = open_file(path)?;
         let device = RawDevice::from_fd(OwnedFd::from(opened.file)).map_err(not_evdev)?;
-        let info = device_info(&device).map_err(not_evdev)?;
+        let info = read_info(&device).map_err(not_evdev)?;
         if !opened.writable {
             log::warn!(
                 "{} cannot be written: its LEDs will not follow the guest",

@@ -13,7 +13,7 @@ use crate::input::protocol::event_codes::{
 use crate::input::protocol::{AbsInfo, Bitmap, DevIds};
 
 /// Reads what `device` is and which events it can report.
-pub(super) fn device_info(device: &RawDevice) -> io::Result<DeviceInfo> {
+pub(super) fn read_info(device: &RawDevice) -> io::Result<DeviceInfo> {
     let id = device.input_id();
     let mut info = DeviceInfo {
         name: device.name().unwrap_or_default().to_owned(),

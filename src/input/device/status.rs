@@ -1,0 +1,42 @@
+//! What the `STATUS=` line says of who has the source.
+
+use evdev::KeyCode;
+
+use crate::backend::DeviceContext;
+use crate::input::source::HostAccess;
+
+/// The `STATUS=` line. The log does not say the same: a guest that resets its device over and over would
+/// fill it.
+pub(super) struct StatusLine {
+    context: DeviceContext,
+}
+
+impl StatusLine {
+    pub(super) fn new(context: DeviceContext) -> Self {
+        Self { context }
+    }
+
+    /// No guest has the source.
+    pub(super) fn publish_no_guest(&self, label: &str) {
+        self.context.status(format_args!("no guest uses {label}"));
+    }
+
+    /// A guest waits for the source until `key` is released.
+    pub(super) fn publish_waiting(&self, label: &str, key: KeyCode) {
+        self.context.status(format_args!(
+            "the guest gets {label} once {key:?} is released on the host"
+        ));
+    }
+
+    /// A guest has the source.
+    pub(super) fn publish_guest(&self, label: &str, host_access: HostAccess) {
+        match host_access {
+            HostAccess::Shared => self
+                .context
+                .status(format_args!("the guest and the host share {label}")),
+            HostAccess::None | HostAccess::UntilGrab => {
+                self.context.status(format_args!("the guest has {label}"))
+            }
+        }
+    }
+}
