@@ -6,7 +6,7 @@ use vhost_user_backend::VringT;
 use vhost_user_backends::backend::fuzzing::FakeContext;
 use vhost_user_backends::backend::{Device, DeviceContext};
 use vhost_user_backends::gpu::fuzzing::command::*;
-use vhost_user_backends::gpu::fuzzing::{Bench, fake_virglrenderer};
+use vhost_user_backends::gpu::fuzzing::{FuzzGpu, fake_virglrenderer};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::bytes::Bytes;
@@ -27,12 +27,16 @@ const CURSOR: usize = 1;
 
 /// A 2D device.
 pub fn control_2d(data: &[u8]) {
-    Machine::new(|context| Bench::in_2d(MAX_HOSTMEM, context), Mood::Flat).run(data);
+    Machine::new(|context| FuzzGpu::in_2d(MAX_HOSTMEM, context), Mood::Flat).run(data);
 }
 
 /// A 3D device on a stand-in for virglrenderer.
 pub fn control_3d(data: &[u8]) {
-    Machine::new(|context| Bench::in_3d(MAX_HOSTMEM_3D, context), Mood::Deep).run(data);
+    Machine::new(
+        |context| FuzzGpu::in_3d(MAX_HOSTMEM_3D, context),
+        Mood::Deep,
+    )
+    .run(data);
     assert_eq!(
         fake_virglrenderer::population(),
         (0, 0),
@@ -47,7 +51,10 @@ pub fn control_3d(data: &[u8]) {
 
 /// A 2D device whose driver is most of all busy with cursors.
 pub fn cursor(data: &[u8]) {
-    let mut machine = Machine::new(|context| Bench::in_2d(MAX_HOSTMEM, context), Mood::Cursors);
+    let mut machine = Machine::new(
+        |context| FuzzGpu::in_2d(MAX_HOSTMEM, context),
+        Mood::Cursors,
+    );
     // Resource 1 is a cursor.
     for words in [
         &[RESOURCE_CREATE_2D, 1, 1, 64, 64][..],
@@ -72,7 +79,7 @@ enum Mood {
 }
 
 struct Machine {
-    bench: Bench,
+    bench: FuzzGpu,
     program: FakeContext,
     guest: Guest,
     front_end: Option<FrontEnd>,
@@ -82,7 +89,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(build: impl FnOnce(DeviceContext) -> Bench, mood: Mood) -> Self {
+    fn new(build: impl FnOnce(DeviceContext) -> FuzzGpu, mood: Mood) -> Self {
         let mut guest = Guest::new();
         let program =
             FakeContext::new(guest.memory.clone()).expect("the host has descriptors left");
@@ -165,7 +172,7 @@ impl Machine {
     }
 
     /// The device has a turn, and is checked after it.
-    fn within(&mut self, turn: impl FnOnce(&mut Bench, &Guest)) {
+    fn within(&mut self, turn: impl FnOnce(&mut FuzzGpu, &Guest)) {
         self.guest.before();
         turn(&mut self.bench, &self.guest);
         self.guest.after();

@@ -36,11 +36,11 @@ fn converse(bytes: &mut Bytes<'_>) {
             0..=39 => {
                 let question = question(bytes);
                 // The queue that asks does not ask again before it has an answer.
-                if display.is_asked() {
+                if display.is_query_pending() {
                     continue;
                 }
                 let asked = display.ask(question, now);
-                assert_eq!(asked, display.is_asked());
+                assert_eq!(asked, display.is_query_pending());
             }
             40..=89 => {
                 let _ = display.send_queries(now);
@@ -53,11 +53,11 @@ fn converse(bytes: &mut Bytes<'_>) {
                 let received = display.receive(now);
                 assert!(received.is_ok() || display.interest().is_none());
             }
-            210..=229 => check(display.is_asked(), display.take_reply()),
+            210..=229 => check(display.is_query_pending(), display.take_reply()),
             230..=239 => {
                 now += REPLY_LIMIT;
                 display.expire(now);
-                assert!(!display.is_asked());
+                assert!(!display.is_query_pending());
             }
             240..=244 => display.cancel_query(),
             245..=249 => {
@@ -65,7 +65,7 @@ fn converse(bytes: &mut Bytes<'_>) {
                 front_end = again;
                 display.attach(socket, now);
                 assert!(
-                    !display.is_asked(),
+                    !display.is_query_pending(),
                     "who asked the one before gets no answer"
                 );
             }
@@ -74,7 +74,7 @@ fn converse(bytes: &mut Bytes<'_>) {
             }
         }
         // Nobody waits for ever.
-        assert!(!display.is_asked() || display.deadline().is_some());
+        assert!(!display.is_query_pending() || display.deadline().is_some());
     }
 }
 
@@ -86,9 +86,9 @@ fn question(bytes: &mut Bytes<'_>) -> DisplayQuery {
     }
 }
 
-fn check(is_asked: bool, answer: Option<DisplayReply>) {
+fn check(is_query_pending: bool, answer: Option<DisplayReply>) {
     assert!(
-        !is_asked || answer.is_none(),
+        !is_query_pending || answer.is_none(),
         "an answer that is still awaited"
     );
     if let Some(DisplayReply::Edid(edid)) = answer {

@@ -1,6 +1,6 @@
-//! What the targets in fuzz/ need of the rooms in here.
+//! What the targets in fuzz/ need of these modules.
 
-pub use super::device::fuzzing::Bench;
+pub use super::device::testing::fuzz_gpu::FuzzGpu;
 pub use super::display::{Display, DisplayError, REPLY_LIMIT};
 pub use super::display_info::{DisplayQuery, DisplayReply};
 pub use super::protocol::{HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN, command};

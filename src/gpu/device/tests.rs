@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use vhost_user_backend::VringT;
 
-use super::super::protocol::{DisplayInfo, Header, Response, command, response};
-use super::queues::PASS_REQUESTS;
+use super::queue_turn::PASS_REQUESTS;
+use super::testing::machine::*;
 use super::*;
-use machine::*;
+use crate::gpu::protocol::{DisplayInfo, Header, Response, command, response};
 
 mod cursor_order;
+mod displays;
 mod dmabufs;
 mod fences;
 mod in_part;
-mod machine;
 
 const CREATE: u32 = command::RESOURCE_CREATE_2D;
 

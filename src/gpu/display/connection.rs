@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
-use vmm_sys_util::epoll::EventSet;
 
 use super::DisplayError;
 use super::message::Request;
 use super::receiver::{Receiver, Reply};
 use super::sender::{Progress, Sender};
+use crate::backend::EventSet;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
 use crate::gpu::protocol::DisplayInfo;
 use crate::gpu::scanout::{DmabufSupport, PendingUpdates};

@@ -22,8 +22,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use vmm_sys_util::epoll::EventSet;
-
+use crate::backend::EventSet;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
 use crate::gpu::scanout::{DmabufSupport, PendingUpdates};
 use connection::{DisplayConnection, Received};
@@ -50,9 +49,12 @@ pub struct Display {
 }
 
 impl Display {
-    /// Has the display passed dmabufs, if it supports them.
-    pub(crate) fn enable_dmabufs(&mut self) {
-        self.has_dmabufs = true;
+    /// A display that is not connected. It is passed dmabufs if the renderer exports them.
+    pub(crate) fn new(has_dmabufs: bool) -> Self {
+        Self {
+            has_dmabufs,
+            ..Self::default()
+        }
     }
 
     /// Which dmabufs the display can be passed now. The protocol has a feature only for those with
@@ -78,7 +80,7 @@ impl Display {
     }
 
     fn fail_query(&mut self) {
-        if self.is_asked() {
+        if self.is_query_pending() {
             self.query = Query::Replied(DisplayReply::Nothing);
         }
     }
@@ -103,7 +105,7 @@ impl Display {
     }
 
     /// Whether a reply is awaited.
-    pub fn is_asked(&self) -> bool {
+    pub fn is_query_pending(&self) -> bool {
         matches!(self.query, Query::Pending(_))
     }
 

@@ -3,12 +3,12 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use super::super::protocol::{DisplayInfo, Header, Response};
-use super::super::scanout::{DisplayId, Position, Readback, ScanoutSource, Scanouts, Shape};
 use super::connection::{MAX_UNANSWERED, RETRY_AFTER};
 use super::*;
+use crate::gpu::protocol::{DisplayInfo, Header, Response};
 use crate::gpu::region::{Rect, Region, Size};
 use crate::gpu::resource::{Budget, Image, SharedImage};
+use crate::gpu::scanout::{DisplayId, Position, Readback, ScanoutSource, Scanouts, Shape};
 
 const GET_PROTOCOL_FEATURES: u32 = 1;
 const SET_PROTOCOL_FEATURES: u32 = 2;
@@ -155,13 +155,13 @@ fn modes_are_asked_and_told() {
     assert!(display.ask(DisplayQuery::DisplayInfo, front_end.now));
     display.send(None, Instant::now()).unwrap();
     assert_eq!(front_end.message(), (GET_DISPLAY_INFO, vec![]));
-    assert!(display.is_asked());
+    assert!(display.is_query_pending());
     assert_eq!(display.take_reply(), None);
     front_end.reply_modes(two_displays());
     display.receive(front_end.now).unwrap();
     let answer = DisplayReply::DisplayInfo(Box::new(two_displays()));
     assert_eq!(display.take_reply(), Some(answer));
-    assert!(!display.is_asked());
+    assert!(!display.is_query_pending());
     assert_eq!(display.deadline(), None);
 }
 
@@ -183,7 +183,7 @@ fn a_question_before_the_features_waits_for_them() {
 }
 
 #[test]
-fn no_edid_is_asked_of_a_front_end_that_does_not_offer_it() {
+fn no_edid_is_query_pending_of_a_front_end_that_does_not_offer_it() {
     let (mut front_end, mut display) = FrontEnd::settled(2);
     assert!(display.ask(DisplayQuery::Edid(0), front_end.now));
     display.send(None, Instant::now()).unwrap();
@@ -197,7 +197,7 @@ fn no_edid_is_asked_of_a_front_end_that_does_not_offer_it() {
 }
 
 #[test]
-fn no_edid_is_asked_for_a_display_that_is_not_there() {
+fn no_edid_is_query_pending_for_a_display_that_is_not_there() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     for (scanout, there) in [(1, true), (2, false)] {
         assert!(display.ask(DisplayQuery::Edid(scanout), front_end.now));

@@ -6,15 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::super::super::protocol::{Format, Transfer2d};
-use super::super::super::region::{Region, Size};
-use super::super::super::renderer::{Copied, Renderer};
-use super::super::super::resource::Backing;
-use super::super::super::resource::SharedImage;
-use super::super::super::resource::{CursorPixels, ResourceError};
-use super::super::super::resource::{Dmabuf, MODIFIER_LINEAR};
 use super::*;
 use crate::backend::MemoryGuard;
+use crate::gpu::display::UPDATE_LIMIT;
+use crate::gpu::protocol::{Format, Transfer2d};
+use crate::gpu::region::{Region, Size};
+use crate::gpu::renderer::SoftwareRenderer;
+use crate::gpu::renderer::{Copied, Renderer};
+use crate::gpu::resource::Backing;
+use crate::gpu::resource::Budget;
+use crate::gpu::resource::SharedImage;
+use crate::gpu::resource::{CursorPixels, ResourceError};
+use crate::gpu::resource::{Dmabuf, MODIFIER_LINEAR};
 
 const UPDATED: u32 = 10;
 const PASSED_ON: u32 = 12;
@@ -211,9 +214,13 @@ fn pixels_in_the_place_of_a_buffer_are_new_to_other_scanouts_too() {
     // The front-end does not answer, and is sent pixels from now on.
     drawn.store(true, Ordering::Relaxed);
     let late = Instant::now() + UPDATE_LIMIT;
-    assert!(machine.gpu.display.expire(late).dmabuf_update.is_some());
-    machine.gpu.update_dmabuf_support();
-    machine.gpu.settle();
+    let gpu = &mut machine.gpu;
+    assert!(gpu.displays.deadline().is_some_and(|at| at <= late));
+    gpu.displays.expire(late, &mut gpu.log);
+    assert_eq!(gpu.displays.deadline(), None);
+    gpu.displays
+        .update_dmabuf_support(&mut gpu.virtio_gpu, &mut gpu.log);
+    gpu.show();
     assert_eq!(front_end.messages(), [NO_MORE, SCANOUT, UPDATE]);
     machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
     assert_eq!(front_end.messages(), [UPDATE]);

@@ -6,17 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::super::super::protocol::{
-    CapsetInfo, Create3d, Format, Transfer2d, Transfer3d, command,
-};
-use super::super::super::region::{Region, Size};
-use super::super::super::renderer::{ContextError, Copied, Direction, Fence, Renderer, Renderer3d};
-use super::super::super::resource::SharedImage;
-use super::super::super::resource::{Backing, BackingError};
-use super::super::super::resource::{CursorPixels, ResourceError};
-use super::machine::{Machine, NEXT, QUEUE_SIZE, WRITE, request};
 use super::*;
 use crate::backend::MemoryGuard;
+use crate::gpu::device::testing::machine::{Machine, NEXT, QUEUE_SIZE, WRITE, request};
+use crate::gpu::protocol::{CapsetInfo, Create3d, Format, Transfer2d, Transfer3d, command};
+use crate::gpu::region::{Region, Size};
+use crate::gpu::renderer::{ContextError, Copied, Direction, Fence, Renderer, Renderer3d};
+use crate::gpu::resource::SharedImage;
+use crate::gpu::resource::{Backing, BackingError};
+use crate::gpu::resource::{CursorPixels, ResourceError};
 
 /// Has no resources, and retires fences when it is told to.
 struct Slow {

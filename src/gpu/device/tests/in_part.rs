@@ -1,8 +1,8 @@
 //! Requests that are done in parts: the other queue has its turn between them, and a stop in between
 //! loses nothing.
 
-use super::super::super::renderer::WORK;
 use super::*;
+use crate::gpu::renderer::WORK;
 
 const INDIRECT: u16 = 4;
 const TABLE: u64 = 0x30_0000;

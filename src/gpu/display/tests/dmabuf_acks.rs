@@ -1,8 +1,8 @@
 //! Answers to `DMABUF_UPDATE` that come late, or not at all.
 
-use super::super::dmabuf_ack::MAX_LATE;
 use super::dmabufs::{ALL, DMABUF_SCANOUT, DMABUF_SCANOUT2, READBACK, Scene, view};
 use super::*;
+use crate::gpu::display::dmabuf_ack::MAX_LATE;
 use crate::gpu::resource::MODIFIER_LINEAR;
 
 /// A scene whose first scanout shows the buffer of resource 7, flushed, and its update not answered.

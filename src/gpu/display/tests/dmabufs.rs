@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::super::super::renderer::Fence;
 use super::*;
+use crate::gpu::renderer::Fence;
 use crate::gpu::resource::{Dmabuf, MODIFIER_INVALID, MODIFIER_LINEAR};
 
 pub(super) const DMABUF_SCANOUT: u32 = 9;
@@ -58,8 +58,7 @@ impl Scene {
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
         let now = Instant::now();
-        let mut display = Display::default();
-        display.enable_dmabufs();
+        let mut display = Display::new(true);
         display.attach(ours, now);
         let mut front_end = FrontEnd { socket, now };
         display.send(None, Instant::now()).unwrap();

@@ -6,9 +6,9 @@ use std::os::unix::net::UnixStream;
 use vhost_user_backend::VringT;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::super::super::protocol::{HEADER_LEN, command, response};
-use super::super::*;
-use crate::backend::{FakeContext, MAX_QUEUE_SIZE};
+use crate::backend::{DeviceBuilder, FakeContext, MAX_QUEUE_SIZE};
+use crate::gpu::device::*;
+use crate::gpu::protocol::{HEADER_LEN, command, response};
 
 pub const MEMORY: usize = 0x40_0000;
 pub const QUEUE_SIZE: u16 = 256;
@@ -259,7 +259,7 @@ impl Machine {
     pub fn plug_display(&mut self) -> FrontEnd {
         let (socket, ours) = UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
-        self.gpu.adopt(ours);
+        self.gpu.set_gpu_socket(ours);
         self.run();
         FrontEnd(socket)
     }

@@ -1,21 +1,24 @@
-//! A device whose accounts can be looked at.
+//! A device for the targets in fuzz/, which look into its accounts.
 
 use std::time::Instant;
 
-use super::super::renderer::Renderer;
+use crate::backend::{DeviceContext, Vring};
+use crate::gpu::device::Gpu;
+use crate::gpu::display::UPDATE_LIMIT;
 #[cfg(feature = "virgl")]
-use super::super::renderer::virgl::testing::fake_virglrenderer;
-use super::super::scanout::{DisplayId, ExpectedDisplay};
-use super::*;
+use crate::gpu::renderer::virgl::testing::fake_virglrenderer;
+use crate::gpu::renderer::{Renderer, SoftwareRenderer};
+use crate::gpu::resource::Budget;
+use crate::gpu::scanout::{DisplayId, ExpectedDisplay};
 
-/// A device, and the budget that its resources take their memory from.
-pub struct Bench {
+/// A device, and the budget of its resources.
+pub struct FuzzGpu {
     /// The device.
     pub gpu: Gpu,
     budget: Budget,
 }
 
-impl Bench {
+impl FuzzGpu {
     /// A 2D device whose resources may take `max_hostmem` bytes.
     pub fn in_2d(max_hostmem: u64, context: DeviceContext) -> Self {
         Self::new(max_hostmem, context, |budget| {
@@ -23,7 +26,7 @@ impl Bench {
         })
     }
 
-    /// A 3D device on a stand-in for virglrenderer.
+    /// A 3D device on a fake virglrenderer.
     #[cfg(feature = "virgl")]
     pub fn in_3d(max_hostmem: u64, context: DeviceContext) -> Self {
         Self::new(max_hostmem, context, |budget| {
@@ -47,38 +50,37 @@ impl Bench {
         self.budget.used()
     }
 
-    /// Bytes of the budget that never come back.
+    /// Bytes of the budget that are never returned.
     pub fn lost(&self) -> u64 {
-        self.gpu.state.renderer().lost()
+        self.gpu.virtio_gpu.renderer().lost()
     }
 
-    /// Columns and rows of a resource, where there is one with that id.
+    /// Columns and rows of a resource, if there is one with that id.
     pub fn size(&self, id: u32) -> Option<(u32, u32)> {
-        let size = self.gpu.state.renderer().size(id).ok()?;
+        let size = self.gpu.virtio_gpu.renderer().size(id).ok()?;
         Some((size.width, size.height))
     }
 
     /// The sizes of the scanouts that show something.
     pub fn scanouts(&self) -> Vec<(u32, u32)> {
-        let shown = self.gpu.state.scanouts().active_scanouts();
+        let shown = self.gpu.virtio_gpu.scanouts().active_scanouts();
         shown
             .map(|scanout| (scanout.size.width, scanout.size.height))
             .collect()
     }
 
-    /// What a display has of each scanout once it was sent everything; `None` where it is sent
-    /// nothing now.
+    /// What the display shows of each scanout once it was sent everything; `None` if it is sent nothing
+    /// now.
     pub fn expected_display(&self) -> Option<Vec<ExpectedDisplay>> {
-        let scanouts = self.gpu.state.scanouts();
+        let scanouts = self.gpu.virtio_gpu.scanouts();
         let is_settled = self.gpu.is_settled();
         is_settled.then(|| scanouts.expected_display(DisplayId::VMM))
     }
 
-    /// Has the time for all answers of the front-end be over.
+    /// Lets the time for all replies of the front-end pass.
     pub fn expire(&mut self, vrings: &[Vring]) {
-        self.gpu.display.expire(Instant::now() + UPDATE_LIMIT);
-        self.gpu.take_answer();
-        self.gpu.update_dmabuf_support();
-        self.gpu.serve(vrings);
+        let late = Instant::now() + UPDATE_LIMIT;
+        self.gpu.displays.expire(late, &mut self.gpu.log);
+        self.gpu.after_event(vrings);
     }
 }

@@ -1,0 +1,28 @@
+//! Completes requests: writes the response into the chain and returns the chain to the driver.
+
+use std::io::Write as _;
+
+use vm_memory::GuestMemoryMmap;
+
+use crate::backend::{Chain, QueuePass};
+use crate::gpu::protocol::EncodedResponse;
+
+/// Completes a request with its response.
+pub(super) fn complete(queue: &mut QueuePass<'_>, chain: Chain, response: EncodedResponse) {
+    let head = chain.head_index();
+    let memory = queue.memory().clone();
+    let len = write_response(chain, &memory, response);
+    queue.add_used(head, len);
+}
+
+/// Writes a response into a request's buffers, as far as it [fits](EncodedResponse::fit); the number of
+/// bytes written.
+fn write_response(chain: Chain, memory: &GuestMemoryMmap, mut response: EncodedResponse) -> u32 {
+    let Ok(mut writer) = chain.writer(memory) else {
+        return 0;
+    };
+    match writer.write_all(response.fit(writer.available_bytes())) {
+        Ok(()) => u32::try_from(writer.bytes_written()).unwrap_or(0),
+        Err(_) => 0,
+    }
+}

@@ -1,0 +1,180 @@
+//! The control queue (virtio 1.2, 5.7.6): decodes requests, has them executed, and completes them.
+
+use std::time::Instant;
+
+use super::completion::complete;
+use super::display_link::DisplayLink;
+use super::errors::ErrorLog;
+use super::fenced_requests::FencedRequests;
+use super::queue_turn::{Next, RequestHandler, serve_turn};
+use crate::backend::{Chain, GuestMemory, QueuePass, Vring};
+use crate::gpu::display_info::DisplayReply;
+use crate::gpu::protocol::command::CommandName;
+use crate::gpu::protocol::{Command, ErrorCode, Features, Header, RequestReader, Response};
+use crate::gpu::renderer::WORK;
+use crate::gpu::virtio_gpu::{CommandResult, VirtioGpu};
+
+/// The control queue, between its turns.
+pub(super) struct ControlQueue {
+    memory: GuestMemory,
+    /// The features that the driver accepted.
+    features: Features,
+    /// Whether it has a turn next: requests may be waiting.
+    is_notified: bool,
+    /// The front-end's reply to the query of the next request.
+    display_reply: Option<DisplayReply>,
+    fenced: FencedRequests,
+}
+
+impl ControlQueue {
+    pub(super) fn new(memory: GuestMemory) -> Self {
+        Self {
+            memory,
+            features: Features::default(),
+            is_notified: false,
+            display_reply: None,
+            fenced: FencedRequests::default(),
+        }
+    }
+
+    /// The driver accepted these features.
+    pub(super) fn set_features(&mut self, features: Features) {
+        self.features = features;
+    }
+
+    /// Has it have a turn: requests may be waiting, or may go on.
+    pub(super) fn notify(&mut self) {
+        self.is_notified = true;
+    }
+
+    /// Whether it has a turn next.
+    pub(super) fn is_notified(&self) -> bool {
+        self.is_notified
+    }
+
+    /// Goes on with the request that made a query.
+    pub(super) fn resume(&mut self, reply: DisplayReply) {
+        self.display_reply = Some(reply);
+        self.notify();
+    }
+
+    /// Drops the requests that wait for a fence, with the driver that made them.
+    pub(super) fn drop_fenced(&mut self) {
+        self.fenced.drop_all();
+    }
+
+    /// Drops what the driver left.
+    pub(super) fn reset(&mut self) {
+        self.display_reply = None;
+        self.drop_fenced();
+    }
+
+    /// The queue is stopped: completes what waits for a fence.
+    pub(super) fn stop(&mut self, log: &mut ErrorLog) {
+        self.is_notified = false;
+        self.display_reply = None;
+        if let Err(e) = self.fenced.complete_all(&self.memory) {
+            log.device(format_args!("Control queue: {e}"));
+        }
+    }
+
+    /// Has a turn, if it was notified.
+    pub(super) fn turn(
+        &mut self,
+        vring: &Vring,
+        virtio_gpu: &mut VirtioGpu,
+        displays: &mut DisplayLink,
+        log: &mut ErrorLog,
+    ) {
+        if !std::mem::take(&mut self.is_notified) {
+            return;
+        }
+        let memory = self.memory.clone();
+        let mut handler = ControlRequests {
+            state: self,
+            vring,
+            virtio_gpu,
+            displays,
+            log,
+        };
+        self.is_notified = serve_turn(vring, &memory, &mut handler).unwrap_or_else(|e| {
+            vring.report_error();
+            log.device(format_args!("Control queue: {e}"));
+            false
+        });
+    }
+}
+
+/// Serves control requests, for one turn.
+struct ControlRequests<'a> {
+    state: &'a mut ControlQueue,
+    vring: &'a Vring,
+    virtio_gpu: &'a mut VirtioGpu,
+    displays: &'a mut DisplayLink,
+    log: &'a mut ErrorLog,
+}
+
+impl RequestHandler for ControlRequests<'_> {
+    fn begin(&mut self, queue: &mut QueuePass<'_>) {
+        if let Some(renderer) = self.virtio_gpu.renderer_3d_mut() {
+            self.state.fenced.complete_retired(queue, renderer);
+        }
+    }
+
+    /// The display's reply, or the next fence that is retired, makes it go on.
+    fn is_blocked(&self) -> bool {
+        self.displays.is_query_pending() || self.state.fenced.is_full(self.vring)
+    }
+
+    fn serve(&mut self, queue: &mut QueuePass<'_>, chain: Chain) -> Next {
+        let memory = queue.memory().clone();
+        let mut reader = match chain.clone().reader(&memory) {
+            Ok(reader) => RequestReader::new(reader),
+            Err(e) => {
+                self.log
+                    .device(format_args!("Control queue: unreadable request: {e}"));
+                let response = Response::Error(ErrorCode::Unspec);
+                complete(queue, chain, response.encode(&Header::default()));
+                return Next::Request;
+            }
+        };
+        let request = Command::decode(&mut reader, self.state.features);
+        let header = request.header;
+        // A reply is for one request only.
+        let reply = self.state.display_reply.take();
+        let execution = self
+            .virtio_gpu
+            .execute(request, &mut reader, &memory, reply);
+        match execution.result {
+            Ok(CommandResult::Complete(response)) => {
+                complete(queue, chain, response.encode(&header));
+            }
+            Ok(CommandResult::Fenced(response, fence)) => {
+                let response = response.encode(&header);
+                self.state.fenced.keep(self.vring, chain, response, fence);
+            }
+            Ok(CommandResult::NeedsDisplay(query)) => {
+                // It stays in the queue, so that a queue that is stopped meanwhile loses nothing.
+                queue.undo_pop();
+                if !self.displays.ask(query, Instant::now()) {
+                    self.state.display_reply = Some(DisplayReply::Nothing);
+                }
+            }
+            Ok(CommandResult::Incomplete) => {
+                // It stays in the queue here, too.
+                queue.undo_pop();
+                return Next::Yield;
+            }
+            Err(error) => {
+                let command = CommandName(header.kind);
+                self.log.guest(format_args!("{command} refused: {error}"));
+                let response = Response::Error(error.code());
+                complete(queue, chain, response.encode(&header));
+            }
+        }
+        if execution.work >= WORK {
+            return Next::Yield;
+        }
+        Next::Request
+    }
+}

@@ -1,0 +1,139 @@
+//! The cursor queue (virtio 1.2, 5.7.6.10): its requests wait for control requests where their order
+//! matters.
+
+use super::completion::complete;
+use super::cursor_order::{CursorOrder, position};
+use super::errors::ErrorLog;
+use super::queue_turn::{Next, RequestHandler, serve_turn};
+use crate::backend::{Chain, GuestMemory, QueuePass, Vring};
+use crate::gpu::protocol::command::CommandName;
+use crate::gpu::protocol::{CursorCommand, ErrorCode, Header, RequestReader, Response};
+use crate::gpu::virtio_gpu::VirtioGpu;
+
+/// The cursor queue, between its turns.
+pub(super) struct CursorQueue {
+    memory: GuestMemory,
+    /// Whether it has a turn next: requests may be waiting.
+    is_notified: bool,
+    order: CursorOrder,
+}
+
+impl CursorQueue {
+    pub(super) fn new(memory: GuestMemory) -> Self {
+        Self {
+            memory,
+            is_notified: false,
+            order: CursorOrder::default(),
+        }
+    }
+
+    /// Has it have a turn: requests may be waiting.
+    pub(super) fn notify(&mut self) {
+        self.is_notified = true;
+    }
+
+    /// Whether it has a turn next.
+    pub(super) fn is_notified(&self) -> bool {
+        self.is_notified
+    }
+
+    /// The queue is stopped.
+    pub(super) fn stop(&mut self) {
+        self.order.forget();
+        self.is_notified = false;
+    }
+
+    /// The control queue is stopped: nothing waits for it any more.
+    pub(super) fn control_stopped(&mut self) {
+        if self.order.forget() {
+            self.notify();
+        }
+    }
+
+    /// The control queue stands at `position` now, and goes on by itself, or not. Tells whether
+    /// requests that waited for it may be served.
+    pub(super) fn control_went_on(&mut self, position: u16, goes_on: bool) -> bool {
+        let is_over = self.order.control_went_on(position, goes_on);
+        self.is_notified |= is_over;
+        is_over
+    }
+
+    /// Has a turn, if it was notified and does not wait for the control queue, whose vring is
+    /// `control`. Tells whether it waits for that since.
+    pub(super) fn turn(
+        &mut self,
+        vring: &Vring,
+        control: Option<&Vring>,
+        virtio_gpu: &mut VirtioGpu,
+        log: &mut ErrorLog,
+    ) -> bool {
+        // One that waits is looked at again when it has waited.
+        if !std::mem::take(&mut self.is_notified) || self.order.is_waiting() {
+            return false;
+        }
+        let memory = self.memory.clone();
+        let mut handler = CursorRequests {
+            memory: &memory,
+            order: &mut self.order,
+            vring,
+            control,
+            virtio_gpu,
+            log,
+        };
+        self.is_notified = serve_turn(vring, &memory, &mut handler).unwrap_or_else(|e| {
+            vring.report_error();
+            log.device(format_args!("Cursor queue: {e}"));
+            false
+        });
+        self.order.is_waiting()
+    }
+}
+
+/// Serves cursor requests, for one turn.
+struct CursorRequests<'a> {
+    memory: &'a GuestMemory,
+    order: &'a mut CursorOrder,
+    vring: &'a Vring,
+    control: Option<&'a Vring>,
+    virtio_gpu: &'a mut VirtioGpu,
+    log: &'a mut ErrorLog,
+}
+
+impl RequestHandler for CursorRequests<'_> {
+    fn serve(&mut self, queue: &mut QueuePass<'_>, chain: Chain) -> Next {
+        let memory = queue.memory().clone();
+        let mut reader = match chain.clone().reader(&memory) {
+            Ok(reader) => RequestReader::new(reader),
+            Err(e) => {
+                self.log
+                    .device(format_args!("Cursor queue: unreadable request: {e}"));
+                let response = Response::Error(ErrorCode::Unspec);
+                complete(queue, chain, response.encode(&Header::default()));
+                return Next::Request;
+            }
+        };
+        let request = CursorCommand::decode(&mut reader);
+        let reads_pixels = request.command.is_ok_and(|command| command.reads_pixels());
+        // The request was popped: the queue stands behind it.
+        let at = position(self.vring).wrapping_sub(1);
+        if reads_pixels && !self.order.has_waited(at) {
+            queue.undo_pop();
+            self.order.wait(self.vring, self.control, self.memory);
+            return if self.order.is_waiting() {
+                Next::Wait
+            } else {
+                Next::Request
+            };
+        }
+        let response = match self.virtio_gpu.execute_cursor(request.command) {
+            Ok(response) => response,
+            Err(error) => {
+                let command = CommandName(request.header.kind);
+                self.log.guest(format_args!("{command} refused: {error}"));
+                Response::Error(error.code())
+            }
+        };
+        complete(queue, chain, response.encode(&request.header));
+        Next::Request
+    }
+}

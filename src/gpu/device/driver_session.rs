@@ -1,0 +1,134 @@
+//! Tells a resumed driver from a new one after the rings were stopped.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use vhost_user_backend::VringT;
+use virtio_queue::QueueT;
+
+use super::{CONTROL_QUEUE, CURSOR_QUEUE};
+use crate::backend::Vring;
+
+/// Whose rings they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Driver {
+    /// The control queue is stopped: not known yet.
+    Unknown,
+    /// The same as before.
+    Same,
+    /// A new one: what the last one set up is to be dropped.
+    New,
+}
+
+/// The time from a driver's start to its end, across stops of its rings.
+///
+/// A front-end stops the rings in the same way if the guest is paused and if its driver ends, and says
+/// nothing in between. But the rings of a paused guest go on where they stopped, and those of a new
+/// driver start at index 0. If the index was 0 before too, because it wrapped around just then, this
+/// tells: a new driver reads the configuration, a paused one does nothing. A driver that resets a single
+/// queue (`VIRTIO_F_RING_RESET`) leaves the other one running.
+#[derive(Default)]
+pub(super) struct DriverSession {
+    control_stopped: bool,
+    /// Whether the cursor queue was seen to run since it was stopped last.
+    cursor_runs: bool,
+    /// The control queue's next available index.
+    position: u16,
+    config_was_read: AtomicBool,
+}
+
+impl DriverSession {
+    /// The control queue was stopped, or the cursor queue.
+    pub(super) fn stop(&mut self, is_cursor: bool) {
+        if is_cursor {
+            self.cursor_runs = false;
+        } else {
+            self.control_stopped = true;
+        }
+        *self.config_was_read.get_mut() = false;
+    }
+
+    /// Whether the control queue was stopped, and whose it is next is not known yet.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.control_stopped
+    }
+
+    /// Finds out whose the rings are, before they are served.
+    pub(super) fn identify(&mut self, vrings: &[Vring]) -> Driver {
+        let position_of = |queue: u16| {
+            let state = vrings.get(usize::from(queue))?.get_ref();
+            let usable = state.is_enabled() && state.get_queue().ready();
+            usable.then(|| state.get_queue().next_avail())
+        };
+        let mut driver = Driver::Same;
+        if self.control_stopped {
+            let Some(position) = position_of(CONTROL_QUEUE) else {
+                return Driver::Unknown;
+            };
+            if self.is_new_driver(position) {
+                log::debug!("a new driver begins");
+                driver = Driver::New;
+                *self = Self::default();
+            } else {
+                log::debug!("the driver goes on");
+                self.control_stopped = false;
+            }
+        }
+        if position_of(CURSOR_QUEUE).is_some() {
+            self.cursor_runs = true;
+        }
+        driver
+    }
+
+    /// The control queue's next available index is `position` now.
+    pub(super) fn control_at(&mut self, position: u16) {
+        self.position = position;
+    }
+
+    /// The configuration was read.
+    pub(super) fn config_was_read(&self) {
+        self.config_was_read.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is a new driver whose control queue starts at `position`.
+    fn is_new_driver(&self, position: u16) -> bool {
+        let config_was_read = self.config_was_read.load(Ordering::Relaxed);
+        !self.cursor_runs && (position != self.position || position == 0 && config_was_read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stopped_at(position: u16) -> DriverSession {
+        let mut session = DriverSession::default();
+        session.control_at(position);
+        session.cursor_runs = true;
+        session.stop(false);
+        session.stop(true);
+        session
+    }
+
+    #[test]
+    fn the_position_tells_except_at_0() {
+        let session = stopped_at(700);
+        session.config_was_read();
+        assert!(session.is_new_driver(0));
+        assert!(!session.is_new_driver(700));
+        let session = stopped_at(0);
+        assert!(!session.is_new_driver(0));
+        session.config_was_read();
+        assert!(session.is_new_driver(0));
+    }
+
+    #[test]
+    fn a_reset_of_one_queue_is_no_new_driver() {
+        let mut session = DriverSession::default();
+        session.control_at(700);
+        session.stop(true);
+        session.cursor_runs = true;
+        session.stop(false);
+        session.config_was_read();
+        assert!(!session.is_new_driver(0));
+    }
+}

@@ -1,0 +1,153 @@
+//! What brings the device events, beside its queues: display sockets, a timer, and the device itself.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+use super::display_link::DisplayLink;
+use super::errors::ErrorLog;
+use crate::backend::{DeviceContext, EventSet, FIRST_TOKEN};
+
+/// Token of the VMM's display socket.
+pub(super) const DISPLAY: u16 = FIRST_TOKEN;
+/// Token of the timer.
+pub(super) const TIMER: u16 = FIRST_TOKEN + 1;
+/// Token of the event that the device sends itself.
+pub(super) const WAKE: u16 = FIRST_TOKEN + 2;
+/// Token of the renderer's fence event.
+pub(super) const FENCE: u16 = FIRST_TOKEN + 3;
+
+/// A socket that is watched.
+struct Watched {
+    token: u16,
+    socket: Arc<UnixStream>,
+    interest: EventSet,
+}
+
+/// What the device watches in the worker's event loop.
+pub(super) struct EventSources {
+    context: DeviceContext,
+    timer: OwnedFd,
+    timer_set: Option<Instant>,
+    wake: OwnedFd,
+    watched: Vec<Watched>,
+}
+
+impl EventSources {
+    /// Watches a timer and an event of its own.
+    pub(super) fn new(context: DeviceContext) -> io::Result<Self> {
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+        )?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        context.watch(timer.as_fd(), EventSet::IN, TIMER)?;
+        context.watch(wake.as_fd(), EventSet::IN, WAKE)?;
+        Ok(Self {
+            context,
+            timer,
+            timer_set: None,
+            wake,
+            watched: Vec::new(),
+        })
+    }
+
+    /// Watches the renderer's fence event.
+    pub(super) fn watch_fences(&self, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.context.watch(event, EventSet::IN, FENCE)
+    }
+
+    /// Watches the displays' sockets and sets the timer, as the displays need it now.
+    pub(super) fn rearm(&mut self, displays: &mut DisplayLink, log: &mut ErrorLog) {
+        displays.watch(|token, wanted| self.watch_socket(token, wanted), log);
+        if let Err(e) = self.set_timer(displays.deadline()) {
+            log.device(format_args!("cannot set the display's timer: {e}"));
+        }
+    }
+
+    /// Watches a socket with `token`, and no other with that token any more.
+    fn watch_socket(
+        &mut self,
+        token: u16,
+        wanted: Option<(&Arc<UnixStream>, EventSet)>,
+    ) -> io::Result<()> {
+        let position = self.watched.iter().position(|old| old.token == token);
+        let old = position.and_then(|position| self.watched.get(position));
+        let is_same = match (old, &wanted) {
+            (None, None) => true,
+            (Some(old), Some((socket, interest))) => {
+                Arc::ptr_eq(&old.socket, socket) && old.interest == *interest
+            }
+            _ => false,
+        };
+        if is_same {
+            return Ok(());
+        }
+        // The old socket is still open: it would stay in the event loop if it were closed first
+        // and had a duplicate elsewhere.
+        if let Some(position) = position {
+            let old = self.watched.swap_remove(position);
+            self.context.unwatch(old.socket.as_fd())?;
+        }
+        if let Some((socket, interest)) = wanted {
+            self.context.watch(socket.as_fd(), interest, token)?;
+            self.watched.push(Watched {
+                token,
+                socket: socket.clone(),
+                interest,
+            });
+        }
+        Ok(())
+    }
+
+    /// Has [`TIMER`] come at `deadline`, or not at all.
+    fn set_timer(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        if self.timer_set == deadline {
+            return Ok(());
+        }
+        let zero = Duration::ZERO;
+        let in_time = deadline.map_or(zero, |at| {
+            let left = at.saturating_duration_since(Instant::now());
+            // 0 would stop the timer.
+            left.max(Duration::from_nanos(1))
+        });
+        let spec = |d: Duration| Timespec::try_from(d).unwrap_or_default();
+        let time = Itimerspec {
+            it_interval: spec(zero),
+            it_value: spec(in_time),
+        };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time)?;
+        self.timer_set = deadline;
+        Ok(())
+    }
+
+    /// [`TIMER`] came.
+    pub(super) fn timer_expired(&mut self) {
+        drain(&self.timer);
+        self.timer_set = None;
+    }
+
+    /// Has [`WAKE`] come after the events that are ready now.
+    pub(super) fn wake(&self) {
+        // An event that is ready already stays so.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// [`WAKE`] came.
+    pub(super) fn woke(&self) {
+        drain(&self.wake);
+    }
+}
+
+/// Makes an event or a timer not ready; one that was not stays so.
+fn drain(event: &OwnedFd) {
+    let _ = rustix::io::read(event, &mut [0_u8; 8]);
+}

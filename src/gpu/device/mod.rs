@@ -1,0 +1,301 @@
+//! The device behind vhost-user: routes events and messages to its queues, displays and renderer.
+
+mod completion;
+mod config_space;
+mod control_queue;
+mod cursor_order;
+mod cursor_queue;
+mod display_link;
+mod driver_session;
+mod errors;
+mod event_sources;
+mod fenced_requests;
+mod options;
+mod queue_turn;
+mod status;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod testing;
+
+pub use options::Options;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use virtio_bindings::virtio_gpu::{
+    VIRTIO_GPU_F_EDID, VIRTIO_GPU_F_RESOURCE_UUID, VIRTIO_GPU_F_VIRGL,
+};
+use vm_memory::GuestAddressSpace;
+
+use crate::backend::{Device, DeviceContext, EventSet, GuestMemory, Vring};
+use crate::gpu::protocol::Features;
+use crate::gpu::renderer::Renderer;
+use crate::gpu::scanout::DisplayId;
+use crate::gpu::virtio_gpu::VirtioGpu;
+use config_space::ConfigSpace;
+use control_queue::ControlQueue;
+use cursor_order::position;
+use cursor_queue::CursorQueue;
+use display_link::DisplayLink;
+use driver_session::{Driver, DriverSession};
+use errors::ErrorLog;
+use event_sources::{DISPLAY, EventSources, FENCE, TIMER, WAKE};
+use status::StatusLine;
+
+const CONTROL_QUEUE: u16 = 0;
+const CURSOR_QUEUE: u16 = 1;
+const NUM_QUEUES: usize = 2;
+
+/// A virtio GPU.
+pub struct Gpu {
+    virtio_gpu: VirtioGpu,
+    control_queue: ControlQueue,
+    cursor_queue: CursorQueue,
+    session: DriverSession,
+    displays: DisplayLink,
+    events: EventSources,
+    status: StatusLine,
+    config: ConfigSpace,
+    deferred: Deferred,
+    log: ErrorLog,
+}
+
+/// What the protocol thread leaves to the worker: a renderer may be bound to its thread.
+struct Deferred {
+    memory: GuestMemory,
+    reset: bool,
+    memory_changed: bool,
+}
+
+impl Gpu {
+    /// A device that draws with `renderer`, and to which no driver did anything yet.
+    fn new(context: DeviceContext, renderer: Box<dyn Renderer>) -> io::Result<Self> {
+        let mut virtio_gpu = VirtioGpu::new(renderer);
+        let memory = context.memory();
+        let control_queue = ControlQueue::new(memory.clone());
+        let cursor_queue = CursorQueue::new(memory.clone());
+        let deferred = Deferred {
+            memory: memory.clone(),
+            reset: false,
+            memory_changed: false,
+        };
+        let status = StatusLine::new(context.clone());
+        let events = EventSources::new(context)?;
+        let mut num_capsets = 0;
+        if let Some(renderer) = virtio_gpu.renderer_3d_mut() {
+            events.watch_fences(renderer.fence_event())?;
+            num_capsets = renderer.capsets().len() as u32;
+        }
+        Ok(Self {
+            control_queue,
+            cursor_queue,
+            session: DriverSession::default(),
+            displays: DisplayLink::new(DISPLAY, virtio_gpu.exports()),
+            virtio_gpu,
+            events,
+            status,
+            config: ConfigSpace::new(num_capsets),
+            deferred,
+            log: ErrorLog::default(),
+        })
+    }
+
+    /// Drops what the last driver set up.
+    fn reset(&mut self) {
+        self.virtio_gpu.reset();
+        self.displays.cancel_query();
+        self.control_queue.reset();
+    }
+
+    /// Does what the protocol thread left to the worker.
+    fn apply_deferred(&mut self) {
+        if std::mem::take(&mut self.deferred.reset) {
+            self.reset();
+            self.session = DriverSession::default();
+        }
+        if std::mem::take(&mut self.deferred.memory_changed) {
+            let memory = self.deferred.memory.memory();
+            self.virtio_gpu.memory_changed(&memory);
+            // What was outside the memory may be inside now, and no kick tells of it again.
+            self.control_queue.notify();
+            self.cursor_queue.notify();
+        }
+    }
+
+    /// Serves the queues that were notified, for one turn each.
+    fn serve(&mut self, vrings: &[Vring]) {
+        let driver = self.session.identify(vrings);
+        if driver == Driver::New {
+            self.reset();
+        }
+        if driver != Driver::Unknown {
+            self.serve_queues(vrings);
+        }
+        self.virtio_gpu.follow_drawing();
+        self.show();
+    }
+
+    fn serve_queues(&mut self, vrings: &[Vring]) {
+        let control = vrings.get(usize::from(CONTROL_QUEUE));
+        // Cursors are few and small, and most should not wait for a screen full of pixels.
+        self.serve_cursors(vrings);
+        let Some(control) = control else {
+            return;
+        };
+        self.control_queue.turn(
+            control,
+            &mut self.virtio_gpu,
+            &mut self.displays,
+            &mut self.log,
+        );
+        let position = position(control);
+        self.session.control_at(position);
+        // The display replies in time, or its time is over; a fence may never be retired.
+        let goes_on = self.control_queue.is_notified() || self.displays.is_query_pending();
+        if self.cursor_queue.control_went_on(position, goes_on) {
+            self.serve_cursors(vrings);
+        }
+    }
+
+    fn serve_cursors(&mut self, vrings: &[Vring]) {
+        let control = vrings.get(usize::from(CONTROL_QUEUE));
+        let Some(cursor) = vrings.get(usize::from(CURSOR_QUEUE)) else {
+            return;
+        };
+        let waits_for_control =
+            self.cursor_queue
+                .turn(cursor, control, &mut self.virtio_gpu, &mut self.log);
+        if waits_for_control {
+            // The kick for the requests that it waits for may still come.
+            self.control_queue.notify();
+        }
+    }
+
+    /// Shows what changed: sends it to the displays, waits for them, and says so in the status.
+    fn show(&mut self) {
+        let is_settled = self.is_settled();
+        let scanouts = self.virtio_gpu.scanouts_mut();
+        self.displays.send(scanouts, is_settled, &mut self.log);
+        self.events.rearm(&mut self.displays, &mut self.log);
+        self.resume_control_queue();
+        let has_work = self.control_queue.is_notified() || self.cursor_queue.is_notified();
+        // A ring that is started again brings an event of its own.
+        if has_work && is_settled {
+            self.events.wake();
+        }
+        self.status.publish(&self.virtio_gpu);
+    }
+
+    /// Whether it is known whose the rings are: only then scanouts are shown.
+    fn is_settled(&self) -> bool {
+        !self.session.is_stopped() && !self.deferred.reset
+    }
+
+    /// Has the control queue go on if the display has replied.
+    fn resume_control_queue(&mut self) {
+        if let Some(reply) = self.displays.take_reply() {
+            self.control_queue.resume(reply);
+        }
+    }
+
+    /// What displays support may have changed, and whose turn it is.
+    fn after_event(&mut self, vrings: &[Vring]) {
+        self.resume_control_queue();
+        self.displays
+            .update_dmabuf_support(&mut self.virtio_gpu, &mut self.log);
+        self.serve(vrings);
+    }
+}
+
+impl Device for Gpu {
+    const QUEUES: usize = NUM_QUEUES;
+
+    fn features(&self) -> u64 {
+        let has_3d = self.config.num_capsets() != 0;
+        1 << VIRTIO_GPU_F_EDID
+            | 1 << VIRTIO_GPU_F_RESOURCE_UUID
+            | u64::from(has_3d) << VIRTIO_GPU_F_VIRGL
+    }
+
+    fn acked_features(&mut self, features: u64) {
+        self.control_queue.set_features(Features {
+            virgl: features & 1 << VIRTIO_GPU_F_VIRGL != 0,
+        });
+    }
+
+    fn reset_device(&mut self) {
+        self.control_queue.drop_fenced();
+        self.deferred.reset = true;
+        self.events.wake();
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        self.session.config_was_read();
+        self.config.read(offset, size)
+    }
+
+    fn set_config(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
+        self.config.write(offset, data.len())
+    }
+
+    fn memory_changed(&mut self) {
+        self.deferred.memory_changed = true;
+        self.events.wake();
+    }
+
+    fn set_gpu_socket(&mut self, socket: UnixStream) {
+        let scanouts = self.virtio_gpu.scanouts_mut();
+        self.displays.attach(DisplayId::VMM, socket, scanouts);
+        self.show();
+    }
+
+    fn stop_vring(&mut self, index: u32) -> io::Result<()> {
+        let is_cursor = index == u32::from(CURSOR_QUEUE);
+        self.session.stop(is_cursor);
+        if is_cursor {
+            self.cursor_queue.stop();
+        } else {
+            self.cursor_queue.control_stopped();
+        }
+        if index == u32::from(CONTROL_QUEUE) {
+            self.virtio_gpu.drop_partial();
+            self.displays.cancel_query();
+            self.control_queue.stop(&mut self.log);
+        }
+        self.show();
+        Ok(())
+    }
+
+    fn handle_event(&mut self, event: u16, _ready: EventSet, vrings: &[Vring]) -> io::Result<()> {
+        self.apply_deferred();
+        match event {
+            CONTROL_QUEUE => self.control_queue.notify(),
+            CURSOR_QUEUE => self.cursor_queue.notify(),
+            TIMER => {
+                self.events.timer_expired();
+                self.displays.expire(Instant::now(), &mut self.log);
+            }
+            FENCE => {
+                if let Some(renderer) = self.virtio_gpu.renderer_3d_mut() {
+                    renderer.poll_fences();
+                }
+                self.control_queue.notify();
+            }
+            WAKE => self.events.woke(),
+            token if self.displays.has_token(token) => {
+                let scanouts = self.virtio_gpu.scanouts_mut();
+                self.displays.receive(token, scanouts, &mut self.log);
+            }
+            unknown => {
+                self.log
+                    .device(format_args!("event {unknown} is none of the device's"));
+                return Ok(());
+            }
+        }
+        self.after_event(vrings);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

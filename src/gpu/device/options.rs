@@ -1,0 +1,52 @@
+//! Options of the device, and how it is built of them.
+
+use std::io;
+
+use conventions::GpuMemory;
+
+use super::Gpu;
+use crate::backend::{DeviceBuilder, DeviceContext, SandboxPolicy};
+use crate::gpu::renderer::SoftwareRenderer;
+#[cfg(feature = "virgl")]
+use crate::gpu::renderer::{VirglRenderer, virgl};
+use crate::gpu::resource::Budget;
+
+/// Options of the device.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Limit on host memory used by guest resources, in bytes. By default 512 MiB in 2D and 2 GiB in
+    /// 3D.
+    pub max_hostmem: Option<u64>,
+    /// 3D by virglrenderer, and its options.
+    #[cfg(feature = "virgl")]
+    pub virgl: Option<virgl::Options>,
+}
+
+impl DeviceBuilder for Options {
+    type Device = Gpu;
+    type Error = io::Error;
+
+    #[cfg(feature = "virgl")]
+    fn sandbox_policy(&self) -> SandboxPolicy {
+        let virgl = self.virgl.as_ref();
+        virgl
+            .map(virgl::Options::sandbox_policy)
+            .unwrap_or_default()
+    }
+
+    #[cfg(not(feature = "virgl"))]
+    fn sandbox_policy(&self) -> SandboxPolicy {
+        SandboxPolicy::default()
+    }
+
+    fn build(self, context: DeviceContext) -> io::Result<Gpu> {
+        #[cfg(feature = "virgl")]
+        if let Some(options) = self.virgl {
+            let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::VIRGL.max_hostmem));
+            let renderer = VirglRenderer::new(options, budget).map_err(io::Error::other)?;
+            return Gpu::new(context, Box::new(renderer));
+        }
+        let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem));
+        Gpu::new(context, Box::new(SoftwareRenderer::new(budget)))
+    }
+}
