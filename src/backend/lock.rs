@@ -1,8 +1,8 @@
-//! Locks that outlive a panic.
+//! Locking that ignores poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A panic elsewhere ends the program by itself; until then the data is as good as any.
+/// Locks `mutex`. A panic in another thread ends the program anyway; until then its data is used as it is.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

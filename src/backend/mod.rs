@@ -16,8 +16,8 @@
 //! # Order of start-up
 //!
 //! 1. The command line is parsed (status 2 for a usage error), and the socket that was passed is taken.
-//! 2. [`Program::open`] opens files and hardware. An error ends the program with status 1 and the error's message, before
-//!    a socket is made; front-ends that wait on a passed socket are turned away.
+//! 2. [`Program::open`] opens files and hardware. An error ends the program with status 1 and the error's
+//!    message, before a socket is made; front-ends that wait on a passed socket are turned away.
 //! 3. The socket is made, if it is a path.
 //! 4. Privileges and files are given up, but for [`DeviceBuilder::sandbox_policy`].
 //! 5. The worker thread starts and runs [`DeviceBuilder::build`]. An error ends the program as in 2.
@@ -27,28 +27,30 @@
 //!
 //! # Threads
 //!
-//! - **Main** waits for the front-end, signals and the other threads. It passes vhost-user messages between the front-end's
-//!   socket and the protocol thread, and rewrites or refuses those that would make the crate `vhost-user-backend` exit.
+//! - **Main** waits for the front-end, signals and the other threads. It passes vhost-user messages between the
+//!   front-end's socket and the protocol thread, and rewrites or refuses those that would make the crate
+//!   `vhost-user-backend` exit.
 //! - **Protocol** answers vhost-user messages: it calls the device's methods that have to do with them.
-//! - **Worker** waits for kicks and for the descriptors that the device watches ([`DeviceContext::watch`]). The device is
-//!   built here and handles its events here, so that it may hold what is bound to a thread.
+//! - **Worker** waits for kicks and for the descriptors that the device watches ([`DeviceContext::watch`]). The
+//!   device is built here and handles its events here, so that it may hold what is bound to a thread.
 //! - **Log** writes what the others log, so that no thread waits for a slow reader.
 //!
-//! One lock keeps the protocol thread and the worker from using the device at the same time, and lets each have its turn. So
-//! no method of a device may block, and no event may take long: a few milliseconds, then go on after a [`WakeEvent`].
-//! Only [`Program::open`] and [`DeviceBuilder::build`] may take their time.
+//! One lock keeps the protocol thread and the worker from using the device at the same time, and lets each have
+//! its turn. So no method of a device may block, and no event may take long: a few milliseconds, then go on
+//! after a [`WakeEvent`]. Only [`Program::open`] and [`DeviceBuilder::build`] may take their time.
 //!
 //! # Guests are hostile
 //!
-//! What a driver put into a virtqueue may be anything: read each value once, bound what is kept and how much is done for it, and
-//! never fail because of it. [`QueuePass`] checks the queue itself, [`RateLimitedLog`] keeps a guest from filling the log,
-//! and [`Vring::report_error`] tells the front-end of a broken queue.
+//! What a driver put into a virtqueue may be anything: read each value once, bound what is kept and how much is
+//! done for it, and never fail because of it. [`QueuePass`] checks the queue itself, [`RateLimitedLog`] keeps a
+//! guest from filling the log, and [`Vring::report_error`] tells the front-end of a broken queue.
 //!
 //! # Why this is not a crate of its own
 //!
-//! It changes together with the devices here, and there is no user outside yet who needs a version number to rely on. An
-//! author depends on this package with `default-features = false`, which costs the build of two more modules but no C
-//! library. Nothing in here imports `gpu` or `input`, and a check keeps it so: the module can become a crate by a move.
+//! It changes together with the devices here, and there is no user outside yet who needs a version number to
+//! rely on. An author depends on this package with `default-features = false`, which costs the build of two
+//! more modules but no C library. Nothing in here imports `gpu` or `input`, and a check keeps it so: the module
+//! can become a crate by a move.
 
 mod lock;
 mod logging;

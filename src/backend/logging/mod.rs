@@ -1,5 +1,4 @@
-//! The log: journald's own protocol with fields where stderr is the journal, stderr elsewhere.
-//! Never stdout.
+//! The log: journald's native protocol if stderr is the journal, else stderr. Never stdout.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -17,13 +16,13 @@ mod rate_limit;
 
 pub use rate_limit::RateLimitedLog;
 
-/// Crates that log what a guest does wrong, each time it does: it could fill the journal. They
-/// return it as errors as well, and those are logged within bounds.
+/// Crates that log each error of a guest, which could fill the journal. They return these as errors too, which are
+/// logged within limits.
 const SILENT: [&str; 1] = ["virtio_queue"];
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Sends the log of `program` where it belongs, down to `level`.
+/// Starts the log of `program` at `level`. Whoever logs waits for the write until [`detach`].
 pub(crate) fn init(program: &'static str, level: LevelFilter) {
     log::set_max_level(level);
     let journal = connected_to_journal().then(JournalLog::new);
@@ -36,7 +35,7 @@ pub(crate) fn init(program: &'static str, level: LevelFilter) {
     let _ = log::set_logger(LOGGER.get_or_init(|| Logger { log, queue }));
 }
 
-/// Has the log written by a thread of its own from now on: until then, whoever logs waits for it.
+/// Starts the thread that writes the log from now on.
 ///
 /// # Errors
 /// As `pthread_create(3)`.
@@ -46,14 +45,14 @@ pub(crate) fn detach() -> io::Result<()> {
         .map_or(Ok(()), |logger| logger.queue.serve(&*logger.log))
 }
 
-/// Gives the log time for the last messages, if it takes any.
+/// Waits for the last messages to be written, within a limit.
 pub(crate) fn flush() {
     log::logger().flush();
 }
 
-/// Logs why the program ends, as the last it does. The journal finds out which unit a message is of by the
-/// process that sent it, and that is gone too soon: `journalctl --unit` would not have the reason. What comes
-/// by stderr is known to be the unit's.
+/// Logs why the program ends, as its last message. journald looks up the unit of a native message by the process that
+/// sent it, which may be gone by then: `journalctl --unit` would not show the reason. What comes by stderr belongs to
+/// the unit by its stream.
 pub(crate) fn last_error(message: &str) {
     let text = format!("<3>{}\n", printable(message));
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -71,7 +70,7 @@ fn stderr(program: &'static str, level: LevelFilter) -> env_logger::Logger {
         .target(env_logger::Target::Stderr)
         .format(move |out, record| {
             let level = record.level().as_str().to_ascii_lowercase();
-            // A device, a guest and the libraries have their words in it; the journal takes them as they are.
+            // Messages quote devices, guests and libraries. The journal stores them as they are.
             let message = record.args().to_string();
             writeln!(out, "{program}: {level}: {}", printable(&message))
         })
@@ -84,7 +83,7 @@ struct Logger {
 }
 
 impl Logger {
-    /// Of all that a stop may take: a log that nobody reads is no reason to be killed.
+    /// Limit on the wait at exit: well below the time after which systemd kills the program.
     const LAST: Duration = Duration::from_millis(500);
 }
 

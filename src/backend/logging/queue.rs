@@ -1,5 +1,4 @@
-//! The log's own thread: whoever reads the log, journald or a pipe's other end, may not do so for a
-//! while, and nothing that serves is to wait for that.
+//! The log's queue and thread: no thread that serves waits for journald, or for the reader of a pipe.
 
 use std::io;
 use std::mem;
@@ -11,11 +10,11 @@ use log::{Level, Log, Record};
 
 use crate::backend::lock::lock;
 
-/// How many bytes of messages wait at most; as many again may be under way. Later ones are counted
-/// instead.
+/// Limit on the bytes of queued messages; as many again may be in the hands of the thread. Beyond it messages are
+/// dropped and counted.
 const MOST: usize = 512 << 10;
 
-/// Messages on their way to the log.
+/// Messages that wait to be written.
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -24,14 +23,14 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// Whether there is a thread that takes them.
+    /// Whether the thread runs.
     served: bool,
     messages: Vec<Message>,
-    /// What these take.
+    /// Size of `messages`.
     bytes: usize,
-    /// How many came after these, and found no room.
+    /// How many messages were dropped after these.
     lost: u64,
-    /// Whether the thread writes what it took before.
+    /// Whether the thread is writing messages that it took.
     writing: bool,
 }
 
@@ -75,16 +74,16 @@ impl Message {
 }
 
 impl Queue {
-    /// Takes a message over, or counts it; `false` while no thread serves the queue.
+    /// Queues a message, or drops and counts it. Returns `false` if no thread serves the queue.
     pub(super) fn push(&self, record: &Record<'_>) -> bool {
-        // Made before the lock is taken: what is logged may log something itself.
+        // Before the lock is taken: formatting a message may log.
         let message = Message::new(record);
         let mut state = lock(&self.state);
         if !state.served {
             return false;
         }
         let bytes = state.bytes.saturating_add(message.size());
-        // None passes those that were lost before it, so that their number stands where they would.
+        // After a dropped message drop all until it is reported, so that the report stands in its place.
         if state.lost > 0 || bytes > MOST {
             state.lost = state.lost.saturating_add(1);
         } else {
@@ -95,7 +94,7 @@ impl Queue {
         true
     }
 
-    /// Makes the thread that writes to `log` what comes from now on.
+    /// Starts the thread that writes to `log`.
     ///
     /// # Errors
     /// As `pthread_create(3)`.
@@ -110,7 +109,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for messages, and writes those there are.
+    /// Waits for messages and writes them.
     fn write(&self, log: &dyn Log) {
         let mut state = lock(&self.state);
         while state.messages.is_empty() && state.lost == 0 {
@@ -129,7 +128,7 @@ impl Queue {
             message.write(log);
         }
         if lost > 0 {
-            let text = format!("{lost} messages were left out: nobody read the log");
+            let text = format!("{lost} messages dropped: the log reader did not keep up");
             log.log(
                 &Record::builder()
                     .level(Level::Warn)
@@ -142,11 +141,11 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits until all is written, but no longer than `limit`.
+    /// Waits until everything is written, at most for `limit`.
     pub(super) fn flush(&self, limit: Duration) {
         let waits =
             |state: &mut State| state.writing || !state.messages.is_empty() || state.lost > 0;
-        // That it took longer cannot be told anyone.
+        // After a timeout there is no way to report it.
         let _ = self
             .changed
             .wait_timeout_while(lock(&self.state), limit, waits);

@@ -1,9 +1,9 @@
-//! A limit on log messages that a guest can cause.
+//! Rate limit for log messages that a guest can cause.
 
 use std::time::{Duration, Instant};
 
-/// Lets 10 messages through in 10 seconds and counts the others, so that a guest cannot fill the
-/// journal.
+/// Logs at most 10 messages in 10 seconds and counts the others, so that a guest cannot fill the journal. Use one for
+/// each kind of message.
 #[derive(Debug, Default)]
 pub struct RateLimitedLog {
     since: Option<Instant>,
@@ -15,17 +15,17 @@ impl RateLimitedLog {
     const PERIOD: Duration = Duration::from_secs(10);
     const BURST: u32 = 10;
 
-    /// Logs `message` as a warning, unless there were too many of late.
+    /// Logs `message` as a warning, unless the limit is reached.
     pub fn warn(&mut self, message: impl std::fmt::Display) {
         if let Some(dropped) = self.admit(Instant::now()) {
             if dropped != 0 {
-                log::warn!("{dropped} similar messages were left out");
+                log::warn!("{dropped} similar messages dropped");
             }
             log::warn!("{message}");
         }
     }
 
-    /// Whether a message may pass at `now`; how many were left out before it.
+    /// Whether to log a message at `now`; if so, how many were dropped before it.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         let fresh = self
             .since

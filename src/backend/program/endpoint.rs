@@ -1,5 +1,5 @@
-//! The socket a front-end comes by, in its three forms: a path to listen on, a listening socket
-//! that somebody else made (systemd, virtiofsd's users), and a connected one (libvirt).
+//! The socket to serve on, in its three forms: a path to listen on, a listening socket that was passed
+//! (systemd), and a connected socket that was passed (libvirt).
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,24 +22,24 @@ mod activation;
 /// Why there is no socket to serve on.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// No option names a socket and none was passed by socket activation.
+    /// No option names a socket, and socket activation passed none.
     #[error(
         "no socket to serve on: give --socket-path=PATH or --fd=FDNUM, or start by socket activation"
     )]
     None,
-    /// More than one socket was passed by socket activation.
+    /// Socket activation passed several sockets.
     #[error("{0} sockets were passed (LISTEN_FDS), and one is served: name it with --fd=FDNUM")]
     Several(usize),
     /// The descriptor is not open.
     #[error("--fd={0}: no such file descriptor is open; pass an open Unix stream socket")]
     NotOpen(RawFd),
-    /// The descriptor is no Unix stream socket.
+    /// The descriptor is not a Unix stream socket.
     #[error("file descriptor {0} is not a Unix stream socket")]
     NotUnixStream(RawFd),
     /// The socket neither listens nor is connected.
     #[error("file descriptor {0} is a Unix stream socket that neither listens nor is connected")]
     Idle(RawFd),
-    /// Something else went wrong with the descriptor.
+    /// Another error with the descriptor.
     #[error("cannot use file descriptor {0}: {1}")]
     Descriptor(RawFd, #[source] io::Error),
     /// The path does not fit a socket address.
@@ -48,31 +48,31 @@ pub enum SocketError {
         .0.display(), .0.as_os_str().len()
     )]
     TooLong(PathBuf),
-    /// The folder of the path is missing.
+    /// The directory of the path does not exist.
     #[error("--socket-path={}: the folder {} does not exist", .0.display(), .1.display())]
     NoFolder(PathBuf, PathBuf),
-    /// Something that is no socket lies at the path.
+    /// A file that is not a socket exists at the path.
     #[error("--socket-path={}: a file that is not a socket lies there; it is left alone", .0.display())]
     NotASocket(PathBuf),
-    /// Another process has the socket at the path.
+    /// Another process listens at the path.
     #[error("--socket-path={}: another process serves on it", .0.display())]
     InUse(PathBuf),
-    /// Something else went wrong with the path.
+    /// Another error with the path.
     #[error("--socket-path={}: cannot {attempt}: {error}", path.display())]
     Path {
         /// The path.
         path: PathBuf,
-        /// What was tried.
+        /// What failed.
         attempt: &'static str,
-        /// What the kernel said.
+        /// Why it failed.
         #[source]
         error: io::Error,
     },
 }
 
-/// The socket somebody else opened for the program, or the path where it is to be made.
+/// The socket that was passed to the program, or the path to make it at.
 ///
-/// Taken before the program opens anything of its own, which could get the number that `--fd` names.
+/// Found before the program opens any file, which could get the number that `--fd` names.
 #[derive(Debug)]
 pub(super) enum Source {
     Path(PathBuf),
@@ -82,20 +82,19 @@ pub(super) enum Source {
 /// A socket to serve on.
 #[derive(Debug)]
 pub(super) enum Endpoint {
-    /// We made it, and others who come are told that we are taken.
+    /// Made by this program: other front-ends are turned away at once.
     Ours(UnixListener, SocketFile),
-    /// Somebody else's listener: whoever else is waiting there is for the next of us.
+    /// Passed by another process: other front-ends are for the next start of the program.
     Listening {
         listener: Rc<UnixListener>,
-        /// A front-end that an earlier start of this program accepted and had kept for this one.
+        /// A front-end that an earlier run accepted, and the service manager kept.
         kept: Option<UnixStream>,
     },
     Connected(UnixStream),
 }
 
 impl Source {
-    /// Finds the socket that the options or socket activation name. `LISTEN_*` is read once and
-    /// cleared, whether it is used or not.
+    /// Finds the socket that the options or socket activation name. Clears `LISTEN_*` in any case.
     pub(super) fn find(options: &ConnectionOptions) -> Result<Self, SocketError> {
         let mut activated = Activation::take();
         let kept = activated.take_kept();
@@ -110,7 +109,7 @@ impl Source {
         Ok(source)
     }
 
-    /// The listening socket that is not this program's own, and outlives it.
+    /// The listening socket that was passed, which outlives this program.
     pub(super) fn shared_listener(&self) -> Option<Rc<UnixListener>> {
         match self {
             Self::Socket(Endpoint::Listening { listener, .. }) => Some(Rc::clone(listener)),
@@ -118,7 +117,7 @@ impl Source {
         }
     }
 
-    /// Makes the socket where it is not there yet.
+    /// Makes the socket, if it has to be made.
     pub(super) fn endpoint(self) -> Result<Endpoint, SocketError> {
         match self {
             Self::Path(path) => Endpoint::listen(&path),
@@ -127,7 +126,7 @@ impl Source {
     }
 }
 
-/// The most connections that wait on a socket: Linux's default for `net.core.somaxconn`.
+/// Limit on connections in a socket's queue: Linux's default for `net.core.somaxconn`.
 const BACKLOG_MAX: usize = 4096;
 
 /// The socket of socket activation as it was passed, for a program that hands it on.
@@ -138,10 +137,9 @@ pub fn activated_socket() -> Result<OwnedFd, SocketError> {
     Activation::take().socket()
 }
 
-/// Accepts the front-ends that wait on `listener` and closes their connections: they fail at once
-/// instead of waiting.
+/// Closes the connections that wait on `listener`: their front-ends fail at once instead of waiting.
 ///
-/// For the end of the program: where no descriptor is left to accept with, standard input is given up.
+/// Only before the program exits: if no descriptor is left to accept with, this closes standard input.
 pub(super) fn refuse_waiting(listener: &UnixListener) {
     let mut has_stdin = listener.as_raw_fd() != rustix::stdio::raw_stdin();
     for _ in 0..=BACKLOG_MAX {
@@ -162,8 +160,7 @@ pub(super) fn refuse_waiting(listener: &UnixListener) {
     }
 }
 
-/// As [`refuse_waiting`], after a usage error: on the socket that the command line names all the same, or
-/// that socket activation passed.
+/// [`refuse_waiting`] after a usage error, on the socket of `--fd` or of socket activation.
 pub(super) fn refuse_unparsed<I>(arguments: I)
 where
     I: IntoIterator<Item = OsString>,
@@ -177,7 +174,7 @@ where
     }
 }
 
-/// Errors of accept(2) after which the next front-end is as welcome as this one was.
+/// Whether to go on accepting after this error of accept(2).
 pub(super) fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -186,7 +183,7 @@ pub(super) fn is_passing(error: &io::Error) -> bool {
 }
 
 impl Endpoint {
-    /// Takes over a descriptor, told apart by what the kernel says of it.
+    /// Takes a descriptor that was passed, and asks the kernel what it is.
     fn adopt(number: RawFd, fd: OwnedFd) -> Result<Self, SocketError> {
         let unusable = |e: Errno| SocketError::Descriptor(number, e.into());
         let kind = match sockopt::socket_type(&fd) {
@@ -198,8 +195,8 @@ impl Endpoint {
             return Err(SocketError::NotUnixStream(number));
         }
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(unusable)?;
-        // The program waits by poll; a socket that blocks all the same, because somebody else took
-        // what was there, would make it deaf to signals.
+        // The program waits by poll. accept(2) on a blocking socket would ignore signals if another process
+        // took the connection in between.
         rustix::io::ioctl_fionbio(&fd, true).map_err(unusable)?;
         if sockopt::socket_acceptconn(&fd).map_err(unusable)? {
             return Ok(Self::Listening {
@@ -213,8 +210,7 @@ impl Endpoint {
         }
     }
 
-    /// Makes a socket at `path`. One left behind by a dead process is replaced; a live one, and
-    /// anything that is not a socket, is not touched.
+    /// Makes a socket at `path`. Replaces a socket that nobody listens on; leaves other files alone.
     fn listen(path: &Path) -> Result<Self, SocketError> {
         let failed = |attempt| {
             move |error| SocketError::Path {

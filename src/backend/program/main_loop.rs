@@ -1,5 +1,4 @@
-//! What the main thread does for most of its life: it waits, for the front-end, the other threads and
-//! signals, and passes vhost-user messages on.
+//! The main thread's loop: waits for the front-end, the other threads and signals, and passes vhost-user messages on.
 
 use std::error::Error;
 use std::fmt;
@@ -46,7 +45,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for ExitReason {
     }
 }
 
-/// What a wait brings.
+/// What the main thread waited for.
 enum MainEvent<const N: usize> {
     /// The worker has built the device.
     DeviceBuilt,
@@ -54,7 +53,7 @@ enum MainEvent<const N: usize> {
     Ready([PollFlags; N]),
 }
 
-/// The main thread's wait.
+/// The main thread's loop.
 pub(super) struct MainLoop {
     /// Readable after SIGTERM and SIGINT.
     stop: UnixStream,
@@ -63,7 +62,7 @@ pub(super) struct MainLoop {
 }
 
 impl MainLoop {
-    /// Waits from now on also for signals, which would end the program otherwise.
+    /// From now on SIGTERM and SIGINT do not kill the process; the loop sees them.
     pub(super) fn new(receiver: MainThreadReceiver) -> io::Result<Self> {
         let (stop, signalled) = UnixStream::pair()?;
         for signal in [SIGTERM, SIGINT] {
@@ -113,7 +112,7 @@ impl MainLoop {
         }
     }
 
-    /// A front-end that is connected is served without the hardware.
+    /// Ends the program, or serves the front-end that is connected without the hardware.
     fn lose_hardware(&mut self, message: String) -> Result<(), ExitReason> {
         if !self.status.is_connected() {
             return Err(message.into());
@@ -124,12 +123,12 @@ impl MainLoop {
         Ok(())
     }
 
-    /// A front-end is connected, as the service manager is told.
+    /// Reports the front-end to the service manager.
     pub(super) fn connect_status(&mut self) {
         self.status.connect();
     }
 
-    /// Tells the service manager the newest status, if it is time; then, after how long it is to be told.
+    /// Sends the newest status, unless one was sent within the last second. Returns how long to wait with it.
     fn tell_status(&mut self) -> Option<Duration> {
         if let Some(detail) = self.receiver.take_status() {
             self.status.set_detail(detail);
@@ -144,7 +143,7 @@ impl MainLoop {
         }
     }
 
-    /// Waits for a front-end.
+    /// Accepts a front-end.
     pub(super) fn accept(&mut self, endpoint: &Endpoint) -> Result<UnixStream, ExitReason> {
         let listener = match endpoint {
             Endpoint::Connected(stream) => return Ok(stream.try_clone()?),
@@ -185,7 +184,7 @@ impl MainLoop {
                     MainEvent::DeviceBuilt => continue,
                 },
             };
-            // First, so that who comes once this front-end has left is not taken for a second one.
+            // First: one that connects after this front-end left is no second front-end.
             if let Some(side) = proxy.pass(connection)? {
                 return Ok(side);
             }
@@ -196,8 +195,8 @@ impl MainLoop {
         }
     }
 
-    /// Has the device give back what would outlast the program. A worker that hangs does not keep
-    /// the program from its end.
+    /// Lets the device give back what would outlast the program. A worker that hangs does not delay the exit
+    /// for longer than [`END_LIMIT`].
     pub(super) fn end_device(&self, device: &DeviceEnd) {
         if let Err(e) = device.request() {
             log::warn!("cannot have the device end: {e}");
@@ -208,7 +207,7 @@ impl MainLoop {
             while let Some(event) = self.receiver.take() {
                 match event {
                     MainThreadEvent::DeviceEnded => return,
-                    // It may be the worker that is gone.
+                    // The worker itself may have ended.
                     MainThreadEvent::Failed(message) => {
                         log::error!("{message}");
                         return;
@@ -222,7 +221,7 @@ impl MainLoop {
                 return;
             }
             let mut fds = [PollFd::new(&self.receiver, PollFlags::IN)];
-            // Whatever it says, the receiver is looked into again, and not for longer.
+            // Whatever poll returns, the receiver and the time are checked again.
             let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
         }
     }

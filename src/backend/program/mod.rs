@@ -1,4 +1,4 @@
-//! A backend program from its first line to its last.
+//! A backend program from its command line to its exit status.
 
 use std::io;
 use std::process::ExitCode;
@@ -26,33 +26,38 @@ mod main_loop;
 pub(crate) mod options;
 mod other_front_ends;
 
-/// A program's own part: its name, what it can do, and how its device comes from its options.
+/// What is special to a program: its name, capabilities and options, and how these become a device.
 pub trait Program {
-    /// The device's options, with [`CommonOptions`] flattened into them.
+    /// The command line: the device's options, with [`CommonOptions`] flattened into them.
     type Options: Parser;
-    /// What the device is made of.
+    /// What [`Program::open`] opens, and the worker builds the device of.
     type Builder: DeviceBuilder;
-    /// Why there is no device.
+    /// Why [`Program::open`] fails, in one line that says what to do.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// The program's name, as it is in the log.
+    /// The program's name, for log and messages.
     const NAME: &'static str;
 
-    /// What it can do on this host. Must not open a GPU or a device.
+    /// The answer to `--print-capabilities`: what the program can do on this host. Opens no GPU and no device.
     fn capabilities() -> Capabilities;
 
-    /// Where the common options are.
+    /// The common options within `options`.
     fn common(options: &Self::Options) -> &CommonOptions;
 
-    /// Opens what the device is made of, before the sandbox closes and on the main thread.
+    /// Opens everything the device is made of. Runs on the main thread, as the only thread and outside the sandbox,
+    /// before a socket is made.
     ///
     /// # Errors
-    /// Whatever the user asked for and cannot have, in one line that says what to do.
+    /// Whatever the user asked for and cannot have. The program then ends with status 1.
     fn open(options: &Self::Options) -> Result<Self::Builder, Self::Error>;
 }
 
-/// Runs a program: options, socket, device, readiness, and one front-end served to its end. Returns
-/// only where no device was to be served.
+/// Runs a program: serves one front-end until it disconnects or a signal comes, then exits. Returns only after
+/// `--print-capabilities`. [The module](crate::backend) describes the order of start-up and the threads.
+///
+/// Exit statuses: 0 after the front-end disconnected or on SIGTERM or SIGINT; 1 after an error, which is
+/// logged; 2 on a usage error; 75 and 76 as 0 and 1, when the service manager keeps another front-end's
+/// connection and is to start the program again.
 pub fn run<P: Program>() -> ExitCode {
     if wants_capabilities(std::env::args_os()) {
         return match P::capabilities().print(io::stdout().lock()) {
@@ -81,8 +86,8 @@ pub fn run<P: Program>() -> ExitCode {
     };
     if let ExitReason::Failed(e) = &reason {
         logging::last_error(&e.to_string());
-        // A connection that stays in the queue would start the program again, to fail again, for
-        // ever, and its front-end would wait for as long.
+        // A connection left in the queue would have systemd start the program again and again, and its
+        // front-end wait for ever.
         if let (Some(listener), false) = (listener, progress.accepted) {
             endpoint::refuse_waiting(&listener);
         }
@@ -94,12 +99,11 @@ pub fn run<P: Program>() -> ExitCode {
         (ExitReason::Failed(_), true) => FAILED_AND_ANOTHER_WAITS,
     };
     logging::flush();
-    // Not by way of main: the other threads are at work still, perhaps in a library whose exit
-    // handlers would take away under their hands what they use.
+    // Without exit handlers: those of libraries would free what the other threads still use.
     signal_hook::low_level::exit(status)
 }
 
-/// Shows the help or the version, or what is wrong with the command line, and ends.
+/// Prints the help, the version or a usage error, and exits.
 fn usage(error: clap::Error, definition: clap::Command) -> ! {
     if !error.use_stderr() {
         error.exit();
@@ -110,22 +114,22 @@ fn usage(error: clap::Error, definition: clap::Command) -> ! {
     std::process::exit(status)
 }
 
-/// What is wrong with the command line of a program, as a terminal may show it.
+/// The text of a usage error, safe for a terminal: what the user wrote is escaped.
 #[must_use]
 pub fn usage_text(error: clap::Error, definition: clap::Command) -> String {
-    // Once more without colours: what the user wrote could not be told from them.
+    // Parse again without colours, which cannot be told from escape sequences that the user wrote.
     let plain = definition.styles(Styles::plain());
     let error = plain.try_get_matches().err().unwrap_or(error);
     let text = error.render().ansi().to_string();
     printable_lines(&text).into_owned()
 }
 
-/// The exit statuses that have the service manager start the program again (`RestartForceExitStatus=`), for the
-/// front-end that waits and that the manager keeps meanwhile.
+/// Exit statuses for which systemd starts the program again (`RestartForceExitStatus=`): it keeps the connection of a
+/// front-end that waits.
 const ANOTHER_WAITS: i32 = 75;
 const FAILED_AND_ANOTHER_WAITS: i32 = 76;
 
-/// How far the program came.
+/// How far the program got.
 #[derive(Default)]
 struct Progress {
     /// A front-end was accepted: until then, an error is a failed start.
@@ -134,7 +138,7 @@ struct Progress {
     handed_over: bool,
 }
 
-/// Serves one front-end. The error is why the program ends before.
+/// Serves one front-end. Returns why the program ends; as an error, before it was ready.
 fn serve<P: Program>(
     options: &P::Options,
     source: Source,
@@ -145,7 +149,7 @@ fn serve<P: Program>(
     main_thread.report_panics();
     let builder = P::open(options).map_err(ExitReason::failed)?;
     let endpoint = source.endpoint()?;
-    // Before the first other thread, as files are given up by a thread for those that it makes.
+    // Before the first other thread: landlock binds a thread and those that it makes.
     let sandbox = match P::common(options).general.sandbox {
         Switch::On => Some(Sandbox::new(builder.sandbox_policy(), endpoint.file())),
         Switch::Off => {
@@ -167,7 +171,7 @@ fn serve<P: Program>(
     daemon
         .start(&mut listener.into())
         .map_err(|e| ExitReason::failed(e.to_string()))?;
-    // All threads that this program makes itself are there.
+    // Every thread that this program makes exists now.
     if let Some(sandbox) = &sandbox {
         sandbox.restrict_syscalls()?;
     }

@@ -1,4 +1,4 @@
-//! The command line that all programs share.
+//! Command-line options that all programs share.
 
 use std::ffi::OsStr;
 use std::os::fd::RawFd;
@@ -8,10 +8,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
 
-/// What `--log-level` takes. There is no "off": why a program failed is always told.
+/// Values of `--log-level`. There is no "off": the reason for a failure is always logged.
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-/// Where the front-end comes from. QEMU's "Backend program conventions", "Command line options".
+/// Where the front-end connects (QEMU's "Backend program conventions", "Command line options").
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Connection (exactly one, or a socket passed by socket activation)")]
 pub struct ConnectionOptions {
@@ -24,7 +24,7 @@ pub struct ConnectionOptions {
     pub fd: Option<RawFd>,
 }
 
-/// What every program offers beside its device's own options.
+/// Options of every program that do not depend on its device.
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "General options")]
 pub struct GeneralOptions {
@@ -55,25 +55,25 @@ pub struct GeneralOptions {
 /// The value of an option that is on or off.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switch {
-    /// It is.
+    /// `on`.
     On,
-    /// It is not.
+    /// `off`.
     Off,
 }
 
-/// The options of [`super::run`], around those of a device.
+/// The options that [`run`](super::run) needs; a program flattens them into its own.
 #[derive(Args, Debug, Clone)]
 pub struct CommonOptions {
-    /// Where the front-end comes from.
+    /// Where the front-end connects.
     #[command(flatten)]
     pub connection: ConnectionOptions,
 
-    /// What every program offers.
+    /// Options that do not depend on the device.
     #[command(flatten)]
     pub general: GeneralOptions,
 }
 
-/// Whether `--print-capabilities` is asked for, whatever else the command line holds.
+/// Whether the command line has `--print-capabilities`; everything else on it is ignored then.
 pub(super) fn wants_capabilities<I>(arguments: I) -> bool
 where
     I: IntoIterator,

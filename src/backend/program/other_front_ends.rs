@@ -1,4 +1,4 @@
-//! Front-ends that connect while another one is served.
+//! Front-ends that connect while another is served.
 
 use std::io;
 use std::mem;
@@ -12,18 +12,18 @@ use super::endpoint::{self, Endpoint};
 use crate::backend::logging::RateLimitedLog;
 use crate::backend::service::notify;
 
-/// The user id that stands for all that a user namespace does not map (`kernel.overflowuid`).
+/// The user id that stands for users outside the user namespace (`kernel.overflowuid`).
 const UNMAPPED: u32 = 65534;
 
-/// Those who come to a socket of our own are told at once that it is taken. On somebody else's socket the first
-/// one is accepted, to tell who it is, and kept for the next start of this program where the service manager
-/// keeps file descriptors ([`notify::keeps_descriptors`]); otherwise all wait in the socket's queue.
+/// On a socket that the program made, they are turned away at once. On a socket that was passed, the first of them is
+/// accepted, to log who it is, and kept for the next start of the program if the service manager keeps descriptors
+/// ([`notify::keeps_descriptors`]). Otherwise they wait in the socket's queue.
 pub(super) struct OtherFrontEnds<'a> {
     endpoint: &'a Endpoint,
     place: &'a str,
-    /// Whether to look for new ones.
+    /// Whether to accept more.
     listens: bool,
-    /// The one that is served.
+    /// The front-end that is served.
     first: Option<Peer>,
     next: Option<(UnixStream, Peer)>,
     log: RateLimitedLog,
@@ -41,15 +41,15 @@ impl<'a> OtherFrontEnds<'a> {
         }
     }
 
-    /// The one that is served from now on, to be named beside the others.
+    /// `front_end` is served from now on; messages name it beside the others.
     pub(super) fn serve(&mut self, front_end: &UnixStream) {
         self.first = peer(front_end).ok();
     }
 
-    /// What to wait for before [`OtherFrontEnds::look`], if anything.
+    /// The descriptor to poll before [`OtherFrontEnds::look`], if any.
     pub(super) fn poll_fd(&self) -> Option<PollFd<'_>> {
         if let Some((next, _)) = &self.next {
-            // Its end, which is told unasked; and no bytes of it, which are for who serves it.
+            // Only its end, which poll always reports: its bytes are for the next run.
             return Some(PollFd::new(next, PollFlags::empty()));
         }
         match self.endpoint {
@@ -63,7 +63,7 @@ impl<'a> OtherFrontEnds<'a> {
         }
     }
 
-    /// Looks at who came or left, after [`OtherFrontEnds::poll_fd`] was ready.
+    /// Accepts a front-end or notices that it left, after [`OtherFrontEnds::poll_fd`] was ready.
     pub(super) fn look(&mut self) {
         if let Some((_, peer)) = self.next.take() {
             self.log
@@ -83,7 +83,7 @@ impl<'a> OtherFrontEnds<'a> {
         match listener.accept() {
             Ok((front_end, _)) => self.take(front_end),
             Err(e) if endpoint::is_passing(&e) => {}
-            // They stay there, and poll would tell of them for ever.
+            // It stays in the queue, where poll would report it for ever.
             Err(e) => {
                 self.listens = false;
                 log::warn!("cannot accept another front-end on {}: {e}", self.place);
@@ -115,12 +115,12 @@ impl<'a> OtherFrontEnds<'a> {
         self.next = Some((front_end, peer));
     }
 
-    /// Who waits.
+    /// The front-end that waits.
     pub(super) fn next(&self) -> Option<Peer> {
         self.next.as_ref().map(|(_, peer)| *peer)
     }
 
-    /// Gives who waits to the service manager, for the next start. Whether there was one.
+    /// Gives the front-end that waits to the service manager. Returns whether it keeps one.
     pub(super) fn hand_over(&mut self) -> bool {
         match self.next.take() {
             Some((next, _)) => notify::keep(&next),
@@ -129,9 +129,9 @@ impl<'a> OtherFrontEnds<'a> {
     }
 }
 
-/// Who is at the other end.
+/// The process at the other end.
 fn peer(stream: &UnixStream) -> io::Result<Peer> {
-    // Not rustix's, whose process id cannot be 0: that of a process which is not to be seen from here.
+    // Not by rustix, whose process ids are never 0: the kernel's answer for a process outside this pid namespace.
     let mut cred = libc::ucred {
         pid: 0,
         uid: 0,

@@ -1,7 +1,6 @@
-//! The list of system calls as one program for the kernel (Linux's
-//! Documentation/userspace-api/seccomp_filter.rst): the number is looked up by halves, and each call
-//! has its own answer. The kernel runs it once for each number when it is installed, so its length
-//! is what a start pays for.
+//! Compiles the list of system calls to a BPF program (Linux's Documentation/userspace-api/seccomp_filter.rst):
+//! a binary search for the number, then the cases of that call. The kernel runs the program for each number
+//! when it is installed, so its length costs start-up time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
@@ -11,21 +10,21 @@ use seccompiler::{BackendError, BpfProgram, TargetArch, sock_filter};
 
 use super::policy::{Action, Argument};
 
-/// `file_setattr`, the last of Linux 6.18, the newest that this was tried with. The numbers are the
-/// same for all processors since 424. A C library that tries a newer call first finds it missing,
-/// as on an older kernel, and takes the one before; what the newer call does cannot be had either.
+/// `file_setattr`, the last call of Linux 6.18, the newest that this was tested with. Numbers from 424 on are
+/// the same on all architectures. A newer call fails as on an older kernel, and a C library falls back to the
+/// call before.
 pub(super) const NEWEST: u32 = 469;
 
-/// Where x86-64 has the numbers of x32. No other processor has any that large.
+/// The numbers of x32 on x86-64. No other architecture has numbers this large.
 const X32: u32 = 0x4000_0000;
 
-/// An action, and for which argument it is taken; without one, always.
+/// An action, and the argument for which it is taken; without one, always.
 pub(super) type Case = (Option<Argument>, Action);
 
-/// The program in which calls have the first of their cases that holds, or end the process.
+/// Compiles the list: the first case that matches decides; without a match the process ends.
 ///
 /// # Errors
-/// For a processor that is not known.
+/// For an unknown architecture.
 pub(super) fn compile(list: &BTreeMap<u32, Vec<Case>>) -> Result<BpfProgram, BackendError> {
     let processor = match TargetArch::try_from(std::env::consts::ARCH)? {
         TargetArch::x86_64 => 0xc000_003e,
@@ -37,7 +36,7 @@ pub(super) fn compile(list: &BTreeMap<u32, Vec<Case>>) -> Result<BpfProgram, Bac
         None if (NEWEST + 1..X32).contains(&number) => &[(None, Action::Errno(libc::ENOSYS))],
         None => &[],
     };
-    // Where the answers may change.
+    // Numbers at which the cases may change.
     let mut starts = BTreeSet::from([0, NEWEST + 1, X32]);
     for number in list.keys() {
         starts.extend([*number, number.saturating_add(1)]);
@@ -59,7 +58,7 @@ pub(super) fn compile(list: &BTreeMap<u32, Vec<Case>>) -> Result<BpfProgram, Bac
     Ok(program)
 }
 
-/// Finds the range that the loaded number is in.
+/// Searches for the range of the loaded number.
 fn look_up(ranges: &[(u32, &[Case])]) -> BpfProgram {
     match ranges {
         [] => Vec::new(),
@@ -68,7 +67,7 @@ fn look_up(ranges: &[(u32, &[Case])]) -> BpfProgram {
             let (low, high) = ranges.split_at(ranges.len() / 2);
             let middle = high.first().map_or(0, |(start, _)| *start);
             let (low, high) = (look_up(low), look_up(high));
-            // A jump upon a condition goes no further than 255.
+            // A conditional jump reaches at most 255 instructions.
             let mut program = match u8::try_from(low.len()) {
                 Ok(over) => vec![jump(libc::BPF_JGE, middle, over, 0)],
                 Err(_) => vec![
@@ -83,7 +82,7 @@ fn look_up(ranges: &[(u32, &[Case])]) -> BpfProgram {
     }
 }
 
-/// Gives the answer of the first case that holds.
+/// Returns the action of the first case that matches.
 fn decide(cases: &[Case]) -> BpfProgram {
     let mut program = Vec::new();
     let mut loaded = None;
@@ -94,7 +93,7 @@ fn decide(cases: &[Case]) -> BpfProgram {
         };
         if loaded != Some((argument.index, argument.mask)) {
             loaded = Some((argument.index, argument.mask));
-            // The lower half of 64 bits: all processors that are known have it first.
+            // The lower 32 bits, which come first on all these architectures.
             let size = size_of::<u64>() * usize::from(argument.index);
             program.push(load(offset_of!(seccomp_data, args) + size));
             if argument.mask != u32::MAX {

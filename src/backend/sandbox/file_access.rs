@@ -9,21 +9,20 @@ use landlock::{
 
 use super::policy::SandboxPolicy;
 
-/// The newest version that this was tried with. An older kernel takes what it knows; what a newer
-/// one could forbid as well is left to be tried first.
+/// The newest version that this was tested with. An older kernel restricts what it can.
 const TRIED: ABI = ABI::V7;
 
-/// Leaves this thread, and those that it makes from now on, the files in `policy` and the right to
-/// remove files in `socket_folder`. No network, no signal to others, no abstract socket of others
-/// either. `false` where the kernel has no landlock.
+/// Restricts this thread, and those that it makes from now on, to the files in `policy` and to removing files in
+/// `socket_folder`. Forbids the network, signals to other processes and their abstract sockets. Returns `false` if
+/// the kernel has no landlock.
 ///
-/// A path that is not there is left out: there is nothing to allow.
+/// Paths that do not exist are ignored.
 pub(super) fn restrict(
     policy: &SandboxPolicy,
     socket_folder: Option<&Path>,
 ) -> Result<bool, RulesetError> {
     let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::ReadDir;
-    // Neither device nodes nor links out of the folder.
+    // No device nodes, and no links out of the directory.
     let write = AccessFs::from_file(TRIED)
         | AccessFs::ReadDir
         | AccessFs::MakeReg

@@ -1,9 +1,9 @@
-//! What a program gives up before it serves a front-end, whoever started it: privileges, files and
-//! system calls. docs/sandbox.md says what remains, and why.
+//! The sandbox: a program gives up privileges, files and system calls before it serves a front-end.
+//! docs/sandbox.md says what remains, and why.
 //!
-//! It closes in two steps, because of what each binds. Privileges and files (Linux's landlock) are
-//! given up by a thread for itself and those that it makes, so that comes before the first other
-//! thread; system calls (seccomp) by all threads at once, after the device has begun.
+//! There are two steps. Dropping privileges and files (landlock) binds a thread and those that it makes, so it
+//! comes before the first other thread. Dropping system calls (seccomp) binds all threads, so it comes when the
+//! device is built.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ mod tests;
 
 pub use policy::{Argument, SandboxPolicy, SyscallRule};
 
-/// Why a program cannot give up what it has.
+/// Why the sandbox cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SandboxError {
     #[error("the sandbox cannot be closed: {attempt}: {error}; --sandbox=off starts without it")]
@@ -35,16 +35,16 @@ pub(super) enum SandboxError {
     Calls(#[from] seccompiler::Error),
 }
 
-/// A program's sandbox, closed by and by.
+/// A program's sandbox.
 #[derive(Debug)]
 pub(super) struct Sandbox {
     policy: SandboxPolicy,
-    /// The folder of a socket that is to be removed at the end.
+    /// The directory of the socket that the program removes at its end.
     socket_folder: Option<PathBuf>,
 }
 
 impl Sandbox {
-    /// One that leaves what `policy` allows, and the right to remove the socket file `socket`.
+    /// A sandbox that allows what `policy` says, and to remove the file `socket`.
     pub(super) fn new(policy: SandboxPolicy, socket: Option<&Path>) -> Self {
         Self {
             policy,
@@ -52,22 +52,22 @@ impl Sandbox {
         }
     }
 
-    /// Gives up privileges and files, for this thread and those that it makes from now on.
+    /// Drops privileges and files, for this thread and those that it makes from now on.
     pub(super) fn restrict_files(&self) -> Result<(), SandboxError> {
-        // rustix looks up what the kernel told the process once, when it is asked first, by a system
-        // call or in /proc, neither of which is there later.
+        // rustix reads the auxiliary vector at its first use, by a system call or from /proc, which the
+        // sandbox forbids.
         let _ = rustix::param::page_size();
         give_up_privileges()?;
         if !file_access::restrict(&self.policy, self.socket_folder.as_deref())? {
             log::warn!(
-                "this kernel has no landlock (Linux 5.13, lsm=landlock): files are closed by the \
-                 system call filter alone"
+                "this kernel has no landlock (Linux 5.13, lsm=landlock): only the system call filter \
+                 restricts files"
             );
         }
         Ok(())
     }
 
-    /// Gives up system calls, for all threads.
+    /// Drops system calls, for all threads.
     pub(super) fn restrict_syscalls(&self) -> Result<(), SandboxError> {
         syscalls::restrict(&self.policy, self.socket_folder.is_some())?;
         log::debug!("the sandbox is closed");
@@ -75,8 +75,8 @@ impl Sandbox {
     }
 }
 
-/// No process of the same user looks into this one, nor does a core dump, and no capability is left.
-/// That none comes back (`PR_SET_NO_NEW_PRIVS`) is a part of the other steps.
+/// Forbids other processes of the user to look into this one, and core dumps; drops all capabilities. Landlock
+/// and seccomp set `PR_SET_NO_NEW_PRIVS`.
 fn give_up_privileges() -> Result<(), SandboxError> {
     let failed = |attempt| move |error| SandboxError::Privileges { attempt, error };
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("closing /proc"))?;
@@ -85,7 +85,7 @@ fn give_up_privileges() -> Result<(), SandboxError> {
         permitted: CapabilitySet::empty(),
         inheritable: CapabilitySet::empty(),
     };
-    // One call in place of two, where there are none already: the usual case.
+    // Usually there are none, and no second call is needed.
     if capabilities(None).ok() != Some(none) {
         set_capabilities(None, none).map_err(failed("dropping capabilities"))?;
     }

@@ -1,25 +1,26 @@
-//! What a device needs of the system.
+//! What a device may use of the system.
 
 use std::path::PathBuf;
 
 use libc::c_long;
 
-/// What a device needs of the system after it is open, beside what serving it takes.
+/// What the sandbox allows from [`DeviceBuilder::build`](crate::backend::DeviceBuilder::build) on, in addition
+/// to serving a front-end. Paths that do not exist are ignored. The default allows nothing more.
 #[derive(Clone, Debug, Default)]
 pub struct SandboxPolicy {
-    /// Files and folders to read, and to map as code.
+    /// Files and directories to read, and to map as code.
     pub read: Vec<PathBuf>,
-    /// Folders to list, whose files are not to be opened.
+    /// Directories to list without opening their files.
     pub list: Vec<PathBuf>,
-    /// Folders to make, write and remove files in.
+    /// Directories to make, write and remove files in.
     pub write: Vec<PathBuf>,
-    /// Nodes of devices to open again, or folders of such.
+    /// Device nodes to open, or directories of them.
     pub devices: Vec<PathBuf>,
-    /// System calls.
+    /// System calls beside those for serving.
     pub calls: Vec<SyscallRule>,
-    /// To make threads.
+    /// Whether to make threads.
     pub threads: bool,
-    /// Memory that is executed, such as that of libraries and compiled shaders.
+    /// Whether to map executable memory, for libraries and compiled shaders.
     pub code: bool,
 }
 
@@ -31,7 +32,7 @@ impl SandboxPolicy {
     }
 }
 
-/// A condition on one of a system call's arguments, of which the lower 32 bits count.
+/// A condition on an argument of a system call. Only its lower 32 bits are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Argument {
     pub(super) index: u8,
@@ -66,7 +67,7 @@ pub(super) enum Action {
     KillProcess,
 }
 
-/// A system call that does not end the process, whatever its arguments or with some only.
+/// A system call that does not end the process: always, or for one value of an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyscallRule {
     pub(super) number: c_long,
@@ -75,7 +76,7 @@ pub struct SyscallRule {
 }
 
 impl SyscallRule {
-    /// Allowed, whatever its arguments are.
+    /// Allows the call `number` (`libc::SYS_*`) with any arguments.
     pub const fn any(number: c_long) -> Self {
         Self {
             number,
@@ -84,7 +85,7 @@ impl SyscallRule {
         }
     }
 
-    /// Allowed where this holds for its arguments. To allow several cases, name each.
+    /// Allows the call if `argument` matches. Several rules for a call allow several cases.
     pub const fn with(number: c_long, argument: Argument) -> Self {
         Self {
             number,
@@ -93,7 +94,7 @@ impl SyscallRule {
         }
     }
 
-    /// Not allowed, but answered with `errno`, for those who try it and can do without.
+    /// Makes the call fail with `errno` instead: for libraries that try it and can do without.
     pub const fn fails(self, errno: i32) -> Self {
         Self {
             action: Action::Errno(errno),

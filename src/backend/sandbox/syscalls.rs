@@ -1,8 +1,7 @@
-//! System calls, by seccomp: what is not on the list ends the process (SIGSYS), but for numbers that
-//! are newer than the list.
+//! The list of allowed system calls (seccomp). Any other ends the process (SIGSYS), except for calls newer than
+//! the list, which fail with ENOSYS.
 //!
-//! The numbers are those of the processor that the program is built for, and calls that a newer C
-//! library may make in place of an older one are on the list beside it.
+//! The numbers are those of the target architecture. Beside a call are those that a newer C library may use instead.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +20,7 @@ const fn fcntl(command: i32) -> SyscallRule {
     SyscallRule::with(libc::SYS_fcntl, Argument::is(1, command as u32))
 }
 
-/// What serving takes, whatever the device.
+/// Calls for serving any device.
 const SERVING: &[SyscallRule] = &[
     // The sockets of front-end, daemon and display, the guest's kicks and calls, the log, the
     // service manager. No socket is made or connected: those that are needed are there.
@@ -120,7 +119,7 @@ const FUTEX_WAIT: c_long = 455;
 const F_DUPFD_QUERY: i32 = 1027;
 const PR_SET_VMA: u32 = 0x5356_4d41;
 
-/// Memory, but none that is executed.
+/// Mapping memory that is not executable.
 const DATA: &[SyscallRule] = &[
     SyscallRule::with(libc::SYS_mmap, Argument::lacks(2, libc::PROT_EXEC as u32)),
     SyscallRule::with(
@@ -129,21 +128,21 @@ const DATA: &[SyscallRule] = &[
     ),
 ];
 
-/// Memory that is executed, too.
+/// Mapping any memory.
 const CODE: &[SyscallRule] = &[
     SyscallRule::any(libc::SYS_mmap),
     SyscallRule::any(libc::SYS_mprotect),
 ];
 
-/// Removing a socket file.
+/// Removing the socket file.
 const REMOVING: &[SyscallRule] = &[
     #[cfg(target_arch = "x86_64")]
     SyscallRule::any(libc::SYS_unlink),
     SyscallRule::any(libc::SYS_unlinkat),
 ];
 
-/// Looking for files and opening them. Where a program has no file to open these fail, rather than
-/// end it: libraries look for files that they can do without, as a panic's backtrace does.
+/// Looking for files and opening them. Without any file in the policy these fail instead of ending the process:
+/// libraries look for files that they can do without, as the backtrace of a panic does.
 const OPENING: &[SyscallRule] = &[
     #[cfg(target_arch = "x86_64")]
     SyscallRule::any(libc::SYS_open),
@@ -163,14 +162,14 @@ const OPENING: &[SyscallRule] = &[
     SyscallRule::any(libc::SYS_getcwd),
 ];
 
-/// Making threads, and nothing else that clone(2) makes.
+/// Making threads, but no processes or namespaces.
 const THREADS: &[SyscallRule] = &[
     SyscallRule::with(
         libc::SYS_clone,
         Argument::masked(0, THREAD | NAMESPACES, THREAD),
     ),
-    // What it is to do lies in memory, where it cannot be looked at: it is answered as by a kernel
-    // that does not have it, and the C library takes clone(2).
+    // Its arguments are in memory, which seccomp cannot check. It fails as on an older kernel, and the C
+    // library uses clone(2).
     SyscallRule::any(libc::SYS_clone3).fails(libc::ENOSYS),
     // The shadow stack of a thread (Linux 6.6).
     SyscallRule::any(MAP_SHADOW_STACK),
@@ -185,13 +184,13 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET) as u32;
 const MAP_SHADOW_STACK: c_long = 453;
 
-/// Leaves all threads the system calls of serving and of `policy`, and those that remove a socket
-/// file, if it `removes` one.
+/// Restricts all threads to the system calls for serving and of `policy`, and if `removes`, for removing a
+/// socket file.
 pub(super) fn restrict(policy: &SandboxPolicy, removes: bool) -> Result<(), Error> {
     apply_filter_all_threads(&program(policy, removes)?)
 }
 
-/// The list as the kernel takes it.
+/// The list as a program for the kernel.
 pub(super) fn program(policy: &SandboxPolicy, removes: bool) -> Result<BpfProgram, BackendError> {
     let mut list = List::default();
     list.add(SERVING.iter().copied());
@@ -206,7 +205,7 @@ pub(super) fn program(policy: &SandboxPolicy, removes: bool) -> Result<BpfProgra
     };
     list.add(OPENING.iter().map(opening));
     list.add(policy.calls.iter().copied());
-    // Of signals only those to ourselves: abort(3).
+    // Signals only to this process: abort(3).
     let pid = Argument::is(0, std::process::id());
     list.add([SyscallRule::with(libc::SYS_tgkill, pid)]);
     if removes {
@@ -218,7 +217,7 @@ pub(super) fn program(policy: &SandboxPolicy, removes: bool) -> Result<BpfProgra
     bpf::compile(&list.0)
 }
 
-/// System calls by number, each with the cases in which it does not end the process.
+/// System calls by number, each with its cases.
 #[derive(Default)]
 struct List(BTreeMap<u32, Vec<Case>>);
 
@@ -227,7 +226,7 @@ impl List {
         for call in calls {
             // None is less than 0.
             let cases = self.0.entry(call.number as u32).or_default();
-            // What comes after a case that always holds has no effect.
+            // A case after one that always matches has no effect.
             if cases.last().is_none_or(|(argument, _)| argument.is_some()) {
                 cases.push((call.argument, call.action));
             }

@@ -1,4 +1,4 @@
-//! How the other threads reach the main one: events, and the newest status.
+//! How other threads reach the main thread: events, and the newest status.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -9,23 +9,23 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use crate::backend::lock::lock;
 
-/// Why a device cannot be built, whatever it is.
+/// Why a device cannot be built.
 pub(crate) type BuildError = Box<dyn Error + Send + Sync>;
 
-/// What the other threads tell the main one.
+/// What other threads report to the main thread.
 #[derive(Debug)]
 pub(crate) enum MainThreadEvent {
-    /// The device is built, or cannot be.
+    /// The worker built the device, or failed to.
     DeviceBuilt(Result<(), BuildError>),
-    /// The program cannot go on, and why.
+    /// The program cannot go on, for this reason.
     Failed(String),
-    /// The hardware behind the device is gone, and what it was.
+    /// The hardware is gone; the text says which.
     HardwareLost(String),
-    /// The device has given back what would outlast the program.
+    /// [`Device::end`](crate::backend::Device::end) returned.
     DeviceEnded,
 }
 
-/// How the other threads reach the main one, which waits by poll.
+/// The sending end, for any thread.
 #[derive(Clone)]
 pub(crate) struct MainThreadHandle {
     events: mpsc::Sender<MainThreadEvent>,
@@ -33,10 +33,10 @@ pub(crate) struct MainThreadHandle {
     wake: Arc<UnixStream>,
 }
 
-/// The newest `STATUS=` that the service manager has not been told.
+/// The newest text for `STATUS=`, until it is taken.
 type StatusSlot = Arc<Mutex<Option<String>>>;
 
-/// The main thread's end: readable once there is news.
+/// The main thread's end: its descriptor is readable while events or a status wait.
 pub(crate) struct MainThreadReceiver {
     events: mpsc::Receiver<MainThreadEvent>,
     status: StatusSlot,
@@ -63,7 +63,7 @@ impl MainThreadHandle {
         Ok((main_thread, receiver))
     }
 
-    /// Has a panic in any thread end the program: what it left half done must not be served.
+    /// From now on a panic in any thread ends the program: the state it left must not be served.
     pub(crate) fn report_panics(&self) {
         let main_thread = self.clone();
         let default = std::panic::take_hook();
@@ -75,7 +75,7 @@ impl MainThreadHandle {
     }
 
     pub(crate) fn tell(&self, news: MainThreadEvent) {
-        // Without a receiver the program is ending already.
+        // Without a receiver the program is ending.
         if self.events.send(news).is_ok() {
             self.wake();
         }
@@ -83,21 +83,21 @@ impl MainThreadHandle {
 
     pub(crate) fn status(&self, text: impl Display) {
         let before = lock(&self.status).replace(text.to_string());
-        // One that still waits has woken it already.
+        // A status that was not taken has woken the main thread.
         if before.is_none() {
             self.wake();
         }
     }
 
     fn wake(&self) {
-        // A full socket has woken it already.
+        // A full socket has woken the main thread.
         let _ = (&*self.wake).write(&[1]);
     }
 }
 
 impl MainThreadReceiver {
     pub(crate) fn take(&self) -> Option<MainThreadEvent> {
-        // A byte for each piece of news, and for a status: what is left keeps the socket readable.
+        // One byte per event and status: the rest keeps the socket readable.
         let _ = (&self.woken).read(&mut [0]);
         self.events.try_recv().ok()
     }

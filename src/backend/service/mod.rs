@@ -1,4 +1,4 @@
-//! The program as a service: its main thread, and what the service manager is told.
+//! The program as a service: events for its main thread, and notifications to the service manager.
 
 pub(crate) mod main_thread;
 pub(crate) mod notify;

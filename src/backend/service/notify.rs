@@ -1,4 +1,4 @@
-//! What the service manager is told, by sd_notify(3). Without `NOTIFY_SOCKET` all of it is nothing.
+//! Notifications to the service manager by sd_notify(3). Without `NOTIFY_SOCKET` they do nothing.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, IoSlice};
@@ -15,16 +15,16 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use sd_notify::NotifyState;
 
-/// Connected early and kept: a program in its sandbox connects to nothing.
+/// Connected early: the sandbox allows no connect(2).
 static MANAGER: OnceLock<Option<UnixDatagram>> = OnceLock::new();
 
-/// Connects to the service manager, if there is one. Without, nobody is told anything.
+/// Connects to the service manager, if there is one.
 pub(crate) fn init() {
     let socket = connect().unwrap_or_else(|e| {
         log::debug!("cannot reach the service manager: {e}");
         None
     });
-    // Only a second call could find one.
+    // Only a second call could fail, and there is none.
     let _ = MANAGER.set(socket);
 }
 
@@ -41,43 +41,42 @@ fn connect() -> io::Result<Option<UnixDatagram>> {
     Ok(Some(socket))
 }
 
-/// Whether there is one who hears what is told.
+/// Whether a service manager is connected.
 pub(crate) fn is_heard() -> bool {
     MANAGER.get().is_some_and(Option::is_some)
 }
 
 /// `READY=1`, with the first `STATUS=`.
 pub(crate) fn ready(text: impl Display) {
-    // Without this one the start fails, so it waits for a manager that is busy; no other does.
+    // The only notification that waits for a busy manager: without it the start fails.
     let states = [NotifyState::Ready, NotifyState::Status(&line(text))];
     tell(&states, SendFlags::empty());
 }
 
-/// Tells the service manager in words what is served (`STATUS=`). `false` where it is to be told
-/// again: see [`tell`].
+/// `STATUS=`. Returns `false` if it has to be sent again, see [`tell`].
 #[must_use]
 pub(crate) fn status(text: impl Display) -> bool {
     tell(&[NotifyState::Status(&line(text))], SendFlags::DONTWAIT)
 }
 
-/// `STOPPING=1`, with the last `STATUS=`. A manager that does not hear it sees the end itself.
+/// `STOPPING=1`, with the last `STATUS=`. If it is lost, the manager still sees the process exit.
 pub(crate) fn stopping(text: impl Display) {
     let states = [NotifyState::Stopping, NotifyState::Status(&line(text))];
     tell(&states, SendFlags::DONTWAIT);
 }
 
-/// The name by which the manager keeps a front-end's connection ([`keep`]).
+/// The name of a connection that the manager keeps (`FDNAME=`, see [`keep`]).
 pub(crate) const FRONT_END: &str = "front-end";
 
-/// Whether the manager keeps file descriptors for the next start of the program, as the unit says by
-/// `FDSTORE`.
+/// Whether the manager keeps file descriptors for the next start of the program (`FDSTORE`, from
+/// `FileDescriptorStoreMax=`).
 pub(crate) fn keeps_descriptors() -> bool {
     let limit = std::env::var("FDSTORE").ok();
     is_heard() && limit.and_then(|limit| limit.parse().ok()) > Some(0)
 }
 
-/// Has the manager keep a connection for the next start (`FDSTORE=1`). Waits for a manager that is busy, as
-/// the program is about to end; whether it took it.
+/// Gives the manager a connection to keep for the next start (`FDSTORE=1`), and returns whether it was sent. Waits
+/// for a busy manager: the program is about to end.
 pub(crate) fn keep(front_end: &UnixStream) -> bool {
     let Some(manager) = MANAGER.get().and_then(Option::as_ref) else {
         return false;
@@ -97,7 +96,7 @@ pub(crate) fn keep(front_end: &UnixStream) -> bool {
         .is_ok()
 }
 
-/// Has the manager forget the connection that it kept: the program has it.
+/// Has the manager drop the connection that it kept (`FDSTOREREMOVE=1`), which the program has now.
 pub(crate) fn forget_kept() {
     tell(
         &[
@@ -108,33 +107,33 @@ pub(crate) fn forget_kept() {
     );
 }
 
-/// `WATCHDOG=1`. `false` where it is to be told again: see [`tell`].
+/// `WATCHDOG=1`. Returns `false` if it has to be sent again, see [`tell`].
 #[must_use]
 pub(crate) fn watchdog() -> bool {
     tell(&[NotifyState::Watchdog], SendFlags::DONTWAIT)
 }
 
-/// How often `WATCHDOG=1` is due: half of what the unit allows (`WatchdogSec=`), or never.
+/// Interval of `WATCHDOG=1`: half of the unit's `WatchdogSec=`. None without a watchdog.
 pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
         .map(|limit| limit / 2)
         .filter(|interval| !interval.is_zero())
 }
 
-/// How soon `WATCHDOG=1` is to be told again that the manager had no room for: often enough within
-/// what is left of the unit's limit, whose half `interval` is.
+/// When to send `WATCHDOG=1` again after the manager had no room for it: several times within the rest of
+/// `WatchdogSec=`, which is twice `interval`.
 pub(crate) fn watchdog_retry(interval: Duration) -> Duration {
     (interval / 5).clamp(Duration::from_millis(1), Duration::from_secs(1))
 }
 
-/// `text` in one line. Each line of a notification is an assignment, and a text may hold the name
-/// that an input device gives itself: it must not assign anything.
+/// `text` in one line. Each line of a notification is an assignment; a text may hold the name of an input device,
+/// which must not assign anything.
 fn line(text: impl Display) -> String {
     text.to_string().replace(is_unprintable, " ")
 }
 
-/// Sends `states`. `false` where the manager had no room for them, as it does not read for a moment:
-/// another try may succeed. Without a manager, or with one that is gone, there is nothing more to do.
+/// Sends `states`. Returns `false` if the manager had no room for them: it does not read at the moment, and another
+/// try may succeed. Without a manager, or after it is gone, there is nothing to do.
 fn tell(states: &[NotifyState<'_>], flags: SendFlags) -> bool {
     let Some(manager) = MANAGER.get().and_then(Option::as_ref) else {
         return true;

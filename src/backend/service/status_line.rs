@@ -1,4 +1,4 @@
-//! What the service manager is told of the front-end (`STATUS=`), and how often.
+//! The status of the front-end (`STATUS=`), and how often it is sent.
 
 use std::time::{Duration, Instant};
 
@@ -6,23 +6,23 @@ use conventions::{FrontEndStatus, Peer};
 
 use super::notify;
 
-/// Between two texts. A guest can change what is served as fast as it likes, and the service manager, which
-/// tells all its listeners, is not to be kept busy with that.
+/// Between two texts. A guest can change its screen as fast as it likes; the service manager, which forwards
+/// each text to its listeners, must not be kept busy by that.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The state of a connected front-end, in one line; told while it is newer than what the manager knows.
+/// The status of a connected front-end, sent while it is newer than what the manager has.
 #[derive(Debug, Default)]
 pub(crate) struct StatusLine {
     connected: bool,
     next: Option<Peer>,
     detail: String,
     changed: bool,
-    /// When the manager may be told the next one.
+    /// When the next text may be sent.
     due: Option<Instant>,
 }
 
 impl StatusLine {
-    /// A front-end is connected. What the device said before is for nobody.
+    /// A front-end is connected. Drops what the device said before.
     pub(crate) fn connect(&mut self) {
         self.connected = true;
         self.detail.clear();
@@ -34,22 +34,21 @@ impl StatusLine {
         self.connected
     }
 
-    /// What the device says of itself.
+    /// Sets the text of the device.
     pub(crate) fn set_detail(&mut self, detail: String) {
         self.changed |= self.detail != detail;
         self.detail = detail;
     }
 
-    /// Who waits until the front-end disconnects.
+    /// Sets the front-end that waits for this one to disconnect.
     pub(crate) fn set_next(&mut self, next: Option<Peer>) {
         self.changed |= self.next != next;
         self.next = next;
     }
 
-    /// Tells the manager what changed, unless it heard something just now or does not listen; then, after
-    /// how long it is to be told.
+    /// Sends a text that changed. Returns how long to wait if one was sent just now, or the manager had no room.
     pub(crate) fn tell(&mut self, now: Instant) -> Option<Duration> {
-        // Nobody is to be woken for what nobody hears.
+        // Without a manager nothing has to wake up for it.
         if !self.changed || !self.connected || !notify::is_heard() {
             return None;
         }

@@ -1,4 +1,4 @@
-//! The program around a device, in the hands of tests and of the targets in fuzz/.
+//! The program around a device, driven by unit tests and fuzz targets.
 
 use std::fs;
 use std::io;
@@ -11,8 +11,7 @@ use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, Ma
 use crate::backend::transport::device::{DeviceContext, EventLoop};
 use crate::backend::virtqueue::GuestMemory;
 
-/// The program around a device: its event loop, of which every turn is asked for, and what the device
-/// tells the other threads.
+/// The program around a device: an event loop that is polled by hand, and what the device reports to the main thread.
 pub struct FakeContext {
     event_loop: Arc<Turns>,
     memory: GuestMemory,
@@ -35,10 +34,10 @@ impl EventLoop for Turns {
 }
 
 impl FakeContext {
-    /// Those of a device that is yet to be built, in a guest with `memory`.
+    /// The context of a device that is yet to be built, in a guest with `memory`.
     ///
     /// # Errors
-    /// Where the host has no descriptors left.
+    /// If the host has no descriptors left.
     pub fn new(memory: GuestMemory) -> io::Result<Self> {
         let (main_thread, receiver) = MainThreadHandle::new()?;
         Ok(Self {
@@ -49,7 +48,7 @@ impl FakeContext {
         })
     }
 
-    /// What a device is built with.
+    /// The context to build a device with.
     pub fn context(&self) -> DeviceContext {
         DeviceContext::new(
             self.event_loop.clone(),
@@ -58,7 +57,7 @@ impl FakeContext {
         )
     }
 
-    /// The events that are ready; where there are none, those that are within `patience` milliseconds.
+    /// The events that are ready; waits for one up to `patience` milliseconds.
     ///
     /// # Errors
     /// As `epoll_wait(2)`.
@@ -74,7 +73,7 @@ impl FakeContext {
     /// How many descriptors are watched with `token`.
     ///
     /// # Errors
-    /// Where /proc cannot be read.
+    /// If /proc cannot be read.
     pub fn watched(&self, token: u16) -> io::Result<usize> {
         // "tfd: 5 events: 19 data: 101 ...", proc_pid_fdinfo(5).
         let path = format!("/proc/self/fdinfo/{}", self.event_loop.0.as_raw_fd());
@@ -83,17 +82,17 @@ impl FakeContext {
         Ok(fs::read_to_string(path)?.lines().filter(watches).count())
     }
 
-    /// The newest status, once.
+    /// Takes the newest status.
     pub fn take_status(&self) -> Option<String> {
         self.receiver.take_status()
     }
 
-    /// Why the program would end, if something in it says so.
+    /// Why the program would end with an error, if it would.
     pub fn failure(&self) -> Option<String> {
         failure(&self.receiver)
     }
 
-    /// That the device has lost its hardware, if it says so first.
+    /// The message of the next event, if it is the loss of the hardware.
     #[cfg(test)]
     pub fn lost_hardware(&self) -> Option<String> {
         match self.receiver.take()? {

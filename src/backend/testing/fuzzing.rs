@@ -1,4 +1,4 @@
-//! What the targets in fuzz/ need of the rooms in here.
+//! Access to private modules for the targets in fuzz/.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -33,7 +33,7 @@ impl<B: DeviceBuilder> Connection<B> {
     /// Serves the device of `builder` to the other end of `front_end`.
     ///
     /// # Errors
-    /// Where the host has no descriptors or threads left.
+    /// If the host has no descriptors or threads left.
     pub fn new(front_end: UnixStream, builder: B) -> io::Result<Self> {
         let (main_thread, receiver) = MainThreadHandle::new()?;
         let slot = GpuSocketMailbox::default();
@@ -54,18 +54,17 @@ impl<B: DeviceBuilder> Connection<B> {
         })
     }
 
-    /// Passes what can be passed on now; `false` where that ended the connection.
+    /// Passes on what can be passed without blocking; `false` after the end of the connection.
     pub fn pass(&mut self) -> bool {
         self.goes_on &= matches!(self.proxy.pass([PollFlags::empty(); 2]), Ok(None));
         self.goes_on
     }
 
-    /// Passes messages until the front-end has closed its end, or the daemon has, or the messages
-    /// cannot be passed, and then has the daemon do what it was sent and end. Why something failed,
-    /// if it did.
+    /// Passes messages until a side closes the connection or a message is refused, then lets the daemon handle
+    /// the rest and end. Returns why the program would have failed, if it would.
     ///
     /// # Panics
-    /// Where nothing happens for long although something should.
+    /// If the connection or the daemon hangs.
     pub fn finish(mut self) -> Option<String> {
         while self.goes_on {
             let passed = self.proxy.pass(wait(&self.proxy.poll_fds()));
@@ -125,7 +124,7 @@ fn wait(fds: &[PollFd<'_>; 2]) -> [PollFlags; 2] {
 pub struct Passage(VhostUserProxy);
 
 impl Passage {
-    /// Joins the ends that are ours.
+    /// Joins the two connections.
     ///
     /// # Errors
     /// As `fcntl(2)`.
@@ -134,7 +133,7 @@ impl Passage {
         Ok(Self(proxy))
     }
 
-    /// Passes on what can be passed on; `false` where that ended the connection.
+    /// Passes on what can be passed without blocking; `false` after the end of the connection.
     pub fn pass(&mut self) -> bool {
         matches!(self.0.pass([PollFlags::empty(); 2]), Ok(None))
     }

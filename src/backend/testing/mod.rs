@@ -1,5 +1,4 @@
-//! The program around a device and a guest's driver before it, in the hands of tests and of the
-//! targets in fuzz/.
+//! Test doubles: the program around a device, and a guest's driver.
 
 #[cfg(test)]
 pub(crate) mod driver;

@@ -175,8 +175,8 @@ impl DeviceContext {
         Ok(event)
     }
 
-    /// Sets the text about the device in the service's status (`STATUS=`), as `systemctl status` shows it. The program
-    /// sends at most one text per second, the newest; this never waits for the service manager.
+    /// Sets the text about the device in the service's status (`STATUS=`), as `systemctl status` shows it. The
+    /// program sends at most one text per second, the newest; this never waits for the service manager.
     pub fn status(&self, text: impl Display) {
         self.main_thread.status(text);
     }

@@ -1,4 +1,4 @@
-//! Passes vhost-user messages between a front-end and a backend in another process.
+//! Passes vhost-user messages between a front-end and a backend program.
 
 use std::os::unix::net::UnixStream;
 
@@ -21,11 +21,11 @@ enum Failure {
     Wait(#[from] std::io::Error),
 }
 
-/// Passes messages on in both directions, as the proxy of our own programs does, until one side closes its
-/// connection.
+/// Passes messages on in both directions until a side closes its connection, and returns that side. Requests
+/// are checked and rewritten as for this library's own devices.
 ///
 /// # Errors
-/// If a side sends what is no vhost-user message, or shares memory that its file does not have.
+/// If a message is invalid, or a request cannot be served.
 pub fn forward(front_end: UnixStream, backend: UnixStream) -> Result<Side, ForwardError> {
     run(front_end, backend).map_err(ForwardError)
 }

@@ -1,10 +1,9 @@
-//! The small proxy between the front-end's socket and the vhost-user daemon's own.
+//! The proxy between the front-end's socket and the vhost-user daemon.
 //!
-//! `vhost-user-backend` serves only a connection that it accepted itself, so it gets a private one,
-//! and whole vhost-user messages pass between the two with their file descriptors. This gives the
-//! three forms of a front-end's socket one path, leaves the front-end's connection to a part that
-//! outlives the daemon, and keeps a stuck daemon from blocking anything: all of it is non-blocking.
-//! Only control messages come by here; the data path is shared memory and eventfds.
+//! `vhost-user-backend` serves only a connection that it accepted itself. It gets a private one, and the proxy
+//! passes whole vhost-user messages with their file descriptors between the two, without blocking. So all forms
+//! of a front-end's socket take one path, the front-end's connection outlives the daemon, and a daemon that
+//! hangs blocks nothing. Only control messages pass here; the data is in shared memory, announced by eventfds.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -24,15 +23,14 @@ use super::sanitize::{RequestError, RequestSanitizer};
 
 /// Request, flags and payload size, 32 bits each, in host order.
 const HEADER: usize = 12;
-/// More than any vhost-user message has; the crate `vhost` takes 4 KiB.
+/// Limit on a payload. The crate `vhost` accepts 4 KiB.
 const PAYLOAD_MAX: u32 = 64 * 1024;
-/// The messages of a direction after which signals and the other direction have their turn: a
-/// front-end can send for ever.
+/// Messages of one direction before signals and the other direction get their turn: a front-end can send without end.
 const PASS_MESSAGES: usize = 64;
-/// The most file descriptors the crate `vhost` takes with one message.
+/// Limit on the file descriptors of a message, as in the crate `vhost`.
 const FDS_MAX: usize = 32;
 
-/// A side of the connection, such as the one that closed it.
+/// A side of a vhost-user connection, such as the one that closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The front-end: the usual end.
@@ -41,7 +39,7 @@ pub enum Side {
     Backend,
 }
 
-/// Why a connection cannot go on.
+/// Why messages cannot be passed on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
     #[error("a vhost-user message of {0} bytes came, more than {PAYLOAD_MAX}")]
@@ -59,7 +57,7 @@ pub(crate) enum ProxyError {
     Send(#[source] io::Error),
 }
 
-/// A front-end's connection, joined to the daemon's.
+/// The front-end's and the daemon's connection, joined.
 pub(crate) struct VhostUserProxy {
     front_end: UnixStream,
     daemon: UnixStream,
@@ -87,13 +85,13 @@ impl VhostUserProxy {
         })
     }
 
-    /// The two sockets: the front-end's, the daemon's.
+    /// The sockets of front-end and daemon.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn into_ends(self) -> (UnixStream, UnixStream) {
         (self.front_end, self.daemon)
     }
 
-    /// What to wait for before [`VhostUserProxy::pass`]: the front-end, then the daemon.
+    /// What to poll before [`VhostUserProxy::pass`]: the front-end, then the daemon.
     pub(crate) fn poll_fds(&self) -> [PollFd<'_>; 2] {
         let interest = |incoming: &MessageForwarder, outgoing: &MessageForwarder| {
             let mut flags = PollFlags::empty();
@@ -107,7 +105,8 @@ impl VhostUserProxy {
         ]
     }
 
-    /// Passes on all that can be passed on now, after [`VhostUserProxy::poll_fds`] told `events`.
+    /// Passes on what can be passed without blocking; `events` is what poll returned for
+    /// [`VhostUserProxy::poll_fds`]. Returns the side that closed the connection.
     pub(crate) fn pass(&mut self, events: [PollFlags; 2]) -> Result<Option<Side>, ProxyError> {
         let Self {
             front_end,
@@ -117,7 +116,7 @@ impl VhostUserProxy {
             gpu_socket,
             sanitizer,
         } = self;
-        // Replies first: a daemon's last words are for the front-end.
+        // Replies first: the daemon's last reply must reach the front-end.
         let replied = replies.pump(daemon, front_end, |message| {
             message.note_reply(sanitizer);
             Ok(())
@@ -146,7 +145,7 @@ impl VhostUserProxy {
     }
 }
 
-/// Keeps a duplicate of the display socket for the device, which cannot get it from the daemon.
+/// Keeps a duplicate of the display socket for the device.
 fn keep(gpu_socket: &GpuSocketMailbox, message: &MessageForwarder) {
     if message.request() != Some(FrontendReq::GPU_SET_SOCKET as u32) {
         return;
@@ -158,7 +157,7 @@ fn keep(gpu_socket: &GpuSocketMailbox, message: &MessageForwarder) {
     }
 }
 
-/// Whether a lane has to be waited for, or why it ended.
+/// Why a direction stopped passing messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ForwardResult {
     Waiting,
@@ -166,12 +165,12 @@ enum ForwardResult {
     SinkClosed,
 }
 
-/// One direction: the one message on its way, as far as it has come.
+/// One direction of the connection, with the one message under way.
 #[derive(Default)]
 struct MessageForwarder {
     bytes: Vec<u8>,
     fds: Vec<OwnedFd>,
-    /// All of it has come.
+    /// The whole message was received.
     complete: bool,
     sent: usize,
 }
@@ -209,9 +208,9 @@ impl MessageForwarder {
         }
     }
 
-    /// The length of the message as far as it is known.
+    /// Length of the message, as far as known.
     fn length(&self) -> usize {
-        // A size that does not fit is refused once it is seen.
+        // `receive` refuses a size that is too large.
         HEADER + self.payload_size().map_or(0, |size| size as usize)
     }
 
@@ -219,8 +218,8 @@ impl MessageForwarder {
         self.complete
     }
 
-    /// Moves messages until one side has to be waited for, or is gone, or [`PASS_MESSAGES`] have
-    /// passed; poll tells of the rest. `look` sees each whole one, and may refuse it.
+    /// Passes messages until a side would block or is gone, or [`PASS_MESSAGES`] have passed. `look` gets each whole
+    /// message and may refuse it.
     fn pump(
         &mut self,
         source: &UnixStream,
@@ -248,7 +247,7 @@ impl MessageForwarder {
         Ok(ForwardResult::Waiting)
     }
 
-    /// Receives a further part of the message, never a byte of the next one.
+    /// Receives more of the message, and nothing of the next one.
     fn receive(&mut self, source: &UnixStream) -> Result<Received, ProxyError> {
         let have = self.bytes.len();
         self.bytes.resize(self.length(), 0);
@@ -286,7 +285,7 @@ impl MessageForwarder {
         Ok(Received::Some)
     }
 
-    /// Sends what is left of the message; its descriptors go with the first byte.
+    /// Sends the rest of the message. Its descriptors go with the first byte.
     fn send(&mut self, sink: &UnixStream) -> Result<(), Errno> {
         while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
             let fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
@@ -316,10 +315,10 @@ enum Received {
     Closed,
 }
 
-/// A connection to ourselves: the listener that the daemon accepts it from, and our end.
+/// A connection within the process: the listener that the daemon accepts it from, and the other end.
 ///
-/// The listener has an abstract address of the kernel's choice and room for one connection: ours.
-/// Had anybody else found it first, ours would be refused.
+/// The kernel chooses the listener's abstract address. Its queue has room for one connection, which is made here: if
+/// another process had connected first, this would fail.
 pub(crate) fn private_connection() -> io::Result<(UnixListener, UnixStream)> {
     let flags = SocketFlags::CLOEXEC;
     let listener = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

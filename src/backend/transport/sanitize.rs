@@ -1,6 +1,7 @@
-//! Requests that the daemon would not survive. Those that are right, and with which the guest alone
-//! would have it end the connection or its worker, are passed on in a form that it survives; those
-//! that cannot be served are refused in words that say why.
+//! Rewrites or refuses front-end requests that would make the vhost-user-backend daemon or its worker exit.
+//!
+//! Valid requests are rewritten: a guest can cause them, and must not end its own device. Requests that cannot
+//! be served are refused with a message that says why.
 
 use std::os::fd::OwnedFd;
 
@@ -25,18 +26,18 @@ const REM_MEM_REG: u32 = FrontendReq::REM_MEM_REG as u32;
 const SET_VRING_ADDR: u32 = FrontendReq::SET_VRING_ADDR as u32;
 const SET_VRING_KICK: u32 = FrontendReq::SET_VRING_KICK as u32;
 
-/// Flags of a message that is version 1 of the protocol and asks for no acknowledgement.
+/// Flags of a message: protocol version 1, no acknowledgement.
 const VERSION: u32 = 1;
 
-/// In the payload of `SET_VRING_ADDR`: where the three parts of a ring have their addresses, and
-/// how they are aligned (virtio 1.2, 2.7): descriptor table, used ring, available ring.
+/// Offsets of the addresses in the payload of `SET_VRING_ADDR`, and their alignment (virtio 1.2, 2.7):
+/// descriptor table, used ring, available ring.
 const RING_PARTS: [(usize, u64); 3] = [(8, 16), (16, 4), (24, 2)];
-/// Bytes that the daemon reads of a ring as soon as it is told of it.
+/// Bytes of a ring that the daemon reads on `SET_VRING_ADDR`.
 const RING_HEADER: u64 = 4;
-/// In the payload of `SET_VRING_KICK`: no eventfd comes with it.
+/// Bit in the payload of `SET_VRING_KICK`: the message has no eventfd.
 const NO_EVENTFD: u64 = 1 << 8;
 
-/// Why a request is refused, and with it the front-end.
+/// Why a request is refused, which ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error(transparent)]
@@ -49,30 +50,29 @@ pub(crate) enum RequestError {
     Polled(u64),
 }
 
-/// Whole messages to pass on before a request and after it.
+/// Messages to send to the daemon before and after a request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ExtraMessages {
     pub(super) before: Vec<u8>,
     pub(super) after: Vec<u8>,
 }
 
-/// What is remembered of the messages before.
+/// Rewrites or refuses requests, by what it keeps of earlier messages.
 #[derive(Default)]
 pub(super) struct RequestSanitizer {
     memory: SharedMemory,
     owned: bool,
-    /// The virtio features as the device told them last, and as they were set last.
+    /// The virtio features that the device offered, and those that the front-end set last.
     offered: Option<u64>,
     features: Option<u64>,
     trouble: RateLimitedLog,
 }
 
 impl RequestSanitizer {
-    /// Looks at one of the front-end's requests before the daemon does, and changes what it would
-    /// not survive.
+    /// Checks and rewrites a request of the front-end before the daemon gets it.
     ///
     /// # Errors
-    /// Where the request cannot be served.
+    /// If the request cannot be served.
     pub(super) fn request(
         &mut self,
         request: u32,
@@ -94,7 +94,7 @@ impl RequestSanitizer {
         Ok(ExtraMessages::default())
     }
 
-    /// Looks at one of the daemon's replies.
+    /// Notes a reply of the daemon.
     pub(super) fn reply(&mut self, request: u32, payload: &[u8]) {
         if request == GET_FEATURES {
             self.offered = word(payload, 0);
@@ -111,8 +111,7 @@ impl RequestSanitizer {
         }
     }
 
-    /// libkrun says whose device it is each time a driver starts it, and the daemon ends the
-    /// connection the second time.
+    /// libkrun sends `SET_OWNER` each time a driver starts the device; the daemon ends the connection at the second.
     fn set_owner(&mut self) -> ExtraMessages {
         if !std::mem::replace(&mut self.owned, true) {
             return ExtraMessages::default();
@@ -123,11 +122,10 @@ impl RequestSanitizer {
         }
     }
 
-    /// The daemon forgets the features with the owner and with the device's state, and takes no
-    /// `SET_VRING_ENABLE` until they are set again.
+    /// The daemon drops the features on a reset, and refuses `SET_VRING_ENABLE` until they are set again.
     fn features_again(&self) -> ExtraMessages {
         let protocol = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        // Without these features the rings would be enabled by this.
+        // Without this feature SET_FEATURES would enable the virtqueues.
         let features = self.features.filter(|features| features & protocol != 0);
         ExtraMessages {
             before: Vec::new(),
@@ -137,9 +135,9 @@ impl RequestSanitizer {
         }
     }
 
-    /// A driver says where its rings lie, and no front-end is bound to look at it. One that says
-    /// what cannot be is given a ring that ends outside the guest's memory: of that the device
-    /// knows that it is broken, and goes on with the others.
+    /// A driver places its virtqueue, and not every front-end checks the addresses: the daemon would end the
+    /// connection. A virtqueue at an impossible place is moved to the end of the guest's memory, where the
+    /// device finds that it is broken and serves the others.
     fn redirect_invalid_vring(&mut self, payload: &mut [u8]) {
         let addresses = RING_PARTS.map(|(at, align)| (word(payload, at), align));
         let possible = addresses.iter().all(|(address, align)| {
@@ -156,20 +154,20 @@ impl RequestSanitizer {
             .warn("the guest's driver placed a virtqueue where none can lie; it is not served");
         for (at, align) in RING_PARTS {
             if let Some(to) = payload.get_mut(at..at.saturating_add(8)) {
-                // The used and the available ring in one place, so that it stays broken where memory
-                // is added after the last region.
+                // Used and available ring at one address: broken even if memory is added after the last
+                // region.
                 to.copy_from_slice(&(nowhere & !(align.max(4) - 1)).to_ne_bytes());
             }
         }
     }
 }
 
-/// Kicks a ring that starts, once. The worker may have an event of the same ring under way, from
-/// before it was stopped, and would end with an error when it finds nothing in the new eventfd (or
-/// wait for ever, in one that blocks). A kick too many is nothing to a device.
+/// Signals the kick eventfd of a virtqueue that starts. The worker may have an event of this virtqueue under
+/// way, from before it was stopped, and would exit with an error on an empty eventfd, or hang on a blocking
+/// one. A spurious kick does no harm.
 fn set_kick(payload: &[u8], fds: &[OwnedFd]) -> Result<(), RequestError> {
     match word(payload, 0) {
-        // The daemon would take it, and never look at the ring.
+        // The daemon accepts this, and never serves the virtqueue.
         Some(kick) if kick & NO_EVENTFD != 0 => Err(RequestError::Polled(kick & 0xff)),
         _ => {
             if let Some(kick) = fds.first() {

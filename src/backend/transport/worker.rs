@@ -1,7 +1,7 @@
-//! The worker: the one thread on which a device lives, kept honest.
+//! The worker: the thread that builds the device and handles its events.
 //!
-//! `vhost-user-backend` ends a worker silently when a device's `handle_event` fails or panics, and
-//! the process lives on deaf. Here that ends the process, with a message.
+//! `vhost-user-backend` ends the worker silently when `handle_event` fails or panics, and the process goes on without
+//! serving. [`DeviceHandler`] ends the process instead, with a message.
 
 use std::cell::RefCell;
 use std::io;
@@ -30,25 +30,24 @@ use crate::backend::virtqueue::{
     GuestMemory, MAX_QUEUE_SIZE, TRANSPORT_FEATURES, Vring, VringObserver,
 };
 
-/// Tokens of the common part, between the queues' numbers and the devices' own.
+/// The handler's own tokens, between those of virtqueues and devices.
 const END: u16 = FIRST_TOKEN - 3;
 pub(crate) const BEGIN: u16 = FIRST_TOKEN - 2;
 const WATCHDOG: u16 = FIRST_TOKEN - 1;
 
-/// Never dropped: that would wait for the worker. Its threads end with the process, and nothing they
-/// do is allowed to hold that up.
+/// Never dropped, which would wait for the worker: its threads end with the process, and must not delay that.
 pub(crate) type Daemon<B> = ManuallyDrop<VhostUserDaemon<Arc<DeviceHandler<B>>>>;
 
-/// The features of the vhost-user protocol that every device has.
+/// Protocol features of every device.
 const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::CONFIG
     .union(VhostUserProtocolFeatures::MQ)
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::RESET_DEVICE)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
 
-/// A device, as the vhost-user daemon sees it.
+/// Passes the daemon's calls on to the device, and handles the program's own events on the worker.
 pub(crate) struct DeviceHandler<B: DeviceBuilder> {
-    /// What the worker makes the device of, until it does so.
+    /// What the worker builds the device of, until then.
     parts: Mutex<Option<Parts<B>>>,
     device: BuiltDevice<B::Device>,
     gpu_socket: GpuSocketMailbox,
@@ -65,17 +64,17 @@ struct Parts<B> {
     observer: Arc<dyn VringObserver>,
 }
 
-/// Has the worker end the device.
+/// Asks the worker to call [`Device::end`].
 pub(crate) struct DeviceEnd(EventFd);
 
 impl DeviceEnd {
-    /// Asks for it; [`MainThreadEvent::DeviceEnded`] tells that it is done.
+    /// [`MainThreadEvent::DeviceEnded`] follows.
     pub(crate) fn request(&self) -> io::Result<()> {
         self.0.write(1)
     }
 }
 
-/// Makes the daemon and its worker, and has the device built there. The main thread hears of it.
+/// Makes the daemon with its worker, which builds the device: [`MainThreadEvent::DeviceBuilt`] follows.
 pub(crate) fn spawn<B: DeviceBuilder>(
     name: &str,
     builder: B,
@@ -119,10 +118,10 @@ pub(crate) fn spawn<B: DeviceBuilder>(
     Ok((daemon, end))
 }
 
-/// The device, as soon as it is built, for one of the two threads in turn.
+/// The device, once it is built, for worker and protocol thread in turn.
 struct BuiltDevice<D> {
     device: OnceLock<Mutex<D>>,
-    /// Held by who is next to have the device, see [`BuiltDevice::get`].
+    /// Held while waiting for the device, see [`BuiltDevice::get`].
     turn: Mutex<()>,
     built: Condvar,
 }
@@ -150,11 +149,10 @@ impl<D> BuiltDevice<D> {
         self.device.get().is_some()
     }
 
-    /// The device. A mutex alone goes to whoever is there when it is free, which is mostly a worker
-    /// that a guest keeps busy: how long the front-end, with its whole machine, waits for an answer of
-    /// the protocol thread would be a matter of chance.
+    /// Locks the device. The second lock makes this fair: with one, a worker that a guest keeps busy would win
+    /// most of the time, and the front-end, with its whole machine, would wait for the protocol thread.
     ///
-    /// The protocol thread starts when the device is built. One that came earlier would wait for it.
+    /// The protocol thread starts after the device is built. An earlier call would wait for that.
     fn get(&self) -> MutexGuard<'_, D> {
         let mut turn = lock(&self.turn);
         loop {
@@ -169,7 +167,7 @@ impl<D> BuiltDevice<D> {
     }
 }
 
-/// A timer for `WATCHDOG=1`, where the unit asks for it.
+/// A timer for `WATCHDOG=1`, if the unit has a watchdog.
 struct Watchdog {
     timer: OwnedFd,
     interval: Duration,
@@ -184,7 +182,7 @@ impl Watchdog {
         Ok(watchdog)
     }
 
-    /// Is due after `first`, and from then on every interval.
+    /// Sets the timer: once after `first`, then at each interval.
     fn due_in(&self, first: Duration) -> io::Result<()> {
         let spec = Itimerspec {
             it_interval: Timespec::try_from(self.interval).map_err(io::Error::other)?,
@@ -196,7 +194,7 @@ impl Watchdog {
 }
 
 thread_local! {
-    /// Tells the main thread when the worker ends, however it ends.
+    /// Reports the end of the worker, whatever its reason.
     static WORKER_EXIT_GUARD: RefCell<Option<WorkerExitGuard>> = const { RefCell::new(None) };
 }
 
@@ -250,7 +248,7 @@ impl<B: DeviceBuilder> DeviceHandler<B> {
         };
         let mut expirations = [0; 8];
         if rustix::io::read(&watchdog.timer, &mut expirations).is_ok() {
-            // A protocol thread that hangs with the device in its hands is a hang too.
+            // Also notices a protocol thread that hangs while it holds the device.
             drop(self.device());
             if !notify::watchdog() {
                 watchdog.due_in(notify::watchdog_retry(watchdog.interval))?;
@@ -268,20 +266,19 @@ impl<B: DeviceBuilder> EventLoop for Weak<VringEpollHandler<Arc<DeviceHandler<B>
 
     fn unwatch(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let event_loop = self.upgrade().ok_or(io::ErrorKind::NotConnected)?;
-        // epoll finds it by the descriptor alone.
+        // epoll finds the entry by its descriptor.
         event_loop.unregister_listener(fd.as_raw_fd(), EventSet::empty(), FIRST_TOKEN.into())
     }
 }
 
-/// Tells the device what the front-end does to its virtqueues.
+/// Passes changes of the virtqueues on to the device and the event loop.
 struct Observer<B: DeviceBuilder> {
     handler: Weak<DeviceHandler<B>>,
     event_loop: Weak<VringEpollHandler<Arc<DeviceHandler<B>>>>,
 }
 
 impl<B: DeviceBuilder> VringObserver for Observer<B> {
-    /// To a device it is the same as the end of the virtqueue: some front-ends (libkrun) reset a
-    /// device without a `GET_VRING_BASE`.
+    /// The same as a stop for the device: some front-ends (libkrun) reset a device without `GET_VRING_BASE`.
     fn disabled(&self, index: u32) {
         let Some(handler) = self.handler.upgrade() else {
             return;
@@ -294,7 +291,7 @@ impl<B: DeviceBuilder> VringObserver for Observer<B> {
 
     fn forget_kick(&self, kick: RawFd) {
         if let Some(event_loop) = self.event_loop.upgrade() {
-            // One that is not enabled is not waited for.
+            // Fails if the virtqueue is not enabled, and so not watched.
             let _ = event_loop.unregister_listener(kick, EventSet::empty(), FIRST_TOKEN.into());
         }
     }
@@ -329,7 +326,7 @@ impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
     }
 
     fn set_event_idx(&self, _enabled: bool) {
-        // The virtqueues know it themselves.
+        // Each virtqueue has it.
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -340,7 +337,7 @@ impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
         self.device().set_config(offset, buf)
     }
 
-    /// The memory is the one that the device has, with other regions.
+    /// `memory` is what the device has in its context.
     fn update_memory(&self, _memory: GuestMemory) -> io::Result<()> {
         self.device().memory_changed();
         Ok(())
@@ -348,8 +345,8 @@ impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
 
     fn set_gpu_socket(&self, _blocking: GpuBackend) -> io::Result<()> {
         let mut device = self.device();
-        // Where there is none, the message after this one came along already, and its socket, the
-        // newer one, is in use. An error would end the connection.
+        // None if the proxy has seen the next message already: the first call got the newer socket. An
+        // error would end the connection.
         if let Some(socket) = self.gpu_socket.take() {
             device.set_gpu_socket(socket);
         }
@@ -368,7 +365,7 @@ impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
         _thread_id: usize,
     ) -> io::Result<()> {
         match device_event {
-            // Begun already: this is how a fuzzed worker is told to end.
+            // The second BEGIN ends a worker after a fuzzed connection.
             #[cfg(feature = "fuzzing")]
             BEGIN if self.device.is_built() => return Err(io::ErrorKind::Interrupted.into()),
             BEGIN => self.begin(vrings),

@@ -17,13 +17,11 @@ pub(crate) use vring::{VringObserver, signal};
 mod queue_pass;
 mod vring;
 
-/// What every device offers, whatever it is: the rings as this room and `virtio-queue` serve them.
+/// Feature bits that every device offers (virtio 1.2, section 6).
 ///
-/// `VIRTIO_F_RING_RESET` is among them although it is the front-end that resets a ring, by stopping
-/// and starting it: QEMU offers it to the guest on its own, passes on that the guest took it, and
-/// the crate refuses what was not offered, which ends the connection. `VIRTIO_F_NOTIFY_ON_EMPTY` and
-/// `VIRTIO_F_ANY_LAYOUT` mean nothing to a driver of virtio 1, from which QEMU hides them; but QEMU
-/// lets it take them all the same.
+/// Some are offered only because QEMU passes them on when a guest accepts them, and `vhost-user-backend` ends the
+/// connection over a feature that was not offered: `VIRTIO_F_RING_RESET`, which the front-end implements by stopping
+/// and starting the virtqueue; `VIRTIO_F_NOTIFY_ON_EMPTY` and `VIRTIO_F_ANY_LAYOUT`, which mean nothing in virtio 1.
 pub const TRANSPORT_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_F_RING_RESET
     | 1 << VIRTIO_F_NOTIFY_ON_EMPTY
@@ -32,14 +30,13 @@ pub const TRANSPORT_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
     | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
-/// Most entries of a queue: as many as virtio allows (1.2, 2.7) and crosvm offers. QEMU lets a guest
-/// choose up to 1024, whatever the device's own number is. The crate refuses more, which ends the
-/// connection.
+/// Limit on the entries of a virtqueue: the most that virtio allows (1.2, 2.7). QEMU lets a guest choose up to 1024,
+/// whatever the device says; `vhost-user-backend` ends the connection over a size above the limit.
 pub const MAX_QUEUE_SIZE: usize = 32768;
 
-/// The guest's memory as the front-end shared it last.
+/// The guest's memory, always as the front-end shares it now.
 pub type GuestMemory = GuestMemoryAtomic<GuestMemoryMmap>;
-/// The guest's memory, held as it was when a pass began.
+/// The guest's memory as it was when a pass began.
 pub type MemoryGuard = GuestMemoryLoadGuard<GuestMemoryMmap>;
-/// A request of the driver.
+/// A descriptor chain: a request of the driver. Its `reader` and `writer` check it against the guest's memory.
 pub type Chain = DescriptorChain<MemoryGuard>;

@@ -1,8 +1,7 @@
-//! One pass over a split virtqueue (virtio 1.2, 2.7) that shows its work to the driver once.
+//! One pass over a split virtqueue (virtio 1.2, 2.7), which publishes its used buffers once.
 //!
-//! `virtio-queue` publishes the used index for each buffer and asks for a notification without
-//! looking at `VIRTQ_AVAIL_F_NO_INTERRUPT`. A pass gathers what is done instead: one store of the
-//! used index and at most one notification for all of it.
+//! `virtio-queue` stores the used index for each buffer, and ignores `VIRTQ_AVAIL_F_NO_INTERRUPT`. A pass
+//! collects the used buffers instead: one store of the index and at most one notification for all of them.
 
 use std::num::Wrapping;
 use std::ops::Deref;
@@ -17,7 +16,7 @@ use vm_memory::{
 use super::vring::Vring;
 use super::{Chain, GuestMemory, MemoryGuard};
 
-/// Sizes and offsets of the split ring's parts, in bytes.
+/// Sizes and offsets within a split virtqueue, in bytes.
 const DESCRIPTOR: u64 = 16;
 const AVAIL_RING: u64 = 4;
 const AVAIL_ELEMENT: u64 = 2;
@@ -25,38 +24,39 @@ const USED_RING: u64 = 4;
 const USED_ELEMENT: u64 = 8;
 const AVAIL_F_NO_INTERRUPT: u16 = 1;
 
-/// Why a ring cannot be used; the driver broke it.
+/// Why a virtqueue cannot be used. All but [`VirtqueueError::Notify`] are the driver's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum VirtqueueError {
-    /// What `virtio-queue` found.
+    /// `virtio-queue` refuses it.
     #[error("the virtqueue is broken: {0}")]
     Queue(#[from] virtio_queue::Error),
-    /// The driver chose a size that no split virtqueue has.
+    /// The size is not a power of two.
     #[error("the driver chose a size for the virtqueue that is no power of two")]
     Size,
-    /// The ring, or a part of it, lies outside the guest's memory.
+    /// A part of it is outside the guest's memory.
     #[error("the virtqueue lies outside the guest's memory")]
     Outside,
-    /// An access to the ring failed.
+    /// An access to it failed.
     #[error("the virtqueue lies outside the guest's memory: {0}")]
     Memory(#[from] vm_memory::GuestMemoryError),
-    /// The front-end's eventfd does not take a notification.
+    /// The front-end's eventfd failed.
     #[error("cannot notify the driver: {0}")]
     Notify(#[from] std::io::Error),
 }
 
-/// One pass over a queue that is started and enabled.
+/// One pass over a virtqueue: take requests ([`QueuePass::pop`]), give them back ([`QueuePass::add_used`]), and
+/// show that to the driver once ([`QueuePass::flush_used`]).
 pub struct QueuePass<'a> {
     vring: &'a Vring,
     memory: MemoryGuard,
-    /// Requests that the driver was seen to have made and that were not taken yet.
+    /// Available requests that were seen and not taken yet.
     announced: u16,
     done: Vec<(u16, u32)>,
 }
 
 impl<'a> QueuePass<'a> {
-    /// Begins a pass; `None` where the front-end has not started or not enabled the queue, so that
-    /// nothing of it may be touched, or shares no memory.
+    /// Begins a pass. `None` if the front-end has not started or not enabled the virtqueue, which must not be touched
+    /// then, or shares no memory.
     pub fn begin(vring: &'a Vring, memory: &GuestMemory) -> Option<Self> {
         let state = vring.get_ref();
         let usable = state.is_enabled() && state.get_queue().ready();
@@ -70,8 +70,8 @@ impl<'a> QueuePass<'a> {
         })
     }
 
-    /// A last pass over a queue that the front-end has just stopped: until it is told where the
-    /// queue stands, what is done can still be shown.
+    /// A last pass over a virtqueue that the front-end is stopping: used buffers can still be shown until it gets the
+    /// answer.
     pub fn last(vring: &'a Vring, memory: &GuestMemory) -> Self {
         Self {
             vring,
@@ -81,17 +81,16 @@ impl<'a> QueuePass<'a> {
         }
     }
 
-    /// Whether nothing was taken from the queue yet, as after the start of a driver. (Or 65536
-    /// requests were, or a multiple of that: nobody can tell.)
+    /// Whether no request was taken yet, as after the start of a driver. (Or a multiple of 65536 requests: the
+    /// index does not tell.)
     pub fn is_untouched(&self) -> bool {
         self.vring.get_ref().get_queue().next_avail() == 0
     }
 
-    /// How many requests the driver has made that were not taken.
+    /// How many requests are available.
     ///
     /// # Errors
-    /// Where the ring lies outside the guest's memory, or the driver says that there are more than
-    /// its queue can hold.
+    /// If the virtqueue is outside the guest's memory, or the driver offers more requests than it has entries.
     pub fn available(&self) -> Result<u16, VirtqueueError> {
         if self.vring.has_wrong_size() {
             return Err(VirtqueueError::Size);
@@ -104,12 +103,12 @@ impl<'a> QueuePass<'a> {
             (queue.avail_ring(), AVAIL_RING + entries * AVAIL_ELEMENT),
             (queue.used_ring(), USED_RING + entries * USED_ELEMENT),
         ];
-        // All of it, at most 512 KiB each: a request that is taken where it cannot be given back is
-        // lost, and the front-end may change the memory at any time.
+        // Checks all of it, at most 512 KiB each: a request that cannot be given back would be lost, and the
+        // front-end may change the memory at any time.
         let lies_in_memory = parts
             .iter()
             .all(|(at, len)| self.memory.check_range(GuestAddress(*at), *len as usize));
-        // Where both rings lie in one place, the driver placed them where none can lie, see the proxy.
+        // Both rings at one address: the sanitizer moved a virtqueue from an impossible place.
         if !lies_in_memory || queue.avail_ring() == queue.used_ring() {
             return Err(VirtqueueError::Outside);
         }
@@ -121,16 +120,16 @@ impl<'a> QueuePass<'a> {
         Ok(available)
     }
 
-    /// The guest's memory for the length of this pass.
+    /// The guest's memory during this pass.
     pub fn memory(&self) -> &MemoryGuard {
         &self.memory
     }
 
-    /// The driver's next request, or `None` where there is none.
+    /// Takes the next request, if there is one.
     ///
     /// # Errors
-    /// As [`QueuePass::available`]. Such a ring must not be asked again before the next kick: it would
-    /// claim to have requests for ever.
+    /// As [`QueuePass::available`]. Do not try again before the next kick: a broken virtqueue can claim to have
+    /// requests for ever.
     pub fn pop(&mut self) -> Result<Option<Chain>, VirtqueueError> {
         if self.announced == 0 {
             self.announced = self.available()?;
@@ -143,15 +142,14 @@ impl<'a> QueuePass<'a> {
         let queue = state.get_queue_mut();
         match queue.pop_descriptor_chain(self.memory.clone()) {
             Some(chain) => Ok(Some(chain)),
-            // The front-end stops the queue just now.
+            // The front-end is stopping the virtqueue.
             None if !queue.ready() => Ok(None),
-            // The driver takes its requests back, or has put the ring where `virtio-queue` does not
-            // look (address 0).
+            // The driver took requests back, or placed the virtqueue at address 0, which `virtio-queue` refuses.
             None => Err(virtio_queue::Error::InvalidAvailRingIndex.into()),
         }
     }
 
-    /// Gives the last request taken back, to be found by the next pass.
+    /// Undoes the last [`QueuePass::pop`]: the next pass takes the request again.
     pub fn undo_pop(&mut self) {
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
@@ -159,19 +157,18 @@ impl<'a> QueuePass<'a> {
         self.announced = self.announced.saturating_add(1);
     }
 
-    /// Takes the request with the head `head` as done, `len` bytes written into it. The driver sees
-    /// it after [`QueuePass::flush_used`].
+    /// Gives the request with the head index `head` back, with `len` bytes written to its buffers. The driver
+    /// sees it after [`QueuePass::flush_used`].
     ///
-    /// A head that the queue does not have, which only a broken driver makes available, cannot be
-    /// given back; it does not keep the others from being.
+    /// A head index beyond the size of the virtqueue, which only a broken driver offers, is dropped.
     pub fn add_used(&mut self, head: u16, len: u32) {
         self.done.push((head, len));
     }
 
-    /// Shows the driver all that is done, and notifies it at most once.
+    /// Publishes all used buffers, and notifies the driver at most once, if it wants that.
     ///
     /// # Errors
-    /// Where the ring lies outside the guest's memory, or the notification cannot be sent.
+    /// If the virtqueue is outside the guest's memory, or the notification cannot be sent.
     pub fn flush_used(&mut self) -> Result<(), VirtqueueError> {
         if self.done.is_empty() {
             return Ok(());
@@ -199,11 +196,11 @@ impl<'a> QueuePass<'a> {
         Ok(())
     }
 
-    /// Asks the driver for kicks again after a pass took all there was; `true` where more requests
-    /// came meanwhile, for which no kick will come.
+    /// Asks for kicks after a pass took all requests. Returns `true` if more came meanwhile, without a kick:
+    /// serve them now, or after a [`WakeEvent`](crate::backend::WakeEvent).
     ///
     /// # Errors
-    /// Where the ring lies outside the guest's memory.
+    /// If the virtqueue is outside the guest's memory.
     pub fn enable_notification(&mut self) -> Result<bool, VirtqueueError> {
         let mut state = self.vring.get_mut();
         Ok(state
@@ -211,16 +208,16 @@ impl<'a> QueuePass<'a> {
             .enable_notification(self.memory.deref())?)
     }
 
-    /// Asks the driver for a kick once it adds to the `seen` requests that are there and not taken,
-    /// because these are too few; `true` where it did so meanwhile, and perhaps without a kick.
+    /// Asks for a kick when the driver adds to the `seen` available requests, which are too few. Returns `true`
+    /// if it did so meanwhile, perhaps without a kick.
     ///
     /// # Errors
-    /// Where the ring lies outside the guest's memory.
+    /// If the virtqueue is outside the guest's memory.
     pub fn enable_notification_for_more(&mut self, seen: u16) -> Result<bool, VirtqueueError> {
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
-        // With VIRTIO_F_RING_EVENT_IDX the driver kicks when it gets past the request that is asked
-        // for, and it is past the next one already.
+        // With VIRTIO_F_EVENT_IDX the driver kicks when it passes the index that is written here; it has passed the
+        // next one already.
         let next = queue.next_avail();
         queue.set_next_avail(next.wrapping_add(seen));
         let more = queue.enable_notification(self.memory.deref());
@@ -228,11 +225,11 @@ impl<'a> QueuePass<'a> {
         Ok(more?)
     }
 
-    /// Tells the driver that no kicks are needed until [`QueuePass::enable_notification`] or [`QueuePass::enable_notification_for_more`].
-    /// Some may come nevertheless.
+    /// Tells the driver not to kick until [`QueuePass::enable_notification`] or
+    /// [`QueuePass::enable_notification_for_more`]. Some kicks may still come.
     ///
     /// # Errors
-    /// Where the ring lies outside the guest's memory.
+    /// If the virtqueue is outside the guest's memory.
     pub fn disable_notification(&mut self) -> Result<(), VirtqueueError> {
         let mut state = self.vring.get_mut();
         Ok(state
@@ -253,21 +250,21 @@ fn write_used(
     let at = offset(queue.used_ring(), USED_RING + slot * USED_ELEMENT)?;
     match memory.get_slice(at, element.len()) {
         Ok(slice) => slice.copy_from(&element),
-        // It goes on in another region, if it is the guest's at all.
+        // It spans two regions, or is outside the guest's memory.
         Err(_) => memory.write_slice(&element, at)?,
     }
     Ok(())
 }
 
-/// Whether the driver wants to hear of the used elements from `before` up to `after` (virtio 1.2,
-/// 2.7.7 and 2.7.10).
+/// Whether the driver wants a notification for the used elements from `before` to `after` (virtio 1.2, 2.7.7 and
+/// 2.7.10).
 fn wants_notification(
     queue: &Queue,
     memory: &GuestMemoryMmap,
     before: Wrapping<u16>,
     after: Wrapping<u16>,
 ) -> Result<bool, VirtqueueError> {
-    // The used index must be visible before the driver's wish is read.
+    // The used index must be visible before the driver's flags are read.
     fence(Ordering::SeqCst);
     if queue.event_idx_enabled() {
         let used_event = AVAIL_RING + u64::from(queue.size()) * AVAIL_ELEMENT;

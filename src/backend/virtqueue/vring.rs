@@ -14,17 +14,19 @@ use virtio_queue::{Error, QueueT};
 use super::GuestMemory;
 use crate::backend::lock::lock;
 
-/// Hears what the front-end does to a virtqueue. It is called on the protocol thread, without a
-/// lock of the virtqueue's.
+/// Gets what the front-end does to a virtqueue. Called on the protocol thread, without the virtqueue's lock.
 pub(crate) trait VringObserver: Send + Sync {
-    /// The virtqueue `index` was enabled and is disabled now (`SET_VRING_ENABLE`, `RESET_DEVICE`).
+    /// The virtqueue `index` was disabled (`SET_VRING_ENABLE`, `RESET_DEVICE`).
     fn disabled(&self, index: u32);
 
-    /// The worker is not to wait for `kick` any more: the running virtqueue gets another eventfd.
+    /// The running virtqueue gets another eventfd: stop watching `kick`.
     fn forget_kick(&self, kick: RawFd);
 }
 
-/// A virtqueue. Clones are the same one.
+/// A virtqueue, as [`Device::handle_event`](crate::backend::Device::handle_event) gets it and [`QueuePass`]
+/// serves it. Clones are the same virtqueue.
+///
+/// [`QueuePass`]: crate::backend::QueuePass
 #[derive(Clone)]
 pub struct Vring {
     vring: VringMutex,
@@ -34,27 +36,27 @@ pub struct Vring {
 #[derive(Default)]
 struct Shared {
     observer: OnceLock<(u32, Arc<dyn VringObserver>)>,
-    /// The driver chose a size that no split virtqueue has.
+    /// The driver chose a size that is not a power of two.
     has_wrong_size: AtomicBool,
     errors: Mutex<Errors>,
 }
 
 #[derive(Default)]
 struct Errors {
-    /// The front-end's eventfd for them (`SET_VRING_ERR`).
+    /// The front-end's eventfd (`SET_VRING_ERR`).
     event: Option<File>,
-    /// One came while there was no eventfd.
+    /// An error was reported before there was an eventfd.
     untold: bool,
 }
 
 impl Vring {
-    /// Has `observer` hear of this virtqueue, which has the number `index`. The first one stays.
+    /// Sets the observer of this virtqueue, whose index is `index`. Only the first call has an effect.
     pub(crate) fn observe(&self, index: u32, observer: Arc<dyn VringObserver>) {
         let _ = self.shared.observer.set((index, observer));
     }
 
-    /// Tells the front-end that the driver broke this virtqueue (`VHOST_USER_SET_VRING_ERR`), now or
-    /// once it says how.
+    /// Tells the front-end that the driver broke this virtqueue (`VHOST_USER_SET_VRING_ERR`): now, or once it
+    /// sets the eventfd for that.
     pub fn report_error(&self) {
         let mut errors = lock(&self.shared.errors);
         match &errors.event {
@@ -63,7 +65,7 @@ impl Vring {
         }
     }
 
-    /// Whether the driver chose a size that no split virtqueue has: one that is no power of two.
+    /// Whether the driver chose a size that is not a power of two.
     pub(crate) fn has_wrong_size(&self) -> bool {
         self.shared.has_wrong_size.load(Ordering::Relaxed)
     }
@@ -73,8 +75,8 @@ impl Vring {
     }
 }
 
-/// Adds one to the eventfd `event`, unless that would have to wait: a full one is signalled already,
-/// and whoever made it may have made it blocking.
+/// Signals the eventfd `event` without blocking: a full one is signalled, and the front-end may have made it
+/// blocking.
 pub(crate) fn signal(event: impl AsFd) {
     let now = Timespec::default();
     let mut fds = [PollFd::new(&event, PollFlags::OUT)];
@@ -166,7 +168,7 @@ impl VringT<GuestMemory> for Vring {
         self.vring.queue_used_idx()
     }
 
-    /// The crate would keep the size before one that is no power of two.
+    /// The crate ignores a size that is not a power of two, and keeps the old one.
     fn set_queue_size(&self, num: u16) {
         let is_wrong = !num.is_power_of_two();
         let has_wrong_size = &self.shared.has_wrong_size;
@@ -184,8 +186,8 @@ impl VringT<GuestMemory> for Vring {
         self.vring.set_queue_ready(ready);
     }
 
-    /// The crate waits for the eventfd of a virtqueue that starts, and leaves one that runs with the
-    /// old eventfd. So that one is stopped first, and the crate starts it again.
+    /// The crate watches a new eventfd only when a virtqueue starts. So a running one is stopped here, and the crate
+    /// starts it again.
     fn set_kick(&self, file: Option<File>) {
         let state = self.vring.get_ref();
         let runs = state.get_queue().ready();
@@ -208,7 +210,7 @@ impl VringT<GuestMemory> for Vring {
         self.vring.set_call(file);
     }
 
-    /// The crate would keep it to itself.
+    /// The crate never uses it.
     fn set_err(&self, file: Option<File>) {
         let mut errors = lock(&self.shared.errors);
         errors.event = file;

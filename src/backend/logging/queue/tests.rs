@@ -79,7 +79,7 @@ fn a_log_that_is_not_read_holds_up_nothing_and_what_was_left_out_is_counted() {
     assert!(middle.iter().all(|text| text.ends_with(&large)));
     assert_eq!(
         count,
-        "WARN: 98 messages were left out: nobody read the log"
+        "WARN: 98 messages dropped: the log reader did not keep up"
     );
     assert_eq!(last, "INFO: afterwards");
 }

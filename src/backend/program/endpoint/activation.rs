@@ -1,4 +1,4 @@
-//! Descriptors that somebody else passed: named by `--fd`, or by socket activation (sd_listen_fds(3)).
+//! Descriptors that were passed: by `--fd`, or by socket activation (sd_listen_fds(3)).
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketType};
 use super::{Endpoint, SocketError, refuse_waiting};
 use crate::backend::service::notify;
 
-/// The value of `--fd` in a command line that has other faults.
+/// The value of `--fd` in a command line that cannot be parsed.
 pub(super) fn named_fd<I>(arguments: I) -> Option<RawFd>
 where
     I: IntoIterator<Item = OsString>,
@@ -45,17 +45,17 @@ pub(super) fn open(number: RawFd) -> Result<OwnedFd, SocketError> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// What sd_listen_fds(3) finds.
+/// The descriptors of socket activation.
 pub(super) struct Activation {
     passed: ListenFd,
     names: Vec<String>,
-    /// How many sockets there are, beside what was kept.
+    /// How many sockets were passed, without the kept connection.
     sockets: usize,
 }
 
 impl Activation {
     pub(super) fn take() -> Self {
-        // listenfd takes an absent LISTEN_PID as meant for everybody; systemd does not.
+        // Without LISTEN_PID listenfd takes the descriptors; sd_listen_fds(3) does not.
         let addressed = std::env::var_os("LISTEN_PID").is_some_and(|pid| !pid.is_empty());
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let passed = ListenFd::from_env();
@@ -67,7 +67,7 @@ impl Activation {
         }
     }
 
-    /// The connection that an earlier start of this program had kept: it comes after the sockets.
+    /// The connection that an earlier run had kept. It follows the sockets.
     pub(super) fn take_kept(&mut self) -> Option<UnixStream> {
         let index = self
             .names
@@ -99,7 +99,7 @@ impl Activation {
         Endpoint::adopt(FIRST_PASSED_FD, self.socket()?)
     }
 
-    /// The socket, of which there must be one.
+    /// The only socket.
     pub(super) fn socket(mut self) -> Result<OwnedFd, SocketError> {
         match self.sockets {
             0 => Err(SocketError::None),

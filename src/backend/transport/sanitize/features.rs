@@ -1,9 +1,9 @@
-//! Virtio features that a front-end enables and the device does not offer.
+//! Virtio features that a front-end enables although the device does not offer them.
 
 use std::fmt;
 
-/// The transport's features by number (virtio 1.3, section 6), and what QEMU calls them as options of
-/// its devices. QEMU offers a guest what its options say, whatever the back-end offers.
+/// The transport's feature bits (virtio 1.3, section 6), and QEMU's device options for them. QEMU offers a
+/// guest what its options say, whatever the backend offers.
 const TRANSPORT: [(u32, &str, Option<&str>); 15] = [
     (24, "VIRTIO_F_NOTIFY_ON_EMPTY", Some("notify_on_empty")),
     (26, "VHOST_F_LOG_ALL", None),
@@ -22,7 +22,7 @@ const TRANSPORT: [(u32, &str, Option<&str>); 15] = [
     (41, "VIRTIO_F_ADMIN_VQ", None),
 ];
 
-/// The features of a front-end that the device does not offer, as bits.
+/// Feature bits that the front-end set and the device does not offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unoffered(pub(crate) u64);
 

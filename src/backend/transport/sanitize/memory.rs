@@ -1,4 +1,4 @@
-//! The guest memory that the front-end shares: the table it sent, and what it added and removed since.
+//! The guest memory that the front-end shares: its table, and what it added and removed since.
 
 use std::os::fd::OwnedFd;
 
@@ -6,18 +6,17 @@ use rustix::fs::{FileType, fstat};
 
 use super::word;
 
-/// Bytes before the first region of a memory table, or the only one, and of each region.
+/// Bytes of the header before the regions, and of a region.
 const TABLE_HEADER: usize = 8;
 const REGION: usize = 32;
 
-/// Most regions, which is what the daemon answers to `GET_MAX_MEM_SLOTS`.
+/// Limit on regions, the daemon's answer to `GET_MAX_MEM_SLOTS`.
 pub(crate) const MAX_REGIONS: usize = 509;
 
-/// Guest memory that cannot be shared or taken back like this.
+/// Why the front-end cannot share or remove a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MemoryError {
-    /// A part lies beyond the end of its file. Whoever touches it, as the guest can have this process
-    /// do, is ended by a signal (SIGBUS).
+    /// A part of the region is beyond the end of its file. An access to it, which the guest can cause, raises SIGBUS.
     #[error(
         "the front-end shares {size} bytes of guest memory from byte {offset} of a file, which has only {file} bytes"
     )]
@@ -33,7 +32,7 @@ pub(crate) enum MemoryError {
     #[error("the front-end shares more than {MAX_REGIONS} regions of guest memory")]
     TooManyRegions,
     #[error(
-        "the front-end takes back {size} bytes of guest memory at {guest:#x}, which it does not share"
+        "the front-end removes {size} bytes of guest memory at {guest:#x}, which it does not share"
     )]
     NotShared { guest: u64, size: u64 },
 }
@@ -44,7 +43,7 @@ struct Region {
     guest: u64,
     size: u64,
     user: u64,
-    /// Where it begins in its file.
+    /// Offset in its file.
     offset: u64,
 }
 
@@ -69,8 +68,8 @@ impl Region {
         begins_in(self, other) || begins_in(other, self)
     }
 
-    /// Sees that it has addresses, and that `file` has all of it. Of what is no regular file, such as a
-    /// device, no size is known.
+    /// Checks that its addresses do not overflow, and that `file` is large enough. The size of a device node is
+    /// unknown.
     fn check(&self, file: &OwnedFd) -> Result<(), MemoryError> {
         let Self {
             guest,
@@ -95,12 +94,12 @@ impl Region {
     }
 }
 
-/// What is shared now, in the order of the guest's addresses.
+/// The shared regions, sorted by guest address.
 #[derive(Default)]
 pub(crate) struct SharedMemory(Vec<Region>);
 
 impl SharedMemory {
-    /// Takes the table of `SET_MEM_TABLE`, and sorts it: the daemon takes no other.
+    /// `SET_MEM_TABLE`: sorts the table, as the daemon accepts no other, and replaces all regions.
     pub(crate) fn replace(
         &mut self,
         payload: &mut [u8],
@@ -114,9 +113,9 @@ impl SharedMemory {
         for (region, file) in regions.iter().zip(&*fds) {
             region.check(file)?;
         }
-        // Otherwise the daemon refuses it.
+        // The daemon refuses any other message.
         if regions.len() == fds.len() {
-            // By selection, as three lists go along; there are few.
+            // Selection sort moves three lists at once; there are few regions.
             for sorted in 0..regions.len() {
                 let rest = regions.iter().enumerate().skip(sorted);
                 let Some((least, _)) = rest.min_by_key(|(_, region)| region.guest) else {
@@ -135,9 +134,9 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Takes the region of `ADD_MEM_REG`.
+    /// `ADD_MEM_REG`.
     pub(crate) fn add(&mut self, payload: &[u8], fds: &[OwnedFd]) -> Result<(), MemoryError> {
-        // Otherwise the daemon refuses it.
+        // The daemon refuses any other message.
         if let (Some(region), [file]) = (only(payload), fds) {
             region.check(file)?;
             self.insert(region)?;
@@ -145,7 +144,7 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Forgets the region of `REM_MEM_REG`.
+    /// `REM_MEM_REG`.
     pub(crate) fn remove(&mut self, payload: &[u8]) -> Result<(), MemoryError> {
         let Some(Region { guest, size, .. }) = only(payload) else {
             return Ok(());
@@ -173,19 +172,19 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Whether the front-end's address `user` lies in it.
+    /// Whether the front-end's address `user` is in a region.
     pub(crate) fn contains(&self, user: u64) -> bool {
         self.0.iter().any(|region| region.contains(user))
     }
 
-    /// The front-end's address at which the guest's last region ends.
+    /// The end of the last region, in the front-end's addresses.
     pub(crate) fn end(&self) -> Option<u64> {
         let last = self.0.last()?;
         last.user.checked_add(last.size)
     }
 }
 
-/// The one region of `ADD_MEM_REG` and `REM_MEM_REG`.
+/// The region of `ADD_MEM_REG` or `REM_MEM_REG`.
 fn only(payload: &[u8]) -> Option<Region> {
     Region::parse(payload.get(TABLE_HEADER..)?)
 }
