@@ -10,9 +10,9 @@ use frontend::gpu::{
 use frontend::{Memory, Program};
 use virtio_bindings::virtio_gpu as v;
 
-use crate::contestant::{Contestant, Started, Style};
-use crate::limit::Limit;
-use crate::rig::{Batch, Rig, Sample};
+use crate::baseline::Baseline;
+use crate::program::{MeasuredProgram, Started, Style};
+use crate::workload::{Batch, Sample, Workload};
 
 const PAGE: u64 = 4096;
 const RESOURCE: u32 = 1;
@@ -46,8 +46,8 @@ pub enum Scenario {
     Readback,
     /// Attaches a backing of as many entries, and detaches it.
     Attach(u32),
-    /// Nothing; for measuring a program at rest.
-    Rest,
+    /// Nothing: the program is idle.
+    Idle,
 }
 
 impl Scenario {
@@ -79,14 +79,17 @@ fn bytes(rect: Rect) -> u64 {
     u64::from(rect.width) * u64::from(rect.height) * 4
 }
 
-/// Sets a contestant up for a scenario.
+/// Sets a program up for a scenario.
 ///
 /// # Errors
 /// If it cannot do that.
-pub fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Option<Box<dyn Rig>>> {
-    if who.style == Style::Limit {
+pub fn start(
+    who: &MeasuredProgram,
+    scenario: Scenario,
+) -> anyhow::Result<Option<Box<dyn Workload>>> {
+    if who.style == Style::Baseline {
         return match scenario.bytes() {
-            Some((copied, sent)) => Ok(Some(Box::new(Limit::start(&who.path, copied, sent)?))),
+            Some((copied, sent)) => Ok(Some(Box::new(Baseline::start(&who.path, copied, sent)?))),
             None => Ok(None),
         };
     }
@@ -114,7 +117,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Self> {
+    fn start(who: &MeasuredProgram, scenario: Scenario) -> anyhow::Result<Self> {
         let Started {
             program, session, ..
         } = match scenario.is_3d() {
@@ -165,7 +168,7 @@ impl Machine {
             r.and_then(|r| r.expect("setting up", ResponseKind::OkNodata))
         };
         gpu.get_display_info()?;
-        if self.scenario == Scenario::Rest {
+        if self.scenario == Scenario::Idle {
             return Ok(());
         }
         if self.scenario.is_3d() {
@@ -288,7 +291,7 @@ impl Machine {
                 detached.expect("DETACH_BACKING", ResponseKind::OkNodata)?;
                 start
             }
-            Scenario::Rest => Instant::now(),
+            Scenario::Idle => Instant::now(),
         };
         let latency = start.elapsed();
         Ok(Sample {
@@ -342,7 +345,7 @@ impl Machine {
     }
 }
 
-impl Rig for Machine {
+impl Workload for Machine {
     fn pid(&self) -> u32 {
         self.program.pid()
     }

@@ -9,9 +9,9 @@ use harness::mock::codes::{EV_ABS, EV_REL};
 use harness::mock::{MOUSE, TOUCHSCREEN};
 use tempfile::TempDir;
 
-use crate::contestant::{Contestant, Style};
 use crate::pipe::PipeDevice;
-use crate::rig::{Batch, Rig, Sample};
+use crate::program::{MeasuredProgram, Style};
+use crate::workload::{Batch, Sample, Workload};
 
 /// Time between two reports of a mouse with 8000 of them in a second.
 const PERIOD: Duration = Duration::from_micros(125);
@@ -31,16 +31,19 @@ pub enum Scenario {
     MouseAtRate,
     /// Moves ten fingers: reports of 31 events.
     Touch,
-    /// Nothing; for measuring a program at rest.
-    Rest,
+    /// Nothing: the program is idle.
+    Idle,
 }
 
-/// Sets a contestant up for a scenario.
+/// Sets a program up for a scenario.
 ///
 /// # Errors
 /// If it cannot do that.
-pub fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Option<Box<dyn Rig>>> {
-    if who.style == Style::Limit {
+pub fn start(
+    who: &MeasuredProgram,
+    scenario: Scenario,
+) -> anyhow::Result<Option<Box<dyn Workload>>> {
+    if who.style == Style::Baseline {
         return Ok(None);
     }
     let description = match scenario {
@@ -76,8 +79,8 @@ pub fn start(who: &Contestant, scenario: Scenario) -> anyhow::Result<Option<Box<
     })))
 }
 
-/// What a contestant is told about its device.
-pub fn arguments(who: &Contestant, device: &PipeDevice) -> Vec<String> {
+/// What a program is told about its device.
+pub fn arguments(who: &MeasuredProgram, device: &PipeDevice) -> Vec<String> {
     let path = device.path();
     vec![match who.style {
         Style::VhostDevice => format!("--event-list={path}"),
@@ -151,14 +154,14 @@ impl Desk {
     }
 }
 
-impl Rig for Desk {
+impl Workload for Desk {
     fn pid(&self) -> u32 {
         self.program.pid()
     }
 
     fn batch(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>> {
         match self.scenario {
-            Scenario::Rest => Ok(Vec::new()),
+            Scenario::Idle => Ok(Vec::new()),
             Scenario::MouseAtRate => self.at_rate(batch),
             Scenario::Mouse | Scenario::Touch => batch.run(|| self.piece()),
         }

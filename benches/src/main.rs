@@ -3,17 +3,17 @@
 //! Each is driven over its socket by the same front-end, in rounds in which all have their turn, and
 //! is charged for the processor time that the kernel counted for it. See docs/performance.md.
 
-mod contestant;
+mod baseline;
 mod gpu;
 mod input;
-mod limit;
 mod measure;
 mod pipe;
-mod rest;
-mod rig;
+mod program;
+mod startup_and_idle;
 mod syscalls;
 mod table;
 mod usage;
+mod workload;
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,19 +21,19 @@ use std::time::Duration;
 use clap::Parser;
 use frontend::gpu::Rect;
 
-use contestant::{Contestant, Style};
 use measure::{Effort, Record, compare};
+use program::{MeasuredProgram, Style};
 use table::{Table, number};
 
 /// Measures vhost-user-gpu and vhost-user-input programs side by side.
 #[derive(Debug, Parser)]
 struct Args {
     /// Measure this vhost-user-gpu program as well
-    #[arg(long, value_name = "NAME=PATH", value_parser = Contestant::parse)]
-    gpu: Vec<Contestant>,
+    #[arg(long, value_name = "NAME=PATH", value_parser = MeasuredProgram::parse)]
+    gpu: Vec<MeasuredProgram>,
     /// Measure this vhost-user-input program as well
-    #[arg(long, value_name = "NAME=PATH", value_parser = Contestant::parse)]
-    input: Vec<Contestant>,
+    #[arg(long, value_name = "NAME=PATH", value_parser = MeasuredProgram::parse)]
+    input: Vec<MeasuredProgram>,
     /// Fetch no other programs to compare with
     #[arg(long)]
     no_peers: bool,
@@ -50,28 +50,29 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
-    if words.next().as_deref() == Some(limit::WORD)
-        && let (Some(memory), Some(size)) = (words.next(), words.next())
+    let word = words.next();
+    if let (Some(baseline::WORD), Some(memory), Some(size)) =
+        (word.as_deref(), words.next(), words.next())
     {
-        return limit::serve(Path::new(&memory), size.parse()?);
+        return baseline::serve(Path::new(&memory), size.parse()?);
     }
     let args = Args::parse();
     let mut notes = Vec::new();
-    let mut gpus = vec![Contestant::ours("vhost-user-gpu")?];
-    let mut inputs = vec![Contestant::ours("vhost-user-input")?];
+    let mut gpus = vec![MeasuredProgram::ours("vhost-user-gpu")?];
+    let mut inputs = vec![MeasuredProgram::ours("vhost-user-input")?];
     if !args.no_peers {
-        gpus.extend(contestant::debian_gpus(&mut |text| notes.push(text)));
-        match contestant::vhost_device_input() {
+        gpus.extend(program::debian_gpus(&mut |text| notes.push(text)));
+        match program::vhost_device_input() {
             Some(peer) => inputs.push(peer),
             None => notes.push("vhost-device-input: not in build/peers".into()),
         }
     }
     gpus.extend(args.gpu.iter().cloned());
     inputs.extend(args.input.iter().cloned());
-    let limit = Contestant {
-        name: "limit".into(),
+    let baseline = MeasuredProgram {
+        name: "baseline".into(),
         path: std::env::current_exe()?,
-        style: Style::Limit,
+        style: Style::Baseline,
     };
     let trouble = syscalls::missing();
     let bench = Bench {
@@ -84,9 +85,9 @@ fn main() -> anyhow::Result<()> {
     notes.extend(trouble);
     let wanted = |name: &str| name.contains(&args.only);
 
-    let gpus_and_limit = [&gpus[..], &[limit]].concat();
+    let gpus_and_baseline = [&gpus[..], &[baseline]].concat();
     for (name, scenario) in gpu_work().into_iter().filter(|(name, _)| wanted(name)) {
-        bench.show(name, &gpus_and_limit, |who| gpu::start(who, scenario));
+        bench.show(name, &gpus_and_baseline, |who| gpu::start(who, scenario));
     }
     let in_3d = [&gpus[..1], &args.gpu[..]].concat();
     for (name, scenario) in WORK_3D.into_iter().filter(|(name, _)| wanted(name)) {
@@ -95,8 +96,8 @@ fn main() -> anyhow::Result<()> {
     for (name, scenario) in INPUT_WORK.into_iter().filter(|(name, _)| wanted(name)) {
         bench.show(name, &inputs, |who| input::start(who, scenario));
     }
-    if wanted(rest::NAME) {
-        rest::show(&gpus, &inputs, bench.effort.rounds);
+    if wanted(startup_and_idle::NAME) {
+        startup_and_idle::show(&gpus, &inputs, bench.effort.rounds);
     }
     for note in notes {
         println!("- {note}");
@@ -184,29 +185,29 @@ impl Bench {
     fn show(
         &self,
         name: &str,
-        who: &[Contestant],
-        start: impl Fn(&Contestant) -> anyhow::Result<Option<Box<dyn rig::Rig>>>,
+        who: &[MeasuredProgram],
+        start: impl Fn(&MeasuredProgram) -> anyhow::Result<Option<Box<dyn workload::Workload>>>,
     ) {
         let results = compare(who, self.effort, self.count_syscalls, start);
         let record = |n: usize| results.get(n)?.as_ref()?.as_ref().ok();
-        // The first is ours; what is no limit is a peer.
-        let peers = (1..who.len()).filter(|n| who[*n].style != Style::Limit);
+        // The first is ours; the others, but for the baseline, are its peers.
+        let peers = (1..who.len()).filter(|n| who[*n].style != Style::Baseline);
         let best = peers
             .filter_map(record)
             .min_by(|a, b| cpu(a).total_cmp(&cpu(b)));
-        let limits = (0..who.len()).filter(|n| who[*n].style == Style::Limit);
+        let limits = (0..who.len()).filter(|n| who[*n].style == Style::Baseline);
         let least = limits.filter_map(record).next();
         let mut table = Table::new(&[
-            "", "CPU µs", "to peer", "to limit", "per s", "p50 µs", "p99 µs", "sleeps", "syscalls",
+            "", "CPU µs", "to peer", "to base", "per s", "p50 µs", "p99 µs", "sleeps", "syscalls",
             "KiB sent",
         ]);
         let mut failures = Vec::new();
-        for (contestant, result) in who.iter().zip(&results) {
+        for (program, result) in who.iter().zip(&results) {
             match result {
-                Some(Ok(record)) => table.row(cells(&contestant.name, record, best, least)),
+                Some(Ok(record)) => table.row(cells(&program.name, record, best, least)),
                 Some(Err(e)) => {
-                    table.row(vec![contestant.name.clone()]);
-                    failures.push(format!("- {}: {e:#}", contestant.name));
+                    table.row(vec![program.name.clone()]);
+                    failures.push(format!("- {}: {e:#}", program.name));
                 }
                 None => {}
             }

@@ -1,12 +1,12 @@
-//! Rounds: every contestant in turn, again and again, so that whatever else the machine does meets
+//! Rounds: every program in turn, again and again, so that whatever else the machine does meets
 //! all of them alike.
 
 use std::time::Duration;
 
-use crate::contestant::Contestant;
-use crate::rig::{Batch, Rig, Sample};
+use crate::program::MeasuredProgram;
 use crate::syscalls::Counter;
 use crate::usage::Usage;
+use crate::workload::{Batch, Sample, Workload};
 
 /// How long a program gets to go to sleep before its books are read.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -18,11 +18,11 @@ const MIN_PIECES: usize = 4;
 pub struct Effort {
     /// Rounds of which medians are taken.
     pub rounds: usize,
-    /// How long each contestant works in each round.
+    /// How long each program works in each round.
     pub time: Duration,
 }
 
-/// What a contestant took in one round, per piece of work.
+/// What a program took in one round, per piece of work.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Round {
     /// Processor time in microseconds.
@@ -35,7 +35,7 @@ pub struct Round {
     pub bytes: f64,
 }
 
-/// What a contestant took in all rounds.
+/// What a program took in all rounds.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// In the order in which they were.
@@ -78,17 +78,17 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 }
 
 struct Lane {
-    rig: Box<dyn Rig>,
+    workload: Box<dyn Workload>,
     record: Record,
 }
 
 impl Lane {
     fn round(&mut self, batch: Batch) -> anyhow::Result<()> {
         std::thread::sleep(SETTLE);
-        let before = Usage::of(self.rig.pid())?;
-        let samples = self.rig.batch(batch)?;
+        let before = Usage::of(self.workload.pid())?;
+        let samples = self.workload.batch(batch)?;
         std::thread::sleep(SETTLE);
-        let used = Usage::of(self.rig.pid())?.since(before);
+        let used = Usage::of(self.workload.pid())?.since(before);
         let pieces = samples.len() as f64;
         let sum = |of: fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>();
         self.record.rounds.push(Round {
@@ -103,21 +103,21 @@ impl Lane {
     }
 
     fn count_syscalls(&mut self, batch: Batch) -> anyhow::Result<()> {
-        let counter = Counter::start(self.rig.pid())?;
-        let samples = self.rig.batch(batch)?;
+        let counter = Counter::start(self.workload.pid())?;
+        let samples = self.workload.batch(batch)?;
         let count = counter.stop()?;
         self.record.syscalls = Some(count as f64 / samples.len() as f64);
         Ok(())
     }
 }
 
-/// Has all contestants do one kind of work. A contestant that cannot do it has an error instead of a
+/// Has all programs do one kind of work. A program that cannot do it has an error instead of a
 /// record; one for whom it means nothing has neither.
 pub fn compare(
-    who: &[Contestant],
+    who: &[MeasuredProgram],
     effort: Effort,
     count_syscalls: bool,
-    start: impl Fn(&Contestant) -> anyhow::Result<Option<Box<dyn Rig>>>,
+    start: impl Fn(&MeasuredProgram) -> anyhow::Result<Option<Box<dyn Workload>>>,
 ) -> Vec<Option<anyhow::Result<Record>>> {
     let batch = Batch {
         pieces: MIN_PIECES,
@@ -127,15 +127,15 @@ pub fn compare(
         time: effort.time / 2,
         ..batch
     };
-    let lane = |contestant: &Contestant| {
-        let mut rig = match start(contestant) {
-            Ok(Some(rig)) => rig,
+    let lane = |program: &MeasuredProgram| {
+        let mut workload = match start(program) {
+            Ok(Some(workload)) => workload,
             Ok(None) => return None,
             Err(e) => return Some(Err(e)),
         };
         let record = Record::default();
-        let warm = rig.batch(warm_up);
-        Some(warm.map(|_| Lane { rig, record }))
+        let warm = workload.batch(warm_up);
+        Some(warm.map(|_| Lane { workload, record }))
     };
     let mut lanes: Vec<_> = who.iter().map(lane).collect();
     for round in 0..effort.rounds {

@@ -40,7 +40,7 @@ pub struct Sample {
 }
 
 /// A program at work.
-pub trait Rig {
+pub trait Workload {
     /// Its process.
     fn pid(&self) -> u32;
 

@@ -14,10 +14,10 @@ use frontend::Memory;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
 
-use crate::rig::{Batch, Rig, Sample};
+use crate::workload::{Batch, Sample, Workload};
 
 /// The command line's word for this process.
-pub const WORD: &str = "limit";
+pub const WORD: &str = "baseline";
 /// Bytes of an UPDATE message before its pixels.
 const HEAD: usize = 32;
 
@@ -25,7 +25,7 @@ const HEAD: usize = 32;
 /// output.
 ///
 /// # Errors
-/// If it was not started by [`Limit::start`].
+/// If it was not started by [`Baseline::start`].
 pub fn serve(memory: &Path, size: usize) -> anyhow::Result<()> {
     let file = File::options().read(true).write(true).open(memory)?;
     let range = (GuestAddress(0), size, Some(FileOffset::new(file, 0)));
@@ -63,7 +63,7 @@ fn send(display: &OwnedFd, mut head: &[u8], mut pixels: &[u8]) -> anyhow::Result
 
 /// The parent's part.
 #[derive(Debug)]
-pub struct Limit {
+pub struct Baseline {
     child: Child,
     orders: UnixStream,
     display: UnixStream,
@@ -74,7 +74,7 @@ pub struct Limit {
     value: u8,
 }
 
-impl Limit {
+impl Baseline {
     /// A process that copies and sends as many bytes for each piece of work.
     ///
     /// # Errors
@@ -95,12 +95,12 @@ impl Limit {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::from(OwnedFd::from(pixels)))
             .spawn()
-            .context("cannot start the limit")?;
+            .context("cannot start the baseline")?;
         Ok(Self {
             child,
             orders,
             display,
-            // As large as the message, as that of the other contestants' display.
+            // As large as the message, as that of the other programs' display.
             buffer: vec![0; HEAD + sent as usize],
             memory,
             copied,
@@ -110,7 +110,7 @@ impl Limit {
     }
 }
 
-impl Rig for Limit {
+impl Workload for Baseline {
     fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -133,7 +133,7 @@ impl Rig for Limit {
     }
 }
 
-impl Drop for Limit {
+impl Drop for Baseline {
     fn drop(&mut self) {
         // Fails only where it has ended.
         let _ = self.child.kill();

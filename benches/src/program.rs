@@ -16,13 +16,13 @@ pub enum Style {
     Conventions,
     /// rust-vmm's `vhost-device-input`: a number is put behind the socket's path.
     VhostDevice,
-    /// No backend at all: see [`crate::limit`].
-    Limit,
+    /// No backend at all: see [`crate::baseline`].
+    Baseline,
 }
 
 /// A program that is measured.
 #[derive(Clone, Debug)]
-pub struct Contestant {
+pub struct MeasuredProgram {
     /// Its column's name.
     pub name: String,
     /// Where it lies.
@@ -42,7 +42,7 @@ pub struct Started {
     pub folder: Option<TempDir>,
 }
 
-impl Contestant {
+impl MeasuredProgram {
     /// Ours, as built with this program.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ const PROGRAM: &str = "usr/lib/qemu/vhost-user-gpu";
 
 /// Debian's vhost-user-gpu: the release's own and that of the backports. What cannot be had is told
 /// to `trouble`.
-pub fn debian_gpus(trouble: &mut dyn FnMut(String)) -> Vec<Contestant> {
+pub fn debian_gpus(trouble: &mut dyn FnMut(String)) -> Vec<MeasuredProgram> {
     let folder = paths::build_dir().join("peers");
     let mut apt = None;
     let mut found = Vec::new();
@@ -149,7 +149,7 @@ pub fn debian_gpus(trouble: &mut dyn FnMut(String)) -> Vec<Contestant> {
             continue;
         }
         if path.is_file() {
-            found.push(Contestant {
+            found.push(MeasuredProgram {
                 name: name.into(),
                 path,
                 style: Style::Conventions,
@@ -176,9 +176,9 @@ fn fetch(apt: &mut Option<PrivateApt>, backports: bool, root: &Path) -> anyhow::
 }
 
 /// rust-vmm's vhost-device-input, where it was installed for this.
-pub fn vhost_device_input() -> Option<Contestant> {
+pub fn vhost_device_input() -> Option<MeasuredProgram> {
     let path = paths::build_dir().join("peers/bin/vhost-device-input");
-    path.is_file().then(|| Contestant {
+    path.is_file().then(|| MeasuredProgram {
         name: "vhost-device-input".into(),
         path,
         style: Style::VhostDevice,

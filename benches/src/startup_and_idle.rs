@@ -6,18 +6,18 @@ use anyhow::Context as _;
 use frontend::Session;
 use harness::mock::MOUSE;
 
-use crate::contestant::Contestant;
 use crate::measure::median;
 use crate::pipe::PipeDevice;
-use crate::rig::Rig;
+use crate::program::MeasuredProgram;
 use crate::table::{Table, number};
 use crate::usage::{Resident, Usage};
+use crate::workload::Workload;
 use crate::{gpu, input};
 
 /// What it is called in the table.
-pub const NAME: &str = "start and rest";
+pub const NAME: &str = "startup and idle";
 
-/// How long a program is watched at rest.
+/// How long an idle program is watched.
 const WATCHED: Duration = Duration::from_secs(1);
 
 /// One start.
@@ -29,15 +29,15 @@ struct Start {
     cpu: f64,
 }
 
-/// What it is like at rest.
-struct Rest {
+/// What an idle program costs.
+struct Idle {
     memory: Resident,
     sleeps: u64,
     cpu: Duration,
 }
 
 /// Measures all, and prints the table.
-pub fn show(gpus: &[Contestant], inputs: &[Contestant], rounds: usize) {
+pub fn show(gpus: &[MeasuredProgram], inputs: &[MeasuredProgram], rounds: usize) {
     let mut table = Table::new(&[
         "",
         "start ms",
@@ -49,25 +49,25 @@ pub fn show(gpus: &[Contestant], inputs: &[Contestant], rounds: usize) {
         "idle CPU µs/s",
     ]);
     let mut failures = Vec::new();
-    let mut add = |kind: &str, who: &[Contestant], args: &Args, at_rest: &AtRest| {
+    let mut add = |kind: &str, who: &[MeasuredProgram], args: &Args, measure: &Measure| {
         let starts = starts(who, rounds, args);
         let wall = |starts: &[Start]| median(starts.iter().map(|s| s.wall).collect());
         let peers = starts.iter().skip(1).filter_map(|s| s.as_ref().ok());
         let best = peers.map(|s| wall(s)).min_by(f64::total_cmp);
-        for (contestant, starts) in who.iter().zip(&starts) {
-            let name = format!("{kind}: {}", contestant.name);
+        for (program, starts) in who.iter().zip(&starts) {
+            let name = format!("{kind}: {}", program.name);
             let row = starts.as_ref().map_err(|e| format!("{e:#}")).and_then(|s| {
-                let rest = at_rest(contestant).map_err(|e| format!("{e:#}"))?;
+                let idle = measure(program).map_err(|e| format!("{e:#}"))?;
                 let seconds = WATCHED.as_secs_f64();
                 Ok(vec![
                     name.clone(),
                     number(wall(s)),
                     best.map_or("-".into(), |best| number(wall(s) / best)),
                     number(median(s.iter().map(|s| s.cpu).collect())),
-                    rest.memory.all.to_string(),
-                    rest.memory.private.to_string(),
-                    number(rest.sleeps as f64 / seconds),
-                    number(rest.cpu.as_secs_f64() * 1e6 / seconds),
+                    idle.memory.all.to_string(),
+                    idle.memory.private.to_string(),
+                    number(idle.sleeps as f64 / seconds),
+                    number(idle.cpu.as_secs_f64() * 1e6 / seconds),
                 ])
             });
             table.row(row.unwrap_or_else(|e| {
@@ -77,7 +77,7 @@ pub fn show(gpus: &[Contestant], inputs: &[Contestant], rounds: usize) {
         }
     };
     add("gpu", gpus, &|_| Ok((None, Vec::new())), &|who| {
-        rest(gpu::start(who, gpu::Scenario::Rest)?)
+        idle(gpu::start(who, gpu::Scenario::Idle)?)
     });
     add(
         "input",
@@ -87,7 +87,7 @@ pub fn show(gpus: &[Contestant], inputs: &[Contestant], rounds: usize) {
             let args = input::arguments(who, &device);
             Ok((Some(device), args))
         },
-        &|who| rest(input::start(who, input::Scenario::Rest)?),
+        &|who| idle(input::start(who, input::Scenario::Idle)?),
     );
     println!("### {NAME}\n\n{}", table.render());
     if !failures.is_empty() {
@@ -95,19 +95,19 @@ pub fn show(gpus: &[Contestant], inputs: &[Contestant], rounds: usize) {
     }
 }
 
-type Args<'a> = dyn Fn(&Contestant) -> anyhow::Result<(Option<PipeDevice>, Vec<String>)> + 'a;
-type AtRest<'a> = dyn Fn(&Contestant) -> anyhow::Result<Rest> + 'a;
+type Args<'a> = dyn Fn(&MeasuredProgram) -> anyhow::Result<(Option<PipeDevice>, Vec<String>)> + 'a;
+type Measure<'a> = dyn Fn(&MeasuredProgram) -> anyhow::Result<Idle> + 'a;
 
 /// Starts all in turn, as often as there are rounds.
-fn starts(who: &[Contestant], rounds: usize, args: &Args) -> Vec<anyhow::Result<Vec<Start>>> {
+fn starts(who: &[MeasuredProgram], rounds: usize, args: &Args) -> Vec<anyhow::Result<Vec<Start>>> {
     let mut ready: Vec<_> = who.iter().map(|who| Ok((args(who)?, Vec::new()))).collect();
     for _ in 0..rounds {
-        for (contestant, ready) in who.iter().zip(&mut ready) {
+        for (program, ready) in who.iter().zip(&mut ready) {
             let Ok(((device, args), starts)) = ready else {
                 continue;
             };
             let environment = device.as_ref().map(PipeDevice::environment);
-            match start(contestant, args, environment.as_ref().map_or(&[], |e| e)) {
+            match start(program, args, environment.as_ref().map_or(&[], |e| e)) {
                 Ok(one) => starts.push(one),
                 Err(e) => *ready = Err(e),
             }
@@ -117,7 +117,7 @@ fn starts(who: &[Contestant], rounds: usize, args: &Args) -> Vec<anyhow::Result<
     ready.into_iter().map(finish).collect()
 }
 
-fn start(who: &Contestant, args: &[String], env: &[(&str, String)]) -> anyhow::Result<Start> {
+fn start(who: &MeasuredProgram, args: &[String], env: &[(&str, String)]) -> anyhow::Result<Start> {
     let begin = Instant::now();
     let mut started = who.start(args, env)?;
     let session = &mut started.session;
@@ -127,14 +127,14 @@ fn start(who: &Contestant, args: &[String], env: &[(&str, String)]) -> anyhow::R
     Ok(Start { wall, cpu })
 }
 
-fn rest(rig: Option<Box<dyn Rig>>) -> anyhow::Result<Rest> {
-    let rig = rig.context("there is no program to rest")?;
+fn idle(workload: Option<Box<dyn Workload>>) -> anyhow::Result<Idle> {
+    let workload = workload.context("there is no program to watch")?;
     std::thread::sleep(WATCHED / 10);
-    let before = Usage::of(rig.pid())?;
+    let before = Usage::of(workload.pid())?;
     std::thread::sleep(WATCHED);
-    let used = Usage::of(rig.pid())?.since(before);
-    Ok(Rest {
-        memory: Resident::of(rig.pid())?,
+    let used = Usage::of(workload.pid())?.since(before);
+    Ok(Idle {
+        memory: Resident::of(workload.pid())?,
         sleeps: used.sleeps,
         cpu: used.cpu,
     })
