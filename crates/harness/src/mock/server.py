@@ -7,7 +7,9 @@ becomes /dev/input/event0. Speaks lines with its parent:
 Ends when its standard input does.
 """
 
+import collections
 import errno
+import fcntl
 import os
 import struct
 import sys
@@ -269,22 +271,64 @@ def watch_writes(index, device, master):
     return GLib.unix_fd_add_full(GLib.PRIORITY_DEFAULT, master, GLib.IO_IN, readable)
 
 
+class Outlet:
+    """Sends reports to the program under test, no more at a time than its terminal takes.
+
+    A terminal holds 4096 bytes, which are no whole number of events: a program that falls behind would
+    read a part of one. The kernel takes a moment to move what was written to where FIONREAD counts it,
+    so half of that is the limit.
+    """
+
+    LIMIT = 2048
+
+    def __init__(self, master, terminal):
+        self.master, self.terminal = master, terminal
+        self.reports, self.waits = collections.deque(), False
+
+    def send(self, report):
+        self.reports.append(report)
+        if not self.waits:
+            self.waits = self.flush()
+            if self.waits:
+                GLib.timeout_add(2, self.retry)
+
+    def retry(self):
+        self.waits = self.flush()
+        return GLib.SOURCE_CONTINUE if self.waits else GLib.SOURCE_REMOVE
+
+    def flush(self):
+        """Writes what there is room for; whether something is left."""
+        if not self.reports:
+            return False
+        unread = fcntl.ioctl(self.terminal, termios.FIONREAD, bytes(4))
+        room = self.LIMIT - struct.unpack("i", unread)[0]
+        while self.reports and len(self.reports[0]) <= room:
+            room -= os.write(self.master, self.reports.popleft())
+        return bool(self.reports)
+
+    def close(self):
+        self.reports.clear()
+        os.close(self.terminal)
+        os.close(self.master)
+
+
 def main():
     # umockdev asks for no bytes at all when a program writes; GLib complains, harmlessly.
     GLib.log_set_handler("GLib-GIO", GLib.LogLevelFlags.LEVEL_CRITICAL, lambda *_: None, None)
     devices = [Device(path) for path in sys.argv[1:]]
     testbed = UMockdev.Testbed.new()
-    handlers, masters, watches = [], [], []
+    handlers, outlets, watches = [], [], []
     for index, device in enumerate(devices):
         add(testbed, index, device)
         node = f"/dev/input/event{index}"
         handlers.append(Handler(index, device))
         testbed.attach_ioctl(node, handlers[-1])
-        masters.append(testbed.get_dev_fd(node))
+        master = testbed.get_dev_fd(node)
         # Held open, or the terminal hangs up when the program under test closes it.
         terminal = os.path.realpath(testbed.get_root_dir() + node)
         handlers[-1].terminal = os.open(terminal, os.O_RDWR | os.O_NOCTTY)
-        watches.append(watch_writes(index, device, masters[-1]))
+        outlets.append(Outlet(master, handlers[-1].terminal))
+        watches.append(watch_writes(index, device, master))
     share(testbed.get_root_dir())
     loop = GLib.MainLoop()
 
@@ -298,14 +342,13 @@ def main():
             for kind, code, value in zip(numbers[0::3], numbers[1::3], numbers[2::3]):
                 devices[index].follow(kind, code, value)
                 report += EVENT.pack(0, 0, kind, code, value)
-            os.write(masters[index], report)
+            outlets[index].send(report)
         elif word == b"sync":
             say("synced", index)
         elif word == b"unplug":
             # The terminal hangs up, and the node is gone.
             GLib.source_remove(watches[index])
-            os.close(handlers[index].terminal)
-            os.close(masters[index])
+            outlets[index].close()
             os.unlink(f"{testbed.get_root_dir()}/dev/input/event{index}")
 
     def readable(_fd, _condition):
