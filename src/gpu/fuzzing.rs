@@ -1,9 +1,20 @@
-//! What the targets in fuzz/ need of these modules.
+//! What the targets in fuzz/ use of the private modules.
+
+use super::protocol;
 
 pub use super::device::testing::fuzz_gpu::FuzzGpu;
 pub use super::display::{Display, DisplayError, REPLY_LIMIT};
 pub use super::display_info::{DisplayQuery, DisplayReply};
-pub use super::protocol::{HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN, command};
+pub use super::protocol::command;
 #[cfg(feature = "virgl")]
 pub use super::renderer::virgl::testing::fake_virglrenderer::fuzzing as fake_virglrenderer;
 pub use super::scanout::ExpectedDisplay;
+
+/// Bytes of the header of a request or response.
+pub const HEADER_LEN: usize = protocol::HEADER_LEN;
+/// Bytes of the modes in a display information.
+pub const MODES_LEN: usize = protocol::MODES_LEN;
+/// Most bytes of EDID in a response.
+pub const MAX_EDID_LEN: usize = protocol::MAX_EDID_LEN;
+/// Most scanouts of a device.
+pub const MAX_SCANOUTS: usize = protocol::MAX_SCANOUTS;

@@ -1,7 +1,7 @@
 //! An EDID (VESA E-EDID 1.4) for a display whose front-end has none to give.
 
 /// Bytes of an EDID without extensions.
-pub const LEN: usize = 128;
+pub(super) const LEN: usize = 128;
 
 /// Most columns and rows that a detailed timing can hold (12 bits).
 const MAX_ACTIVE: u32 = 4095;
@@ -145,7 +145,7 @@ fn centimetres(pixels: u32) -> u8 {
 }
 
 /// The EDID of the display on scanout `scanout` that prefers `width` by `height` pixels.
-pub fn edid(scanout: u32, width: u32, height: u32) -> [u8; LEN] {
+pub(super) fn edid(scanout: u32, width: u32, height: u32) -> [u8; LEN] {
     let mode = Cvt::new(width, height);
     let others: Vec<_> = OTHER_SIZES
         .into_iter()

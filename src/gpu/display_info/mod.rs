@@ -8,6 +8,7 @@ mod edid;
 /// A query that the front-end answers (vhost-user-gpu.rst, `VHOST_USER_GPU_GET_DISPLAY_INFO` and
 /// `VHOST_USER_GPU_GET_EDID`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(unreachable_pub)] // For `gpu::fuzzing`.
 pub enum DisplayQuery {
     /// The modes of all displays.
     DisplayInfo,
@@ -17,6 +18,7 @@ pub enum DisplayQuery {
 
 /// The front-end's reply to a [`DisplayQuery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(unreachable_pub)] // For `gpu::fuzzing`.
 pub enum DisplayReply {
     /// The modes; also the reply to [`DisplayQuery::Edid`] where the front-end has no EDID.
     DisplayInfo(Box<DisplayInfo>),

@@ -161,13 +161,13 @@ pub(crate) struct ResourceFlush {
 
 /// A copy from a backing (`struct virtio_gpu_transfer_to_host_2d`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transfer2d {
+pub(crate) struct Transfer2d {
     /// The resource.
-    pub id: u32,
+    pub(crate) id: u32,
     /// The part of it.
-    pub rect: Rect,
+    pub(crate) rect: Rect,
     /// Where the part begins in the backing, in bytes. The stride is the resource's width.
-    pub offset: u64,
+    pub(crate) offset: u64,
 }
 
 /// `struct virtio_gpu_resource_attach_backing`. The entries follow it in the request.

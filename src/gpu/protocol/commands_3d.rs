@@ -66,24 +66,24 @@ impl Submit3d {
 
 /// A part of a 3D resource (`struct virtio_gpu_box`). What a driver sends may be anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Box3 {
+pub(crate) struct Box3 {
     /// First column.
-    pub x: u32,
+    pub(crate) x: u32,
     /// First row.
-    pub y: u32,
+    pub(crate) y: u32,
     /// First slice or layer.
-    pub z: u32,
+    pub(crate) z: u32,
     /// Columns.
-    pub width: u32,
+    pub(crate) width: u32,
     /// Rows.
-    pub height: u32,
+    pub(crate) height: u32,
     /// Slices or layers.
-    pub depth: u32,
+    pub(crate) depth: u32,
 }
 
 impl Box3 {
     /// Whether all of it lies within `width` by `height` by `depth`, and there is something in it.
-    pub fn lies_within(&self, width: u32, height: u32, depth: u32) -> bool {
+    pub(crate) fn lies_within(&self, width: u32, height: u32, depth: u32) -> bool {
         let within = |start: u32, len: u32, all: u32| {
             len != 0 && start.checked_add(len).is_some_and(|end| end <= all)
         };
@@ -93,7 +93,7 @@ impl Box3 {
     }
 
     /// How many texels there are in it.
-    pub fn volume(&self) -> u64 {
+    pub(crate) fn volume(&self) -> u64 {
         let area = u64::from(self.width).saturating_mul(self.height.into());
         area.saturating_mul(self.depth.into())
     }
@@ -101,29 +101,29 @@ impl Box3 {
 
 /// A 3D resource to be made (`struct virtio_gpu_resource_create_3d`): Gallium's terms and numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Create3d {
+pub(crate) struct Create3d {
     /// The driver's id for it.
-    pub id: u32,
+    pub(crate) id: u32,
     /// What kind of texture, or a buffer (`enum pipe_texture_target`).
-    pub target: u32,
+    pub(crate) target: u32,
     /// Format of its texels (`enum virgl_formats`).
-    pub format: u32,
+    pub(crate) format: u32,
     /// What it is for (`VIRGL_BIND_*`).
-    pub bind: u32,
+    pub(crate) bind: u32,
     /// Columns; the bytes of a buffer.
-    pub width: u32,
+    pub(crate) width: u32,
     /// Rows.
-    pub height: u32,
+    pub(crate) height: u32,
     /// Slices.
-    pub depth: u32,
+    pub(crate) depth: u32,
     /// Layers.
-    pub array_size: u32,
+    pub(crate) array_size: u32,
     /// The number of the smallest mipmap.
-    pub last_level: u32,
+    pub(crate) last_level: u32,
     /// Samples of each texel; 0 and 1 are the same.
-    pub samples: u32,
+    pub(crate) samples: u32,
     /// `VIRTIO_GPU_RESOURCE_FLAG_*`.
-    pub flags: u32,
+    pub(crate) flags: u32,
 }
 
 impl Create3d {
@@ -148,19 +148,19 @@ impl Create3d {
 
 /// A copy between a resource and its backing (`struct virtio_gpu_transfer_host_3d`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transfer3d {
+pub(crate) struct Transfer3d {
     /// Which part of the resource.
-    pub part: Box3,
+    pub(crate) part: Box3,
     /// Where in the backing it begins, in bytes.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// The resource.
-    pub id: u32,
+    pub(crate) id: u32,
     /// The mipmap.
-    pub level: u32,
+    pub(crate) level: u32,
     /// Bytes from one row to the next in the backing; 0 for rows without gaps.
-    pub stride: u32,
+    pub(crate) stride: u32,
     /// Bytes from one layer to the next in the backing; 0 for layers without gaps.
-    pub layer_stride: u32,
+    pub(crate) layer_stride: u32,
 }
 
 impl Transfer3d {
@@ -188,18 +188,18 @@ impl Transfer3d {
 
 /// A set of capabilities that a driver can ask for (`struct virtio_gpu_resp_capset_info`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CapsetInfo {
+pub(crate) struct CapsetInfo {
     /// `VIRTIO_GPU_CAPSET_*`.
-    pub id: u32,
+    pub(crate) id: u32,
     /// The newest version of it.
-    pub max_version: u32,
+    pub(crate) max_version: u32,
     /// Its size in bytes.
-    pub max_size: u32,
+    pub(crate) max_size: u32,
 }
 
 impl CapsetInfo {
     /// The sets of virgl's capabilities.
-    pub const VIRGL: [u32; 2] = [
+    pub(crate) const VIRGL: [u32; 2] = [
         spec::VIRTIO_GPU_CAPSET_VIRGL,
         spec::VIRTIO_GPU_CAPSET_VIRGL2,
     ];

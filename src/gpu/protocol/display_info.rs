@@ -6,22 +6,23 @@ use crate::gpu::region::Rect;
 /// Bytes of one mode.
 const MODE_LEN: usize = 24;
 /// Bytes of all modes.
-pub const MODES_LEN: usize = MODE_LEN * MAX_SCANOUTS;
+pub(crate) const MODES_LEN: usize = MODE_LEN * MAX_SCANOUTS;
 
 /// The mode of one display (`struct virtio_gpu_display_one`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DisplayMode {
+pub(crate) struct DisplayMode {
     /// Position among the other displays, and size in pixels.
-    pub rect: Rect,
+    pub(crate) rect: Rect,
     /// Whether the user has enabled the display.
-    pub enabled: bool,
+    pub(crate) enabled: bool,
     /// `flags`, passed on unchanged.
-    pub flags: u32,
+    pub(crate) flags: u32,
 }
 
 /// The modes of the displays on all scanouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DisplayInfo(pub [DisplayMode; MAX_SCANOUTS]);
+#[allow(unreachable_pub)] // For `gpu::fuzzing`.
+pub struct DisplayInfo(pub(crate) [DisplayMode; MAX_SCANOUTS]);
 
 impl Default for DisplayInfo {
     /// One display of QEMU's default size.
@@ -38,7 +39,7 @@ impl Default for DisplayInfo {
 
 impl DisplayInfo {
     /// Bytes of a response with its header.
-    pub const RESPONSE_LEN: usize = HEADER_LEN + MODES_LEN;
+    pub(crate) const RESPONSE_LEN: usize = HEADER_LEN + MODES_LEN;
 
     /// Reads a response with its header.
     ///
@@ -61,7 +62,7 @@ impl DisplayInfo {
     }
 
     /// The mode of the display on `scanout`, if it is enabled.
-    pub fn enabled(&self, scanout: u32) -> Option<&DisplayMode> {
+    pub(crate) fn enabled(&self, scanout: u32) -> Option<&DisplayMode> {
         let mode = self.0.get(usize::try_from(scanout).ok()?)?;
         mode.enabled.then_some(mode)
     }

@@ -5,7 +5,7 @@ use virtio_bindings::virtio_gpu as spec;
 /// The eight formats of a 2D resource, named by their bytes in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Format {
+pub(crate) enum Format {
     B8G8R8A8,
     B8G8R8X8,
     A8R8G8B8,
@@ -18,7 +18,7 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::B8G8R8A8,
         Self::B8G8R8X8,
         Self::A8R8G8B8,
@@ -30,7 +30,7 @@ impl Format {
     ];
 
     /// `enum virtio_gpu_formats`.
-    pub fn number(self) -> u32 {
+    pub(crate) fn number(self) -> u32 {
         match self {
             Self::B8G8R8A8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_B8G8R8A8_UNORM,
             Self::B8G8R8X8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_B8G8R8X8_UNORM,
@@ -44,7 +44,7 @@ impl Format {
     }
 
     /// The format with this number.
-    pub fn from_number(number: u32) -> Option<Self> {
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|f| f.number() == number)
     }
 }

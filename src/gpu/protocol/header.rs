@@ -3,26 +3,26 @@
 use virtio_bindings::virtio_gpu as spec;
 
 /// Bytes of the header.
-pub const HEADER_LEN: usize = 24;
+pub(crate) const HEADER_LEN: usize = 24;
 
 /// `struct virtio_gpu_ctrl_hdr`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// A [`command`](super::command) or a [`response`](super::response) (`type`).
-    pub kind: u32,
+    pub(crate) kind: u32,
     /// `VIRTIO_GPU_FLAG_*`.
-    pub flags: u32,
+    pub(crate) flags: u32,
     /// What the driver waits for with `VIRTIO_GPU_FLAG_FENCE`.
-    pub fence_id: u64,
+    pub(crate) fence_id: u64,
     /// The rendering context; 0 for none, as always in 2D.
-    pub ctx_id: u32,
+    pub(crate) ctx_id: u32,
     /// Timeline of the context, with `VIRTIO_GPU_FLAG_INFO_RING_IDX`.
-    pub ring_idx: u8,
+    pub(crate) ring_idx: u8,
 }
 
 impl Header {
     /// Whether the device is to respond only once all that the request begins is done.
-    pub fn is_fenced(&self) -> bool {
+    pub(crate) fn is_fenced(&self) -> bool {
         self.flags & spec::VIRTIO_GPU_FLAG_FENCE != 0
     }
 

@@ -5,33 +5,35 @@
 
 use virtio_bindings::virtio_gpu as spec;
 
+// Public for `gpu::fuzzing`.
+#[allow(unreachable_pub)]
 pub mod command;
 mod commands_3d;
 mod display_info;
 mod format;
 mod header;
 mod reader;
-pub mod response;
+pub(crate) mod response;
 
-pub(super) use command::{
+pub(crate) use command::{
     AttachBacking, Command, CursorCommand, CursorUpdate, DecodeError, Features, Request,
     ResourceCreate2d, ResourceFlush, SetScanout, Transfer2d,
 };
 #[cfg(feature = "virgl")]
-pub use commands_3d::Box3;
-pub use commands_3d::{CapsetInfo, Create3d, Transfer3d};
-pub(super) use commands_3d::{CreateContext, Submit3d};
-pub use display_info::DisplayInfo;
+pub(crate) use commands_3d::Box3;
+pub(crate) use commands_3d::{CapsetInfo, Create3d, Transfer3d};
+pub(crate) use commands_3d::{CreateContext, Submit3d};
+pub(crate) use display_info::DisplayInfo;
 #[cfg(feature = "fuzzing")]
-pub use display_info::MODES_LEN;
-pub use format::Format;
-pub use header::{HEADER_LEN, Header};
-pub(super) use reader::{MemEntryBuffer, ReadError, RequestReader, Source};
-pub use response::MAX_EDID_LEN;
-pub(super) use response::{EncodedResponse, ErrorCode, Response};
+pub(crate) use display_info::MODES_LEN;
+pub(crate) use format::Format;
+pub(crate) use header::{HEADER_LEN, Header};
+pub(crate) use reader::{MemEntryBuffer, ReadError, RequestReader, Source};
+pub(crate) use response::MAX_EDID_LEN;
+pub(crate) use response::{EncodedResponse, ErrorCode, Response};
 
 /// Most scanouts of a device (`VIRTIO_GPU_MAX_SCANOUTS`).
-pub const MAX_SCANOUTS: usize = spec::VIRTIO_GPU_MAX_SCANOUTS as usize;
+pub(crate) const MAX_SCANOUTS: usize = spec::VIRTIO_GPU_MAX_SCANOUTS as usize;
 
 #[cfg(test)]
 mod tests;

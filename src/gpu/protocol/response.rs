@@ -5,7 +5,7 @@ use virtio_bindings::virtio_gpu as spec;
 use super::{CapsetInfo, DisplayInfo, HEADER_LEN, Header, ReadError, RequestReader};
 
 /// Most bytes of EDID in a response.
-pub const MAX_EDID_LEN: usize = 1024;
+pub(crate) const MAX_EDID_LEN: usize = 1024;
 /// Bytes of an EDID response with its header.
 pub(crate) const EDID_RESPONSE_LEN: usize = HEADER_LEN + 8 + MAX_EDID_LEN;
 
@@ -13,7 +13,7 @@ macro_rules! responses {
     ($($name:ident = $number:ident;)*) => {
         $(
             #[doc = concat!("`VIRTIO_GPU_RESP_", stringify!($name), "`.")]
-            pub const $name: u32 = spec::$number;
+            pub(crate) const $name: u32 = spec::$number;
         )*
     };
 }

@@ -18,19 +18,19 @@ mod resources;
 mod scanouts;
 mod transfers;
 
-pub(super) use error::CommandError;
+pub(crate) use error::CommandError;
 
 /// What came of executing a request of the control queue.
 #[derive(Debug)]
-pub(super) struct Execution {
-    pub(super) result: Result<CommandResult, CommandError>,
+pub(crate) struct Execution {
+    pub(crate) result: Result<CommandResult, CommandError>,
     /// Work done, in bytes copied (see [`WORK`](super::renderer::WORK)).
-    pub(super) work: u64,
+    pub(crate) work: u64,
 }
 
 /// What becomes of a request that did not fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum CommandResult {
+pub(crate) enum CommandResult {
     /// It is complete.
     Complete(Response),
     /// It is executed, and complete once the fence is retired.
@@ -48,7 +48,7 @@ impl From<Response> for CommandResult {
 }
 
 /// What the driver set up: resources, scanouts and cursors.
-pub(super) struct VirtioGpu {
+pub(crate) struct VirtioGpu {
     renderer: Box<dyn Renderer>,
     scanouts: Scanouts,
     displays: LastDisplayInfo,
@@ -58,7 +58,7 @@ pub(super) struct VirtioGpu {
 
 impl VirtioGpu {
     /// A device without resources that draws with `renderer`.
-    pub(super) fn new(renderer: Box<dyn Renderer>) -> Self {
+    pub(crate) fn new(renderer: Box<dyn Renderer>) -> Self {
         Self {
             renderer,
             scanouts: Scanouts::default(),
@@ -68,7 +68,7 @@ impl VirtioGpu {
     }
 
     /// Drops all that the driver set up.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.renderer.reset();
         self.scanouts.reset();
         self.drop_partial();
@@ -76,43 +76,43 @@ impl VirtioGpu {
 
     /// Drops what is done of a [`CommandResult::Incomplete`] request: if it is executed again, it starts
     /// over.
-    pub(super) fn drop_partial(&mut self) {
+    pub(crate) fn drop_partial(&mut self) {
         self.partial = None;
     }
 
     /// The renderer.
     #[cfg(feature = "fuzzing")]
-    pub(super) fn renderer(&self) -> &dyn Renderer {
+    pub(crate) fn renderer(&self) -> &dyn Renderer {
         &*self.renderer
     }
 
     /// The renderer's 3D commands, if it has them.
-    pub(super) fn renderer_3d_mut(&mut self) -> Option<&mut dyn Renderer3d> {
+    pub(crate) fn renderer_3d_mut(&mut self) -> Option<&mut dyn Renderer3d> {
         self.renderer.as_3d()
     }
 
     /// The renderer's name, if there is a choice of renderers.
-    pub(super) fn renderer_name(&self) -> Option<&str> {
+    pub(crate) fn renderer_name(&self) -> Option<&str> {
         self.renderer.name()
     }
 
     /// The scanouts and cursors.
-    pub(super) fn scanouts(&self) -> &Scanouts {
+    pub(crate) fn scanouts(&self) -> &Scanouts {
         &self.scanouts
     }
 
     /// The scanouts and cursors, to send what changed.
-    pub(super) fn scanouts_mut(&mut self) -> &mut Scanouts {
+    pub(crate) fn scanouts_mut(&mut self) -> &mut Scanouts {
         &mut self.scanouts
     }
 
     /// Whether scanouts may be passed on as dmabufs.
-    pub(super) fn exports(&self) -> bool {
+    pub(crate) fn exports(&self) -> bool {
         self.renderer.exports()
     }
 
     /// The guest's memory was mapped again.
-    pub(super) fn memory_changed(&mut self, memory: &MemoryGuard) {
+    pub(crate) fn memory_changed(&mut self, memory: &MemoryGuard) {
         self.renderer.memory_changed(memory);
     }
 
@@ -121,7 +121,7 @@ impl VirtioGpu {
     /// `data` is what follows the command's fields in the request; it is read only after the command
     /// was checked. `reply` is the front-end's reply to this request's [`DisplayQuery`], if it was
     /// executed before and made one.
-    pub(super) fn execute(
+    pub(crate) fn execute(
         &mut self,
         request: Request<Command>,
         data: &mut RequestReader<impl Source>,
@@ -195,7 +195,7 @@ impl VirtioGpu {
 
     /// Executes a request of the cursor queue. One that [reads pixels](CursorCommand::reads_pixels)
     /// reads those that are there now.
-    pub(super) fn execute_cursor(
+    pub(crate) fn execute_cursor(
         &mut self,
         command: Result<CursorCommand, DecodeError>,
     ) -> Result<Response, CommandError> {
