@@ -28,7 +28,7 @@ pub(crate) use display_info::DisplayInfo;
 pub(crate) use display_info::MODES_LEN;
 pub(crate) use format::Format;
 pub(crate) use header::{HEADER_LEN, Header};
-pub(crate) use reader::{MemEntryBuffer, ReadError, RequestReader, Source};
+pub(crate) use reader::{MemEntry, MemEntryBuffer, ReadError, RequestReader, Source};
 pub(crate) use response::MAX_EDID_LEN;
 pub(crate) use response::{EncodedResponse, ErrorCode, Response};
 

@@ -81,6 +81,13 @@ impl MemEntry {
     }
 }
 
+#[cfg(test)]
+impl From<(u64, u32)> for MemEntry {
+    fn from((addr, length): (u64, u32)) -> Self {
+        Self { addr, length }
+    }
+}
+
 /// Room for entries that are read together.
 pub(crate) struct MemEntryBuffer([[u8; MEM_ENTRY_LEN]; ENTRY_BATCH]);
 

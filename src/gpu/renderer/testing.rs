@@ -1,7 +1,7 @@
 //! What tests do with a renderer in one go.
 
 use crate::backend::MemoryGuard;
-use crate::gpu::protocol::Transfer2d;
+use crate::gpu::protocol::{MemEntry, Transfer2d};
 use crate::gpu::region::{Rect, Region};
 use crate::gpu::resource::{Backing, ResourceError};
 
@@ -18,7 +18,7 @@ pub(super) trait InOneGo: Renderer {
     ) -> Result<(), ResourceError> {
         let mut backing: Backing = self.new_backing(id)?;
         backing
-            .add(pieces.iter().copied(), memory)
+            .add(pieces.iter().copied().map(MemEntry::from), memory)
             .map_err(|source| ResourceError::Backing { id, source })?;
         backing.finish();
         self.attach_backing(id, backing, memory)

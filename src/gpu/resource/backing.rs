@@ -8,6 +8,7 @@ use vm_memory::{
 };
 
 use super::{Budget, Charge};
+use crate::gpu::protocol::MemEntry;
 
 /// Entries by which the list grows, at least.
 const BATCH: usize = 256;
@@ -64,19 +65,20 @@ impl Backing {
         })
     }
 
-    /// Adds `pieces` (guest-physical address, length in bytes).
+    /// Adds `pieces` of the guest's memory.
     ///
     /// # Errors
     /// If a piece is outside the guest's memory, or the list grows beyond the budget or the host's
     /// memory. The pieces before it stay added.
     pub(crate) fn add(
         &mut self,
-        pieces: impl IntoIterator<Item = (u64, u32)>,
+        pieces: impl IntoIterator<Item = MemEntry>,
         memory: &GuestMemoryMmap,
     ) -> Result<(), BackingError> {
         // The region of the previous piece, which is likely to contain the next one too.
         let mut last: Option<&GuestRegionMmap> = None;
-        for (addr, len) in pieces.into_iter().filter(|(_, len)| *len != 0) {
+        for piece in pieces.into_iter().filter(|piece| piece.length != 0) {
+            let MemEntry { addr, length: len } = piece;
             let within = |region: &&GuestRegionMmap| {
                 let room = addr
                     .checked_sub(region.start_addr().raw_value())

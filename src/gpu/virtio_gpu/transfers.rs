@@ -65,8 +65,7 @@ impl VirtioGpu {
             let batch = entries.mem_entries(count.saturating_sub(read), &mut buffer)?;
             read = read.saturating_add(batch.len() as u32);
             done = done.saturating_add(batch.len() as u64 * ENTRY_WORK);
-            let pieces = batch.map(|entry| (entry.addr, entry.length));
-            backing.add(pieces, memory).map_err(failed)?;
+            backing.add(batch, memory).map_err(failed)?;
         }
         backing.finish();
         *work = done;

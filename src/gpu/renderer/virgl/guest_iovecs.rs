@@ -175,6 +175,7 @@ mod tests {
     use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
     use super::*;
+    use crate::gpu::protocol::MemEntry;
 
     fn memory(regions: &[(u64, usize)]) -> MemoryGuard {
         let regions: Vec<_> = regions
@@ -187,7 +188,8 @@ mod tests {
 
     fn backing(pieces: &[(u64, u32)], memory: &MemoryGuard, budget: &Budget) -> Backing {
         let mut backing = Backing::new(budget).unwrap();
-        backing.add(pieces.iter().copied(), memory).unwrap();
+        let pieces = pieces.iter().copied().map(MemEntry::from);
+        backing.add(pieces, memory).unwrap();
         backing.finish();
         backing
     }

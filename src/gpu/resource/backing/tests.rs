@@ -28,7 +28,7 @@ fn backing_of(
     budget: &Budget,
 ) -> Result<Backing, BackingError> {
     let mut backing = Backing::new(budget)?;
-    backing.add(pieces.iter().copied(), memory)?;
+    backing.add(pieces.iter().copied().map(MemEntry::from), memory)?;
     backing.finish();
     Ok(backing)
 }
@@ -133,14 +133,14 @@ fn reads_of_unmapped_memory_fail() {
 fn lists_are_charged_and_bounded_by_the_budget_alone() {
     let memory = memory();
     // No two adjacent.
-    let pieces = |count| (0..count).map(|n| (u64::from(n % 2) * 8, 1));
+    let pieces = |count| (0..count).map(|n| MemEntry::from((u64::from(n % 2) * 8, 1)));
     for most in [BATCH as u32, 3 * BATCH as u32, 262_144] {
         let bytes = u64::from(most) * 16;
         let budget = Budget::new(bytes);
         let mut backing = Backing::new(&budget).unwrap();
         backing.add(pieces(most), &memory).unwrap();
         assert_eq!((backing.count(), budget.used()), (most as usize, bytes));
-        let more = backing.add([(100, 1)], &memory);
+        let more = backing.add([MemEntry::from((100, 1))], &memory);
         assert!(matches!(more, Err(BackingError::Budget)));
         assert_eq!(backing.len(), u64::from(most));
         drop(backing);
@@ -165,7 +165,7 @@ fn adjacent_pieces_make_one_entry() {
     // Also if they are added one by one.
     let mut steps = Backing::new(&budget()).unwrap();
     for piece in pieces {
-        steps.add([piece], &memory).unwrap();
+        steps.add([MemEntry::from(piece)], &memory).unwrap();
     }
     assert_eq!(steps.count(), 3);
 }
