@@ -5,8 +5,8 @@ use std::fmt;
 use virtio_bindings::virtio_gpu as spec;
 
 use super::{
-    Create3d, CreateContext, Format, Header, MAX_SCANOUTS, ReadError, RequestReader, Source,
-    Submit3d, Transfer3d,
+    Create3d, CreateContext, DecodeError, Format, Header, MAX_SCANOUTS, ReadError, RequestReader,
+    Source, Submit3d, Transfer3d,
 };
 use crate::gpu::region::{Rect, Size};
 
@@ -66,23 +66,6 @@ pub(crate) struct Features {
     /// `VIRTIO_GPU_F_VIRGL`: the 3D commands. Without it there are none, also if the device has 3D
     /// and the front-end hides the feature from the guest.
     pub(crate) virgl: bool,
-}
-
-/// Why a request is no command that could be executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum DecodeError {
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error("the queue has no such command")]
-    UnknownCommand,
-    #[error("the driver did not accept VIRTIO_GPU_F_VIRGL")]
-    NotNegotiated,
-    #[error("no such scanout: {0}")]
-    ScanoutId(u32),
-    #[error("not a format of 2D resources: {0}")]
-    Format(u32),
-    #[error("the context's name is too long: {0} bytes")]
-    ContextName(u32),
 }
 
 /// A request: its header, and its command or why it has none.

@@ -10,14 +10,15 @@ use virtio_bindings::virtio_gpu as spec;
 pub mod command;
 mod commands_3d;
 mod display_info;
+mod error;
 mod format;
 mod header;
 mod reader;
 pub(crate) mod response;
 
 pub(crate) use command::{
-    AttachBacking, Command, CursorCommand, CursorUpdate, DecodeError, Features, Request,
-    ResourceCreate2d, ResourceFlush, SetScanout, Transfer2d,
+    AttachBacking, Command, CursorCommand, CursorUpdate, Features, Request, ResourceCreate2d,
+    ResourceFlush, SetScanout, Transfer2d,
 };
 #[cfg(feature = "virgl")]
 pub(crate) use commands_3d::Box3;
@@ -26,9 +27,10 @@ pub(crate) use commands_3d::{CreateContext, Submit3d};
 pub(crate) use display_info::DisplayInfo;
 #[cfg(feature = "fuzzing")]
 pub(crate) use display_info::MODES_LEN;
+pub(crate) use error::{DecodeError, ReadError};
 pub(crate) use format::Format;
 pub(crate) use header::{HEADER_LEN, Header};
-pub(crate) use reader::{MemEntry, MemEntryBuffer, ReadError, RequestReader, Source};
+pub(crate) use reader::{MemEntry, MemEntryBuffer, RequestReader, Source};
 pub(crate) use response::MAX_EDID_LEN;
 pub(crate) use response::{EncodedResponse, ErrorCode, Response};
 

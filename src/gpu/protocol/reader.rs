@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::Header;
+use super::{Header, ReadError};
 use crate::gpu::region::Rect;
 
 /// Bytes read at once when a request begins: the header and the fields of every command, without
@@ -14,15 +14,6 @@ const MEM_ENTRY_LEN: usize = 16;
 const ENTRY_BATCH: usize = 256;
 /// Words of a command stream read at a time.
 const WORD_BATCH: usize = 4096;
-
-/// Why the fields of a request cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ReadError {
-    #[error("the request is too short")]
-    TooShort,
-    #[error("the host has no memory for the request's data")]
-    OutOfMemory,
-}
 
 /// The bytes of a request.
 pub(crate) trait Source: Read {

@@ -1,33 +1,32 @@
 //! Commands of the cursor queue (virtio 1.2, 5.7.6.10).
 
-use super::{CommandError, VirtioGpu};
+use super::CommandError;
 use crate::gpu::protocol::{CursorUpdate, Response};
-use crate::gpu::scanout::{Position, Shape};
+use crate::gpu::renderer::Renderer;
+use crate::gpu::scanout::{Position, Scanouts, Shape};
 
-impl VirtioGpu {
-    /// UPDATE_CURSOR.
-    pub(super) fn update_cursor(
-        &mut self,
-        update: &CursorUpdate,
-    ) -> Result<Response, CommandError> {
-        if update.resource == 0 {
-            return Ok(self.move_cursor(update));
-        }
-        let shape = Shape {
-            hot_x: update.hot_x,
-            hot_y: update.hot_y,
-            pixels: self.renderer.cursor(update.resource)?,
-        };
-        self.scanouts
-            .shape_cursor(update.scanout, position(update), shape);
-        Ok(Response::OkNoData)
+/// UPDATE_CURSOR.
+pub(super) fn update_cursor(
+    renderer: &mut dyn Renderer,
+    scanouts: &mut Scanouts,
+    update: &CursorUpdate,
+) -> Result<Response, CommandError> {
+    if update.resource == 0 {
+        return Ok(move_cursor(scanouts, update));
     }
+    let shape = Shape {
+        hot_x: update.hot_x,
+        hot_y: update.hot_y,
+        pixels: renderer.cursor(update.resource)?,
+    };
+    scanouts.shape_cursor(update.scanout, position(update), shape);
+    Ok(Response::OkNoData)
+}
 
-    /// MOVE_CURSOR.
-    pub(super) fn move_cursor(&mut self, update: &CursorUpdate) -> Response {
-        self.scanouts.move_cursor(update.scanout, position(update));
-        Response::OkNoData
-    }
+/// MOVE_CURSOR.
+pub(super) fn move_cursor(scanouts: &mut Scanouts, update: &CursorUpdate) -> Response {
+    scanouts.move_cursor(update.scanout, position(update));
+    Response::OkNoData
 }
 
 fn position(update: &CursorUpdate) -> Position {

@@ -2,14 +2,14 @@
 //! response.
 
 use crate::backend::MemoryGuard;
-
-use super::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo};
-use super::protocol::{
+use crate::gpu::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo};
+use crate::gpu::protocol::{
     Command, CursorCommand, DecodeError, Request, RequestReader, Response, Source,
 };
-use super::renderer::{Direction, Fence, Renderer, Renderer3d};
-use super::scanout::Scanouts;
-use transfers::PartialCommand;
+use crate::gpu::renderer::{Direction, Fence, Renderer, Renderer3d};
+use crate::gpu::resource::ResourceError;
+use crate::gpu::scanout::{DisplayId, DmabufSupport, Scanouts};
+use transfers::{PartialCommand, Progress};
 
 mod commands_3d;
 mod cursor;
@@ -39,12 +39,6 @@ pub(crate) enum CommandResult {
     NeedsDisplay(DisplayQuery),
     /// A part is done: it is to be executed again for the rest.
     Incomplete,
-}
-
-impl From<Response> for CommandResult {
-    fn from(response: Response) -> Self {
-        Self::Complete(response)
-    }
 }
 
 /// What the driver set up: resources, scanouts and cursors.
@@ -157,40 +151,58 @@ impl VirtioGpu {
         work: &mut u64,
     ) -> Result<CommandResult, CommandError> {
         let partial = self.partial.take();
-        match command {
-            Command::GetDisplayInfo => Ok(self.display_info(reply)),
-            Command::GetEdid { scanout } => Ok(self.edid(scanout, reply)),
-            Command::ResourceCreate2d(new) => self.create_2d(&new),
-            Command::ResourceUnref { resource } => self.unref(resource),
-            Command::SetScanout(set) => self.set_scanout(&set),
-            Command::ResourceFlush(flush) => self.flush(&flush),
+        let scanouts = &mut self.scanouts;
+        let renderer = &mut *self.renderer;
+        let response = match command {
+            Command::GetDisplayInfo => return Ok(self.display_info(reply)),
+            Command::GetEdid { scanout } => return Ok(self.edid(scanout, reply)),
+            Command::ResourceCreate2d(new) => resources::create_2d(renderer, &new),
+            Command::ResourceUnref { resource } => resources::unref(renderer, scanouts, resource),
+            Command::SetScanout(set) => scanouts::set_scanout(renderer, scanouts, &set),
+            Command::ResourceFlush(flush) => scanouts::flush(renderer, scanouts, &flush),
             Command::TransferToHost2d(transfer) => {
-                self.transfer_to_host_2d(&transfer, partial, memory, work)
+                let progress = transfers::transfer_to_host_2d(
+                    renderer, scanouts, &transfer, partial, memory, work,
+                );
+                return Ok(self.progress(progress?));
             }
             Command::ResourceAttachBacking(attach) => {
-                self.attach_backing(&attach, partial, data, memory, work)
+                let progress =
+                    transfers::attach_backing(renderer, &attach, partial, data, memory, work);
+                return Ok(self.progress(progress?));
             }
-            Command::ResourceDetachBacking { resource } => self.detach_backing(resource),
-            Command::ResourceAssignUuid { resource } => self.assign_uuid(resource),
-            Command::GetCapsetInfo { index } => self.capset_info(index),
-            Command::GetCapset { id, version } => self.capset(id, version),
-            Command::CtxCreate(new) => self.create_context(&new),
-            Command::CtxDestroy { context } => self.destroy_context(context),
+            Command::ResourceDetachBacking { resource } => {
+                resources::detach_backing(renderer, resource)
+            }
+            Command::ResourceAssignUuid { resource } => resources::assign_uuid(renderer, resource),
+            Command::GetCapsetInfo { index } => commands_3d::capset_info(renderer.as_3d(), index),
+            Command::GetCapset { id, version } => {
+                commands_3d::capset(renderer.as_3d(), id, version)
+            }
+            Command::CtxCreate(new) => commands_3d::create_context(renderer_3d(renderer)?, &new),
+            Command::CtxDestroy { context } => {
+                commands_3d::destroy_context(renderer_3d(renderer)?, context)
+            }
             Command::CtxAttachResource { context, resource } => {
-                self.attach_resource(context, resource)
+                commands_3d::attach_resource(renderer_3d(renderer)?, context, resource)
             }
             Command::CtxDetachResource { context, resource } => {
-                self.detach_resource(context, resource)
+                commands_3d::detach_resource(renderer_3d(renderer)?, context, resource)
             }
-            Command::ResourceCreate3d(new) => self.create_3d(&new),
+            Command::ResourceCreate3d(new) => commands_3d::create_3d(renderer_3d(renderer)?, &new),
             Command::TransferToHost3d { context, transfer } => {
-                self.transfer_3d(context, &transfer, Direction::ToHost, work)
+                let renderer = renderer_3d(renderer)?;
+                commands_3d::transfer_3d(renderer, context, &transfer, Direction::ToHost, work)
             }
             Command::TransferFromHost3d { context, transfer } => {
-                self.transfer_3d(context, &transfer, Direction::FromHost, work)
+                let renderer = renderer_3d(renderer)?;
+                commands_3d::transfer_3d(renderer, context, &transfer, Direction::FromHost, work)
             }
-            Command::Submit3d(submit) => self.submit_3d(&submit, data, work),
-        }
+            Command::Submit3d(submit) => {
+                commands_3d::submit_3d(renderer_3d(renderer)?, &submit, data, work)
+            }
+        };
+        response.map(CommandResult::Complete)
     }
 
     /// Executes a request of the cursor queue. One that [reads pixels](CursorCommand::reads_pixels)
@@ -200,8 +212,40 @@ impl VirtioGpu {
         command: Result<CursorCommand, DecodeError>,
     ) -> Result<Response, CommandError> {
         match command? {
-            CursorCommand::Update(update) => self.update_cursor(&update),
-            CursorCommand::Move(update) => Ok(self.move_cursor(&update)),
+            CursorCommand::Update(update) => {
+                cursor::update_cursor(&mut *self.renderer, &mut self.scanouts, &update)
+            }
+            CursorCommand::Move(update) => Ok(cursor::move_cursor(&mut self.scanouts, &update)),
+        }
+    }
+
+    /// Has dmabufs sent whose drawing is done, and waits for the drawing of those flushed since. Only
+    /// on the renderer's thread.
+    pub(crate) fn follow_drawing(&mut self) {
+        scanouts::follow_drawing(&mut *self.renderer, &mut self.scanouts);
+    }
+
+    /// Sets which dmabufs `display` supports, and reads the pixels of the scanouts that it is no longer
+    /// sent as dmabufs. Only on the renderer's thread.
+    ///
+    /// # Errors
+    /// If pixels cannot be read; they are tried again with the next flush. The other scanouts are
+    /// read.
+    pub(crate) fn set_dmabuf_support(
+        &mut self,
+        display: DisplayId,
+        support: DmabufSupport,
+    ) -> Result<(), ResourceError> {
+        scanouts::set_dmabuf_support(&mut *self.renderer, &mut self.scanouts, display, support)
+    }
+
+    fn progress(&mut self, progress: Progress) -> CommandResult {
+        match progress {
+            Progress::Complete => CommandResult::Complete(Response::OkNoData),
+            Progress::Partial(partial) => {
+                self.partial = Some(partial);
+                CommandResult::Incomplete
+            }
         }
     }
 
@@ -216,7 +260,7 @@ impl VirtioGpu {
             return CommandResult::NeedsDisplay(DisplayQuery::DisplayInfo);
         };
         let info = *self.displays.display_info(reply);
-        Response::DisplayInfo(Box::new(info)).into()
+        CommandResult::Complete(Response::DisplayInfo(Box::new(info)))
     }
 
     /// GET_EDID.
@@ -224,8 +268,13 @@ impl VirtioGpu {
         let Some(reply) = reply else {
             return CommandResult::NeedsDisplay(DisplayQuery::Edid(scanout));
         };
-        Response::Edid(self.displays.edid(scanout, reply)).into()
+        CommandResult::Complete(Response::Edid(self.displays.edid(scanout, reply)))
     }
+}
+
+/// The renderer's 3D commands, if it has them.
+fn renderer_3d(renderer: &mut dyn Renderer) -> Result<&mut dyn Renderer3d, CommandError> {
+    renderer.as_3d().ok_or(CommandError::No3d)
 }
 
 #[cfg(test)]

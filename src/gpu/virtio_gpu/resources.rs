@@ -1,46 +1,56 @@
-//! Commands on 2D resources, and UUIDs of resources (virtio 1.2, 5.7.6.8).
+//! Commands on resources (virtio 1.2, 5.7.6.8).
 
 use std::io;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{CommandError, CommandResult, VirtioGpu};
+use super::CommandError;
 use crate::gpu::protocol::{ResourceCreate2d, Response};
+use crate::gpu::renderer::Renderer;
+use crate::gpu::scanout::Scanouts;
 
-impl VirtioGpu {
-    /// RESOURCE_CREATE_2D.
-    pub(super) fn create_2d(
-        &mut self,
-        new: &ResourceCreate2d,
-    ) -> Result<CommandResult, CommandError> {
-        self.renderer.create_2d(new.id, new.format, new.size)?;
-        Ok(Response::OkNoData.into())
-    }
+/// RESOURCE_CREATE_2D.
+pub(super) fn create_2d(
+    renderer: &mut dyn Renderer,
+    new: &ResourceCreate2d,
+) -> Result<Response, CommandError> {
+    renderer.create_2d(new.id, new.format, new.size)?;
+    Ok(Response::OkNoData)
+}
 
-    /// RESOURCE_UNREF.
-    pub(super) fn unref(&mut self, resource: u32) -> Result<CommandResult, CommandError> {
-        if let Some(image) = self.renderer.scanout_image(resource)? {
-            self.scanouts.forget_image(&image);
-        }
-        self.renderer.unref(resource)?;
-        Ok(Response::OkNoData.into())
+/// RESOURCE_UNREF. Disables the scanouts that show the resource.
+pub(super) fn unref(
+    renderer: &mut dyn Renderer,
+    scanouts: &mut Scanouts,
+    resource: u32,
+) -> Result<Response, CommandError> {
+    if let Some(image) = renderer.scanout_image(resource)? {
+        scanouts.forget_image(&image);
     }
+    renderer.unref(resource)?;
+    Ok(Response::OkNoData)
+}
 
-    /// RESOURCE_DETACH_BACKING.
-    pub(super) fn detach_backing(&mut self, resource: u32) -> Result<CommandResult, CommandError> {
-        self.renderer.detach_backing(resource)?;
-        Ok(Response::OkNoData.into())
-    }
+/// RESOURCE_DETACH_BACKING.
+pub(super) fn detach_backing(
+    renderer: &mut dyn Renderer,
+    resource: u32,
+) -> Result<Response, CommandError> {
+    renderer.detach_backing(resource)?;
+    Ok(Response::OkNoData)
+}
 
-    /// RESOURCE_ASSIGN_UUID. A resource keeps its UUID.
-    pub(super) fn assign_uuid(&mut self, resource: u32) -> Result<CommandResult, CommandError> {
-        let assigned = self.renderer.uuid(resource)?;
-        let uuid = match *assigned {
-            Some(uuid) => uuid,
-            None => *assigned.insert(random_uuid().map_err(CommandError::Random)?),
-        };
-        Ok(Response::ResourceUuid(uuid).into())
-    }
+/// RESOURCE_ASSIGN_UUID. A resource keeps its UUID.
+pub(super) fn assign_uuid(
+    renderer: &mut dyn Renderer,
+    resource: u32,
+) -> Result<Response, CommandError> {
+    let assigned = renderer.uuid(resource)?;
+    let uuid = match *assigned {
+        Some(uuid) => uuid,
+        None => *assigned.insert(random_uuid().map_err(CommandError::Random)?),
+    };
+    Ok(Response::ResourceUuid(uuid))
 }
 
 /// A version 4 UUID (RFC 9562).

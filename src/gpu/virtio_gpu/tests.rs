@@ -104,7 +104,7 @@ impl Guest {
         let result = result.unwrap_or_else(|error| {
             let response = Response::Error(error.code());
             self.error = Some(error);
-            response.into()
+            CommandResult::Complete(response)
         });
         (header, result)
     }

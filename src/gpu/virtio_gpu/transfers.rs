@@ -1,13 +1,13 @@
 //! Commands that may take long: attaching a backing, and copying from it (virtio 1.2, 5.7.6.8). They
-//! are executed in parts, so that a list or an image as large as the budget holds up nobody.
+//! are executed in parts of about [`WORK`] each, so that other events have their turn in between.
 
-use super::{CommandError, CommandResult, MemoryGuard, VirtioGpu};
-use crate::gpu::protocol::{
-    AttachBacking, MemEntryBuffer, RequestReader, Response, Source, Transfer2d,
-};
+use super::CommandError;
+use crate::backend::MemoryGuard;
+use crate::gpu::protocol::{AttachBacking, MemEntryBuffer, RequestReader, Source, Transfer2d};
 use crate::gpu::region::Region;
-use crate::gpu::renderer::WORK;
+use crate::gpu::renderer::{Renderer, WORK};
 use crate::gpu::resource::{Backing, ResourceError};
+use crate::gpu::scanout::Scanouts;
 
 /// Work that an entry of a backing counts for.
 const ENTRY_WORK: u64 = 128;
@@ -26,89 +26,91 @@ pub(super) enum PartialCommand {
     TransferToHost2d { transfer: Transfer2d, rows: u32 },
 }
 
-impl VirtioGpu {
-    /// RESOURCE_ATTACH_BACKING. Entries are read only for a resource that can have a backing.
-    pub(super) fn attach_backing(
-        &mut self,
-        attach: &AttachBacking,
-        partial: Option<PartialCommand>,
-        entries: &mut RequestReader<impl Source>,
-        memory: &MemoryGuard,
-        work: &mut u64,
-    ) -> Result<CommandResult, CommandError> {
-        let AttachBacking { resource, count } = *attach;
-        let (mut read, mut backing) = match partial {
-            Some(PartialCommand::AttachBacking {
-                attach: same,
+/// How far one execution of such a command came.
+pub(super) enum Progress {
+    Complete,
+    Partial(PartialCommand),
+}
+
+/// RESOURCE_ATTACH_BACKING. Entries are read only for a resource that can have a backing.
+pub(super) fn attach_backing(
+    renderer: &mut dyn Renderer,
+    attach: &AttachBacking,
+    partial: Option<PartialCommand>,
+    entries: &mut RequestReader<impl Source>,
+    memory: &MemoryGuard,
+    work: &mut u64,
+) -> Result<Progress, CommandError> {
+    let AttachBacking { resource, count } = *attach;
+    let (mut read, mut backing) = match partial {
+        Some(PartialCommand::AttachBacking {
+            attach: same,
+            read,
+            backing,
+        }) if same == *attach => (read, backing),
+        _ => (0, renderer.new_backing(resource)?),
+    };
+    entries.skip_mem_entries(read)?;
+    let failed = |source| ResourceError::Backing {
+        id: resource,
+        source,
+    };
+    let mut buffer = MemEntryBuffer::new();
+    let mut done: u64 = 0;
+    while read < count {
+        if done >= WORK {
+            *work = done;
+            return Ok(Progress::Partial(PartialCommand::AttachBacking {
+                attach: *attach,
                 read,
                 backing,
-            }) if same == *attach => (read, backing),
-            _ => (0, self.renderer.new_backing(resource)?),
-        };
-        entries.skip_mem_entries(read)?;
-        let failed = |source| ResourceError::Backing {
-            id: resource,
-            source,
-        };
-        let mut buffer = MemEntryBuffer::new();
-        let mut done: u64 = 0;
-        while read < count {
-            if done >= WORK {
-                *work = done;
-                self.partial = Some(PartialCommand::AttachBacking {
-                    attach: *attach,
-                    read,
-                    backing,
-                });
-                return Ok(CommandResult::Incomplete);
-            }
-            let batch = entries.mem_entries(count.saturating_sub(read), &mut buffer)?;
-            read = read.saturating_add(batch.len() as u32);
-            done = done.saturating_add(batch.len() as u64 * ENTRY_WORK);
-            backing.add(batch, memory).map_err(failed)?;
+            }));
         }
-        backing.finish();
-        *work = done;
-        self.renderer.attach_backing(resource, backing, memory)?;
-        Ok(Response::OkNoData.into())
+        let batch = entries.mem_entries(count.saturating_sub(read), &mut buffer)?;
+        read = read.saturating_add(batch.len() as u32);
+        done = done.saturating_add(batch.len() as u64 * ENTRY_WORK);
+        backing.add(batch, memory).map_err(failed)?;
     }
+    backing.finish();
+    *work = done;
+    renderer.attach_backing(resource, backing, memory)?;
+    Ok(Progress::Complete)
+}
 
-    /// TRANSFER_TO_HOST_2D.
-    pub(super) fn transfer_to_host_2d(
-        &mut self,
-        transfer: &Transfer2d,
-        partial: Option<PartialCommand>,
-        memory: &MemoryGuard,
-        work: &mut u64,
-    ) -> Result<CommandResult, CommandError> {
-        let first = match partial {
-            Some(PartialCommand::TransferToHost2d {
-                transfer: same,
-                rows,
-            }) if same == *transfer => rows,
-            _ => 0,
-        };
-        let mut changed = Region::default();
-        let result = self
-            .renderer
-            .transfer_to_host_2d(transfer, first, memory, &mut changed);
-        let image = match changed.is_empty() {
-            true => None,
-            false => self.renderer.scanout_image(transfer.id)?,
-        };
-        if let Some(image) = image {
-            self.scanouts.add_damage(&image, &changed);
-        }
-        let copied = result?;
-        *work = copied.work;
-        let rows = first.saturating_add(copied.rows);
-        if rows < transfer.rect.height && copied.rows != 0 {
-            self.partial = Some(PartialCommand::TransferToHost2d {
-                transfer: *transfer,
-                rows,
-            });
-            return Ok(CommandResult::Incomplete);
-        }
-        Ok(Response::OkNoData.into())
+/// TRANSFER_TO_HOST_2D.
+pub(super) fn transfer_to_host_2d(
+    renderer: &mut dyn Renderer,
+    scanouts: &mut Scanouts,
+    transfer: &Transfer2d,
+    partial: Option<PartialCommand>,
+    memory: &MemoryGuard,
+    work: &mut u64,
+) -> Result<Progress, CommandError> {
+    let first = match partial {
+        Some(PartialCommand::TransferToHost2d {
+            transfer: same,
+            rows,
+        }) if same == *transfer => rows,
+        _ => 0,
+    };
+    let mut changed = Region::default();
+    let result = renderer.transfer_to_host_2d(transfer, first, memory, &mut changed);
+    let image = match changed.is_empty() {
+        true => None,
+        false => renderer.scanout_image(transfer.id)?,
+    };
+    if let Some(image) = image {
+        scanouts.add_damage(&image, &changed);
     }
+    let copied = result?;
+    *work = copied.work;
+    let rows = first.saturating_add(copied.rows);
+    if rows < transfer.rect.height && copied.rows != 0 {
+        let transfer = *transfer;
+        return Ok(Progress::Partial(PartialCommand::TransferToHost2d {
+            transfer,
+            rows,
+        }));
+    }
+    Ok(Progress::Complete)
 }

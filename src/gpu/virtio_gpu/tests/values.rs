@@ -171,7 +171,7 @@ fn entries_are_read_only_for_resources_that_can_have_a_backing() {
 #[test]
 fn command_streams_are_read_only_within_bounds() {
     use crate::gpu::protocol::Submit3d;
-    use crate::gpu::renderer::virgl::fake_virglrenderer;
+    use crate::gpu::renderer::virgl::testing::fake_virglrenderer;
 
     let mut device = Device::new(fake_virglrenderer::renderer(Budget::new(1 << 20)));
     for size in [(4 << 20) + 4, 1, 2, 3, 5, u32::MAX] {

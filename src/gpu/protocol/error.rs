@@ -1,0 +1,27 @@
+//! Why a request cannot be decoded.
+
+/// Why the fields of a request cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("the request is too short")]
+    TooShort,
+    #[error("the host has no memory for the request's data")]
+    OutOfMemory,
+}
+
+/// Why a request is no command that could be executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DecodeError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("the queue has no such command")]
+    UnknownCommand,
+    #[error("the driver did not accept VIRTIO_GPU_F_VIRGL")]
+    NotNegotiated,
+    #[error("no such scanout: {0}")]
+    ScanoutId(u32),
+    #[error("not a format of 2D resources: {0}")]
+    Format(u32),
+    #[error("the context's name is too long: {0} bytes")]
+    ContextName(u32),
+}
