@@ -2,12 +2,15 @@
 //! device of the host.
 //!
 //! ```text
-//! EventSource ─ events ─▶ ReportQueue ─ reports ─▶ event queue ─▶ driver
-//!      ▲                                                            │
-//!      └── LEDs, sounds ── VirtioInput ◀─ status queue ◀────────────┤
-//!                              ▲ │ ConfigQuery, ConfigValue         │
-//!                              │ └──── configuration space ◀───────▶┘
+//! EventSource ── events ──▶ ReportQueue ── reports ──▶ event queue ──▶ driver
+//!      ▲
+//!      └─ LEDs, sounds ── VirtioInput ◀── status events ── status queue ◀── driver
+//!                            │  ▲
+//!               ConfigValue  ▼  │  ConfigQuery
+//!                      configuration space ◀── select, subsel ── driver
 //! ```
+//!
+//! `device::ownership` decides whether the host or the guest gets the source's events.
 
 mod device;
 mod device_info;
