@@ -123,7 +123,7 @@ mod tests {
     use super::Options;
 
     #[test]
-    fn the_manual_page_is_what_the_program_says() -> Result<(), String> {
+    fn manual_page_matches_the_command_line() -> Result<(), String> {
         let rest = include_str!("../../man/written/vhost-user-gpu.8");
         harness::manual::check(Options::command(), "8", rest).map_err(|error| format!("{error:#}"))
     }

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_becomes_a_count() {
+    fn flood_is_dropped_and_counted() {
         let mut limit = RateLimitedLog::default();
         let start = Instant::now();
         let passed = (0..1000).filter(|_| limit.admit(start).is_some()).count();

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_ours_is_gone_at_the_end() {
+    fn own_socket_is_removed_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gpu.sock");
         let endpoint = Endpoint::listen(&path).unwrap();
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_took_its_place_stays() {
+    fn file_that_replaced_the_socket_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gpu.sock");
         let endpoint = Endpoint::listen(&path).unwrap();
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_cannot_be_are_refused() {
+    fn impossible_paths_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let long = folder.path().join("x".repeat(SOCKET_PATH_MAX));
         assert!(matches!(
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_told_apart() {
+    fn descriptors_are_classified() {
         let (one, _other) = UnixStream::pair().unwrap();
         assert!(matches!(
             Endpoint::adopt(3, one.into()).unwrap(),

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn no_log_level_hides_why_a_program_failed() {
+    fn every_log_level_shows_errors() {
         for level in LOG_LEVELS {
             assert!(log_level(level).unwrap() >= LevelFilter::Error, "{level}");
         }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn print_capabilities_wins_over_anything_else() {
+    fn print_capabilities_precedes_everything_else() {
         let asked = [
             "x",
             "--no-such-option",
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_name_and_lookalikes_do_not_ask() {
+    fn program_name_and_similar_options_do_not_print_capabilities() {
         assert!(!wants_capabilities(["--print-capabilities"]));
         assert!(!wants_capabilities(["x", "--print-capabilities-now"]));
         assert!(!wants_capabilities(["x"]));

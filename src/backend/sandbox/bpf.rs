@@ -174,7 +174,7 @@ mod tests {
     const NO_SUCH_CALL: u32 = 0x0005_0000 | libc::ENOSYS as u32;
 
     #[test]
-    fn every_number_has_its_own_answer() {
+    fn every_syscall_number_gets_its_action() {
         let allow = |argument| (argument, Action::Allow);
         // Enough of them, and large enough, that jumps have to go further than 255.
         let many = |n: u32| (0..40).map(move |m| allow(Some(Argument::is(1, n + m))));

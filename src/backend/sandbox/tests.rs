@@ -44,11 +44,11 @@ fn close() {
 }
 
 #[test]
-fn a_panic_is_told_though_its_backtrace_finds_no_file() {
+fn panic_is_reported_without_files_for_its_backtrace() {
     if is_inside() {
         panic!("on purpose");
     }
-    let ended = run_inside("a_panic_is_told_though_its_backtrace_finds_no_file");
+    let ended = run_inside("panic_is_reported_without_files_for_its_backtrace");
     let stderr = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.code().is_some(), "{}: {stderr}", ended.status);
     assert!(!ended.status.success());
@@ -57,11 +57,11 @@ fn a_panic_is_told_though_its_backtrace_finds_no_file() {
 }
 
 #[test]
-fn running_out_of_memory_is_told() {
+fn running_out_of_memory_is_reported() {
     if is_inside() {
         std::alloc::handle_alloc_error(Layout::new::<u64>());
     }
-    let ended = run_inside("running_out_of_memory_is_told");
+    let ended = run_inside("running_out_of_memory_is_reported");
     let stderr = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.signal(), Some(libc::SIGABRT), "{stderr}");
     assert!(stderr.contains("memory allocation of 8 bytes"), "{stderr}");
@@ -69,9 +69,9 @@ fn running_out_of_memory_is_told() {
 
 /// As the journal takes it: in a sealed memfd.
 #[test]
-fn a_large_message_can_be_logged() {
+fn large_message_can_be_logged() {
     if std::env::var_os(INSIDE).is_none() {
-        let ended = run_inside("a_large_message_can_be_logged");
+        let ended = run_inside("large_message_can_be_logged");
         let stderr = String::from_utf8_lossy(&ended.stderr);
         assert!(ended.status.success(), "{}: {stderr}", ended.status);
         return;
@@ -98,9 +98,9 @@ fn a_large_message_can_be_logged() {
 
 /// Files are closed by landlock too, without the system calls' list.
 #[test]
-fn landlock_closes_files_by_itself() {
+fn landlock_restricts_files_by_itself() {
     if std::env::var_os(INSIDE).is_none() {
-        let ended = run_inside("landlock_closes_files_by_itself");
+        let ended = run_inside("landlock_restricts_files_by_itself");
         let stderr = String::from_utf8_lossy(&ended.stderr);
         assert!(ended.status.success(), "{}: {stderr}", ended.status);
         return;
@@ -123,9 +123,9 @@ fn landlock_closes_files_by_itself() {
 
 /// Linux 6.12 and later: an older kernel is not asked for it.
 #[test]
-fn landlock_keeps_from_signals_to_others_and_from_their_abstract_sockets() {
+fn landlock_forbids_signals_to_others_and_their_abstract_sockets() {
     if std::env::var_os(INSIDE).is_none() {
-        let name = "landlock_keeps_from_signals_to_others_and_from_their_abstract_sockets";
+        let name = "landlock_forbids_signals_to_others_and_their_abstract_sockets";
         let ended = run_inside(name);
         let stderr = String::from_utf8_lossy(&ended.stderr);
         assert!(ended.status.success(), "{}: {stderr}", ended.status);

@@ -159,14 +159,14 @@ mod tests {
     use super::{line, watchdog_retry};
 
     #[test]
-    fn a_text_is_one_line() {
+    fn status_text_is_one_line() {
         let name = "Keyboard\nMAINPID=1\r\u{85}\0";
         assert_eq!(line(name), "Keyboard MAINPID=1   ");
         assert_eq!(line("1920x1080 µ"), "1920x1080 µ");
     }
 
     #[test]
-    fn a_watchdog_that_was_lost_is_told_again_soon() {
+    fn lost_watchdog_message_is_sent_again_soon() {
         let soon = |interval| watchdog_retry(Duration::from_millis(interval)).as_millis();
         assert_eq!(soon(15_000), 1000);
         assert_eq!(soon(1000), 200);

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_that_was_enabled_is_disabled() {
+    fn observer_hears_only_of_a_vring_that_was_enabled() {
         let (vring, heard) = observed();
         vring.set_enabled(false);
         vring.set_enabled(true);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kick_that_is_replaced_stops_a_running_virtqueue() {
+    fn replaced_kick_stops_a_running_virtqueue() {
         let (vring, heard) = observed();
         vring.set_kick(Some(event().1));
         vring.set_queue_ready(true);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_reach_the_front_end_now_or_once_it_listens() {
+    fn errors_reach_the_front_end_now_or_once_it_sets_an_eventfd() {
         let (vring, _) = observed();
         vring.report_error();
         let (first, file) = event();
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_is_no_power_of_two_is_wrong() {
+    fn queue_size_must_be_a_power_of_two() {
         let (vring, _) = observed();
         for (size, is_wrong) in [(16, false), (3, true), (0, true), (256, false)] {
             vring.set_queue_size(size);
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_eventfd_is_not_waited_for() {
+    fn signal_does_not_block_on_a_full_eventfd() {
         let full = eventfd(0, EventfdFlags::empty()).unwrap();
         rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
         signal(&full);

@@ -49,7 +49,7 @@ fn slow() -> (mpsc::Sender<()>, &'static Slow, &'static Queue) {
 }
 
 #[test]
-fn a_log_that_is_not_read_holds_up_nothing_and_what_was_left_out_is_counted() {
+fn unread_log_blocks_nobody_and_counts_dropped_messages() {
     let (let_one, slow, queue) = slow();
     assert!(!log(queue, "nobody serves"));
     queue.serve(slow).unwrap();
@@ -85,7 +85,7 @@ fn a_log_that_is_not_read_holds_up_nothing_and_what_was_left_out_is_counted() {
 }
 
 #[test]
-fn the_end_waits_for_the_log_and_not_for_ever() {
+fn flush_waits_for_the_log_within_a_limit() {
     let (let_one, slow, queue) = slow();
     // Where no thread is, nothing waits.
     queue.flush(Duration::MAX);

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fd_is_found_among_other_faults() {
+    fn fd_is_found_in_an_invalid_command_line() {
         let fd = |line: &str| named_fd(line.split(' ').map(OsString::from));
         assert_eq!(fd("gpu --bad --fd=3 stray"), Some(3));
         assert_eq!(fd("gpu --fd 4 --fd=5"), Some(4));

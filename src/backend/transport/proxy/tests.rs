@@ -52,7 +52,7 @@ fn messages_pass_whole_however_they_are_split() {
 }
 
 #[test]
-fn a_half_message_waits_for_its_rest() {
+fn half_message_waits_for_its_rest() {
     let (mut proxy, mut front_end, daemon) = joined();
     daemon.set_nonblocking(true).unwrap();
     front_end.write_all(&message(5, b"payload")[..15]).unwrap();
@@ -62,7 +62,7 @@ fn a_half_message_waits_for_its_rest() {
 }
 
 #[test]
-fn a_front_end_that_sends_for_ever_leaves_the_others_their_turn() {
+fn flood_of_messages_leaves_a_turn_to_others() {
     let (mut proxy, mut front_end, mut daemon) = joined();
     daemon.set_nonblocking(true).unwrap();
     let sent = message(1, b"payload").repeat(2 * PASS_MESSAGES);
@@ -99,7 +99,7 @@ fn descriptors_stay_with_their_message() {
 }
 
 #[test]
-fn the_display_socket_is_kept_and_passed_on() {
+fn display_socket_is_duplicated_and_passed_on() {
     let (mut proxy, front_end, daemon) = joined();
     let slot = proxy.gpu_socket.clone();
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -119,7 +119,7 @@ fn the_display_socket_is_kept_and_passed_on() {
 }
 
 #[test]
-fn a_daemon_that_does_not_read_blocks_nothing() {
+fn daemon_that_does_not_read_blocks_nothing() {
     let (mut proxy, front_end, daemon) = joined();
     front_end.set_nonblocking(true).unwrap();
     let bytes = message(1, &[7; 4096]);
@@ -158,7 +158,7 @@ fn a_daemon_that_does_not_read_blocks_nothing() {
 }
 
 #[test]
-fn goodbyes_are_told_apart() {
+fn side_that_closed_the_connection_is_known() {
     let (mut proxy, front_end, _daemon) = joined();
     drop(front_end);
     assert_eq!(proxy.pass(NOTHING).unwrap(), Some(Side::FrontEnd));
@@ -180,7 +180,7 @@ fn oversized_messages_end_the_connection() {
 }
 
 #[test]
-fn the_private_connection_has_room_for_one() {
+fn private_connection_has_room_for_one() {
     let (listener, ours) = private_connection().unwrap();
     let address = net::getsockname(&listener).unwrap();
     let intruder = net::socket_with(
@@ -199,7 +199,7 @@ fn the_private_connection_has_room_for_one() {
 }
 
 #[test]
-fn what_the_sanitizer_adds_goes_with_its_request() {
+fn sanitizer_messages_go_with_their_request() {
     let (mut proxy, mut front_end, mut daemon) = joined();
     let [owner, reset] = [FrontendReq::SET_OWNER, FrontendReq::RESET_OWNER];
     let set = |features: u64| message(FrontendReq::SET_FEATURES as u32, &features.to_ne_bytes());
@@ -215,7 +215,7 @@ fn what_the_sanitizer_adds_goes_with_its_request() {
 }
 
 #[test]
-fn features_that_the_daemon_did_not_offer_end_the_connection() {
+fn features_not_offered_end_the_connection() {
     let (mut proxy, mut front_end, mut daemon) = joined();
     let message_of = |request, features: u64| message(request, &features.to_ne_bytes());
     let offer = message_of(FrontendReq::GET_FEATURES as u32, 1 << 32);

@@ -22,7 +22,7 @@ fn placed(sanitizer: &mut RequestSanitizer, [descriptors, used, available]: [u64
 }
 
 #[test]
-fn a_ring_that_can_be_is_left_alone_and_one_that_cannot_ends_outside() {
+fn sanitizer_redirects_only_impossible_virtqueues() {
     let mut sanitizer = RequestSanitizer::default();
     let mut memory = table(&[[1 << 32, 0x2000, 0x7000_0000], [0, 0x1000, 0x6000_0000]]);
     sanitizer
@@ -45,7 +45,7 @@ fn a_ring_that_can_be_is_left_alone_and_one_that_cannot_ends_outside() {
 }
 
 #[test]
-fn what_is_no_request_of_its_own_is_survived() {
+fn sanitizer_ignores_truncated_requests() {
     let mut sanitizer = RequestSanitizer::default();
     // Without memory there is nowhere to place it.
     assert_eq!(placed(&mut sanitizer, [1, 2, 3]), [1, 2, 3]);
@@ -64,7 +64,7 @@ fn what_is_no_request_of_its_own_is_survived() {
 }
 
 #[test]
-fn a_ring_that_starts_is_kicked_once_and_nothing_blocks() {
+fn starting_virtqueue_is_kicked_once_without_blocking() {
     let mut sanitizer = RequestSanitizer::default();
     let read = |kick: &OwnedFd| {
         let mut count = [0; 8];
@@ -145,7 +145,7 @@ fn memory_beyond_the_end_of_its_file_is_refused() {
 }
 
 #[test]
-fn regions_that_are_added_and_removed_are_followed() {
+fn added_and_removed_regions_are_tracked() {
     let mut sanitizer = RequestSanitizer::default();
     let change = |sanitizer: &mut RequestSanitizer, kind, mut payload: Vec<u8>| {
         let mut fds = Vec::from_iter((kind == ADD_MEM_REG).then(memfd));
@@ -201,7 +201,7 @@ fn regions_that_are_added_and_removed_are_followed() {
 }
 
 #[test]
-fn no_more_regions_are_taken_than_there_are_slots() {
+fn regions_are_limited_to_the_memory_slots() {
     let mut sanitizer = RequestSanitizer::default();
     let mut add = |n: u64| {
         let mut payload = region(n << 20, 0x1000, n << 20);
@@ -214,7 +214,7 @@ fn no_more_regions_are_taken_than_there_are_slots() {
 }
 
 #[test]
-fn a_table_is_passed_on_in_the_order_of_its_addresses() {
+fn memory_table_is_sorted_by_guest_address() {
     let mut sanitizer = RequestSanitizer::default();
     let sizes = [0x3000_u64, 0x2000, 0x1000];
     let unsorted = [
@@ -239,7 +239,7 @@ fn a_table_is_passed_on_in_the_order_of_its_addresses() {
 }
 
 #[test]
-fn features_that_were_not_offered_are_named() {
+fn features_not_offered_are_refused_by_name() {
     let mut sanitizer = RequestSanitizer::default();
     let set = |sanitizer: &mut RequestSanitizer, features: u64| {
         sanitizer.request(SET_FEATURES, &mut features.to_ne_bytes(), &mut [])
@@ -269,14 +269,14 @@ fn features_that_were_not_offered_are_named() {
 }
 
 #[test]
-fn a_virtqueue_that_is_to_be_polled_is_refused() {
+fn polled_virtqueue_is_refused() {
     let mut payload = (NO_EVENTFD | 1).to_ne_bytes();
     let refused = RequestSanitizer::default().request(SET_VRING_KICK, &mut payload, &mut []);
     assert_eq!(refused, Err(RequestError::Polled(1)));
 }
 
 #[test]
-fn a_second_owner_takes_over_from_the_first() {
+fn second_set_owner_resets_the_first() {
     let features = (1_u64 << 32 | 1 << 30).to_ne_bytes();
     let mut sanitizer = RequestSanitizer::default();
     let mut ask = |request, payload: &[u8]| {

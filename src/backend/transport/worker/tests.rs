@@ -47,7 +47,7 @@ fn handler(events: &Arc<AtomicU32>) -> DeviceHandler<Busy> {
 }
 
 #[test]
-fn the_newest_display_socket_reaches_the_device_once() {
+fn newest_display_socket_reaches_the_device_once() {
     let taken = Arc::new(AtomicU32::new(0));
     let handler = handler(&taken);
     let (_peer, socket) = UnixStream::pair().unwrap();
@@ -63,7 +63,7 @@ fn the_newest_display_socket_reaches_the_device_once() {
 }
 
 #[test]
-fn who_comes_before_the_device_is_built_waits_for_it() {
+fn caller_waits_until_the_device_is_built() {
     let built = BuiltDevice::default();
     thread::scope(|scope| {
         let early = scope.spawn(|| *built.get());
@@ -75,7 +75,7 @@ fn who_comes_before_the_device_is_built_waits_for_it() {
 }
 
 #[test]
-fn a_busy_worker_does_not_keep_the_device_from_the_protocol() {
+fn busy_worker_does_not_starve_the_protocol_thread() {
     const QUESTIONS: u32 = 50;
     let events = Arc::new(AtomicU32::new(0));
     let served = handler(&events);

@@ -18,7 +18,7 @@ fn add_used(ring: &mut QueuePass<'_>, count: u32) {
 }
 
 #[test]
-fn a_queue_that_is_not_started_or_not_enabled_is_left_alone() {
+fn pass_begins_only_on_a_started_and_enabled_queue() {
     let memory = guest_memory();
     let driver = Driver::new(&memory, BASE, 4);
     driver.vring.set_enabled(false);
@@ -30,7 +30,7 @@ fn a_queue_that_is_not_started_or_not_enabled_is_left_alone() {
 }
 
 #[test]
-fn a_pass_is_shown_at_once_and_with_one_notification() {
+fn used_buffers_are_published_at_once_with_one_notification() {
     let memory = guest_memory();
     let mut driver = Driver::new(&memory, BASE, 4);
     let heads: Vec<u16> = (0..3).map(|_| driver.offer(&[(8, true)])).collect();
@@ -68,7 +68,7 @@ fn indices_wrap() {
 }
 
 #[test]
-fn a_driver_that_wants_no_notification_gets_none() {
+fn driver_without_interrupts_gets_no_notification() {
     let memory = guest_memory();
     let mut driver = Driver::new(&memory, BASE, 4);
     driver.refuse_calls();
@@ -80,7 +80,7 @@ fn a_driver_that_wants_no_notification_gets_none() {
 }
 
 #[test]
-fn with_event_idx_the_driver_is_notified_when_its_event_is_passed() {
+fn event_idx_notifies_once_used_event_is_passed() {
     let memory = guest_memory();
     let mut driver = Driver::new(&memory, BASE, 8);
     driver.vring.set_queue_event_idx(true);
@@ -99,7 +99,7 @@ fn with_event_idx_the_driver_is_notified_when_its_event_is_passed() {
 }
 
 #[test]
-fn a_request_that_is_put_back_is_found_again() {
+fn undone_pop_is_taken_again() {
     let memory = guest_memory();
     let mut driver = Driver::new(&memory, BASE, 4);
     let head = driver.offer(&[(8, true)]);
@@ -132,7 +132,7 @@ fn requests_that_cannot_be_taken_are_an_error() {
 }
 
 #[test]
-fn a_queue_that_stops_in_a_pass_has_no_more_requests() {
+fn queue_stopped_during_a_pass_has_no_more_requests() {
     let memory = guest_memory();
     let mut driver = Driver::new(&memory, BASE, 4);
     driver.offer(&[(8, true)]);
@@ -142,7 +142,7 @@ fn a_queue_that_stops_in_a_pass_has_no_more_requests() {
 }
 
 #[test]
-fn kicks_are_asked_for_and_refused() {
+fn kicks_are_enabled_and_disabled() {
     let memory = guest_memory();
     let mut driver = Driver::new(&memory, BASE, 4);
     begin(&driver, &memory)
@@ -162,7 +162,7 @@ fn kicks_are_asked_for_and_refused() {
 }
 
 #[test]
-fn with_event_idx_the_kick_is_asked_for_the_request_after_those_there_are() {
+fn event_idx_asks_for_the_kick_after_the_requests_seen() {
     let memory = guest_memory();
     let mut driver = Driver::new(&memory, BASE, 4);
     driver.vring.set_queue_event_idx(true);
@@ -177,7 +177,7 @@ fn with_event_idx_the_kick_is_asked_for_the_request_after_those_there_are() {
 }
 
 #[test]
-fn a_broken_ring_is_an_error() {
+fn broken_ring_is_an_error() {
     let memory = guest_memory();
     let mut driver = Driver::new(&memory, BASE, 4);
     driver.set_available(5);
