@@ -13,7 +13,7 @@ use crate::backend::ForwardError;
 /// How long a program may take to listen.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// Why no connection is served, or why it ended before the front-end left.
+/// Why no connection is served, or why it ended before the front-end disconnected.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum Error {

@@ -82,7 +82,7 @@ impl BackendProgram {
     }
 }
 
-/// Returns only if it fails.
+/// Replaces this process by the program; returns only an error.
 fn become_program(
     program: PathBuf,
     mut command: Command,
@@ -100,7 +100,7 @@ fn become_program(
     }
 }
 
-/// Runs the program, which ends when the front-end has left.
+/// Runs the program, which ends after the front-end disconnected.
 fn serve_beside(
     program: PathBuf,
     command: Command,
@@ -134,7 +134,7 @@ fn listening() -> Result<OwnedFd, Error> {
 fn accept(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
     loop {
         match net::accept_with(socket, SocketFlags::CLOEXEC) {
-            // It was there and has left again, or somebody else took it.
+            // The connection is gone already, or another process took it.
             Err(Errno::AGAIN) => {
                 let mut waiting = [PollFd::new(socket, PollFlags::IN)];
                 match poll(&mut waiting, None) {

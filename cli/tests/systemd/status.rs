@@ -146,7 +146,7 @@ fn status_follows_a_backend_from_its_socket_to_its_end() -> anyhow::Result<()> {
     assert_eq!(stopped.status.code(), Some(3), "{}", stderr(&stopped));
     let text = String::from_utf8(stopped.stdout)?;
     assert!(text.starts_with("○ vm1:gpu"), "{text}");
-    assert!(text.contains("the front-end left"), "{text}");
+    assert!(text.contains("the front-end disconnected"), "{text}");
     Ok(())
 }
 
@@ -300,7 +300,7 @@ fn log_is_that_of_the_selected_backends() -> anyhow::Result<()> {
     let mut follower = Follower::start(&sandbox, &["log", "vm1", "-f", "-n", "0"])?;
     // It has no way to say that it listens, so something happens until it does.
     let deadline = Instant::now() + SOON;
-    while follower.try_line("the front-end left").is_none() {
+    while follower.try_line("the front-end disconnected").is_none() {
         ensure!(Instant::now() < deadline, "nothing is followed");
         drop(connect(&sandbox)?);
         sandbox.wait_property(GPU_SERVICE, "ActiveState", "inactive", SOON)?;

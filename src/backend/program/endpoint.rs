@@ -52,7 +52,7 @@ pub enum SocketError {
     #[error("--socket-path={}: the folder {} does not exist", .0.display(), .1.display())]
     NoFolder(PathBuf, PathBuf),
     /// A file that is not a socket exists at the path.
-    #[error("--socket-path={}: a file that is not a socket lies there; it is left alone", .0.display())]
+    #[error("--socket-path={}: the file exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
     /// Another process listens at the path.
     #[error("--socket-path={}: another process serves on it", .0.display())]

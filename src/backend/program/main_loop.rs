@@ -117,7 +117,7 @@ impl MainLoop {
         if !self.status.is_connected() {
             return Err(message.into());
         }
-        log::error!("{message}; the front-end is served without it until it leaves");
+        log::error!("{message}; the front-end is served without it until it disconnects");
         self.receiver.take_status();
         self.status.set_detail(message);
         Ok(())
@@ -184,7 +184,7 @@ impl MainLoop {
                     MainEvent::DeviceBuilt => continue,
                 },
             };
-            // First: one that connects after this front-end left is no second front-end.
+            // First: one that connects after this front-end disconnected is no second front-end.
             if let Some(side) = proxy.pass(connection)? {
                 return Ok(side);
             }
@@ -217,7 +217,9 @@ impl MainLoop {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                log::warn!("the device is busy: the host may not get back all that it had");
+                log::warn!(
+                    "the device did not stop in time: its state on the host may not be restored"
+                );
                 return;
             }
             let mut fds = [PollFd::new(&self.receiver, PollFlags::IN)];
@@ -231,7 +233,7 @@ impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Signal => f.write_str("stopped by a signal"),
-            Self::Disconnected => f.write_str("the front-end left"),
+            Self::Disconnected => f.write_str("the front-end disconnected"),
             Self::Failed(error) => error.fmt(f),
         }
     }

@@ -154,7 +154,7 @@ fn serve<P: Program>(
         Switch::On => Some(Sandbox::new(builder.sandbox_policy(), endpoint.file())),
         Switch::Off => {
             log::warn!(
-                "--sandbox=off: a guest that breaks into this process has all that its user may do"
+                "--sandbox=off: a guest that breaks into this process has all rights of its user"
             );
             None
         }
@@ -206,9 +206,9 @@ fn serve<P: Program>(
 fn explain(ended: Result<(), DaemonError>) -> ExitReason {
     ExitReason::failed(match ended {
         Err(DaemonError::HandleRequest(e)) => {
-            format!("the front-end's vhost-user message cannot be served: {e}")
+            format!("cannot serve a vhost-user message of the front-end: {e}")
         }
         Err(e) => format!("the vhost-user daemon failed: {e}"),
-        Ok(()) => "the vhost-user daemon ended by itself".to_owned(),
+        Ok(()) => "the vhost-user daemon ended unexpectedly".to_owned(),
     })
 }

@@ -67,7 +67,7 @@ impl<'a> OtherFrontEnds<'a> {
     pub(super) fn look(&mut self) {
         if let Some((_, peer)) = self.next.take() {
             self.log
-                .warn(format_args!("the front-end that waited has left: {peer}"));
+                .warn(format_args!("the waiting front-end disconnected: {peer}"));
             return;
         }
         let listener = match self.endpoint {
@@ -95,8 +95,9 @@ impl<'a> OtherFrontEnds<'a> {
         let peer = match peer(&front_end) {
             Ok(peer) => peer,
             Err(e) => {
-                self.log
-                    .warn(format_args!("cannot tell who connects: {e}; turned away"));
+                self.log.warn(format_args!(
+                    "turned away another front-end, of an unknown process: {e}"
+                ));
                 return;
             }
         };

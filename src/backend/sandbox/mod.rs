@@ -23,15 +23,15 @@ pub use policy::{Argument, SandboxPolicy, SyscallRule};
 /// Why the sandbox cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SandboxError {
-    #[error("the sandbox cannot be closed: {attempt}: {error}; --sandbox=off starts without it")]
+    #[error("cannot set up the sandbox: {attempt}: {error}; --sandbox=off starts without it")]
     Privileges {
         attempt: &'static str,
         #[source]
         error: Errno,
     },
-    #[error("the sandbox cannot be closed: landlock: {0}; --sandbox=off starts without it")]
+    #[error("cannot set up the sandbox: landlock: {0}; --sandbox=off starts without it")]
     Files(#[from] landlock::RulesetError),
-    #[error("the sandbox cannot be closed: seccomp: {0}; --sandbox=off starts without it")]
+    #[error("cannot set up the sandbox: seccomp: {0}; --sandbox=off starts without it")]
     Calls(#[from] seccompiler::Error),
 }
 
@@ -70,7 +70,7 @@ impl Sandbox {
     /// Drops system calls, for all threads.
     pub(super) fn restrict_syscalls(&self) -> Result<(), SandboxError> {
         syscalls::restrict(&self.policy, self.socket_folder.is_some())?;
-        log::debug!("the sandbox is closed");
+        log::debug!("the sandbox is set up");
         Ok(())
     }
 }
@@ -79,7 +79,7 @@ impl Sandbox {
 /// and seccomp set `PR_SET_NO_NEW_PRIVS`.
 fn give_up_privileges() -> Result<(), SandboxError> {
     let failed = |attempt| move |error| SandboxError::Privileges { attempt, error };
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("closing /proc"))?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("PR_SET_DUMPABLE"))?;
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),

@@ -45,7 +45,7 @@ pub(crate) enum RequestError {
     #[error(transparent)]
     Unoffered(#[from] Unoffered),
     #[error(
-        "the front-end wants virtqueue {0} polled (VHOST_USER_SET_VRING_KICK without an eventfd), which this device does not do"
+        "the front-end wants virtqueue {0} to be polled (VHOST_USER_SET_VRING_KICK without an eventfd), which is not supported"
     )]
     Polled(u64),
 }
@@ -150,8 +150,9 @@ impl RequestSanitizer {
         else {
             return;
         };
-        self.trouble
-            .warn("the guest's driver placed a virtqueue where none can lie; it is not served");
+        self.trouble.warn(
+            "the guest's driver placed a virtqueue at an impossible address; it is not served",
+        );
         for (at, align) in RING_PARTS {
             if let Some(to) = payload.get_mut(at..at.saturating_add(8)) {
                 // Used and available ring at one address: broken even if memory is added after the last

@@ -165,7 +165,7 @@ fn second_front_end_is_named_and_kept_by_the_service_manager() {
         drop(second);
         program
             .wait_stderr(&format!(
-                "the front-end that waited has left: {}",
+                "the waiting front-end disconnected: {}",
                 own_peer()
             ))
             .unwrap();
