@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::gpu::protocol::Format;
-use crate::gpu::resource::{BackingError, MAX_PIECE, PIXEL_LEN, Reader, merge};
+use crate::gpu::resource::{BackingError, BackingReader, MAX_PIECE, PIXEL_LEN, merge};
 
 fn is_display_order(format: Format) -> bool {
     matches!(format, Format::B8G8R8A8 | Format::B8G8R8X8)
@@ -20,15 +20,23 @@ pub(super) fn to_display_order(format: Format, row: &mut [u8]) {
     }
 }
 
+/// What [`copy_pixels`] copied.
+#[derive(Debug)]
+pub(super) struct PixelCopy {
+    /// Bytes copied.
+    pub(super) len: usize,
+    /// The range of these bytes from the first to the last pixel that changed.
+    pub(super) changed: Option<Range<usize>>,
+}
+
 /// Copies the next pixels of `backing` over the first of `old`, which has at least one. `block` is
-/// scratch space. Returns the number of bytes copied, and the range of them from the first to the last
-/// pixel that changed.
+/// scratch space.
 pub(super) fn copy_pixels(
-    backing: &mut Reader<'_>,
+    backing: &mut BackingReader<'_>,
     format: Format,
     old: &mut [u8],
     block: &mut [u8; MAX_PIECE],
-) -> Result<(usize, Option<Range<usize>>), BackingError> {
+) -> Result<PixelCopy, BackingError> {
     let piece = backing.piece(old.len())?;
     let len = piece.len();
     if is_display_order(format) && len.is_multiple_of(PIXEL_LEN) {
@@ -42,18 +50,21 @@ pub(super) fn copy_pixels(
         }
         if !old.starts_with(&first) && !old.ends_with(&last) {
             piece.copy_to(old);
-            return Ok((len, Some(0..len)));
+            let changed = Some(0..len);
+            return Ok(PixelCopy { len, changed });
         }
         // Compare a copy, which fits the L1 cache: the guest may write to its memory meanwhile, and
         // memcmp(3) on changing memory is undefined.
         let new = block.get_mut(..len).unwrap_or_default();
         piece.copy_to(new);
-        return Ok((len, merge(old, new)));
+        let changed = merge(old, new);
+        return Ok(PixelCopy { len, changed });
     }
     let len = old.len().min(MAX_PIECE);
     let new = block.get_mut(..len).unwrap_or_default();
     piece.copy_to(new);
     backing.read(new.get_mut(piece.len()..).unwrap_or_default())?;
     to_display_order(format, new);
-    Ok((len, merge(old.get_mut(..len).unwrap_or_default(), new)))
+    let changed = merge(old.get_mut(..len).unwrap_or_default(), new);
+    Ok(PixelCopy { len, changed })
 }

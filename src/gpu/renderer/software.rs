@@ -129,14 +129,14 @@ impl Renderer for SoftwareRenderer {
             let mut old = image.bytes_mut(rect.x, y, row_len);
             let mut x = rect.x;
             while !old.is_empty() {
-                let (len, changed) =
+                let copy =
                     copy_pixels(&mut backing, resource.format, old, &mut block).map_err(failed)?;
                 let column = |byte: usize| x.saturating_add((byte / PIXEL_LEN) as u32);
-                if let Some(bytes) = changed {
+                if let Some(bytes) = copy.changed {
                     damage.add_row(y, column(bytes.start)..column(bytes.end));
                 }
-                x = column(len);
-                old = old.get_mut(len..).unwrap_or_default();
+                x = column(copy.len);
+                old = old.get_mut(copy.len..).unwrap_or_default();
             }
             copied.rows = copied.rows.saturating_add(1);
             let bytes = u64::from(copied.rows).saturating_mul(row_len as u64);

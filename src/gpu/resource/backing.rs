@@ -7,14 +7,15 @@ use vm_memory::{
     GuestMemoryRegion, GuestRegionMmap,
 };
 
-use super::{Budget, Charge};
 use crate::gpu::protocol::MemEntry;
 
-/// Entries by which the list grows, at least.
+use super::{Budget, Charge};
+
+/// Runs by which the list grows, at least.
 const BATCH: usize = 256;
-/// Most bytes of a [`Reader::piece`]: a page of most guests.
+/// Most bytes of a [`BackingReader::piece`]: a page of most guests.
 pub(crate) const MAX_PIECE: usize = 4096;
-/// Entries that [`Reader::seek`] steps through before it bisects.
+/// Runs that [`BackingReader::seek`] steps through before it bisects.
 const NEAR: usize = 16;
 /// Bytes from one prefetch of [`prefetch`] to the next; the processor prefetches those between.
 #[cfg(target_arch = "x86_64")]
@@ -37,18 +38,28 @@ pub(crate) enum BackingError {
     Unreadable(#[from] GuestMemoryError),
 }
 
+/// A run of contiguous guest memory: one entry, or several adjacent ones.
 #[derive(Debug)]
-struct Entry {
+struct Run {
     /// Offset in the backing.
     start: u64,
     /// Guest-physical address.
     addr: u64,
 }
 
-/// A list of pieces of the guest's memory. Adjacent pieces make one entry.
+/// A range of guest-physical addresses.
+#[cfg(feature = "virgl")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GuestRange {
+    pub(crate) addr: u64,
+    /// Length in bytes.
+    pub(crate) len: u64,
+}
+
+/// The guest's memory behind a resource, as a list of runs.
 #[derive(Debug)]
 pub(crate) struct Backing {
-    entries: Vec<Entry>,
+    runs: Vec<Run>,
     len: u64,
     budget: Budget,
     charge: Charge,
@@ -58,27 +69,27 @@ impl Backing {
     /// An empty backing, whose list is charged to `budget`.
     pub(crate) fn new(budget: &Budget) -> Result<Self, BackingError> {
         Ok(Self {
-            entries: Vec::new(),
+            runs: Vec::new(),
             len: 0,
             budget: budget.clone(),
             charge: budget.charge(0).ok_or(BackingError::Budget)?,
         })
     }
 
-    /// Adds `pieces` of the guest's memory.
+    /// Adds `entries`.
     ///
     /// # Errors
-    /// If a piece is outside the guest's memory, or the list grows beyond the budget or the host's
-    /// memory. The pieces before it stay added.
+    /// If an entry is outside the guest's memory, or the list grows beyond the budget or the host's
+    /// memory. The entries before it stay added.
     pub(crate) fn add(
         &mut self,
-        pieces: impl IntoIterator<Item = MemEntry>,
+        entries: impl IntoIterator<Item = MemEntry>,
         memory: &GuestMemoryMmap,
     ) -> Result<(), BackingError> {
-        // The region of the previous piece, which is likely to contain the next one too.
+        // The region of the previous entry, which is likely to contain the next one too.
         let mut last: Option<&GuestRegionMmap> = None;
-        for piece in pieces.into_iter().filter(|piece| piece.length != 0) {
-            let MemEntry { addr, length: len } = piece;
+        for entry in entries.into_iter().filter(|entry| entry.length != 0) {
+            let MemEntry { addr, length: len } = entry;
             let within = |region: &&GuestRegionMmap| {
                 let room = addr
                     .checked_sub(region.start_addr().raw_value())
@@ -91,16 +102,16 @@ impl Backing {
                 }
                 last = memory.find_region(GuestAddress(addr));
             }
-            let is_adjacent = self.entries.last().is_some_and(|entry| {
-                let before = self.len.saturating_sub(entry.start);
-                entry.addr.checked_add(before) == Some(addr)
+            let is_adjacent = self.runs.last().is_some_and(|run| {
+                let before = self.len.saturating_sub(run.start);
+                run.addr.checked_add(before) == Some(addr)
             });
             if !is_adjacent {
-                if self.entries.len() == self.entries.capacity() {
+                if self.runs.len() == self.runs.capacity() {
                     self.grow()?;
                 }
                 let start = self.len;
-                self.entries.push(Entry { start, addr });
+                self.runs.push(Run { start, addr });
             }
             // Cannot overflow: lengths have 32 bits, and a request bounds their number.
             self.len = self.len.saturating_add(u64::from(len));
@@ -108,42 +119,42 @@ impl Backing {
         Ok(())
     }
 
-    /// Doubles the room for entries, or adds [`BATCH`] entries if the budget has no more.
+    /// Doubles the room for runs, or adds [`BATCH`] of them if the budget has no more.
     fn grow(&mut self) -> Result<(), BackingError> {
-        let len = self.entries.len();
+        let len = self.runs.len();
         let more = [len, BATCH].into_iter().filter(|more| *more >= BATCH);
         for more in more {
             let capacity = len.saturating_add(more);
             if self.charge.resize(&self.budget, list_len(capacity)) {
-                let reserved = self.entries.try_reserve_exact(more);
+                let reserved = self.runs.try_reserve_exact(more);
                 return reserved.map_err(|_| BackingError::HostMemory);
             }
         }
         Err(BackingError::Budget)
     }
 
-    /// Returns unused room to the budget, once all pieces are added.
+    /// Returns unused room to the budget, once all entries are added.
     pub(crate) fn finish(&mut self) {
-        self.entries.shrink_to_fit();
-        let bytes = list_len(self.entries.capacity());
+        self.runs.shrink_to_fit();
+        let bytes = list_len(self.runs.capacity());
         self.charge.resize(&self.budget, bytes);
     }
 
-    /// Number of entries.
+    /// Number of runs.
     #[cfg(any(test, feature = "virgl"))]
     pub(crate) fn count(&self) -> usize {
-        self.entries.len()
+        self.runs.len()
     }
 
-    /// The entries (guest-physical address, length in bytes).
+    /// The runs, in order.
     #[cfg(feature = "virgl")]
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, u64)> {
-        let ends = self.entries.iter().skip(1).map(|entry| entry.start);
+    pub(crate) fn runs(&self) -> impl Iterator<Item = GuestRange> {
+        let ends = self.runs.iter().skip(1).map(|run| run.start);
         let ends = ends.chain(std::iter::once(self.len));
-        self.entries
-            .iter()
-            .zip(ends)
-            .map(|(entry, end)| (entry.addr, end.saturating_sub(entry.start)))
+        self.runs.iter().zip(ends).map(|(run, end)| GuestRange {
+            addr: run.addr,
+            len: end.saturating_sub(run.start),
+        })
     }
 
     /// Length in bytes.
@@ -152,56 +163,56 @@ impl Backing {
     }
 
     /// A reader at offset 0.
-    pub(crate) fn reader<'a>(&'a self, memory: &'a GuestMemoryMmap) -> Reader<'a> {
-        Reader {
+    pub(crate) fn reader<'a>(&'a self, memory: &'a GuestMemoryMmap) -> BackingReader<'a> {
+        BackingReader {
             backing: self,
             memory,
             at: 0,
-            entry: 0,
+            run: 0,
             ahead: None,
             pieces: 0,
         }
     }
 }
 
-/// Size in bytes of a list of `entries` entries.
-fn list_len(entries: usize) -> u64 {
-    (entries as u64).saturating_mul(size_of::<Entry>() as u64)
+/// Size in bytes of a list of `runs` runs.
+fn list_len(runs: usize) -> u64 {
+    (runs as u64).saturating_mul(size_of::<Run>() as u64)
 }
 
-/// Reads a backing, mostly forwards: it remembers its entry and prefetches the next piece.
-pub(crate) struct Reader<'a> {
+/// Reads a backing, mostly forwards: it remembers its run and prefetches the next piece.
+pub(crate) struct BackingReader<'a> {
     backing: &'a Backing,
     memory: &'a GuestMemoryMmap,
     /// Offset in the backing.
     at: u64,
-    /// Index of the entry that contains `at`.
-    entry: usize,
+    /// Index of the run that contains `at`.
+    run: usize,
     /// The piece at `at`, if it was looked up already.
     ahead: Option<VolatileSlice<'a>>,
     /// Number of pieces read.
     pieces: u64,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> BackingReader<'a> {
     /// Continues at `offset`.
     pub(crate) fn seek(&mut self, offset: u64) {
         if offset == self.at {
             return;
         }
-        let entries = &self.backing.entries;
-        let start = |entry: usize| entries.get(entry).map(|e| e.start);
-        // From one row to the next it is a few entries at most.
-        let far = self.entry.saturating_add(NEAR);
-        if start(self.entry).is_some_and(|start| start <= offset)
+        let runs = &self.backing.runs;
+        let start = |run: usize| runs.get(run).map(|run| run.start);
+        // From one row to the next it is a few runs at most.
+        let far = self.run.saturating_add(NEAR);
+        if start(self.run).is_some_and(|start| start <= offset)
             && start(far).is_none_or(|start| offset < start)
         {
-            while start(self.entry.saturating_add(1)).is_some_and(|start| start <= offset) {
-                self.entry += 1;
+            while start(self.run.saturating_add(1)).is_some_and(|start| start <= offset) {
+                self.run += 1;
             }
         } else {
-            let behind = entries.partition_point(|e| e.start <= offset);
-            self.entry = behind.saturating_sub(1);
+            let behind = runs.partition_point(|run| run.start <= offset);
+            self.run = behind.saturating_sub(1);
         }
         self.at = offset;
         self.ahead = None;
@@ -226,14 +237,14 @@ impl<'a> Reader<'a> {
         let piece = piece.subslice(0, len).map_err(GuestMemoryError::from)?;
         self.at = self.at.saturating_add(len as u64);
         self.pieces = self.pieces.saturating_add(1);
-        let next = self.entry.saturating_add(1);
+        let next = self.run.saturating_add(1);
         if self
             .backing
-            .entries
+            .runs
             .get(next)
-            .is_some_and(|e| e.start <= self.at)
+            .is_some_and(|run| run.start <= self.at)
         {
-            self.entry = next;
+            self.run = next;
         }
         // An error is reported when the reader gets there.
         self.ahead = self.look_up().ok();
@@ -244,21 +255,17 @@ impl<'a> Reader<'a> {
     }
 
     fn look_up(&self) -> Result<VolatileSlice<'a>, BackingError> {
-        let Backing { entries, len, .. } = self.backing;
-        let next = entries.get(self.entry.saturating_add(1));
+        let Backing { runs, len, .. } = self.backing;
+        let next = runs.get(self.run.saturating_add(1));
         let end = next.map_or(*len, |next| next.start);
         let left = end.saturating_sub(self.at);
-        let Some(entry) = entries.get(self.entry).filter(|_| left != 0) else {
+        let Some(run) = runs.get(self.run).filter(|_| left != 0) else {
             return Err(BackingError::Short {
                 has: *len,
                 needed: self.at.saturating_add(1),
             });
         };
-        let addr = GuestAddress(
-            entry
-                .addr
-                .saturating_add(self.at.saturating_sub(entry.start)),
-        );
+        let addr = GuestAddress(run.addr.saturating_add(self.at.saturating_sub(run.start)));
         let most = left.min(MAX_PIECE as u64) as usize;
         // The first slice: the rest may be in another region.
         let mut slices = self.memory.get_slices(addr, most);

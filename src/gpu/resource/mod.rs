@@ -9,7 +9,9 @@ mod error;
 mod image;
 mod table;
 
-pub(crate) use backing::{Backing, BackingError, MAX_PIECE, Reader};
+#[cfg(feature = "virgl")]
+pub(crate) use backing::GuestRange;
+pub(crate) use backing::{Backing, BackingError, BackingReader, MAX_PIECE};
 pub(crate) use budget::{Budget, Charge};
 pub(crate) use cursor::{CURSOR_LEN, CURSOR_SIDE, CursorPixels};
 pub(crate) use dmabuf::Dmabuf;

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::backend::MemoryGuard;
-use crate::gpu::resource::{Backing, BackingError, Budget, Charge};
+use crate::gpu::resource::{Backing, BackingError, Budget, Charge, GuestRange};
 
 /// `struct iovec` (readv(2)), in memory of the guest that stays mapped as long as the borrow lasts. Only
 /// this file makes one, and it cannot be copied.
@@ -32,7 +32,7 @@ impl IoVec {
 pub(super) struct GuestIovecs {
     /// To look the iovecs up again when the guest's memory is mapped anew.
     backing: Backing,
-    /// Entries that are adjacent in this process's address space make one.
+    /// Runs that are adjacent in this process's address space make one.
     iovecs: Box<[IoVec]>,
     _memory: MemoryGuard,
     _charge: Charge,
@@ -94,7 +94,7 @@ fn iovecs_of(
     memory: &MemoryGuard,
     budget: &Budget,
 ) -> Result<(Box<[IoVec]>, Charge), BackingError> {
-    // An entry may continue in the next region. This is rare, since there are few regions.
+    // A run may continue in the next region. This is rare, since there are few regions.
     let bytes = |count: usize| (count as u64).saturating_mul(size_of::<IoVec>() as u64);
     let charge = budget.charge(bytes(backing.count()));
     let mut charge = charge.ok_or(BackingError::Budget)?;
@@ -102,7 +102,7 @@ fn iovecs_of(
     iovecs
         .try_reserve_exact(backing.count())
         .map_err(|_| BackingError::HostMemory)?;
-    for (addr, len) in backing.entries() {
+    for GuestRange { addr, len } in backing.runs() {
         for slice in memory.get_slices(GuestAddress(addr), len as usize) {
             let slice = slice.map_err(|_| BackingError::Outside {
                 addr,
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_become_iovecs_in_order() {
+    fn runs_become_iovecs_in_order() {
         let memory = memory(&[(0, 0x1000), (0x1000, 0x1000)]);
         let budget = Budget::new(1 << 20);
         let pieces = [

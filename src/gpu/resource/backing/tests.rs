@@ -34,7 +34,7 @@ fn backing_of(
 }
 
 #[test]
-fn pieces_are_read_in_order() {
+fn entries_are_read_in_order() {
     let memory = memory();
     let pieces = [(7, 3), (0x10005, 1), (100, 0), (20, 11), (0x10ff0, 16)];
     let backing = backing_of(&pieces, &memory, &budget()).unwrap();
@@ -104,7 +104,7 @@ fn reads_beyond_the_end_fail() {
 }
 
 #[test]
-fn pieces_outside_the_guests_memory_are_refused() {
+fn entries_outside_the_guests_memory_are_refused() {
     let memory = memory();
     for piece in [
         (0xfff, 2),
@@ -153,7 +153,7 @@ fn lists_are_charged_and_bounded_by_the_budget_alone() {
 }
 
 #[test]
-fn adjacent_pieces_make_one_entry() {
+fn adjacent_entries_make_one_run() {
     let memory = memory();
     let pieces = [(16, 4), (20, 4), (24, 8), (0, 0), (32, 1), (16, 4), (8, 8)];
     let backing = backing_of(&pieces, &memory, &budget()).unwrap();
