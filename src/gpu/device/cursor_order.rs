@@ -1,17 +1,17 @@
-//! In which order the requests of the two queues are done where it matters.
+//! The order of requests across the two queues, where it matters.
 //!
-//! Some drivers (Windows' viogpudo) send a cursor's pixels by the control queue, and at once, without
-//! a wait, UPDATE_CURSOR by the cursor queue. So a cursor request that reads pixels waits for the
-//! control requests that were there when it was looked at: for these and no others, so that a driver
-//! that floods the control queue does not hold its cursor. All else on the cursor queue waits for
-//! nothing but the requests before it.
+//! Some drivers (Windows' viogpudo) transfer a cursor's pixels by the control queue and make
+//! UPDATE_CURSOR available on the cursor queue at once, without waiting for that. So a cursor request
+//! that reads pixels waits for the control requests that are available when it is first popped, and for
+//! no others: a driver that floods the control queue does not block its cursor. Other cursor requests
+//! wait only for those before them.
 
 use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
 
 use crate::backend::{GuestMemory, QueuePass, Vring};
 
-/// Requests of a queue: how many, from which position on.
+/// Consecutive requests of a queue, by their positions.
 #[derive(Clone, Copy)]
 struct Span {
     start: u16,
@@ -19,8 +19,8 @@ struct Span {
 }
 
 impl Span {
-    /// The requests of a queue that the driver made and that were not taken; `None` where the queue is
-    /// not started, or broken.
+    /// The available requests of a queue that were not popped yet; `None` if the queue is not started, or
+    /// broken.
     fn waiting(vring: &Vring, memory: &GuestMemory) -> Option<Self> {
         let len = QueuePass::begin(vring, memory)?.available().ok()?;
         let start = position(vring);
@@ -38,22 +38,21 @@ pub(super) fn position(vring: &Vring) -> u16 {
 }
 
 struct Wait {
-    /// Who waits.
+    /// The requests that wait.
     cursors: Span,
-    /// What for.
+    /// The requests that they wait for.
     control: Span,
     is_over: bool,
 }
 
-/// What the cursor queue waits for.
+/// Whether the cursor queue waits for the control queue.
 #[derive(Default)]
 pub(super) struct CursorOrder(Option<Wait>);
 
 impl CursorOrder {
-    /// Has the requests of the cursor queue wait for those of the control queue, as far as there are
-    /// any.
+    /// Has the requests of the cursor queue wait for those of the control queue, if there are any.
     pub(super) fn wait(&mut self, cursor: &Vring, control: Option<&Vring>, memory: &GuestMemory) {
-        // In this order: what the driver made available before a cursor request is among them.
+        // In this order: control requests that were made available before a cursor request are included.
         let cursors = Span::waiting(cursor, memory).unwrap_or(Span {
             start: position(cursor),
             len: 1,
@@ -79,8 +78,8 @@ impl CursorOrder {
         wait.is_some_and(|wait| wait.is_over && wait.cursors.contains(position))
     }
 
-    /// The control queue stands at `position` now, and goes on by itself, or not: then nobody waits
-    /// for it any more. Tells whether that ends a wait.
+    /// The control queue is at `position` now, and goes on by itself, or not: then nothing waits for it
+    /// any more. Tells whether that ends a wait.
     pub(super) fn control_went_on(&mut self, position: u16, goes_on: bool) -> bool {
         let Some(wait) = self.0.as_mut().filter(|wait| !wait.is_over) else {
             return false;
@@ -89,7 +88,7 @@ impl CursorOrder {
         wait.is_over
     }
 
-    /// Forgets who waits, where one of the queues stops, and tells whether anybody did.
+    /// One of the queues is stopped: nothing waits any more. Tells whether anything did.
     pub(super) fn forget(&mut self) -> bool {
         let waited = self.is_waiting();
         self.0 = None;

@@ -50,7 +50,7 @@ impl CursorQueue {
         }
     }
 
-    /// The control queue stands at `position` now, and goes on by itself, or not. Tells whether
+    /// The control queue is at `position` now, and goes on by itself, or not. Tells whether
     /// requests that waited for it may be served.
     pub(super) fn control_went_on(&mut self, position: u16, goes_on: bool) -> bool {
         let is_over = self.order.control_went_on(position, goes_on);
@@ -114,7 +114,7 @@ impl RequestHandler for CursorRequests<'_> {
         };
         let request = CursorCommand::decode(&mut reader);
         let reads_pixels = request.command.is_ok_and(|command| command.reads_pixels());
-        // The request was popped: the queue stands behind it.
+        // The request was popped: the queue is at the one after it.
         let at = position(self.vring).wrapping_sub(1);
         if reads_pixels && !self.order.has_waited(at) {
             queue.undo_pop();

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_position_tells_except_at_0() {
+    fn position_tells_except_at_0() {
         let session = stopped_at(700);
         session.config_was_read();
         assert!(session.is_new_driver(0));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_of_one_queue_is_no_new_driver() {
+    fn reset_of_one_queue_is_not_a_new_driver() {
         let mut session = DriverSession::default();
         session.control_at(700);
         session.stop(true);

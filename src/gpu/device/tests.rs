@@ -14,12 +14,12 @@ mod cursor_order;
 mod displays;
 mod dmabufs;
 mod fences;
-mod in_part;
+mod partial_requests;
 
 const CREATE: u32 = command::RESOURCE_CREATE_2D;
 
 #[test]
-fn without_a_display_everything_is_answered() {
+fn requests_complete_without_a_display() {
     let mut machine = Machine::started();
     machine.show();
     let info = request(command::GET_DISPLAY_INFO, &[]);
@@ -36,7 +36,7 @@ fn without_a_display_everything_is_answered() {
 }
 
 #[test]
-fn the_control_queue_waits_for_the_display_and_the_cursor_queue_does_not() {
+fn control_queue_waits_for_the_display_and_the_cursor_queue_does_not() {
     let mut machine = Machine::started();
     let mut front_end = machine.plug_settled_display();
     front_end.messages();
@@ -67,7 +67,7 @@ fn the_control_queue_waits_for_the_display_and_the_cursor_queue_does_not() {
 }
 
 #[test]
-fn a_display_that_goes_or_says_nothing_does_not_hold_the_guest() {
+fn disconnected_and_silent_displays_do_not_block_the_guest() {
     let info = request(command::GET_DISPLAY_INFO, &[]);
     let mut machine = Machine::started();
     let front_end = machine.plug_settled_display();
@@ -91,7 +91,7 @@ fn a_display_that_goes_or_says_nothing_does_not_hold_the_guest() {
 }
 
 #[test]
-fn a_guest_that_is_paused_keeps_what_it_set_up() {
+fn paused_guest_keeps_what_it_set_up() {
     let mut machine = Machine::started();
     let mut old = machine.plug_settled_display();
     machine.show();
@@ -112,7 +112,7 @@ fn a_guest_that_is_paused_keeps_what_it_set_up() {
 }
 
 #[test]
-fn a_new_driver_finds_nothing_of_the_old_one() {
+fn new_driver_finds_nothing_of_the_old_one() {
     let mut machine = Machine::started();
     machine.show();
     machine.stop();
@@ -124,7 +124,7 @@ fn a_new_driver_finds_nothing_of_the_old_one() {
 }
 
 #[test]
-fn indices_that_wrapped_around_are_told_apart() {
+fn wrapped_index_of_a_paused_guest_is_told_from_a_new_driver() {
     for (reads_config, expected) in [
         (false, response::ERR_INVALID_RESOURCE_ID),
         (true, response::OK_NODATA),
@@ -147,7 +147,7 @@ fn indices_that_wrapped_around_are_told_apart() {
 }
 
 #[test]
-fn a_queue_reset_keeps_what_the_driver_set_up() {
+fn queue_reset_keeps_what_the_driver_set_up() {
     let mut machine = Machine::started();
     machine.show();
     machine.vrings[0].set_queue_ready(false);
@@ -159,7 +159,7 @@ fn a_queue_reset_keeps_what_the_driver_set_up() {
 }
 
 #[test]
-fn a_question_in_the_air_survives_a_pause() {
+fn pending_query_survives_a_pause() {
     let mut machine = Machine::started();
     assert_eq!(machine.control(CREATE, &[1, 2, 1, 1]), response::OK_NODATA);
     let _old = machine.plug_settled_display();
@@ -184,7 +184,7 @@ fn a_question_in_the_air_survives_a_pause() {
 }
 
 #[test]
-fn rings_that_stopped_are_not_touched() {
+fn stopped_rings_are_not_touched() {
     let mut machine = Machine::started();
     assert_eq!(machine.control(CREATE, &[1, 2, 1, 1]), response::OK_NODATA);
     machine.stop();
@@ -197,7 +197,7 @@ fn rings_that_stopped_are_not_touched() {
 }
 
 #[test]
-fn a_reset_drops_everything() {
+fn device_reset_drops_everything() {
     let mut machine = Machine::started();
     machine.show();
     machine.gpu.reset_device();
@@ -205,7 +205,7 @@ fn a_reset_drops_everything() {
 }
 
 #[test]
-fn a_full_control_queue_leaves_the_others_their_turn() {
+fn full_control_queue_yields_to_the_others() {
     let mut machine = Machine::started();
     for _ in 0..128 {
         machine.submit(CONTROL_QUEUE, &request(CREATE, &[1, 2, 1, 1]), 24);
@@ -220,7 +220,7 @@ fn a_full_control_queue_leaves_the_others_their_turn() {
 }
 
 #[test]
-fn requests_of_many_descriptors_leave_the_others_their_turn() {
+fn requests_of_many_descriptors_yield_to_the_others() {
     const INDIRECT: u16 = 4;
     const TABLE: u64 = 0x30_0000;
     const COUNT: u16 = u16::MAX;
@@ -259,7 +259,7 @@ fn requests_of_many_descriptors_leave_the_others_their_turn() {
 }
 
 #[test]
-fn a_request_may_be_split_anywhere() {
+fn request_may_be_split_anywhere() {
     let whole = request(CREATE, &[1, 2, 1, 1]);
     for at in 1..whole.len() {
         let mut machine = Machine::started();
@@ -278,7 +278,7 @@ fn a_request_may_be_split_anywhere() {
 }
 
 #[test]
-fn too_little_room_for_a_response_is_no_harm() {
+fn response_that_does_not_fit_is_an_error_or_nothing() {
     let info = request(command::GET_DISPLAY_INFO, &[]);
     for (room, len) in [(0, 0), (23, 0), (24, 24), (407, 24), (408, 408), (500, 408)] {
         let mut machine = Machine::started();
@@ -296,7 +296,7 @@ fn too_little_room_for_a_response_is_no_harm() {
 }
 
 #[test]
-fn descriptors_outside_the_memory_are_no_harm() {
+fn descriptors_outside_the_memory_are_not_followed() {
     let outside = MEMORY as u64 - 8;
     let cases = [
         ((outside, 40), (0x1000, 24), 24),
@@ -329,7 +329,7 @@ fn descriptors_outside_the_memory_are_no_harm() {
 }
 
 #[test]
-fn nonsense_is_answered_with_errors() {
+fn random_requests_all_complete() {
     let mut machine = Machine::started();
     let mut front_end = machine.plug_settled_display();
     let mut seed: u64 = 1;
@@ -370,7 +370,7 @@ fn nonsense_is_answered_with_errors() {
 }
 
 #[test]
-fn the_status_tells_what_is_shown() {
+fn status_line_names_the_active_scanouts() {
     let mut machine = Machine::started();
     machine.show();
     let steps = [
@@ -393,7 +393,7 @@ fn the_status_tells_what_is_shown() {
 }
 
 #[test]
-fn the_configuration_can_be_read_in_parts() {
+fn configuration_can_be_read_in_parts() {
     let mut gpu = Machine::new().gpu;
     let whole = gpu.get_config(0, 16);
     assert_eq!(whole[8..12], 16_u32.to_le_bytes());
@@ -406,7 +406,7 @@ fn the_configuration_can_be_read_in_parts() {
 }
 
 #[test]
-fn the_program_hands_over_the_socket() {
+fn newer_display_socket_replaces_the_older() {
     let mut machine = Machine::started();
     let (socket, ours) = UnixStream::pair().unwrap();
     socket.set_nonblocking(true).unwrap();

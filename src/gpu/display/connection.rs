@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt;
 
 use super::DisplayError;
+use super::dmabuf_ack::PixelFallback;
 use super::message::Request;
 use super::receiver::{Receiver, Reply};
 use super::sender::{Progress, Sender};
@@ -49,15 +50,6 @@ pub struct Expired {
     pub(crate) query: bool,
     /// A `DMABUF_UPDATE`, and what follows from that.
     pub(crate) dmabuf_update: Option<PixelFallback>,
-}
-
-/// For how long a front-end whose answer to `DMABUF_UPDATE` is late is sent pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PixelFallback {
-    /// Until it answers.
-    UntilAnswered,
-    /// For as long as it is connected: it was late too often.
-    Permanent,
 }
 
 /// What came by the socket.

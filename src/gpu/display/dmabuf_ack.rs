@@ -10,6 +10,15 @@ pub(crate) const UPDATE_LIMIT: Duration = Duration::from_secs(10);
 /// scanouts stand still for [`UPDATE_LIMIT`].
 pub(super) const MAX_LATE: u32 = 3;
 
+/// For how long a front-end whose answer to `DMABUF_UPDATE` is late is sent pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PixelFallback {
+    /// Until it answers.
+    UntilAnswered,
+    /// For as long as it is connected: it was late too often.
+    Permanent,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
     /// No update was sent.
@@ -43,7 +52,7 @@ impl DmabufAck {
     }
 
     /// Whether it is to be sent pixels even if it answers.
-    pub(super) fn is_disabled(&self) -> bool {
+    fn is_disabled(&self) -> bool {
         self.late >= MAX_LATE
     }
 
@@ -75,13 +84,15 @@ impl DmabufAck {
         }
     }
 
-    /// Whether the answer is late; `true` once.
-    pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let is_late = self.deadline().is_some_and(|at| at <= now);
-        if is_late {
-            self.stage = Stage::Late;
-            self.late = self.late.saturating_add(1);
-        }
-        is_late
+    /// Gives up waiting for the answer if it is late. Tells what follows, once.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<PixelFallback> {
+        self.deadline().filter(|at| *at <= now)?;
+        self.stage = Stage::Late;
+        self.late = self.late.saturating_add(1);
+        Some(if self.is_disabled() {
+            PixelFallback::Permanent
+        } else {
+            PixelFallback::UntilAnswered
+        })
     }
 }

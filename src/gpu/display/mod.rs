@@ -12,10 +12,10 @@ mod message;
 mod receiver;
 mod sender;
 
+pub(crate) use connection::Expired;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use connection::REPLY_LIMIT;
-pub(crate) use connection::{Expired, PixelFallback};
-pub(crate) use dmabuf_ack::UPDATE_LIMIT;
+pub(crate) use dmabuf_ack::{PixelFallback, UPDATE_LIMIT};
 pub use error::DisplayError;
 
 use std::os::unix::net::UnixStream;

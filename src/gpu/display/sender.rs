@@ -5,8 +5,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use super::connection::PixelFallback;
-use super::dmabuf_ack::DmabufAck;
+use super::dmabuf_ack::{DmabufAck, PixelFallback};
 use super::message::{Message, Request};
 use crate::gpu::scanout::PendingUpdates;
 
@@ -48,14 +47,7 @@ impl Sender {
 
     /// Gives up waiting for the answer to `DMABUF_UPDATE` if it is late.
     pub(super) fn expire(&mut self, now: Instant) -> Option<PixelFallback> {
-        let is_late = self.dmabuf_ack.expire(now);
-        is_late.then(|| {
-            if self.dmabuf_ack.is_disabled() {
-                PixelFallback::Permanent
-            } else {
-                PixelFallback::UntilAnswered
-            }
-        })
+        self.dmabuf_ack.expire(now)
     }
 
     fn next(&mut self, updates: Option<&mut PendingUpdates<'_>>) -> Option<Message> {

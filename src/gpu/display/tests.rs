@@ -102,7 +102,7 @@ fn words(bytes: &[u8]) -> Vec<u32> {
     words.iter().map(|w| u32::from_ne_bytes(*w)).collect()
 }
 
-/// A screen whose first scanout shows an image of this size with numbered pixels, flushed.
+/// Scanouts of which the first shows an image of this size with numbered pixels, flushed.
 fn screen(width: u32, height: u32) -> (Scanouts, SharedImage) {
     let mut image = Image::new(Size::new(width, height), &Budget::new(1 << 30)).unwrap();
     for y in 0..height {
@@ -150,7 +150,7 @@ fn features_come_first() {
 }
 
 #[test]
-fn modes_are_asked_and_told() {
+fn display_info_is_queried_and_replied() {
     let (mut front_end, mut display) = FrontEnd::settled(0);
     assert!(display.ask(DisplayQuery::DisplayInfo, front_end.now));
     display.send(None, Instant::now()).unwrap();
@@ -166,7 +166,7 @@ fn modes_are_asked_and_told() {
 }
 
 #[test]
-fn a_question_before_the_features_waits_for_them() {
+fn query_before_the_negotiation_waits_for_it() {
     let (mut front_end, mut display) = FrontEnd::new();
     assert!(display.ask(DisplayQuery::Edid(0), front_end.now));
     display.send(None, Instant::now()).unwrap();
@@ -183,7 +183,7 @@ fn a_question_before_the_features_waits_for_them() {
 }
 
 #[test]
-fn no_edid_is_query_pending_of_a_front_end_that_does_not_offer_it() {
+fn get_edid_is_not_sent_without_the_feature() {
     let (mut front_end, mut display) = FrontEnd::settled(2);
     assert!(display.ask(DisplayQuery::Edid(0), front_end.now));
     display.send(None, Instant::now()).unwrap();
@@ -197,7 +197,7 @@ fn no_edid_is_query_pending_of_a_front_end_that_does_not_offer_it() {
 }
 
 #[test]
-fn no_edid_is_query_pending_for_a_display_that_is_not_there() {
+fn get_edid_is_not_sent_for_a_missing_display() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     for (scanout, there) in [(1, true), (2, false)] {
         assert!(display.ask(DisplayQuery::Edid(scanout), front_end.now));
@@ -225,7 +225,7 @@ fn no_edid_is_query_pending_for_a_display_that_is_not_there() {
 }
 
 #[test]
-fn a_reply_may_arrive_byte_by_byte() {
+fn reply_may_arrive_byte_by_byte() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     display.ask(DisplayQuery::Edid(0), front_end.now);
     display.send(None, Instant::now()).unwrap();
@@ -239,7 +239,7 @@ fn a_reply_may_arrive_byte_by_byte() {
 }
 
 #[test]
-fn a_silent_front_end_is_not_waited_for_twice() {
+fn silent_front_end_is_not_awaited_twice() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     let asked = front_end.now;
     assert!(display.ask(DisplayQuery::Edid(0), asked));
@@ -273,7 +273,7 @@ fn a_silent_front_end_is_not_waited_for_twice() {
 }
 
 #[test]
-fn one_question_left_out_does_not_spoil_the_next() {
+fn missing_reply_does_not_spoil_the_next() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     display.ask(DisplayQuery::Edid(0), front_end.now);
     let later = front_end.now + REPLY_LIMIT + RETRY_AFTER;
@@ -290,7 +290,7 @@ fn one_question_left_out_does_not_spoil_the_next() {
 }
 
 #[test]
-fn questions_without_answers_do_not_pile_up() {
+fn unanswered_queries_do_not_pile_up() {
     let (_front_end, mut display) = FrontEnd::settled(1);
     let mut now = Instant::now();
     let mut asked = 0;
@@ -305,7 +305,7 @@ fn questions_without_answers_do_not_pile_up() {
 }
 
 #[test]
-fn no_features_are_taken_for_none() {
+fn missing_features_reply_means_no_features() {
     let (mut front_end, mut display) = FrontEnd::new();
     let (mut screen, _) = screen(2, 2);
     display
@@ -321,7 +321,7 @@ fn no_features_are_taken_for_none() {
 }
 
 #[test]
-fn the_end_of_the_socket_answers_with_nothing() {
+fn closed_socket_replies_with_nothing() {
     let (front_end, mut display) = FrontEnd::settled(1);
     let now = front_end.now;
     display.ask(DisplayQuery::DisplayInfo, now);
@@ -340,7 +340,7 @@ fn the_end_of_the_socket_answers_with_nothing() {
 }
 
 #[test]
-fn a_front_end_that_breaks_the_protocol_is_left() {
+fn front_end_that_violates_the_protocol_is_disconnected() {
     let wrong: [(u32, u32, &[u8]); 6] = [
         (GET_DISPLAY_INFO, 0, &[0; 408]),
         (GET_DISPLAY_INFO, REPLY, &[0; 407]),
@@ -366,7 +366,7 @@ fn a_front_end_that_breaks_the_protocol_is_left() {
 }
 
 #[test]
-fn an_edid_with_an_impossible_size_is_none() {
+fn edid_with_an_impossible_size_is_none() {
     let (mut front_end, mut display) = FrontEnd::settled(1);
     for size in [0_u32, 1025, u32::MAX] {
         display.ask(DisplayQuery::Edid(0), front_end.now);
@@ -378,8 +378,7 @@ fn an_edid_with_an_impossible_size_is_none() {
     }
 }
 
-/// Sends all of `screen` to a front-end that reads in pieces of `piece` bytes, and returns what
-/// arrived.
+/// Sends all of `screen` to a front-end that reads `piece` bytes at a time, and returns what arrived.
 fn trickle(
     display: &mut Display,
     front_end: &FrontEnd,
@@ -405,7 +404,7 @@ fn trickle(
 }
 
 #[test]
-fn a_message_larger_than_the_socket_goes_out_in_parts() {
+fn message_larger_than_the_socket_is_sent_in_parts() {
     for (view, piece) in [
         (Rect::sized(700, 1500), 100_001),
         (
@@ -441,7 +440,7 @@ fn a_message_larger_than_the_socket_goes_out_in_parts() {
 }
 
 #[test]
-fn a_resource_may_go_while_it_is_sent() {
+fn resource_may_be_destroyed_while_it_is_sent() {
     let (front_end, mut display) = FrontEnd::settled(0);
     let (mut screen, image) = screen(700, 1500);
     display
@@ -457,7 +456,7 @@ fn a_resource_may_go_while_it_is_sent() {
 }
 
 #[test]
-fn what_changes_while_it_is_sent_is_sent_again() {
+fn pixels_that_change_while_sent_are_sent_again() {
     let (front_end, mut display) = FrontEnd::settled(0);
     let (mut screen, image) = screen(700, 1500);
     display
@@ -482,7 +481,7 @@ fn what_changes_while_it_is_sent_is_sent_again() {
 }
 
 #[test]
-fn a_display_that_does_not_read_costs_no_memory() {
+fn display_that_does_not_read_costs_no_memory() {
     let (front_end, mut display) = FrontEnd::settled(0);
     let (mut screen, image) = screen(700, 1500);
     let shape = Shape {
@@ -523,7 +522,7 @@ fn a_display_that_does_not_read_costs_no_memory() {
 }
 
 #[test]
-fn a_socket_closed_in_the_middle_of_a_message_is_left() {
+fn socket_closed_within_a_message_is_given_up() {
     let (front_end, mut display) = FrontEnd::settled(0);
     let (mut screen, _image) = screen(700, 1500);
     display
@@ -556,7 +555,7 @@ fn a_socket_closed_in_the_middle_of_a_message_is_left() {
 }
 
 #[test]
-fn a_new_socket_ends_the_wait_on_the_old_one() {
+fn new_socket_ends_the_wait_on_the_old_one() {
     let (front_end, mut display) = FrontEnd::settled(1);
     display.ask(DisplayQuery::DisplayInfo, front_end.now);
     let (_peer, ours) = UnixStream::pair().unwrap();
@@ -568,7 +567,7 @@ fn a_new_socket_ends_the_wait_on_the_old_one() {
 }
 
 #[test]
-fn cursor_positions_go_out() {
+fn cursor_positions_are_sent() {
     let (mut front_end, mut display) = FrontEnd::settled(0);
     let mut screen = Scanouts::default();
     let position = Position {
@@ -597,7 +596,7 @@ fn cursor_positions_go_out() {
 }
 
 #[test]
-fn questions_without_an_answer_are_bounded_however_often_they_are_asked() {
+fn unanswered_queries_are_bounded_if_cancelled() {
     let (mut front_end, mut display) = FrontEnd::settled(0);
     let asked = (0..100).filter(|_| {
         let asked = display.ask(DisplayQuery::DisplayInfo, front_end.now);

@@ -1,6 +1,6 @@
 //! What a display is to show in the end, for the targets in fuzz/.
 
-use super::scanouts::Scanout;
+use super::device_scanout::DeviceScanout;
 use super::{DisplayId, Scanouts};
 use crate::gpu::region::Rect;
 use crate::gpu::resource::PIXEL_LEN;
@@ -21,7 +21,7 @@ pub enum ExpectedDisplay {
 impl Scanouts {
     /// What a display shows of each scanout once it was sent everything.
     pub(crate) fn expected_display(&self, display: DisplayId) -> Vec<ExpectedDisplay> {
-        let expected = |scanout: &Scanout| {
+        let expected = |scanout: &DeviceScanout| {
             let Some(source) = scanout.source() else {
                 return ExpectedDisplay::Disabled;
             };

@@ -11,11 +11,14 @@
 //! the renderer has drawn it, and then until the front-end has answered the update before it.
 
 mod cursor;
+mod device_scanout;
 #[cfg(feature = "fuzzing")]
 mod expected;
 mod presentation;
+mod presentations;
 mod presented_cursor;
 mod presented_scanout;
+
 mod scanouts;
 mod source;
 mod update;

@@ -1,11 +1,11 @@
 //! What one display was told of all scanouts and cursors, and what it is still to be sent.
 
-use super::Update;
 use super::cursor::Cursor;
+use super::device_scanout::DeviceScanout;
 use super::presented_cursor::PresentedCursor;
 use super::presented_scanout::PresentedScanout;
-use super::scanouts::Scanout;
 use super::source::{DmabufSupport, ScanoutSource};
+use super::update::Update;
 use crate::gpu::protocol::MAX_SCANOUTS;
 
 /// Names a display among those of a device.
@@ -54,6 +54,16 @@ impl Presentation {
         }
         for (presented, cursor) in self.cursors.iter_mut().zip(cursors) {
             presented.restart(cursor);
+        }
+    }
+
+    /// Has all of a scanout sent to a display that is new: pixels once they are read back, for no other
+    /// display may have needed them.
+    pub(super) fn begin(&mut self, index: usize, source: &ScanoutSource) {
+        let shows_pixels = self.shows_pixels(source);
+        if let Some(presented) = self.scanouts.get_mut(index) {
+            presented.send_everything(source);
+            presented.set_needs_readback(shows_pixels);
         }
     }
 
@@ -121,14 +131,14 @@ impl Presentation {
 ///
 /// [`Scanouts::pending_updates`]: super::Scanouts::pending_updates
 pub(crate) struct PendingUpdates<'a> {
-    scanouts: &'a [Scanout],
+    scanouts: &'a [DeviceScanout],
     cursors: &'a [Cursor],
     display: &'a mut Presentation,
 }
 
 impl<'a> PendingUpdates<'a> {
     pub(super) fn new(
-        scanouts: &'a [Scanout],
+        scanouts: &'a [DeviceScanout],
         cursors: &'a [Cursor],
         display: &'a mut Presentation,
     ) -> Self {

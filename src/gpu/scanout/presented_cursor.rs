@@ -1,7 +1,7 @@
 //! What one display was told of a cursor.
 
-use super::Update;
 use super::cursor::Cursor;
+use super::update::Update;
 
 /// What of a cursor a display was told, and what it is still to be sent.
 #[derive(Debug, Default)]

@@ -1,7 +1,8 @@
 //! What one display was told of a scanout.
 
+use super::device_scanout::DeviceScanout;
 use super::source::{DmabufSupport, ScanoutSource};
-use super::{Update, scanouts::Scanout};
+use super::update::Update;
 use crate::gpu::region::{Rect, Region, Size};
 
 /// What a display was told last of a scanout.
@@ -129,7 +130,7 @@ impl PresentedScanout {
     pub(super) fn next_update(
         &mut self,
         id: u32,
-        scanout: &Scanout,
+        scanout: &DeviceScanout,
         support: DmabufSupport,
         is_updating: bool,
     ) -> Option<Update> {

@@ -1,7 +1,9 @@
 //! The scanouts and cursors of a device, and the displays that show them.
 
 use super::cursor::{Cursor, Position, Shape};
-use super::presentation::{DisplayId, PendingUpdates, Presentation};
+use super::device_scanout::DeviceScanout;
+use super::presentation::{DisplayId, PendingUpdates};
+use super::presentations::Presentations;
 use super::presented_cursor::PresentedCursor;
 use super::presented_scanout::PresentedScanout;
 use super::source::{DmabufSupport, ScanoutSource};
@@ -9,161 +11,6 @@ use crate::gpu::protocol::MAX_SCANOUTS;
 use crate::gpu::region::{Rect, Region, Size};
 use crate::gpu::renderer::Fence;
 use crate::gpu::resource::SharedImage;
-
-/// A scanout, as it is for all displays.
-#[derive(Debug, Default)]
-pub(super) struct Scanout {
-    source: Option<ScanoutSource>,
-    /// Whether nothing of the source was flushed yet: displays show what was there before.
-    never_flushed: bool,
-    /// What commands wrote of it since the last flush, in its own coordinates. Damage of pixels only:
-    /// a flush of a dmabuf sends all of the flushed rectangle.
-    damage_unflushed: Region,
-}
-
-impl Scanout {
-    /// What it shows; `None` if it is disabled.
-    pub(super) fn source(&self) -> Option<&ScanoutSource> {
-        self.source.as_ref()
-    }
-
-    /// Its size; 0 by 0 if it is disabled.
-    pub(super) fn size(&self) -> Size {
-        self.source
-            .as_ref()
-            .map_or(Size::default(), ScanoutSource::size)
-    }
-
-    /// Its source, if that is a part of `image`.
-    fn source_of(&self, image: &SharedImage) -> Option<&ScanoutSource> {
-        self.source.as_ref().filter(|source| source.image.is(image))
-    }
-
-    /// Shows `source`, of which the displays have nothing, or nothing.
-    fn set_source(
-        &mut self,
-        index: usize,
-        source: Option<ScanoutSource>,
-        displays: &mut [Presentation],
-    ) {
-        *self = Self {
-            never_flushed: source.is_some(),
-            source,
-            damage_unflushed: Region::default(),
-        };
-        for display in displays {
-            if let Some(presented) = display.scanout_mut(index) {
-                presented.source_changed();
-            }
-        }
-    }
-
-    /// Notes that commands changed `region` of `image`.
-    fn add_damage(&mut self, image: &SharedImage, region: &Region) {
-        let shown = self.source.as_ref().filter(|s| s.image.is(image));
-        let Some(shown) = shown.map(|source| source.rect) else {
-            return;
-        };
-        for rect in region.rects() {
-            if let Some(part) = rect.intersection(&shown) {
-                self.damage_unflushed.add(part.relative_to(&shown));
-            }
-        }
-    }
-
-    /// Has all of it sent to a display that is new: pixels once they are read back, for no other
-    /// display may have needed them.
-    fn begin(&self, index: usize, displays: &mut [Presentation], id: DisplayId) {
-        let Some(source) = &self.source else {
-            return;
-        };
-        for display in displays.iter_mut().filter(|display| display.id() == id) {
-            let shows_pixels = display.shows_pixels(source);
-            if let Some(presented) = display.scanout_mut(index) {
-                presented.send_everything(source);
-                presented.set_needs_readback(shows_pixels);
-            }
-        }
-    }
-
-    /// Has all of it sent, as it is now, to the displays that `is_meant` picks. Pixels are sent as they
-    /// are, unflushed ones too: these are damage no more, so the other displays are sent them as well.
-    fn send_everything(
-        &mut self,
-        index: usize,
-        displays: &mut [Presentation],
-        is_meant: impl Fn(&Presentation) -> bool,
-    ) {
-        let Some(source) = &self.source else {
-            return;
-        };
-        let mut pixels_are_sent = false;
-        for display in displays.iter_mut().filter(|display| is_meant(display)) {
-            pixels_are_sent |= display.shows_pixels(source);
-            if let Some(presented) = display.scanout_mut(index) {
-                presented.send_everything(source);
-            }
-        }
-        if pixels_are_sent {
-            for display in displays.iter_mut().filter(|d| d.shows_pixels(source)) {
-                if let Some(presented) = display.scanout_mut(index) {
-                    presented.add_damage(&self.damage_unflushed, &source.everything());
-                }
-            }
-            self.damage_unflushed.clear();
-        }
-    }
-
-    /// Has the displays sent what changed within `flushed`, a rectangle of its source's image, or
-    /// everything with the first flush.
-    fn flush(&mut self, index: usize, flushed: &Rect, displays: &mut [Presentation]) {
-        let Some(source) = &self.source else {
-            return;
-        };
-        let Some(part) = flushed.intersection(&source.rect) else {
-            return;
-        };
-        let is_first = std::mem::take(&mut self.never_flushed);
-        let part = if is_first {
-            self.damage_unflushed.clear();
-            self.damage_unflushed.add(source.everything());
-            source.everything()
-        } else {
-            part.relative_to(&source.rect)
-        };
-        let mut by_pixels: Option<&mut PresentedScanout> = None;
-        for display in displays {
-            let shows_pixels = display.shows_pixels(source);
-            let Some(presented) = display.scanout_mut(index) else {
-                continue;
-            };
-            if !shows_pixels {
-                presented.flush_dmabuf(part);
-                continue;
-            }
-            if is_first {
-                presented.damage_to_send().clear();
-            }
-            if let Some(other) = by_pixels.replace(presented) {
-                other.add_damage(&self.damage_unflushed, &part);
-            }
-        }
-        if let Some(last) = by_pixels {
-            self.damage_unflushed
-                .take_within(&part, last.damage_to_send());
-        }
-    }
-
-    #[cfg(feature = "fuzzing")]
-    pub(super) fn is_never_flushed(&self) -> bool {
-        self.never_flushed
-    }
-
-    #[cfg(feature = "fuzzing")]
-    pub(super) fn damage_unflushed(&self) -> &Region {
-        &self.damage_unflushed
-    }
-}
 
 /// A scanout that shows something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,25 +30,15 @@ pub(crate) struct Readback {
 }
 
 /// All scanouts and cursors of a device, and what each display was told of them.
-#[derive(Debug)]
+///
+/// The VMM's display is always among these: it is kept up to date while its socket is absent.
+#[derive(Debug, Default)]
 pub(crate) struct Scanouts {
-    scanouts: [Scanout; MAX_SCANOUTS],
+    scanouts: [DeviceScanout; MAX_SCANOUTS],
     cursors: [Cursor; MAX_SCANOUTS],
-    displays: Vec<Presentation>,
+    displays: Presentations,
     /// The point in the renderer's work at which the awaited dmabufs are drawn.
     fence: Option<Fence>,
-}
-
-impl Default for Scanouts {
-    /// With the VMM's display, which is kept up to date while its socket is absent.
-    fn default() -> Self {
-        Self {
-            scanouts: Default::default(),
-            cursors: Default::default(),
-            displays: vec![Presentation::new(DisplayId::VMM)],
-            fence: None,
-        }
-    }
 }
 
 impl Scanouts {
@@ -230,7 +67,9 @@ impl Scanouts {
     pub(crate) fn forget_image(&mut self, image: &SharedImage) {
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
             if scanout.source_of(image).is_some() {
-                scanout.set_source(index, None, &mut self.displays);
+                scanout.set_source(None);
+                self.displays
+                    .for_scanout(index, PresentedScanout::source_changed);
             }
         }
     }
@@ -240,7 +79,9 @@ impl Scanouts {
             return;
         };
         if let Some(scanout) = self.scanouts.get_mut(index) {
-            scanout.set_source(index, source, &mut self.displays);
+            scanout.set_source(source);
+            self.displays
+                .for_scanout(index, PresentedScanout::source_changed);
         }
     }
 
@@ -259,11 +100,11 @@ impl Scanouts {
             let Some(source) = scanout.source_of(image) else {
                 continue;
             };
-            if !self.displays.iter().any(|d| d.shows_pixels(source)) {
+            if !self.displays.show_pixels(source) {
                 continue;
             }
             if let Some(part) = rect.intersection(&source.rect) {
-                region.add(if scanout.never_flushed {
+                region.add(if scanout.is_never_flushed() {
                     source.rect
                 } else {
                     part
@@ -278,22 +119,20 @@ impl Scanouts {
     pub(crate) fn flush(&mut self, image: &SharedImage, rect: &Rect) {
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
             if scanout.source_of(image).is_some() {
-                scanout.flush(index, rect, &mut self.displays);
+                self.displays.flush(index, scanout, rect);
             }
         }
     }
 
     /// Whether damage of a dmabuf was flushed for which a fence is to be awaited.
     pub(crate) fn wants_fence(&self) -> bool {
-        self.fence.is_none() && self.displays.iter().any(Presentation::wants_fence)
+        self.fence.is_none() && self.displays.want_fence()
     }
 
     /// What was flushed of dmabufs is sent after the next [`Scanouts::flush_done`]: at `fence`.
     pub(crate) fn await_flush(&mut self, fence: Option<Fence>) {
         self.fence = fence;
-        for display in &mut self.displays {
-            display.await_flush();
-        }
+        self.displays.await_flush();
     }
 
     /// The fence that is awaited.
@@ -304,65 +143,56 @@ impl Scanouts {
     /// The fence that was awaited is retired.
     pub(crate) fn flush_done(&mut self) {
         self.fence = None;
-        for display in &mut self.displays {
-            display.flush_done();
-        }
+        self.displays.flush_done();
     }
 
     /// Moves, hides or shows the cursor of scanout `id`.
     pub(crate) fn move_cursor(&mut self, id: u32, position: Position) {
-        self.set_cursor(id, |cursor| cursor.position = position);
-        self.for_cursor(id, PresentedCursor::position_changed);
+        let Some((index, cursor)) = self.cursor_mut(id) else {
+            return;
+        };
+        cursor.position = position;
+        self.displays
+            .for_cursor(index, PresentedCursor::position_changed);
     }
 
     /// Gives the cursor of scanout `id` a new shape, and shows it.
     pub(crate) fn shape_cursor(&mut self, id: u32, position: Position, shape: Shape) {
-        self.set_cursor(id, |cursor| {
-            *cursor = Cursor {
-                position,
-                shape: Some(shape),
-            }
-        });
-        self.for_cursor(id, PresentedCursor::shape_changed);
-    }
-
-    fn set_cursor(&mut self, id: u32, set: impl FnOnce(&mut Cursor)) {
-        let index = usize::try_from(id).ok();
-        if let Some(cursor) = index.and_then(|index| self.cursors.get_mut(index)) {
-            set(cursor);
-        }
-    }
-
-    fn for_cursor(&mut self, id: u32, tell: impl Fn(&mut PresentedCursor)) {
-        let Ok(index) = usize::try_from(id) else {
+        let Some((index, cursor)) = self.cursor_mut(id) else {
             return;
         };
-        for display in &mut self.displays {
-            if let Some(cursor) = display.cursor_mut(index) {
-                tell(cursor);
-            }
-        }
+        *cursor = Cursor {
+            position,
+            shape: Some(shape),
+        };
+        self.displays
+            .for_cursor(index, PresentedCursor::shape_changed);
+    }
+
+    fn cursor_mut(&mut self, id: u32) -> Option<(usize, &mut Cursor)> {
+        let index = usize::try_from(id).ok()?;
+        Some((index, self.cursors.get_mut(index)?))
     }
 
     /// Disables all scanouts and forgets the cursors; the displays are told.
     pub(crate) fn reset(&mut self) {
         self.fence = None;
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
-            scanout.set_source(index, None, &mut self.displays);
+            scanout.set_source(None);
+            self.displays
+                .for_scanout(index, PresentedScanout::source_changed);
         }
-        for display in &mut self.displays {
-            display.hide_cursors(&self.cursors);
-        }
+        self.displays.hide_cursors(&self.cursors);
         self.cursors = Default::default();
     }
 
     /// The scanouts that show something.
     pub(crate) fn active_scanouts(&self) -> impl Iterator<Item = ActiveScanout> {
         self.scanouts.iter().filter_map(|scanout| {
-            let source = scanout.source.as_ref()?;
+            let source = scanout.source()?;
             Some(ActiveScanout {
                 size: source.size(),
-                by_dmabuf: !self.displays.iter().any(|d| d.shows_pixels(source)),
+                by_dmabuf: !self.displays.show_pixels(source),
             })
         })
     }
@@ -370,12 +200,13 @@ impl Scanouts {
     /// Which dmabufs a display can be passed.
     #[cfg(feature = "fuzzing")]
     pub(super) fn support(&self, id: DisplayId) -> DmabufSupport {
-        let display = self.displays.iter().find(|display| display.id() == id);
-        display.map_or(DmabufSupport::None, Presentation::support)
+        self.displays
+            .get(id)
+            .map_or(DmabufSupport::None, |display| display.support())
     }
 
     #[cfg(feature = "fuzzing")]
-    pub(super) fn all(&self) -> &[Scanout] {
+    pub(super) fn all(&self) -> &[DeviceScanout] {
         &self.scanouts
     }
 }
@@ -384,63 +215,64 @@ impl Scanouts {
 impl Scanouts {
     /// Starts over with a display that knows nothing: it is sent all that was flushed.
     pub(crate) fn attach_display(&mut self, id: DisplayId) {
-        let is_new = !self.displays.iter().any(|display| display.id() == id);
-        if is_new {
-            self.displays.push(Presentation::new(id));
-        }
-        if let Some(display) = self.displays.iter_mut().find(|d| d.id() == id) {
+        let is_new = self.displays.add(id);
+        if let Some(display) = self.displays.get_mut(id) {
             display.restart(&self.cursors);
         }
-        for (index, scanout) in self.scanouts.iter_mut().enumerate() {
-            if scanout.never_flushed {
+        let flushed = |(_, scanout): &(usize, &mut DeviceScanout)| !scanout.is_never_flushed();
+        for (index, scanout) in self.scanouts.iter_mut().enumerate().filter(flushed) {
+            if !is_new {
+                // Its image was kept up to date.
+                self.displays
+                    .send_everything(index, scanout, |display| display.id() == id);
                 continue;
             }
-            if is_new {
-                scanout.begin(index, &mut self.displays, id);
-            } else {
-                // While it was absent, its image was kept up to date.
-                scanout.send_everything(index, &mut self.displays, |d| d.id() == id);
+            if let (Some(source), Some(display)) = (scanout.source(), self.displays.get_mut(id)) {
+                display.begin(index, source);
             }
         }
     }
 
     /// A display is gone. Nothing more is kept for it, except for the VMM's, which comes back.
     pub(crate) fn detach_display(&mut self, id: DisplayId) {
-        self.displays
-            .retain(|display| display.id() == DisplayId::VMM || display.id() != id);
+        if id != DisplayId::VMM {
+            self.displays.remove(id);
+        }
     }
 
     /// The updates that a display is to be sent; `None` if there is no such display.
     pub(crate) fn pending_updates(&mut self, id: DisplayId) -> Option<PendingUpdates<'_>> {
-        let display = self.displays.iter_mut().find(|d| d.id() == id)?;
+        let display = self.displays.get_mut(id)?;
         Some(PendingUpdates::new(&self.scanouts, &self.cursors, display))
     }
 
     /// A display can be passed other dmabufs from now on. What it shows in another way then is sent
     /// again: pixels after a [`Readback`].
     pub(crate) fn set_dmabuf_support(&mut self, id: DisplayId, support: DmabufSupport) {
-        let display = self.displays.iter_mut().find(|d| d.id() == id);
+        let display = self.displays.get_mut(id);
         let Some(display) = display.filter(|display| display.support() != support) else {
             return;
         };
         let old = display.set_support(support);
         for (index, scanout) in self.scanouts.iter().enumerate() {
-            let (Some(source), Some(presented)) = (&scanout.source, display.scanout_mut(index))
+            let (Some(source), Some(presented)) = (scanout.source(), display.scanout_mut(index))
             else {
                 continue;
             };
             let by_dmabuf = source.dmabuf_for(support).is_some();
             if source.dmabuf_for(old).is_some() != by_dmabuf {
-                presented.switch_mode(source, by_dmabuf, !scanout.never_flushed);
+                presented.switch_mode(source, by_dmabuf, !scanout.is_never_flushed());
             }
         }
     }
 
     /// The next image to be read back, for a display that shows it by pixels.
     pub(crate) fn needs_readback(&self) -> Option<Readback> {
-        let waits = |index: usize| self.displays.iter().any(|d| d.needs_readback(index));
-        let mut waiting = (0..).zip(&self.scanouts).filter(|(index, _)| waits(*index));
-        let source = waiting.find_map(|(_, scanout)| scanout.source.as_ref())?;
+        let mut scanouts = self.scanouts.iter().enumerate();
+        let source = scanouts.find_map(|(index, scanout)| {
+            let source = scanout.source()?;
+            self.displays.need_readback(index).then_some(source)
+        })?;
         Some(Readback {
             resource: source.resource,
             rect: source.rect,
@@ -450,21 +282,19 @@ impl Scanouts {
     /// A [`Readback`] is done, and its pixels are sent, or it failed: then the next flush tries again.
     pub(crate) fn readback_done(&mut self, readback: &Readback, is_read: bool) {
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
-            let is_it = scanout.source.as_ref().is_some_and(|source| {
+            let is_it = scanout.source().is_some_and(|source| {
                 source.resource == readback.resource && source.rect == readback.rect
             });
-            if !is_it || !self.displays.iter().any(|d| d.needs_readback(index)) {
+            if !is_it || !self.displays.need_readback(index) {
                 continue;
             }
-            scanout.never_flushed = !is_read;
+            scanout.set_never_flushed(!is_read);
             if is_read {
-                scanout.send_everything(index, &mut self.displays, |d| d.needs_readback(index));
+                self.displays
+                    .send_everything(index, scanout, |d| d.needs_readback(index));
             }
-            for display in &mut self.displays {
-                if let Some(presented) = display.scanout_mut(index) {
-                    presented.readback_done();
-                }
-            }
+            self.displays
+                .for_scanout(index, PresentedScanout::readback_done);
         }
     }
 

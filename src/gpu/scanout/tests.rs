@@ -71,7 +71,7 @@ fn two_scanouts_show_parts_in_their_own_coordinates() {
 }
 
 #[test]
-fn a_new_view_is_sent_whole_with_its_first_flush() {
+fn new_source_is_sent_whole_with_its_first_flush() {
     let mut screen = Scanouts::default();
     let (first, second) = (image(), image());
     let all = Rect::sized(100, 100);
@@ -86,7 +86,7 @@ fn a_new_view_is_sent_whole_with_its_first_flush() {
 }
 
 #[test]
-fn what_was_flushed_is_sent_although_the_view_is_set_again() {
+fn flushed_damage_is_sent_although_the_source_is_set_again() {
     let mut screen = Scanouts::default();
     let image = image();
     let all = Rect::sized(100, 100);
@@ -105,7 +105,7 @@ fn what_was_flushed_is_sent_although_the_view_is_set_again() {
 }
 
 #[test]
-fn unflushed_changes_wait() {
+fn unflushed_damage_waits() {
     let mut screen = Scanouts::default();
     let image = image();
     let all = Rect::sized(100, 100);
@@ -123,7 +123,7 @@ fn unflushed_changes_wait() {
 }
 
 #[test]
-fn a_new_display_gets_everything_flushed_before() {
+fn new_display_is_sent_everything_flushed_before() {
     let mut screen = Scanouts::default();
     let image = image();
     let all = Rect::sized(100, 100);
@@ -146,7 +146,7 @@ fn a_new_display_gets_everything_flushed_before() {
 }
 
 #[test]
-fn an_image_that_goes_disables_its_scanouts() {
+fn destroyed_image_disables_its_scanouts() {
     let mut screen = Scanouts::default();
     let (first, second) = (image(), image());
     let all = Rect::sized(100, 100);
@@ -166,7 +166,7 @@ fn an_image_that_goes_disables_its_scanouts() {
 }
 
 #[test]
-fn the_display_is_not_told_of_what_it_never_saw() {
+fn display_is_not_told_of_scanouts_it_never_showed() {
     let mut screen = Scanouts::default();
     screen.disable(4);
     screen.reset();
@@ -184,7 +184,7 @@ fn cursor_updates(screen: &mut Scanouts) -> Vec<(bool, Position)> {
 }
 
 #[test]
-fn cursor_moves_become_one() {
+fn cursor_moves_are_merged() {
     let mut screen = Scanouts::default();
     let at = |x, visible| Position { x, y: 1, visible };
     let shape = Shape {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Position, Shape};
+use super::cursor::{Position, Shape};
 use crate::gpu::region::{Rect, Size};
 use crate::gpu::resource::Dmabuf;
 use crate::gpu::resource::SharedImage;

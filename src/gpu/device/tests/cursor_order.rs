@@ -1,4 +1,4 @@
-//! A cursor whose pixels come by the control queue, and the requests that it waits for.
+//! A cursor whose pixels are transferred by the control queue, and the requests that it waits for.
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn submit_shape(machine: &mut Machine) {
     machine.submit(CURSOR_QUEUE, &request(command::UPDATE_CURSOR, &SHAPE), 0);
 }
 
-/// A byte of the last shape that the display was sent.
+/// A byte of the last cursor that the display was sent.
 fn shape(front_end: &mut FrontEnd) -> Option<u8> {
     front_end
         .payloads()
@@ -40,7 +40,7 @@ fn shape(front_end: &mut FrontEnd) -> Option<u8> {
 }
 
 #[test]
-fn a_cursor_has_the_pixels_that_were_sent_before_it() {
+fn cursor_has_the_pixels_transferred_before_it() {
     let mut machine = machine_with_cursor(7);
     let mut front_end = machine.plug_settled_display();
     // Whichever kick comes first, and where one of them has not come yet.
@@ -63,7 +63,7 @@ fn a_cursor_has_the_pixels_that_were_sent_before_it() {
 }
 
 #[test]
-fn moves_wait_for_nothing_but_what_is_before_them() {
+fn moves_wait_only_for_cursor_requests_before_them() {
     let mut machine = machine_with_cursor(1);
     for _ in 0..PASS_REQUESTS + 5 {
         submit_transfer(&mut machine);
@@ -91,7 +91,7 @@ fn moves_wait_for_nothing_but_what_is_before_them() {
 /// What comes after the cursor request is not waited for: each pass over the control queue finds
 /// as many new requests as it has done.
 #[test]
-fn a_control_queue_without_an_end_does_not_hold_the_cursor() {
+fn endless_control_queue_does_not_block_the_cursor() {
     let mut machine = machine_with_cursor(1);
     for _ in 0..2 * PASS_REQUESTS {
         submit_nothing(&mut machine);
@@ -116,7 +116,7 @@ fn submit_nothing(machine: &mut Machine) {
 
 /// Whatever is wrong with the control queue.
 #[test]
-fn a_control_queue_that_does_not_go_on_does_not_hold_the_cursor() {
+fn stuck_control_queue_does_not_block_the_cursor() {
     let breaks: [fn(&mut Machine); 4] = [
         // Not enabled by the front-end.
         |machine| machine.vrings[0].set_enabled(false),
@@ -155,7 +155,7 @@ fn a_control_queue_that_does_not_go_on_does_not_hold_the_cursor() {
 }
 
 #[test]
-fn a_question_to_the_display_holds_the_cursor_until_its_time_is_over() {
+fn pending_query_delays_the_cursor_until_it_expires() {
     let mut machine = machine_with_cursor(1);
     let mut front_end = machine.plug_settled_display();
     for ends_by_answer in [true, false] {
@@ -184,7 +184,7 @@ fn a_question_to_the_display_holds_the_cursor_until_its_time_is_over() {
 }
 
 #[test]
-fn a_control_queue_that_stops_ends_the_wait() {
+fn stopped_control_queue_ends_the_wait_of_the_cursor() {
     let mut machine = machine_with_cursor(1);
     let mut front_end = machine.plug_settled_display();
     let info = request(command::GET_DISPLAY_INFO, &[]);

@@ -41,7 +41,7 @@ fn flush(machine: &mut Machine) {
 }
 
 #[test]
-fn a_second_display_comes_and_goes() {
+fn second_display_comes_and_goes() {
     let mut machine = machine();
     let mut vmm = machine.plug_settled_display();
     vmm.messages();

@@ -1,5 +1,5 @@
-//! The device with a renderer whose pictures can be passed on: pixels as ever, and a memfd beside
-//! each of them.
+//! The device with a renderer that exports resources: pixels like the software renderer, and a memfd for
+//! each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ const PASSED_ON: u32 = 12;
 const NO_MORE: u32 = 9;
 const CURSOR_POS: u32 = 4;
 
-/// Its pictures, and whether what a GPU drew of them is still to be read back.
+/// The resources, and whether a GPU drew something that is still to be read back.
 struct Exporting(SoftwareRenderer, Arc<AtomicBool>);
 
 impl Renderer for Exporting {
@@ -124,7 +124,7 @@ fn machine() -> Machine {
     machine_that_draws(&Arc::default())
 }
 
-/// One whose pictures have changed, on the GPU alone, while `drawn` is set.
+/// One whose resources changed, on the GPU alone, while `drawn` is set.
 fn machine_that_draws(drawn: &Arc<AtomicBool>) -> Machine {
     let renderer = SoftwareRenderer::new(Budget::new(1 << 20));
     let renderer = Exporting(renderer, drawn.clone());
@@ -142,7 +142,7 @@ fn plug(machine: &mut Machine) -> FrontEnd {
 }
 
 #[test]
-fn the_guest_goes_on_while_an_update_is_not_answered() {
+fn unanswered_dmabuf_update_does_not_block_the_guest() {
     let mut machine = machine();
     let mut front_end = plug(&mut machine);
     machine.show();
@@ -176,7 +176,7 @@ fn the_guest_goes_on_while_an_update_is_not_answered() {
 }
 
 #[test]
-fn a_part_of_a_resource_and_what_is_gone_are_no_buffers() {
+fn part_of_a_resource_is_sent_as_pixels() {
     let mut machine = machine();
     let mut front_end = plug(&mut machine);
     machine.show();
@@ -199,7 +199,7 @@ fn a_part_of_a_resource_and_what_is_gone_are_no_buffers() {
 }
 
 #[test]
-fn pixels_in_the_place_of_a_buffer_are_new_to_other_scanouts_too() {
+fn readback_is_damage_of_other_scanouts_too() {
     let drawn = Arc::default();
     let mut machine = machine_that_draws(&drawn);
     let mut front_end = plug(&mut machine);
@@ -236,7 +236,7 @@ fn pixels_in_the_place_of_a_buffer_are_new_to_other_scanouts_too() {
 }
 
 #[test]
-fn a_paused_guest_is_shown_again_and_a_new_driver_begins_with_nothing() {
+fn paused_guest_is_shown_again_and_a_new_driver_starts_with_nothing() {
     let mut machine = machine();
     let front_end = plug(&mut machine);
     machine.show();
@@ -257,7 +257,7 @@ fn a_paused_guest_is_shown_again_and_a_new_driver_begins_with_nothing() {
 }
 
 #[test]
-fn a_front_end_that_knows_no_features_takes_linear_buffers() {
+fn front_end_without_features_is_passed_linear_dmabufs() {
     let mut machine = machine();
     machine.show();
     let mut front_end = machine.plug_settled_display();

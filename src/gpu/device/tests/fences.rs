@@ -1,4 +1,4 @@
-//! Fences that are not retired, by a renderer that says so.
+//! Requests with fences, and a renderer whose fences retire when the test says so.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::gpu::resource::SharedImage;
 use crate::gpu::resource::{Backing, BackingError};
 use crate::gpu::resource::{CursorPixels, ResourceError};
 
-/// Has no resources, and retires fences when it is told to.
+/// Has no resources, and retires fences when told.
 struct Slow {
     begun: Arc<AtomicU32>,
     retires: Arc<AtomicBool>,
@@ -116,7 +116,7 @@ impl Renderer3d for Slow {
     }
 }
 
-/// A device that draws as [`Slow`] does, how many fences were begun, and whether they are retired.
+/// A device with a [`Slow`] renderer, the number of its fences, and whether they are retired.
 fn machine() -> (Machine, Arc<AtomicU32>, Arc<AtomicBool>, OwnedFd) {
     let begun = Arc::new(AtomicU32::new(0));
     let retires = Arc::new(AtomicBool::new(false));
@@ -140,7 +140,7 @@ fn fenced() -> Vec<u8> {
 /// A driver that makes the same descriptors available again, without a wait for their answer, has
 /// no more requests kept than its queue has entries, and the others after that.
 #[test]
-fn requests_kept_for_their_fence_are_no_more_than_the_queue_has_entries() {
+fn fenced_requests_are_at_most_the_entries_of_the_queue() {
     let (mut machine, begun, retires, _event) = machine();
     machine.submit(CONTROL_QUEUE, &fenced(), 24);
     for _ in 0..3 {
@@ -164,7 +164,7 @@ fn requests_kept_for_their_fence_are_no_more_than_the_queue_has_entries() {
 
 /// Nor more than a bound of our own, where the queue is as large as virtio allows.
 #[test]
-fn a_queue_of_32768_entries_does_not_have_as_many_requests_kept() {
+fn fenced_requests_are_bounded_in_a_queue_of_32768_entries() {
     const KEPT: u32 = 1024;
     let (mut machine, begun, retires, _event) = machine();
     let [table, avail, used, buffers] = [0x30_0000, 0x38_0000, 0x3a_0000, 0x3f_0000_u64];
@@ -200,7 +200,7 @@ fn a_queue_of_32768_entries_does_not_have_as_many_requests_kept() {
 
 /// What the renderer signals once is looked after once, and told once.
 #[test]
-fn fences_that_are_retired_together_are_answered_in_one_wake_up() {
+fn fences_retired_together_complete_in_one_wake_up() {
     let (mut machine, _begun, retires, event) = machine();
     let calls = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
     machine.vrings[0].set_call(Some(calls.try_clone().unwrap().into()));
@@ -227,7 +227,7 @@ fn fences_that_are_retired_together_are_answered_in_one_wake_up() {
 
 /// A cursor waits for control requests, but not for fences that may never be retired.
 #[test]
-fn a_queue_full_of_fences_does_not_hold_the_cursor() {
+fn queue_full_of_fences_does_not_block_the_cursor() {
     let (mut machine, _begun, _retires, _event) = machine();
     machine.submit(CONTROL_QUEUE, &fenced(), 24);
     for _ in 0..2 {

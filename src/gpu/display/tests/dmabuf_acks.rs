@@ -43,7 +43,7 @@ fn assert_passed_on_again(scene: &mut Scene) {
 }
 
 #[test]
-fn a_front_end_that_does_not_answer_is_sent_pixels() {
+fn front_end_that_does_not_answer_is_sent_pixels() {
     let (mut scene, image) = unanswered();
     let late = Instant::now() + UPDATE_LIMIT;
     assert_eq!(scene.display.expire(Instant::now()), Expired::default());
@@ -82,7 +82,7 @@ fn a_front_end_that_does_not_answer_is_sent_pixels() {
 }
 
 #[test]
-fn a_late_answer_brings_the_buffers_back() {
+fn late_answer_brings_dmabufs_back() {
     let (mut scene, image) = unanswered();
     miss(&mut scene, PixelFallback::UntilAnswered);
     scene.answer();
@@ -96,7 +96,7 @@ fn a_late_answer_brings_the_buffers_back() {
 }
 
 #[test]
-fn a_front_end_that_is_always_late_gets_pixels_for_good() {
+fn front_end_that_is_always_late_is_sent_pixels_for_good() {
     let (mut scene, _) = unanswered();
     for _ in 1..MAX_LATE {
         miss(&mut scene, PixelFallback::UntilAnswered);
@@ -110,7 +110,7 @@ fn a_front_end_that_is_always_late_gets_pixels_for_good() {
 }
 
 #[test]
-fn one_answer_in_time_makes_up_for_late_ones() {
+fn answer_in_time_makes_up_for_late_ones() {
     let (mut scene, image) = unanswered();
     for _ in 0..2 * MAX_LATE {
         miss(&mut scene, PixelFallback::UntilAnswered);
@@ -123,7 +123,7 @@ fn one_answer_in_time_makes_up_for_late_ones() {
 }
 
 #[test]
-fn the_limit_begins_when_the_socket_has_taken_all_of_the_update() {
+fn limit_starts_when_the_socket_has_taken_all_of_the_update() {
     let (mut scene, image) = unanswered();
     scene.answer();
     assert_eq!(scene.display.deadline(), None);
@@ -162,7 +162,7 @@ fn the_limit_begins_when_the_socket_has_taken_all_of_the_update() {
 }
 
 #[test]
-fn what_is_taken_away_leaves_its_answer_and_nothing_else() {
+fn removed_dmabuf_leaves_only_its_answer() {
     for is_late in [false, true] {
         let (mut scene, _) = unanswered();
         let next = view(8, MODIFIER_LINEAR);

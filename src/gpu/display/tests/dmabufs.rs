@@ -1,4 +1,4 @@
-//! Scanouts that are passed on as buffers: memfds here, for nobody looks into them.
+//! Scanouts that are sent as dmabufs: memfds here, for nobody looks into them.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -148,7 +148,7 @@ fn inode(fd: &OwnedFd) -> u64 {
 }
 
 #[test]
-fn a_buffer_goes_out_with_what_the_front_end_needs_to_know() {
+fn dmabuf_is_sent_with_its_size_and_modifier() {
     // F_DMABUF2 or not, and how the pixels lie: by which message, or by pixels.
     for (features, modifier, expected) in [
         (3, MODIFIER_LINEAR, DMABUF_SCANOUT2),
@@ -190,7 +190,7 @@ fn a_buffer_goes_out_with_what_the_front_end_needs_to_know() {
 }
 
 #[test]
-fn one_update_is_on_its_way_and_what_comes_meanwhile_is_the_next() {
+fn damage_until_the_answer_is_the_next_update() {
     let mut scene = Scene::new(2);
     let views = [view(1, MODIFIER_LINEAR), view(2, MODIFIER_LINEAR)];
     let images = [0, 1].map(|i: usize| views[i].image.clone());
@@ -256,7 +256,7 @@ fn one_update_is_on_its_way_and_what_comes_meanwhile_is_the_next() {
 }
 
 #[test]
-fn what_is_not_drawn_yet_waits() {
+fn flushed_dmabuf_waits_for_its_fence() {
     let mut scene = Scene::new(2);
     let view = view(1, MODIFIER_LINEAR);
     let image = view.image.clone();
@@ -284,7 +284,7 @@ fn what_is_not_drawn_yet_waits() {
 }
 
 #[test]
-fn a_scanout_changes_between_buffers_pixels_and_nothing() {
+fn scanout_changes_between_dmabuf_pixels_and_nothing() {
     let mut scene = Scene::new(2);
     let by_buffer = || view(1, MODIFIER_LINEAR);
     let (_, image) = screen(40, 30);
@@ -318,7 +318,7 @@ fn a_scanout_changes_between_buffers_pixels_and_nothing() {
 }
 
 #[test]
-fn a_buffer_that_nobody_was_passed_is_closed() {
+fn unsent_dmabuf_is_closed() {
     let mut scene = Scene::new(2);
     let mut watched = Vec::new();
     for _ in 0..100 {
@@ -344,7 +344,7 @@ fn a_buffer_that_nobody_was_passed_is_closed() {
 }
 
 #[test]
-fn what_cannot_be_read_is_tried_again_with_the_next_flush() {
+fn failed_readback_is_tried_again_with_the_next_flush() {
     let mut scene = Scene::new(2);
     let view = view(7, MODIFIER_LINEAR);
     let image = view.image.clone();
@@ -363,7 +363,7 @@ fn what_cannot_be_read_is_tried_again_with_the_next_flush() {
 }
 
 #[test]
-fn a_new_display_is_passed_the_buffers_again() {
+fn new_display_is_passed_the_dmabufs_again() {
     let mut scene = Scene::new(2);
     let view = view(1, MODIFIER_LINEAR);
     let image = view.image.clone();
@@ -390,7 +390,7 @@ fn a_new_display_is_passed_the_buffers_again() {
 }
 
 #[test]
-fn a_wrong_answer_to_an_update_ends_the_display() {
+fn wrong_answer_to_an_update_disconnects_the_display() {
     for (flags, payload) in [(0, &[][..]), (REPLY, &[0; 4])] {
         let mut scene = Scene::new(2);
         let bytes = FrontEnd::raw(DMABUF_UPDATE, flags, payload);

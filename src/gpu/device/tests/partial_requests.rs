@@ -1,4 +1,4 @@
-//! Requests that are done in parts: the other queue has its turn between them, and a stop in between
+//! Requests that are executed in parts: the other queue has its turn in between, and a stop in between
 //! loses nothing.
 
 use super::*;
@@ -49,7 +49,7 @@ fn move_cursor(machine: &mut Machine) -> bool {
 }
 
 #[test]
-fn a_long_list_and_a_long_transfer_leave_the_cursor_its_turn() {
+fn long_list_and_long_transfer_yield_to_the_cursor() {
     let mut machine = Machine::started();
     submit_long_list(&mut machine);
     for _ in 0..2 {
@@ -72,7 +72,7 @@ fn a_long_list_and_a_long_transfer_leave_the_cursor_its_turn() {
 }
 
 #[test]
-fn a_queue_that_stops_in_a_long_list_goes_on_with_it() {
+fn queue_stopped_within_a_long_list_resumes_it() {
     for is_paused in [true, false] {
         let mut machine = Machine::started();
         submit_long_list(&mut machine);

@@ -1,0 +1,105 @@
+//! A scanout, as it is for all displays.
+
+use super::source::ScanoutSource;
+use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::resource::SharedImage;
+
+/// A scanout, as it is for all displays.
+#[derive(Debug, Default)]
+pub(super) struct DeviceScanout {
+    source: Option<ScanoutSource>,
+    /// Whether nothing of the source was flushed yet: displays show what was there before.
+    never_flushed: bool,
+    /// What commands wrote of it since the last flush, in its own coordinates. Damage of pixels only:
+    /// a flush of a dmabuf sends all of the flushed rectangle.
+    damage_unflushed: Region,
+}
+
+/// A flush of a scanout.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flush {
+    /// What is flushed, in the scanout's coordinates.
+    pub(super) rect: Rect,
+    /// Whether it is the first one of the source, and thus of everything.
+    pub(super) is_first: bool,
+}
+
+impl DeviceScanout {
+    /// What it shows; `None` if it is disabled.
+    pub(super) fn source(&self) -> Option<&ScanoutSource> {
+        self.source.as_ref()
+    }
+
+    /// Its source, if that is a part of `image`.
+    pub(super) fn source_of(&self, image: &SharedImage) -> Option<&ScanoutSource> {
+        self.source.as_ref().filter(|source| source.image.is(image))
+    }
+
+    /// Its size; 0 by 0 if it is disabled.
+    pub(super) fn size(&self) -> Size {
+        self.source
+            .as_ref()
+            .map_or(Size::default(), ScanoutSource::size)
+    }
+
+    /// Shows `source`, of which nothing was flushed yet, or nothing.
+    pub(super) fn set_source(&mut self, source: Option<ScanoutSource>) {
+        *self = Self {
+            never_flushed: source.is_some(),
+            source,
+            damage_unflushed: Region::default(),
+        };
+    }
+
+    /// Notes that commands changed `region` of `image`.
+    pub(super) fn add_damage(&mut self, image: &SharedImage, region: &Region) {
+        let Some(shown) = self.source_of(image).map(|source| source.rect) else {
+            return;
+        };
+        for rect in region.rects() {
+            if let Some(part) = rect.intersection(&shown) {
+                self.damage_unflushed.add(part.relative_to(&shown));
+            }
+        }
+    }
+
+    /// Flushes `rect` of its source's image. `None` if it shows nothing of that.
+    pub(super) fn flush(&mut self, rect: &Rect) -> Option<Flush> {
+        let source = self.source.as_ref()?;
+        let part = rect.intersection(&source.rect)?;
+        let is_first = std::mem::take(&mut self.never_flushed);
+        let rect = if is_first {
+            self.damage_unflushed.clear();
+            self.damage_unflushed.add(source.everything());
+            source.everything()
+        } else {
+            part.relative_to(&source.rect)
+        };
+        Some(Flush { rect, is_first })
+    }
+
+    /// The damage that is to be sent with the next flush.
+    pub(super) fn damage_unflushed(&self) -> &Region {
+        &self.damage_unflushed
+    }
+
+    /// Moves the damage within `rect` to `into`.
+    pub(super) fn take_damage(&mut self, rect: &Rect, into: &mut Region) {
+        self.damage_unflushed.take_within(rect, into);
+    }
+
+    /// Forgets the damage: it is sent.
+    pub(super) fn clear_damage(&mut self) {
+        self.damage_unflushed.clear();
+    }
+
+    /// Whether nothing of its source was flushed yet.
+    pub(super) fn is_never_flushed(&self) -> bool {
+        self.never_flushed
+    }
+
+    /// Has the next flush send everything, or only what changed.
+    pub(super) fn set_never_flushed(&mut self, never_flushed: bool) {
+        self.never_flushed = never_flushed;
+    }
+}

@@ -1,0 +1,166 @@
+//! The displays that show the scanouts of a device.
+
+use super::cursor::Cursor;
+use super::device_scanout::DeviceScanout;
+use super::presentation::{DisplayId, Presentation};
+use super::presented_cursor::PresentedCursor;
+use super::presented_scanout::PresentedScanout;
+use super::source::ScanoutSource;
+use crate::gpu::region::Rect;
+
+/// What each display was told, and what it is still to be sent.
+#[derive(Debug)]
+pub(super) struct Presentations {
+    displays: Vec<Presentation>,
+}
+
+impl Default for Presentations {
+    /// With the VMM's display.
+    fn default() -> Self {
+        Self {
+            displays: vec![Presentation::new(DisplayId::VMM)],
+        }
+    }
+}
+
+impl Presentations {
+    /// Adds a display, unless it is here already: then `false`.
+    pub(super) fn add(&mut self, id: DisplayId) -> bool {
+        let is_new = !self.displays.iter().any(|display| display.id() == id);
+        if is_new {
+            self.displays.push(Presentation::new(id));
+        }
+        is_new
+    }
+
+    /// Removes a display.
+    pub(super) fn remove(&mut self, id: DisplayId) {
+        self.displays.retain(|display| display.id() != id);
+    }
+
+    pub(super) fn get_mut(&mut self, id: DisplayId) -> Option<&mut Presentation> {
+        self.displays.iter_mut().find(|display| display.id() == id)
+    }
+
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn get(&self, id: DisplayId) -> Option<&Presentation> {
+        self.displays.iter().find(|display| display.id() == id)
+    }
+
+    /// Whether a display shows `source` by its pixels.
+    pub(super) fn show_pixels(&self, source: &ScanoutSource) -> bool {
+        self.displays.iter().any(|d| d.shows_pixels(source))
+    }
+
+    /// Whether a scanout's image is to be read back for a display.
+    pub(super) fn need_readback(&self, index: usize) -> bool {
+        self.displays.iter().any(|d| d.needs_readback(index))
+    }
+
+    /// Whether damage of a dmabuf was flushed for which no fence is awaited.
+    pub(super) fn want_fence(&self) -> bool {
+        self.displays.iter().any(Presentation::wants_fence)
+    }
+
+    /// See [`PresentedScanout::await_flush`].
+    pub(super) fn await_flush(&mut self) {
+        for display in &mut self.displays {
+            display.await_flush();
+        }
+    }
+
+    /// See [`PresentedScanout::flush_done`].
+    pub(super) fn flush_done(&mut self) {
+        for display in &mut self.displays {
+            display.flush_done();
+        }
+    }
+
+    /// Tells each display's side of the cursor `index`.
+    pub(super) fn for_cursor(&mut self, index: usize, tell: impl Fn(&mut PresentedCursor)) {
+        for display in &mut self.displays {
+            if let Some(cursor) = display.cursor_mut(index) {
+                tell(cursor);
+            }
+        }
+    }
+
+    /// The driver is gone, and its `cursors` with it.
+    pub(super) fn hide_cursors(&mut self, cursors: &[Cursor]) {
+        for display in &mut self.displays {
+            display.hide_cursors(cursors);
+        }
+    }
+
+    /// Tells each display's side of the scanout `index`.
+    pub(super) fn for_scanout(&mut self, index: usize, tell: impl Fn(&mut PresentedScanout)) {
+        for display in &mut self.displays {
+            if let Some(scanout) = display.scanout_mut(index) {
+                tell(scanout);
+            }
+        }
+    }
+
+    /// Has all of a scanout sent, as it is now, to the displays that `is_meant` picks. Pixels are sent
+    /// as they are, unflushed ones too: these are damage no more, so the other displays are sent them as
+    /// well.
+    pub(super) fn send_everything(
+        &mut self,
+        index: usize,
+        scanout: &mut DeviceScanout,
+        is_meant: impl Fn(&Presentation) -> bool,
+    ) {
+        let Some(source) = scanout.source() else {
+            return;
+        };
+        let mut pixels_are_sent = false;
+        for display in self.displays.iter_mut().filter(|display| is_meant(display)) {
+            pixels_are_sent |= display.shows_pixels(source);
+            if let Some(presented) = display.scanout_mut(index) {
+                presented.send_everything(source);
+            }
+        }
+        if !pixels_are_sent {
+            return;
+        }
+        for display in &mut self.displays {
+            let shows_pixels = display.shows_pixels(source);
+            if let Some(presented) = display.scanout_mut(index).filter(|_| shows_pixels) {
+                presented.add_damage(scanout.damage_unflushed(), &source.everything());
+            }
+        }
+        scanout.clear_damage();
+    }
+
+    /// Has the displays sent what of a scanout changed within `rect` of its source's image, or
+    /// everything with the first flush.
+    pub(super) fn flush(&mut self, index: usize, scanout: &mut DeviceScanout, rect: &Rect) {
+        let Some(flush) = scanout.flush(rect) else {
+            return;
+        };
+        let Some(source) = scanout.source() else {
+            return;
+        };
+        let mut by_pixels: Option<&mut PresentedScanout> = None;
+        for display in &mut self.displays {
+            let shows_pixels = display.shows_pixels(source);
+            let Some(presented) = display.scanout_mut(index) else {
+                continue;
+            };
+            if !shows_pixels {
+                presented.flush_dmabuf(flush.rect);
+                continue;
+            }
+            if flush.is_first {
+                presented.damage_to_send().clear();
+            }
+            if let Some(other) = by_pixels.replace(presented) {
+                other.add_damage(scanout.damage_unflushed(), &flush.rect);
+            }
+        }
+        // The last one takes the damage, those before it copied it.
+        if let Some(last) = by_pixels {
+            scanout.take_damage(&flush.rect, last.damage_to_send());
+        }
+    }
+}
