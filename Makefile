@@ -1,48 +1,47 @@
-# Everything a developer does here; "make help" lists it. Installation is in install.mk.
+# Targets for developers: see "make help". Installation is in install.mk.
 
 CARGO ?= cargo
 RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-# What the programs are built with, beside Rust.
+# Packages needed to build the programs, besides Rust.
 BUILD_PACKAGES := build-essential pkg-config libudev-dev libvirglrenderer-dev libclang-dev
-# What the demo and the tests run with.
+# Packages needed to run the demo and the tests.
 TEST_PACKAGES := systemd libnss-systemd udev dbus polkitd umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils zstd kmod util-linux \
 	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients procps qemu-utils libseccomp2 libcap-ng0 \
 	libvirglrenderer1 libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libgles2 kmscube \
 	man-db zsh fish
 PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
-# What QEMU's vhost-user-gpu links to, and what counts system calls.
+# Libraries of QEMU's vhost-user-gpu, and perf to count system calls.
 BENCH_PACKAGES := libepoxy0 libgbm1 libpixman-1-0 libvirglrenderer1 linux-perf
-# rust-vmm's program to compare with.
+# The rust-vmm program to compare with.
 BENCH_CRATE := vhost-device-input@0.1.0
-# rust-vmm's program that the tests have a guest use.
+# The rust-vmm program that a guest uses in the tests.
 TEST_CRATE := vhost-device-rng@0.1.0
-# What the checks are run by, in versions that the oldest Rust we take can build.
+# Tools of the checks, in versions that the minimum supported Rust can build.
 TOOLS := cargo-nextest@0.9.114 cargo-deny@0.20.2 cargo-fuzz@0.13.2
-# How long each target of fuzz/ runs, from which seed (the same, so that a check does not fail by chance what
-# passed before; 0 is another each time), and by which sanitizer; "address" wants a nightly Rust.
+# Seconds per fuzz target, the seed (fixed, so that a check does not fail by chance; 0 picks a new one each
+# time) and the sanitizer ("address" needs a nightly Rust).
 FUZZ_SECONDS ?= 5
 FUZZ_SEED ?= 1
 FUZZ_SANITIZER ?= none
 FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
-# The release of Debian that is tried in a root of its own, what makes it, and which tests depend on a release.
+# The Debian release that check-debian uses, the packages that create its root, and the tests that depend on it.
 DISTRO ?= trixie
 ROOT_PACKAGES := debootstrap debian-archive-keyring
 DISTRO_TESTS ?= binary(=systemd) | binary(=vms) | (binary(=devices) & test(/^sandbox::/)) \
 	| (binary(=process) & test(/^virgl::/)) | package(harness)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-# A command for the shell: where Cargo builds.
+# Shell command that prints the target directory of Cargo.
 TARGET_DIR = $(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
 
 .DEFAULT_GOAL := all
 .PHONY: all deps demo check tools peers fmt lint doc deny test fuzz demo-debian check-debian bench clean help
 
-# All of the workspace, so that the demo and the installation share one build.
+# Builds the whole workspace, so that the demo and the installation share one build.
 all:
 	$(CARGO) build --release --workspace
 
-# The private systemd of the demo and the tests needs root; cargo runs as who calls make, and what
-# the demo leaves behind belongs to them too.
+# The private systemd needs root. Cargo runs as the calling user, who also owns the files that the demo leaves.
 demo: deps all
 	@demo="$$($(TARGET_DIR))/release/demo"; \
 	status=0; $(SUDO) "$$demo" || status=$$?; \
@@ -53,7 +52,7 @@ demo: deps all
 
 deps:
 	@command -v apt-get >/dev/null || { \
-		echo "No apt-get: the demo and all of the checks want Debian. \"make\" and \"make test\" take what there is." >&2; \
+		echo "No apt-get: the demo and the checks need Debian. \"make\" and \"make test\" use what is installed." >&2; \
 		exit 1; \
 	}; \
 	missing=; for package in $(PACKAGES); do \
@@ -75,7 +74,7 @@ deps:
 
 check: deps tools peers fmt lint doc deny test fuzz
 
-# Tools of the checks, built only where they are missing.
+# Installs the tools that are missing.
 tools:
 	@set -e; for tool in $(TOOLS); do \
 		if command -v "$${tool%@*}" >/dev/null; then continue; fi; \
@@ -83,7 +82,7 @@ tools:
 		$(CARGO) install --locked --quiet "$$tool"; \
 	done
 
-# A backend of others, which no Debian has. Where it cannot be built, its test is named and skipped.
+# A backend of another project that Debian does not package. If it cannot be built, its test is skipped and named.
 peers:
 	@test -x "$(CARGO_TARGET)/peers/bin/vhost-device-rng" || { \
 		echo "Building $(TEST_CRATE) (cargo install --locked; takes some minutes)"; \
@@ -99,7 +98,7 @@ lint:
 	$(CARGO) clippy --features fuzzing -- -D warnings
 	$(CARGO) clippy --manifest-path fuzz/Cargo.toml --target-dir target --all-targets -- -D warnings
 
-# The documentation of all items in the code, in target/doc.
+# Documents all items, private ones too, in target/doc.
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
@@ -109,15 +108,15 @@ deny:
 	$(CARGO) fetch --locked --quiet --manifest-path fuzz/Cargo.toml
 	$(CARGO) deny --offline --log-level error --manifest-path fuzz/Cargo.toml --config deny.toml check bans licenses sources
 
-# The programs first: tests run what lies in the target folder. What this machine lacks for
-# the tests of whole systems is named, and these tests count as skipped.
+# Builds the programs first: tests run them from the target directory. Names what this machine lacks and
+# skips the tests that need it.
 test:
 	$(CARGO) build --workspace --all-targets
 	filter=$$($(CARGO) run --quiet -p harness --bin runnable) && \
 	$(CARGO) nextest run --workspace --filterset "$$filter"
 
-# The targets of fuzz/: their corpora first, without libFuzzer, then some seconds of each with it. What it
-# adds to a corpus is left in target/; "cargo fuzz cmin" takes what is worth it into the repository.
+# Replays the corpora of fuzz/ without libFuzzer, then fuzzes each target for some seconds. New inputs stay in
+# target/; "cargo fuzz cmin" brings the useful ones into the repository.
 fuzz:
 	$(CARGO) nextest run --manifest-path fuzz/Cargo.toml --target-dir target
 	$(CARGO) fuzz build --release --sanitizer $(FUZZ_SANITIZER) --features libfuzzer --target-dir target/fuzz
@@ -133,8 +132,8 @@ fuzz:
 		grep -E "^stat::number_of_executed_units" "$$log"; \
 	done
 
-# As on a fresh machine of another release, which is made by debootstrap in build/$(DISTRO) and kept: the demo,
-# built there, and the tests that depend on the release, as they were built here.
+# Runs the demo and the tests that depend on the release in a fresh root of another Debian release, which
+# debootstrap creates in build/$(DISTRO). The demo is built there, the tests here.
 IN_ROOT = $(SUDO) env PATH="$$PATH" HOME="$$HOME" CARGO="$(CARGO)" crates/harness/debian-root $(DISTRO)
 
 demo-debian: PACKAGES += $(ROOT_PACKAGES)
@@ -151,7 +150,7 @@ check-debian: demo-debian tools peers
 		--cargo-metadata "$$0/workspace.json" --binaries-metadata "$$0/tests.json" \
 		--filterset "($$filter) & ($(DISTRO_TESTS))"' "$$target"
 
-# Beside their peers, of which those that cannot be had are named and left out.
+# Measures the programs beside their peers. Peers that are not available are named and left out.
 bench: PACKAGES += $(BENCH_PACKAGES)
 bench: deps
 	@test -x build/peers/bin/vhost-device-input \
@@ -166,17 +165,17 @@ clean:
 
 help:
 	@echo "make            build the programs (target/release)"
-	@echo "make demo       show them at work on a small Linux guest; saves demo.png"
-	@echo "make check      format, lints, documentation, licenses, all tests and some seconds of fuzzing"
-	@echo "make test       all tests that this machine can run"
-	@echo "make doc        documentation of all items in the code (target/doc)"
+	@echo "make demo       run them with a small Linux guest; saves demo.png"
+	@echo "make check      check format, lints, documentation, licenses; run all tests and some seconds of fuzzing"
+	@echo "make test       run all tests that this machine can run"
+	@echo "make doc        build the documentation of all items (target/doc)"
 	@echo "make fuzz       replay the fuzzing corpora and fuzz each target for FUZZ_SECONDS"
 	@echo "make demo-debian, make check-debian"
-	@echo "                the same on another release of Debian (DISTRO=trixie), in a root in build/"
-	@echo "make bench      measure the programs beside QEMU's and rust-vmm's"
+	@echo "                the same on another Debian release (DISTRO=trixie), in a root in build/"
+	@echo "make bench      measure the programs beside those of QEMU and rust-vmm"
 	@echo "make deps       install the Debian packages needed for demo and check"
 	@echo "make install    install programs, units and descriptors (PREFIX, DESTDIR)"
 	@echo "make uninstall  remove them"
-	@echo "make clean      remove what was built or fetched"
+	@echo "make clean      remove all build results and downloads"
 
 -include install.mk
