@@ -17,7 +17,7 @@ use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
 use crate::workload::{Batch, Sample, Workload};
 
 /// The command line's word for this process.
-pub const WORD: &str = "baseline";
+pub(crate) const WORD: &str = "baseline";
 /// Bytes of an UPDATE message before its pixels.
 const HEAD: usize = 32;
 
@@ -26,7 +26,7 @@ const HEAD: usize = 32;
 ///
 /// # Errors
 /// If it was not started by [`Baseline::start`].
-pub fn serve(memory: &Path, size: usize) -> anyhow::Result<()> {
+pub(crate) fn serve(memory: &Path, size: usize) -> anyhow::Result<()> {
     let file = File::options().read(true).write(true).open(memory)?;
     let range = (GuestAddress(0), size, Some(FileOffset::new(file, 0)));
     let guest: GuestMemoryMmap = GuestMemoryMmap::from_ranges_with_files([range])?;
@@ -63,7 +63,7 @@ fn send(display: &OwnedFd, mut head: &[u8], mut pixels: &[u8]) -> anyhow::Result
 
 /// The parent's part.
 #[derive(Debug)]
-pub struct Baseline {
+pub(crate) struct Baseline {
     child: Child,
     orders: UnixStream,
     display: UnixStream,
@@ -79,7 +79,7 @@ impl Baseline {
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start(program: &Path, copied: u64, sent: u64) -> anyhow::Result<Self> {
+    pub(crate) fn start(program: &Path, copied: u64, sent: u64) -> anyhow::Result<Self> {
         let size = copied.max(sent).max(4096).next_multiple_of(4096);
         let memory = Memory::with_size(size)?;
         let file = match memory.regions().first() {

@@ -24,7 +24,7 @@ const OTHER_MEMORY: u64 = 4 << 20;
 
 /// What a guest does again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scenario {
+pub(crate) enum Scenario {
     /// Draws `changed` of a screen of this size, transfers and flushes `damage`.
     Draw {
         /// Of the screen.
@@ -83,7 +83,7 @@ fn bytes(rect: Rect) -> u64 {
 ///
 /// # Errors
 /// If it cannot do that.
-pub fn start(
+pub(crate) fn start(
     who: &MeasuredProgram,
     scenario: Scenario,
 ) -> anyhow::Result<Option<Box<dyn Workload>>> {

@@ -24,7 +24,7 @@ const ABS_MT_POSITION: [u16; 2] = [53, 54];
 
 /// What a user does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scenario {
+pub(crate) enum Scenario {
     /// Moves a mouse: reports of 3 events, each sent once the one before has arrived.
     Mouse,
     /// The same, 8000 times a second, whether the guest has them or not.
@@ -39,7 +39,7 @@ pub enum Scenario {
 ///
 /// # Errors
 /// If it cannot do that.
-pub fn start(
+pub(crate) fn start(
     who: &MeasuredProgram,
     scenario: Scenario,
 ) -> anyhow::Result<Option<Box<dyn Workload>>> {
@@ -80,7 +80,7 @@ pub fn start(
 }
 
 /// What a program is told about its device.
-pub fn arguments(who: &MeasuredProgram, device: &PipeDevice) -> Vec<String> {
+pub(crate) fn arguments(who: &MeasuredProgram, device: &PipeDevice) -> Vec<String> {
     let path = device.path();
     vec![match who.style {
         Style::VhostDevice => format!("--event-list={path}"),

@@ -15,7 +15,7 @@ const MIN_PIECES: usize = 4;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
-pub struct Effort {
+pub(crate) struct Effort {
     /// Rounds of which medians are taken.
     pub rounds: usize,
     /// How long each program works in each round.
@@ -24,7 +24,7 @@ pub struct Effort {
 
 /// What a program took in one round, per piece of work.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Round {
+pub(crate) struct Round {
     /// Processor time in microseconds.
     pub cpu: f64,
     /// Times a thread went to sleep.
@@ -37,7 +37,7 @@ pub struct Round {
 
 /// What a program took in all rounds.
 #[derive(Clone, Debug, Default)]
-pub struct Record {
+pub(crate) struct Record {
     /// In the order in which they were.
     pub rounds: Vec<Round>,
     /// Of all rounds, sorted.
@@ -48,18 +48,18 @@ pub struct Record {
 
 impl Record {
     /// The median over rounds of something.
-    pub fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
+    pub(crate) fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
         median(self.rounds.iter().map(of).collect())
     }
 
     /// The median over rounds of the ratio of its processor time to another's in the same round.
-    pub fn ratio(&self, other: &Self) -> f64 {
+    pub(crate) fn ratio(&self, other: &Self) -> f64 {
         let pairs = self.rounds.iter().zip(&other.rounds);
         median(pairs.map(|(a, b)| a.cpu / b.cpu).collect())
     }
 
     /// The latency that this share of all pieces keep.
-    pub fn latency(&self, share: f64) -> Duration {
+    pub(crate) fn latency(&self, share: f64) -> Duration {
         let last = self.latencies.len().saturating_sub(1);
         let index = (last as f64 * share).round() as usize;
         self.latencies.get(index).copied().unwrap_or_default()
@@ -67,7 +67,7 @@ impl Record {
 }
 
 /// The middle one, or the mean of both; 0 of none.
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let upper = values.len() / 2;
     match (values.get(upper), values.len() % 2) {
@@ -113,7 +113,7 @@ impl Lane {
 
 /// Has all programs do one kind of work. A program that cannot do it has an error instead of a
 /// record; one for whom it means nothing has neither.
-pub fn compare(
+pub(crate) fn compare(
     who: &[MeasuredProgram],
     effort: Effort,
     count_syscalls: bool,

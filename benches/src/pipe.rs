@@ -13,7 +13,7 @@ const LIBRARY: &str = "libbench_evdev.so";
 
 /// A device that is played.
 #[derive(Debug)]
-pub struct PipeDevice {
+pub(crate) struct PipeDevice {
     folder: TempDir,
     pipe: File,
     library: PathBuf,
@@ -24,7 +24,7 @@ impl PipeDevice {
     ///
     /// # Errors
     /// If the library is not built, or there is no pipe to be had.
-    pub fn start(description: &str) -> anyhow::Result<Self> {
+    pub(crate) fn start(description: &str) -> anyhow::Result<Self> {
         let library = std::env::current_exe()?.with_file_name(LIBRARY);
         ensure!(
             library.is_file(),
@@ -45,12 +45,12 @@ impl PipeDevice {
     }
 
     /// Where it is.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.folder.path().join("event0").display().to_string()
     }
 
     /// What a program needs in its environment to take it for a device.
-    pub fn environment(&self) -> [(&'static str, String); 2] {
+    pub(crate) fn environment(&self) -> [(&'static str, String); 2] {
         let description = self.folder.path().join("description");
         [
             ("LD_PRELOAD", self.library.display().to_string()),
@@ -62,7 +62,7 @@ impl PipeDevice {
     ///
     /// # Errors
     /// As `write(2)`.
-    pub fn report(&mut self, events: &[(u16, u16, i32)]) -> anyhow::Result<()> {
+    pub(crate) fn report(&mut self, events: &[(u16, u16, i32)]) -> anyhow::Result<()> {
         let mut bytes = Vec::with_capacity((events.len() + 1) * 24);
         for (kind, code, value) in events.iter().chain(&[(0, 0, 0)]) {
             // struct input_event of 64-bit machines; nobody looks at the time.

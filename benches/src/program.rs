@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 /// How a program takes its socket and its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
+pub(crate) enum Style {
     /// The conventions of QEMU's `docs/interop/vhost-user.rst`.
     Conventions,
     /// rust-vmm's `vhost-device-input`: a number is put behind the socket's path.
@@ -22,7 +22,7 @@ pub enum Style {
 
 /// A program that is measured.
 #[derive(Clone, Debug)]
-pub struct MeasuredProgram {
+pub(crate) struct MeasuredProgram {
     /// Its column's name.
     pub name: String,
     /// Where it lies.
@@ -33,7 +33,7 @@ pub struct MeasuredProgram {
 
 /// A program that was started, and the connection to it.
 #[derive(Debug)]
-pub struct Started {
+pub(crate) struct Started {
     /// The program.
     pub program: Program,
     /// The connection.
@@ -47,7 +47,7 @@ impl MeasuredProgram {
     ///
     /// # Errors
     /// If it has not been built.
-    pub fn ours(program: &str) -> anyhow::Result<Self> {
+    pub(crate) fn ours(program: &str) -> anyhow::Result<Self> {
         Ok(Self {
             name: "ours".into(),
             path: paths::program(program)?,
@@ -59,7 +59,7 @@ impl MeasuredProgram {
     ///
     /// # Errors
     /// If it has not that form, or there is no such file.
-    pub fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         let (name, path) = text.split_once('=').context("expected NAME=PATH")?;
         let path = PathBuf::from(path);
         ensure!(path.is_file(), "there is no program {}", path.display());
@@ -80,7 +80,7 @@ impl MeasuredProgram {
     ///
     /// # Errors
     /// If it does not start or ends at once, with what it says.
-    pub fn start(&self, args: &[String], env: &[(&str, String)]) -> anyhow::Result<Started> {
+    pub(crate) fn start(&self, args: &[String], env: &[(&str, String)]) -> anyhow::Result<Started> {
         let mut command = Command::new(&self.path);
         for (name, value) in env {
             command = command.env(name, value);
@@ -135,7 +135,7 @@ const PROGRAM: &str = "usr/lib/qemu/vhost-user-gpu";
 
 /// Debian's vhost-user-gpu: the release's own and that of the backports. What cannot be had is told
 /// to `trouble`.
-pub fn debian_gpus(trouble: &mut dyn FnMut(String)) -> Vec<MeasuredProgram> {
+pub(crate) fn debian_gpus(trouble: &mut dyn FnMut(String)) -> Vec<MeasuredProgram> {
     let folder = paths::build_dir().join("peers");
     let mut apt = None;
     let mut found = Vec::new();
@@ -176,7 +176,7 @@ fn fetch(apt: &mut Option<PrivateApt>, backports: bool, root: &Path) -> anyhow::
 }
 
 /// rust-vmm's vhost-device-input, where it was installed for this.
-pub fn vhost_device_input() -> Option<MeasuredProgram> {
+pub(crate) fn vhost_device_input() -> Option<MeasuredProgram> {
     let path = paths::build_dir().join("peers/bin/vhost-device-input");
     path.is_file().then(|| MeasuredProgram {
         name: "vhost-device-input".into(),

@@ -15,7 +15,7 @@ use crate::workload::Workload;
 use crate::{gpu, input};
 
 /// What it is called in the table.
-pub const NAME: &str = "startup and idle";
+pub(crate) const NAME: &str = "startup and idle";
 
 /// How long an idle program is watched.
 const WATCHED: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ struct Idle {
 }
 
 /// Measures all, and prints the table.
-pub fn show(gpus: &[MeasuredProgram], inputs: &[MeasuredProgram], rounds: usize) {
+pub(crate) fn show(gpus: &[MeasuredProgram], inputs: &[MeasuredProgram], rounds: usize) {
     let mut table = Table::new(&[
         "",
         "start ms",

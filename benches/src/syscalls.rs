@@ -18,7 +18,7 @@ use tempfile::TempDir;
 const EVENT: &str = "raw_syscalls:sys_enter";
 
 /// Why system calls cannot be counted here; `None` if they can.
-pub fn missing() -> Option<String> {
+pub(crate) fn missing() -> Option<String> {
     let counted = Command::new("perf")
         .args(["stat", "-x,", "-e", EVENT, "true"])
         .output();
@@ -33,7 +33,7 @@ pub fn missing() -> Option<String> {
 
 /// A count that is on.
 #[derive(Debug)]
-pub struct Counter {
+pub(crate) struct Counter {
     perf: Child,
     control: File,
     acknowledged: File,
@@ -45,7 +45,7 @@ impl Counter {
     ///
     /// # Errors
     /// If perf does not run.
-    pub fn start(pid: u32) -> anyhow::Result<Self> {
+    pub(crate) fn start(pid: u32) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let [control, acknowledged] = ["control", "acknowledged"].map(|n| folder.path().join(n));
         for path in [&control, &acknowledged] {
@@ -81,7 +81,7 @@ impl Counter {
     ///
     /// # Errors
     /// If perf has failed.
-    pub fn stop(mut self) -> anyhow::Result<u64> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<u64> {
         self.tell("disable\n")?;
         // It writes its file at an interrupt; the control's own "stop" leaves it waiting.
         kill_process(Pid::from_child(&self.perf), Signal::INT)?;

@@ -4,25 +4,25 @@ use std::fmt::Write as _;
 
 /// The table under construction.
 #[derive(Debug)]
-pub struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table with this heading.
-    pub fn new(heading: &[&str]) -> Self {
+    pub(crate) fn new(heading: &[&str]) -> Self {
         Self {
             rows: vec![heading.iter().map(|cell| (*cell).to_owned()).collect()],
         }
     }
 
     /// Adds a row; what it has too few is `-`.
-    pub fn row(&mut self, cells: Vec<String>) {
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
     /// It, with a line's end.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);
         let cell = |row: &Vec<String>, n: usize| row.get(n).map_or("-", String::as_str).to_owned();
         let width = |n| {
@@ -55,7 +55,7 @@ impl Table {
 }
 
 /// A number with three digits that mean something.
-pub fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value {
         v if !v.is_finite() => "-".into(),
         v if v >= 99.95 => format!("{v:.0}"),

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 /// Processor time and context switches of a process, all its threads together.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Time it ran, in user and kernel mode, to the nanosecond.
     pub cpu: Duration,
     /// How often one of its threads went to sleep.
@@ -20,7 +20,7 @@ impl Usage {
     ///
     /// # Errors
     /// If it has ended.
-    pub fn of(pid: u32) -> anyhow::Result<Self> {
+    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let gone = || format!("process {pid} has ended");
         let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.try_into()?)).with_context(gone)?;
         let cpu = clock.now().with_context(gone)?.into();
@@ -36,7 +36,7 @@ impl Usage {
     }
 
     /// What was used since `before`.
-    pub fn since(self, before: Self) -> Self {
+    pub(crate) fn since(self, before: Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(before.cpu),
             sleeps: self.sleeps.saturating_sub(before.sleeps),
@@ -46,7 +46,7 @@ impl Usage {
 
 /// The memory of a process.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Resident {
+pub(crate) struct Resident {
     /// All that is mapped and present, in KiB.
     pub all: u64,
     /// Its own part of that: what would be free without it, in KiB.
@@ -58,7 +58,7 @@ impl Resident {
     ///
     /// # Errors
     /// If it has ended.
-    pub fn of(pid: u32) -> anyhow::Result<Self> {
+    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let path = format!("/proc/{pid}/smaps_rollup");
         let text = std::fs::read_to_string(&path).context(path)?;
         let kib = |name| field(&text, name).with_context(|| format!("no {name} in smaps_rollup"));

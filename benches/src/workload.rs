@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// How much is done at a time.
 #[derive(Clone, Copy, Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// At least as many pieces.
     pub pieces: usize,
     /// At least for as long.
@@ -16,7 +16,7 @@ impl Batch {
     ///
     /// # Errors
     /// The first of `piece`.
-    pub fn run(
+    pub(crate) fn run(
         self,
         mut piece: impl FnMut() -> anyhow::Result<Sample>,
     ) -> anyhow::Result<Vec<Sample>> {
@@ -31,7 +31,7 @@ impl Batch {
 
 /// What one piece of work took.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// From the guest's kick (or the device's event) until the guest has its answer and the display
     /// its pixels.
     pub latency: Duration,
@@ -40,7 +40,7 @@ pub struct Sample {
 }
 
 /// A program at work.
-pub trait Workload {
+pub(crate) trait Workload {
     /// Its process.
     fn pid(&self) -> u32;
 

@@ -8,25 +8,25 @@ use frontend::{Command, DEFAULT_LIMIT};
 use harness::mock::MockInput;
 
 /// A plain keyboard with three LEDs.
-pub const KEYBOARD: &str =
+pub(crate) const KEYBOARD: &str =
     "name Test Keyboard\nid 0003 046d c31c 0110\nkey 1-88\nmsc 4\nled 0-2\nrep\n";
 
 /// A mock of one evdev device, at [`HostDevice::path`] to programs of [`HostDevice::command`].
-pub struct HostDevice(MockInput);
+pub(crate) struct HostDevice(MockInput);
 
 impl HostDevice {
     /// A device of this description, in the text form of [`harness::mock`].
-    pub fn new(description: &str) -> Self {
+    pub(crate) fn new(description: &str) -> Self {
         Self(MockInput::start(&[description]).unwrap())
     }
 
     /// Where a program sees the device.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.0.path(0)
     }
 
     /// A program that sees the device.
-    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let command = Command::new(program).arg(format!("--evdev-path={}", self.path()));
         let environment = self.0.environment();
         environment
@@ -35,41 +35,41 @@ impl HostDevice {
     }
 
     /// Has the device send events, in one piece.
-    pub fn send(&mut self, events: &[Event]) {
+    pub(crate) fn send(&mut self, events: &[Event]) {
         let events: Vec<_> = events.iter().map(|e| (e.kind, e.code, e.value)).collect();
         self.0.send(0, &events).unwrap();
     }
 
     /// Has the device send events, and waits until it is in the state that they make.
-    pub fn set(&mut self, events: &[Event]) {
+    pub(crate) fn set(&mut self, events: &[Event]) {
         self.send(events);
         self.0.sync(0).unwrap();
     }
 
     /// Takes the device away, as pulling its plug does.
-    pub fn unplug(&mut self) {
+    pub(crate) fn unplug(&mut self) {
         self.0.unplug(0).unwrap();
     }
 
     /// Forgets what was done to it so far.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.0.sync(0).unwrap();
         self.0.forget();
     }
 
     /// Waits until a program grabs the device, or lets it go.
-    pub fn wait_grab(&mut self, grabbed: bool) {
+    pub(crate) fn wait_grab(&mut self, grabbed: bool) {
         self.0.wait_grab(0, grabbed, DEFAULT_LIMIT).unwrap();
     }
 
     /// Whether a program has grabbed the device since this was waited for last.
-    pub fn was_grabbed(&mut self) -> bool {
+    pub(crate) fn was_grabbed(&mut self) -> bool {
         let soon = Duration::from_millis(50);
         self.0.wait_grab(0, true, soon).is_ok()
     }
 
     /// Waits until a program sets an LED.
-    pub fn wait_led(&mut self, code: u16, value: i32) {
+    pub(crate) fn wait_led(&mut self, code: u16, value: i32) {
         self.0.wait_led(0, code, value != 0, DEFAULT_LIMIT).unwrap();
     }
 }

@@ -4,14 +4,14 @@ use frontend::Program;
 
 /// What a program holds: resident memory in KiB, and open descriptors.
 #[derive(Clone, Copy, Debug)]
-pub struct Holdings {
+pub(crate) struct Holdings {
     pub resident: u64,
     pub descriptors: usize,
 }
 
 impl Holdings {
     /// What `program` holds now.
-    pub fn of(program: &Program) -> Self {
+    pub(crate) fn of(program: &Program) -> Self {
         Self {
             resident: status_kib(program, "VmRSS:"),
             descriptors: program.open_descriptors().unwrap(),
@@ -20,7 +20,7 @@ impl Holdings {
 
     /// Asserts that `program` holds no more than this, but for `kib` KiB.
     #[track_caller]
-    pub fn assert_not_grown(self, program: &Program, kib: u64) {
+    pub(crate) fn assert_not_grown(self, program: &Program, kib: u64) {
         let now = Self::of(program);
         assert_eq!(now.descriptors, self.descriptors, "open descriptors");
         let grown = now.resident.saturating_sub(self.resident);
@@ -29,7 +29,7 @@ impl Holdings {
 }
 
 /// The most memory that `program` ever had resident, in KiB.
-pub fn peak_resident(program: &Program) -> u64 {
+pub(crate) fn peak_resident(program: &Program) -> u64 {
     status_kib(program, "VmHWM:")
 }
 

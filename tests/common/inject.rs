@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 /// What became of a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It returned this; less than 0 is an errno.
     Returned(i64),
     /// The process was ended for it.
@@ -24,7 +24,7 @@ pub enum Outcome {
 
 /// An argument of a system call.
 #[derive(Clone, Copy, Debug)]
-pub enum Word<'a> {
+pub(crate) enum Word<'a> {
     Number(i64),
     /// The address of these bytes and a NUL, in the program's memory.
     Text(&'a str),
@@ -39,7 +39,7 @@ const TEXT_ROOM: u64 = 256;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The threads of a process: their numbers and names.
-pub fn threads(pid: u32) -> anyhow::Result<Vec<(i32, String)>> {
+pub(crate) fn threads(pid: u32) -> anyhow::Result<Vec<(i32, String)>> {
     let folder = format!("/proc/{pid}/task");
     let mut threads = Vec::new();
     for task in fs::read_dir(&folder).context(folder)? {
@@ -53,7 +53,7 @@ pub fn threads(pid: u32) -> anyhow::Result<Vec<(i32, String)>> {
 }
 
 /// Has a thread, which waits in a system call, make another one, and go on waiting.
-pub fn inject(thread: i32, number: i64, words: &[Word<'_>]) -> anyhow::Result<Outcome> {
+pub(crate) fn inject(thread: i32, number: i64, words: &[Word<'_>]) -> anyhow::Result<Outcome> {
     let pid = Pid::from_raw(thread);
     let saved = stop_in_call(pid)?;
     let mut registers = saved;

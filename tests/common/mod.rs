@@ -2,10 +2,10 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-pub mod evdev;
-pub mod growth;
+pub(crate) mod evdev;
+pub(crate) mod growth;
 #[cfg(target_arch = "x86_64")]
-pub mod inject;
+pub(crate) mod inject;
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ use frontend::{Command, DEFAULT_LIMIT, Memory, Program, Session, SocketForm};
 use vhost::vhost_user::message::FrontendReq;
 
 /// For what takes no time but that of a machine that is busy with other things.
-pub const QUICK: Duration = Duration::from_secs(30);
+pub(crate) const QUICK: Duration = Duration::from_secs(30);
 
 /// The gpu program: ours, or the one `VHOST_USER_GPU` names, to see what another one does.
-pub fn gpu_program() -> PathBuf {
+pub(crate) fn gpu_program() -> PathBuf {
     let other = std::env::var_os("VHOST_USER_GPU");
     other.map_or_else(
         || env!("CARGO_BIN_EXE_vhost-user-gpu").into(),
@@ -33,7 +33,7 @@ pub fn gpu_program() -> PathBuf {
 }
 
 /// The input program, in the same way.
-pub fn input_program() -> PathBuf {
+pub(crate) fn input_program() -> PathBuf {
     let other = std::env::var_os("VHOST_USER_INPUT");
     other.map_or_else(
         || env!("CARGO_BIN_EXE_vhost-user-input").into(),
@@ -42,24 +42,24 @@ pub fn input_program() -> PathBuf {
 }
 
 /// The gpu program, to be started in this way.
-pub fn gpu_command(form: SocketForm) -> Command {
+pub(crate) fn gpu_command(form: SocketForm) -> Command {
     Command::new(gpu_program()).socket(form)
 }
 
 /// Asserts that the program ended by itself, with status 0, soon.
-pub fn assert_clean_exit(program: &mut Program) {
+pub(crate) fn assert_clean_exit(program: &mut Program) {
     assert_clean_exit_within(program, QUICK);
 }
 
 /// Asserts that the program ended by itself, with status 0, in this time.
-pub fn assert_clean_exit_within(program: &mut Program, limit: Duration) {
+pub(crate) fn assert_clean_exit_within(program: &mut Program, limit: Duration) {
     let status = program.wait_exit(limit).unwrap();
     assert!(status.success(), "{status}, stderr: {}", program.stderr());
     assert_eq!(program.stdout(), "", "nothing belongs on stdout");
 }
 
 /// Asserts that the program failed at its start, with a message on stderr that has all these words in it.
-pub fn assert_early_failure(program: &mut Program, words: &[&str]) -> ExitStatus {
+pub(crate) fn assert_early_failure(program: &mut Program, words: &[&str]) -> ExitStatus {
     let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
     assert!(!status.success(), "status 0, stderr: {}", program.stderr());
     assert!(status.code().is_some(), "ended by a signal: {status}");
@@ -73,7 +73,7 @@ pub fn assert_early_failure(program: &mut Program, words: &[&str]) -> ExitStatus
 }
 
 /// Makes the choices of a guest that takes all that QEMU lets it have.
-pub fn assert_choices(session: &mut Session) {
+pub(crate) fn assert_choices(session: &mut Session) {
     const LEGACY: u64 = NOTIFY_ON_EMPTY | ANY_LAYOUT;
     let offer = session
         .negotiate(Session::usual_protocol_features())
@@ -88,33 +88,37 @@ pub fn assert_choices(session: &mut Session) {
 }
 
 /// A running gpu program, the guest's driver and the display.
-pub struct GpuVm {
+pub(crate) struct GpuVm {
     pub gpu: Gpu,
     pub display: DisplayThread,
     pub program: Program,
 }
 
 impl GpuVm {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(DisplayOptions::default(), GpuOptions::default())
     }
 
-    pub fn with_display(display: DisplayOptions) -> Self {
+    pub(crate) fn with_display(display: DisplayOptions) -> Self {
         Self::with(display, GpuOptions::default())
     }
 
-    pub fn with(display: DisplayOptions, options: GpuOptions) -> Self {
+    pub(crate) fn with(display: DisplayOptions, options: GpuOptions) -> Self {
         let program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
         Self::of(program, DisplayThread::start(display).unwrap(), options)
     }
 
     /// A guest that uses a program that runs already, and the display with its socket.
-    pub fn of(program: Program, display: (DisplayThread, UnixStream), options: GpuOptions) -> Self {
+    pub(crate) fn of(
+        program: Program,
+        display: (DisplayThread, UnixStream),
+        options: GpuOptions,
+    ) -> Self {
         Self::in_memory(program, display, options, &guest_memory())
     }
 
     /// As [`GpuVm::of`], of a guest with this memory.
-    pub fn in_memory(
+    pub(crate) fn in_memory(
         mut program: Program,
         (display, socket): (DisplayThread, UnixStream),
         options: GpuOptions,
@@ -130,7 +134,7 @@ impl GpuVm {
     }
 
     /// Creates a resource with a backing that is laid out like `pieces`.
-    pub fn resource(
+    pub(crate) fn resource(
         &mut self,
         id: u32,
         format: Format,
@@ -145,7 +149,7 @@ impl GpuVm {
     }
 
     /// Creates a resource of `format` that holds the test pattern, whole.
-    pub fn painted(&mut self, id: u32, format: Format, size: (u32, u32)) -> Backing {
+    pub(crate) fn painted(&mut self, id: u32, format: Format, size: (u32, u32)) -> Backing {
         let backing = self.resource(id, format, size, Pieces::Whole);
         backing.write(0, &picture(format, size, pattern));
         ok(self
@@ -155,12 +159,12 @@ impl GpuVm {
     }
 
     /// Ends the front-end's side and asserts that the program ends well.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         self.finish_within(QUICK);
     }
 
     /// As [`GpuVm::finish`], for a program of which the kernel has much to take apart.
-    pub fn finish_within(self, limit: Duration) {
+    pub(crate) fn finish_within(self, limit: Duration) {
         let Self {
             gpu,
             display,
@@ -173,19 +177,19 @@ impl GpuVm {
 }
 
 /// Two regions with a hole between them, as a PC with more than 3 GiB has.
-pub fn guest_memory() -> Memory {
+pub(crate) fn guest_memory() -> Memory {
     Memory::new(&[(0x10_0000, 24 << 20), (1 << 32, 40 << 20)]).unwrap()
 }
 
 /// Asserts that a command was answered with OK_NODATA.
 #[track_caller]
-pub fn ok(response: frontend::Result<Response>) -> Response {
+pub(crate) fn ok(response: frontend::Result<Response>) -> Response {
     answered(response, ResponseKind::OkNodata)
 }
 
 /// Asserts that a command was answered with this.
 #[track_caller]
-pub fn answered(response: frontend::Result<Response>, kind: ResponseKind) -> Response {
+pub(crate) fn answered(response: frontend::Result<Response>, kind: ResponseKind) -> Response {
     let response = response.unwrap();
     assert_eq!(response.kind, kind);
     response
@@ -193,7 +197,7 @@ pub fn answered(response: frontend::Result<Response>, kind: ResponseKind) -> Res
 
 /// How a backing lies in the guest's memory.
 #[derive(Clone, Copy, Debug)]
-pub enum Pieces {
+pub(crate) enum Pieces {
     /// In one piece.
     Whole,
     /// In pages, the last first.
@@ -203,13 +207,13 @@ pub enum Pieces {
 }
 
 /// Guest memory behind a resource.
-pub struct Backing {
+pub(crate) struct Backing {
     memory: Memory,
     pub entries: Vec<(u64, u32)>,
 }
 
 impl Backing {
-    pub fn new(memory: &Memory, size: u32, pieces: Pieces) -> Self {
+    pub(crate) fn new(memory: &Memory, size: u32, pieces: Pieces) -> Self {
         let mut entries = Vec::new();
         match pieces {
             Pieces::Whole => entries.push((memory.alloc(size.into(), 4096).unwrap(), size)),
@@ -243,7 +247,7 @@ impl Backing {
     }
 
     /// All its bytes.
-    pub fn read(&self) -> Vec<u8> {
+    pub(crate) fn read(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for &(address, len) in &self.entries {
             let start = bytes.len();
@@ -254,7 +258,7 @@ impl Backing {
     }
 
     /// Writes `bytes` at `offset` of the whole.
-    pub fn write(&self, offset: usize, bytes: &[u8]) {
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
         let (mut skip, mut bytes) = (offset, bytes);
         for &(address, len) in &self.entries {
             let len = len as usize;
@@ -274,14 +278,14 @@ impl Backing {
 
 /// A backing of single pages, none of which lies behind the one before it. Each pixel has the number
 /// of its page, so that a large picture is soon made and looked at.
-pub struct ScatteredPages {
+pub(crate) struct ScatteredPages {
     pub entries: Vec<(u64, u32)>,
 }
 
 impl ScatteredPages {
     const PAGE: u32 = 4096;
 
-    pub fn new(memory: &Memory, bytes: u32) -> Self {
+    pub(crate) fn new(memory: &Memory, bytes: u32) -> Self {
         let pages = bytes.div_ceil(Self::PAGE);
         let start = memory
             .alloc(u64::from(pages * Self::PAGE), Self::PAGE.into())
@@ -306,7 +310,7 @@ impl ScatteredPages {
 
     /// Asserts that scanout 0 shows a picture of this size in B8G8R8X8.
     #[track_caller]
-    pub fn assert_shown(&self, display: &DisplayThread, (width, height): (u32, u32)) {
+    pub(crate) fn assert_shown(&self, display: &DisplayThread, (width, height): (u32, u32)) {
         let display = display.lock();
         let surface = display.surface(0).unwrap();
         assert_eq!((surface.width, surface.height), (width, height));
@@ -320,7 +324,7 @@ impl ScatteredPages {
 }
 
 /// A picture in which no two places near each other are the same.
-pub fn pattern(x: u32, y: u32) -> [u8; 3] {
+pub(crate) fn pattern(x: u32, y: u32) -> [u8; 3] {
     [
         (x * 7 + y) as u8,
         (x + y * 5) as u8 ^ 0x55,
@@ -329,12 +333,12 @@ pub fn pattern(x: u32, y: u32) -> [u8; 3] {
 }
 
 /// Another one, different at each place.
-pub fn negative(x: u32, y: u32) -> [u8; 3] {
+pub(crate) fn negative(x: u32, y: u32) -> [u8; 3] {
     pattern(x, y).map(|c| !c)
 }
 
 /// The bytes of a picture in `format`.
-pub fn picture(
+pub(crate) fn picture(
     format: Format,
     (width, height): (u32, u32),
     color: impl Fn(u32, u32) -> [u8; 3],
@@ -349,7 +353,7 @@ pub fn picture(
 
 /// Asserts that a scanout shows `color` at each of its places.
 #[track_caller]
-pub fn assert_shows(
+pub(crate) fn assert_shows(
     display: &DisplayThread,
     scanout: u32,
     (width, height): (u32, u32),
@@ -370,7 +374,7 @@ pub fn assert_shows(
 
 /// Has a guest make a picture of 64x64 and a context in which it can be drawn to: green, and in front of
 /// it a red triangle, which takes shaders.
-pub fn triangle(gpu: &mut Gpu) -> Stream {
+pub(crate) fn triangle(gpu: &mut Gpu) -> Stream {
     ok(gpu.create_context(1, "triangle"));
     ok(gpu.create_3d(1, Create3d::picture(64, 64)));
     ok(gpu.create_3d(2, Create3d::vertices(96)));

@@ -13,14 +13,14 @@ use rustix::process::{Pid, Signal, kill_process};
 const SOON: Duration = Duration::from_secs(60);
 
 /// A verb that does not end by itself; killed when dropped.
-pub struct Follower {
+pub(crate) struct Follower {
     child: Child,
     lines: Receiver<String>,
     complaints: Receiver<String>,
 }
 
 impl Follower {
-    pub fn start(sandbox: &Sandbox, arguments: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) fn start(sandbox: &Sandbox, arguments: &[&str]) -> anyhow::Result<Self> {
         let mut child = sandbox
             .command([&["vhostctl"], arguments].concat())
             .stdin(Stdio::null())
@@ -37,14 +37,14 @@ impl Follower {
     }
 
     /// Waits until it says that it watches.
-    pub fn wait_ready(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn wait_ready(&mut self) -> anyhow::Result<()> {
         let line = self.complaints.recv_timeout(SOON)?;
         ensure!(line.starts_with("Watching "), "{line}");
         Ok(())
     }
 
     /// The next line that has this in it.
-    pub fn line(&mut self, text: &str) -> anyhow::Result<String> {
+    pub(crate) fn line(&mut self, text: &str) -> anyhow::Result<String> {
         let deadline = Instant::now() + SOON;
         let mut others = Vec::new();
         loop {
@@ -58,20 +58,20 @@ impl Follower {
     }
 
     /// The same of the lines that are there.
-    pub fn try_line(&mut self, text: &str) -> Option<String> {
+    pub(crate) fn try_line(&mut self, text: &str) -> Option<String> {
         thread::sleep(Duration::from_millis(200));
         self.lines.try_iter().find(|line| line.contains(text))
     }
 
     /// Ends it by SIGTERM, which has to be a success.
-    pub fn end(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn end(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
         let status = self.wait()?;
         ensure!(status == Some(0), "ended with {status:?}");
         Ok(())
     }
 
-    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         // What was started enters the sandbox and leaves the program to its child.
         let pid = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
@@ -79,7 +79,7 @@ impl Follower {
         Ok(kill_process(child.context("no child")?, signal)?)
     }
 
-    pub fn wait(&mut self) -> anyhow::Result<Option<i32>> {
+    pub(crate) fn wait(&mut self) -> anyhow::Result<Option<i32>> {
         let deadline = Instant::now() + SOON;
         loop {
             if let Some(status) = self.child.try_wait()? {

@@ -14,16 +14,16 @@ use serde_json::Value;
 use super::stderr;
 
 /// Where systemd's administrator has unit files.
-pub const FILES: &str = "/etc/systemd/system";
+pub(crate) const FILES: &str = "/etc/systemd/system";
 
 /// A systemd with the product installed, and perhaps with input devices.
-pub struct Host {
+pub(crate) struct Host {
     pub sandbox: Sandbox,
     pub mock: Option<MockInput>,
 }
 
 impl Host {
-    pub fn new(devices: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) fn new(devices: &[&str]) -> anyhow::Result<Self> {
         let staging = stage()?;
         let sandbox = Sandbox::start(&[staging.path()])?;
         let mock = if devices.is_empty() {
@@ -35,11 +35,11 @@ impl Host {
     }
 
     /// Runs vhostctl where the devices can be seen.
-    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+    pub(crate) fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         self.sandbox.exec(self.words(arguments))
     }
 
-    pub fn words(&self, arguments: &[&str]) -> Vec<String> {
+    pub(crate) fn words(&self, arguments: &[&str]) -> Vec<String> {
         let mut command = vec!["env".to_owned()];
         if let Some(mock) = &self.mock {
             command.extend(
@@ -53,7 +53,7 @@ impl Host {
     }
 
     /// What it says, on either way; it has to succeed.
-    pub fn ok(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.run(arguments)?;
         let said = stderr(&output);
         ensure!(
@@ -65,7 +65,7 @@ impl Host {
     }
 
     /// What it complains about; it has to fail with this status.
-    pub fn fails(&self, arguments: &[&str], code: i32) -> anyhow::Result<String> {
+    pub(crate) fn fails(&self, arguments: &[&str], code: i32) -> anyhow::Result<String> {
         let output = self.run(arguments)?;
         let said = stderr(&output);
         ensure!(
@@ -81,32 +81,32 @@ impl Host {
         Ok(said)
     }
 
-    pub fn list(&self) -> anyhow::Result<Vec<Value>> {
+    pub(crate) fn list(&self) -> anyhow::Result<Vec<Value>> {
         let output = self.run(&["list", "--json=short"])?;
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
-    pub fn state(&self, unit: &str) -> anyhow::Result<String> {
+    pub(crate) fn state(&self, unit: &str) -> anyhow::Result<String> {
         self.sandbox.property(unit, "ActiveState")
     }
 
-    pub fn is_enabled(&self, unit: &str) -> anyhow::Result<bool> {
+    pub(crate) fn is_enabled(&self, unit: &str) -> anyhow::Result<bool> {
         let output = self.sandbox.exec(["systemctl", "is-enabled", unit])?;
         Ok(output.status.success())
     }
 
-    pub fn file(&self, service: &str) -> anyhow::Result<String> {
+    pub(crate) fn file(&self, service: &str) -> anyhow::Result<String> {
         let path = self
             .sandbox
             .path(&format!("{FILES}/{service}.d/50-vhostctl.conf"));
         fs::read_to_string(&path).with_context(|| path.display().to_string())
     }
 
-    pub fn has_folder(&self, service: &str) -> bool {
+    pub(crate) fn has_folder(&self, service: &str) -> bool {
         self.sandbox.path(&format!("{FILES}/{service}.d")).exists()
     }
 
-    pub fn connect(&self, socket: &str) -> anyhow::Result<Session> {
+    pub(crate) fn connect(&self, socket: &str) -> anyhow::Result<Session> {
         let mut session = Session::new(UnixStream::connect(self.sandbox.path(socket))?);
         session.negotiate(Session::usual_protocol_features())?;
         Ok(session)

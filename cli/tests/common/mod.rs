@@ -2,8 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
-pub mod follower;
-pub mod host;
+pub(crate) mod follower;
+pub(crate) mod host;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -12,14 +12,14 @@ use std::process::{Command, Output};
 const SKIP: &str = "VHOSTCTL_TEST_SKIP_MISSING";
 
 /// The program under test, in an environment that does not depend on who runs the tests.
-pub fn vhostctl() -> Command {
+pub(crate) fn vhostctl() -> Command {
     clean(Command::new(env!("CARGO_BIN_EXE_vhostctl")))
 }
 
 /// The same on a machine with these devices and no others; `None` if that cannot be had here.
 ///
 /// The files lie in `tests/mock`, in the format of umockdev-record(1).
-pub fn vhostctl_with(devices: &[&str]) -> Option<Command> {
+pub(crate) fn vhostctl_with(devices: &[&str]) -> Option<Command> {
     if !have("umockdev-run", "package umockdev") {
         return None;
     }
@@ -52,7 +52,7 @@ fn clean(mut command: Command) -> Command {
 }
 
 /// Whether a program is installed.
-pub fn have(program: &str, origin: &str) -> bool {
+pub(crate) fn have(program: &str, origin: &str) -> bool {
     let found = std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
     });
@@ -60,7 +60,7 @@ pub fn have(program: &str, origin: &str) -> bool {
 }
 
 /// Says that this machine lacks something: false, or a failed test unless such tests are to be skipped.
-pub fn missing(what: &str) -> bool {
+pub(crate) fn missing(what: &str) -> bool {
     assert!(
         std::env::var_os(SKIP).is_some_and(|value| value == "1"),
         "this test needs {what}; set {SKIP}=1 to skip what cannot be tested here"
@@ -71,7 +71,7 @@ pub fn missing(what: &str) -> bool {
 }
 
 /// Runs it and expects success; what it wrote, with nothing on standard error.
-pub fn stdout(command: &mut Command) -> String {
+pub(crate) fn stdout(command: &mut Command) -> String {
     let output = run(command);
     assert!(
         output.status.success(),
@@ -84,13 +84,13 @@ pub fn stdout(command: &mut Command) -> String {
 }
 
 /// Runs it.
-pub fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 /// What it complained about.
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

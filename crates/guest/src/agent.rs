@@ -13,7 +13,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use crate::commands::Session;
 
 /// Reads requests from `port` forever and runs each in a thread of its own.
-pub fn serve(port: &str) -> anyhow::Result<Infallible> {
+pub(crate) fn serve(port: &str) -> anyhow::Result<Infallible> {
     let tty = OpenOptions::new()
         .read(true)
         .write(true)

@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, mount};
 const MODULE_LIST: &str = "/lib/modules/list";
 
 /// Mounts proc, sysfs, devtmpfs and the temporary file systems.
-pub fn mount_all() -> anyhow::Result<()> {
+pub(crate) fn mount_all() -> anyhow::Result<()> {
     let nosuid = MountFlags::NOSUID;
     for (kind, target, flags) in [
         (
@@ -35,7 +35,7 @@ pub fn mount_all() -> anyhow::Result<()> {
 }
 
 /// Loads the modules that the initramfs lists.
-pub fn load_modules() -> anyhow::Result<()> {
+pub(crate) fn load_modules() -> anyhow::Result<()> {
     let list =
         fs::read_to_string(MODULE_LIST).with_context(|| format!("cannot read {MODULE_LIST}"))?;
     for path in list.lines() {

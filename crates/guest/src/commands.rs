@@ -36,13 +36,17 @@ reboot                    restart the guest";
 
 /// What outlives a command: the picture on the screen needs its owner.
 #[derive(Default)]
-pub struct Session {
+pub(crate) struct Session {
     display: Mutex<Option<Display>>,
 }
 
 impl Session {
     /// Runs one command and gives its output to `output` line by line.
-    pub fn run(&self, command: &[String], output: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    pub(crate) fn run(
+        &self,
+        command: &[String],
+        output: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<()> {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["testcard", size] => self.test_card(size, 1, output),

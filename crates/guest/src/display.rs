@@ -32,7 +32,7 @@ struct Picture {
 }
 
 /// An open DRM device. Closing it gives the screen up.
-pub struct Display {
+pub(crate) struct Display {
     card: Card,
     picture: Option<Picture>,
     cursor: Option<DumbBuffer>,
@@ -40,7 +40,7 @@ pub struct Display {
 
 impl Display {
     /// Opens the card and becomes its master.
-    pub fn open() -> anyhow::Result<Self> {
+    pub(crate) fn open() -> anyhow::Result<Self> {
         let card = OpenOptions::new()
             .read(true)
             .write(true)
@@ -89,7 +89,7 @@ impl Display {
 
     /// Draws a test card over `count` outputs of `size` each, side by side in one
     /// buffer, and shows it. Returns the checksum of the buffer.
-    pub fn test_card(&mut self, size: (u16, u16), count: usize) -> anyhow::Result<u64> {
+    pub(crate) fn test_card(&mut self, size: (u16, u16), count: usize) -> anyhow::Result<u64> {
         let outputs = self.outputs(count)?;
         let (width, height) = (u32::from(size.0), u32::from(size.1));
         let whole = u32::try_from(count)
@@ -128,7 +128,7 @@ impl Display {
 
     /// Fills `[x, y, width, height]` of the picture with one colour and flushes just
     /// that. Returns the checksum of the whole buffer.
-    pub fn patch(&mut self, area: [u16; 4], colour: u32) -> anyhow::Result<u64> {
+    pub(crate) fn patch(&mut self, area: [u16; 4], colour: u32) -> anyhow::Result<u64> {
         let [x, y, width, height] = area.map(u32::from);
         let mut picture = self
             .picture
@@ -163,7 +163,7 @@ impl Display {
         deprecated,
         reason = "the legacy ioctl is what old X servers use, and enough"
     )]
-    pub fn show_cursor(&mut self, position: (i32, i32), colour: u32) -> anyhow::Result<()> {
+    pub(crate) fn show_cursor(&mut self, position: (i32, i32), colour: u32) -> anyhow::Result<()> {
         let mut cursor = self
             .card
             .create_dumb_buffer((CURSOR_SIZE, CURSOR_SIZE), DrmFourcc::Argb8888, 32)
@@ -192,7 +192,7 @@ impl Display {
 
     /// Moves the cursor.
     #[expect(deprecated, reason = "as for show_cursor")]
-    pub fn move_cursor(&mut self, position: (i32, i32)) -> anyhow::Result<()> {
+    pub(crate) fn move_cursor(&mut self, position: (i32, i32)) -> anyhow::Result<()> {
         self.card
             .move_cursor(self.first_crtc()?, position)
             .context("cannot move the cursor")
@@ -200,7 +200,7 @@ impl Display {
 
     /// Hides the cursor.
     #[expect(deprecated, reason = "as for show_cursor")]
-    pub fn hide_cursor(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn hide_cursor(&mut self) -> anyhow::Result<()> {
         let crtc = self.first_crtc()?;
         self.card
             .set_cursor(crtc, None::<&DumbBuffer>)
@@ -208,7 +208,7 @@ impl Display {
     }
 
     /// Describes connectors, modes and EDIDs.
-    pub fn describe(&mut self, output: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    pub(crate) fn describe(&mut self, output: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         let resources = self
             .card
             .resource_handles()

@@ -5,7 +5,7 @@ use frontend::features::PROTOCOL_FEATURES;
 
 /// A VMM that knows vhost-user devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrontEnd {
+pub(crate) enum FrontEnd {
     Qemu7,
     /// And 11.
     Qemu10,
@@ -15,7 +15,7 @@ pub enum FrontEnd {
     Crosvm,
 }
 
-pub const ALL: [FrontEnd; 6] = [
+pub(crate) const ALL: [FrontEnd; 6] = [
     FrontEnd::Qemu7,
     FrontEnd::Qemu10,
     FrontEnd::Libkrun,
@@ -25,13 +25,13 @@ pub const ALL: [FrontEnd; 6] = [
 ];
 
 /// Those that pause a guest: libkrun does not.
-pub fn pausing() -> impl Iterator<Item = FrontEnd> {
+pub(crate) fn pausing() -> impl Iterator<Item = FrontEnd> {
     ALL.into_iter().filter(|vmm| *vmm != FrontEnd::Libkrun)
 }
 
 impl FrontEnd {
     /// Entries of its queues.
-    pub fn queue_size(self) -> u16 {
+    pub(crate) fn queue_size(self) -> u16 {
         match self {
             Self::Qemu7 => 64,
             Self::Qemu10 => 4,
@@ -46,7 +46,7 @@ impl FrontEnd {
     }
 
     /// Whether it has a display for the GPU.
-    pub fn has_display(self) -> bool {
+    pub(crate) fn has_display(self) -> bool {
         self.is_qemu() || self == Self::Libkrun
     }
 
@@ -76,7 +76,7 @@ impl FrontEnd {
     }
 
     /// What it asks before a driver is there.
-    pub fn connect(self, session: &mut Session) -> Offer {
+    pub(crate) fn connect(self, session: &mut Session) -> Offer {
         session.acknowledge = matches!(self, Self::CloudHypervisor | Self::OpenVmm);
         let owner_first = matches!(self, Self::CloudHypervisor | Self::Crosvm);
         if owner_first {
@@ -113,7 +113,7 @@ impl FrontEnd {
     }
 
     /// The name of an input device, as its guest's driver reads it.
-    pub fn device_name(self, session: &mut Session) -> String {
+    pub(crate) fn device_name(self, session: &mut Session) -> String {
         let name = match self {
             Self::Qemu7 | Self::Qemu10 => {
                 let mut config = vec![0; CONFIG_SIZE as usize];
@@ -162,7 +162,7 @@ impl FrontEnd {
     }
 
     /// Starts the rings for a driver; `again` if it did so before.
-    pub fn start(
+    pub(crate) fn start(
         self,
         session: &mut Session,
         (memory, features): (&Memory, u64),
@@ -293,7 +293,7 @@ impl FrontEnd {
     }
 
     /// Stops the rings: the guest is paused, or its driver goes.
-    pub fn pause(self, session: &mut Session) {
+    pub(crate) fn pause(self, session: &mut Session) {
         for queue in QUEUES {
             session.enable_queue(queue, false).unwrap();
             if !self.is_qemu() && self != Self::Libkrun {
@@ -308,7 +308,7 @@ impl FrontEnd {
     }
 
     /// The guest resets the device.
-    pub fn reset(self, session: &mut Session) {
+    pub(crate) fn reset(self, session: &mut Session) {
         self.pause(session);
         if matches!(self, Self::Qemu10 | Self::OpenVmm) {
             let request = FrontendReq::RESET_DEVICE;

@@ -279,12 +279,12 @@ pub struct Stream(pub Vec<u32>);
 
 /// Kinds of objects in a context.
 mod object {
-    pub const BLEND: u32 = 1;
-    pub const RASTERIZER: u32 = 2;
-    pub const DSA: u32 = 3;
-    pub const SHADER: u32 = 4;
-    pub const VERTEX_ELEMENTS: u32 = 5;
-    pub const SURFACE: u32 = 8;
+    pub(crate) const BLEND: u32 = 1;
+    pub(crate) const RASTERIZER: u32 = 2;
+    pub(crate) const DSA: u32 = 3;
+    pub(crate) const SHADER: u32 = 4;
+    pub(crate) const VERTEX_ELEMENTS: u32 = 5;
+    pub(crate) const SURFACE: u32 = 8;
 }
 
 /// Kinds of shaders.
