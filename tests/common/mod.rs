@@ -8,7 +8,7 @@ pub(crate) mod growth;
 pub(crate) mod inject;
 
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -39,6 +39,18 @@ pub(crate) fn input_program() -> PathBuf {
         || env!("CARGO_BIN_EXE_vhost-user-input").into(),
         PathBuf::from,
     )
+}
+
+/// The library's example. Cargo builds it with all targets, and tells no test where.
+pub fn rng_program() -> PathBuf {
+    let programs = Path::new(env!("CARGO_BIN_EXE_vhost-user-gpu")).parent();
+    let example = programs.unwrap().join("examples/vhost-user-rng");
+    assert!(
+        example.exists(),
+        "{} is missing: cargo build --example vhost-user-rng",
+        example.display()
+    );
+    example
 }
 
 /// The gpu program, to be started in this way.

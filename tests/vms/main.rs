@@ -10,6 +10,7 @@ mod faults;
 mod input;
 mod libvirt;
 mod memory;
+mod rng;
 mod screen;
 mod starts;
 #[cfg(feature = "virgl")]

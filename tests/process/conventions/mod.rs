@@ -40,18 +40,6 @@ fn programs() -> [Command; 3] {
     ]
 }
 
-/// The library's example. Cargo builds it with all targets, and tells no test where.
-fn rng_program() -> PathBuf {
-    let programs = Path::new(env!("CARGO_BIN_EXE_vhost-user-gpu")).parent();
-    let example = programs.unwrap().join("examples/vhost-user-rng");
-    assert!(
-        example.exists(),
-        "{} is missing: cargo build --example vhost-user-rng",
-        example.display()
-    );
-    example
-}
-
 /// The gpu program at this path.
 fn at_path(path: &Path) -> Program {
     let option = format!("--socket-path={}", path.display());
