@@ -10,8 +10,7 @@ use crate::gpu::protocol::EncodedResponse;
 /// Completes a request with its response.
 pub(super) fn complete(queue: &mut QueuePass<'_>, chain: Chain, response: EncodedResponse) {
     let head = chain.head_index();
-    let memory = queue.memory().clone();
-    let len = write_response(chain, &memory, response);
+    let len = write_response(chain, queue.memory(), response);
     queue.add_used(head, len);
 }
 

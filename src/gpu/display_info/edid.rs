@@ -1,23 +1,23 @@
-//! An EDID (VESA E-EDID 1.4) for a display whose front-end has none to give.
+//! Generates the EDID (VESA E-EDID 1.4) of a display if the front-end has none.
 
 /// Bytes of an EDID without extensions.
 pub(super) const LEN: usize = 128;
 
-/// Most columns and rows that a detailed timing can hold (12 bits).
+/// Most columns or rows of a detailed timing (12 bits).
 const MAX_ACTIVE: u32 = 4095;
 /// Lowest pixel clock of a detailed timing, in Hz.
 const MIN_CLOCK: u64 = 10_000_000;
-/// Highest pixel clock that a detailed timing can hold, in Hz (16 bits of 10 kHz).
+/// Highest pixel clock of a detailed timing, in Hz (16 bits of 10 kHz).
 const MAX_CLOCK: u64 = 655_350_000;
-/// The refresh rate wanted, in Hz.
+/// Preferred refresh rate, in Hz.
 const REFRESH: u64 = 60;
 /// Steps of a CVT pixel clock, in Hz.
 const CLOCK_STEP: u64 = 250_000;
-/// Dots per inch of a display whose size nobody knows.
+/// Dots per inch of a display of unknown size.
 const DPI: u32 = 96;
 
-/// Sizes at 60 Hz a driver can choose besides the preferred one, and where they are told: a bit in
-/// the established timings, or a standard timing with its aspect ratio.
+/// Sizes at 60 Hz that the driver can choose besides the preferred one, with their place in the EDID: a
+/// bit of the established timings, or the aspect ratio of a standard timing.
 const OTHER_SIZES: [(u32, u32, Timing); 10] = [
     (640, 480, Timing::Established(0, 0x20)),
     (800, 600, Timing::Established(0, 0x01)),
@@ -42,7 +42,7 @@ enum Timing {
 struct Cvt {
     width: u32,
     height: u32,
-    /// In Hz, as the descriptor holds it: a multiple of 10 kHz.
+    /// Pixel clock in Hz: a multiple of 10 kHz, as in the descriptor.
     clock: u64,
     vertical_sync: u32,
     vertical_blank: u32,
@@ -57,8 +57,8 @@ impl Cvt {
     /// Least vertical blanking, in microseconds.
     const VERTICAL_BLANK_TIME: u64 = 460;
 
-    /// The mode of this size at 60 Hz, or at what the highest pixel clock allows. Sizes beyond what
-    /// a detailed timing can hold become the largest of the same proportions.
+    /// The mode of this size at 60 Hz, or less if the pixel clock would be too high. Sizes beyond a
+    /// detailed timing become the largest of the same proportions.
     fn new(width: u32, height: u32) -> Self {
         let (width, height) = fitting(width, height);
         let vertical_sync = match () {
@@ -68,11 +68,11 @@ impl Cvt {
             () if width * 4 == height * 5 || width * 9 == height * 15 => 7,
             () => 10,
         };
-        // Time of a line: what a frame has without the least blanking, over the visible lines.
+        // Time of a line: a frame without the least blanking, divided by the visible lines.
         let visible_time = 1_000_000 - Self::VERTICAL_BLANK_TIME * REFRESH;
         let lines = Self::VERTICAL_BLANK_TIME * REFRESH * u64::from(height) / visible_time + 1;
         let least = Self::VERTICAL_FRONT + vertical_sync + Self::VERTICAL_BACK_LEAST;
-        // A small mode is blank for longer, as its pixel clock would be too low otherwise.
+        // Small modes get more blanking: their pixel clock would be too low otherwise.
         let total_width = u64::from(width + Self::BLANK);
         let slow = (MIN_CLOCK / REFRESH / total_width + 1).saturating_sub(height.into());
         let lines = lines.max(slow).max(least.into());
@@ -128,7 +128,7 @@ impl Cvt {
     }
 }
 
-/// The largest size of these proportions whose sides a detailed timing can hold.
+/// The largest size of these proportions that fits a detailed timing.
 fn fitting(width: u32, height: u32) -> (u32, u32) {
     let (width, height) = (u64::from(width.max(1)), u64::from(height.max(1)));
     let longest = width.max(height).max(MAX_ACTIVE.into());
@@ -157,15 +157,15 @@ pub(super) fn edid(scanout: u32, width: u32, height: u32) -> [u8; LEN] {
     bytes.extend(manufacturer(*b"LNX").to_be_bytes());
     bytes.extend(1_u16.to_le_bytes());
     bytes.extend((scanout.saturating_add(1)).to_le_bytes());
-    // Week not told; year of model.
+    // No week; model year.
     bytes.extend([0xff, (2025 - 1990) as u8]);
     bytes.extend([1, 4]);
-    // Digital, 8 bits a colour, interface not told.
+    // Digital, 8 bits per colour, undefined interface.
     bytes.push(0xa0);
     bytes.extend([centimetres(mode.width), centimetres(mode.height)]);
-    // Gamma 2.2; RGB 4:4:4, sRGB, the preferred timing is the display's own.
+    // Gamma 2.2; RGB 4:4:4, sRGB, the preferred timing is the native one.
     bytes.extend([220 - 100, 0x06]);
-    // sRGB's primaries and white point.
+    // Primaries and white point of sRGB.
     bytes.extend([0xee, 0x91, 0xa3, 0x54, 0x4c, 0x99, 0x26, 0x0f, 0x50, 0x54]);
 
     let mut established = [0; 3];
@@ -200,7 +200,7 @@ pub(super) fn edid(scanout: u32, width: u32, height: u32) -> [u8; LEN] {
     edid
 }
 
-/// Three letters in five bits each.
+/// A manufacturer id: three letters of five bits each.
 fn manufacturer(letters: [u8; 3]) -> u16 {
     letters
         .into_iter()
@@ -218,9 +218,9 @@ fn text(tag: u8, text: &str) -> [u8; 18] {
     descriptor
 }
 
-/// The range limits that the preferred mode and the `others` lie in.
+/// Display range limits that include the preferred mode and the `others`.
 fn range_limits(mode: &Cvt, others: impl Iterator<Item = (u32, u32)>) -> [u8; 18] {
-    // The other sizes' timings are VESA's own, without reduced blanking.
+    // The other sizes have VESA's timings, without reduced blanking.
     const OTHERS_LINES: (u64, u64) = (31, 76);
     const OTHERS_CLOCK: u64 = 170_000_000;
     let preferred = mode.line_rate() / 1000;
@@ -248,7 +248,7 @@ fn range_limits(mode: &Cvt, others: impl Iterator<Item = (u32, u32)>) -> [u8; 18
         byte(lowest),
         byte(highest),
         byte(clock.div_ceil(10_000_000)),
-        // Range limits only, no formula for timings.
+        // Range limits only, no timing formula.
         0x01,
         b'\n',
     ]);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_size_makes_a_sound_block() {
+    fn blocks_of_every_size_are_valid() {
         for (width, height) in SIZES {
             let edid = edid(3, width, height);
             assert_eq!(edid[..8], [0, 255, 255, 255, 255, 255, 255, 0]);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn full_hd_is_the_timing_of_cvt() {
+    fn full_hd_has_the_timing_of_cvt() {
         // VESA's CVT generator: 1920x1080 reduced blanking has 138.5 MHz and 1111 lines.
         let mode = Cvt::new(1920, 1080);
         assert_eq!(mode.clock, 138_500_000);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_too_high_lowers_the_refresh_rate() {
+    fn clocks_beyond_the_highest_lower_the_refresh_rate() {
         let mode = Cvt::new(4095, 4095);
         assert_eq!(mode.clock, MAX_CLOCK);
         assert!((30..60).contains(&mode.refresh()));
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_the_scanouts_apart() {
+    fn names_differ_by_scanout() {
         let first = edid(0, 1024, 768);
         let last = edid(15, 1024, 768);
         assert!(first.windows(12).any(|w| w == b"vhost-user 0"));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_beyond_the_preferred_one_are_not_offered() {
+    fn sizes_are_at_most_the_preferred_one() {
         let small = edid(0, 800, 600);
         assert_eq!(small[35..38], [0x21, 0, 0]);
         assert!(small[38..54].iter().all(|b| *b == 1));

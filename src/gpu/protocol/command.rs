@@ -17,7 +17,7 @@ macro_rules! commands {
             pub const $name: u32 = spec::$number;
         )*
 
-        /// A command's type by its name in the specification, without `VIRTIO_GPU_CMD_`.
+        /// Prints a command's type as in the specification, without `VIRTIO_GPU_CMD_`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) struct CommandName(pub(crate) u32);
 
@@ -68,10 +68,10 @@ pub(crate) struct Features {
     pub(crate) virgl: bool,
 }
 
-/// A request: its header, and its command or why it has none.
+/// A request: its header, and its command or the reason why it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Request<C> {
-    /// The header; all 0 if the request is too short for one.
+    /// The header; zeroes if the request is too short for one.
     pub(crate) header: Header,
     /// A [`Command`] or [`CursorCommand`].
     pub(crate) command: Result<C, DecodeError>,
@@ -105,20 +105,20 @@ pub(crate) enum Command {
 /// A command of the cursor queue (5.7.6.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CursorCommand {
-    /// Changes the shape, or hides the cursor, and moves it.
+    /// UPDATE_CURSOR: changes the shape or hides the cursor, and moves it.
     Update(CursorUpdate),
-    /// Moves, shows or hides the cursor; the hot spot means nothing.
+    /// MOVE_CURSOR: moves, shows or hides the cursor. The hot spot is ignored.
     Move(CursorUpdate),
 }
 
 /// `struct virtio_gpu_resource_create_2d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ResourceCreate2d {
-    /// The driver's id for it.
+    /// The driver's id for the new resource.
     pub(crate) id: u32,
-    /// Format of its pixels.
+    /// Format of the pixels.
     pub(crate) format: Format,
-    /// Its size in pixels.
+    /// Size in pixels.
     pub(crate) size: Size,
 }
 
@@ -198,7 +198,8 @@ impl<C> Request<C> {
 }
 
 impl Command {
-    /// Reads a request of the control queue; a list of entries or a command stream stays in `reader`.
+    /// Decodes a request of the control queue. Backing entries and command streams stay in `reader`:
+    /// they are read once the command was checked.
     pub(crate) fn decode(
         reader: &mut RequestReader<impl Source>,
         features: Features,
@@ -243,7 +244,7 @@ impl Command {
         })
     }
 
-    /// The commands that need `VIRTIO_GPU_F_VIRGL`.
+    /// Decodes the commands that need `VIRTIO_GPU_F_VIRGL`.
     fn decode_3d(
         header: &Header,
         reader: &mut RequestReader<impl Source>,
@@ -278,7 +279,7 @@ impl Command {
 }
 
 impl CursorCommand {
-    /// Reads a request of the cursor queue.
+    /// Decodes a request of the cursor queue.
     pub(crate) fn decode(reader: &mut RequestReader<impl Source>) -> Request<Self> {
         Request::decode_with(reader, |header, reader| match header.kind {
             UPDATE_CURSOR => Ok(Self::Update(CursorUpdate::decode(reader)?)),
@@ -357,7 +358,7 @@ impl CursorUpdate {
     }
 }
 
-/// A scanout that the device has.
+/// Checks that the device has scanout `id`.
 fn scanout_id(id: u32) -> Result<u32, DecodeError> {
     if (id as usize) < MAX_SCANOUTS {
         Ok(id)

@@ -7,7 +7,7 @@ use super::{DecodeError, ReadError, RequestReader, Source};
 /// Most bytes of a context's name.
 const CONTEXT_NAME_LEN: usize = 64;
 
-/// The name of a context, for debugging.
+/// The debug name of a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ContextName {
     bytes: [u8; CONTEXT_NAME_LEN],
@@ -15,7 +15,7 @@ pub(crate) struct ContextName {
 }
 
 impl ContextName {
-    /// The name's bytes: any.
+    /// The name; any bytes.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
@@ -24,9 +24,9 @@ impl ContextName {
 /// `struct virtio_gpu_ctx_create`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CreateContext {
-    /// The driver's id for it.
+    /// The driver's id for the new context.
     pub(crate) id: u32,
-    /// Its name.
+    /// Debug name.
     pub(crate) name: ContextName,
 }
 
@@ -50,7 +50,7 @@ impl CreateContext {
 pub(crate) struct Submit3d {
     /// The context.
     pub(crate) context: u32,
-    /// Bytes of the command stream.
+    /// Length of the command stream in bytes.
     pub(crate) size: u32,
 }
 
@@ -64,7 +64,8 @@ impl Submit3d {
     }
 }
 
-/// A part of a 3D resource (`struct virtio_gpu_box`). What a driver sends may be anything.
+/// A part of a 3D resource (`struct virtio_gpu_box`). A driver may send any numbers: check
+/// [`Box3::lies_within`] before arithmetic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Box3 {
     /// First column.
@@ -82,7 +83,7 @@ pub(crate) struct Box3 {
 }
 
 impl Box3 {
-    /// Whether all of it lies within `width` by `height` by `depth`, and there is something in it.
+    /// Whether it is within `width` by `height` by `depth` texels, and not empty.
     pub(crate) fn lies_within(&self, width: u32, height: u32, depth: u32) -> bool {
         let within = |start: u32, len: u32, all: u32| {
             len != 0 && start.checked_add(len).is_some_and(|end| end <= all)
@@ -92,25 +93,25 @@ impl Box3 {
             && within(self.z, self.depth, depth)
     }
 
-    /// How many texels there are in it.
+    /// Number of texels.
     pub(crate) fn volume(&self) -> u64 {
         let area = u64::from(self.width).saturating_mul(self.height.into());
         area.saturating_mul(self.depth.into())
     }
 }
 
-/// A 3D resource to be made (`struct virtio_gpu_resource_create_3d`): Gallium's terms and numbers.
+/// `struct virtio_gpu_resource_create_3d`, in the terms and numbers of Gallium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Create3d {
-    /// The driver's id for it.
+    /// The driver's id for the new resource.
     pub(crate) id: u32,
-    /// What kind of texture, or a buffer (`enum pipe_texture_target`).
+    /// Kind of texture, or a buffer (`enum pipe_texture_target`).
     pub(crate) target: u32,
-    /// Format of its texels (`enum virgl_formats`).
+    /// Format of the texels (`enum virgl_formats`).
     pub(crate) format: u32,
-    /// What it is for (`VIRGL_BIND_*`).
+    /// Uses (`VIRGL_BIND_*`).
     pub(crate) bind: u32,
-    /// Columns; the bytes of a buffer.
+    /// Columns; for a buffer, bytes.
     pub(crate) width: u32,
     /// Rows.
     pub(crate) height: u32,
@@ -118,9 +119,9 @@ pub(crate) struct Create3d {
     pub(crate) depth: u32,
     /// Layers.
     pub(crate) array_size: u32,
-    /// The number of the smallest mipmap.
+    /// Level of the smallest mipmap.
     pub(crate) last_level: u32,
-    /// Samples of each texel; 0 and 1 are the same.
+    /// Samples per texel; 0 means 1.
     pub(crate) samples: u32,
     /// `VIRTIO_GPU_RESOURCE_FLAG_*`.
     pub(crate) flags: u32,
@@ -149,17 +150,17 @@ impl Create3d {
 /// A copy between a resource and its backing (`struct virtio_gpu_transfer_host_3d`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transfer3d {
-    /// Which part of the resource.
+    /// The part of the resource.
     pub(crate) part: Box3,
-    /// Where in the backing it begins, in bytes.
+    /// Where the part begins in the backing, in bytes.
     pub(crate) offset: u64,
     /// The resource.
     pub(crate) id: u32,
-    /// The mipmap.
+    /// Level of the mipmap.
     pub(crate) level: u32,
-    /// Bytes from one row to the next in the backing; 0 for rows without gaps.
+    /// Bytes from one row to the next in the backing; 0 if rows have no gaps.
     pub(crate) stride: u32,
-    /// Bytes from one layer to the next in the backing; 0 for layers without gaps.
+    /// Bytes from one layer to the next in the backing; 0 if layers have no gaps.
     pub(crate) layer_stride: u32,
 }
 
@@ -186,19 +187,19 @@ impl Transfer3d {
     }
 }
 
-/// A set of capabilities that a driver can ask for (`struct virtio_gpu_resp_capset_info`).
+/// A capability set of the renderer (`struct virtio_gpu_resp_capset_info`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CapsetInfo {
     /// `VIRTIO_GPU_CAPSET_*`.
     pub(crate) id: u32,
-    /// The newest version of it.
+    /// Newest version.
     pub(crate) max_version: u32,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub(crate) max_size: u32,
 }
 
 impl CapsetInfo {
-    /// The sets of virgl's capabilities.
+    /// Ids of virgl's capability sets.
     pub(crate) const VIRGL: [u32; 2] = [
         spec::VIRTIO_GPU_CAPSET_VIRGL,
         spec::VIRTIO_GPU_CAPSET_VIRGL2,
@@ -210,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_box_lies_within_its_resource() {
+    fn boxes_lie_within_their_resource() {
         let part = |x, width| Box3 {
             x,
             width,

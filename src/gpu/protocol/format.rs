@@ -1,10 +1,9 @@
-//! How the pixels of a 2D resource lie in memory.
+//! Pixel formats of 2D resources (virtio 1.2, 5.7.6.8).
 
 use virtio_bindings::virtio_gpu as spec;
 
-/// The eight formats of a 2D resource, named by their bytes in memory.
+/// A format of a 2D resource (`enum virtio_gpu_formats`), named by its bytes in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub(crate) enum Format {
     B8G8R8A8,
     B8G8R8X8,
@@ -17,7 +16,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub(crate) const ALL: [Self; 8] = [
         Self::B8G8R8A8,
         Self::B8G8R8X8,
@@ -29,7 +28,7 @@ impl Format {
         Self::R8G8B8X8,
     ];
 
-    /// `enum virtio_gpu_formats`.
+    /// Its number in the specification.
     pub(crate) fn number(self) -> u32 {
         match self {
             Self::B8G8R8A8 => spec::virtio_gpu_formats_VIRTIO_GPU_FORMAT_B8G8R8A8_UNORM,

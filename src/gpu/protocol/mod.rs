@@ -1,5 +1,5 @@
 //! The requests and responses of the control and cursor queues (virtio 1.2, 5.7.6.7), and the
-//! structures that vhost-user-gpu takes over from them. No other module reads or writes their bytes.
+//! structures that vhost-user-gpu.rst takes from them. No other module reads or writes their bytes.
 //!
 //! All numbers are little-endian.
 
