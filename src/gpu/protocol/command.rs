@@ -5,8 +5,8 @@ use std::fmt;
 use virtio_bindings::virtio_gpu as spec;
 
 use super::{
-    Create3d, CreateContext, DecodeError, Format, Header, MAX_SCANOUTS, ReadError, RequestReader,
-    Source, Submit3d, Transfer3d,
+    CtxCreate, DecodeError, Format, Header, MAX_SCANOUTS, ReadError, RequestReader,
+    ResourceCreate3d, Source, Submit3d, Transfer3d,
 };
 use crate::gpu::region::{Rect, Size};
 
@@ -87,16 +87,16 @@ pub(crate) enum Command {
     SetScanout(SetScanout),
     ResourceFlush(ResourceFlush),
     TransferToHost2d(Transfer2d),
-    ResourceAttachBacking(AttachBacking),
+    ResourceAttachBacking(ResourceAttachBacking),
     ResourceDetachBacking { resource: u32 },
     ResourceAssignUuid { resource: u32 },
     GetCapsetInfo { index: u32 },
     GetCapset { id: u32, version: u32 },
-    CtxCreate(CreateContext),
+    CtxCreate(CtxCreate),
     CtxDestroy { context: u32 },
     CtxAttachResource { context: u32, resource: u32 },
     CtxDetachResource { context: u32, resource: u32 },
-    ResourceCreate3d(Create3d),
+    ResourceCreate3d(ResourceCreate3d),
     TransferToHost3d { context: u32, transfer: Transfer3d },
     TransferFromHost3d { context: u32, transfer: Transfer3d },
     Submit3d(Submit3d),
@@ -106,9 +106,9 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CursorCommand {
     /// UPDATE_CURSOR: changes the shape or hides the cursor, and moves it.
-    Update(CursorUpdate),
+    Update(UpdateCursor),
     /// MOVE_CURSOR: moves, shows or hides the cursor. The hot spot is ignored.
-    Move(CursorUpdate),
+    Move(UpdateCursor),
 }
 
 /// `struct virtio_gpu_resource_create_2d`.
@@ -155,7 +155,7 @@ pub(crate) struct Transfer2d {
 
 /// `struct virtio_gpu_resource_attach_backing`. The entries follow it in the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AttachBacking {
+pub(crate) struct ResourceAttachBacking {
     /// The resource.
     pub(crate) resource: u32,
     /// Number of entries.
@@ -164,7 +164,7 @@ pub(crate) struct AttachBacking {
 
 /// `struct virtio_gpu_update_cursor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CursorUpdate {
+pub(crate) struct UpdateCursor {
     /// The scanout: less than [`MAX_SCANOUTS`].
     pub(crate) scanout: u32,
     /// Column of the hot spot on the scanout.
@@ -226,7 +226,9 @@ impl Command {
             SET_SCANOUT => Self::SetScanout(SetScanout::decode(reader)?),
             RESOURCE_FLUSH => Self::ResourceFlush(ResourceFlush::decode(reader)?),
             TRANSFER_TO_HOST_2D => Self::TransferToHost2d(Transfer2d::decode(reader)?),
-            RESOURCE_ATTACH_BACKING => Self::ResourceAttachBacking(AttachBacking::decode(reader)?),
+            RESOURCE_ATTACH_BACKING => {
+                Self::ResourceAttachBacking(ResourceAttachBacking::decode(reader)?)
+            }
             RESOURCE_DETACH_BACKING => Self::ResourceDetachBacking {
                 resource: reader.u32()?,
             },
@@ -253,7 +255,7 @@ impl Command {
         let context = header.ctx_id;
         match header.kind {
             CTX_CREATE..=SUBMIT_3D if !features.virgl => Err(DecodeError::NotNegotiated),
-            CTX_CREATE => Ok(Self::CtxCreate(CreateContext::decode(context, reader)?)),
+            CTX_CREATE => Ok(Self::CtxCreate(CtxCreate::decode(context, reader)?)),
             CTX_DESTROY => Ok(Self::CtxDestroy { context }),
             CTX_ATTACH_RESOURCE => Ok(Self::CtxAttachResource {
                 context,
@@ -263,7 +265,7 @@ impl Command {
                 context,
                 resource: reader.u32()?,
             }),
-            RESOURCE_CREATE_3D => Ok(Self::ResourceCreate3d(Create3d::decode(reader)?)),
+            RESOURCE_CREATE_3D => Ok(Self::ResourceCreate3d(ResourceCreate3d::decode(reader)?)),
             TRANSFER_TO_HOST_3D => Ok(Self::TransferToHost3d {
                 context,
                 transfer: Transfer3d::decode(reader)?,
@@ -282,8 +284,8 @@ impl CursorCommand {
     /// Decodes a request of the cursor queue.
     pub(crate) fn decode(reader: &mut RequestReader<impl Source>) -> Request<Self> {
         Request::decode_with(reader, |header, reader| match header.kind {
-            UPDATE_CURSOR => Ok(Self::Update(CursorUpdate::decode(reader)?)),
-            MOVE_CURSOR => Ok(Self::Move(CursorUpdate::decode(reader)?)),
+            UPDATE_CURSOR => Ok(Self::Update(UpdateCursor::decode(reader)?)),
+            MOVE_CURSOR => Ok(Self::Move(UpdateCursor::decode(reader)?)),
             _ => Err(DecodeError::UnknownCommand),
         })
     }
@@ -336,14 +338,14 @@ impl Transfer2d {
     }
 }
 
-impl AttachBacking {
+impl ResourceAttachBacking {
     fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, ReadError> {
         let [resource, count] = reader.words()?;
         Ok(Self { resource, count })
     }
 }
 
-impl CursorUpdate {
+impl UpdateCursor {
     fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, DecodeError> {
         let [scanout, x, y, _padding] = reader.words()?;
         let [resource, hot_x, hot_y] = reader.words()?;

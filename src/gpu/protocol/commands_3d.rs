@@ -23,14 +23,14 @@ impl ContextName {
 
 /// `struct virtio_gpu_ctx_create`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CreateContext {
+pub(crate) struct CtxCreate {
     /// The driver's id for the new context.
     pub(crate) id: u32,
     /// Debug name.
     pub(crate) name: ContextName,
 }
 
-impl CreateContext {
+impl CtxCreate {
     pub(super) fn decode(
         id: u32,
         reader: &mut RequestReader<impl Source>,
@@ -102,7 +102,7 @@ impl Box3 {
 
 /// `struct virtio_gpu_resource_create_3d`, in the terms and numbers of Gallium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Create3d {
+pub(crate) struct ResourceCreate3d {
     /// The driver's id for the new resource.
     pub(crate) id: u32,
     /// Kind of texture, or a buffer (`enum pipe_texture_target`).
@@ -127,7 +127,7 @@ pub(crate) struct Create3d {
     pub(crate) flags: u32,
 }
 
-impl Create3d {
+impl ResourceCreate3d {
     pub(super) fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, ReadError> {
         let [id, target, format, bind, width, height, depth] = reader.words()?;
         let [array_size, last_level, samples, flags] = reader.words()?;
@@ -234,9 +234,9 @@ mod tests {
     #[test]
     fn structures_are_read_in_order_and_whole() {
         let words: Vec<u8> = (1..=13_u32).flat_map(u32::to_le_bytes).collect();
-        let create = Create3d::decode(&mut RequestReader::new(&words[..44])).unwrap();
+        let create = ResourceCreate3d::decode(&mut RequestReader::new(&words[..44])).unwrap();
         assert_eq!((create.id, create.depth, create.flags), (1, 7, 11));
-        assert!(Create3d::decode(&mut RequestReader::new(&words[..43])).is_err());
+        assert!(ResourceCreate3d::decode(&mut RequestReader::new(&words[..43])).is_err());
         let transfer = Transfer3d::decode(&mut RequestReader::new(&words[..48])).unwrap();
         assert_eq!((transfer.part.depth, transfer.offset), (6, 8 << 32 | 7));
         assert_eq!((transfer.id, transfer.layer_stride), (9, 12));

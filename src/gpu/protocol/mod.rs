@@ -17,13 +17,13 @@ mod reader;
 pub(crate) mod response;
 
 pub(crate) use command::{
-    AttachBacking, Command, CursorCommand, CursorUpdate, Features, Request, ResourceCreate2d,
-    ResourceFlush, SetScanout, Transfer2d,
+    Command, CursorCommand, Features, Request, ResourceAttachBacking, ResourceCreate2d,
+    ResourceFlush, SetScanout, Transfer2d, UpdateCursor,
 };
 #[cfg(feature = "virgl")]
 pub(crate) use commands_3d::Box3;
-pub(crate) use commands_3d::{CapsetInfo, Create3d, Transfer3d};
-pub(crate) use commands_3d::{CreateContext, Submit3d};
+pub(crate) use commands_3d::{CapsetInfo, ResourceCreate3d, Transfer3d};
+pub(crate) use commands_3d::{CtxCreate, Submit3d};
 pub(crate) use display_info::DisplayInfo;
 #[cfg(feature = "fuzzing")]
 pub(crate) use display_info::MODES_LEN;

@@ -182,7 +182,7 @@ fn commands_have_their_fields_in_the_order_of_the_specification() {
         ),
         (
             command::RESOURCE_ATTACH_BACKING,
-            Command::ResourceAttachBacking(AttachBacking {
+            Command::ResourceAttachBacking(ResourceAttachBacking {
                 resource: 1,
                 count: 2,
             }),
@@ -230,7 +230,7 @@ fn commands_have_their_fields_in_the_order_of_the_specification() {
     for (kind, expected) in commands {
         assert_eq!(decode(kind, &words), Ok(expected));
     }
-    let cursor = CursorUpdate {
+    let cursor = UpdateCursor {
         scanout: 1,
         x: 2,
         y: 3,

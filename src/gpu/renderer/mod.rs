@@ -4,7 +4,7 @@
 use std::os::fd::BorrowedFd;
 
 use crate::backend::MemoryGuard;
-use crate::gpu::protocol::{CapsetInfo, Create3d, Format, Transfer2d, Transfer3d};
+use crate::gpu::protocol::{CapsetInfo, Format, ResourceCreate3d, Transfer2d, Transfer3d};
 use crate::gpu::region::{Rect, Region, Size};
 use crate::gpu::resource::{Backing, CursorPixels, Dmabuf, ResourceError, SharedImage};
 
@@ -192,7 +192,7 @@ pub(crate) trait Renderer3d {
     ///
     /// # Errors
     /// If the id is 0 or in use, the sizes are out of bounds, or memory is short.
-    fn create_3d(&mut self, new: &Create3d) -> Result<(), ResourceError>;
+    fn create_3d(&mut self, new: &ResourceCreate3d) -> Result<(), ResourceError>;
 
     /// Copies between a resource and its backing.
     ///

@@ -1,6 +1,6 @@
 //! Errors of commands on resources.
 
-use crate::gpu::protocol::{Create3d, Transfer3d};
+use crate::gpu::protocol::{ResourceCreate3d, Transfer3d};
 use crate::gpu::region::{Rect, Size};
 
 use super::{BackingError, ImageError};
@@ -33,9 +33,9 @@ pub(crate) enum ResourceError {
     #[error("resource {id} has {size} pixels, a cursor has 64x64")]
     NoCursor { id: u32, size: Size },
     #[error("resource {id} is out of bounds: {new:?}")]
-    OutOfBounds { id: u32, new: Create3d },
+    OutOfBounds { id: u32, new: ResourceCreate3d },
     #[error("resource {id} cannot be shown on a display: {new:?}")]
-    NoPicture { id: u32, new: Create3d },
+    NoPicture { id: u32, new: ResourceCreate3d },
     #[error("{transfer:?} is not within its resource")]
     Transfer { transfer: Transfer3d },
     #[error("resource {0}: the renderer refuses the command")]

@@ -2,7 +2,7 @@
 
 use super::CommandError;
 use crate::gpu::protocol::{
-    Create3d, CreateContext, RequestReader, Response, Source, Submit3d, Transfer3d,
+    CtxCreate, RequestReader, ResourceCreate3d, Response, Source, Submit3d, Transfer3d,
 };
 use crate::gpu::renderer::{Direction, Renderer3d};
 
@@ -40,7 +40,7 @@ pub(super) fn capset(
 /// CTX_CREATE.
 pub(super) fn create_context(
     renderer: &mut dyn Renderer3d,
-    new: &CreateContext,
+    new: &CtxCreate,
 ) -> Result<Response, CommandError> {
     renderer.create_context(new.id, new.name.as_bytes())?;
     Ok(Response::OkNoData)
@@ -78,7 +78,7 @@ pub(super) fn detach_resource(
 /// RESOURCE_CREATE_3D.
 pub(super) fn create_3d(
     renderer: &mut dyn Renderer3d,
-    new: &Create3d,
+    new: &ResourceCreate3d,
 ) -> Result<Response, CommandError> {
     renderer.create_3d(new)?;
     Ok(Response::OkNoData)

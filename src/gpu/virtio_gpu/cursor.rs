@@ -1,7 +1,7 @@
 //! Commands of the cursor queue (virtio 1.2, 5.7.6.10).
 
 use super::CommandError;
-use crate::gpu::protocol::{CursorUpdate, Response};
+use crate::gpu::protocol::{Response, UpdateCursor};
 use crate::gpu::renderer::Renderer;
 use crate::gpu::scanout::{Position, Scanouts, Shape};
 
@@ -9,7 +9,7 @@ use crate::gpu::scanout::{Position, Scanouts, Shape};
 pub(super) fn update_cursor(
     renderer: &mut dyn Renderer,
     scanouts: &mut Scanouts,
-    update: &CursorUpdate,
+    update: &UpdateCursor,
 ) -> Result<Response, CommandError> {
     if update.resource == 0 {
         return Ok(move_cursor(scanouts, update));
@@ -24,12 +24,12 @@ pub(super) fn update_cursor(
 }
 
 /// MOVE_CURSOR.
-pub(super) fn move_cursor(scanouts: &mut Scanouts, update: &CursorUpdate) -> Response {
+pub(super) fn move_cursor(scanouts: &mut Scanouts, update: &UpdateCursor) -> Response {
     scanouts.move_cursor(update.scanout, position(update));
     Response::OkNoData
 }
 
-fn position(update: &CursorUpdate) -> Position {
+fn position(update: &UpdateCursor) -> Position {
     Position {
         x: update.x,
         y: update.y,

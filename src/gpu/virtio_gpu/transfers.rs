@@ -3,7 +3,9 @@
 
 use super::CommandError;
 use crate::backend::MemoryGuard;
-use crate::gpu::protocol::{AttachBacking, MemEntryBuffer, RequestReader, Source, Transfer2d};
+use crate::gpu::protocol::{
+    MemEntryBuffer, RequestReader, ResourceAttachBacking, Source, Transfer2d,
+};
 use crate::gpu::region::Region;
 use crate::gpu::renderer::{Renderer, WORK};
 use crate::gpu::resource::{Backing, ResourceError};
@@ -18,7 +20,7 @@ const ENTRY_WORK: u64 = 128;
 pub(super) enum PartialCommand {
     /// The first `read` entries are in the backing.
     AttachBacking {
-        attach: AttachBacking,
+        attach: ResourceAttachBacking,
         read: u32,
         backing: Backing,
     },
@@ -35,13 +37,13 @@ pub(super) enum Progress {
 /// RESOURCE_ATTACH_BACKING. Entries are read only for a resource that can have a backing.
 pub(super) fn attach_backing(
     renderer: &mut dyn Renderer,
-    attach: &AttachBacking,
+    attach: &ResourceAttachBacking,
     partial: Option<PartialCommand>,
     entries: &mut RequestReader<impl Source>,
     memory: &MemoryGuard,
     work: &mut u64,
 ) -> Result<Progress, CommandError> {
-    let AttachBacking { resource, count } = *attach;
+    let ResourceAttachBacking { resource, count } = *attach;
     let (mut read, mut backing) = match partial {
         Some(PartialCommand::AttachBacking {
             attach: same,

@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::*;
 use crate::backend::MemoryGuard;
 use crate::gpu::device::testing::machine::{Machine, NEXT, QUEUE_SIZE, WRITE, request};
-use crate::gpu::protocol::{CapsetInfo, Create3d, Format, Transfer2d, Transfer3d, command};
+use crate::gpu::protocol::{CapsetInfo, Format, ResourceCreate3d, Transfer2d, Transfer3d, command};
 use crate::gpu::region::{Region, Size};
 use crate::gpu::renderer::{ContextError, Copied, Direction, Fence, Renderer, Renderer3d};
 use crate::gpu::resource::SharedImage;
@@ -91,7 +91,7 @@ impl Renderer3d for Slow {
     fn detach_resource(&mut self, id: u32, _: u32) -> Result<(), ContextError> {
         Err(ContextError::Unknown(id))
     }
-    fn create_3d(&mut self, new: &Create3d) -> Resource<()> {
+    fn create_3d(&mut self, new: &ResourceCreate3d) -> Resource<()> {
         Err(ResourceError::Unknown(new.id))
     }
     fn transfer_3d(&mut self, id: u32, _: &Transfer3d, _: Direction) -> Result<(), ContextError> {

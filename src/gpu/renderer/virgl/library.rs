@@ -17,7 +17,7 @@ use virglrenderer_sys as sys;
 use super::api::Api;
 use super::guest_iovecs::{GuestIovecs, IoVec};
 use super::{VirglError, egl, library_log};
-use crate::gpu::protocol::{Box3, CapsetInfo, Create3d, Transfer3d};
+use crate::gpu::protocol::{Box3, CapsetInfo, ResourceCreate3d, Transfer3d};
 use crate::gpu::renderer::Direction;
 
 /// State of the library's callbacks.
@@ -238,7 +238,7 @@ impl Library {
     }
 
     /// Creates a resource.
-    pub(super) fn create_resource(&mut self, new: &Create3d) -> Result<(), Refused> {
+    pub(super) fn create_resource(&mut self, new: &ResourceCreate3d) -> Result<(), Refused> {
         let mut args = sys::virgl_renderer_resource_create_args {
             handle: new.id,
             target: new.target,

@@ -1,6 +1,6 @@
 //! Bounds of 3D resources and their transfers, and the cost of resources in the VM's budget.
 
-use crate::gpu::protocol::{Create3d, Transfer3d};
+use crate::gpu::protocol::{ResourceCreate3d, Transfer3d};
 use crate::gpu::resource::MAX_SIDE;
 
 /// Targets that are treated differently (virglrenderer, `enum pipe_texture_target`).
@@ -20,7 +20,7 @@ const MAX_SAMPLES: u32 = 32;
 const OVERHEAD: u64 = 2048;
 
 /// Upper bound of the host memory that a resource needs, in bytes; `None` if it is out of bounds.
-pub(super) fn cost(new: &Create3d) -> Option<u64> {
+pub(super) fn cost(new: &ResourceCreate3d) -> Option<u64> {
     let bounds = if new.target == BUFFER {
         [MAX_BUFFER, 1, 1, 1]
     } else {
@@ -78,7 +78,7 @@ pub(super) struct Extent {
 }
 
 /// The size of mipmap `level` of a resource; `None` if there is no such level.
-pub(super) fn level_size(new: &Create3d, level: u32) -> Option<Extent> {
+pub(super) fn level_size(new: &ResourceCreate3d, level: u32) -> Option<Extent> {
     if level > new.last_level {
         return None;
     }
@@ -97,7 +97,7 @@ pub(super) fn level_size(new: &Create3d, level: u32) -> Option<Extent> {
 
 /// Whether the library computes the end of a transfer in its backing without overflow. It uses 32 bits:
 /// after an overflow, it would accept a transfer beyond the end.
-pub(super) fn is_computable(new: &Create3d, transfer: &Transfer3d) -> bool {
+pub(super) fn is_computable(new: &ResourceCreate3d, transfer: &Transfer3d) -> bool {
     let Some(level) = level_size(new, transfer.level) else {
         return false;
     };
@@ -131,8 +131,8 @@ mod tests {
     use super::*;
     use crate::gpu::protocol::Box3;
 
-    fn texture(width: u32, height: u32) -> Create3d {
-        Create3d {
+    fn texture(width: u32, height: u32) -> ResourceCreate3d {
+        ResourceCreate3d {
             id: 1,
             target: TEXTURE_2D,
             format: 1,
@@ -155,24 +155,24 @@ mod tests {
             texture(MAX_SIDE + 1, 1),
             texture(1, u32::MAX),
             texture(0, 1),
-            Create3d { depth: 0, ..good },
-            Create3d {
+            ResourceCreate3d { depth: 0, ..good },
+            ResourceCreate3d {
                 depth: 2049,
                 ..good
             },
-            Create3d {
+            ResourceCreate3d {
                 array_size: u32::MAX,
                 ..good
             },
-            Create3d {
+            ResourceCreate3d {
                 samples: 33,
                 ..good
             },
-            Create3d {
+            ResourceCreate3d {
                 last_level: 15,
                 ..good
             },
-            Create3d {
+            ResourceCreate3d {
                 target: BUFFER,
                 ..good
             },
@@ -180,7 +180,7 @@ mod tests {
         for new in wrong {
             assert_eq!(cost(&new), None, "{new:?}");
         }
-        let buffer = Create3d {
+        let buffer = ResourceCreate3d {
             target: BUFFER,
             ..texture(MAX_BUFFER, 1)
         };
@@ -191,25 +191,25 @@ mod tests {
     fn samples_layers_and_mipmaps_are_charged() {
         let plain = texture(64, 64);
         let base = 64 * 64 * 4;
-        let bytes = |new: Create3d| cost(&new).map(|c| c - OVERHEAD);
+        let bytes = |new: ResourceCreate3d| cost(&new).map(|c| c - OVERHEAD);
         assert_eq!(bytes(plain), Some(base));
-        let samples = Create3d {
+        let samples = ResourceCreate3d {
             samples: 8,
             ..plain
         };
         assert_eq!(bytes(samples), Some(8 * base));
-        let layers = Create3d {
+        let layers = ResourceCreate3d {
             array_size: 6,
             ..plain
         };
         assert_eq!(bytes(layers), Some(6 * base));
-        let unknown = Create3d {
+        let unknown = ResourceCreate3d {
             format: 9999,
             ..plain
         };
         assert_eq!(bytes(unknown), Some(8 * base));
         // The mipmaps of one row: 64 + 32 + 16 + ... + 1 texels.
-        let line = Create3d {
+        let line = ResourceCreate3d {
             last_level: 6,
             ..texture(64, 1)
         };
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn transfers_beyond_32_bits_are_not_computable() {
-        let new = Create3d {
+        let new = ResourceCreate3d {
             target: TEXTURE_3D,
             depth: 64,
             ..texture(64, 64)
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn mipmaps_shrink_to_one_texel() {
-        let new = Create3d {
+        let new = ResourceCreate3d {
             last_level: 6,
             target: TEXTURE_3D,
             depth: 8,
@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(level_size(&new, 2), extent(16, 1, 2));
         assert_eq!(level_size(&new, 6), extent(1, 1, 1));
         assert_eq!(level_size(&new, 7), None);
-        let cube = Create3d {
+        let cube = ResourceCreate3d {
             target: 4,
             array_size: 6,
             depth: 1,

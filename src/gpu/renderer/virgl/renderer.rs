@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use crate::backend::MemoryGuard;
-use crate::gpu::protocol::{CapsetInfo, Create3d, Format, Transfer2d, Transfer3d};
+use crate::gpu::protocol::{CapsetInfo, Format, ResourceCreate3d, Transfer2d, Transfer3d};
 use crate::gpu::region::{Rect, Region, Size};
 use crate::gpu::renderer::damage_collector::DamageCollector;
 use crate::gpu::renderer::{ContextError, Copied, Direction, Fence, Renderer, Renderer3d};
@@ -286,7 +286,7 @@ impl Renderer3d for VirglRenderer {
         Ok(())
     }
 
-    fn create_3d(&mut self, new: &Create3d) -> Result<(), ResourceError> {
+    fn create_3d(&mut self, new: &ResourceCreate3d) -> Result<(), ResourceError> {
         self.resources
             .create_3d(&mut self.library, &self.process_memory, *new)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use virtio_bindings::virtio_gpu as spec;
 
 use crate::backend::{MemoryGuard, RateLimitedLog};
-use crate::gpu::protocol::{Create3d, Format};
+use crate::gpu::protocol::{Format, ResourceCreate3d};
 use crate::gpu::region::Size;
 use crate::gpu::resource::{
     Backing, Budget, Charge, Image, ImageError, ResourceError, ResourceTable, SharedImage,
@@ -25,7 +25,7 @@ const BIND_RENDER_TARGET: u32 = 1 << 1;
 
 /// A resource of virglrenderer.
 pub(super) struct Resource {
-    args: Create3d,
+    args: ResourceCreate3d,
     /// What scanouts show, from the first one on.
     image: Option<SharedImage>,
 }
@@ -36,7 +36,7 @@ impl Resource {
     }
 
     /// What the driver created it with.
-    pub(super) fn args(&self) -> &Create3d {
+    pub(super) fn args(&self) -> &ResourceCreate3d {
         &self.args
     }
 
@@ -117,7 +117,7 @@ impl Resources {
         format: Format,
         size: Size,
     ) -> Result<(), ResourceError> {
-        let args = Create3d {
+        let args = ResourceCreate3d {
             id,
             target: limits::TEXTURE_2D,
             format: format.number(),
@@ -148,7 +148,7 @@ impl Resources {
         &mut self,
         library: &mut Library,
         memory: &ProcessMemory,
-        args: Create3d,
+        args: ResourceCreate3d,
     ) -> Result<(), ResourceError> {
         self.create(library, memory, args, args.format)
     }
@@ -157,7 +157,7 @@ impl Resources {
         &mut self,
         library: &mut Library,
         memory: &ProcessMemory,
-        args: Create3d,
+        args: ResourceCreate3d,
         library_format: u32,
     ) -> Result<(), ResourceError> {
         let id = args.id;
@@ -170,7 +170,7 @@ impl Resources {
             return Err(ResourceError::Excess { id, excess });
         }
         let charge = self.table.charge(id, bytes)?;
-        let library_args = Create3d {
+        let library_args = ResourceCreate3d {
             format: library_format,
             ..args
         };

@@ -4,7 +4,8 @@ use std::io::{self, Read};
 
 use super::*;
 use crate::gpu::protocol::{
-    AttachBacking, ErrorCode, Format, ReadError, ResourceCreate2d, ResourceFlush, SetScanout,
+    ErrorCode, Format, ReadError, ResourceAttachBacking, ResourceCreate2d, ResourceFlush,
+    SetScanout,
 };
 use crate::gpu::resource::ResourceError;
 
@@ -152,7 +153,7 @@ fn display_queries_are_answered_with_the_reply() {
 fn entries_are_read_only_for_resources_that_can_have_a_backing() {
     let mut device = Device::in_2d();
     let attach =
-        |resource, count| Command::ResourceAttachBacking(AttachBacking { resource, count });
+        |resource, count| Command::ResourceAttachBacking(ResourceAttachBacking { resource, count });
     let unknown = device.execute_request(Ok(attach(1, u32::MAX)), None);
     assert_eq!(unknown.work, 0);
     assert!(matches!(
