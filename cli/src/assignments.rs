@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::devices::{InputDevice, InputKind};
 use crate::instance::{Instance, UnitKind};
-use crate::settings::{Folders, Settings};
-use crate::systemd::configured;
+use crate::settings::{ProgramOptions, Settings};
+use crate::unit_folders::{self, UnitFolders};
 
 /// The backends that have a device of the host.
 #[derive(Debug)]
@@ -13,8 +13,8 @@ pub(crate) struct DeviceAssignments(BTreeMap<Instance, Settings>);
 
 impl DeviceAssignments {
     /// As the files of the units have it.
-    pub(crate) fn read(folders: &Folders) -> Self {
-        let instances = configured(folders.search().iter().cloned());
+    pub(crate) fn read(folders: &UnitFolders) -> Self {
+        let instances = unit_folders::configured_instances(folders.search());
         let settings = instances.into_iter().map(|instance| {
             let settings = Settings::read(folders, &instance);
             (instance, settings)
@@ -36,7 +36,7 @@ impl DeviceAssignments {
 
     /// The path of this backend's device.
     pub(crate) fn path(&self, instance: &Instance) -> Option<&str> {
-        self.0.get(instance)?.device.as_deref()
+        self.0.get(instance)?.device()
     }
 
     /// Another one that has an input device.
@@ -52,7 +52,7 @@ impl DeviceAssignments {
         // One that a backend does not grab is still the host's as well.
         let is_taken = |device: &InputDevice| {
             self.holding(UnitKind::Input, |path| device.is_at(path))
-                .any(|(_, settings)| !settings.options.iter().any(|option| option == NO_GRAB))
+                .any(|(_, settings)| !is_shared(settings))
         };
         // What may be a keyboard is asked for, and only what surely is one stands in for it.
         let stays = |other: &InputDevice| {
@@ -70,18 +70,24 @@ impl DeviceAssignments {
         is_at: impl Fn(&str) -> bool,
     ) -> impl Iterator<Item = (&Instance, &Settings)> {
         self.0.iter().filter(move |(instance, settings)| {
-            instance.kind() == kind && settings.device.as_deref().is_some_and(&is_at)
+            instance.kind() == kind && settings.device().is_some_and(&is_at)
         })
     }
 }
 
-/// The option by which the host keeps the use of an input device.
-pub(crate) const NO_GRAB: &str = "--no-grab";
+/// Whether the host keeps the use of the input device.
+fn is_shared(settings: &Settings) -> bool {
+    match &settings.options {
+        ProgramOptions::Input(options) => options.no_grab,
+        ProgramOptions::Gpu(_) | ProgramOptions::None => false,
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::devices::{Hardware, Names};
+    use crate::settings::InputOptions;
 
     fn keyboard(node: &str, seat: &str) -> InputDevice {
         InputDevice {
@@ -99,14 +105,18 @@ mod tests {
         }
     }
 
-    fn assignments(list: &[(&str, &str, &[&str])]) -> DeviceAssignments {
-        let entries = list.iter().map(|(unit, device, options)| {
+    fn assignments(list: &[(&str, &str, bool)]) -> DeviceAssignments {
+        let entries = list.iter().map(|(unit, device, no_grab)| {
+            let options = InputOptions {
+                evdev_path: Some((*device).to_owned()),
+                no_grab: *no_grab,
+                others: Vec::new(),
+            };
             let settings = Settings {
-                device: Some((*device).to_owned()),
-                options: options.iter().map(|option| (*option).to_owned()).collect(),
+                options: ProgramOptions::Input(options),
                 ..Settings::default()
             };
-            (Instance::from_unit(unit).expect("a unit").0, settings)
+            (Instance::from_unit(unit).expect("a unit"), settings)
         });
         DeviceAssignments(entries.collect())
     }
@@ -116,9 +126,9 @@ mod tests {
     #[test]
     fn a_holder_is_found_by_any_name_of_the_device() {
         let device = keyboard("/e1", "seat0");
-        let (own, _) = Instance::from_unit("vhost-user-input@vm2:kbd.socket").expect("a unit");
+        let own = Instance::from_unit("vhost-user-input@vm2:kbd.socket").expect("a unit");
         for path in ["/e1", "/link/e1"] {
-            let assignments = assignments(&[(ONE, path, &[])]);
+            let assignments = assignments(&[(ONE, path, false)]);
             assert_eq!(
                 assignments.of(UnitKind::Input, |path| device.is_at(path)),
                 ["vm1:kbd"]
@@ -126,13 +136,13 @@ mod tests {
             assert!(assignments.other(&device, &own).is_some());
         }
         assert!(
-            assignments(&[(ONE, "/e2", &[])])
+            assignments(&[(ONE, "/e2", false)])
                 .other(&device, &own)
                 .is_none()
         );
-        let (same, _) = Instance::from_unit(ONE).expect("a unit");
+        let same = Instance::from_unit(ONE).expect("a unit");
         assert!(
-            assignments(&[(ONE, "/e1", &[])])
+            assignments(&[(ONE, "/e1", false)])
                 .other(&device, &same)
                 .is_none()
         );
@@ -145,9 +155,9 @@ mod tests {
         let other = keyboard("/e3", "seat1");
         let all = [one.clone(), two, other.clone()];
         assert!(!assignments(&[]).takes_last_keyboard(&one, &all));
-        assert!(assignments(&[(ONE, "/e2", &[])]).takes_last_keyboard(&one, &all));
-        assert!(!assignments(&[(ONE, "/e2", &[NO_GRAB])]).takes_last_keyboard(&one, &all));
-        assert!(!assignments(&[(ONE, "/e2", &[])]).takes_last_keyboard(&other, &all));
+        assert!(assignments(&[(ONE, "/e2", false)]).takes_last_keyboard(&one, &all));
+        assert!(!assignments(&[(ONE, "/e2", true)]).takes_last_keyboard(&one, &all));
+        assert!(!assignments(&[(ONE, "/e2", false)]).takes_last_keyboard(&other, &all));
         let mut mouse = one.clone();
         mouse.kinds = vec![InputKind::Mouse];
         assert!(!assignments(&[]).takes_last_keyboard(&mouse, &[mouse.clone()]));

@@ -1,16 +1,16 @@
-//! What a shell can complete beyond words that are known beforehand. Whatever goes wrong, there are no
-//! candidates: nobody wants to read of it while typing.
+//! Completion of names in the shell: backends, VMs, devices. On an error there are no candidates, and no message
+//! disturbs who is typing.
 
 use std::ffi::OsStr;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use clap::{Command, CommandFactory as _};
+use clap::Command;
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
-use crate::args::Args;
+use crate::backends;
 use crate::descriptors::{self, DescriptorState, known};
 use crate::devices::Devices;
 use crate::output::printable;
@@ -18,8 +18,8 @@ use crate::systemd::{Manager, Target};
 
 /// The variable by which the scripts of the shells ask for candidates.
 const VARIABLE: &str = "VHOSTCTL_COMPLETE";
-/// How long somebody who types may wait.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long completion may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Answers a shell that asks for candidates, or for its script, and ends; returns if none does.
 pub(crate) fn answer(definition: fn() -> Command) {
@@ -40,22 +40,8 @@ pub(crate) fn vms() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
             let mut vms = every_backend();
-            vms.retain(|(name, _)| !name.contains(':'));
+            vms.retain(|vm| !vm.name.contains(':'));
             vms
-        })
-    })
-}
-
-/// Verbs.
-pub(crate) fn verbs() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &OsStr| {
-        candidates(current, || {
-            let program = Args::command();
-            let verbs = program.get_subcommands().map(|verb| {
-                let about = verb.get_about().map(ToString::to_string);
-                (verb.get_name().to_owned(), about.unwrap_or_default())
-            });
-            verbs.collect()
         })
     })
 }
@@ -66,8 +52,9 @@ pub(crate) fn input_devices() -> ArgValueCompleter {
         candidates(current, || {
             let devices = Devices::new().inputs().unwrap_or_default();
             let named = devices.into_iter().map(|device| {
-                let node = device.stable().to_owned();
-                (node, device.name.unwrap_or_default())
+                let name = device.stable().to_owned();
+                let help = device.name.unwrap_or_default();
+                Candidate { name, help }
             });
             named.collect()
         })
@@ -81,7 +68,8 @@ pub(crate) fn render_nodes() -> ArgValueCompleter {
             let nodes = Devices::new().render_nodes().unwrap_or_default();
             let named = nodes.into_iter().map(|node| {
                 let name = node.stable().to_owned();
-                (name, node.model.or(node.driver).unwrap_or_default())
+                let help = node.model.or(node.driver).unwrap_or_default();
+                Candidate { name, help }
             });
             named.collect()
         })
@@ -95,53 +83,66 @@ pub(crate) fn installed_backends() -> ArgValueCompleter {
             let all = descriptors::list(&descriptors::folders(), false);
             all.into_iter()
                 .filter(|descriptor| descriptor.state == DescriptorState::Usable)
-                .map(|descriptor| (descriptor.name, descriptor.description.unwrap_or_default()))
-                .chain(
-                    known::all_installed().map(|(name, what)| (name.to_owned(), what.to_owned())),
-                )
+                .map(|descriptor| Candidate {
+                    name: descriptor.name,
+                    help: descriptor.description.unwrap_or_default(),
+                })
+                .chain(known::all_installed().map(|(name, device_type)| Candidate {
+                    name: name.to_owned(),
+                    help: device_type.to_owned(),
+                }))
                 .collect()
         })
     })
 }
 
-/// A candidate and what it is.
-type Named = (String, String);
-
-fn every_backend() -> Vec<Named> {
-    let listed = async { Manager::connect(&Target::default()).await?.backends().await };
-    let mut names = Vec::new();
-    for backend in zbus::block_on(listed).unwrap_or_default() {
-        let vm = (backend.vm.clone(), "virtual machine".to_owned());
-        if names.last() != Some(&vm) && !names.contains(&vm) {
-            names.push(vm);
-        }
-        let what = format!("{}, {}", backend.device_type, backend.state);
-        names.push((backend.instance.to_string(), what));
-    }
-    names
+/// A word that completes the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub name: String,
+    pub help: String,
 }
 
-/// Those that begin with what is there, if they can be had in time.
-fn candidates(
+fn every_backend() -> Vec<Candidate> {
+    let listed = async { backends::list(&Manager::connect(&Target::default()).await?).await };
+    let mut candidates = Vec::new();
+    for backend in zbus::block_on(listed).unwrap_or_default() {
+        let vm = Candidate {
+            name: backend.vm.clone(),
+            help: "virtual machine".to_owned(),
+        };
+        if !candidates.contains(&vm) {
+            candidates.push(vm);
+        }
+        candidates.push(Candidate {
+            name: backend.instance.to_string(),
+            help: format!("{}, {}", backend.device_type, backend.state),
+        });
+    }
+    candidates
+}
+
+/// The candidates that begin with the current word, if they are found in time.
+pub(crate) fn candidates(
     current: &OsStr,
-    find: impl FnOnce() -> Vec<Named> + Send + 'static,
+    find: impl FnOnce() -> Vec<Candidate> + Send + 'static,
 ) -> Vec<CompletionCandidate> {
     let Some(current) = current.to_str() else {
         return Vec::new();
     };
     let (sender, receiver) = channel();
     thread::spawn(move || {
-        // Somebody may have gone on.
+        // The receiver is gone after a timeout.
         let _ = sender.send(find());
     });
-    let found = receiver.recv_timeout(PATIENCE).unwrap_or_default();
+    let found = receiver.recv_timeout(TIMEOUT).unwrap_or_default();
     found
         .into_iter()
-        // What would steer the terminal cannot be typed either.
-        .filter(|(name, _)| name.starts_with(current) && *printable(name) == **name)
-        .map(|(name, what)| {
-            let what = (!what.is_empty()).then(|| printable(&what).into_owned().into());
-            CompletionCandidate::new(name).help(what)
+        // Unprintable characters cannot be typed either.
+        .filter(|it| it.name.starts_with(current) && *printable(&it.name) == *it.name)
+        .map(|Candidate { name, help }| {
+            let help = (!help.is_empty()).then(|| printable(&help).into_owned().into());
+            CompletionCandidate::new(name).help(help)
         })
         .collect()
 }

@@ -65,6 +65,19 @@ pub(crate) enum UnitType {
     Service,
 }
 
+impl UnitType {
+    /// Both types.
+    pub(crate) const ALL: [Self; 2] = [Self::Socket, Self::Service];
+
+    /// The suffix of the unit's name.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::Service => "service",
+        }
+    }
+}
+
 /// Why a name cannot be one of a VM or a device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NameError {
@@ -163,35 +176,9 @@ impl Instance {
         }
     }
 
-    /// Reads the name of a unit; `None` if it is none of ours, a template itself included.
-    pub(crate) fn from_unit(unit: &str) -> Option<(Self, UnitType)> {
-        let (stem, unit_type) = match unit.rsplit_once('.')? {
-            (stem, "socket") => (stem, UnitType::Socket),
-            (stem, "service") => (stem, UnitType::Service),
-            _ => return None,
-        };
-        let (template, instance) = stem.split_once('@')?;
-        let kind = UnitKind::ALL
-            .into_iter()
-            .find(|kind| kind.template() == template)?;
-        let (vm, name) = match kind {
-            UnitKind::Gpu => (instance, None),
-            // Without a colon somebody started a half-named unit: it is shown as what it is.
-            UnitKind::Input | UnitKind::Backend => match instance.split_once(':') {
-                Some((vm, name)) => (vm, Some(name)),
-                None => (instance, None),
-            },
-        };
-        (!instance.is_empty()).then(|| {
-            (
-                Self {
-                    vm: vm.to_owned(),
-                    kind,
-                    name: name.map(str::to_owned),
-                },
-                unit_type,
-            )
-        })
+    /// The backend that a unit belongs to; `None` if it is none of ours, a template itself included.
+    pub(crate) fn from_unit(unit: &str) -> Option<Self> {
+        UnitName::parse(unit).map(|name| name.instance)
     }
 
     /// The VM.
@@ -214,19 +201,47 @@ impl Instance {
         self.name.as_deref()
     }
 
-    /// Reads the path of a unit on the bus; `None` if it is none of ours.
-    pub(crate) fn from_object_path(path: &str) -> Option<(Self, UnitType)> {
-        let label = path.strip_prefix("/org/freedesktop/systemd1/unit/")?;
-        Self::from_unit(&unescaped_label(label)?)
-    }
-
     /// The unit's name.
     pub(crate) fn unit(&self, unit_type: UnitType) -> String {
-        let suffix = match unit_type {
-            UnitType::Socket => "socket",
-            UnitType::Service => "service",
-        };
+        let suffix = unit_type.suffix();
         format!("{}@{}.{suffix}", self.kind.template(), self.specifier())
+    }
+}
+
+/// The name of a unit of ours, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnitName {
+    pub instance: Instance,
+    pub unit_type: UnitType,
+}
+
+impl UnitName {
+    /// Reads a name; `None` if it is none of ours, a template itself included.
+    pub(crate) fn parse(unit: &str) -> Option<Self> {
+        let (stem, suffix) = unit.rsplit_once('.')?;
+        let unit_type = UnitType::ALL
+            .into_iter()
+            .find(|unit_type| unit_type.suffix() == suffix)?;
+        let (template, specifier) = stem.split_once('@')?;
+        let kind = UnitKind::ALL
+            .into_iter()
+            .find(|kind| kind.template() == template)?;
+        let (vm, name) = match kind {
+            UnitKind::Gpu => (specifier, None),
+            // Without a colon somebody started a half-named unit: it is shown as what it is.
+            UnitKind::Input | UnitKind::Backend => match specifier.split_once(':') {
+                Some((vm, name)) => (vm, Some(name)),
+                None => (specifier, None),
+            },
+        };
+        (!specifier.is_empty()).then(|| Self {
+            instance: Instance {
+                vm: vm.to_owned(),
+                kind,
+                name: name.map(str::to_owned),
+            },
+            unit_type,
+        })
     }
 }
 
@@ -237,26 +252,19 @@ impl fmt::Display for Instance {
     }
 }
 
-/// Takes back what systemd makes of a unit's name for the path of an object: any byte but letters and
-/// digits is `_` and its number in hexadecimal.
-fn unescaped_label(label: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(label.len());
-    let mut rest = label;
-    while let Some((plain, escape)) = rest.split_once('_') {
-        bytes.extend_from_slice(plain.as_bytes());
-        bytes.push(u8::from_str_radix(escape.get(..2)?, 16).ok()?);
-        rest = escape.get(2..)?;
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parsed(unit: &str) -> Option<(UnitKind, String, Option<String>, UnitType)> {
-        Instance::from_unit(unit).map(|(i, unit_type)| (i.kind, i.vm, i.name, unit_type))
+        UnitName::parse(unit).map(|it| {
+            (
+                it.instance.kind,
+                it.instance.vm,
+                it.instance.name,
+                it.unit_type,
+            )
+        })
     }
 
     #[test]
@@ -367,8 +375,8 @@ mod tests {
             "vhost-user-input@vm1:kbd.service",
             r"vhost-user-gpu@a\x2db.service",
         ] {
-            let (instance, unit_type) = Instance::from_unit(unit).expect("ours");
-            assert_eq!(instance.unit(unit_type), unit);
+            let name = UnitName::parse(unit).expect("ours");
+            assert_eq!(name.instance.unit(name.unit_type), unit);
         }
     }
 
@@ -382,10 +390,10 @@ mod tests {
             "vhost-user-gpu@a.socket",
         ]
         .iter()
-        .filter_map(|unit| Instance::from_unit(unit))
-        .map(|(instance, unit_type)| instance.unit(unit_type))
+        .filter_map(|unit| UnitName::parse(unit))
+        .map(|name| name.instance.unit(name.unit_type))
         .collect();
-        all.sort_by_key(|unit| Instance::from_unit(unit).map(|(instance, _)| instance));
+        all.sort_by_key(|unit| Instance::from_unit(unit));
         assert_eq!(
             all,
             [
@@ -399,27 +407,12 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_read() {
-        let read = |label: &str| {
-            Instance::from_object_path(&format!("/org/freedesktop/systemd1/unit/{label}"))
-                .map(|(instance, unit_type)| instance.unit(unit_type))
-        };
-        assert_eq!(
-            read("vhost_2duser_2dinput_40vm1_3akbd_2eservice").as_deref(),
-            Some("vhost-user-input@vm1:kbd.service")
-        );
-        for other in ["dbus_2esocket", "vhost_2duser_2dgpu_40vm1_2", "_zz", "_"] {
-            assert_eq!(read(other), None, "{other}");
-        }
-    }
-
-    #[test]
     fn an_instance_is_shown_as_it_is_selected() {
         for (unit, shown) in [
             ("vhost-user-gpu@vm1.socket", "vm1:gpu"),
             ("vhost-user-input@vm1:kbd.socket", "vm1:kbd"),
         ] {
-            let (instance, _) = Instance::from_unit(unit).expect("ours");
+            let instance = Instance::from_unit(unit).expect("ours");
             assert_eq!(instance.to_string(), shown);
         }
     }

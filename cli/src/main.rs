@@ -7,8 +7,10 @@
 // What is shown goes by `output`, which escapes it.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod accounts;
 mod args;
 mod assignments;
+mod backends;
 mod completion;
 mod descriptors;
 mod devices;
@@ -22,6 +24,7 @@ mod settings;
 mod socket_permissions;
 mod systemd;
 mod unit_file;
+mod unit_folders;
 mod usage;
 mod values;
 mod verbs;
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    match verbs::run(args.verb, &args.target, &args.output) {
+    match verbs::run(args.verb, &args.target, &args.output, args::Args::command) {
         Ok(code) => code,
         Err(error) => {
             output::complain(&error);

@@ -169,7 +169,7 @@ mod tests {
         let selector = text.parse::<Selector>().expect("a selector");
         UNITS
             .into_iter()
-            .filter(|unit| selector.matches(&Instance::from_unit(unit).expect("ours").0))
+            .filter(|unit| selector.matches(&Instance::from_unit(unit).expect("ours")))
             .collect()
     }
 

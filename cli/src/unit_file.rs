@@ -1,5 +1,6 @@
 //! The syntax of systemd's unit files (systemd.syntax(7)): reading assignments, writing words.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// What ends a line for systemd.
@@ -14,6 +15,24 @@ pub(crate) struct Assignment {
     pub key: String,
     /// What comes after it, with continuation lines joined.
     pub value: String,
+}
+
+/// An assignment to write, whose section is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Directive {
+    /// The name before the "=".
+    pub key: Cow<'static, str>,
+    /// What comes after it, quoted where it has to be.
+    pub value: String,
+}
+
+impl Directive {
+    pub(crate) fn new(key: &'static str, value: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            value: value.into(),
+        }
+    }
 }
 
 /// All assignments of a file. What is none is left out, as systemd does.
@@ -186,6 +205,11 @@ pub(crate) fn variable_word(word: &str) -> String {
     }
     let escaped = word.replace('\\', "\\\\").replace('"', "\\\"");
     format!("\"{escaped}\"")
+}
+
+/// Escapes a value in which systemd would expand specifiers.
+pub(crate) fn without_specifiers(value: &str) -> String {
+    value.replace('%', "%%")
 }
 
 /// A word of a command line, in which a "$" would begin a variable.

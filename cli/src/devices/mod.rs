@@ -16,7 +16,7 @@ use crate::output::printable;
 
 pub(crate) use hardware::Hardware;
 pub(crate) use names::Names;
-pub(crate) use watch::Action;
+pub(crate) use watch::{Action, DeviceEvent, Watch};
 
 use names::Links;
 

@@ -34,6 +34,13 @@ impl fmt::Display for Action {
     }
 }
 
+/// A device that came, went or changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct DeviceEvent {
+    pub action: Action,
+    pub device: HostDevice,
+}
+
 /// The changes from now on.
 pub(crate) struct Watch {
     devices: Devices,
@@ -46,9 +53,9 @@ pub(crate) struct Watch {
     links: Option<[Links; 2]>,
 }
 
-impl Devices {
+impl Watch {
     /// Begins to watch.
-    pub(crate) fn watch(self) -> Result<Watch, Error> {
+    pub(crate) fn start(devices: Devices) -> Result<Self, Error> {
         let udev = |source| Error::Udev { what: WHAT, source };
         // Before what there is is asked for, so that nothing is missed in between.
         let socket = MonitorBuilder::new()
@@ -61,10 +68,10 @@ impl Devices {
         let known = gpus
             .into_iter()
             .chain(inputs)
-            .filter_map(|node| Some((node.syspath().into(), self.device(&node, &links)?)))
+            .filter_map(|node| Some((node.syspath().into(), device(&devices, &node, &links)?)))
             .collect();
-        Ok(Watch {
-            devices: self,
+        Ok(Self {
+            devices,
             socket,
             known,
             events: VecDeque::new(),
@@ -72,30 +79,8 @@ impl Devices {
         })
     }
 
-    fn device(&self, node: &udev::Device, [gpus, inputs]: &[Links; 2]) -> Option<HostDevice> {
-        let sysname = node.sysname().to_str()?;
-        match node.subsystem()?.to_str()? {
-            "drm" if sysname.starts_with("renderD") => self
-                .render_node(node, gpus)
-                .map(Box::new)
-                .map(HostDevice::Gpu),
-            "input" if sysname.starts_with("event") => {
-                input(node, inputs).map(Box::new).map(HostDevice::Input)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The GPUs and the input devices that there are.
-fn nodes() -> Result<(Vec<udev::Device>, Vec<udev::Device>), Error> {
-    let gpus = super::scan("drm", "renderD*", "GPUs")?;
-    Ok((gpus, super::scan("input", "event*", "input devices")?))
-}
-
-impl Watch {
     /// Waits for the next change.
-    pub(crate) fn next(&mut self) -> Result<(Action, HostDevice), Error> {
+    pub(crate) fn next(&mut self) -> Result<DeviceEvent, Error> {
         loop {
             // Events that say nothing new follow on each other.
             while let Some(event) = self.events.pop_front() {
@@ -121,10 +106,13 @@ impl Watch {
         }
     }
 
-    fn take(&mut self, event: &udev::Event) -> Option<(Action, HostDevice)> {
+    fn take(&mut self, event: &udev::Event) -> Option<DeviceEvent> {
         let place = event.syspath().to_owned().into_os_string();
         if event.event_type() == EventType::Remove {
-            return Some((Action::Removed, self.known.remove(&place)?));
+            return Some(DeviceEvent {
+                action: Action::Removed,
+                device: self.known.remove(&place)?,
+            });
         }
         // Most are of devices that have no node.
         event.devnode()?;
@@ -136,12 +124,36 @@ impl Watch {
                 |(gpus, inputs)| [Links::of(&gpus, DRI), Links::of(&inputs, INPUT)],
             )
         });
-        let device = self.devices.device(event, links)?;
+        let device = device(&self.devices, event, links)?;
         let action = match self.known.insert(place, device.clone()) {
             None => Action::Added,
             Some(old) if old != device => Action::Changed,
             Some(_) => return None,
         };
-        Some((action, device))
+        Some(DeviceEvent { action, device })
+    }
+}
+
+/// The GPUs and the input devices that there are.
+fn nodes() -> Result<(Vec<udev::Device>, Vec<udev::Device>), Error> {
+    let gpus = super::scan("drm", "renderD*", "GPUs")?;
+    Ok((gpus, super::scan("input", "event*", "input devices")?))
+}
+
+fn device(
+    devices: &Devices,
+    node: &udev::Device,
+    [gpus, inputs]: &[Links; 2],
+) -> Option<HostDevice> {
+    let sysname = node.sysname().to_str()?;
+    match node.subsystem()?.to_str()? {
+        "drm" if sysname.starts_with("renderD") => devices
+            .render_node(node, gpus)
+            .map(Box::new)
+            .map(HostDevice::Gpu),
+        "input" if sysname.starts_with("event") => {
+            input(node, inputs).map(Box::new).map(HostDevice::Input)
+        }
+        _ => None,
     }
 }

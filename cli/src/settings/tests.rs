@@ -1,13 +1,21 @@
+use conventions::{GpuMemory, parse_size};
+
+use super::drop_in::service_text;
+use super::dynamic_user::{USER_MAX, dynamic_user};
 use super::*;
+use crate::instance::UnitType;
 
 fn instance(unit: &str) -> Instance {
-    Instance::from_unit(unit).expect("a unit").0
+    Instance::from_unit(unit).expect("a unit")
 }
 
 fn keyboard() -> (Instance, Settings) {
     let settings = Settings {
-        device: Some("/dev/input/by-id/usb-A\\x20B-event-kbd".into()),
-        options: vec!["--no-grab".into()],
+        options: ProgramOptions::Input(InputOptions {
+            evdev_path: Some("/dev/input/by-id/usb-A\\x20B-event-kbd".into()),
+            no_grab: true,
+            others: Vec::new(),
+        }),
         ..Settings::default()
     };
     (instance("vhost-user-input@vm1:kbd.service"), settings)
@@ -17,7 +25,7 @@ fn keyboard() -> (Instance, Settings) {
 fn a_keyboard_reads_well() {
     let (instance, settings) = keyboard();
     assert_eq!(
-        settings.text(&instance).expect("good values"),
+        service_text(&settings, &instance).expect("good values"),
         r#"# Written by "vhostctl add", deleted by "vhostctl remove vm1:kbd". Settings of your own go into a
 # file beside it: systemctl edit vhost-user-input@vm1:kbd.service
 
@@ -34,11 +42,12 @@ User=vu-input-vm1-kbd
 fn more_for_resources_is_more_for_the_unit() {
     let instance = instance("vhost-user-gpu@vm1.service");
     let memory_max = |options: &[&str]| {
+        let environment = [format!("OPTIONS={}", options.join(" "))];
         let settings = Settings {
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            options: ProgramOptions::from_environment(UnitKind::Gpu, &environment),
             ..Settings::default()
         };
-        let text = settings.text(&instance).expect("good values");
+        let text = service_text(&settings, &instance).expect("good values");
         assert_eq!(
             Settings::from_assignments(&unit_file::parse(&text), &instance),
             settings
@@ -76,8 +85,11 @@ fn the_room_is_what_the_units_leave() {
 #[test]
 fn what_is_written_is_read_back() {
     let gpu = Settings {
-        device: Some("/dev/dri/by-path/pci-0000:00:02.0-render".into()),
-        options: vec!["--virgl".into()],
+        options: ProgramOptions::Gpu(GpuOptions {
+            render_node: Some("/dev/dri/by-path/pci-0000:00:02.0-render".into()),
+            virgl: true,
+            ..GpuOptions::default()
+        }),
         ..Settings::default()
     };
     let fs = Settings {
@@ -95,6 +107,10 @@ fn what_is_written_is_read_back() {
         user: Some("root".into()),
         ..Settings::default()
     };
+    let plain = Settings {
+        options: ProgramOptions::Gpu(GpuOptions::default()),
+        ..Settings::default()
+    };
     // The name of a descriptor's file is anybody's.
     let odd = Settings {
         backend: Some("a \"b\"\n[Service]\nUser=daemon\rx\\".into()),
@@ -104,10 +120,10 @@ fn what_is_written_is_read_back() {
         keyboard(),
         (instance("vhost-user@vm1:odd.service"), odd),
         (instance("vhost-user-gpu@vm1.service"), gpu),
-        (instance("vhost-user-gpu@vm1.service"), Settings::default()),
+        (instance("vhost-user-gpu@vm1.service"), plain),
         (instance("vhost-user@vm1:data.service"), fs),
     ] {
-        let text = settings.text(&instance).expect("good values");
+        let text = service_text(&settings, &instance).expect("good values");
         assert_eq!(
             Settings::from_assignments(&unit_file::parse(&text), &instance),
             settings,
@@ -119,10 +135,8 @@ fn what_is_written_is_read_back() {
 #[test]
 fn the_drop_ins_of_others_count() {
     let folder = tempfile::tempdir().expect("a folder");
-    let folders = Folders {
-        search: ["etc", "usr"].map(|name| folder.path().join(name)).into(),
-        write: folder.path().join("etc"),
-    };
+    let folders = ["etc", "usr"].map(|name| folder.path().join(name));
+    let folders = UnitFolders::new(folders.into(), folder.path().join("etc"));
     let put = |path: &str, text: &str| {
         let path = folder.path().join(path);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
@@ -133,14 +147,18 @@ fn the_drop_ins_of_others_count() {
         "usr/vhost-user-input@.service",
         "[Service]\nEnvironment=OPTIONS=\n",
     );
-    assert_eq!(Settings::read(&folders, &instance), Settings::default());
+    let none = Settings {
+        options: ProgramOptions::Input(InputOptions::default()),
+        ..Settings::default()
+    };
+    assert_eq!(Settings::read(&folders, &instance), none);
     let own = folders.own_file(&instance, UnitType::Service);
     put(
         own.strip_prefix(folder.path())
             .expect("below")
             .to_str()
             .expect("UTF-8"),
-        &settings.text(&instance).expect("good values"),
+        &service_text(&settings, &instance).expect("good values"),
     );
     assert_eq!(Settings::read(&folders, &instance), settings);
     put(
@@ -148,8 +166,8 @@ fn the_drop_ins_of_others_count() {
         "[Service]\nEnvironment=EVDEV_PATH=/dev/input/event9\n",
     );
     assert_eq!(
-        Settings::read(&folders, &instance).device,
-        settings.device,
+        Settings::read(&folders, &instance).device(),
+        settings.device(),
         "an earlier name counts less"
     );
     put(
@@ -158,8 +176,8 @@ fn the_drop_ins_of_others_count() {
     );
     let read = Settings::read(&folders, &instance);
     assert_eq!(
-        (read.device.as_deref(), &read.options),
-        (Some("/dev/vm1:kbd"), &Vec::new())
+        (read.device(), read.options.words()),
+        (Some("/dev/vm1:kbd"), Vec::new())
     );
     put(
         "etc/vhost-user-input@vm1:kbd.service.d/60-all.conf",
@@ -167,10 +185,11 @@ fn the_drop_ins_of_others_count() {
     );
     let read = Settings::read(&folders, &instance);
     assert_eq!(
-        read.device, settings.device,
+        read.device(),
+        settings.device(),
         "hidden by the same name for the instance"
     );
-    assert_eq!(read.options, ["--x"]);
+    assert_eq!(read.options.words(), ["--x"]);
 }
 
 #[test]
@@ -216,7 +235,7 @@ fn root_is_the_service_without_a_user() {
             user: Some(user.into()),
             ..Settings::default()
         };
-        let text = settings.text(&instance).expect("a drop-in");
+        let text = service_text(&settings, &instance).expect("a drop-in");
         assert!(text.ends_with("DynamicUser=no\nUser=\n"), "{text}");
         let read = Settings::from_assignments(&unit_file::parse(&text), &instance);
         assert_eq!(read.user.as_deref(), Some("root"));

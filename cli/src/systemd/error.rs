@@ -2,7 +2,8 @@
 
 use std::io::ErrorKind;
 
-use super::RemoteHost;
+use super::mask::Mask;
+use super::remote_host::RemoteHost;
 use crate::exit;
 
 /// Why systemd could not be asked.
@@ -82,30 +83,6 @@ pub(crate) enum Error {
     /// Nobody tells how it went on.
     #[error("Lost the connection to systemd on the way to {what}; see 'vhostctl list'.")]
     Lost { what: &'static str },
-}
-
-/// What masks a unit: a link to /dev/null in place of a unit file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mask {
-    /// The unit that is masked.
-    pub unit: String,
-    /// The name of the link: that of the unit, or of its template.
-    pub file: String,
-    /// Whether it is one until the next boot.
-    pub runtime: bool,
-}
-
-impl Mask {
-    fn why(&self, unit: &str) -> String {
-        let Self {
-            unit: masked,
-            file,
-            runtime,
-        } = self;
-        let who = if masked == unit { "it" } else { masked };
-        let option = if *runtime { "--runtime " } else { "" };
-        format!("{who} is masked. To unmask it: systemctl unmask {option}{file}")
-    }
 }
 
 impl Error {

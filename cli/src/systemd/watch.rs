@@ -9,11 +9,12 @@ use zbus::message::Type;
 use zbus::zvariant::{ObjectPath, OwnedValue};
 use zbus::{MatchRule, Message, MessageStream};
 
-use super::{
-    BackendState, Error, Listed, Manager, NOT_FOUND, SERVICE, Unit, by_instance, call, patterns,
-    text,
-};
-use crate::instance::{Instance, UnitKind, UnitType};
+use super::error::{Error, call};
+use super::manager::{Manager, SERVICE};
+use super::properties::Properties;
+use super::state::BackendState;
+use super::units::{self, ListedUnit, LoadedUnit};
+use crate::instance::{Instance, UnitKind, UnitName, UnitType};
 
 const WHAT: &str = "watch the units of systemd";
 /// Signals that may wait for us. Every unit of the system makes some, most of them at boot.
@@ -57,8 +58,8 @@ impl Default for UnitState {
     }
 }
 
-impl From<Unit> for UnitState {
-    fn from(unit: Unit) -> Self {
+impl From<LoadedUnit> for UnitState {
+    fn from(unit: LoadedUnit) -> Self {
         Self {
             active: unit.active,
             sub: unit.sub,
@@ -72,7 +73,11 @@ struct Known(BTreeMap<Instance, [UnitState; 2]>);
 
 impl Known {
     /// Takes a unit's state; what has changed, if something has.
-    fn set(&mut self, instance: Instance, unit_type: UnitType, new: UnitState) -> Option<Change> {
+    fn set(&mut self, name: UnitName, new: UnitState) -> Option<Change> {
+        let UnitName {
+            instance,
+            unit_type,
+        } = name;
         let units = self.0.entry(instance.clone()).or_default();
         let [socket, service] = units;
         let unit = match unit_type {
@@ -109,24 +114,24 @@ pub(crate) struct Watch {
     stream: MessageStream,
     known: Known,
     /// What was asked about, by the number of the question.
-    asked: HashMap<NonZeroU32, (Instance, UnitType)>,
+    asked: HashMap<NonZeroU32, UnitName>,
 }
 
-/// What a message says.
-enum News {
+/// What a signal says of a unit.
+enum Signal {
     /// This unit was loaded, or is no more. That alone says nothing of its state: systemd loads all units
     /// anew when it reads its files again (daemon-reload).
-    Loaded(Instance, UnitType),
+    Loaded(UnitName),
     /// This unit has this state.
-    State(Instance, UnitType, UnitState),
+    State(UnitName, UnitState),
 }
 
-impl Manager {
+impl Watch {
     /// Begins to watch.
-    pub(crate) async fn watch(mut self) -> Result<Watch, Error> {
-        self.bus.set_max_queued(QUEUE);
-        let mut stream = MessageStream::from(&self.bus);
-        let bus = zbus::fdo::DBusProxy::new(&self.bus)
+    pub(crate) async fn start(mut manager: Manager) -> Result<Self, Error> {
+        manager.set_max_queued(QUEUE);
+        let mut stream = MessageStream::from(manager.bus());
+        let bus = zbus::fdo::DBusProxy::new(manager.bus())
             .await
             .map_err(call(WHAT))?;
         for rule in rules().map_err(call(WHAT))? {
@@ -134,9 +139,9 @@ impl Manager {
                 .await
                 .map_err(|error| call(WHAT)(error.into()))?;
         }
-        self.proxy.subscribe().await.map_err(call(WHAT))?;
+        manager.proxy().subscribe().await.map_err(call(WHAT))?;
         // The signals before the answer tell of what the answer knows already.
-        let question = self.ask_for_units(&patterns()).await?;
+        let question = ask_for_units(&manager, &units::patterns()).await?;
         let listed = loop {
             let message = stream.next().await.ok_or(Error::Lost { what: WHAT })?;
             let message = message.map_err(call(WHAT))?;
@@ -145,40 +150,29 @@ impl Manager {
             }
         };
         let mut known = Known::default();
-        for (instance, units) in by_instance(listed) {
+        for (instance, units) in units::by_instance(listed) {
             for (unit_type, unit) in [
                 (UnitType::Socket, units.socket),
                 (UnitType::Service, units.service),
             ] {
                 if let Some(unit) = unit {
-                    known.set(instance.clone(), unit_type, unit.into());
+                    let instance = instance.clone();
+                    let name = UnitName {
+                        instance,
+                        unit_type,
+                    };
+                    known.set(name, unit.into());
                 }
             }
         }
-        Ok(Watch {
-            manager: self,
+        Ok(Self {
+            manager,
             stream,
             known,
             asked: HashMap::new(),
         })
     }
 
-    /// Asks which units of these patterns are loaded, and does not wait: the answer is in the stream of
-    /// all messages, with this number. It loads none, other than a question to a unit itself.
-    async fn ask_for_units(&self, patterns: &[String]) -> Result<NonZeroU32, Error> {
-        let question = || {
-            Message::method_call("/org/freedesktop/systemd1", "ListUnitsByPatterns")?
-                .destination(SERVICE)?
-                .interface("org.freedesktop.systemd1.Manager")?
-                .build(&(&[""; 0][..], patterns))
-        };
-        let question = question().map_err(call(WHAT))?;
-        self.bus.send(&question).await.map_err(call(WHAT))?;
-        Ok(question.primary_header().serial_num())
-    }
-}
-
-impl Watch {
     /// Waits for the next change; none if the bus is gone.
     pub(crate) async fn next(&mut self) -> Result<Option<Change>, Error> {
         loop {
@@ -189,33 +183,45 @@ impl Watch {
             };
             let question = message.header().reply_serial();
             let asked = question.and_then(|question| self.asked.remove(&question));
-            let (instance, unit_type, state) = match (asked, signal(&message)) {
+            let (name, state) = match (asked, signal(&message)) {
                 // systemd starts itself anew (daemon-reexec). It tells of all units then.
                 (Some(_), _) if message.message_type() == Type::Error => continue,
-                (Some((instance, unit_type)), _) => {
-                    let state = state_of(&answer_to(&message)?, &instance.unit(unit_type));
-                    (instance, unit_type, state)
+                (Some(name), _) => {
+                    let state = state_of(answer_to(&message)?, &name);
+                    (name, state)
                 }
-                (None, Some(News::State(instance, unit_type, state))) => {
-                    (instance, unit_type, state)
-                }
-                (None, Some(News::Loaded(instance, unit_type))) => {
-                    let unit = instance.unit(unit_type);
-                    let question = self.manager.ask_for_units(&[unit]).await?;
-                    self.asked.insert(question, (instance, unit_type));
+                (None, Some(Signal::State(name, state))) => (name, state),
+                (None, Some(Signal::Loaded(name))) => {
+                    let unit = name.instance.unit(name.unit_type);
+                    let question = ask_for_units(&self.manager, &[unit]).await?;
+                    self.asked.insert(question, name);
                     continue;
                 }
                 (None, None) => continue,
             };
-            if let Some(change) = self.known.set(instance, unit_type, state) {
+            if let Some(change) = self.known.set(name, state) {
                 return Ok(Some(change));
             }
         }
     }
 }
 
+/// Asks which units of these patterns are loaded, and does not wait: the answer is in the stream of
+/// all messages, with this number. It loads none, other than a question to a unit itself.
+async fn ask_for_units(manager: &Manager, patterns: &[String]) -> Result<NonZeroU32, Error> {
+    let question = || {
+        Message::method_call("/org/freedesktop/systemd1", "ListUnitsByPatterns")?
+            .destination(SERVICE)?
+            .interface("org.freedesktop.systemd1.Manager")?
+            .build(&(&[""; 0][..], patterns))
+    };
+    let question = question().map_err(call(WHAT))?;
+    manager.bus().send(&question).await.map_err(call(WHAT))?;
+    Ok(question.primary_header().serial_num())
+}
+
 /// Reads the answer to a question for units.
-fn answer_to(message: &Message) -> Result<Vec<Listed>, Error> {
+fn answer_to(message: &Message) -> Result<Vec<ListedUnit>, Error> {
     let read = match message.message_type() {
         Type::Error => Err(zbus::Error::from(message.clone())),
         _ => message.body().deserialize(),
@@ -223,16 +229,15 @@ fn answer_to(message: &Message) -> Result<Vec<Listed>, Error> {
     read.map_err(call(WHAT))
 }
 
-/// The state of a unit of which all that is known is listed.
-fn state_of(listed: &[Listed], unit: &str) -> UnitState {
-    let is_it = |listed: &&Listed| listed.0 == unit && listed.2 != NOT_FOUND;
-    match listed.iter().find(is_it) {
-        Some((_, _, _, active, sub, ..)) => UnitState {
-            active: active.clone(),
-            sub: sub.clone(),
-        },
-        None => UnitState::default(),
-    }
+/// The state of a unit that was asked about.
+fn state_of(listed: Vec<ListedUnit>, name: &UnitName) -> UnitState {
+    let units = units::by_instance(listed).remove(&name.instance);
+    let units = units.unwrap_or_default();
+    let unit = match name.unit_type {
+        UnitType::Socket => units.socket,
+        UnitType::Service => units.service,
+    };
+    unit.map(UnitState::from).unwrap_or_default()
 }
 
 fn rules() -> zbus::Result<[MatchRule<'static>; 3]> {
@@ -258,7 +263,7 @@ fn rules() -> zbus::Result<[MatchRule<'static>; 3]> {
 }
 
 /// Reads a message; `None` if it is about none of our units.
-fn signal(message: &Message) -> Option<News> {
+fn signal(message: &Message) -> Option<Signal> {
     if message.message_type() != Type::Signal {
         return None;
     }
@@ -266,19 +271,19 @@ fn signal(message: &Message) -> Option<News> {
     match header.member()?.as_str() {
         "UnitNew" | "UnitRemoved" => {
             let (name, _): (String, ObjectPath) = body.deserialize().ok()?;
-            let (instance, unit_type) = Instance::from_unit(&name)?;
-            Some(News::Loaded(instance, unit_type))
+            UnitName::parse(&name).map(Signal::Loaded)
         }
         "PropertiesChanged" => {
-            let (instance, unit_type) = Instance::from_object_path(header.path()?)?;
+            let name = units::from_object_path(header.path()?)?;
             let (interface, changed, _): (String, HashMap<String, OwnedValue>, Vec<String>) =
                 body.deserialize().ok()?;
             if interface != UNIT {
                 return None;
             }
-            let active = text(&changed, "ActiveState")?;
-            let sub = text(&changed, "SubState")?;
-            Some(News::State(instance, unit_type, UnitState { active, sub }))
+            let changed = Properties::new(changed);
+            let active = changed.text("ActiveState")?;
+            let sub = changed.text("SubState")?;
+            Some(Signal::State(name, UnitState { active, sub }))
         }
         _ => None,
     }
@@ -298,9 +303,15 @@ mod tests {
     #[test]
     fn only_news_are_told() {
         let mut known = Known::default();
-        let (gpu, _) = Instance::from_unit("vhost-user-gpu@vm1.socket").expect("ours");
-        let mut set =
-            |unit_type, active, sub| known.set(gpu.clone(), unit_type, state(active, sub));
+        let instance = Instance::from_unit("vhost-user-gpu@vm1.socket").expect("ours");
+        let mut set = |unit_type, active, sub| {
+            let instance = instance.clone();
+            let name = UnitName {
+                instance,
+                unit_type,
+            };
+            known.set(name, state(active, sub))
+        };
         assert_eq!(set(UnitType::Socket, "inactive", "dead"), None);
         let change = set(UnitType::Socket, "active", "listening").expect("a change");
         assert_eq!(change.unit, "vhost-user-gpu@vm1.socket");
@@ -332,8 +343,9 @@ mod tests {
         };
         let ours = "/org/freedesktop/systemd1/unit/vhost_2duser_2dgpu_40vm1_2eservice";
         match signal(&changed(ours)) {
-            Some(News::State(instance, UnitType::Service, is)) => {
-                assert_eq!(instance.vm(), "vm1");
+            Some(Signal::State(name, is)) => {
+                assert_eq!(name.instance.vm(), "vm1");
+                assert_eq!(name.unit_type, UnitType::Service);
                 assert_eq!(is, state("failed", "failed"));
             }
             _ => panic!("not read"),

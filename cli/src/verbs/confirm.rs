@@ -6,23 +6,26 @@ use crate::instance::{Instance, UnitKind};
 use crate::output;
 use crate::systemd::BackendState;
 
-use super::Error;
+use super::error::Error;
 use super::unit_control::UnitController;
+
+/// What the help of the verbs that stop backends says of it.
+pub(super) const LOSS: &str = "\
+A connected VM loses the device: with a GPU its screen; with an input device, QEMU aborts if no guest driver is
+using it. So vhostctl asks first; without a terminal it refuses, unless --force is given. Shut the VM down
+first.";
 
 /// Asks before VMMs lose devices, where somebody can answer, and else refuses it. Nothing is done yet
 /// then, so that a VM does not keep half of its devices.
 pub(super) async fn confirm(
-    changes: &UnitController<'_>,
+    controller: &UnitController<'_>,
     instances: &[Instance],
     force: bool,
 ) -> Result<(), Error> {
     if force {
         return Ok(());
     }
-    let all = changes
-        .manager
-        .details(|instance| instances.contains(instance))
-        .await?;
+    let all = controller.details(instances).await?;
     // One that does not tell was started by a connection.
     let connected = all.iter().filter(|details| {
         details.backend.state == BackendState::Running && details.front_end != Some(false)

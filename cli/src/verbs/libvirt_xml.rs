@@ -8,10 +8,11 @@ use crate::completion;
 use crate::instance::parse_name;
 use crate::output::Output;
 use crate::systemd::Target;
-use crate::vmm::{MACHINE_OPTIONS, escaped};
+use crate::vmm::libvirt::{self, escaped};
+use crate::vmm::qemu;
 
-use super::Error;
-use super::qemu_args::devices;
+use super::error::Error;
+use super::vm_devices::vm_devices;
 
 /// Show the XML by which libvirt uses the backends of a VM
 #[derive(Debug, clap::Args)]
@@ -64,22 +65,22 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         apparmor: Vec::new(),
     };
     let mut disks = 0;
-    for device in devices(&args.vm, target)? {
+    for device in vm_devices(&args.vm, target)? {
         domain.apparmor.push(apparmor_rule(device.socket()));
-        match device.libvirt(disks) {
+        match libvirt::element(&device, disks) {
             Some(element) => {
-                disks += usize::from(device.device_type() == "block");
+                disks += usize::from(device.is_disk());
                 domain.devices.push(element);
             }
             None => {
                 if device.is_gpu() {
                     domain.devices.push(NO_VIDEO.to_owned());
                 }
-                let pairs = device
-                    .qemu()?
-                    .into_iter()
-                    .filter(|[option, _]| !MACHINE_OPTIONS.contains(&option.as_str()));
-                domain.arguments.extend(pairs.flatten());
+                for option in qemu::options(&device)? {
+                    if !option.is_for_machine() {
+                        domain.arguments.extend(option.words().map(str::to_owned));
+                    }
+                }
             }
         }
     }

@@ -1,14 +1,16 @@
 //! `vhostctl list`: the backends that systemd knows, per VM.
 
-use clap::builder::PossibleValuesParser;
 use conventions::DeviceType;
 
+use crate::backends::{self, Backend};
 use crate::completion;
-use crate::output::{Cell, Emphasis, Output, Row};
+use crate::output::{Cell, Output, Row};
 use crate::selector::Selector;
-use crate::systemd::{Backend, BackendState, Manager, Target};
+use crate::systemd::{Manager, Target};
 
-use super::Error;
+use super::arguments;
+use super::error::Error;
+use super::state_style::emphasis;
 
 /// List the backends of all VMs (default)
 #[derive(Debug, Default, clap::Args)]
@@ -30,10 +32,10 @@ pub(crate) struct Args {
         short = 't',
         long = "type",
         value_name = "TYPE",
-        value_parser = PossibleValuesParser::new(DeviceType::ALL.map(DeviceType::name)),
+        value_parser = arguments::device_type(),
         hide_possible_values = true
     )]
-    device_type: Option<String>,
+    device_type: Option<DeviceType>,
 }
 
 impl Row for Backend {
@@ -51,21 +53,12 @@ impl Row for Backend {
     }
 }
 
-/// The colours of systemctl.
-pub(super) fn emphasis(state: BackendState) -> Emphasis {
-    match state {
-        BackendState::Running => Emphasis::Good,
-        BackendState::Failed | BackendState::NoDevice => Emphasis::Bad,
-        BackendState::Inactive => Emphasis::Faint,
-        _ => Emphasis::None,
-    }
-}
-
 pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
-    let mut backends = zbus::block_on(async { Manager::connect(target).await?.backends().await })?;
+    let mut backends =
+        zbus::block_on(async { backends::list(&Manager::connect(target).await?).await })?;
     backends.retain(|backend| {
         let is_meant = |selector: &Selector| selector.matches(&backend.instance);
-        let is_of_type = |wanted: &String| *wanted == backend.device_type;
+        let is_of_type = |wanted: &DeviceType| wanted.name() == backend.device_type;
         (args.backends.is_empty() || args.backends.iter().any(is_meant))
             && args.device_type.iter().all(is_of_type)
     });

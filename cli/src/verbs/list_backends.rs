@@ -3,7 +3,7 @@
 use crate::descriptors::{self, Descriptor, DescriptorState, known};
 use crate::output::{Cell, Emphasis, Output, Row};
 
-use super::Error;
+use super::error::Error;
 
 /// List the installed backends, by their descriptors
 #[derive(Debug, clap::Args)]

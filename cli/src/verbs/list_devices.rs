@@ -6,10 +6,10 @@ use crate::assignments::DeviceAssignments;
 use crate::devices::{Devices, InputDevice, RenderNode};
 use crate::instance::UnitKind;
 use crate::output::{Cell, Output, Row};
-use crate::settings::Folders;
 use crate::systemd::Target;
+use crate::unit_folders::UnitFolders;
 
-use super::Error;
+use super::error::Error;
 
 /// List the render nodes and input devices of the host
 #[derive(Debug, clap::Args)]
@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     target.local_only("list-devices")?;
     let devices = Devices::new();
     let wanted = |kind| args.kind.is_none_or(|only| only == kind);
-    let assignments = DeviceAssignments::read(&Folders::system());
+    let assignments = DeviceAssignments::read(&UnitFolders::system());
     let mut gpus = Vec::new();
     if wanted(UnitKind::Gpu) {
         gpus.extend(devices.render_nodes()?.into_iter().map(|device| Gpu {

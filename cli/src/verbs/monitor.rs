@@ -12,11 +12,11 @@ use rustix::io::Errno;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::devices::{self, Action, Devices, HostDevice};
+use crate::devices::{self, Action, DeviceEvent, Devices, HostDevice};
 use crate::output::{Emphasis, Output};
-use crate::systemd::{self, Change, Manager, Target};
+use crate::systemd::{self, Change, Manager, Target, Watch};
 
-use super::Error as VerbError;
+use super::error::{Error, MonitorError};
 
 /// Show devices that come and go and units that change, live
 #[derive(Debug, clap::Args)]
@@ -33,19 +33,10 @@ pub(crate) struct Args {
     units: bool,
 }
 
-/// Why there is nothing more to show.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("The connection to the bus has ended: systemd or its bus was stopped or restarted.")]
-    BusGone,
-    #[error("Failed to prepare for signals: {0}.")]
-    Signals(#[source] io::Error),
-}
-
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Event {
-    Device { action: Action, device: HostDevice },
+    Device(DeviceEvent),
     Unit(Change),
 }
 
@@ -56,21 +47,21 @@ struct Line {
     event: Event,
 }
 
-/// What the threads tell the one that writes.
-enum News {
+/// What the threads send to the one that writes.
+enum Message {
     Event(Event),
-    Failed(VerbError),
+    Failed(Error),
     End,
 }
 
 /// How long a reader that does not read may delay the end.
 const GRACE: Duration = Duration::from_millis(500);
 
-pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), VerbError> {
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     if args.devices {
         target.local_only("monitor --devices")?;
     }
-    let (sender, news) = channel();
+    let (sender, messages) = channel();
     // First of all, so that a signal ends this in an orderly way from the first moment.
     watch_for_end(sender.clone())?;
     let mut what = Vec::new();
@@ -83,15 +74,15 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), V
         what.push("units");
     }
     output.hint(&format!("Watching {}.", what.join(" and ")));
-    for news in news {
-        match news {
-            News::Event(event) => {
+    for messages in messages {
+        match messages {
+            Message::Event(event) => {
                 if !show(event, output)? {
                     break;
                 }
             }
-            News::Failed(error) => return Err(error),
-            News::End => break,
+            Message::Failed(error) => return Err(error),
+            Message::End => break,
         }
     }
     Ok(())
@@ -105,7 +96,7 @@ fn show(event: Event, output: &Output) -> io::Result<bool> {
     }
     let now = Zoned::now().strftime("%H:%M:%S%.3f").to_string();
     let (word, emphasis, subject, text) = match event {
-        Event::Device { action, device } => {
+        Event::Device(DeviceEvent { action, device }) => {
             let emphasis = match action {
                 Action::Added => Emphasis::Good,
                 Action::Removed => Emphasis::Faint,
@@ -153,11 +144,11 @@ fn describe(device: &HostDevice) -> (String, String) {
 }
 
 /// Waits in a thread for SIGINT and SIGTERM, and for whoever reads our output to leave.
-fn watch_for_end(news: Sender<News>) -> Result<(), Error> {
-    let (signalled, handler) = UnixStream::pair().map_err(Error::Signals)?;
+fn watch_for_end(messages: Sender<Message>) -> Result<(), MonitorError> {
+    let (signalled, handler) = UnixStream::pair().map_err(MonitorError::Signals)?;
     for signal in [SIGINT, SIGTERM] {
-        let handler = handler.try_clone().map_err(Error::Signals)?;
-        signal_hook::low_level::pipe::register(signal, handler).map_err(Error::Signals)?;
+        let handler = handler.try_clone().map_err(MonitorError::Signals)?;
+        signal_hook::low_level::pipe::register(signal, handler).map_err(MonitorError::Signals)?;
     }
     thread::spawn(move || {
         let stdout = rustix::stdio::stdout();
@@ -173,7 +164,7 @@ fn watch_for_end(news: Sender<News>) -> Result<(), Error> {
                 Err(_) => return,
             }
         }
-        let _ = news.send(News::End);
+        let _ = messages.send(Message::End);
         // Still here: the other thread writes to somebody who does not read.
         thread::sleep(GRACE);
         std::process::exit(0);
@@ -181,11 +172,11 @@ fn watch_for_end(news: Sender<News>) -> Result<(), Error> {
     Ok(())
 }
 
-fn watch_devices(news: Sender<News>) -> Result<(), devices::Error> {
+fn watch_devices(messages: Sender<Message>) -> Result<(), devices::Error> {
     let (ready, started) = channel();
     // What belongs to libudev stays in the thread that made it.
     thread::spawn(move || {
-        let mut watch = match Devices::new().watch() {
+        let mut watch = match devices::Watch::start(Devices::new()) {
             Ok(watch) => watch,
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -195,11 +186,11 @@ fn watch_devices(news: Sender<News>) -> Result<(), devices::Error> {
         let _ = ready.send(Ok(()));
         loop {
             let event = match watch.next() {
-                Ok((action, device)) => News::Event(Event::Device { action, device }),
-                Err(error) => News::Failed(error.into()),
+                Ok(event) => Message::Event(Event::Device(event)),
+                Err(error) => Message::Failed(error.into()),
             };
-            let last = matches!(event, News::Failed(_));
-            if news.send(event).is_err() || last {
+            let last = matches!(event, Message::Failed(_));
+            if messages.send(event).is_err() || last {
                 return;
             }
         }
@@ -208,17 +199,17 @@ fn watch_devices(news: Sender<News>) -> Result<(), devices::Error> {
     started.recv().unwrap_or(Ok(()))
 }
 
-fn watch_units(target: &Target, news: Sender<News>) -> Result<(), systemd::Error> {
-    let mut watch = zbus::block_on(async { Manager::connect(target).await?.watch().await })?;
+fn watch_units(target: &Target, messages: Sender<Message>) -> Result<(), systemd::Error> {
+    let mut watch = zbus::block_on(async { Watch::start(Manager::connect(target).await?).await })?;
     thread::spawn(move || {
         loop {
             let event = match zbus::block_on(watch.next()) {
-                Ok(Some(change)) => News::Event(Event::Unit(change)),
-                Ok(None) => News::Failed(Error::BusGone.into()),
-                Err(error) => News::Failed(error.into()),
+                Ok(Some(change)) => Message::Event(Event::Unit(change)),
+                Ok(None) => Message::Failed(MonitorError::BusGone.into()),
+                Err(error) => Message::Failed(error.into()),
             };
-            let last = matches!(event, News::Failed(_));
-            if news.send(event).is_err() || last {
+            let last = matches!(event, Message::Failed(_));
+            if messages.send(event).is_err() || last {
                 return;
             }
         }

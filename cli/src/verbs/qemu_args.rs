@@ -5,11 +5,12 @@ use std::io::IsTerminal as _;
 use crate::completion;
 use crate::instance::parse_name;
 use crate::output::Output;
-use crate::systemd::{Manager, Target};
+use crate::systemd::Target;
 use crate::vmm::memory::{Memory, MemoryError};
-use crate::vmm::{self, VmDevice};
+use crate::vmm::qemu::{self, QemuOption};
 
-use super::Error;
+use super::error::Error;
+use super::vm_devices::vm_devices;
 
 /// Show the arguments by which QEMU uses the backends of a VM
 #[derive(Debug, clap::Args)]
@@ -46,18 +47,17 @@ fn memory(text: &str) -> Result<Shared, MemoryError> {
 }
 
 pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
-    let devices = devices(&args.vm, target)?;
-    let mut pairs = args.memory.as_ref().map_or_else(Vec::new, Memory::shared);
-    for device in devices {
-        pairs.extend(device.qemu()?);
+    let mut options = args.memory.as_ref().map_or_else(Vec::new, Memory::shared);
+    for device in vm_devices(&args.vm, target)? {
+        options.extend(qemu::options(&device)?);
     }
-    if output.json(&pairs.concat())? {
+    let words: Vec<_> = options.iter().flat_map(QemuOption::words).collect();
+    if output.json(&words)? {
         return Ok(());
     }
-    let words = pairs.iter().map(|pair| {
-        let quoted: Vec<_> = pair.iter().map(|word| vmm::shell_quoted(word)).collect();
-        quoted.join(" ")
-    });
+    let pairs = options
+        .iter()
+        .map(|option| option.words().map(qemu::shell_quoted).join(" "));
     // For people a line each, which a shell still takes; for the shell itself, which in $(...) does not
     // take line ends away, one.
     let between = if std::io::stdout().is_terminal() {
@@ -65,26 +65,6 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     } else {
         " "
     };
-    output.data(&words.collect::<Vec<_>>().join(between))?;
+    output.data(&pairs.collect::<Vec<_>>().join(between))?;
     Ok(())
-}
-
-/// The devices of a VM, the GPU first.
-pub(super) fn devices(vm: &str, target: &Target) -> Result<Vec<VmDevice>, Error> {
-    let all = zbus::block_on(async { Manager::connect(target).await?.backends().await })?;
-    let devices: Vec<_> = all
-        .iter()
-        .filter(|backend| backend.vm == vm)
-        .map(|backend| {
-            let default = backend.instance.socket();
-            let socket = backend.socket.as_deref().unwrap_or(&default);
-            VmDevice::new(&backend.instance, &backend.device_type, socket)
-        })
-        .collect();
-    if devices.is_empty() {
-        return Err(Error::Unknown {
-            selector: vm.to_owned(),
-        });
-    }
-    Ok(devices)
 }

@@ -1,19 +1,17 @@
 //! `vhostctl remove`: undoes `add`.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
-
 use crate::completion;
 use crate::instance::{Instance, UnitType};
 use crate::output::Output;
 use crate::selector::Selector;
-use crate::settings::Folders;
 use crate::systemd::Target;
+use crate::unit_folders::UnitFolders;
 
-use super::Error;
 use super::confirm;
-use super::unit_control::{self, UnitController, units};
+use super::delete_drop_in::delete;
+use super::error::Error;
+use super::lock::lock;
+use super::unit_control::{Step, UnitController, units};
 
 /// Stop backends, disable them and delete what was added for them
 #[derive(Debug, clap::Args)]
@@ -36,22 +34,21 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     target.local_only("remove")?;
     zbus::block_on(async {
-        let mut changes = UnitController::connect(target, output).await?;
-        let instances = changes.select(&args.backends).await?;
-        confirm::confirm(&changes, &instances, args.force).await?;
-        let folders = Folders::system();
-        let lock = unit_control::lock()?;
+        let mut controller = UnitController::connect(target, output).await?;
+        let instances = controller.select(&args.backends).await?;
+        confirm::confirm(&controller, &instances, args.force).await?;
+        let folders = UnitFolders::system();
+        let lock = lock()?;
         // First what may be refused: who cannot delete is not to stop anything.
-        let mut instances = forget_all(&mut changes, &folders, instances).await?;
+        let mut instances = delete_drop_ins(&mut controller, &folders, instances).await?;
         drop(lock);
-        instances = changes.stop(instances).await?;
-        instances = disable_all(&mut changes, instances).await?;
-        let all =
-            [UnitType::Socket, UnitType::Service].map(|unit_type| units(&instances, unit_type));
-        changes.manager.reset_failed(&all.concat()).await?;
+        instances = controller.apply(Step::Stop, instances).await?;
+        instances = disable_all(&mut controller, instances).await?;
+        let all = UnitType::ALL.map(|unit_type| units(&instances, unit_type));
+        controller.files().reset_failed(&all.concat()).await?;
         for instance in &instances {
             output.hint(&format!("Removed {instance}."));
-            for unit_type in [UnitType::Socket, UnitType::Service] {
+            for unit_type in UnitType::ALL {
                 let folder = folders.drop_in_folder(instance, unit_type);
                 if folder.exists() {
                     output.hint(&format!(
@@ -61,68 +58,53 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
                 }
             }
         }
-        changes.finish()
+        controller.finish()
     })
 }
 
 /// Deletes what was added for each; those for which that could be done come back.
-async fn forget_all(
-    changes: &mut UnitController<'_>,
-    folders: &Folders,
+async fn delete_drop_ins(
+    controller: &mut UnitController<'_>,
+    folders: &UnitFolders,
     instances: Vec<Instance>,
 ) -> Result<Vec<Instance>, Error> {
-    let mut forgotten = Vec::new();
+    let mut deleted = Vec::new();
     for instance in instances {
         // systemd does nothing about a masked unit, not even disable it.
-        let units = [UnitType::Socket, UnitType::Service].map(|unit_type| instance.unit(unit_type));
-        let unmasked = changes.manager.check_unmasked("remove", &units).await;
-        if changes.keep(unmasked)?.is_none() {
+        let units = UnitType::ALL.map(|unit_type| instance.unit(unit_type));
+        let unmasked = controller.files().check_unmasked("remove", &units).await;
+        if controller.keep(unmasked)?.is_none() {
             continue;
         }
-        if changes.keep(forget(folders, &instance))?.is_some() {
-            forgotten.push(instance);
+        if controller.keep(delete_all(folders, &instance))?.is_some() {
+            deleted.push(instance);
         }
     }
-    Ok(forgotten)
+    Ok(deleted)
 }
 
 async fn disable_all(
-    changes: &mut UnitController<'_>,
+    controller: &mut UnitController<'_>,
     instances: Vec<Instance>,
 ) -> Result<Vec<Instance>, Error> {
     let mut disabled = Vec::new();
     for instance in instances {
-        let done = changes
-            .manager
+        let done = controller
+            .files()
             .disable(&instance.unit(UnitType::Socket))
             .await;
-        if changes.keep(done)?.is_some() {
+        if controller.keep(done)?.is_some() {
             disabled.push(instance);
         }
     }
-    changes.manager.reload().await?;
+    controller.files().reload().await?;
     Ok(disabled)
 }
 
-/// Deletes our files.
-fn forget(folders: &Folders, instance: &Instance) -> Result<(), Error> {
+/// Deletes both of our files.
+fn delete_all(folders: &UnitFolders, instance: &Instance) -> Result<(), Error> {
     for unit_type in [UnitType::Service, UnitType::Socket] {
         delete(&folders.own_file(instance, unit_type))?;
-    }
-    Ok(())
-}
-
-/// Deletes one of our files, and its folder if nothing else is in it.
-pub(super) fn delete(file: &Path) -> Result<(), Error> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(Error::file("delete", file, error));
-        }
-        _ => {}
-    }
-    if let Some(folder) = file.parent() {
-        // It was never there, or has settings of others.
-        let _ = fs::remove_dir(folder);
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use crate::output::{Json, Output};
 use crate::selector::{self, Selector};
 use crate::systemd::Target;
 
-use super::Error;
+use super::arguments;
+use super::error::Error;
 
 /// Show the log of backends
 #[derive(Debug, clap::Args)]
@@ -23,7 +24,7 @@ pub(crate) struct Args {
     follow: bool,
 
     /// Show the last N lines (with --follow, 10 unless told)
-    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = super::lines_number)]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = arguments::line_count)]
     lines: Option<u32>,
 }
 

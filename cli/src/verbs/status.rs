@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::backends::{self, Details, WaitingFrontEnd};
 use crate::completion;
 use crate::exit;
 use crate::format;
@@ -13,10 +14,11 @@ use crate::journal::{self, Entry};
 use crate::output::{Emphasis, Glyph, Output};
 use crate::selector::{self, Selector};
 use crate::socket_permissions::SocketPermissions;
-use crate::systemd::{BackendState, Details, Manager, Target, Waits};
+use crate::systemd::{BackendState, Manager, Target};
 
-use super::Error;
-use super::list::emphasis;
+use super::arguments;
+use super::error::Error;
+use super::state_style::{emphasis, glyph};
 
 /// Show the state of backends, and their last log lines
 #[derive(Debug, clap::Args)]
@@ -29,7 +31,7 @@ pub(crate) struct Args {
     backends: Vec<Selector>,
 
     /// Show N lines of the log
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = super::lines_number)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, allow_negative_numbers = true, value_parser = arguments::line_count)]
     lines: u32,
 
     /// Show lines in full, however long
@@ -49,7 +51,9 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitC
     let chosen = |instance: &_| {
         args.backends.is_empty() || args.backends.iter().any(|chosen| chosen.matches(instance))
     };
-    let all = zbus::block_on(async { Manager::connect(target).await?.details(chosen).await })?;
+    let all = zbus::block_on(async {
+        backends::details(&Manager::connect(target).await?, chosen).await
+    })?;
     let mut reports = Vec::with_capacity(all.len());
     for details in all {
         let log = log(&details, args.lines, target, output);
@@ -75,16 +79,11 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitC
             .any(|report| selector.matches(&report.details.backend.instance))
     };
     let missing = args.backends.iter().filter(|selector| !is_shown(selector));
-    let mut missing: Vec<_> = missing
-        .map(|selector| Error::NoBackend {
-            selector: selector.to_string(),
-        })
-        .collect();
-    match missing.len() {
-        0 => {}
-        1 => return Err(missing.remove(0)),
-        _ => return Err(Error::Several(missing)),
-    }
+    let missing = missing.map(|selector| Error::NoSuchBackend {
+        selector: selector.to_string(),
+        exit_code: exit::UNKNOWN_STATE,
+    });
+    Error::several(missing.collect())?;
     let idle = |state| {
         matches!(
             state,
@@ -119,12 +118,7 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     let details = &report.details;
     let backend = &details.backend;
     let style = emphasis(backend.state);
-    let dot = match backend.state {
-        BackendState::Failed | BackendState::NoDevice => Glyph::Cross,
-        BackendState::Inactive => Glyph::Circle,
-        BackendState::Running | BackendState::Listening => Glyph::Dot,
-        BackendState::Starting | BackendState::Stopping => Glyph::Arrow,
-    };
+    let dot = glyph(backend.state);
     let title = [
         Some(backend.instance.to_string()),
         details.description.clone(),
@@ -287,7 +281,7 @@ fn front_end(details: &Details, target: &Target) -> String {
         Some(false) => "not connected".to_owned(),
         None => "unknown, the backend does not tell".to_owned(),
     };
-    if let Some(Waits { pid, uid }) = details.front_end_waits {
+    if let Some(WaitingFrontEnd { pid, uid }) = details.front_end_waits {
         text.push_str(&format!("; another waits: pid {pid}"));
         // The program may not see either.
         let local = target.is_local();

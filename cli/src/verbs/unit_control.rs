@@ -1,72 +1,69 @@
 //! What the verbs that change units have in common.
 
-use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
 
+use crate::backends::{self, Details};
+use crate::exit;
 use crate::instance::{Instance, UnitType};
 use crate::journal;
 use crate::output::{Output, printable};
 use crate::selector::Selector;
-use crate::systemd::{Failure, Job, Manager, Target};
+use crate::systemd::{Failure, Job, JobRunner, Manager, Target, UnitFiles};
 
-use super::Error;
+use super::error::Error;
 
 /// How many lines of the log explain a failure.
-const LINES: u32 = 8;
+const LOG_LINES: u32 = 8;
 
-/// Held while settings are looked at and changed. Not a file of theirs, which all may read, and so lock.
-const LOCK: &str = "/run/vhostctl.lock";
-
-/// Waits until no other vhostctl looks at what there is to change it: two that give a device to two VMs
-/// would else both find it free. `None` for who may change nothing anyway, and is told so later.
-pub(super) fn lock() -> Result<Option<File>, Error> {
-    let options = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .mode(0o600)
-        .clone();
-    let locked = options.open(LOCK).and_then(|file| {
-        flock(&file, FlockOperation::LockExclusive)?;
-        Ok(file)
-    });
-    match locked {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
-        Err(error) => Err(Error::file("lock", Path::new(LOCK), error)),
-    }
+/// Something that is done with the units of backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Start,
+    Stop,
+    Enable,
+    Disable,
 }
 
-/// The way to systemd for a verb that changes something. What goes wrong with one backend is kept, and the
-/// others are gone on with: [`finish`](Self::finish) tells in the end.
-pub(super) struct UnitController<'a> {
-    pub manager: Manager,
-    target: &'a Target,
+/// Changes the units of several backends. An error about one backend is kept, and the others go on:
+/// [`finish`](Self::finish) returns the errors in the end.
+pub(crate) struct UnitController<'a> {
+    manager: Manager,
     output: &'a Output,
     failed: Vec<Error>,
 }
 
 impl<'a> UnitController<'a> {
-    pub(super) async fn connect(target: &'a Target, output: &'a Output) -> Result<Self, Error> {
+    pub(crate) async fn connect(target: &Target, output: &'a Output) -> Result<Self, Error> {
         Ok(Self {
             manager: Manager::connect(target).await?,
-            target,
             output,
             failed: Vec::new(),
         })
     }
 
-    /// The backends that are meant. A selector that means none is a failure.
-    pub(super) async fn select(&mut self, selectors: &[Selector]) -> Result<Vec<Instance>, Error> {
-        let mut all = self.manager.names().await?;
+    /// The files of the units.
+    pub(crate) fn files(&self) -> UnitFiles<'_> {
+        UnitFiles::new(&self.manager)
+    }
+
+    /// The program that a service runs; `None` if the service is not installed.
+    pub(crate) async fn program(&self, service: &str) -> Result<Option<String>, Error> {
+        Ok(self.manager.program(service).await?)
+    }
+
+    /// Everything about some backends.
+    pub(crate) async fn details(&self, instances: &[Instance]) -> Result<Vec<Details>, Error> {
+        Ok(backends::details(&self.manager, |one| instances.contains(one)).await?)
+    }
+
+    /// The selected backends. A selector that matches none is an error that is kept.
+    pub(crate) async fn select(&mut self, selectors: &[Selector]) -> Result<Vec<Instance>, Error> {
+        let mut all = backends::names(&self.manager).await?;
         for selector in selectors {
             if !all.iter().any(|instance| selector.matches(instance)) {
-                self.failed.push(Error::Unknown {
+                self.failed.push(Error::NoSuchBackend {
                     selector: selector.to_string(),
+                    exit_code: exit::NOT_FOUND,
                 });
             }
         }
@@ -74,29 +71,41 @@ impl<'a> UnitController<'a> {
         Ok(all)
     }
 
-    /// Lets them listen; those that do come back. Where a socket has failed, its starts are counted anew:
-    /// a limit that was hit before would refuse the next VMM, although what was amiss is mended.
-    pub(super) async fn start(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
-        let sockets = units(&instances, UnitType::Socket);
-        for details in self.manager.details(|one| instances.contains(one)).await? {
+    /// Does that with all of them; returns those with which it succeeded.
+    pub(crate) async fn apply(
+        &mut self,
+        step: Step,
+        instances: Vec<Instance>,
+    ) -> Result<Vec<Instance>, Error> {
+        match step {
+            Step::Start => self.start(instances).await,
+            Step::Stop => self.stop(instances).await,
+            Step::Enable | Step::Disable => self.set_enabled(step, instances).await,
+        }
+    }
+
+    /// Starts the sockets. The failures of a failed socket are reset first: a start limit that it reached would
+    /// otherwise refuse the next VMM although the cause is gone.
+    async fn start(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+        for details in self.details(&instances).await? {
             let backend = details.backend;
             if backend.socket_state.as_deref() == Some("failed") {
                 let units = [backend.socket_unit, backend.service_unit];
-                self.manager.reset_failed(&units).await?;
+                self.files().reset_failed(&units).await?;
             }
         }
+        let sockets = units(&instances, UnitType::Socket);
         self.run(Job::Start, &sockets, instances).await
     }
 
-    /// Stops them, the connected ones too; those that are stopped come back.
-    pub(super) async fn stop(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
-        let mut all = units(&instances, UnitType::Socket);
-        all.extend(units(&instances, UnitType::Service));
-        self.run(Job::Stop, &all, instances).await
+    /// Stops sockets and services, also those that are connected.
+    async fn stop(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+        let all = UnitType::ALL.map(|unit_type| units(&instances, unit_type));
+        self.run(Job::Stop, &all.concat(), instances).await
     }
 
-    /// Stops the sockets alone, where nobody is connected; those that are stopped come back.
-    pub(super) async fn stop_sockets(
+    /// Stops the sockets alone, where no front-end is connected.
+    pub(crate) async fn stop_sockets(
         &mut self,
         instances: Vec<Instance>,
     ) -> Result<Vec<Instance>, Error> {
@@ -104,50 +113,42 @@ impl<'a> UnitController<'a> {
         self.run(Job::Stop, &sockets, instances).await
     }
 
-    /// Has them start at boot.
-    pub(super) async fn enable(
+    /// Starts the socket of one backend again, when a change is undone: its failures are nobody's concern.
+    pub(crate) async fn restore_socket(&self, socket: &str) -> Result<(), Error> {
+        let runner = JobRunner::new(&self.manager);
+        runner.run(Job::Start, &[socket.to_owned()]).await?;
+        Ok(())
+    }
+
+    async fn set_enabled(
         &mut self,
+        step: Step,
         instances: Vec<Instance>,
     ) -> Result<Vec<Instance>, Error> {
         let mut done = Vec::new();
         for instance in instances {
-            let enabled = self.manager.enable(&instance.unit(UnitType::Socket)).await;
-            let Some(is_new) = self.keep(enabled)? else {
+            let socket = instance.unit(UnitType::Socket);
+            let changed = match step {
+                Step::Enable => self.files().enable(&socket).await,
+                _ => self.files().disable(&socket).await,
+            };
+            let Some(is_new) = self.keep(changed)? else {
                 continue;
             };
-            self.output.hint(&match is_new {
-                true => format!("Enabled {instance}: its socket starts at boot."),
-                false => format!("{instance} was already enabled."),
+            self.output.hint(&match (step, is_new) {
+                (Step::Enable, true) => format!("Enabled {instance}: its socket starts at boot."),
+                (Step::Enable, false) => format!("{instance} was already enabled."),
+                (_, true) => format!("Disabled {instance}: its socket does not start at boot."),
+                (_, false) => format!("{instance} was not enabled."),
             });
             done.push(instance);
         }
-        self.manager.reload().await?;
+        self.files().reload().await?;
         Ok(done)
     }
 
-    /// Has them not start at boot.
-    pub(super) async fn disable(
-        &mut self,
-        instances: Vec<Instance>,
-    ) -> Result<Vec<Instance>, Error> {
-        let mut done = Vec::new();
-        for instance in instances {
-            let disabled = self.manager.disable(&instance.unit(UnitType::Socket)).await;
-            let Some(is_new) = self.keep(disabled)? else {
-                continue;
-            };
-            self.output.hint(&match is_new {
-                true => format!("Disabled {instance}: its socket does not start at boot."),
-                false => format!("{instance} was not enabled."),
-            });
-            done.push(instance);
-        }
-        self.manager.reload().await?;
-        Ok(done)
-    }
-
-    /// Keeps an error that is about one backend only; others end the verb.
-    pub(super) fn keep<T, E: Into<Error>>(
+    /// Keeps an error about one backend, and returns any other.
+    pub(crate) fn keep<T, E: Into<Error>>(
         &mut self,
         result: Result<T, E>,
     ) -> Result<Option<T>, Error> {
@@ -161,14 +162,9 @@ impl<'a> UnitController<'a> {
         }
     }
 
-    /// What went wrong, if something did.
-    pub(super) fn finish(&mut self) -> Result<(), Error> {
-        let mut failed = std::mem::take(&mut self.failed);
-        match failed.len() {
-            0 => Ok(()),
-            1 => Err(failed.remove(0)),
-            _ => Err(Error::Several(failed)),
-        }
+    /// Returns the errors that were kept.
+    pub(crate) fn finish(&mut self) -> Result<(), Error> {
+        Error::several(std::mem::take(&mut self.failed))
     }
 
     async fn run(
@@ -178,8 +174,8 @@ impl<'a> UnitController<'a> {
         mut instances: Vec<Instance>,
     ) -> Result<Vec<Instance>, Error> {
         let begin = Timestamp::now();
-        for Failure { unit, error } in self.manager.run(job, units).await? {
-            let failed = Instance::from_unit(&unit).map(|(instance, _)| instance);
+        for Failure { unit, error } in JobRunner::new(&self.manager).run(job, units).await? {
+            let failed = Instance::from_unit(&unit);
             instances.retain(|instance| Some(instance) != failed.as_ref());
             let log = match error.logged() {
                 Some(unit) => self.log(unit, begin),
@@ -193,19 +189,19 @@ impl<'a> UnitController<'a> {
         Ok(instances)
     }
 
-    /// What was logged of a unit since then, as far as the caller may read it here.
+    /// The log of a unit since then, as far as the caller may read it here.
     fn log(&self, unit: &str, since: Timestamp) -> Vec<String> {
-        if !self.target.is_local() {
+        if !self.manager.is_local() {
             return Vec::new();
         }
-        // The service's too: it may be what the socket's failure is about.
+        // The service's too: it may be the cause of the socket's failure.
         let service = unit.replace(".socket", ".service");
         let mut units = vec![unit.to_owned()];
         if service != unit {
             units.push(service);
         }
         journal::sync();
-        let entries = journal::last(&units, LINES).unwrap_or_default();
+        let entries = journal::last(&units, LOG_LINES).unwrap_or_default();
         entries
             .into_iter()
             .filter(|entry| entry.time >= since)
@@ -214,8 +210,8 @@ impl<'a> UnitController<'a> {
     }
 }
 
-/// The names of one half of each.
-pub(super) fn units(instances: &[Instance], unit_type: UnitType) -> Vec<String> {
+/// The names of the units of one type.
+pub(crate) fn units(instances: &[Instance], unit_type: UnitType) -> Vec<String> {
     instances
         .iter()
         .map(|instance| instance.unit(unit_type))

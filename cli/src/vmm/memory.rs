@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::qemu::QemuOption;
+
 const MIB: u64 = 1 << 20;
 /// QEMU rounds the guest's memory up to whole ones of these, and wants the backend's memory to be the same.
 const UNIT: u64 = 8 << 10;
@@ -68,19 +70,17 @@ impl FromStr for Memory {
 }
 
 impl Memory {
-    /// QEMU's arguments for memory that backends can map: vhost-user needs it.
-    pub(crate) fn shared(&self) -> Vec<[String; 2]> {
+    /// QEMU's options for memory that backends can map: vhost-user needs it.
+    pub(crate) fn shared(&self) -> Vec<QemuOption> {
         let size = self.size;
-        [
-            ("-m", self.to_string()),
-            (
+        vec![
+            QemuOption::new("-m", self.to_string()),
+            QemuOption::new(
                 "-object",
                 format!("memory-backend-memfd,id=vhost-user-memory,size={size},share=on"),
             ),
-            ("-machine", "memory-backend=vhost-user-memory".to_owned()),
+            QemuOption::new("-machine", "memory-backend=vhost-user-memory"),
         ]
-        .map(|(option, value)| [option.to_owned(), value])
-        .into()
     }
 }
 

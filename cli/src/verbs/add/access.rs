@@ -3,49 +3,18 @@
 
 use std::fs;
 
-use crate::instance::{Instance, UnitKind, UnitType};
-use crate::unit_file;
-use crate::values::{self, ValueError};
+use crate::accounts::{self, AccountError};
+use crate::instance::{Instance, UnitKind};
+use crate::settings::drop_in;
+use crate::unit_file::{Directive, quoted};
 
-use super::HEADING;
+use super::args::AccessArgs;
 
 /// The users that libvirt's packages run QEMU as, where qemu.conf says nothing else: Debian and Ubuntu; Fedora
 /// and openSUSE.
 const QEMU_USERS: [&str; 2] = ["libvirt-qemu", "qemu"];
 /// Where libvirt is told to run QEMU as another user.
 const QEMU_CONF: &str = "/etc/libvirt/qemu.conf";
-
-/// Who may connect, as the command line has it.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct AccessArgs {
-    /// Let this user connect; by default the user of libvirt's QEMU, or root where there is none
-    #[arg(help_heading = HEADING, long, value_name = "USER")]
-    socket_user: Option<String>,
-
-    /// Let this group connect; by default none, and kvm for a GPU without OpenGL and render node
-    #[arg(help_heading = HEADING, long, value_name = "GROUP")]
-    socket_group: Option<String>,
-
-    /// The access mode of the socket; by default 0660 with a group, else 0600
-    #[arg(help_heading = HEADING, long, value_name = "MODE", value_parser = mode)]
-    socket_mode: Option<u32>,
-}
-
-impl AccessArgs {
-    fn are_given(&self) -> bool {
-        self.socket_user.is_some() || self.socket_group.is_some() || self.socket_mode.is_some()
-    }
-}
-
-/// An access mode, in octal.
-fn mode(text: &str) -> Result<u32, String> {
-    let digits = text.chars().all(|c| c.is_digit(8)) && (1..=4).contains(&text.len());
-    let mode = u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o777);
-    mode.filter(|_| digits)
-        .ok_or_else(|| "a mode is an octal number from 0000 to 0777, such as 0660".to_owned())
-}
 
 /// Who may connect to one socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,20 +31,20 @@ impl Access {
         args: &AccessArgs,
         instance: &Instance,
         host_gpu: bool,
-    ) -> Result<Option<Self>, ValueError> {
+    ) -> Result<Option<Self>, AccountError> {
         let said = args.are_given();
         if instance.kind() == UnitKind::Gpu && !host_gpu && !said {
             return Ok(None);
         }
         let user = match &args.socket_user {
             Some(user) => {
-                values::check_user(user)?;
+                accounts::check_user(user)?;
                 user.clone()
             }
             None => qemu_user().unwrap_or_else(|| ROOT.to_owned()),
         };
         if let Some(group) = &args.socket_group {
-            values::check_group(group)?;
+            accounts::check_group(group)?;
         }
         let mode = if args.socket_group.is_some() {
             0o660
@@ -97,16 +66,12 @@ impl Access {
 
     /// The text of our file for the socket.
     pub(super) fn text(&self, instance: &Instance) -> String {
-        let socket = instance.unit(UnitType::Socket);
-        let (user, group) = (
-            unit_file::quoted(&self.user),
-            unit_file::quoted(&self.group),
-        );
-        format!(
-            "{}\n[Socket]\nSocketUser={user}\nSocketGroup={group}\nSocketMode={:04o}\n",
-            crate::settings::head(instance, &socket),
-            self.mode
-        )
+        let directives = vec![
+            Directive::new("SocketUser", quoted(&self.user)),
+            Directive::new("SocketGroup", quoted(&self.group)),
+            Directive::new("SocketMode", format!("{:04o}", self.mode)),
+        ];
+        drop_in::socket_text(instance, directives)
     }
 }
 
@@ -134,7 +99,7 @@ pub(super) fn hint(args: &AccessArgs, access: Option<&Access>, kind: UnitKind) -
 
 /// The user as which libvirt runs QEMU on this host.
 fn qemu_user() -> Option<String> {
-    let exists = |user: &String| values::check_user(user).is_ok();
+    let exists = |user: &String| accounts::check_user(user).is_ok();
     let configured = fs::read_to_string(QEMU_CONF).ok();
     configured
         .and_then(|text| configured_user(&text))
@@ -159,18 +124,6 @@ fn configured_user(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn modes_are_octal() {
-        for (text, number) in [("0", 0), ("0600", 0o600), ("660", 0o660), ("0777", 0o777)] {
-            assert_eq!(mode(text), Ok(number));
-        }
-        for text in [
-            "", "0800", "1777", "00660", "+660", "0o660", "-1", "rw", "660\n",
-        ] {
-            assert!(mode(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn qemu_conf_names_the_user() {
@@ -230,7 +183,7 @@ mod tests {
     #[test]
     fn the_templates_are_as_safe() {
         let template = |text: &str| {
-            let all = unit_file::parse(text);
+            let all = crate::unit_file::parse(text);
             ["SocketUser", "SocketGroup", "SocketMode"].map(|key| {
                 let found = all
                     .iter()

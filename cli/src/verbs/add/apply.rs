@@ -7,28 +7,30 @@ use rustix::process::umask;
 
 use crate::instance::{Instance, UnitType};
 use crate::output::Output;
-use crate::settings::Folders;
-use crate::systemd::{BackendState, Job};
+use crate::settings::drop_in;
+use crate::systemd::BackendState;
+use crate::unit_folders::UnitFolders;
+use crate::verbs::error::{AddError, Error};
+use crate::verbs::unit_control::{Step, UnitController};
 
-use super::super::Error as VerbError;
-use super::super::unit_control::UnitController;
+use super::args::Args;
 use super::drop_in::DropIn;
-use super::{Args, Error, Plan};
+use super::plan::Plan;
 
 /// Writes the settings, has systemd read them, enables the socket and starts it if that is wanted; by
 /// then the next may look at them.
 pub(super) async fn apply(
     args: &Args,
-    changes: &mut UnitController<'_>,
-    folders: &Folders,
+    controller: &mut UnitController<'_>,
+    folders: &UnitFolders,
     plan: &Plan,
     mut lock: Option<fs::File>,
     output: &Output,
-) -> Result<(), VerbError> {
+) -> Result<(), Error> {
     // All may read the files and folders that are made, whoever makes them.
     umask(Mode::from_raw_mode(0o022));
     let instance = &plan.instance;
-    let text = plan.settings.text(instance).map_err(Error::Value)?;
+    let text = drop_in::service_text(&plan.settings, instance).map_err(AddError::Value)?;
     let access = plan.access.as_ref().map(|access| access.text(instance));
     let mut files = [
         DropIn::new(folders, instance, UnitType::Service, Some(text))?,
@@ -37,7 +39,7 @@ pub(super) async fn apply(
     let exists = files.iter().any(DropIn::existed);
     let other = files.iter().find(|file| exists && file.changes());
     if let Some(other) = other.filter(|_| !args.force) {
-        return Err(Error::Exists {
+        return Err(AddError::Exists {
             unit: instance.unit(UnitType::Service),
             selector: instance.to_string(),
             file: other.file().display().to_string(),
@@ -45,47 +47,46 @@ pub(super) async fn apply(
         .into());
     }
     let socket = instance.unit(UnitType::Socket);
-    changes
-        .manager
+    controller
+        .files()
         .check_unmasked("enable", std::slice::from_ref(&socket))
         .await?;
-    let was_enabled = changes.manager.is_enabled(&socket).await?;
-    let before_it = state(changes, instance).await?;
+    let was_enabled = controller.files().is_enabled(&socket).await?;
+    let before_it = state(controller, instance).await?;
     let [service_changes, access_changes] = files.each_ref().map(DropIn::changes);
     // Who may connect is part of the socket itself. While a VMM is connected it cannot be made anew.
     let renews =
         access_changes && matches!(before_it, BackendState::Listening | BackendState::NoDevice);
     let done = async {
         files.iter_mut().try_for_each(DropIn::apply)?;
-        changes.manager.reload().await?;
-        changes.manager.enable(&socket).await?;
-        changes.manager.reload().await?;
+        controller.files().reload().await?;
+        controller.files().enable(&socket).await?;
+        controller.files().reload().await?;
         drop(lock.take());
         if renews {
-            changes.stop_sockets(vec![instance.clone()]).await?;
+            controller.stop_sockets(vec![instance.clone()]).await?;
         }
         if args.now || renews {
-            changes.start(vec![instance.clone()]).await?;
+            controller
+                .apply(Step::Start, vec![instance.clone()])
+                .await?;
         }
-        changes.finish()
+        controller.finish()
     };
-    let done: Result<(), VerbError> = done.await;
+    let done: Result<(), Error> = done.await;
     if let Err(error) = done {
         let undone = async {
             files.iter().try_for_each(DropIn::undo)?;
             if !was_enabled {
                 let units = [socket.clone(), instance.unit(UnitType::Service)];
-                changes.manager.disable(&socket).await?;
-                changes.manager.reset_failed(&units).await?;
+                controller.files().disable(&socket).await?;
+                controller.files().reset_failed(&units).await?;
             }
-            changes.manager.reload().await?;
+            controller.files().reload().await?;
             if renews {
-                changes
-                    .manager
-                    .run(Job::Start, std::slice::from_ref(&socket))
-                    .await?;
+                controller.restore_socket(&socket).await?;
             }
-            Ok::<_, VerbError>(())
+            Ok::<_, Error>(())
         };
         // Where writing was refused there is nothing to undo, and no permission to do it.
         let wrote = files.iter().any(DropIn::is_applied);
@@ -125,10 +126,10 @@ fn effect_on_access(instance: &Instance, before: BackendState, changes: bool) ->
 
 /// What the backend did before, which `add` leaves alone.
 async fn state(
-    changes: &UnitController<'_>,
+    controller: &UnitController<'_>,
     instance: &Instance,
-) -> Result<BackendState, VerbError> {
-    let all = changes.manager.details(|one| one == instance).await?;
+) -> Result<BackendState, Error> {
+    let all = controller.details(std::slice::from_ref(instance)).await?;
     Ok(all
         .first()
         .map_or(BackendState::Inactive, |details| details.backend.state))

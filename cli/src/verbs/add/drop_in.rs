@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use tempfile::Builder;
 
 use crate::instance::{Instance, UnitType};
-use crate::settings::Folders;
+use crate::unit_folders::UnitFolders;
 
-use super::super::Error as VerbError;
-use super::super::remove;
+use crate::verbs::delete_drop_in::delete;
+use crate::verbs::error::Error;
 
 /// A file as it was before, and as it is wanted; `None` for no file.
 pub(super) struct DropIn {
@@ -23,11 +23,11 @@ pub(super) struct DropIn {
 
 impl DropIn {
     pub(super) fn new(
-        folders: &Folders,
+        folders: &UnitFolders,
         instance: &Instance,
         unit_type: UnitType,
         wanted: Option<String>,
-    ) -> Result<Self, VerbError> {
+    ) -> Result<Self, Error> {
         let file = folders.own_file(instance, unit_type);
         Ok(Self {
             before: read(&file)?,
@@ -51,7 +51,7 @@ impl DropIn {
         self.before != self.wanted
     }
 
-    pub(super) fn apply(&mut self) -> Result<(), VerbError> {
+    pub(super) fn apply(&mut self) -> Result<(), Error> {
         put(&self.file, self.wanted.as_deref())?;
         self.applied = true;
         Ok(())
@@ -62,7 +62,7 @@ impl DropIn {
     }
 
     /// Makes it what it was.
-    pub(super) fn undo(&self) -> Result<(), VerbError> {
+    pub(super) fn undo(&self) -> Result<(), Error> {
         match self.applied {
             true => put(&self.file, self.before.as_deref()),
             false => Ok(()),
@@ -82,18 +82,18 @@ impl DropIn {
     }
 }
 
-fn read(file: &Path) -> Result<Option<String>, VerbError> {
+fn read(file: &Path) -> Result<Option<String>, Error> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(VerbError::file("read", file, error)),
+        Err(error) => Err(Error::file("read", file, error)),
     }
 }
 
-fn put(file: &Path, text: Option<&str>) -> Result<(), VerbError> {
+fn put(file: &Path, text: Option<&str>) -> Result<(), Error> {
     match text {
-        Some(text) => write(file, text).map_err(|error| VerbError::file("write", file, error)),
-        None => remove::delete(file),
+        Some(text) => write(file, text).map_err(|error| Error::file("write", file, error)),
+        None => delete(file),
     }
 }
 

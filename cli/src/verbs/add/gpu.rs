@@ -2,18 +2,17 @@
 
 use std::path::Path;
 
-use conventions::{SizeError, parse_size};
-
 use crate::descriptors;
 use crate::devices::RenderNode;
 use crate::instance::{Instance, UnitKind};
-use crate::settings::Settings;
+use crate::settings::{GpuOptions, ProgramOptions, Settings};
+use crate::verbs::error::{AddError, Error};
 
-use super::super::Error as VerbError;
-use super::{Args, Error, HostInventory, Plan, only_for};
+use super::args::Args;
+use super::plan::{HostInventory, Plan, reject_options};
 
-pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, VerbError> {
-    only_for(
+pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
+    reject_options(
         "a GPU",
         &[
             ("DEVICE", args.device.is_some()),
@@ -21,7 +20,7 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, VerbError>
         ],
     )?;
     let instance =
-        Instance::checked(UnitKind::Gpu, &args.vm, args.name.as_deref()).map_err(Error::Name)?;
+        Instance::checked(UnitKind::Gpu, &args.vm, args.name.as_deref()).map_err(AddError::Name)?;
     let mut hints = Vec::new();
     let device = match args.render_node.as_deref() {
         // 3D is drawn by the host's GPU: which one is better known now than guessed later.
@@ -51,12 +50,14 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, VerbError>
         }
         None => None,
     };
-    let virgl = args.virgl.then(|| "--virgl".to_owned());
-    let max_hostmem = args.max_hostmem.as_ref();
-    let max_hostmem = max_hostmem.map(|size| format!("--max-hostmem={size}"));
+    let options = GpuOptions {
+        render_node: device,
+        virgl: args.virgl,
+        max_hostmem: args.max_hostmem.clone(),
+        others: Vec::new(),
+    };
     let settings = Settings {
-        device,
-        options: virgl.into_iter().chain(max_hostmem).collect(),
+        options: ProgramOptions::Gpu(options),
         ..Settings::default()
     };
     Ok(Plan {
@@ -67,20 +68,15 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, VerbError>
     })
 }
 
-/// A size as the program takes it, seen before it stands in a unit.
-pub(super) fn size(text: &str) -> Result<String, SizeError> {
-    parse_size(text).map(|_| text.to_owned())
-}
-
 /// The render node that is meant.
-fn choose(wanted: &str, nodes: Vec<RenderNode>) -> Result<RenderNode, Error> {
-    let no_device = || Error::NoDevice {
+fn choose(wanted: &str, nodes: Vec<RenderNode>) -> Result<RenderNode, AddError> {
+    let no_device = || AddError::NoDevice {
         text: wanted.to_owned(),
         kind: "gpu",
     };
     if wanted == "auto" {
         let main = nodes.iter().position(|node| node.boot_vga).unwrap_or(0);
-        return nodes.into_iter().nth(main).ok_or(Error::NoRenderNode);
+        return nodes.into_iter().nth(main).ok_or(AddError::NoRenderNode);
     }
     nodes
         .into_iter()
@@ -89,8 +85,8 @@ fn choose(wanted: &str, nodes: Vec<RenderNode>) -> Result<RenderNode, Error> {
 }
 
 /// Sees that the program can do 3D, which not every build of it can.
-pub(super) fn check_virgl(program: &str) -> Result<(), Error> {
-    let no = |why| Error::NoVirgl {
+pub(super) fn check_virgl(program: &str) -> Result<(), AddError> {
+    let no = |why| AddError::NoVirgl {
         program: program.to_owned(),
         why,
     };

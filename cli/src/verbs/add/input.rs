@@ -1,16 +1,16 @@
 //! `vhostctl add input`.
 
-use crate::assignments::NO_GRAB;
 use crate::devices::{InputDevice, InputKind};
 use crate::instance::{Instance, UnitKind};
 use crate::output::printable;
-use crate::settings::Settings;
+use crate::settings::{InputOptions, ProgramOptions, Settings};
+use crate::verbs::error::{AddError, Error};
 
-use super::super::Error as VerbError;
-use super::{Args, Error, HostInventory, Plan, free_name, only_for};
+use super::args::Args;
+use super::plan::{HostInventory, Plan, free_name, reject_options};
 
-pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, VerbError> {
-    only_for(
+pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
+    reject_options(
         "an input device",
         &[
             ("--render-node", args.render_node.is_some()),
@@ -20,7 +20,7 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, VerbError>
     )?;
     let Some(wanted) = &args.device else {
         let text = "Which input device? See 'vhostctl list-devices --type=input'.";
-        return Err(Error::Usage(text.to_owned()).into());
+        return Err(AddError::Usage(text.to_owned()).into());
     };
     let all = host.devices.inputs()?;
     let mut found = find(&all, wanted)?;
@@ -31,28 +31,28 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, VerbError>
     let before = before.filter(|path| device.is_at(path) && device.names.keeps(path));
     found.name = found.name.or(before.map(str::to_owned));
     if !args.force {
-        if let Some(holder) = host.assignments.other(device, &instance) {
-            return Err(Error::Held {
+        if let Some(owner) = host.assignments.other(device, &instance) {
+            return Err(AddError::Assigned {
                 device: found.path().to_owned(),
-                holder: holder.to_string(),
+                owner: owner.to_string(),
             }
             .into());
         }
         if !args.no_grab && host.assignments.takes_last_keyboard(device, &all) {
-            return Err(Error::LastKeyboard {
+            return Err(AddError::LastKeyboard {
                 device: found.path().to_owned(),
                 vm: args.vm.clone(),
             }
             .into());
         }
     }
+    let options = InputOptions {
+        evdev_path: Some(found.path().to_owned()),
+        no_grab: args.no_grab,
+        others: Vec::new(),
+    };
     let settings = Settings {
-        device: Some(found.path().to_owned()),
-        options: args
-            .no_grab
-            .then(|| NO_GRAB.to_owned())
-            .into_iter()
-            .collect(),
+        options: ProgramOptions::Input(options),
         ..Settings::default()
     };
     Ok(Plan {
@@ -104,7 +104,7 @@ fn shared(link: &str, all: &[InputDevice]) -> String {
 }
 
 /// The one device that is meant.
-fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<Found<'a>, Error> {
+fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<Found<'a>, AddError> {
     let is_path = ["/", "./", "../"]
         .iter()
         .any(|start| wanted.starts_with(start));
@@ -128,7 +128,7 @@ fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<Found<'a>, Error> {
     let like: Vec<_> = all.iter().filter(like).collect();
     match like.as_slice() {
         [device] => Ok(Found { device, name: None }),
-        [] => Err(Error::NoDevice {
+        [] => Err(AddError::NoDevice {
             text: wanted.to_owned(),
             kind: "input",
         }),
@@ -173,8 +173,8 @@ fn called<'a>(all: &'a [InputDevice], wanted: &str) -> Vec<Found<'a>> {
     found
 }
 
-fn ambiguous<'a>(wanted: &str, devices: impl Iterator<Item = &'a InputDevice>) -> Error {
-    Error::Ambiguous {
+fn ambiguous<'a>(wanted: &str, devices: impl Iterator<Item = &'a InputDevice>) -> AddError {
+    AddError::Ambiguous {
         text: wanted.to_owned(),
         candidates: devices.map(described).collect(),
     }
@@ -189,7 +189,7 @@ fn described(device: &InputDevice) -> String {
 }
 
 /// Under which name the VM gets it.
-fn instance(args: &Args, host: &HostInventory, device: &InputDevice) -> Result<Instance, Error> {
+fn instance(args: &Args, host: &HostInventory, device: &InputDevice) -> Result<Instance, AddError> {
     if let Some(name) = &args.name {
         return Ok(Instance::checked(UnitKind::Input, &args.vm, Some(name))?);
     }
@@ -201,12 +201,16 @@ fn instance(args: &Args, host: &HostInventory, device: &InputDevice) -> Result<I
     if let Some(instance) = same {
         return Ok(instance.clone());
     }
-    let word = device.kinds.first().map_or("input", |kind| word(*kind));
-    let name = free_name(word, &args.vm, &host.assignments);
+    let default = device
+        .kinds
+        .first()
+        .map_or("input", |kind| default_name(*kind));
+    let name = free_name(default, &args.vm, &host.assignments);
     Ok(Instance::checked(UnitKind::Input, &args.vm, Some(&name))?)
 }
 
-fn word(kind: InputKind) -> &'static str {
+/// What a VM calls a device of this kind.
+fn default_name(kind: InputKind) -> &'static str {
     match kind {
         InputKind::Keyboard => "kbd",
         InputKind::Mouse | InputKind::Trackball | InputKind::PointingStick => "mouse",
@@ -281,7 +285,7 @@ mod tests {
             assert!(matches!(found(text), Ok("/dev/input/event11")), "{text}");
         }
         for (text, count) in [("acme", 2), ("kbd", 2), ("acme keyboard", 2), ("usb", 3)] {
-            let Err(Error::Ambiguous { candidates, .. }) = found(text) else {
+            let Err(AddError::Ambiguous { candidates, .. }) = found(text) else {
                 panic!("{text}");
             };
             assert_eq!(candidates.len(), count);
@@ -291,7 +295,10 @@ mod tests {
             );
         }
         for text in ["", "mouse2", "/dev/input/event", "/dev/input/event2", "/p1"] {
-            assert!(matches!(found(text), Err(Error::NoDevice { .. })), "{text}");
+            assert!(
+                matches!(found(text), Err(AddError::NoDevice { .. })),
+                "{text}"
+            );
         }
     }
 

@@ -6,7 +6,8 @@ use conventions::FIRST_PASSED_FD;
 
 use crate::descriptors::known::{FileForm, KnownProgram, SocketForm};
 
-use super::super::{Args, Error};
+use crate::verbs::add::args::Args;
+use crate::verbs::error::AddError;
 
 /// Stands for the number of the socket's descriptor in an argument.
 const FD_WORD: &str = "{fd}";
@@ -18,10 +19,13 @@ const SOCKET: &str = "/tmp/vhost-user.sock";
 const FIRST_SOCKET: &str = "/tmp/vhost-user.sock0";
 
 /// How the program takes its socket.
-pub(super) fn socket_form(args: &Args, known: Option<&KnownProgram>) -> Result<SocketForm, Error> {
+pub(super) fn socket_form(
+    args: &Args,
+    known: Option<&KnownProgram>,
+) -> Result<SocketForm, AddError> {
     let makes_own = args.arguments.iter().any(|it| it.contains(SOCKET_WORD));
     if makes_own && args.connected {
-        return Err(Error::Usage(format!(
+        return Err(AddError::Usage(format!(
             "--connected passes a socket, and {SOCKET_WORD} is for a program that makes its own."
         )));
     }
@@ -42,7 +46,7 @@ pub(super) fn command(
     known: Option<&KnownProgram>,
     files: &[String],
     arguments: &[String],
-) -> Result<Vec<String>, Error> {
+) -> Result<Vec<String>, AddError> {
     let mut command: Vec<_> = accept.map(text).into_iter().collect();
     if form == SocketForm::Own {
         command.extend([SOCKET, FIRST_SOCKET].map(|path| format!("--socket-path={path}")));
@@ -59,7 +63,7 @@ pub(super) fn command(
     let names_socket = files.iter().chain(arguments).any(|it| it.contains(FD_WORD));
     if form != SocketForm::Own && !names_socket {
         if known.is_some_and(|known| known.file == FileForm::BlockExport) {
-            return Err(Error::Usage(format!(
+            return Err(AddError::Usage(format!(
                 "{} is told of its socket by an --export: add addr.type=fd,addr.str={FD_WORD} to it, or give \
                  --blk-file=PATH.",
                 program.display()

@@ -4,12 +4,15 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use conventions::DeviceType;
+
 use crate::descriptors::known::{FileForm, KnownProgram};
 use crate::descriptors::probe;
-use crate::unit_file::quoted;
+use crate::unit_file::{Directive, quoted};
 use crate::values;
 
-use super::super::{Args, Error};
+use crate::verbs::add::args::Args;
+use crate::verbs::error::AddError;
 
 /// The queues of a disk. QEMU makes one for each of the guest's processors, and does not start with fewer.
 const QUEUES: u32 = 64;
@@ -36,28 +39,28 @@ impl Files {
         known: Option<&KnownProgram>,
         program: &Path,
         is_dynamic: bool,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, AddError> {
         let mut files = Self::default();
         for (option, path, device_type) in [
-            ("--shared-dir", &args.shared_dir, "fs"),
-            ("--blk-file", &args.blk_file, "block"),
+            ("--shared-dir", &args.shared_dir, DeviceType::Fs),
+            ("--blk-file", &args.blk_file, DeviceType::Block),
         ] {
             if path.is_some() && args.device_type != device_type {
-                return Err(Error::Usage(format!(
+                return Err(AddError::Usage(format!(
                     "{option} is for type {device_type}. See 'vhostctl add --help'."
                 )));
             }
         }
         let needs_folder = known.is_some_and(KnownProgram::needs_folder);
         if needs_folder && args.shared_dir.is_none() && args.arguments.is_empty() {
-            return Err(Error::Usage(format!(
+            return Err(AddError::Usage(format!(
                 "Which folder shall {} share? Name it with --shared-dir=PATH.",
                 program.display()
             )));
         }
         if args.read_only && args.shared_dir.is_none() && args.blk_file.is_none() {
             let text = "--read-only goes with --shared-dir or --blk-file.";
-            return Err(Error::Usage(text.to_owned()));
+            return Err(AddError::Usage(text.to_owned()));
         }
         if let Some(folder) = &args.shared_dir {
             if !metadata(folder)?.is_dir() {
@@ -124,26 +127,28 @@ impl Files {
         self.groups.extend(group);
     }
 
-    /// The assignments of the service that go with them.
-    pub(super) fn service(&self) -> Vec<(&'static str, String)> {
+    /// The directives of the service that go with them.
+    pub(super) fn service(&self) -> Vec<Directive> {
         let mut service = Vec::new();
         if !self.groups.is_empty() {
-            service.push(("SupplementaryGroups", self.groups.join(" ")));
+            service.push(Directive::new("SupplementaryGroups", self.groups.join(" ")));
         }
         if self.is_complete {
-            service.push(("ProtectSystem", "strict".to_owned()));
+            service.push(Directive::new("ProtectSystem", "strict"));
         }
-        // One that is missing when the service starts is the program's to report.
+        // The program reports a path that is missing when the service starts.
         let writable = self.writable.iter();
         service.extend(
-            writable.map(|path| ("ReadWritePaths", quoted(&format!("-{}", path.display())))),
+            writable.map(|path| {
+                Directive::new("ReadWritePaths", quoted(&format!("-{}", path.display())))
+            }),
         );
         service
     }
 }
 
 /// What is there; paths count from the root, for the service has no other folder.
-fn metadata(path: &Path) -> Result<Metadata, Error> {
+fn metadata(path: &Path) -> Result<Metadata, AddError> {
     if !path.is_absolute() {
         return Err(unusable(path, "an absolute path is needed"));
     }
@@ -151,8 +156,8 @@ fn metadata(path: &Path) -> Result<Metadata, Error> {
     fs::metadata(path).map_err(|error| unusable(path, &error.to_string()))
 }
 
-fn unusable(path: &Path, problem: &str) -> Error {
-    Error::UnusableFile {
+fn unusable(path: &Path, problem: &str) -> AddError {
+    AddError::UnusableFile {
         path: path.to_owned(),
         problem: problem.to_owned(),
     }
@@ -200,7 +205,7 @@ fn block_export(file: &Path, is_device: bool, read_only: bool) -> Vec<String> {
 }
 
 /// Sees that a user that owns nothing can open a file.
-fn check_access(file: &Path, data: &Metadata, write: bool) -> Result<(), Error> {
+fn check_access(file: &Path, data: &Metadata, write: bool) -> Result<(), AddError> {
     let wanted = if write { 0o006 } else { 0o004 };
     if data.mode() & wanted != wanted {
         let owner = name_of("/etc/passwd", data.uid());

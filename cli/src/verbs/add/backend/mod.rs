@@ -5,20 +5,24 @@ mod files;
 
 use std::path::PathBuf;
 
+use conventions::DeviceType;
+
 use crate::descriptors::known::{self, SocketForm};
 use crate::descriptors::{self, DescriptorState};
 use crate::instance::{Instance, UnitKind, UnitType};
 use crate::output::printable;
-use crate::settings::{self, Settings, is_root, percent};
+use crate::settings::{self, Settings, is_root};
+use crate::unit_file::{Directive, without_specifiers};
+use crate::verbs::error::{AddError, Error};
 
 use command::{command, socket_form};
 use files::Files;
 
-use super::super::Error as VerbError;
-use super::{Args, Error, HostInventory, Plan, free_name, only_for};
+use super::args::Args;
+use super::plan::{HostInventory, Plan, free_name, reject_options};
 
-pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Plan, VerbError> {
-    only_for(
+pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Plan, Error> {
+    reject_options(
         "--backend",
         &[
             ("DEVICE", args.device.is_some()),
@@ -28,20 +32,23 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
             ("--no-grab", args.no_grab),
         ],
     )?;
-    let (backend, program) = find(wanted, &args.device_type)?;
+    let Found {
+        name: backend,
+        program,
+    } = find(wanted, args.device_type)?;
     let known = known::lookup(&program);
     let distrust = descriptors::distrust(&program);
     // To ask a program is to run it, as root: one that others may change is taken as it is.
     let asked = known.filter(|_| distrust.is_none());
     if let Some(problem) = asked.and_then(|known| known.problem(&program)) {
-        return Err(Error::UnusableProgram { program, problem }.into());
+        return Err(AddError::UnusableProgram { program, problem }.into());
     }
     let name = match &args.name {
         Some(name) => name.clone(),
-        None => free_name(word(&args.device_type), &args.vm, &host.assignments),
+        None => free_name(default_name(args.device_type), &args.vm, &host.assignments),
     };
     let instance =
-        Instance::checked(UnitKind::Backend, &args.vm, Some(&name)).map_err(Error::Name)?;
+        Instance::checked(UnitKind::Backend, &args.vm, Some(&name)).map_err(AddError::Name)?;
     let mut hints = Vec::new();
     // It may come later, and need not be one that vhostctl's user sees.
     if let Err(error) = program.metadata() {
@@ -57,11 +64,11 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
                 "{} gives files the owners that the guest names, for which it has to run as root, not as {user}.",
                 program.display()
             );
-            return Err(Error::Usage(text).into());
+            return Err(AddError::Usage(text).into());
         }
         None if needs_root => {
             if let Some(why) = distrust {
-                return Err(Error::OthersProgram { program, why }.into());
+                return Err(AddError::OthersProgram { program, why }.into());
             }
             hints.push(format!(
                 "{} runs as root, with the capabilities for files only.",
@@ -76,38 +83,36 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
     let accept = match form != SocketForm::Listening {
         true => Some(
             settings::accept_program(&host.folders, &instance).ok_or_else(|| {
-                Error::NoAcceptProgram {
+                AddError::NoAcceptProgram {
                     unit: instance.unit(UnitType::Service),
                 }
             })?,
         ),
         false => None,
     };
-    let has_network = args.allow_network || args.device_type == "net";
+    let has_network = args.allow_network || args.device_type == DeviceType::Net;
     if has_network {
         hints.push("It may use the host's network.".to_owned());
     }
     let mut service = Vec::new();
-    // Else the log would have the name of what accepts.
+    // Otherwise the log would have the name of the program that accepts.
     let name = program.file_name().filter(|_| accept.is_some());
-    service.extend(name.map(|name| ("SyslogIdentifier", percent(&name.to_string_lossy()))));
+    service.extend(name.map(|name| {
+        Directive::new(
+            "SyslogIdentifier",
+            without_specifiers(&name.to_string_lossy()),
+        )
+    }));
     if form == SocketForm::Own {
-        service.push(("PrivateTmp", "yes".to_owned()));
+        service.push(Directive::new("PrivateTmp", "yes"));
     }
-    if let Some(known) = known {
-        service.extend(
-            known
-                .service
-                .iter()
-                .map(|(key, value)| (*key, (*value).to_owned())),
-        );
-    }
-    if has_network {
-        service.extend(NETWORK.map(|(key, value)| (key, value.to_owned())));
-    }
+    let directives = known.map_or(&[][..], |known| known.service);
+    let network = if has_network { &NETWORK[..] } else { &[] };
+    let directives = directives.iter().chain(network);
+    service.extend(directives.map(|(key, value)| Directive::new(key, *value)));
     service.extend(files.service());
     let settings = Settings {
-        device_type: Some(args.device_type.clone()),
+        device_type: Some(args.device_type.name().to_owned()),
         backend: Some(backend),
         command: command(
             accept.as_deref(),
@@ -138,53 +143,62 @@ const NETWORK: [(&str, &str); 3] = [
     ("IPAddressDeny", ""),
 ];
 
-/// The name and the program of the backend that is meant.
-fn find(wanted: &str, device_type: &str) -> Result<(String, PathBuf), Error> {
+/// An installed backend: the name of its descriptor or program, and the program.
+#[derive(Clone, Debug)]
+struct Found {
+    name: String,
+    program: PathBuf,
+}
+
+/// The backend that the command line names.
+fn find(wanted: &str, device_type: DeviceType) -> Result<Found, AddError> {
+    let called = |program: PathBuf| Found {
+        name: wanted.to_owned(),
+        program,
+    };
     if wanted.starts_with('/') {
-        return Ok((wanted.to_owned(), wanted.into()));
+        return Ok(called(wanted.into()));
     }
     let all = descriptors::list(&descriptors::folders(), false);
     let mut matching = all.into_iter().filter_map(|descriptor| {
         let fits = descriptor.state == DescriptorState::Usable
-            && descriptor.device_type.as_deref() == Some(device_type)
+            && descriptor.device_type.as_deref() == Some(device_type.name())
             && descriptor.is_called(wanted);
         let name = descriptor.name;
-        descriptor
-            .binary
-            .filter(|_| fits)
-            .map(|binary| (name, binary))
+        let program = descriptor.binary.filter(|_| fits);
+        program.map(|program| Found { name, program })
     });
     let Some(first) = matching.next() else {
-        if let Some(program) = known::installed(wanted, device_type) {
-            return Ok((wanted.to_owned(), program));
-        }
-        return Err(Error::NoBackend {
-            name: wanted.to_owned(),
-            device_type: device_type.to_owned(),
-        });
+        return match known::installed(wanted, device_type.name()) {
+            Some(program) => Ok(called(program)),
+            None => Err(AddError::NoUsableBackend {
+                name: wanted.to_owned(),
+                device_type: device_type.name().to_owned(),
+            }),
+        };
     };
     let others: Vec<_> = matching.collect();
-    if first.0 == wanted || others.iter().all(|(_, binary)| *binary == first.1) {
+    if first.name == wanted || others.iter().all(|other| other.program == first.program) {
         return Ok(first);
     }
-    if let Some(exact) = others.iter().find(|(name, _)| name == wanted) {
+    if let Some(exact) = others.iter().find(|other| other.name == wanted) {
         return Ok(exact.clone());
     }
-    Err(Error::AmbiguousBackend {
+    Err(AddError::AmbiguousBackend {
         name: wanted.to_owned(),
         candidates: std::iter::once(&first)
             .chain(&others)
-            .map(|(name, binary)| format!("  {name} ({})", binary.display()))
+            .map(|found| format!("  {} ({})", found.name, found.program.display()))
             .map(|line| printable(&line).into_owned())
             .collect(),
     })
 }
 
 /// What a VM calls a device of this type. Not "gpu", which is the name of the one that needs none.
-fn word(device_type: &str) -> &str {
+fn default_name(device_type: DeviceType) -> &'static str {
     match device_type {
-        "gpu" => "gpu1",
-        "block" => "disk",
-        other => other,
+        DeviceType::Gpu => "gpu1",
+        DeviceType::Block => "disk",
+        other => other.name(),
     }
 }

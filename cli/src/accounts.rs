@@ -1,0 +1,133 @@
+//! Users and groups of this host.
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+/// Why a user or group cannot be named in a unit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AccountError {
+    #[error(
+        "{0:?} cannot be the name of a user or group: names are made of A-Z a-z 0-9 _ - . @, and a number is an id"
+    )]
+    Name(String),
+    #[error(
+        "there is no user '{0}' on this host. Take one of /etc/passwd, or make it first (useradd)"
+    )]
+    NoUser(String),
+    #[error(
+        "there is no group '{0}' on this host. Take one of /etc/group, or make it first (groupadd)"
+    )]
+    NoGroup(String),
+    #[error("users and groups cannot be looked up: {0}")]
+    Lookup(#[source] nix::Error),
+}
+
+/// The name of a user or group, or its number.
+pub(crate) fn check_account(name: &str) -> Result<(), AccountError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '@');
+    // systemd knows no user whose number stands for "none" in 16 or 32 bits.
+    let number = |text: &str| {
+        let canonical = text == "0" || !text.starts_with('0');
+        let id = text.parse::<u32>().ok().filter(|_| canonical);
+        id.is_some_and(|id| id != u32::MAX && id != u32::from(u16::MAX))
+    };
+    let starts = |c: char| c.is_ascii_alphabetic() || c == '_';
+    // Accounts of machines end so.
+    let stem = name.strip_suffix('$').unwrap_or(name);
+    if number(name) || stem.starts_with(starts) && stem.chars().all(plain) {
+        Ok(())
+    } else {
+        Err(AccountError::Name(name.to_owned()))
+    }
+}
+
+/// Sees that there is a user with this name or number.
+pub(crate) fn check_user(name: &str) -> Result<(), AccountError> {
+    check_account(name)?;
+    let found = match name.parse() {
+        Ok(id) => User::from_uid(Uid::from_raw(id)),
+        Err(_) => User::from_name(name),
+    };
+    match found.map_err(AccountError::Lookup)? {
+        Some(_) => Ok(()),
+        None => Err(AccountError::NoUser(name.to_owned())),
+    }
+}
+
+/// Sees that there is a group with this name or number.
+pub(crate) fn check_group(name: &str) -> Result<(), AccountError> {
+    check_account(name)?;
+    let found = match name.parse() {
+        Ok(id) => Group::from_gid(Gid::from_raw(id)),
+        Err(_) => Group::from_name(name),
+    };
+    match found.map_err(AccountError::Lookup)? {
+        Some(_) => Ok(()),
+        None => Err(AccountError::NoGroup(name.to_owned())),
+    }
+}
+
+/// Whether there is no user with this name or number; false where that cannot be looked up.
+pub(crate) fn is_missing_user(name: &str) -> bool {
+    matches!(check_user(name), Err(AccountError::NoUser(_)))
+}
+
+/// Whether there is no group with this name or number, likewise.
+pub(crate) fn is_missing_group(name: &str) -> bool {
+    matches!(check_group(name), Err(AccountError::NoGroup(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_have_names_or_numbers() {
+        for good in [
+            "root",
+            "_x",
+            "libvirt-qemu",
+            "a.b@example.com",
+            "host$",
+            "0",
+            "1000",
+        ] {
+            assert_eq!(check_account(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "root\nUser=0",
+            "root\rUser=0",
+            "a b",
+            "%u",
+            "$USER",
+            "a$b",
+            "-a",
+            "1a",
+            "00",
+            "65535",
+            "4294967295",
+            "99999999999",
+            "a:b",
+            "a/b",
+            r"a\",
+            "a;b",
+            "\"a\"",
+            "ä",
+            "$",
+        ] {
+            assert_eq!(check_account(bad), Err(AccountError::Name(bad.into())));
+        }
+        assert_eq!(check_user("root"), Ok(()));
+        assert_eq!(check_user("0"), Ok(()));
+        assert_eq!(check_group("root"), Ok(()));
+        assert_eq!(
+            check_group("vhostctl-nobodys"),
+            Err(AccountError::NoGroup("vhostctl-nobodys".into()))
+        );
+        let nobodys = "vhostctl-nobodys";
+        assert_eq!(
+            check_user(nobodys),
+            Err(AccountError::NoUser(nobodys.into()))
+        );
+    }
+}

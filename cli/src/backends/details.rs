@@ -1,0 +1,197 @@
+//! All that is known of a backend.
+
+use conventions::FrontEndStatus;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Backend;
+use crate::systemd::{BackendState, Properties};
+
+/// A backend and its circumstances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Details {
+    /// What `list` shows of it.
+    #[serde(flatten)]
+    pub backend: Backend,
+    /// What the service says that it is.
+    pub description: Option<String>,
+    /// Whether its units could be read; "loaded" if so.
+    pub load_state: String,
+    /// Why they could not be.
+    pub load_error: Option<String>,
+    /// The user who may connect, besides root.
+    pub socket_user: Option<String>,
+    /// The group that may connect.
+    pub socket_group: Option<String>,
+    /// The access mode of the socket, in octal.
+    pub socket_mode: Option<String>,
+    /// The file of the socket unit.
+    pub socket_file: Option<String>,
+    /// The file of the service unit.
+    pub service_file: Option<String>,
+    /// The drop-ins of both.
+    pub drop_ins: Vec<String>,
+    /// Whether the socket is started at boot, in systemctl's words.
+    pub enabled: Option<String>,
+    /// Since when the state is what it is.
+    pub since: Option<Timestamp>,
+    /// Whether a front-end is connected; none if the backend does not tell.
+    pub front_end: Option<bool>,
+    /// Another front-end that waits until this one disconnects.
+    pub front_end_waits: Option<WaitingFrontEnd>,
+    /// What the backend says that it does.
+    pub status: Option<String>,
+    /// Whether that device is not there now; none if it has none, or runs on another host.
+    pub device_missing: Option<bool>,
+    /// Whether it may use the host's network.
+    pub network: bool,
+    /// How the last run ended, in systemd's words; "success" before the first.
+    pub result: Option<String>,
+    /// The exit status of the last run, if it ended by itself.
+    pub exit_status: Option<i32>,
+    /// When the last run ended.
+    pub ended: Option<Timestamp>,
+    /// The memory of its processes, in bytes.
+    pub memory: Option<u64>,
+    /// The number of its threads.
+    pub tasks: Option<u64>,
+    /// How many it may have.
+    pub tasks_max: Option<u64>,
+    /// The processor time that it used, in nanoseconds.
+    pub cpu_nsec: Option<u64>,
+    /// Where its processes are, below the root of control groups.
+    pub control_group: Option<String>,
+}
+
+/// A front-end that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct WaitingFrontEnd {
+    /// Its process.
+    pub pid: u32,
+    /// The user id of that.
+    pub uid: Option<u32>,
+}
+
+impl Details {
+    /// Puts together what the properties of both units say.
+    pub(super) fn new(backend: Backend, socket: &Properties, service: &Properties) -> Self {
+        let since = match backend.state {
+            BackendState::Running => service.since("active"),
+            // Since the socket is there or the last VMM left, whatever came later.
+            BackendState::Listening | BackendState::NoDevice => {
+                socket.since("active").max(service.since("inactive"))
+            }
+            state => {
+                let active = |unit: &Properties| {
+                    let active = unit.text("ActiveState")?;
+                    unit.since(&active)
+                };
+                match state {
+                    BackendState::Failed | BackendState::Inactive => {
+                        active(socket).max(active(service))
+                    }
+                    _ => active(service).or_else(|| active(socket)),
+                }
+            }
+        };
+        let runs = backend.pid.is_some();
+        let status = service.text("StatusText").filter(|_| runs);
+        let drop_ins = [socket, service]
+            .iter()
+            .flat_map(|unit| unit.list("DropInPaths"))
+            .collect();
+        let load_state = [socket, service]
+            .iter()
+            .filter_map(|unit| unit.text("LoadState"))
+            .find(|state| state != "loaded");
+        let ran = service.time("ExecMainExitTimestamp").is_some()
+            || service.time("InactiveEnterTimestamp").is_some();
+        let user = socket.text("SocketUser");
+        // One that is masked or not there has no socket, only systemd's defaults.
+        let mode = socket
+            .get::<u32>("SocketMode")
+            .filter(|_| socket.text("LoadState").as_deref() == Some("loaded"));
+        Self {
+            description: service.text("Description"),
+            load_state: load_state.unwrap_or_else(|| "loaded".to_owned()),
+            load_error: socket.load_error().or_else(|| service.load_error()),
+            // Without a user it is root's; without a group it is that of the user.
+            socket_user: mode.map(|_| user.unwrap_or_else(|| "root".to_owned())),
+            socket_group: socket.text("SocketGroup"),
+            socket_mode: mode.map(|mode| format!("{mode:04o}")),
+            socket_file: socket.text("FragmentPath"),
+            service_file: service.text("FragmentPath"),
+            drop_ins,
+            enabled: socket.text("UnitFileState"),
+            since,
+            front_end: front_end(backend.state, status.as_deref()),
+            front_end_waits: status.as_deref().and_then(front_end_waits),
+            status,
+            device_missing: None,
+            network: service.get("PrivateNetwork") == Some(false),
+            result: service.text("Result"),
+            exit_status: service
+                .get("ExecMainStatus")
+                // CLD_EXITED of sigaction(2): otherwise it is the number of a signal.
+                .filter(|_| ran && service.get::<i32>("ExecMainCode") == Some(1)),
+            ended: service.since("inactive").filter(|_| !runs),
+            memory: service.number("MemoryCurrent").filter(|_| runs),
+            tasks: service.number("TasksCurrent").filter(|_| runs),
+            tasks_max: service.number("TasksMax").filter(|_| runs),
+            cpu_nsec: service.number("CPUUsageNSec"),
+            control_group: service.text("ControlGroup").filter(|_| runs),
+            backend,
+        }
+    }
+}
+
+/// A backend that systemd started by its socket has a front-end from the first moment; one that somebody
+/// started by hand waits for it, and says so.
+fn front_end(state: BackendState, status: Option<&str>) -> Option<bool> {
+    match (state, status.and_then(FrontEndStatus::parse)) {
+        (BackendState::Running, Some(FrontEndStatus::Connected { .. })) => Some(true),
+        (BackendState::Running, Some(FrontEndStatus::Waiting { .. })) => Some(false),
+        (BackendState::Running | BackendState::Starting | BackendState::Stopping, _) => None,
+        (
+            BackendState::Listening
+            | BackendState::NoDevice
+            | BackendState::Failed
+            | BackendState::Inactive,
+            _,
+        ) => Some(false),
+    }
+}
+
+/// The front-end that waits, as the backend says.
+fn front_end_waits(status: &str) -> Option<WaitingFrontEnd> {
+    match FrontEndStatus::parse(status)? {
+        FrontEndStatus::Connected { next, .. } => next.map(|peer| WaitingFrontEnd {
+            pid: peer.pid,
+            uid: peer.uid,
+        }),
+        FrontEndStatus::Waiting { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_front_end_is_there_if_the_backend_says_so() {
+        let connected = Some("a front-end is connected");
+        let waiting = Some("waiting for a front-end on /run/x.sock");
+        let shows = "a front-end is connected, another waits (pid 7, uid 107): 1280x800";
+        assert_eq!(front_end(BackendState::Running, connected), Some(true));
+        assert_eq!(front_end(BackendState::Running, Some(shows)), Some(true));
+        let waits = WaitingFrontEnd {
+            pid: 7,
+            uid: Some(107),
+        };
+        assert_eq!(front_end_waits(shows), Some(waits));
+        assert_eq!(front_end(BackendState::Running, waiting), Some(false));
+        assert_eq!(front_end(BackendState::Running, None), None);
+        assert_eq!(front_end(BackendState::Listening, None), Some(false));
+        assert_eq!(front_end(BackendState::Failed, connected), Some(false));
+    }
+}

@@ -1,0 +1,113 @@
+//! The properties of a unit, as D-Bus has them.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use zbus::zvariant::OwnedValue;
+
+/// A unit's properties.
+#[derive(Default)]
+pub(crate) struct Properties(HashMap<String, OwnedValue>);
+
+impl Properties {
+    pub(super) fn new(values: HashMap<String, OwnedValue>) -> Self {
+        Self(values)
+    }
+
+    pub(crate) fn get<T: TryFrom<OwnedValue>>(&self, name: &str) -> Option<T> {
+        T::try_from(self.0.get(name)?.try_clone().ok()?).ok()
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.get::<String>(name).filter(|text| !text.is_empty())
+    }
+
+    /// A number, for which all ones stand for none.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.get(name).filter(|number| *number != u64::MAX)
+    }
+
+    /// A time in microseconds since 1970, for which 0 stands for never.
+    pub(crate) fn time(&self, name: &str) -> Option<Timestamp> {
+        let time = self.number(name).filter(|time| *time != 0)?;
+        Timestamp::from_microsecond(i64::try_from(time).ok()?).ok()
+    }
+
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        self.get(name).unwrap_or_default()
+    }
+
+    /// When it came into its state, as systemctl reads it.
+    pub(crate) fn since(&self, state: &str) -> Option<Timestamp> {
+        self.time(match state {
+            "active" | "reloading" | "refreshing" => "ActiveEnterTimestamp",
+            "activating" => "InactiveExitTimestamp",
+            "deactivating" => "ActiveExitTimestamp",
+            _ => "InactiveEnterTimestamp",
+        })
+    }
+
+    pub(crate) fn load_error(&self) -> Option<String> {
+        let (_, message) = self.get::<(String, String)>("LoadError")?;
+        (!message.is_empty()).then_some(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zbus::zvariant::Value;
+
+    use super::*;
+
+    fn properties<const N: usize>(list: [(&str, Value<'static>); N]) -> Properties {
+        Properties(
+            list.into_iter()
+                .map(|(name, value)| {
+                    let value = OwnedValue::try_from(value).expect("a value");
+                    (name.to_owned(), value)
+                })
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn what_stands_for_nothing_is_nothing() {
+        let unit = properties([
+            ("MemoryCurrent", u64::MAX.into()),
+            ("TasksCurrent", 3_u64.into()),
+            ("ActiveEnterTimestamp", 0_u64.into()),
+            ("StatusText", "".into()),
+            ("LoadError", ("", "").into()),
+            ("DropInPaths", vec!["/etc/a.conf", "/run/b.conf"].into()),
+        ]);
+        assert_eq!(unit.number("MemoryCurrent"), None);
+        assert_eq!(unit.number("TasksCurrent"), Some(3));
+        assert_eq!(unit.time("ActiveEnterTimestamp"), None);
+        assert_eq!(unit.text("StatusText"), None);
+        assert_eq!(unit.load_error(), None);
+        assert_eq!(unit.list("DropInPaths"), ["/etc/a.conf", "/run/b.conf"]);
+        assert_eq!(unit.list("Missing"), [""; 0]);
+        let broken = properties([("LoadError", ("org.example", "no such file").into())]);
+        assert_eq!(broken.load_error().as_deref(), Some("no such file"));
+    }
+
+    #[test]
+    fn a_state_has_its_own_time() {
+        let unit = properties([
+            ("ActiveEnterTimestamp", 1_u64.into()),
+            ("ActiveExitTimestamp", 2_u64.into()),
+            ("InactiveEnterTimestamp", 3_u64.into()),
+            ("InactiveExitTimestamp", 4_u64.into()),
+        ]);
+        for (state, time) in [
+            ("active", 1),
+            ("deactivating", 2),
+            ("inactive", 3),
+            ("failed", 3),
+            ("activating", 4),
+        ] {
+            let since = unit.since(state).map(Timestamp::as_microsecond);
+            assert_eq!(since, Some(time), "{state}");
+        }
+    }
+}

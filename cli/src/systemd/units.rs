@@ -1,0 +1,159 @@
+//! The units of backends, as systemd lists and names them.
+
+use std::collections::BTreeMap;
+
+use zbus::zvariant::OwnedObjectPath;
+
+use super::state::BackendState;
+use crate::instance::{Instance, UnitKind, UnitName, UnitType};
+use crate::unit_file;
+
+/// The LOAD of a unit that has no file.
+const NOT_FOUND: &str = "not-found";
+
+/// A unit as `ListUnitsByPatterns` has it: name, description, LOAD, ACTIVE, SUB, what it follows, its object, and
+/// the number, type and object of its job.
+pub(super) type ListedUnit = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
+/// A unit that systemd has in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadedUnit {
+    /// Its state (ACTIVE, in systemctl's words).
+    pub active: String,
+    /// The same in more detail (SUB).
+    pub sub: String,
+    pub(super) path: OwnedObjectPath,
+}
+
+/// The two units of a backend, as far as they are loaded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LoadedUnits {
+    pub socket: Option<LoadedUnit>,
+    pub service: Option<LoadedUnit>,
+}
+
+impl LoadedUnits {
+    /// What both make together.
+    pub(crate) fn state(&self) -> BackendState {
+        BackendState::new(active(self.socket.as_ref()), active(self.service.as_ref()))
+    }
+
+    /// Whether no process of the service can be there.
+    pub(crate) fn is_service_inactive(&self) -> bool {
+        matches!(active(self.service.as_ref()), "inactive" | "failed")
+    }
+}
+
+fn active(unit: Option<&LoadedUnit>) -> &str {
+    unit.map_or("inactive", |unit| &unit.active)
+}
+
+/// The patterns of the names of our units.
+pub(super) fn patterns() -> Vec<String> {
+    let of_kind = |kind: &UnitKind| {
+        UnitType::ALL.map(|unit_type| format!("{}@*.{}", kind.template(), unit_type.suffix()))
+    };
+    UnitKind::ALL.iter().flat_map(of_kind).collect()
+}
+
+/// The units of backends among those that systemd lists.
+pub(super) fn by_instance(listed: Vec<ListedUnit>) -> BTreeMap<Instance, LoadedUnits> {
+    let mut instances = BTreeMap::<_, LoadedUnits>::new();
+    for (name, _, load, active, sub, _, path, ..) in listed {
+        // Units that others only mention are listed too.
+        if load == NOT_FOUND {
+            continue;
+        }
+        let Some(name) = UnitName::parse(&name) else {
+            continue;
+        };
+        let units = instances.entry(name.instance).or_default();
+        let unit = Some(LoadedUnit { active, sub, path });
+        match name.unit_type {
+            UnitType::Socket => units.socket = unit,
+            UnitType::Service => units.service = unit,
+        }
+    }
+    instances
+}
+
+/// Reads the path of a unit's object; `None` if the unit is none of ours.
+pub(super) fn from_object_path(path: &str) -> Option<UnitName> {
+    let label = path.strip_prefix("/org/freedesktop/systemd1/unit/")?;
+    UnitName::parse(&unescaped_label(label)?)
+}
+
+/// Undoes how systemd writes a unit's name in the path of its object: any byte but letters and digits is `_`
+/// and its number in hexadecimal.
+fn unescaped_label(label: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(label.len());
+    let mut rest = label;
+    while let Some((plain, escape)) = rest.split_once('_') {
+        bytes.extend_from_slice(plain.as_bytes());
+        bytes.push(u8::from_str_radix(escape.get(..2)?, 16).ok()?);
+        rest = escape.get(2..)?;
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok()
+}
+
+/// Undoes the C escapes in the address of a socket.
+pub(super) fn unescaped_address(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let (byte, length) = unit_file::escape(escape).unwrap_or((b'\\', 0));
+        bytes.push(byte);
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_taken_back() {
+        assert_eq!(
+            unescaped_address("/run/vhost-user/gpu/vm1.sock"),
+            "/run/vhost-user/gpu/vm1.sock"
+        );
+        assert_eq!(
+            unescaped_address(r"/run/my\\x20vm.sock"),
+            r"/run/my\x20vm.sock"
+        );
+        assert_eq!(unescaped_address(r"/run/T\303\244st\x41\t"), "/run/TästA\t");
+        for broken in [r"a\", r"a\x4", r"a\xzz", r"a\39", r"a\q", r"a\xä"] {
+            assert_eq!(unescaped_address(broken), broken);
+        }
+    }
+
+    #[test]
+    fn objects_are_read() {
+        let read = |label: &str| {
+            from_object_path(&format!("/org/freedesktop/systemd1/unit/{label}"))
+                .map(|name| name.instance.unit(name.unit_type))
+        };
+        assert_eq!(
+            read("vhost_2duser_2dinput_40vm1_3akbd_2eservice").as_deref(),
+            Some("vhost-user-input@vm1:kbd.service")
+        );
+        for other in ["dbus_2esocket", "vhost_2duser_2dgpu_40vm1_2", "_zz", "_"] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+}

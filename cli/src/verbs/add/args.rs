@@ -1,0 +1,179 @@
+//! The command line of `add`.
+
+use std::path::PathBuf;
+
+use conventions::DeviceType;
+
+use crate::completion;
+use crate::instance::parse_name;
+use crate::settings::MaxHostmem;
+
+/// Give a VM a device: a GPU, an input device, or any installed backend
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "\
+vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
+       vhostctl add input VM DEVICE [--name=NAME] [--no-grab]
+       vhostctl add fs VM --backend=virtiofsd --shared-dir=PATH [--name=NAME]
+       vhostctl add block VM --backend=qemu-storage-daemon --blk-file=PATH [--name=NAME]
+       vhostctl add net VM --backend=passt [--name=NAME] [-- ARGS...]
+       vhostctl add TYPE VM --backend=BACKEND [--name=NAME] [-- ARGS...]",
+    after_help = "\
+The settings become files, 50-vhostctl.conf, below the units' names in /etc/systemd/system. The socket
+listens from boot on, and with --now at once; the program runs while a VMM is connected. Then:
+vhostctl qemu-args VM, or vhostctl libvirt-xml VM.
+
+Who may connect to the socket owns the device: reads what is typed, the files, the disk, and has the
+program's rights. By default that is root and the user that libvirt runs QEMU as (user= in
+/etc/libvirt/qemu.conf, else libvirt-qemu or qemu, where there is such a user). Group kvm may connect to
+a GPU without --virgl and --render-node, unless one of the --socket options is given.
+
+DEVICE is the name of a device as vhostctl list-devices shows it, a link to one, such as those below
+/dev/input/by-id and by-path, a device node, or a part of a name or link, if that is the only one. A link
+stays as it is given; in place of a node the link that stays is written, if there is one.
+
+BACKEND is the name of a descriptor, with or without its number, or the name of its program: see vhostctl
+list-backends. A path is taken as a program without a descriptor. The program is passed its listening
+socket by --fd=3. Where it wants that said otherwise, write {fd} into an argument: it becomes 3. Where it
+makes a socket of its own, write {socket}: it becomes a path.
+
+What virtiofsd, qemu-storage-daemon, passt and vhost-device-rng need is known: see KNOWN BACKENDS in
+vhost-user@.service(5). All but the first need no descriptor. Any other one runs as a dynamic user
+without network, and may write to nothing but what --shared-dir, --blk-file and --allow-path name."
+)]
+pub(crate) struct Args {
+    /// What it is: gpu, input, or with --backend any type of the conventions, such as fs or block
+    #[arg(value_name = "TYPE", value_parser = crate::verbs::arguments::device_type(), hide_possible_values = true)]
+    pub(super) device_type: DeviceType,
+
+    /// The VM that it is for
+    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
+    pub(super) vm: String,
+
+    /// The input device of the host
+    #[arg(value_name = "DEVICE", add = completion::input_devices())]
+    pub(super) device: Option<String>,
+
+    /// Name of the device within the VM; chosen if not given
+    #[arg(help_heading = HEADING, long, value_name = "NAME", value_parser = parse_name)]
+    pub(super) name: Option<String>,
+
+    /// gpu: use this render node; 'auto' is the host's main GPU
+    #[arg(help_heading = HEADING, long, value_name = "auto|PATH", add = completion::render_nodes())]
+    pub(super) render_node: Option<String>,
+
+    /// gpu: give the guest OpenGL
+    #[arg(help_heading = HEADING, long)]
+    pub(super) virgl: bool,
+
+    /// gpu: limit on host memory used by guest resources, in bytes or with K, M, G or T
+    #[arg(help_heading = HEADING, long, value_name = "SIZE")]
+    pub(super) max_hostmem: Option<MaxHostmem>,
+
+    /// input: leave the device to the host as well
+    #[arg(help_heading = HEADING, long)]
+    pub(super) no_grab: bool,
+
+    /// Use this installed backend
+    #[arg(help_heading = HEADING, long, value_name = "BACKEND", add = completion::installed_backends())]
+    pub(super) backend: Option<String>,
+
+    /// fs: share this folder of the host
+    #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
+    pub(super) shared_dir: Option<PathBuf>,
+
+    /// block: serve this disk image or block device
+    #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
+    pub(super) blk_file: Option<PathBuf>,
+
+    /// fs, block: do not let the guest write
+    #[arg(help_heading = HEADING, long, requires = "backend")]
+    pub(super) read_only: bool,
+
+    /// With --backend: let it use the host's network; the default for type net
+    #[arg(help_heading = HEADING, long, requires = "backend")]
+    pub(super) allow_network: bool,
+
+    /// With --backend: let it write to this file or folder; may be repeated
+    #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
+    pub(super) allow_path: Vec<PathBuf>,
+
+    /// With --backend: pass it a connected socket, not a listening one
+    #[arg(help_heading = HEADING, long, requires = "backend")]
+    pub(super) connected: bool,
+
+    /// With --backend: let it open this device node; may be repeated
+    #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
+    pub(super) allow_device: Vec<PathBuf>,
+
+    /// With --backend: run it as this user, such as root, not as one of its own
+    #[arg(help_heading = HEADING, long, value_name = "USER", requires = "backend")]
+    pub(super) run_as: Option<String>,
+
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
+
+    /// Start its socket now, not only at the next boot
+    #[arg(help_heading = HEADING, long)]
+    pub(super) now: bool,
+
+    /// Proceed even if the device is assigned to another VM or is the last keyboard, and replace other settings
+    #[arg(help_heading = HEADING, long)]
+    pub(super) force: bool,
+
+    /// With --backend: arguments for the program
+    #[arg(last = true, value_name = "ARGS", requires = "backend")]
+    pub(super) arguments: Vec<String>,
+}
+
+/// The heading of its options, apart from those of all verbs.
+const HEADING: &str = "Settings";
+
+/// Who may connect, as the command line has it.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct AccessArgs {
+    /// Let this user connect; by default the user of libvirt's QEMU, or root where there is none
+    #[arg(help_heading = HEADING, long, value_name = "USER")]
+    pub(super) socket_user: Option<String>,
+
+    /// Let this group connect; by default none, and kvm for a GPU without OpenGL and render node
+    #[arg(help_heading = HEADING, long, value_name = "GROUP")]
+    pub(super) socket_group: Option<String>,
+
+    /// The access mode of the socket; by default 0660 with a group, else 0600
+    #[arg(help_heading = HEADING, long, value_name = "MODE", value_parser = mode)]
+    pub(super) socket_mode: Option<u32>,
+}
+
+impl AccessArgs {
+    pub(super) fn are_given(&self) -> bool {
+        self.socket_user.is_some() || self.socket_group.is_some() || self.socket_mode.is_some()
+    }
+}
+
+/// An access mode, in octal.
+fn mode(text: &str) -> Result<u32, String> {
+    let digits = text.chars().all(|c| c.is_digit(8)) && (1..=4).contains(&text.len());
+    let mode = u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777);
+    mode.filter(|_| digits)
+        .ok_or_else(|| "a mode is an octal number from 0000 to 0777, such as 0660".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_octal() {
+        for (text, number) in [("0", 0), ("0600", 0o600), ("660", 0o660), ("0777", 0o777)] {
+            assert_eq!(mode(text), Ok(number));
+        }
+        for text in [
+            "", "0800", "1777", "00660", "+660", "0o660", "-1", "rw", "660\n",
+        ] {
+            assert!(mode(text).is_err(), "{text}");
+        }
+    }
+}

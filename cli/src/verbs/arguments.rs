@@ -1,0 +1,18 @@
+//! Values on the command line that several verbs take.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use conventions::DeviceType;
+
+/// A type of device, by its name in the schema.
+pub(crate) fn device_type() -> impl TypedValueParser<Value = DeviceType> {
+    PossibleValuesParser::new(DeviceType::ALL.map(DeviceType::name))
+        .try_map(|name| name.parse::<DeviceType>())
+}
+
+/// A number of lines.
+pub(crate) fn line_count(text: &str) -> Result<u32, String> {
+    // `parse` takes a sign as well.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| is_number);
+    number.ok_or_else(|| format!("'{text}' is not a number of lines"))
+}

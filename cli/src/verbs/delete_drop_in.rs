@@ -1,0 +1,22 @@
+//! Deleting drop-ins of ours.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::error::Error;
+
+/// Deletes one of our files, and its folder if nothing else is in it.
+pub(super) fn delete(file: &Path) -> Result<(), Error> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Error::file("delete", file, error));
+        }
+        _ => {}
+    }
+    if let Some(folder) = file.parent() {
+        // It was never there, or has settings of others.
+        let _ = fs::remove_dir(folder);
+    }
+    Ok(())
+}

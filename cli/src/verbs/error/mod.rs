@@ -1,0 +1,120 @@
+//! Why a verb failed.
+
+mod add;
+mod monitor;
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+pub(crate) use add::AddError;
+pub(crate) use monitor::MonitorError;
+
+use crate::exit;
+
+/// Why a verb failed. The messages are whole sentences for people: `main` shows them as they are.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Devices(#[from] crate::devices::Error),
+    #[error(transparent)]
+    Systemd(#[from] crate::systemd::Error),
+    #[error(transparent)]
+    Journal(#[from] crate::journal::Error),
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    #[error("No such backend: {selector}. See 'vhostctl list', or create it with 'vhostctl add'.")]
+    NoSuchBackend {
+        selector: String,
+        /// `status` has an exit status of its own.
+        exit_code: u8,
+    },
+    #[error("Unknown verb: {name}. See 'vhostctl --help'.")]
+    NoVerb { name: String },
+    #[error("Backends are system units; --user is not supported.")]
+    User,
+    /// A VMM would lose a device, and the user did not confirm it.
+    #[error("{losses}\nNothing was changed. Shut the VM down first, or use --force.")]
+    Connected { losses: String },
+    #[error("Nothing was changed.")]
+    Declined,
+    /// Some of several backends failed; the others are done.
+    #[error("{}", lines(.0))]
+    Several(Vec<Error>),
+    /// A unit failed, and its log may say why.
+    #[error("{error} Its log:\n{}", log.join("\n"))]
+    Logged {
+        #[source]
+        error: crate::systemd::Error,
+        log: Vec<String>,
+    },
+    #[error(transparent)]
+    Add(#[from] AddError),
+    #[error(transparent)]
+    NoVmDevice(#[from] crate::vmm::NoVmDevice),
+    #[error("Failed to {what} {path}: {source}.{}", advice(source))]
+    File {
+        what: &'static str,
+        path: String,
+        source: std::io::Error,
+    },
+    #[error("Failed to write the result: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl Error {
+    /// The exit status; of several errors, that of the first.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoSuchBackend { exit_code, .. } => *exit_code,
+            Self::File { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                exit::DENIED
+            }
+            Self::Add(error) => error.exit_code(),
+            Self::Systemd(error) | Self::Logged { error, .. } => error.exit_code(),
+            Self::Several(errors) => errors.first().map_or(exit::FAILURE, Self::exit_code),
+            _ => exit::FAILURE,
+        }
+    }
+
+    /// Fails if there are errors, with one or with all of them.
+    pub(super) fn several(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+
+    /// Whether it is about one backend, so that the others can go on.
+    pub(super) fn is_of_one(&self) -> bool {
+        match self {
+            Self::NoSuchBackend { .. } | Self::File { .. } | Self::Logged { .. } => true,
+            Self::Systemd(error) => error.is_of_unit(),
+            _ => false,
+        }
+    }
+
+    /// An error about a file.
+    pub(super) fn file(what: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::File {
+            what,
+            path: path.display().to_string(),
+            source,
+        }
+    }
+}
+
+fn lines(errors: &[Error]) -> String {
+    let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// What to do about a file that cannot be written.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            " This changes files in /etc/systemd/system. Run it as root (sudo)."
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,29 @@
+//! The devices of a VM, as a VMM has to know them.
+
+use crate::backends;
+use crate::exit;
+use crate::systemd::{Manager, Target};
+use crate::vmm::VmDevice;
+
+use super::error::Error;
+
+/// The devices of a VM, the GPU first.
+pub(super) fn vm_devices(vm: &str, target: &Target) -> Result<Vec<VmDevice>, Error> {
+    let all = zbus::block_on(async { backends::list(&Manager::connect(target).await?).await })?;
+    let devices: Vec<_> = all
+        .iter()
+        .filter(|backend| backend.vm == vm)
+        .map(|backend| {
+            let default = backend.instance.socket();
+            let socket = backend.socket.as_deref().unwrap_or(&default);
+            VmDevice::new(&backend.instance, &backend.device_type, socket)
+        })
+        .collect();
+    if devices.is_empty() {
+        return Err(Error::NoSuchBackend {
+            selector: vm.to_owned(),
+            exit_code: exit::NOT_FOUND,
+        });
+    }
+    Ok(devices)
+}
