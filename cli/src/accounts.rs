@@ -6,22 +6,22 @@ use nix::unistd::{Gid, Group, Uid, User};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AccountError {
     #[error(
-        "{0:?} cannot be the name of a user or group: names are made of A-Z a-z 0-9 _ - . @, and a number is an id"
+        "{0:?} is not a valid user or group: names consist of A-Z a-z 0-9 _ - . @, and a number is an id"
     )]
     Name(String),
     #[error(
-        "there is no user '{0}' on this host. Take one of /etc/passwd, or make it first (useradd)"
+        "there is no user '{0}' on this host. Use one of /etc/passwd, or create it first (useradd)"
     )]
     NoUser(String),
     #[error(
-        "there is no group '{0}' on this host. Take one of /etc/group, or make it first (groupadd)"
+        "there is no group '{0}' on this host. Use one of /etc/group, or create it first (groupadd)"
     )]
     NoGroup(String),
     #[error("users and groups cannot be looked up: {0}")]
     Lookup(#[source] nix::Error),
 }
 
-/// The name of a user or group, or its number.
+/// Checks the form of the name or number of a user or group.
 pub(crate) fn check_account(name: &str) -> Result<(), AccountError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '@');
     // systemd knows no user whose number stands for "none" in 16 or 32 bits.
@@ -40,7 +40,7 @@ pub(crate) fn check_account(name: &str) -> Result<(), AccountError> {
     }
 }
 
-/// Sees that there is a user with this name or number.
+/// Checks that a user with this name or number exists.
 pub(crate) fn check_user(name: &str) -> Result<(), AccountError> {
     check_account(name)?;
     let found = match name.parse() {
@@ -53,7 +53,7 @@ pub(crate) fn check_user(name: &str) -> Result<(), AccountError> {
     }
 }
 
-/// Sees that there is a group with this name or number.
+/// Checks that a group with this name or number exists.
 pub(crate) fn check_group(name: &str) -> Result<(), AccountError> {
     check_account(name)?;
     let found = match name.parse() {
@@ -66,12 +66,12 @@ pub(crate) fn check_group(name: &str) -> Result<(), AccountError> {
     }
 }
 
-/// Whether there is no user with this name or number; false where that cannot be looked up.
+/// Whether no user has this name or number; false if the lookup fails.
 pub(crate) fn is_missing_user(name: &str) -> bool {
     matches!(check_user(name), Err(AccountError::NoUser(_)))
 }
 
-/// Whether there is no group with this name or number, likewise.
+/// Whether no group has this name or number; false if the lookup fails.
 pub(crate) fn is_missing_group(name: &str) -> bool {
     matches!(check_group(name), Err(AccountError::NoGroup(_)))
 }

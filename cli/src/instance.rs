@@ -84,24 +84,22 @@ pub(crate) enum NameError {
     #[error("the name is empty")]
     Empty,
     #[error(
-        "'{1}' has {0:?} in it; names are made of A-Z a-z 0-9 _ . - only, as they are part of the names of units \
+        "'{1}' contains {0:?}; names consist of A-Z a-z 0-9 _ . - only, as they become part of the names of units \
          and sockets"
     )]
     Character(char, String),
-    #[error("'{0}' begins with a dash, as options do")]
+    #[error("'{0}' begins with a dash")]
     Dash(String),
     #[error("'{0}' is a directory name and cannot name a VM or a device")]
     Dots(String),
     #[error(
-        "'{name}' is too long: its socket {path} would have {} bytes, and a socket's path has at most \
-         {SOCKET_PATH_MAX}", path.len()
+        "'{name}' is too long: the path of its socket, {path}, would have {} bytes; the limit is {SOCKET_PATH_MAX}",
+        path.len()
     )]
     Length { name: String, path: String },
-    #[error(
-        "'{0}' is a type of device, by which '{1}:{0}' is understood already; take another name"
-    )]
+    #[error("'{0}' is reserved: '{1}:{0}' is the GPU of the VM. Use another name")]
     Reserved(String, String),
-    #[error("a VM's GPU has no name of its own")]
+    #[error("a VM has one GPU, which has no name")]
     Needless,
 }
 

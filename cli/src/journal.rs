@@ -1,5 +1,5 @@
-//! The log of backends, as journalctl(1) reads it: the journal's files have no other interface that needs
-//! no library of systemd's version.
+//! The log of backends, read by journalctl(1): the only interface to the journal's files that needs no library of
+//! systemd's version.
 
 use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
@@ -15,11 +15,9 @@ use serde_json::{Map, Value};
 /// Why the log cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// It cannot be run.
     #[error("Failed to run journalctl, which reads the log: {0}.")]
     Run(#[source] io::Error),
-    /// It does not end.
-    #[error("journalctl gave no log within {} seconds: try it by hand (journalctl --unit={unit}).", TIMEOUT.as_secs())]
+    #[error("journalctl returned no log within {} seconds. Run it by hand: journalctl --unit={unit}", TIMEOUT.as_secs())]
     Late { unit: String },
 }
 
@@ -27,38 +25,36 @@ pub(crate) enum Error {
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the journal may take to take what was logged.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
-/// What is read of its output at most. journalctl itself leaves out fields of more than 4096 bytes.
+/// The most output that is read. journalctl itself leaves out fields of more than 4096 bytes.
 const OUTPUT_LIMIT: u64 = 4 << 20;
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Entry {
-    /// When the journal got it.
+    /// When the journal received it.
     pub time: Timestamp,
-    /// Who says it.
+    /// The program that logged it.
     pub identifier: Option<String>,
-    /// The process.
     pub pid: Option<u32>,
-    /// How grave it is, from 0 (emergency) to 7 (debug), as of syslog(3).
+    /// From 0 (emergency) to 7 (debug), as in syslog(3).
     pub priority: Option<u8>,
-    /// What is said.
     pub message: String,
 }
 
-/// How to read the log of units, named or by glob(7) patterns.
+/// The command that reads the log of units, given by names or glob(7) patterns.
 pub(crate) fn journalctl(units: &[String]) -> Command {
     let mut command = Command::new("journalctl");
     command.args(units.iter().map(|unit| format!("--unit={unit}")));
     command
 }
 
-/// Becomes that command; returns only if it cannot.
+/// Replaces this process by that command; returns only on an error.
 pub(crate) fn become_it(mut command: Command) -> Error {
     Error::Run(command.exec())
 }
 
-/// Waits until the journal has what was logged so far. It lags behind a little; only root can have it
-/// hurry, and nobody else waits.
+/// Waits until the journal has received all messages so far, which takes a moment. Only root can request that;
+/// other users do not wait.
 pub(crate) fn sync() {
     let child = Command::new("journalctl")
         .arg("--sync")
@@ -105,7 +101,7 @@ pub(crate) fn last(units: &[String], lines: u32) -> Result<Vec<Entry>, Error> {
     }
 }
 
-/// Reads lines of `--output=json`; those that are cut off are left out.
+/// Reads lines of `--output=json`; truncated lines are left out.
 fn entries(text: &[u8]) -> Vec<Entry> {
     text.split(|byte| *byte == b'\n')
         .filter_map(|line| entry(&serde_json::from_slice(line).ok()?))
@@ -126,8 +122,8 @@ fn entry(fields: &Map<String, Value>) -> Option<Entry> {
     })
 }
 
-/// A field's value. What is not UTF-8 is an array of bytes, a field that a message has several times an
-/// array of values, and one that is too large null.
+/// A field's value. A value that is not UTF-8 is an array of bytes, a field that occurs several times an array of
+/// values, and a field that is too large null.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

@@ -32,7 +32,7 @@ struct Word {
 
 /// Why a pattern cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' has a '[' without its ']'")]
+#[error("'{0}' has a '[' without a ']'")]
 pub(crate) struct PatternError(String);
 
 impl Word {

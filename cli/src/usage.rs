@@ -1,5 +1,5 @@
-//! What is wrong with a command line, in our words: the parser's are about subcommands and arguments, and
-//! take several lines.
+//! Usage errors in one sentence, in the words of vhostctl: the parser's messages are about subcommands, in several
+//! lines.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -51,8 +51,8 @@ fn sentence(error: &Error) -> String {
                 false => format!(": {}", valid.join(", ")),
             };
             match value.is_empty() {
-                true => format!("{argument} needs a value{valid}."),
-                false => format!("{argument} does not take '{value}', but one of these{valid}."),
+                true => format!("{argument} requires a value{valid}."),
+                false => format!("Invalid {argument}: '{value}'. Valid values{valid}."),
             }
         }
         ErrorKind::ValueValidation => match error.source() {
@@ -69,16 +69,16 @@ fn sentence(error: &Error) -> String {
             let others: Vec<_> = others.iter().map(|argument| name(argument)).collect();
             match others.iter().all(|other| *other == argument) {
                 true => format!("{argument} was given twice."),
-                false => format!("{argument} and {} exclude each other.", others.join(", ")),
+                false => format!("{argument} cannot be used with {}.", others.join(", ")),
             }
         }
-        ErrorKind::TooManyValues => format!("{argument} takes no value."),
+        ErrorKind::TooManyValues => format!("{argument} does not take a value."),
         ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues | ErrorKind::NoEquals => {
-            format!("{argument} needs a value.")
+            format!("{argument} requires a value.")
         }
         ErrorKind::InvalidUtf8 => "The command line is not UTF-8.".to_owned(),
         // None of these can come from our command line as it is.
-        _ => "The command line cannot be understood.".to_owned(),
+        _ => "The command line is invalid.".to_owned(),
     }
 }
 

@@ -1,32 +1,32 @@
-//! What may stand in a unit. A value comes from the command line, from a descriptor or from udev, and
-//! goes into a file in which a line more is a directive more.
+//! Checks of values before they are written into a unit file. A value comes from the command line, a descriptor or
+//! udev, and a line break in it would start another directive.
 
 use crate::accounts::AccountError;
 
 /// Why a value cannot be written into a unit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ValueError {
-    #[error("{0:?} has a control character in it, which a unit cannot hold")]
+    #[error("{0:?} contains a control character, which a unit file cannot hold")]
     Control(String),
-    #[error("{0:?} is not UTF-8, as the paths in a unit are")]
+    #[error("{0:?} is not UTF-8, which paths in a unit file have to be")]
     Encoding(String),
-    #[error("'{0}' is no path of a device node: a service may only open what lies below /dev")]
+    #[error("'{0}' is not the path of a device node: a service can open only nodes below /dev")]
     Node(String),
     #[error(
-        "systemd 257 starts no service that may open '{0}': it takes the blank for the end of the path. Make a \
-         symbolic link to it with a plain name"
+        "systemd 257 does not start a service that may open '{0}': it ends the path at the space. Create a \
+         symbolic link to it without a space in its name"
     )]
     BlankNode(String),
     #[error(
-        "systemd cannot run '{0}': the path of a program is absolute, and has no quote, backslash or $ in it. Make \
-         a symbolic link to it with a plain name"
+        "systemd cannot run '{0}': the path of a program must be absolute, without quotes, backslashes and $. \
+         Create a symbolic link to it with a plain name"
     )]
     Program(String),
     #[error(transparent)]
     Account(#[from] AccountError),
 }
 
-/// Any text: a unit file has no escape for control characters that all directives would understand.
+/// Checks any text: there is no escape for control characters that all directives understand.
 pub(crate) fn check_text(text: &str) -> Result<(), ValueError> {
     if text.contains(char::is_control) {
         return Err(ValueError::Control(text.to_owned()));
@@ -38,7 +38,7 @@ pub(crate) fn check_text(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// The path of a device node, for `DeviceAllow=`: systemd ignores one that lies elsewhere.
+/// Checks the path of a device node for `DeviceAllow=`: systemd ignores paths outside of /dev.
 pub(crate) fn check_node(path: &str) -> Result<(), ValueError> {
     check_text(path)?;
     let below = path.strip_prefix("/dev/").unwrap_or_default();
@@ -51,7 +51,7 @@ pub(crate) fn check_node(path: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// The path of a program, for `ExecStart=`.
+/// Checks the path of a program for `ExecStart=`.
 pub(crate) fn check_program(path: &str) -> Result<(), ValueError> {
     check_text(path)?;
     let odd = |c: char| matches!(c, '"' | '\'' | '\\' | '$');

@@ -95,7 +95,7 @@ pub(crate) fn left_out() -> Option<String> {
     let why = trust::distrust(&folder)?;
     let shown = folder.display();
     Some(format!(
-        "{shown} is left out: {why}, and descriptors name programs to run."
+        "{shown} is ignored: {why}, and descriptors name programs to run."
     ))
 }
 
@@ -201,7 +201,7 @@ impl Descriptor {
                 }
             }
             Err(error) => {
-                self.problem(format!("it is no descriptor: {error}"));
+                self.problem(format!("it is not a valid descriptor: {error}"));
                 // libvirt can do without a description.
                 let enough = self.device_type.is_some() && self.binary.is_some();
                 self.breaks_libvirt = is_of_system(&self.path) && !enough;
@@ -260,12 +260,12 @@ fn read(path: &Path) -> io::Result<String> {
 fn program_problem(binary: &Path) -> Option<String> {
     let shown = binary.display();
     if !binary.is_absolute() {
-        return Some(format!("its program '{shown}' is no absolute path"));
+        return Some(format!("its program '{shown}' is not an absolute path"));
     }
     match binary.metadata() {
         Err(error) => Some(format!("its program {shown} cannot be found: {error}")),
         Ok(data) if !data.is_file() || data.permissions().mode() & 0o111 == 0 => {
-            Some(format!("its program {shown} is no program"))
+            Some(format!("its program {shown} is not executable"))
         }
         Ok(_) => None,
     }

@@ -45,11 +45,11 @@ fn ask(descriptor: &mut Descriptor) {
         Ok(capabilities) => {
             if descriptor.device_type.as_ref() != Some(&capabilities.device_type) {
                 let is = &capabilities.device_type;
-                descriptor.problem(format!("its program says that its type is '{is}'"));
+                descriptor.problem(format!("its program says its type is '{is}'"));
             }
             // libvirt passes over a GPU that has no such member.
             if capabilities.features.is_none() && capabilities.device_type == "gpu" {
-                descriptor.problem("its program does not tell its features".to_owned());
+                descriptor.problem("its program does not list its features".to_owned());
             }
             descriptor.features = Some(capabilities.features.unwrap_or_default());
         }
@@ -75,7 +75,7 @@ pub(crate) fn probe(binary: &Path) -> Result<Capabilities, String> {
             format!("{how}: {complaint}")
         });
     }
-    Capabilities::parse(&output).map_err(|error| format!("answers no capabilities: {error}"))
+    Capabilities::parse(&output).map_err(|error| format!("prints no valid capabilities: {error}"))
 }
 
 /// What a program says to `--help`, on whichever stream and with whichever status.

@@ -81,8 +81,8 @@ fn what_is_wrong_is_said_and_whether_libvirt_minds() {
     let system = System::new();
     let answer = system.program("answer", r#"echo '{"type": "fs"}'"#);
     let cases = [
-        ("README", "hello", "no descriptor", true),
-        ("array.json", "[1]", "no descriptor", true),
+        ("README", "hello", "not a valid descriptor", true),
+        ("array.json", "[1]", "not a valid descriptor", true),
         (
             "binary.json",
             r#"{"description": "d", "type": "fs"}"#,
@@ -110,7 +110,7 @@ fn what_is_wrong_is_said_and_whether_libvirt_minds() {
         (
             "text.json",
             &system.describe("fs", "/etc/passwd"),
-            "no program",
+            "not executable",
             false,
         ),
         ("type.json", &system.describe("tpu", &answer), "tpu", true),
@@ -187,7 +187,7 @@ fn programs_that_misbehave_are_told_and_do_not_hold_anybody_up() {
             "while :; do echo babble; done",
             "more than 64 KiB",
         ),
-        ("prints", "echo hello", "no capabilities"),
+        ("prints", "echo hello", "no valid capabilities"),
         ("hangs", "sleep 1000", "within 5 s"),
         (
             "leaves",

@@ -25,7 +25,7 @@ use names::Links;
 pub(crate) enum Error {
     /// libudev refused.
     #[error(
-        "Failed to ask udev for {what}: {source}. Its data lies in /sys and /run/udev: see that both are mounted and readable."
+        "Failed to ask udev for {what}: {source}. Check that /sys and /run/udev are mounted and readable."
     )]
     Udev {
         what: &'static str,

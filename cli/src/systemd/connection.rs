@@ -8,13 +8,13 @@ use zbus::connection::Builder;
 use super::error::Error;
 use super::remote_host::RemoteHost;
 
-/// How long an answer may take: the same as sd-bus, hence systemctl, allows.
+/// How long an answer may take: the limit of sd-bus, and so of systemctl.
 const TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Which service manager a verb talks to, and how.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Target {
-    /// Operate on the remote host HOST by way of ssh
+    /// Operate on the remote host HOST over ssh
     #[arg(
         short = 'H',
         long,
@@ -25,11 +25,11 @@ pub(crate) struct Target {
     )]
     pub host: Option<RemoteHost>,
 
-    /// As systemd's tools have it; refused, as there are no units of backends for it
+    /// Not supported: there are no user units for backends
     #[arg(long, global = true, hide = true)]
     pub user: bool,
 
-    /// Never ask for a password to get a permission
+    /// Do not ask for a password to authorize operations
     #[arg(long, global = true, help_heading = "Service manager")]
     pub no_ask_password: bool,
 }
@@ -40,7 +40,7 @@ impl Target {
         self.host.is_none()
     }
 
-    /// Fails for verbs that show what only this machine can tell, if another one is asked for.
+    /// Fails with --host, for verbs that need files or devices of the machine.
     pub(crate) fn local_only(&self, verb: &'static str) -> Result<(), Error> {
         match self.host.clone() {
             None => Ok(()),

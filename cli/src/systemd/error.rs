@@ -1,4 +1,4 @@
-//! What can go wrong with systemd, in words that say what to do.
+//! Errors of the service manager and the bus. The messages say what to do.
 
 use std::io::ErrorKind;
 
@@ -6,24 +6,24 @@ use super::mask::Mask;
 use super::remote_host::RemoteHost;
 use crate::exit;
 
-/// Why systemd could not be asked.
+/// Why a request to systemd failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// No bus.
+    /// The bus is unreachable.
     #[error(
-        "The system bus cannot be reached: {}. Backends are units of systemd, which is asked over D-Bus: \
-         see that the bus runs (systemctl start dbus.socket).", said(.0)
+        "The system bus cannot be reached: {}. vhostctl talks to systemd over D-Bus. Check that the bus is running \
+         (systemctl start dbus.socket).", said(.0)
     )]
     Bus(#[source] Box<zbus::Error>),
-    /// No bus, and no wonder.
+    /// The bus is unreachable because systemd is not the init system.
     #[error(
-        "The system bus cannot be reached: {}. Backends are units of systemd, which is not the init system \
-         here; without it, start a backend by hand with --socket-path=.", said(.0)
+        "The system bus cannot be reached: {}. Backends are units of systemd, which is not the init system here. \
+         Start a backend by hand with --socket-path=.", said(.0)
     )]
     NotBooted(#[source] Box<zbus::Error>),
-    /// No way to another machine.
+    /// The bus of another machine is unreachable.
     #[error(
-        "The system bus of {host} cannot be reached: {}. That takes ssh to it without a terminal, and \
+        "The system bus of {host} cannot be reached: {}. ssh must connect without a terminal and find \
          systemd-stdio-bridge there (try: ssh {host} systemd-stdio-bridge --version).",
         said(source)
     )]
@@ -31,16 +31,16 @@ pub(crate) enum Error {
         host: RemoteHost,
         source: Box<zbus::Error>,
     },
-    /// What only that machine itself can tell.
-    #[error("{verb} is for this machine only, not {host}. There is: ssh {host} vhostctl {verb}")]
+    /// The verb needs files or devices of the machine.
+    #[error("{verb} does not work with --host. Run it on {host}: ssh {host} vhostctl {verb}")]
     LocalOnly {
         verb: &'static str,
         host: RemoteHost,
     },
-    /// A bus without systemd.
+    /// The bus works, but systemd is not on it.
     #[error(
-        "systemd does not answer on the system bus: {}. Backends are units of systemd, so it has to be \
-         the init system here; without it, start a backend by hand with --socket-path=.", said(.0)
+        "systemd does not answer on the system bus: {}. Backends are units of systemd, which must be the init \
+         system. Without it, start a backend by hand with --socket-path=.", said(.0)
     )]
     Absent(#[source] Box<zbus::Error>),
     /// systemd refused, or its answer could not be read.
@@ -49,9 +49,9 @@ pub(crate) enum Error {
         what: &'static str,
         source: Box<zbus::Error>,
     },
-    /// polkit said no.
+    /// polkit denied it.
     #[error(
-        "Failed to {what}: {}. Do it as root, or have a polkit rule allow it ({action}).",
+        "Failed to {what}: {}. Run it as root, or allow it by a polkit rule ({action}).",
         said(source)
     )]
     Denied {
@@ -66,27 +66,29 @@ pub(crate) enum Error {
         unit: String,
         source: Box<zbus::Error>,
     },
-    /// A unit, or one that it needs, is masked: by this unit file.
+    /// A unit, or one that it needs, is masked.
     #[error("Failed to {what} {unit}: {}.", mask.why(unit))]
     Masked {
         what: &'static str,
         unit: String,
         mask: Mask,
     },
-    /// systemd tried, and it went wrong.
+    /// A job failed.
     #[error("Failed to {what} {unit}: {how}.")]
     Job {
         what: &'static str,
         unit: String,
         how: String,
     },
-    /// Nobody tells how it went on.
-    #[error("Lost the connection to systemd on the way to {what}; see 'vhostctl list'.")]
+    /// The connection broke, so the result is unknown.
+    #[error(
+        "Lost the connection to systemd before it answered the request to {what}. See 'vhostctl list'."
+    )]
     Lost { what: &'static str },
 }
 
 impl Error {
-    /// The exit status, as systemctl's.
+    /// The exit status, as of systemctl.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Denied { .. } => exit::DENIED,
@@ -100,7 +102,7 @@ impl Error {
         }
     }
 
-    /// The unit whose log may tell more.
+    /// The unit whose log may say more.
     pub(crate) fn logged(&self) -> Option<&str> {
         match self {
             Self::Job { unit, .. } => Some(unit),
@@ -108,7 +110,7 @@ impl Error {
         }
     }
 
-    /// Whether it is about one unit only, so that others can be gone on with.
+    /// Whether it is about one unit only, so that the others can go on.
     pub(crate) fn is_of_unit(&self) -> bool {
         matches!(
             self,
@@ -121,7 +123,7 @@ impl Error {
         matches!(self, Self::Call { source, .. } if error_name(source) == NO_SUCH_UNIT)
     }
 
-    /// The unit that it says is masked, where it says so.
+    /// The masked unit that the message names, if it names one.
     pub(super) fn masked_unit(&self) -> Option<&str> {
         match self {
             Self::Call { source, .. } if error_name(source) == MASKED => match &**source {
@@ -141,7 +143,7 @@ impl Error {
         matches!(self, Self::Call { source, .. } if error_name(source) == MASKED)
     }
 
-    /// The same with the unit's name in it.
+    /// The same error with the name of the unit.
     pub(super) fn of_unit(self, what: &'static str, unit: &str) -> Self {
         match self {
             Self::Call { source, .. } => Self::Unit {
@@ -179,7 +181,7 @@ const MASKED: &str = "org.freedesktop.systemd1.UnitMasked";
 const ACCESS_DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
 const AUTHORIZATION_REQUIRED: &str = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired";
 
-/// What the other side said, without the name of the error.
+/// The message of the other side, without the name of the error.
 fn said(error: &zbus::Error) -> String {
     let text = match error {
         zbus::Error::MethodError(_, Some(text), _) => text.clone(),
@@ -200,18 +202,19 @@ fn said(error: &zbus::Error) -> String {
     text.trim_end_matches('.').to_owned()
 }
 
-/// Why systemd does nothing with a unit.
+/// Why systemd refuses to change a unit.
 fn refusal(error: &zbus::Error) -> String {
     match error_name(error) {
         NO_SUCH_UNIT => {
-            "it is not installed, or systemd was not told (systemctl daemon-reload)".to_owned()
+            "it is not installed, or systemd has not loaded it yet (systemctl daemon-reload)"
+                .to_owned()
         }
         BAD_SETTING => "systemd rejects its settings; see its log (vhostctl log)".to_owned(),
         _ => said(error),
     }
 }
 
-/// What systemd refuses to say about one unit, which may just have gone, is no reason to fail for all.
+/// An answer about one unit; `None` if systemd refuses it: the unit may just be gone, and others are not affected.
 pub(super) fn answer<T>(result: zbus::Result<T>, what: &'static str) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -240,8 +243,8 @@ pub(super) fn call(what: &'static str) -> impl Fn(zbus::Error) -> Error {
     }
 }
 
-/// Whether an error is the bus's own: it knows nobody who would answer. On a system with another init
-/// it tries to start a systemd, which fails.
+/// Whether the bus itself reports that systemd is not there. With another init system, the bus tries to start a
+/// systemd, which fails.
 fn is_absence(error: &zbus::Error) -> bool {
     let name = match error {
         zbus::Error::MethodError(name, ..) => name.as_str(),

@@ -43,7 +43,7 @@ impl Job {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub unit: String,
-    /// What went wrong; of this unit only.
+    /// An error about this unit only.
     pub error: Error,
 }
 
@@ -57,12 +57,12 @@ impl<'a> JobRunner<'a> {
         Self { manager }
     }
 
-    /// Does that with all of these units at once, and waits until it is done. What goes wrong with a unit
-    /// comes back, and keeps none of the others from it.
+    /// Runs a job for each of these units at once, and waits for all of them. Returns the units that failed; the
+    /// others are done.
     pub(crate) async fn run(&self, job: Job, units: &[String]) -> Result<Vec<Failure>, Error> {
         const WHAT: &str = "be told of finished jobs";
         let word = job.word();
-        // First listen, then ask: a job may be over before its number is here.
+        // First listen, then ask: a job may end before its number arrives.
         let mut removed = self
             .manager
             .proxy()
@@ -82,7 +82,7 @@ impl<'a> JobRunner<'a> {
                 Ok(path) => {
                     jobs.insert(path, unit.clone());
                 }
-                // What is not there does not run.
+                // A unit that does not exist does not run.
                 Err(error) if job == Job::Stop && error.is_unknown_unit() => {}
                 Err(error) => {
                     let error = self.manager.refused(word, unit, error).await;
@@ -111,7 +111,7 @@ impl<'a> JobRunner<'a> {
         Ok(failures)
     }
 
-    /// The error for a job that did not do what it should.
+    /// The error for a job that failed.
     async fn job_error(&self, what: &'static str, unit: &str, result: &str) -> Error {
         if result == "failed" {
             let service = unit.replace(".socket", ".service");
@@ -132,8 +132,8 @@ impl<'a> JobRunner<'a> {
         };
         known.unwrap_or_else(|| match result {
             "timeout" => "it took too long".to_owned(),
-            "canceled" => "another job came in between".to_owned(),
-            "dependency" => "a unit that it needs does not start".to_owned(),
+            "canceled" => "another job replaced it".to_owned(),
+            "dependency" => "a unit that it requires failed to start".to_owned(),
             other => format!("its job ended as '{other}'"),
         })
     }
@@ -166,7 +166,7 @@ impl<'a> JobRunner<'a> {
         match properties.text("Result")?.as_str() {
             "success" => None,
             "service-start-limit-hit" | "trigger-limit-hit" => {
-                Some("its service failed again and again".to_owned())
+                Some("its service failed too often".to_owned())
             }
             other => Some(format!("its result is '{other}'")),
         }

@@ -4,22 +4,22 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// What a backend does, in one word.
+/// The state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BackendState {
-    /// It serves a VMM, or will in a moment.
+    /// It serves a VMM, or is about to.
     Running,
-    /// It comes up.
+    /// A unit is being started.
     Starting,
-    /// It goes down.
+    /// A unit is being stopped.
     Stopping,
     /// The socket waits for a VMM.
     Listening,
-    /// The socket waits, but the device of the host is not there: a VMM that connects is refused.
+    /// The socket waits, but the device of the host is missing: a VMM that connects is refused.
     #[serde(rename = "no-device")]
     NoDevice,
-    /// Something broke, and nobody listens any more.
+    /// A unit failed, and the socket does not listen.
     Failed,
     /// Not started, or stopped.
     Inactive,
@@ -40,8 +40,8 @@ impl fmt::Display for BackendState {
 }
 
 impl BackendState {
-    /// From the units' active states. A service that runs counts most; one that has failed counts only if
-    /// its socket does not wait for the next VMM, which will start it anew.
+    /// The state by the active states of both units. A running service comes first; a failed service counts only
+    /// if its socket does not listen, since the next VMM would start it again.
     pub(super) fn new(socket: &str, service: &str) -> Self {
         match (socket, service) {
             (_, "active" | "reloading" | "refreshing") => Self::Running,

@@ -31,7 +31,7 @@ impl<'a> UnitFiles<'a> {
         Ok(())
     }
 
-    /// Has a unit started at boot; says whether that is new. systemd has to read its files again then.
+    /// Enables a unit; returns whether that changed anything. systemd has to [`reload`](Self::reload) then.
     pub(crate) async fn enable(&self, unit: &str) -> Result<bool, Error> {
         let asked = self
             .manager
@@ -48,7 +48,7 @@ impl<'a> UnitFiles<'a> {
         Ok(!changes.is_empty())
     }
 
-    /// Undoes [`enable`](Self::enable), likewise.
+    /// Disables a unit; returns whether that changed anything.
     pub(crate) async fn disable(&self, unit: &str) -> Result<bool, Error> {
         let asked = self
             .manager
@@ -76,14 +76,14 @@ impl<'a> UnitFiles<'a> {
         Ok(state.is_some_and(|state| state == "enabled"))
     }
 
-    /// Makes systemd read its files again.
+    /// Makes systemd read all unit files again (daemon-reload).
     pub(crate) async fn reload(&self) -> Result<(), Error> {
         self.manager
             .call_privileged("Reload", &(), "reload systemd's units")
             .await
     }
 
-    /// Lets systemd forget that units failed, as far as it knows them.
+    /// Resets the failed state of units; unknown units are ignored.
     pub(crate) async fn reset_failed(&self, units: &[String]) -> Result<(), Error> {
         for unit in units {
             let reset: Result<(), _> = self

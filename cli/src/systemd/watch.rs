@@ -1,4 +1,4 @@
-//! Units that change their state, as they do.
+//! State changes of units, as they happen.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
@@ -17,27 +17,24 @@ use super::units::{self, ListedUnit, LoadedUnit};
 use crate::instance::{Instance, UnitKind, UnitName, UnitType};
 
 const WHAT: &str = "watch the units of systemd";
-/// Signals that may wait for us. Every unit of the system makes some, most of them at boot.
+/// How many signals may wait. Every unit of the system sends some, most of them at boot.
 const QUEUE: usize = 16 * 1024;
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 
-/// A unit of a backend has another state.
+/// A state change of a unit of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
-    /// The unit.
     pub unit: String,
-    /// The VM.
     pub vm: String,
     /// The device's name within the VM; a GPU is "gpu".
     pub name: String,
-    /// What it is.
     #[serde(rename = "type")]
     pub kind: UnitKind,
     /// The unit's state (ACTIVE, in systemctl's words).
     pub active_state: String,
     /// The same in more detail (SUB).
     pub sub_state: String,
-    /// What both units of the backend make together.
+    /// The state of the backend.
     pub state: BackendState,
 }
 
@@ -49,7 +46,7 @@ struct UnitState {
 }
 
 impl Default for UnitState {
-    /// Of a unit that is not loaded.
+    /// The state of a unit that is not loaded.
     fn default() -> Self {
         Self {
             active: "inactive".to_owned(),
@@ -67,12 +64,12 @@ impl From<LoadedUnit> for UnitState {
     }
 }
 
-/// The states that were told last.
+/// The states that were reported last.
 #[derive(Default)]
 struct Known(BTreeMap<Instance, [UnitState; 2]>);
 
 impl Known {
-    /// Takes a unit's state; what has changed, if something has.
+    /// Updates the state of a unit; returns the change, if there is one.
     fn set(&mut self, name: UnitName, new: UnitState) -> Option<Change> {
         let UnitName {
             instance,
@@ -106,21 +103,21 @@ impl Known {
 
 /// The changes from now on.
 ///
-/// All that systemd says comes by one stream, in the order in which it happened: signals, and the answers
-/// to questions, which are sent without a wait for them. A question that is waited for would be answered
-/// with a state that is newer than the signals still in the stream, and these would then tell it again.
+/// Signals and the replies to our calls come by one stream, in the order in which they were sent. A call that waits
+/// for its reply would return a state that is newer than the signals still in the stream, and these would then be
+/// reported again.
 pub(crate) struct Watch {
     manager: Manager,
     stream: MessageStream,
     known: Known,
-    /// What was asked about, by the number of the question.
+    /// The units that were asked about, by the serial of the call.
     asked: HashMap<NonZeroU32, UnitName>,
 }
 
 /// What a signal says of a unit.
 enum Signal {
-    /// This unit was loaded, or is no more. That alone says nothing of its state: systemd loads all units
-    /// anew when it reads its files again (daemon-reload).
+    /// This unit was loaded or unloaded. That alone says nothing about its state: systemd loads all units again on
+    /// daemon-reload.
     Loaded(UnitName),
     /// This unit has this state.
     State(UnitName, UnitState),
@@ -206,8 +203,8 @@ impl Watch {
     }
 }
 
-/// Asks which units of these patterns are loaded, and does not wait: the answer is in the stream of
-/// all messages, with this number. It loads none, other than a question to a unit itself.
+/// Asks which units of these patterns are loaded, without waiting: the reply comes by the stream, with this
+/// serial. Unlike a call to a unit's object, it loads no unit.
 async fn ask_for_units(manager: &Manager, patterns: &[String]) -> Result<NonZeroU32, Error> {
     let question = || {
         Message::method_call("/org/freedesktop/systemd1", "ListUnitsByPatterns")?

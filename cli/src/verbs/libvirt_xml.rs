@@ -14,19 +14,19 @@ use crate::vmm::qemu;
 use super::error::Error;
 use super::vm_devices::vm_devices;
 
-/// Show the XML by which libvirt uses the backends of a VM
+/// Show the XML of libvirt for the backends of a VM
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Merge it into the domain (virsh edit); the namespace in the first line is needed where there are
-<qemu:arg>s. libvirt's AppArmor profiles allow no socket in a <qemu:arg>, <filesystem> or <disk>: where
-there are such profiles, the lines for that of the domain are told on standard error. They open the
-sockets of this VM to the QEMU of this domain alone. SELinux was not tried.
+Merge the XML into the domain (virsh edit); the namespace in the first line is required for <qemu:arg>. The
+AppArmor profiles of libvirt allow no socket in a <qemu:arg>, <filesystem> or <disk>. On a host with such
+profiles, the lines for the profile of the domain are printed on standard error. They allow only the QEMU of
+this domain to use the sockets of this VM. SELinux was not tested.
 
-With a vhost-user GPU, a <graphics type='vnc'/> keeps the domain from starting: QEMU says \"The console
-requires display DMABUF support.\" and ends. Remove it; virsh screenshot shows the screen.
+With a vhost-user GPU, a <graphics type='vnc'/> keeps the domain from starting: QEMU exits with \"The console
+requires display DMABUF support.\" Remove it; virsh screenshot shows the screen.
 
-A GPU that needs no settings libvirt starts by itself, without this program: <video> with the driver
-'vhostuser'. Here is what uses the one that 'vhostctl add gpu' made.")]
+libvirt itself can start a GPU without settings: <video> with the driver 'vhostuser'. This XML uses the GPU that
+'vhostctl add gpu' created.")]
 pub(crate) struct Args {
     /// The VM
     #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
@@ -88,8 +88,8 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         output.data(&domain.xml())?;
         if target.is_local() && Path::new(PROFILES).is_dir() {
             output.hint(&format!(
-                "For AppArmor, add to {PROFILES}/libvirt-UUID before its last line (libvirt makes that file at the first \
-                 start of the domain, and keeps it):\n  {}",
+                "For AppArmor, add to {PROFILES}/libvirt-UUID before its last line (libvirt creates that file at the first \
+                 start of the domain and keeps it):\n  {}",
                 domain.apparmor.join("\n  ")
             ));
         }

@@ -16,14 +16,14 @@ use super::state_style::emphasis;
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 A backend is an instance of vhost-user-gpu@.socket, vhost-user-input@.socket or, for all other types,
-vhost-user@.socket. Listed are those that systemd has loaded, and those that are enabled or have a drop-in
-of their own.
+vhost-user@.socket. The list has the backends that systemd has loaded, and those that are enabled or have
+drop-ins.
 
-STATE is 'listening' while the backend waits for a VMM and 'running' while it serves one; 'no-device'
-if it listens, but its device of the host is not there, so that a VMM that connects is refused; otherwise it is
-starting, stopping, failed or inactive.")]
+STATE is 'listening' while the backend waits for a VMM and 'running' while it serves one; 'no-device' if it
+listens but its host device is missing, so that a VMM that connects is refused; otherwise starting, stopping,
+failed or inactive.")]
 pub(crate) struct Args {
-    /// List these: all of a VM, or one; patterns of the shell are understood
+    /// List these: all of a VM, or one; shell patterns are allowed
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]
     backends: Vec<Selector>,
 

@@ -9,10 +9,9 @@ use super::error::Error;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Descriptors are searched in $XDG_CONFIG_HOME/qemu/vhost-user, /etc/qemu/vhost-user and
-/usr/share/qemu/vhost-user, and listed in the order in which QEMU's conventions have them tried. A
-file hides those of the same name in a later folder; an empty one masks them. Every program that
-counts is asked what it can do (--print-capabilities). The first folder is searched only if nobody but
-you and root can change it.
+/usr/share/qemu/vhost-user, and listed in the order of QEMU's conventions. A file hides files of the same name
+in later folders; an empty file masks them. Every program in effect is asked for its capabilities
+(--print-capabilities). The first folder is searched only if nobody but you and root can change it.
 
 STATE is usable, broken, hidden, masked, or mask for an empty file.")]
 pub(crate) struct Args {}
@@ -64,14 +63,14 @@ pub(super) fn run(Args {}: &Args, output: &Output) -> Result<(), Error> {
         }
         if descriptor.breaks_libvirt {
             notes.push(format!(
-                "{path}: libvirt starts no vhost-user GPU while this file is there; put it right or remove it."
+                "{path}: libvirt starts no vhost-user GPU while this file exists. Fix or remove it."
             ));
         }
     }
     for (name, device_type) in known::all_installed() {
         if !found.iter().any(|descriptor| descriptor.is_called(name)) {
             notes.push(format!(
-                "{name} is installed too, and needs no descriptor: vhostctl add {device_type} VM --backend={name}"
+                "{name} is also installed and needs no descriptor: vhostctl add {device_type} VM --backend={name}"
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! `vhostctl list-devices`: what of the host can be given to a VM.
+//! `vhostctl list-devices`: the devices of the host that can be assigned to a VM.
 
 use serde::Serialize;
 
@@ -14,8 +14,8 @@ use super::error::Error;
 /// List the render nodes and input devices of the host
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-NODE is the device as it is now. LINK is a name for it that stays over reboots and replugging, where
-udev has one: use it in configuration. VM tells for which backends it is configured.")]
+NODE is the device node now. LINK is its stable name, which outlasts reboots and replugging, if udev has one: use
+it in configuration. VM lists the backends that the device is assigned to.")]
 pub(crate) struct Args {
     /// Show devices of one type only (gpu, input)
     #[arg(

@@ -1,4 +1,4 @@
-//! `vhostctl monitor`: devices that come and go and units that change their state, as it happens.
+//! `vhostctl monitor`: devices and units, as they change.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -18,11 +18,10 @@ use crate::systemd::{self, Change, Manager, Target, Watch};
 
 use super::error::{Error, MonitorError};
 
-/// Show devices that come and go and units that change, live
+/// Show live which devices come and go and which units change
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Runs until it is interrupted or nobody reads its output any more. With -j every event is a JSON object
-on a line of its own.")]
+Runs until it is interrupted or its output is closed. With -j, every event is a JSON object on a line of its own.")]
 pub(crate) struct Args {
     /// Show devices only
     #[arg(short, long, conflicts_with = "units")]

@@ -12,20 +12,20 @@ use crate::vmm::qemu::{self, QemuOption};
 use super::error::Error;
 use super::vm_devices::vm_devices;
 
-/// Show the arguments by which QEMU uses the backends of a VM
+/// Show the arguments of QEMU for the backends of a VM
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Quoted for a shell: eval qemu-system-x86_64 ... $(vhostctl qemu-args vm1)
 
-The guest's memory is shared with the backends, without which they cannot work, so its size has to be said
-here. --memory=none leaves that out, for a machine whose memory is shared by other arguments.
+The backends need the guest's memory to be shared, so its size is set here. --memory=none leaves that out, for a
+machine whose memory is shared by other arguments.
 
-With a GPU comes -display none. QEMU shows a vhost-user GPU only on displays that take dmabufs, such as
-egl-headless or gtk,gl=on; with others, VNC among them, it ends with \"The console requires display DMABUF
-support.\" A -display that follows these arguments replaces this one.
+With a GPU, -display none is set. QEMU shows a vhost-user GPU only on displays that accept dmabufs, such as
+egl-headless or gtk,gl=on; with others, including VNC, it exits with \"The console requires display DMABUF
+support.\" A -display after these arguments replaces this one.
 
-The user that runs QEMU has to be one who may connect: vhostctl status shows who that is, and vhostctl add
---socket-user= decides it. QEMU before 10.0 takes GPU and input devices only with KVM.")]
+The user that runs QEMU must be allowed to connect: vhostctl status shows the access, and vhostctl add
+--socket-user= sets it. QEMU before 10.0 supports GPU and input devices only with KVM.")]
 pub(crate) struct Args {
     /// The VM
     #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]

@@ -16,11 +16,11 @@ use super::unit_control::{Step, UnitController, units};
 /// Stop backends, disable them and delete what was added for them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A VM that is connected loses the device: with a GPU its screen; with an input device, QEMU aborts if no guest
-driver is using it. So vhostctl asks before it does anything; without a terminal it refuses, unless --force
-is given. Shut the VM down first.
+A connected VM loses the device: with a GPU its screen; with an input device, QEMU aborts if no guest driver is
+using it. So vhostctl asks first; without a terminal it refuses, unless --force is given. Shut the VM down
+first.
 
-Settings that others made for the backend (systemctl edit) are kept.")]
+Other drop-ins of the backend (systemctl edit) are kept.")]
 pub(crate) struct Args {
     /// Remove these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         confirm::confirm(&controller, &instances, args.force).await?;
         let folders = UnitFolders::system();
         let lock = lock()?;
-        // First what may be refused: who cannot delete is not to stop anything.
+        // First the step that may be denied: a user who cannot delete must not stop anything.
         let mut instances = delete_drop_ins(&mut controller, &folders, instances).await?;
         drop(lock);
         instances = controller.apply(Step::Stop, instances).await?;
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
                 let folder = folders.drop_in_folder(instance, unit_type);
                 if folder.exists() {
                     output.hint(&format!(
-                        "Kept {}, which has settings of others.",
+                        "Kept {}, which has other drop-ins.",
                         folder.display()
                     ));
                 }
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     })
 }
 
-/// Deletes what was added for each; those for which that could be done come back.
+/// Deletes the drop-ins of each; returns those for which it succeeded.
 async fn delete_drop_ins(
     controller: &mut UnitController<'_>,
     folders: &UnitFolders,
@@ -70,7 +70,7 @@ async fn delete_drop_ins(
 ) -> Result<Vec<Instance>, Error> {
     let mut deleted = Vec::new();
     for instance in instances {
-        // systemd does nothing about a masked unit, not even disable it.
+        // systemd does not even disable a masked unit.
         let units = UnitType::ALL.map(|unit_type| instance.unit(unit_type));
         let unmasked = controller.files().check_unmasked("remove", &units).await;
         if controller.keep(unmasked)?.is_none() {

@@ -1,4 +1,4 @@
-//! `vhostctl log`: what backends said, and what systemd said of them.
+//! `vhostctl log`: the messages of backends, and those of systemd about them.
 
 use crate::completion;
 use crate::journal;
@@ -12,18 +12,18 @@ use super::error::Error;
 /// Show the log of backends
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Shows the log of all backends, of those of a VM, or of one; also what is left of those that are removed.
-It is read by journalctl(1): for more ways to search it, use that with -u and the name of the unit.")]
+Shows the log of all backends, of those of a VM, or of one, including backends that were removed. journalctl(1)
+reads the log; for other searches, use it with -u and the name of the unit.")]
 pub(crate) struct Args {
-    /// Show what these said
+    /// Show the log of these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]
     backends: Vec<Selector>,
 
-    /// Wait for more and show it as it comes
+    /// Follow the log: show new messages until interrupted
     #[arg(short, long)]
     follow: bool,
 
-    /// Show the last N lines (with --follow, 10 unless told)
+    /// Show the last N lines [default with --follow: 10]
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, value_parser = arguments::line_count)]
     lines: Option<u32>,
 }

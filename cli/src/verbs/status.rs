@@ -23,8 +23,8 @@ use super::state_style::{emphasis, glyph};
 /// Show the state of backends, and their last log lines
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without an argument all backends are shown. With one, the exit status is 0 if every backend shown runs or
-listens, 3 if one does not or its device of the host is missing, and 4 if there is none.")]
+Without arguments, all backends are shown. With arguments, the exit status is 0 if every backend shown runs or
+listens, 3 if one does not or its host device is missing, and 4 if there is no such backend.")]
 pub(crate) struct Args {
     /// Show these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]
@@ -279,7 +279,7 @@ fn front_end(details: &Details, target: &Target) -> String {
     let mut text = match details.front_end {
         Some(true) => "connected".to_owned(),
         Some(false) => "not connected".to_owned(),
-        None => "unknown, the backend does not tell".to_owned(),
+        None => "unknown, the backend does not report it".to_owned(),
     };
     if let Some(WaitingFrontEnd { pid, uid }) = details.front_end_waits {
         text.push_str(&format!("; another waits: pid {pid}"));

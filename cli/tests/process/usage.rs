@@ -70,15 +70,18 @@ fn usage_errors_are_sentences_and_fail_as_systemctl_does() {
         ("list -x", "Unknown option: -x."),
         (
             "list-devices --type=tpu",
-            "--type does not take 'tpu', but one of these: gpu, input.",
+            "Invalid --type: 'tpu'. Valid values: gpu, input.",
         ),
-        ("list-devices --type", "--type needs a value: gpu, input."),
+        (
+            "list-devices --type",
+            "--type requires a value: gpu, input.",
+        ),
         ("list-devices vm1", "Unexpected argument: vm1."),
         (
             "--json=xml",
-            "--json does not take 'xml', but one of these: pretty, short, off.",
+            "Invalid --json: 'xml'. Valid values: pretty, short, off.",
         ),
-        ("--no-legend=3", "--no-legend takes no value."),
+        ("--no-legend=3", "--no-legend does not take a value."),
         (
             "status -n x",
             "Invalid --lines: 'x' is not a number of lines.",
@@ -91,11 +94,11 @@ fn usage_errors_are_sentences_and_fail_as_systemctl_does() {
             "log --lines=99999999999",
             "Invalid --lines: '99999999999' is not a number of lines.",
         ),
-        ("log -n", "--lines needs a value."),
+        ("log -n", "--lines requires a value."),
         ("start", "Missing: VM[:NAME]."),
         (
             "start vm[",
-            "Invalid VM[:NAME]: 'vm[' has a '[' without its ']'.",
+            "Invalid VM[:NAME]: 'vm[' has a '[' without a ']'.",
         ),
         ("add", "Missing: TYPE and VM."),
         ("add gpu vm1 a b", "Unexpected argument: b."),
@@ -107,9 +110,9 @@ fn usage_errors_are_sentences_and_fail_as_systemctl_does() {
             "add gpu ..",
             "Invalid VM: '..' is a directory name and cannot name a VM or a device.",
         ),
-        ("monitor -d -u", "--devices and --units exclude each other."),
+        ("monitor -d -u", "--devices cannot be used with --units."),
         ("disable vm1 --force", "Missing: --now."),
-        ("-H", "--host needs a value."),
+        ("-H", "--host requires a value."),
         (
             "-H @web",
             "Invalid --host: '@web' is not [USER@]HOST[:PORT].",

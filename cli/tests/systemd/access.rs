@@ -222,7 +222,7 @@ fn default_owner_is_the_user_of_libvirts_qemu() -> anyhow::Result<()> {
         let host = host(Some(name))?;
         let said = host.ok(&["add", "input", "vm1", "mouse", "--now"])?;
         assert!(
-            said.contains(&format!("User {name} may connect, and root.")),
+            said.contains(&format!("User {name} and root may connect.")),
             "{said}"
         );
         assert_eq!(access(&host, SOCKET)?, (2020, 0, 0o600));
@@ -266,7 +266,7 @@ fn access_changes_apply_at_once_unless_a_vmm_is_connected() -> anyhow::Result<()
     assert_eq!(access(&host, gpu)?, (0, 107, 0o660));
     let said = host.ok(&["add", "gpu", "vm1", "--socket-user=alice", "--force"])?;
     assert!(
-        said.contains("made anew") && said.contains("Created"),
+        said.contains("created again") && said.contains("Created"),
         "{said}"
     );
     assert_eq!(access(&host, gpu)?, (2001, 0, 0o600));
@@ -274,7 +274,7 @@ fn access_changes_apply_at_once_unless_a_vmm_is_connected() -> anyhow::Result<()
     // The same again is no change.
     let said = host.ok(&["add", "gpu", "vm1", "--socket-user=alice"])?;
     assert!(
-        !said.contains("made anew") && said.contains("Kept"),
+        !said.contains("created again") && said.contains("Kept"),
         "{said}"
     );
 
@@ -336,7 +336,7 @@ fn access_changes_apply_at_once_if_the_device_was_missing() -> anyhow::Result<()
         "--socket-user=alice",
         "--force",
     ])?;
-    assert!(said.contains("made anew"), "{said}");
+    assert!(said.contains("created again"), "{said}");
     assert_eq!(access(&host, SOCKET)?, (2001, 0, 0o600));
     Ok(())
 }

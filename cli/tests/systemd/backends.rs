@@ -69,7 +69,7 @@ fn virtiofsd_serves_by_its_descriptor() -> anyhow::Result<()> {
     let output = vhostctl(&sandbox, &add[..5])?;
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
-    assert!(said.contains("Name it with --shared-dir=PATH."), "{said}");
+    assert!(said.contains("Use --shared-dir=PATH."), "{said}");
     // It cannot do without root.
     let output = vhostctl(&sandbox, &[&add[..], &["--run-as=nobody"]].concat())?;
     assert_eq!(output.status.code(), Some(1));
@@ -126,7 +126,7 @@ fn qemu_storage_daemon_serves_without_a_descriptor() -> anyhow::Result<()> {
     assert_eq!(output.status.code(), Some(1));
     sandbox.exec(["chmod", "666", "/tmp/disk.img"])?;
     let said = stderr(&vhostctl(&sandbox, &words)?);
-    assert!(said.contains("a /tmp and a /var/tmp of its own"), "{said}");
+    assert!(said.contains("its own /tmp and /var/tmp"), "{said}");
     let backend = "--backend=/usr/bin/qemu-storage-daemon";
     let arguments = [
         "--blockdev",
@@ -169,9 +169,9 @@ fn broken_descriptors_are_named_with_their_fault() -> anyhow::Result<()> {
     script(&sandbox, "/usr/local/bin/passt", "exit 1")?;
     let text = ok(&sandbox, &["list-backends"])?;
     for part in [
-        "/etc/qemu/vhost-user/README: libvirt starts no vhost-user GPU while this file is there",
+        "/etc/qemu/vhost-user/README: libvirt starts no vhost-user GPU while this file exists",
         "/usr/share/qemu/vhost-user/40-vhost-user-input.json is masked by /etc/qemu/vhost-user/40-vhost-user-input.json.",
-        "passt is installed too, and needs no descriptor: vhostctl add net VM --backend=passt",
+        "passt is also installed and needs no descriptor: vhostctl add net VM --backend=passt",
         "4 descriptors listed.",
     ] {
         assert!(text.contains(part), "{part}: {text}");

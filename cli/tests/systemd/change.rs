@@ -201,7 +201,8 @@ fn one_failure_among_several_stops_no_other() -> anyhow::Result<()> {
     assert_eq!(output.status.code(), Some(4));
     assert_eq!(
         stderr(&output),
-        "No such backend: vm0. See 'vhostctl list'.\nNo such backend: vm9. See 'vhostctl list'.\n"
+        "No such backend: vm0. See 'vhostctl list', or create it with 'vhostctl add'.\n\
+         No such backend: vm9. See 'vhostctl list', or create it with 'vhostctl add'.\n"
     );
     let output = host.run(&["remove", "vm0", "vm1", "vm2", "vm3"])?;
     assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
@@ -327,24 +328,25 @@ fn add_says_what_a_backend_does_and_when_settings_apply() -> anyhow::Result<()> 
     assert!(said.contains("vhostctl start vm1:gpu"), "{said}");
     host.ok(&["start", "vm1"])?;
     let said = add(&[])?;
-    assert!(said.ends_with("vm1:gpu listens already.\n"), "{said}");
+    assert!(said.ends_with("vm1:gpu is already listening.\n"), "{said}");
     let said = add(&["--max-hostmem=64M", "--force", "--now"])?;
     assert!(
         said.ends_with(
-            "vm1:gpu listens already. The new settings count from its VM's next start.\n"
+            "vm1:gpu is already listening. The new settings take effect when its VM is started.\n"
         ),
         "{said}"
     );
     let session = host.connect("/run/vhost-user/gpu/vm1.sock")?;
     let said = add(&["--max-hostmem=64M"])?;
     assert!(
-        said.ends_with("vm1:gpu serves a VM already, with these settings.\n"),
+        said.ends_with("vm1:gpu already serves a VM with these settings.\n"),
         "{said}"
     );
     let said = add(&["--max-hostmem=96M", "--force"])?;
     assert!(
         said.ends_with(
-            "vm1:gpu serves a VM with the settings it had. The new ones count from that VM's next start.\n"
+            "vm1:gpu serves a VM with the old settings. \
+             The new settings take effect when that VM is started again.\n"
         ),
         "{said}"
     );

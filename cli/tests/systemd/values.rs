@@ -333,7 +333,7 @@ fn descriptors_in_a_folder_of_another_user_run_no_program() -> anyhow::Result<()
         assert!(!ran, "{variable}: {said}");
         assert!(
             said.contains(&format!(
-                "{user} is left out: /home/user belongs to user 1000"
+                "{user} is ignored: /home/user belongs to user 1000"
             )),
             "{said}"
         );
@@ -350,11 +350,11 @@ fn descriptors_in_a_folder_of_another_user_run_no_program() -> anyhow::Result<()
     let linked = sandbox.exec(["sh", "-c", &links])?;
     ensure!(linked.status.success(), "{}", stderr(&linked));
     for (folder, word) in [
-        ("linked", "is left out: /home/user belongs"),
+        ("linked", "is ignored: /home/user belongs"),
         ("file", "it is not trusted: /home/user belongs"),
         (
             "open",
-            "is left out: /root/open/qemu can be changed by everybody",
+            "is ignored: /root/open/qemu can be changed by everybody",
         ),
         ("bin", "it is not trusted: /home/user belongs"),
     ] {

@@ -87,7 +87,7 @@ pub(super) fn hint(args: &AccessArgs, access: Option<&Access>, kind: UnitKind) -
     match access {
         None if kind == UnitKind::Gpu => None,
         Some(access) if access.user != ROOT => Some(format!(
-            "User {} may connect, and root. Use --socket-user= for a VMM that runs as another user.",
+            "User {} and root may connect. Use --socket-user= for a VMM that runs as another user.",
             access.user
         )),
         _ => Some(

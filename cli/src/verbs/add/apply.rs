@@ -91,7 +91,7 @@ pub(super) async fn apply(
         // Where writing was refused there is nothing to undo, and no permission to do it.
         let wrote = files.iter().any(DropIn::is_applied);
         if wrote && let Err(second) = undone.await {
-            output.hint(&format!("Failed to undo it: {second}"));
+            output.hint(&format!("Failed to undo the changes: {second}"));
         }
         return Err(error);
     }
@@ -113,11 +113,11 @@ pub(super) async fn apply(
 fn effect_on_access(instance: &Instance, before: BackendState, changes: bool) -> Option<String> {
     match before {
         BackendState::Listening | BackendState::NoDevice if changes => {
-            Some("Its socket was made anew, so that this counts at once.".to_owned())
+            Some("Its socket was created again: the new access takes effect now.".to_owned())
         }
         BackendState::Running | BackendState::Starting | BackendState::Stopping if changes => {
             Some(format!(
-                "Who may connect changes with the next start of its socket: vhostctl restart {instance}, once the VM is off."
+                "The new access takes effect when its socket is started again: vhostctl restart {instance}, once the VM is shut down."
             ))
         }
         _ => None,
@@ -139,16 +139,18 @@ async fn state(
 fn effect(instance: &Instance, before: BackendState, is_new: bool, now: bool) -> Option<String> {
     match (before, is_new) {
         (BackendState::Running | BackendState::Stopping, true) => Some(format!(
-            "{instance} serves a VM with the settings it had. The new ones count from that VM's next start."
+            "{instance} serves a VM with the old settings. The new settings take effect when that VM is started again."
         )),
         (BackendState::Running | BackendState::Stopping, false) => Some(format!(
-            "{instance} serves a VM already, with these settings."
+            "{instance} already serves a VM with these settings."
         )),
-        (BackendState::Listening | BackendState::NoDevice | BackendState::Starting, true) => Some(
-            format!("{instance} listens already. The new settings count from its VM's next start."),
-        ),
+        (BackendState::Listening | BackendState::NoDevice | BackendState::Starting, true) => {
+            Some(format!(
+                "{instance} is already listening. The new settings take effect when its VM is started."
+            ))
+        }
         (BackendState::Listening | BackendState::NoDevice | BackendState::Starting, false) => {
-            Some(format!("{instance} listens already."))
+            Some(format!("{instance} is already listening."))
         }
         (BackendState::Inactive | BackendState::Failed, _) if now => None,
         (BackendState::Inactive | BackendState::Failed, _) => Some(format!(

@@ -19,46 +19,46 @@ vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
        vhostctl add net VM --backend=passt [--name=NAME] [-- ARGS...]
        vhostctl add TYPE VM --backend=BACKEND [--name=NAME] [-- ARGS...]",
     after_help = "\
-The settings become files, 50-vhostctl.conf, below the units' names in /etc/systemd/system. The socket
-listens from boot on, and with --now at once; the program runs while a VMM is connected. Then:
+The settings are written to drop-ins of the units, 50-vhostctl.conf, in /etc/systemd/system. The socket
+listens from the next boot, with --now at once; the program runs while a VMM is connected. Then:
 vhostctl qemu-args VM, or vhostctl libvirt-xml VM.
 
-Who may connect to the socket owns the device: reads what is typed, the files, the disk, and has the
-program's rights. By default that is root and the user that libvirt runs QEMU as (user= in
-/etc/libvirt/qemu.conf, else libvirt-qemu or qemu, where there is such a user). Group kvm may connect to
-a GPU without --virgl and --render-node, unless one of the --socket options is given.
+Whoever may connect to the socket controls the device: what is typed, the files, the disk, and the rights
+of the program. By default, these are root and the user that libvirt runs QEMU as (user= in
+/etc/libvirt/qemu.conf, otherwise libvirt-qemu or qemu, if that user exists). Group kvm may connect to a
+GPU without --virgl and --render-node, unless one of the --socket options is given.
 
-DEVICE is the name of a device as vhostctl list-devices shows it, a link to one, such as those below
-/dev/input/by-id and by-path, a device node, or a part of a name or link, if that is the only one. A link
-stays as it is given; in place of a node the link that stays is written, if there is one.
+DEVICE is the name of a device as vhostctl list-devices shows it, a link to one, such as those in
+/dev/input/by-id and by-path, a device node, or a part of a name or link that matches no other device. A link
+is kept as given; a node is replaced by its stable link, if it has one.
 
 BACKEND is the name of a descriptor, with or without its number, or the name of its program: see vhostctl
-list-backends. A path is taken as a program without a descriptor. The program is passed its listening
-socket by --fd=3. Where it wants that said otherwise, write {fd} into an argument: it becomes 3. Where it
-makes a socket of its own, write {socket}: it becomes a path.
+list-backends. A path is a program without a descriptor. The program gets its listening socket by --fd=3. If
+it takes the number by another option, write {fd} in an argument, which becomes 3. If it creates a socket of
+its own, write {socket}, which becomes a path.
 
-What virtiofsd, qemu-storage-daemon, passt and vhost-device-rng need is known: see KNOWN BACKENDS in
-vhost-user@.service(5). All but the first need no descriptor. Any other one runs as a dynamic user
-without network, and may write to nothing but what --shared-dir, --blk-file and --allow-path name."
+The needs of virtiofsd, qemu-storage-daemon, passt and vhost-device-rng are known: see KNOWN BACKENDS in
+vhost-user@.service(5). All but the first need no descriptor. Any other program runs as a dynamic user
+without network, and may write only to the paths of --shared-dir, --blk-file and --allow-path."
 )]
 pub(crate) struct Args {
-    /// What it is: gpu, input, or with --backend any type of the conventions, such as fs or block
+    /// Type of the device: gpu, input, or with --backend any type of the conventions, such as fs or block
     #[arg(value_name = "TYPE", value_parser = crate::verbs::arguments::device_type(), hide_possible_values = true)]
     pub(super) device_type: DeviceType,
 
-    /// The VM that it is for
+    /// Name of the VM
     #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
     pub(super) vm: String,
 
-    /// The input device of the host
+    /// Input device of the host
     #[arg(value_name = "DEVICE", add = completion::input_devices())]
     pub(super) device: Option<String>,
 
-    /// Name of the device within the VM; chosen if not given
+    /// Name of the device within the VM [default: by its type]
     #[arg(help_heading = HEADING, long, value_name = "NAME", value_parser = parse_name)]
     pub(super) name: Option<String>,
 
-    /// gpu: use this render node; 'auto' is the host's main GPU
+    /// gpu: use this render node; 'auto' means the host's main GPU
     #[arg(help_heading = HEADING, long, value_name = "auto|PATH", add = completion::render_nodes())]
     pub(super) render_node: Option<String>,
 
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     #[arg(help_heading = HEADING, long, value_name = "SIZE")]
     pub(super) max_hostmem: Option<MaxHostmem>,
 
-    /// input: leave the device to the host as well
+    /// input: share the device with the host
     #[arg(help_heading = HEADING, long)]
     pub(super) no_grab: bool,
 
@@ -86,34 +86,34 @@ pub(crate) struct Args {
     #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
     pub(super) blk_file: Option<PathBuf>,
 
-    /// fs, block: do not let the guest write
+    /// fs, block: do not allow the guest to write
     #[arg(help_heading = HEADING, long, requires = "backend")]
     pub(super) read_only: bool,
 
-    /// With --backend: let it use the host's network; the default for type net
+    /// With --backend: allow access to the host's network; the default for type net
     #[arg(help_heading = HEADING, long, requires = "backend")]
     pub(super) allow_network: bool,
 
-    /// With --backend: let it write to this file or folder; may be repeated
+    /// With --backend: allow writing to this file or folder; may be repeated
     #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
     pub(super) allow_path: Vec<PathBuf>,
 
-    /// With --backend: pass it a connected socket, not a listening one
+    /// With --backend: pass the program a connected socket instead of a listening one
     #[arg(help_heading = HEADING, long, requires = "backend")]
     pub(super) connected: bool,
 
-    /// With --backend: let it open this device node; may be repeated
+    /// With --backend: allow opening this device node; may be repeated
     #[arg(help_heading = HEADING, long, value_name = "PATH", requires = "backend")]
     pub(super) allow_device: Vec<PathBuf>,
 
-    /// With --backend: run it as this user, such as root, not as one of its own
+    /// With --backend: run the program as this user, such as root, instead of a dynamic user
     #[arg(help_heading = HEADING, long, value_name = "USER", requires = "backend")]
     pub(super) run_as: Option<String>,
 
     #[command(flatten)]
     pub(super) access: AccessArgs,
 
-    /// Start its socket now, not only at the next boot
+    /// Start its socket now as well, not only at boot
     #[arg(help_heading = HEADING, long)]
     pub(super) now: bool,
 
@@ -132,15 +132,15 @@ const HEADING: &str = "Settings";
 /// Who may connect, as the command line has it.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct AccessArgs {
-    /// Let this user connect; by default the user of libvirt's QEMU, or root where there is none
+    /// Let this user connect [default: the user of libvirt's QEMU, or root if there is none]
     #[arg(help_heading = HEADING, long, value_name = "USER")]
     pub(super) socket_user: Option<String>,
 
-    /// Let this group connect; by default none, and kvm for a GPU without OpenGL and render node
+    /// Let this group connect [default: none; kvm for a GPU without --virgl and --render-node]
     #[arg(help_heading = HEADING, long, value_name = "GROUP")]
     pub(super) socket_group: Option<String>,
 
-    /// The access mode of the socket; by default 0660 with a group, else 0600
+    /// Access mode of the socket [default: 0660 with a group, otherwise 0600]
     #[arg(help_heading = HEADING, long, value_name = "MODE", value_parser = mode)]
     pub(super) socket_mode: Option<u32>,
 }

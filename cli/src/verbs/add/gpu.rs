@@ -23,10 +23,10 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         Instance::checked(UnitKind::Gpu, &args.vm, args.name.as_deref()).map_err(AddError::Name)?;
     let mut hints = Vec::new();
     let device = match args.render_node.as_deref() {
-        // 3D is drawn by the host's GPU: which one is better known now than guessed later.
+        // The host's GPU renders: chosen now, and not at each start.
         None if args.virgl && !host.devices.render_nodes()?.is_empty() => Some("auto"),
         None if args.virgl => {
-            hints.push("This host has no render node: OpenGL is drawn by software.".to_owned());
+            hints.push("This host has no render node: OpenGL is rendered by software.".to_owned());
             None
         }
         other => other,
@@ -43,7 +43,7 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
             }
             if path == node.node {
                 hints.push(format!(
-                    "{path} has no stable name. It can be another GPU after the next boot."
+                    "{path} has no stable name. It may be another GPU after the next boot."
                 ));
             }
             Some(path.to_owned())
@@ -84,7 +84,7 @@ fn choose(wanted: &str, nodes: Vec<RenderNode>) -> Result<RenderNode, AddError> 
         .ok_or_else(no_device)
 }
 
-/// Sees that the program can do 3D, which not every build of it can.
+/// Checks that the program supports OpenGL, which not every build does.
 pub(super) fn check_virgl(program: &str) -> Result<(), AddError> {
     let no = |why| AddError::NoVirgl {
         program: program.to_owned(),
@@ -96,7 +96,7 @@ pub(super) fn check_virgl(program: &str) -> Result<(), AddError> {
             if features.iter().any(|feature| feature == "virgl") {
                 Ok(())
             } else {
-                Err(no("it does not list 'virgl' among its capabilities. Without --virgl the guest gets a 2D GPU.".into()))
+                Err(no("its capabilities do not list 'virgl'. Without --virgl the guest gets a 2D GPU.".into()))
             }
         }
         Err(problem) => Err(no(format!("{program} --print-capabilities {problem}."))),

@@ -86,12 +86,12 @@ impl Found<'_> {
                 .map(|link| format!(": {}", shared(link, all)));
             let why = why.unwrap_or_default();
             return Some(format!(
-                "{node} has no stable name{why}. It can be another device after the next boot."
+                "{node} has no stable name{why}. It may be another device after the next boot."
             ));
         }
         names.shares(path).then(|| {
             let shared = shared(path, all);
-            format!("{shared}. It can be another of these devices after the next boot.")
+            format!("{shared}. It may be another of these devices after the next boot.")
         })
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         (DeviceType::Input, None) => input::plan(args, &host)?,
         (device_type, None) => {
             let text = format!(
-                "Which backend of type {device_type}? Name it with --backend=BACKEND. See 'vhostctl list-backends'."
+                "Which backend of type {device_type}? Use --backend=BACKEND. See 'vhostctl list-backends'."
             );
             return Err(AddError::Usage(text).into());
         }

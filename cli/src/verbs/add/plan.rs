@@ -41,7 +41,7 @@ impl HostInventory {
 pub(super) fn reject_options(what: &str, unwanted: &[(&str, bool)]) -> Result<(), AddError> {
     match unwanted.iter().find(|(_, is_there)| *is_there) {
         Some((option, _)) => Err(AddError::Usage(format!(
-            "{option} is not for {what}. See 'vhostctl add --help'."
+            "{option} does not apply to {what}. See 'vhostctl add --help'."
         ))),
         None => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! Why `add` added nothing.
+//! Errors of `add`.
 
 use std::path::PathBuf;
 
@@ -9,17 +9,18 @@ use crate::values::ValueError;
 /// Why nothing was added.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AddError {
-    #[error("Failed to add it: {0}.")]
+    #[error("Failed to add the backend: {0}.")]
     Name(#[from] NameError),
-    #[error("Failed to add it: {0}.")]
+    #[error("Failed to add the backend: {0}.")]
     Value(#[from] ValueError),
+    /// Options that do not fit the type or each other.
     #[error("{0}")]
     Usage(String),
     #[error("No such device: {text}. See 'vhostctl list-devices --type={kind}'.")]
     NoDevice { text: String, kind: &'static str },
     #[error("This host has no render node.")]
     NoRenderNode,
-    #[error("'{text}' could be any of these; take one of the paths:\n{}", candidates.join("\n"))]
+    #[error("'{text}' matches several devices. Use one of these paths:\n{}", candidates.join("\n"))]
     Ambiguous {
         text: String,
         candidates: Vec<String>,
@@ -29,8 +30,8 @@ pub(crate) enum AddError {
     )]
     Assigned { device: String, owner: String },
     #[error(
-        "{device} is the last keyboard of seat0: while {vm} runs, nobody could type on this host. --no-grab leaves it \
-         to the host as well; --force takes it all the same."
+        "{device} is the last keyboard of seat0: while {vm} runs, nobody could type on this host. Use --no-grab to \
+         share it with the host, or --force to assign it anyway."
     )]
     LastKeyboard { device: String, vm: String },
     #[error(
@@ -41,13 +42,13 @@ pub(crate) enum AddError {
         selector: String,
         file: String,
     },
-    #[error("{unit} is not installed, or systemd was not told (systemctl daemon-reload).")]
+    #[error("{unit} is not installed, or systemd has not loaded it yet (systemctl daemon-reload).")]
     NotInstalled { unit: String },
     #[error(
         "No usable backend '{name}' of type {device_type} is installed. See 'vhostctl list-backends'."
     )]
     NoUsableBackend { name: String, device_type: String },
-    #[error("'{name}' could be any of these backends; take the name of one:\n{}", candidates.join("\n"))]
+    #[error("'{name}' matches several backends. Use one of these names:\n{}", candidates.join("\n"))]
     AmbiguousBackend {
         name: String,
         candidates: Vec<String>,
@@ -55,20 +56,20 @@ pub(crate) enum AddError {
     #[error("{} {problem}.", program.display())]
     UnusableProgram { program: PathBuf, problem: String },
     #[error(
-        "{} would run as root, and root alone does not decide what it is: {why}. Give --run-as=root if that is meant.",
+        "{} would run as root, but other users can replace it: {why}. Use --run-as=root to run it anyway.",
         program.display()
     )]
     OthersProgram { program: PathBuf, why: String },
-    #[error("{unit} does not say where vhost-user-accept is: install the units again.")]
+    #[error("{unit} does not name vhost-user-accept (Accept=). Install the units again.")]
     NoAcceptProgram { unit: String },
     #[error("{} cannot be used: {problem}.", path.display())]
     UnusableFile { path: PathBuf, problem: String },
-    #[error("{program} has no 3D: {why}")]
+    #[error("{program} does not support OpenGL: {why}")]
     NoVirgl { program: String, why: String },
 }
 
 impl AddError {
-    /// The exit status, as systemctl's.
+    /// The exit status, as of systemctl.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NotInstalled { .. } => exit::NOT_FOUND,

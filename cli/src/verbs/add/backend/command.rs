@@ -26,7 +26,7 @@ pub(super) fn socket_form(
     let makes_own = args.arguments.iter().any(|it| it.contains(SOCKET_WORD));
     if makes_own && args.connected {
         return Err(AddError::Usage(format!(
-            "--connected passes a socket, and {SOCKET_WORD} is for a program that makes its own."
+            "--connected passes a socket, but {SOCKET_WORD} is for a program that creates its own."
         )));
     }
     Ok(match known {
@@ -64,7 +64,7 @@ pub(super) fn command(
     if form != SocketForm::Own && !names_socket {
         if known.is_some_and(|known| known.file == FileForm::BlockExport) {
             return Err(AddError::Usage(format!(
-                "{} is told of its socket by an --export: add addr.type=fd,addr.str={FD_WORD} to it, or give \
+                "{} takes its socket by --export: add addr.type=fd,addr.str={FD_WORD} to it, or use \
                  --blk-file=PATH.",
                 program.display()
             )));

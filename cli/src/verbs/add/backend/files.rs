@@ -54,12 +54,12 @@ impl Files {
         let needs_folder = known.is_some_and(KnownProgram::needs_folder);
         if needs_folder && args.shared_dir.is_none() && args.arguments.is_empty() {
             return Err(AddError::Usage(format!(
-                "Which folder shall {} share? Name it with --shared-dir=PATH.",
+                "Which folder should {} share? Use --shared-dir=PATH.",
                 program.display()
             )));
         }
         if args.read_only && args.shared_dir.is_none() && args.blk_file.is_none() {
-            let text = "--read-only goes with --shared-dir or --blk-file.";
+            let text = "--read-only requires --shared-dir or --blk-file.";
             return Err(AddError::Usage(text.to_owned()));
         }
         if let Some(folder) = &args.shared_dir {
@@ -100,7 +100,7 @@ impl Files {
             .find(temporary)
             .filter(|_| is_dynamic)
         {
-            let problem = "the service of a dynamic user has a /tmp and a /var/tmp of its own. Keep it elsewhere";
+            let problem = "a service with a dynamic user has its own /tmp and /var/tmp. Move the file elsewhere";
             return Err(unusable(path, problem));
         }
         args.allow_device.iter().for_each(|node| files.node(node));
@@ -150,7 +150,7 @@ impl Files {
 /// What is there; paths count from the root, for the service has no other folder.
 fn metadata(path: &Path) -> Result<Metadata, AddError> {
     if !path.is_absolute() {
-        return Err(unusable(path, "an absolute path is needed"));
+        return Err(unusable(path, "the path must be absolute"));
     }
     values::check_text(&path.display().to_string())?;
     fs::metadata(path).map_err(|error| unusable(path, &error.to_string()))

@@ -38,7 +38,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
     } = find(wanted, args.device_type)?;
     let known = known::lookup(&program);
     let distrust = descriptors::distrust(&program);
-    // To ask a program is to run it, as root: one that others may change is taken as it is.
+    // Asking a program runs it as root: a program that other users can change is not asked.
     let asked = known.filter(|_| distrust.is_none());
     if let Some(problem) = asked.and_then(|known| known.problem(&program)) {
         return Err(AddError::UnusableProgram { program, problem }.into());
@@ -50,10 +50,10 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
     let instance =
         Instance::checked(UnitKind::Backend, &args.vm, Some(&name)).map_err(AddError::Name)?;
     let mut hints = Vec::new();
-    // It may come later, and need not be one that vhostctl's user sees.
+    // It may be installed later, or be invisible to the user of vhostctl.
     if let Err(error) = program.metadata() {
         hints.push(format!(
-            "Warning: {} cannot be found: {error}. VMs cannot connect until it is there.",
+            "Warning: {} cannot be found: {error}. VMs cannot connect until it exists.",
             program.display()
         ));
     }
@@ -61,7 +61,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
     let user = match &args.run_as {
         Some(user) if needs_root && !is_root(user) => {
             let text = format!(
-                "{} gives files the owners that the guest names, for which it has to run as root, not as {user}.",
+                "{} sets the owners of files as the guest says, so it must run as root, not as {user}.",
                 program.display()
             );
             return Err(AddError::Usage(text).into());
@@ -71,7 +71,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
                 return Err(AddError::OthersProgram { program, why }.into());
             }
             hints.push(format!(
-                "{} runs as root, with the capabilities for files only.",
+                "{} runs as root, limited to the capabilities for files.",
                 program.display()
             ));
             Some("root".to_owned())
@@ -92,7 +92,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
     };
     let has_network = args.allow_network || args.device_type == DeviceType::Net;
     if has_network {
-        hints.push("It may use the host's network.".to_owned());
+        hints.push("It has access to the host's network.".to_owned());
     }
     let mut service = Vec::new();
     // Otherwise the log would have the name of the program that accepts.
