@@ -1,4 +1,4 @@
-//! Which backend is configured for which device of the host.
+//! Which device of the host is assigned to which backend.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use crate::instance::{Instance, UnitKind};
 use crate::settings::{ProgramOptions, Settings};
 use crate::unit_folders::{self, UnitFolders};
 
-/// The backends that have a device of the host.
+/// The configured backends with their settings.
 #[derive(Debug)]
 pub(crate) struct DeviceAssignments(BTreeMap<Instance, Settings>);
 
 impl DeviceAssignments {
-    /// As the files of the units have it.
+    /// Reads the files of the units.
     pub(crate) fn read(folders: &UnitFolders) -> Self {
         let instances = unit_folders::configured_instances(folders.search());
         let settings = instances.into_iter().map(|instance| {
@@ -22,39 +22,39 @@ impl DeviceAssignments {
         Self(settings.collect())
     }
 
-    /// Every backend that is configured.
+    /// All configured backends.
     pub(crate) fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.0.keys()
     }
 
-    /// Those of one kind whose device is at a path that is the one.
+    /// The backends of one kind whose device is at a matching path.
     pub(crate) fn of(&self, kind: UnitKind, is_at: impl Fn(&str) -> bool) -> Vec<String> {
         self.holding(kind, is_at)
             .map(|(instance, _)| instance.to_string())
             .collect()
     }
 
-    /// The path of this backend's device.
+    /// The path of the device of a backend.
     pub(crate) fn path(&self, instance: &Instance) -> Option<&str> {
         self.0.get(instance)?.device()
     }
 
-    /// Another one that has an input device.
+    /// Another backend that an input device is assigned to.
     pub(crate) fn other(&self, device: &InputDevice, than: &Instance) -> Option<&Instance> {
         self.holding(UnitKind::Input, |path| device.is_at(path))
             .map(|(instance, _)| instance)
             .find(|instance| *instance != than)
     }
 
-    /// Whether taking a device from the host leaves seat0 without a keyboard.
+    /// Whether seat0 has no other keyboard than this device.
     pub(crate) fn takes_last_keyboard(&self, device: &InputDevice, all: &[InputDevice]) -> bool {
         let is_on_seat = |device: &InputDevice| device.seat == "seat0";
-        // One that a backend does not grab is still the host's as well.
+        // The host can still use a device that its backend does not grab.
         let is_taken = |device: &InputDevice| {
             self.holding(UnitKind::Input, |path| device.is_at(path))
                 .any(|(_, settings)| !is_shared(settings))
         };
-        // What may be a keyboard is asked for, and only what surely is one stands in for it.
+        // In doubt a device counts as a keyboard that is taken, but not as one that stays.
         let stays = |other: &InputDevice| {
             is_on_seat(other)
                 && other.is_plain_keyboard(all)
@@ -75,7 +75,7 @@ impl DeviceAssignments {
     }
 }
 
-/// Whether the host keeps the use of the input device.
+/// Whether the host can still use the input device.
 fn is_shared(settings: &Settings) -> bool {
     match &settings.options {
         ProgramOptions::Input(options) => options.no_grab,

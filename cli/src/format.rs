@@ -1,22 +1,22 @@
-//! Times, spans and sizes in words, as systemd's tools write them.
+//! Times, spans and sizes as text, in the format of systemd's tools.
 
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
-/// A moment on the clock of whoever looks at it.
+/// A time in the local time zone.
 pub(crate) fn local(time: Timestamp) -> Zoned {
     time.to_zoned(TimeZone::system())
 }
 
-/// A moment and how long ago it is.
+/// A time, and how long ago it was.
 pub(crate) fn moment(time: Timestamp) -> String {
     let clock = local(time).strftime("%a %Y-%m-%d %H:%M:%S %Z");
     format!("{clock}; {}", ago(time))
 }
 
-/// How long ago something is.
+/// How long ago a time was.
 pub(crate) fn ago(time: Timestamp) -> String {
     match Duration::try_from(time.duration_until(Timestamp::now())) {
         Ok(span) => format!("{} ago", coarse(span)),
@@ -29,7 +29,7 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// A span by its one or two greatest units.
+/// A span in its one or two largest units.
 fn coarse(span: Duration) -> String {
     let seconds = span.as_secs();
     let (days, hours) = (seconds / DAY, seconds % DAY / HOUR);

@@ -2,7 +2,7 @@
 //!
 //! A GPU is `vhost-user-gpu@VM`, an input device `vhost-user-input@VM:NAME`, any other backend
 //! `vhost-user@VM:NAME`. The instance is taken as it is written in the name of the unit, escapes
-//! included, so that what is shown can be used in any other place. What is made here has plain names.
+//! included, so that a name that is shown can be used anywhere. New instances have plain names.
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use clap::ValueEnum;
 use conventions::{SOCKET_FOLDER, SOCKET_PATH_MAX};
 use serde::Serialize;
 
-/// A kind of unit: two types of device have one of their own, the third is for all the others.
+/// A kind of unit: one for GPUs, one for input devices, one for all other types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum UnitKind {
     Gpu,
     Input,
-    /// Any installed backend, of whatever type.
+    /// Any installed backend, of any type.
     #[value(skip)]
     Backend,
 }
 
 impl UnitKind {
-    /// Every kind there is.
+    /// All kinds.
     pub(crate) const ALL: [UnitKind; 3] = [UnitKind::Gpu, UnitKind::Input, UnitKind::Backend];
 
     /// The template's name without its suffix, such as `vhost-user-gpu`.
@@ -42,7 +42,7 @@ impl UnitKind {
         }
     }
 
-    /// Its word, which is also the name of the folder of its sockets.
+    /// Its name, which is also the name of the folder of its sockets.
     pub(crate) fn name(self) -> &'static str {
         match self {
             UnitKind::Gpu => "gpu",
@@ -78,7 +78,7 @@ impl UnitType {
     }
 }
 
-/// Why a name cannot be one of a VM or a device.
+/// Why a name is not valid for a VM or a device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NameError {
     #[error("the name is empty")]
@@ -115,12 +115,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), NameError> {
     }
 }
 
-/// The same for clap.
+/// Checks a name on the command line.
 pub(crate) fn parse_name(name: &str) -> Result<String, NameError> {
     check_name(name).map(|()| name.to_owned())
 }
 
-/// A backend's identity: type, VM and, where a VM can have several, the name within the VM.
+/// The identity of a backend: its kind, its VM and, unless it is a GPU, its name within the VM.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instance {
     // In this order an instance sorts by VM, and a VM's GPU comes first.
@@ -130,7 +130,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// A new one, with names that are good for units, sockets and QEMU alike.
+    /// A new instance, whose names are valid for units, sockets and QEMU.
     pub(crate) fn checked(kind: UnitKind, vm: &str, name: Option<&str>) -> Result<Self, NameError> {
         check_name(vm)?;
         if let Some(name) = name {
@@ -157,7 +157,7 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Where its socket is, unless a drop-in says otherwise.
+    /// The path of its socket, unless a drop-in sets another one.
     pub(crate) fn socket(&self) -> String {
         format!(
             "{SOCKET_FOLDER}/{}/{}.sock",
@@ -179,34 +179,32 @@ impl Instance {
         UnitName::parse(unit).map(|name| name.instance)
     }
 
-    /// The VM.
     pub(crate) fn vm(&self) -> &str {
         &self.vm
     }
 
-    /// The type of device.
     pub(crate) fn kind(&self) -> UnitKind {
         self.kind
     }
 
-    /// The name by which it is shown and chosen within the VM: a GPU is "gpu".
+    /// The name by which it is shown and selected within the VM; that of a GPU is "gpu".
     pub(crate) fn label(&self) -> &str {
         self.name.as_deref().unwrap_or(self.kind.name())
     }
 
-    /// The name within the VM, as it is in the name of the unit.
+    /// The name within the VM, as in the name of the unit; none for a GPU.
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// The unit's name.
+    /// The name of one of its units.
     pub(crate) fn unit(&self, unit_type: UnitType) -> String {
         let suffix = unit_type.suffix();
         format!("{}@{}.{suffix}", self.kind.template(), self.specifier())
     }
 }
 
-/// The name of a unit of ours, taken apart.
+/// The name of a unit of ours, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnitName {
     pub instance: Instance,
@@ -244,7 +242,7 @@ impl UnitName {
 }
 
 impl fmt::Display for Instance {
-    /// As the command line has it for this backend alone: `VM:NAME`, and `VM:gpu`.
+    /// As the command line names it: `VM:NAME`, and `VM:gpu`.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.pad(&format!("{}:{}", self.vm, self.label()))
     }

@@ -1,4 +1,4 @@
-//! Which backends a verb is for: what a user writes for them.
+//! Selecting backends on the command line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use glob::Pattern;
 
 use crate::instance::{Instance, UnitKind, UnitType};
 
-/// Some backends: `VM`, `VM:NAME`, `VM:gpu` for the one that has no name, or the name of a unit. Each part
-/// may be a pattern with `*`, `?` and `[...]`.
+/// A selection of backends: `VM`, `VM:NAME`, `VM:gpu` for the GPU, or the name of a unit. Each part may be a
+/// pattern with `*`, `?` and `[...]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Selector {
     text: String,
@@ -30,7 +30,7 @@ struct Word {
     pattern: Option<Pattern>,
 }
 
-/// Why a pattern cannot be understood.
+/// A pattern is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' has a '[' without a ']'")]
 pub(crate) struct PatternError(String);
@@ -62,7 +62,7 @@ impl FromStr for Selector {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
-        // No VM and no device has an "@" in its name, and the name of any of our units has one.
+        // The name of a unit contains an "@", which is not allowed in those of VMs and devices.
         let meaning = if text.contains('@') {
             let stem = text
                 .strip_suffix(".socket")
@@ -90,7 +90,7 @@ impl fmt::Display for Selector {
 }
 
 impl Selector {
-    /// Whether it means this backend. A VM alone means all of its backends.
+    /// Whether it selects this backend. A VM alone selects all of its backends.
     pub(crate) fn matches(&self, instance: &Instance) -> bool {
         match &self.meaning {
             Meaning::Unit(unit) => unit.matches(&stem(instance)),
@@ -100,8 +100,7 @@ impl Selector {
         }
     }
 
-    /// The units that the journal has them as, also those that are no more: names, and glob(7) patterns
-    /// where several are meant.
+    /// The units of these backends in the journal, including removed ones: names, or glob(7) patterns.
     pub(crate) fn units(&self) -> Vec<String> {
         let both =
             |stem: String| ["socket", "service"].map(|unit_type| format!("{stem}.{unit_type}"));
@@ -127,12 +126,12 @@ impl Selector {
     }
 }
 
-/// The name of both units of a backend, without what tells them apart.
+/// The name of both units of a backend, without the suffix.
 fn stem(instance: &Instance) -> String {
     format!("{}@{}", instance.kind().template(), instance.specifier())
 }
 
-/// The names under which the journal has what any backend said.
+/// The units of all backends in the journal.
 pub(crate) fn every_unit() -> Vec<String> {
     UnitKind::ALL
         .iter()

@@ -6,18 +6,18 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-/// The access to a socket, by names and by numbers.
+/// The owner, group and mode of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SocketPermissions {
     user: String,
     group: String,
     mode: String,
-    /// Of the user and the group, as far as they are known.
+    /// The numbers of the user and the group, if they are known.
     ids: [Option<u32>; 2],
 }
 
 impl SocketPermissions {
-    /// As a unit has it. Without a group it is the user's.
+    /// By names or numbers, as in a unit. Without a group, it is that of the user.
     pub(crate) fn named(user: &str, group: &str, mode: &str) -> Self {
         let account = match user.parse() {
             Ok(id) => User::from_uid(Uid::from_raw(id)),
@@ -40,7 +40,7 @@ impl SocketPermissions {
         }
     }
 
-    /// That of a socket as it is; `None` if there is none.
+    /// The current permissions of a socket; `None` if there is no socket.
     pub(crate) fn of(path: &str) -> Option<Self> {
         let data = fs::symlink_metadata(path).ok()?;
         if !data.file_type().is_socket() {
@@ -56,7 +56,7 @@ impl SocketPermissions {
         })
     }
 
-    /// Whether the same may connect, by whatever names.
+    /// Whether both mean the same, by names or numbers.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.ids == other.ids && self.mode == other.mode
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// What ends a line for systemd.
+/// The characters that end a line for systemd.
 const LINE_ENDS: [char; 3] = ['\n', '\r', '\0'];
 
 /// An assignment in a unit file.
@@ -35,7 +35,7 @@ impl Directive {
     }
 }
 
-/// All assignments of a file. What is none is left out, as systemd does.
+/// All assignments of a file. Other lines are ignored, as systemd does.
 pub(crate) fn parse(text: &str) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     let mut section = String::new();
@@ -71,7 +71,7 @@ pub(crate) fn parse(text: &str) -> Vec<Assignment> {
     assignments
 }
 
-/// Splits a value into words, taking quotes and C escapes back.
+/// Splits a value into words, and removes quotes and C escapes.
 pub(crate) fn words(value: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<Vec<u8>> = None;
@@ -125,7 +125,7 @@ pub(crate) fn escape(text: &str) -> Option<(u8, usize)> {
     })
 }
 
-/// Takes specifiers back: "%%" and those that name the instance. Others stay as they are.
+/// Expands specifiers: "%%" and the one of the instance. Others stay.
 pub(crate) fn expand(value: &str, instance: &str) -> String {
     let mut text = String::with_capacity(value.len());
     let mut rest = value;
@@ -150,7 +150,7 @@ pub(crate) fn expand(value: &str, instance: &str) -> String {
     text
 }
 
-/// Writes a word so that systemd reads exactly it, quoted where it has to be.
+/// Quotes a word, if necessary, so that systemd reads exactly this word.
 pub(crate) fn quoted(word: &str) -> String {
     let mut text = String::with_capacity(word.len() + 2);
     for c in word.chars() {
@@ -174,8 +174,8 @@ pub(crate) fn quoted(word: &str) -> String {
     }
 }
 
-/// Splits the value of a variable that stands in a command line by itself (`$OPTIONS`): quotes count, and a
-/// backslash takes any character as it is.
+/// Splits the value of a variable that is a word of a command line (`$OPTIONS`): quotes count, and a backslash
+/// escapes any character.
 pub(crate) fn variable_words(value: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -197,7 +197,7 @@ pub(crate) fn variable_words(value: &str) -> Vec<String> {
     words
 }
 
-/// Writes a word of such a variable's value.
+/// Quotes a word of such a variable's value.
 pub(crate) fn variable_word(word: &str) -> String {
     let bare = |c: char| !c.is_ascii_whitespace() && !matches!(c, '\\' | '"' | '\'');
     if !word.is_empty() && word.chars().all(bare) {
@@ -212,12 +212,12 @@ pub(crate) fn without_specifiers(value: &str) -> String {
     value.replace('%', "%%")
 }
 
-/// A word of a command line, in which a "$" would begin a variable.
+/// Quotes a word of a command line, where a "$" would begin a variable.
 pub(crate) fn command_word(word: &str) -> String {
     quoted(word).replace('$', "$$")
 }
 
-/// Takes a word of a command line back, once it is a word.
+/// Undoes the escaping of "$" in a word of a command line.
 pub(crate) fn from_command_word(word: &str) -> String {
     word.replace("$$", "$")
 }

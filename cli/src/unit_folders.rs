@@ -11,7 +11,7 @@ use crate::instance::{Instance, UnitType};
 /// comes after it and counts more.
 pub(crate) const FILE_NAME: &str = "50-vhostctl.conf";
 
-/// Where systemd's unit files are.
+/// The folders of systemd's unit files.
 #[derive(Clone, Debug)]
 pub(crate) struct UnitFolders {
     search: Vec<PathBuf>,
@@ -24,7 +24,7 @@ impl UnitFolders {
         Self { search, write }
     }
 
-    /// Those of the system's manager; SYSTEMD_UNIT_PATH is honoured as systemd does (systemd(1)).
+    /// The folders of the system manager. SYSTEMD_UNIT_PATH has the same effect as for systemd(1).
     pub(crate) fn system() -> Self {
         const WRITE: &str = "/etc/systemd/system";
         const DEFAULT: [&str; 8] = [
@@ -56,7 +56,7 @@ impl UnitFolders {
         Self { search, write }
     }
 
-    /// Those that are searched, the most important first.
+    /// The folders that systemd searches, the most important first.
     pub(crate) fn search(&self) -> &[PathBuf] {
         &self.search
     }
@@ -71,7 +71,7 @@ impl UnitFolders {
         self.write.join(format!("{}.d", instance.unit(unit_type)))
     }
 
-    /// Every file that makes a service what it is, in the order in which systemd reads them.
+    /// The unit file of a service and its drop-ins, in the order in which systemd reads them.
     pub(crate) fn files(&self, instance: &Instance) -> Vec<PathBuf> {
         let names = [
             instance.unit(UnitType::Service),
@@ -107,7 +107,7 @@ impl UnitFolders {
 }
 
 /// The instances with a unit file, a drop-in or a `.wants` link of their own in one of the folders.
-/// systemd has those in memory only while something refers to them.
+/// systemd keeps these in memory only while something refers to them.
 pub(crate) fn configured_instances(folders: &[PathBuf]) -> BTreeSet<Instance> {
     let mut found = BTreeSet::new();
     for folder in folders {
@@ -128,7 +128,7 @@ pub(crate) fn configured_instances(folders: &[PathBuf]) -> BTreeSet<Instance> {
     found
 }
 
-/// The names in a folder. Most of systemd's folders do not exist on most systems.
+/// The names in a folder; none if there is no folder.
 fn names(folder: &Path) -> Vec<String> {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     entries

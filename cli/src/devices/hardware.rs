@@ -1,20 +1,20 @@
-//! Which piece of hardware an input device is a part of, by its place in /sys: a mouse and a keyboard can
-//! be two faces of one thing that lies on the desk.
+//! The piece of hardware that an input device is a part of, by its path in /sys: a mouse and a keyboard can be two
+//! interfaces of one device.
 
 /// The piece of hardware behind an input device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hardware {
-    /// Its place in /sys: that of a USB device, of a device behind a wireless receiver, or of whatever
-    /// else is above the input device.
+    /// Its path in /sys: that of a USB device, of a device behind a wireless receiver, or of another parent of the
+    /// input device.
     place: String,
     /// The number of the USB interface.
     interface: Option<u8>,
-    /// There is none: a program plays it.
+    /// A program emulates it (uinput).
     is_virtual: bool,
 }
 
 impl Hardware {
-    /// That of the input device at this place in /sys.
+    /// The hardware of the input device at this path in /sys.
     pub(crate) fn at(syspath: &str) -> Self {
         let path = syspath.find("/devices/").and_then(|at| syspath.get(at..));
         let path = path.unwrap_or(syspath);
@@ -59,13 +59,13 @@ impl Hardware {
         }
     }
 
-    /// Whether both are parts of one thing.
+    /// Whether both are the same piece of hardware.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.place == other.place
     }
 
-    /// Whether a keyboard there is the thing itself, as far as can be told: not what a program plays, and
-    /// not a further interface, by which mice with many buttons type.
+    /// Whether a keyboard there is the main function of the hardware: not emulated, and not a further interface, by
+    /// which mice with many buttons send keys.
     pub(crate) fn is_main(&self) -> bool {
         !self.is_virtual && self.interface.unwrap_or(0) == 0
     }

@@ -1,5 +1,5 @@
-//! The host's devices, as udev tells them. Nothing outside of this file and its folder knows udev; nothing
-//! here opens a device, so no permission is needed.
+//! The devices of the host, by udev. Nothing outside of this folder uses udev. No device is opened, so no
+//! permission is needed.
 
 mod hardware;
 mod names;
@@ -23,7 +23,6 @@ use names::Links;
 /// Why devices could not be listed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// libudev refused.
     #[error(
         "Failed to ask udev for {what}: {source}. Check that /sys and /run/udev are mounted and readable."
     )]
@@ -41,7 +40,7 @@ pub(crate) enum HostDevice {
     Input(Box<InputDevice>),
 }
 
-/// A GPU's render node: drawing without the right to change what is on the screen.
+/// The render node of a GPU, which renders but cannot change the screen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct RenderNode {
     /// The device node, such as `/dev/dri/renderD128`.
@@ -50,11 +49,11 @@ pub(crate) struct RenderNode {
     pub by_path: Option<String>,
     /// The kernel's driver.
     pub driver: Option<String>,
-    /// The maker, by the hardware database, or its number.
+    /// The vendor, by the hardware database, or its number.
     pub vendor: Option<String>,
-    /// The product, by the hardware database, or its number.
+    /// The model, by the hardware database, or its number.
     pub model: Option<String>,
-    /// Whether the firmware showed its messages there.
+    /// Whether the firmware used it as the display at boot.
     pub boot_vga: bool,
     /// The seat that its screens belong to.
     pub seat: String,
@@ -72,11 +71,11 @@ pub(crate) struct InputDevice {
     pub by_id: Option<String>,
     /// Its stable name below `/dev/input/by-path`: stays with the port.
     pub by_path: Option<String>,
-    /// What the device calls itself.
+    /// The name that the device reports.
     pub name: Option<String>,
-    /// What it is; one device can be several things.
+    /// Its kinds; a device can have several.
     pub kinds: Vec<InputKind>,
-    /// How it is connected.
+    /// The bus by which it is connected.
     pub bus: Option<String>,
     /// The vendor's number on that bus, in hexadecimal.
     pub vendor_id: Option<String>,
@@ -87,12 +86,12 @@ pub(crate) struct InputDevice {
     /// All its names.
     #[serde(skip)]
     pub names: Names,
-    /// What it is a part of.
+    /// The piece of hardware that it is a part of.
     #[serde(skip)]
     pub hardware: Hardware,
 }
 
-/// Where udev puts the names that last.
+/// The folders of device nodes, and those of the stable links that udev makes.
 const DRI: &str = "/dev/dri/";
 const DRI_BY_PATH: &str = "/dev/dri/by-path/";
 const INPUT: &str = "/dev/input/";
@@ -100,14 +99,14 @@ const INPUT_BY_ID: &str = "/dev/input/by-id/";
 const INPUT_BY_PATH: &str = "/dev/input/by-path/";
 
 impl RenderNode {
-    /// Its name that lasts, if it has one.
+    /// Its stable name, if it has one.
     pub(crate) fn lasting(&self) -> Option<&str> {
         let by_rule = self.names.lasting_by_rule(&[DRI_BY_PATH]);
         let by_path = self.by_path.as_deref();
         by_path.or(by_rule).or_else(|| self.names.lasting_at_all())
     }
 
-    /// The name to configure it by: the one that lasts, where there is one.
+    /// The name to configure it by: the stable one, if it has one.
     pub(crate) fn stable(&self) -> &str {
         self.lasting().unwrap_or(&self.node)
     }
@@ -119,7 +118,7 @@ impl RenderNode {
 }
 
 impl InputDevice {
-    /// Its name that lasts, if it has one: udev's for the device, the administrator's, udev's for the port.
+    /// Its stable name, if it has one: udev's link for the device, that of an administrator's rule, udev's for the port.
     pub(crate) fn lasting(&self) -> Option<&str> {
         let by_rule = self.names.lasting_by_rule(&[INPUT_BY_ID, INPUT_BY_PATH]);
         let by_id = self.by_id.as_deref();
@@ -129,7 +128,7 @@ impl InputDevice {
             .or_else(|| self.names.lasting_at_all())
     }
 
-    /// The name to configure it by: the one that lasts, where there is one.
+    /// The name to configure it by: the stable one, if it has one.
     pub(crate) fn stable(&self) -> &str {
         self.lasting().unwrap_or(&self.node)
     }
@@ -139,13 +138,13 @@ impl InputDevice {
         self.names.is_at(path)
     }
 
-    /// Whether this is what the device calls itself, as it is or as it is shown.
+    /// Whether this is its name, with unprintable characters as they are or escaped.
     pub(crate) fn is_named(&self, text: &str) -> bool {
         let name = self.name.as_deref();
         name.is_some_and(|name| name == text || printable(name) == text)
     }
 
-    /// Whether this could mean it: a part of what it is called.
+    /// Whether the text is a part of one of its names.
     pub(crate) fn is_like(&self, text: &str) -> bool {
         let text = text.to_lowercase();
         let is_part = |name: &str| name.to_lowercase().contains(&text);
@@ -154,8 +153,7 @@ impl InputDevice {
             || name.is_some_and(|name| is_part(name) || is_part(&printable(name)))
     }
 
-    /// Whether somebody who has the rest of the host could type on it, as far as can be told: a keyboard,
-    /// and not the keys of a mouse, nor anything that is a mouse as well.
+    /// Whether it is certainly a keyboard to type on: not the keys of a mouse, nor a device that is also a mouse.
     pub(crate) fn is_plain_keyboard(&self, all: &[Self]) -> bool {
         let points = |kinds: &[InputKind]| kinds.iter().any(|kind| kind.points());
         self.kinds.contains(&InputKind::Keyboard)
@@ -173,7 +171,7 @@ impl InputDevice {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum InputKind {
     Keyboard,
-    /// A few keys that make no keyboard, such as a power button.
+    /// A few keys, such as a power button.
     Button,
     Mouse,
     PointingStick,
@@ -187,7 +185,7 @@ pub(crate) enum InputKind {
     /// A lid, a dock, a plug.
     Switch,
     Accelerometer,
-    /// An input device that udev has no word for, such as a beeper.
+    /// An input device without a kind in udev, such as a beeper.
     Other,
 }
 
@@ -232,14 +230,14 @@ impl fmt::Display for InputKind {
     }
 }
 
-/// The way to udev.
+/// Access to udev.
 pub(crate) struct Devices {
-    /// Names for numbers that udevd has not looked up itself; some machines have none.
+    /// The hardware database, for names that udevd has not looked up; some machines have none.
     hwdb: Option<Hwdb>,
 }
 
 impl Devices {
-    /// Opens it. Without a hardware database numbers are shown for names.
+    /// Opens the hardware database, if there is one; without it, numbers replace names.
     pub(crate) fn new() -> Self {
         Self {
             hwdb: Hwdb::new().ok(),
@@ -311,7 +309,7 @@ impl Devices {
     }
 }
 
-/// The seat of everything that no rule gives another one (sd-login(3)).
+/// The seat of devices without a rule for another one (sd-login(3)).
 const DEFAULT_SEAT: &str = "seat0";
 
 fn input(device: &udev::Device, links: &Links) -> Option<InputDevice> {
@@ -337,7 +335,7 @@ fn input(device: &udev::Device, links: &Links) -> Option<InputDevice> {
     })
 }
 
-/// Reads udev's classification; where it gives a general and a special word, the special one counts.
+/// Reads udev's classification. A more specific kind replaces a general one.
 fn kinds(is: impl Fn(&str) -> bool) -> Vec<InputKind> {
     let keyboard = is("ID_INPUT_KEYBOARD");
     let stick = is("ID_INPUT_POINTINGSTICK");
@@ -402,7 +400,7 @@ fn bus(number: &str) -> Option<&'static str> {
     })
 }
 
-/// The devices of a subsystem with such a name, in the order of their numbers.
+/// The devices of a subsystem by a pattern of their names, in the order of their numbers.
 fn scan(subsystem: &str, sysname: &str, what: &'static str) -> Result<Vec<udev::Device>, Error> {
     let scan = || {
         let mut enumerator = Enumerator::new()?;
@@ -415,12 +413,12 @@ fn scan(subsystem: &str, sysname: &str, what: &'static str) -> Result<Vec<udev::
     scan().map_err(|source| Error::Udev { what, source })
 }
 
-/// The nearest of the devices above it in this subsystem.
+/// The nearest parent in a subsystem.
 fn parent_of(device: &udev::Device, subsystem: &str) -> Option<udev::Device> {
     device.parent_with_subsystem(subsystem).ok().flatten()
 }
 
-/// The display half of the GPU below `gpu`: rules give seats to it and not to render nodes.
+/// The card node of the same GPU: rules assign seats to it, not to render nodes.
 fn card_of(gpu: &udev::Device) -> Option<udev::Device> {
     let mut enumerator = Enumerator::new().ok()?;
     enumerator.match_subsystem("drm").ok()?;
@@ -432,7 +430,7 @@ fn card_of(gpu: &udev::Device) -> Option<udev::Device> {
         .find(|card| card.devnode().is_some())
 }
 
-/// The seat that a rule gave it or one of the devices above.
+/// The seat that a rule assigned to it or a parent.
 fn seat(device: &udev::Device) -> Option<String> {
     std::iter::successors(Some(device.clone()), udev::Device::parent)
         .find_map(|device| property(&device, "ID_SEAT"))

@@ -1,8 +1,8 @@
-//! The names of a device: its node, and the links to it, of which some last and some do not.
+//! The names of a device: its node, and the links to it, of which some are stable.
 //!
-//! Of two devices of one model udev gives both the same link, and the link leads to one of them: which
-//! one may be different after the next boot. So a link is a device's where it leads to its node now, and it
-//! lasts only if no other device has it too.
+//! udev gives two devices of one model the same link. It leads to one of them, after the next boot perhaps to the
+//! other. So a link belongs to the device to whose node it leads now, and is stable only if udev has it for no other
+//! device.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,27 +11,27 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{property, utf8};
 
-/// Links that follow each other are followed no further.
+/// How many links to links are followed.
 const MAX_LINKS: usize = 8;
 
-/// Where a service sees no links, by its ProtectHome= and PrivateTmp=.
+/// Folders that ProtectHome= and PrivateTmp= hide from a service.
 const HIDDEN: [&str; 5] = ["/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/"];
 
 /// The names of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names {
     node: String,
-    /// The kernel's number of it.
+    /// Its device number.
     number: Option<u64>,
     /// The links that lead to it now.
     own: Vec<String>,
-    /// Those of udev's for it, wherever they lead.
+    /// The links that udev has for it, wherever they lead.
     claimed: Vec<String>,
-    /// Those that udev has for other devices as well.
+    /// The links that udev has for other devices as well.
     shared: Vec<String>,
 }
 
-/// What there is of links: what udev has for every device of a kind, and what lies in their folder.
+/// The links of all devices of a kind: those that udev has for each, and those in their folder.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     claims: BTreeMap<String, usize>,
@@ -39,7 +39,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Those of these devices, whose nodes lie in `folder`.
+    /// The links of these devices, whose nodes lie in `folder`.
     pub(crate) fn of(devices: &[udev::Device], folder: &str) -> Self {
         let mut claims = BTreeMap::new();
         for link in devices.iter().flat_map(claimed) {
@@ -77,7 +77,7 @@ fn claimed(device: &udev::Device) -> Vec<String> {
 }
 
 impl Names {
-    /// Those of `device`, among all `links`.
+    /// The names of `device`, among all `links`.
     pub(crate) fn of(device: &udev::Device, links: &Links) -> Option<Self> {
         let mut names = Self {
             node: utf8(device.devnode()?),
@@ -128,23 +128,23 @@ impl Names {
         })
     }
 
-    /// Whether udev has the link for this device, though it may lead to another one.
+    /// Whether udev has the link for this device, although it may lead to another one.
     pub(crate) fn claims(&self, link: &str) -> bool {
         self.claimed.iter().any(|claimed| claimed == link)
     }
 
-    /// Whether the link is another device's too.
+    /// Whether udev has the link for another device as well.
     pub(crate) fn shares(&self, link: &str) -> bool {
         self.shared.iter().any(|shared| shared == link)
     }
 
-    /// A link that another device has as well, if there is one.
+    /// A link that udev has for another device as well, if there is one.
     pub(crate) fn shared(&self) -> Option<&str> {
         self.shared.first().map(String::as_str)
     }
 
-    /// Whether a path to this device is a name that somebody chose for it, and so to be kept: a link that a
-    /// service can follow, and not the node, whose number is another one after the next boot.
+    /// Whether a path to this device is to be kept as the user wrote it: a link that a service can follow, and not the
+    /// node, whose number may change with the next boot.
     pub(crate) fn keeps(&self, path: &str) -> bool {
         path.starts_with('/')
             && !HIDDEN.iter().any(|folder| path.starts_with(folder))
@@ -156,14 +156,13 @@ impl Names {
             && (fs::read_link(path).is_ok() || self.own.iter().any(|link| link == path))
     }
 
-    /// The link to it that is called so: by its path, the part of it below the devices' folder, or its last
-    /// part.
+    /// The link to it with this name: its path, the part of it below the folder of nodes, or its last part.
     pub(crate) fn called(&self, text: &str) -> Option<&str> {
         let mut links = self.own.iter().map(String::as_str);
         links.find(|link| is_called(link, text))
     }
 
-    /// Whether udev has a link for it that is called so, wherever it leads.
+    /// Whether udev has a link with this name for it, wherever it leads.
     pub(crate) fn claims_called(&self, text: &str) -> bool {
         self.claimed.iter().any(|link| is_called(link, text))
     }
@@ -174,19 +173,18 @@ impl Names {
         links.filter_map(|link| link.rsplit('/').next())
     }
 
-    /// The best of the links in a folder that are its alone: devices have more than one where udev keeps
-    /// an old name for those who use it, and the new one is the longer one.
+    /// The best stable link in a folder: the shortest, as udev keeps old, longer names beside the new ones.
     pub(crate) fn lasting_in(&self, folder: &str) -> Option<&str> {
         self.lasting(|link| link.starts_with(folder))
     }
 
-    /// One by a rule of the administrator's: udev's, and in none of these folders.
+    /// A stable link of an administrator's rule: one that udev has, in none of these folders.
     pub(crate) fn lasting_by_rule(&self, folders: &[&str]) -> Option<&str> {
         let is_usual = |link: &str| folders.iter().any(|folder| link.starts_with(folder));
         self.lasting(|link| self.claims(link) && !is_usual(link))
     }
 
-    /// Any that is its alone.
+    /// Any stable link.
     pub(crate) fn lasting_at_all(&self) -> Option<&str> {
         self.lasting(|_| true)
     }
@@ -209,7 +207,7 @@ fn exists(path: &str) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// Where a link leads, ".." taken back: what is left is the path of a node, where it is one.
+/// The target of a link, with ".." resolved.
 fn joined(link: &Path, target: &Path) -> PathBuf {
     let folder = link.parent().unwrap_or(Path::new("/"));
     let mut path = PathBuf::new();
@@ -225,7 +223,7 @@ fn joined(link: &Path, target: &Path) -> PathBuf {
 
 #[cfg(test)]
 impl Names {
-    /// Those of a device that there is not.
+    /// The names of a device that does not exist.
     pub(crate) fn new(node: &str, links: &[&str]) -> Self {
         let links: Vec<_> = links.iter().map(|link| (*link).to_owned()).collect();
         Self {

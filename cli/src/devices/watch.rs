@@ -1,4 +1,4 @@
-//! Devices that come and go, as they do.
+//! Devices that come, go and change, as it happens.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ const WHAT: &str = "news";
 pub(crate) enum Action {
     Added,
     Removed,
-    /// Something of what is shown of it is different now.
+    /// A property that is shown changed.
     Changed,
 }
 
@@ -45,10 +45,10 @@ pub(crate) struct DeviceEvent {
 pub(crate) struct Watch {
     devices: Devices,
     socket: MonitorSocket,
-    /// What there is, by its place in /sys: a device that is gone tells no more of itself.
+    /// The known devices, by their paths in /sys: the event of a removed device has no properties.
     known: BTreeMap<OsString, HostDevice>,
-    /// Events that came together, and the links that there were then. To look at all devices takes longer
-    /// than the events of a machine that comes up leave between them, and the socket has room for few.
+    /// Events that came together, and the links at that time. Reading all links for each event would take longer than
+    /// the time between events at boot, and the socket has room for few events.
     events: VecDeque<udev::Event>,
     links: Option<[Links; 2]>,
 }

@@ -100,7 +100,7 @@ fn fish_completes_with_descriptions() {
     let text = stdout(fish.args(["--no-config", "-c", &line]));
     assert_eq!(
         text,
-        "monitor\tShow devices that come and go and units that change, live\n"
+        "monitor\tShow live which devices come and go and which units change\n"
     );
 }
 

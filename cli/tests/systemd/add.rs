@@ -277,7 +277,7 @@ fn names_and_usage_are_checked_before_anything_is_done() -> anyhow::Result<()> {
         (&["add", "gpu", ""], "empty"),
         (&["add", "gpu", "-v"], "-v"),
         (&["add", "gpu", &long], "107"),
-        (&["add", "gpu", "vm1", "--name=a"], "no name of its own"),
+        (&["add", "gpu", "vm1", "--name=a"], "which has no name"),
         (&["add", "gpu", "vm1", "--no-grab"], "--no-grab"),
         (
             &["add", "gpu", "vm1", "--render-node=/dev/null"],
@@ -477,7 +477,7 @@ fn gpu_gets_its_render_node() -> anyhow::Result<()> {
     let output = run(&["add", "gpu", "vm3", "--virgl"])?;
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).contains("/usr/local/bin/gpu has no 3D"),
+        stderr(&output).contains("/usr/local/bin/gpu does not support OpenGL"),
         "{}",
         stderr(&output)
     );

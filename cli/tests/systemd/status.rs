@@ -161,7 +161,8 @@ fn failed_backend_shows_why() -> anyhow::Result<()> {
     sandbox.systemctl(&["start", &units[0]])?;
     let _front_end = UnixStream::connect(sandbox.path("/run/vhost-user/input/vm1:kbd.sock"))?;
     sandbox.wait_property(&units[0], "ActiveState", "failed", SOON)?;
-    let status = vhostctl(&sandbox, &["status", "vm1:kbd"])?;
+    // systemd logs up to ten more lines by then.
+    let status = vhostctl(&sandbox, &["status", "vm1:kbd", "--lines=20"])?;
     assert_eq!(status.status.code(), Some(3));
     let text = String::from_utf8(status.stdout)?;
     assert!(text.starts_with("× vm1:kbd - "), "{text}");
@@ -258,7 +259,8 @@ fn missing_device_is_reported() -> anyhow::Result<()> {
     sandbox.systemctl(&["start", "vhost-user-input@vm1:kbd.socket"])?;
     let list = stdout(&sandbox, &["list"])?;
     assert!(list.contains(" no-device "), "{list}");
-    let status = vhostctl(&sandbox, &["status", "vm1:kbd"])?;
+    // systemd logs up to ten more lines by then.
+    let status = vhostctl(&sandbox, &["status", "vm1:kbd", "--lines=20"])?;
     assert_eq!(status.status.code(), Some(3));
     let text = String::from_utf8(status.stdout)?;
     assert_eq!(

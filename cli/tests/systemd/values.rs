@@ -409,7 +409,7 @@ fn program_of_a_user_does_not_become_root_by_its_name() -> anyhow::Result<()> {
     sandbox.exec(["chown", "0", program])?;
     let output = sandbox.exec(["vhostctl", "add", "fs", "vm2", "--backend", program, folder])?;
     ensure!(
-        output.status.success() && stderr(&output).contains("runs as root, with"),
+        output.status.success() && stderr(&output).contains("runs as root, limited to"),
         "{}",
         stderr(&output)
     );
