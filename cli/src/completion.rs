@@ -9,11 +9,11 @@ use std::time::Duration;
 use clap::Command;
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use conventions::printable;
 
 use crate::backends;
 use crate::descriptors::{self, DescriptorState, known};
 use crate::devices::Devices;
-use crate::output::printable;
 use crate::systemd::{Manager, Target};
 
 /// The variable by which the scripts of the shells ask for candidates.

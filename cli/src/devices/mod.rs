@@ -9,10 +9,9 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use conventions::printable;
 use serde::Serialize;
 use udev::{Enumerator, Hwdb};
-
-use crate::output::printable;
 
 pub(crate) use hardware::Hardware;
 pub(crate) use names::Names;

@@ -7,10 +7,9 @@ use comfy_table::{
     Attribute, Cell as TableCell, CellAlignment, Color, ColumnConstraint, ContentArrangement,
     Table, presets,
 };
-use conventions::{is_unprintable, printable_lines};
+use conventions::{is_unprintable, printable, printable_lines};
 use serde::Serialize;
 
-pub(crate) use conventions::printable;
 pub(crate) use glyphs::Glyph;
 pub(crate) use options::{JsonMode, OutputArgs};
 

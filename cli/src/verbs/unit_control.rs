@@ -1,12 +1,13 @@
 //! What the verbs that change units have in common.
 
+use conventions::printable;
 use jiff::Timestamp;
 
 use crate::backends::{self, Details};
 use crate::exit;
 use crate::instance::{Instance, UnitType};
 use crate::journal;
-use crate::output::{Output, printable};
+use crate::output::Output;
 use crate::selector::Selector;
 use crate::systemd::{Failure, Job, JobRunner, Manager, Target, UnitFiles};
 

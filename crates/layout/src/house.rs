@@ -48,6 +48,28 @@ pub const HOUSE: House = House {
             ],
         },
         Layers {
+            of: "vhostctl",
+            rows: &[
+                &["args", "usage"],
+                &["verbs"],
+                &[
+                    "assignments",
+                    "completion",
+                    "format",
+                    "journal",
+                    "output",
+                    "selector",
+                    "socket_permissions",
+                    "vmm",
+                ],
+                &["backends"],
+                &["descriptors", "devices", "settings", "systemd"],
+                &["exit", "unit_file", "unit_folders", "values"],
+                &["accounts"],
+                &["instance"],
+            ],
+        },
+        Layers {
             of: "vhost_user_backends::input",
             rows: &[
                 &["device"],

@@ -1,8 +1,9 @@
 //! `vhostctl add input`.
 
+use conventions::printable;
+
 use crate::devices::{InputDevice, InputKind};
 use crate::instance::{Instance, UnitKind};
-use crate::output::printable;
 use crate::settings::{InputOptions, ProgramOptions, Settings};
 use crate::verbs::error::{AddError, Error};
 

@@ -5,12 +5,11 @@ mod files;
 
 use std::path::PathBuf;
 
-use conventions::DeviceType;
+use conventions::{DeviceType, printable};
 
 use crate::descriptors::known::{self, SocketForm};
 use crate::descriptors::{self, DescriptorState};
 use crate::instance::{Instance, UnitKind, UnitType};
-use crate::output::printable;
 use crate::settings::{self, Settings, is_root};
 use crate::unit_file::{Directive, without_specifiers};
 use crate::verbs::error::{AddError, Error};
