@@ -1,15 +1,19 @@
 //! What the targets in fuzz/ use of the private modules.
 
-use super::protocol;
+use std::time::Duration;
+
+use super::{display, protocol};
 
 pub use super::device::testing::fuzz_gpu::FuzzGpu;
-pub use super::display::{Display, DisplayError, REPLY_LIMIT};
+pub use super::display::fuzz_display::FuzzDisplay;
 pub use super::display_info::{DisplayQuery, DisplayReply};
 pub use super::protocol::command;
 #[cfg(feature = "virgl")]
 pub use super::renderer::virgl::testing::fake_virglrenderer::fuzzing as fake_virglrenderer;
 pub use super::scanout::ExpectedDisplay;
 
+/// How long a display's reply is awaited.
+pub const REPLY_LIMIT: Duration = display::REPLY_LIMIT;
 /// Bytes of the header of a request or response.
 pub const HEADER_LEN: usize = protocol::HEADER_LEN;
 /// Bytes of the modes in a display information.

@@ -19,7 +19,7 @@ use crate::gpu::protocol::DisplayInfo;
 use crate::gpu::scanout::{DmabufSupport, PendingUpdates};
 
 /// How long a reply is awaited; the driver waits as long.
-pub const REPLY_LIMIT: Duration = Duration::from_secs(3);
+pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(3);
 /// After how long a front-end that did not reply is asked again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Bytes that the socket is to buffer: a frame goes out in rounds of it, and each wakes both sides.
@@ -45,7 +45,7 @@ enum Negotiation {
 
 /// What was not answered in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expired {
+pub(crate) struct Expired {
     /// A query.
     pub(crate) query: bool,
     /// A `DMABUF_UPDATE`, and what follows from that.

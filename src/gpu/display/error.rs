@@ -4,7 +4,7 @@ use std::io;
 
 /// Why a display socket is closed.
 #[derive(Debug, thiserror::Error)]
-pub enum DisplayError {
+pub(crate) enum DisplayError {
     /// The front-end closed it, as it does when the guest's driver stops using the device.
     #[error("the front-end closed the display socket")]
     Closed,

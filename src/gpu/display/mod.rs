@@ -8,15 +8,17 @@
 mod connection;
 mod dmabuf_ack;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz_display;
 mod message;
 mod receiver;
 mod sender;
 
 pub(crate) use connection::Expired;
 #[cfg(any(test, feature = "fuzzing"))]
-pub use connection::REPLY_LIMIT;
+pub(crate) use connection::REPLY_LIMIT;
 pub(crate) use dmabuf_ack::{PixelFallback, UPDATE_LIMIT};
-pub use error::DisplayError;
+pub(crate) use error::DisplayError;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -41,7 +43,7 @@ enum Query {
 
 /// A display, connected or not.
 #[derive(Default)]
-pub struct Display {
+pub(crate) struct Display {
     /// Whether the renderer exports dmabufs.
     has_dmabufs: bool,
     connection: Option<DisplayConnection>,
@@ -68,7 +70,7 @@ impl Display {
     }
 
     /// Uses `socket` from now on and closes the one before.
-    pub fn attach(&mut self, socket: UnixStream, now: Instant) {
+    pub(crate) fn attach(&mut self, socket: UnixStream, now: Instant) {
         self.detach();
         self.connection = Some(DisplayConnection::new(socket, self.has_dmabufs, now));
     }
@@ -87,7 +89,7 @@ impl Display {
 
     /// Asks the front-end; the reply comes with [`Display::take_reply`] after some event. `false` if
     /// nobody would reply.
-    pub fn ask(&mut self, query: DisplayQuery, now: Instant) -> bool {
+    pub(crate) fn ask(&mut self, query: DisplayQuery, now: Instant) -> bool {
         let Some(connection) = &mut self.connection else {
             return false;
         };
@@ -100,17 +102,17 @@ impl Display {
     }
 
     /// Forgets the query; a reply to it is ignored.
-    pub fn cancel_query(&mut self) {
+    pub(crate) fn cancel_query(&mut self) {
         self.query = Query::None;
     }
 
     /// Whether a reply is awaited.
-    pub fn is_query_pending(&self) -> bool {
+    pub(crate) fn is_query_pending(&self) -> bool {
         matches!(self.query, Query::Pending(_))
     }
 
     /// The reply to the last query, once it is here.
-    pub fn take_reply(&mut self) -> Option<DisplayReply> {
+    pub(crate) fn take_reply(&mut self) -> Option<DisplayReply> {
         match std::mem::take(&mut self.query) {
             Query::Replied(reply) => Some(reply),
             other => {
@@ -121,17 +123,17 @@ impl Display {
     }
 
     /// The socket, and the events to watch it for.
-    pub fn interest(&self) -> Option<(&Arc<UnixStream>, EventSet)> {
+    pub(crate) fn interest(&self) -> Option<(&Arc<UnixStream>, EventSet)> {
         self.connection.as_ref().map(DisplayConnection::interest)
     }
 
     /// When [`Display::expire`] is due.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.connection.as_ref()?.deadline()
     }
 
     /// Gives up waiting for replies whose time is over.
-    pub fn expire(&mut self, now: Instant) -> Expired {
+    pub(crate) fn expire(&mut self, now: Instant) -> Expired {
         let Some(connection) = &mut self.connection else {
             return Expired::default();
         };
@@ -146,7 +148,7 @@ impl Display {
     ///
     /// # Errors
     /// If the socket is of no more use. It is closed then, and a pending query is replied with nothing.
-    pub fn receive(&mut self, now: Instant) -> Result<(), DisplayError> {
+    pub(crate) fn receive(&mut self, now: Instant) -> Result<(), DisplayError> {
         let result = self.try_receive(now);
         if result.is_err() {
             self.detach();
@@ -188,12 +190,6 @@ impl Display {
             self.detach();
         }
         result
-    }
-
-    /// Sends queries alone.
-    #[cfg(feature = "fuzzing")]
-    pub fn send_queries(&mut self, now: Instant) -> Result<(), DisplayError> {
-        self.send(None, now)
     }
 }
 

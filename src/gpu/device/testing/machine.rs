@@ -10,52 +10,52 @@ use crate::backend::{DeviceBuilder, FakeContext, MAX_QUEUE_SIZE};
 use crate::gpu::device::*;
 use crate::gpu::protocol::{HEADER_LEN, command, response};
 
-pub const MEMORY: usize = 0x40_0000;
-pub const QUEUE_SIZE: u16 = 256;
-pub const NEXT: u16 = 1;
-pub const WRITE: u16 = 2;
+pub(crate) const MEMORY: usize = 0x40_0000;
+pub(crate) const QUEUE_SIZE: u16 = 256;
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const WRITE: u16 = 2;
 
-pub const FEATURES: u32 = 1;
-pub const DISPLAY_INFO: u32 = 3;
-pub const SCANOUT: u32 = 7;
-pub const UPDATE: u32 = 8;
+pub(crate) const FEATURES: u32 = 1;
+pub(crate) const DISPLAY_INFO: u32 = 3;
+pub(crate) const SCANOUT: u32 = 7;
+pub(crate) const UPDATE: u32 = 8;
 
 /// The driver's side of a ring.
-pub struct Driver {
-    pub base: u64,
-    pub submitted: u16,
-    pub seen: u16,
+pub(crate) struct Driver {
+    pub(crate) base: u64,
+    pub(crate) submitted: u16,
+    pub(crate) seen: u16,
 }
 
 impl Driver {
-    pub fn avail(&self) -> u64 {
+    pub(crate) fn avail(&self) -> u64 {
         self.base + 0x2000
     }
 
-    pub fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         self.base + 0x3000
     }
 
-    pub fn heap(&self, slot: u16) -> u64 {
+    pub(crate) fn heap(&self, slot: u16) -> u64 {
         self.base + 0x4000 + u64::from(slot) * 0x400
     }
 }
 
-pub struct Machine {
-    pub gpu: Gpu,
-    pub program: FakeContext,
-    pub memory: GuestMemory,
-    pub vrings: Vec<Vring>,
-    pub drivers: [Driver; NUM_QUEUES],
+pub(crate) struct Machine {
+    pub(crate) gpu: Gpu,
+    pub(crate) program: FakeContext,
+    pub(crate) memory: GuestMemory,
+    pub(crate) vrings: Vec<Vring>,
+    pub(crate) drivers: [Driver; NUM_QUEUES],
 }
 
 impl Machine {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|context| Options::default().build(context))
     }
 
     /// With a device that draws with `renderer`.
-    pub fn drawing_with(renderer: impl Renderer + 'static) -> Self {
+    pub(crate) fn drawing_with(renderer: impl Renderer + 'static) -> Self {
         Self::with(|context| Gpu::new(context, Box::new(renderer)))
     }
 
@@ -83,18 +83,18 @@ impl Machine {
         }
     }
 
-    pub fn started() -> Self {
+    pub(crate) fn started() -> Self {
         let mut machine = Self::new();
         machine.start(0);
         machine
     }
 
-    pub fn write(&self, addr: u64, bytes: &[u8]) {
+    pub(crate) fn write(&self, addr: u64, bytes: &[u8]) {
         let memory = self.memory.memory();
         memory.write_slice(bytes, GuestAddress(addr)).unwrap();
     }
 
-    pub fn read(&self, addr: u64, len: usize) -> Vec<u8> {
+    pub(crate) fn read(&self, addr: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         let memory = self.memory.memory();
         memory.read_slice(&mut bytes, GuestAddress(addr)).unwrap();
@@ -102,7 +102,7 @@ impl Machine {
     }
 
     /// Starts the rings: a new driver's at 0, a paused one's where they were.
-    pub fn start(&mut self, position: u16) {
+    pub(crate) fn start(&mut self, position: u16) {
         for (queue, vring) in self.vrings.iter().enumerate() {
             let driver = &mut self.drivers[queue];
             if position == 0 {
@@ -130,21 +130,21 @@ impl Machine {
         self.run();
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         for (queue, vring) in self.vrings.iter().enumerate() {
             vring.set_queue_ready(false);
             self.gpu.stop_vring(queue as u32).unwrap();
         }
     }
 
-    pub fn event(&mut self, token: u16) {
+    pub(crate) fn event(&mut self, token: u16) {
         self.gpu
             .handle_event(token, EventSet::IN, &self.vrings)
             .unwrap();
     }
 
     /// Serves what is ready within `patience` milliseconds, and tells what it was.
-    pub fn serve_ready(&mut self, patience: i32) -> Vec<u16> {
+    pub(crate) fn serve_ready(&mut self, patience: i32) -> Vec<u16> {
         let ready = self.program.ready(patience).unwrap();
         let tokens: Vec<_> = ready.into_iter().map(|(token, _)| token).collect();
         for token in &tokens {
@@ -154,7 +154,7 @@ impl Machine {
     }
 
     /// Serves what the event loop has; waits for it up to `patience` where there is nothing.
-    pub fn run_for(&mut self, patience: i32) {
+    pub(crate) fn run_for(&mut self, patience: i32) {
         let mut timeout = patience;
         for _ in 0..1000 {
             if self.serve_ready(timeout).is_empty() {
@@ -165,11 +165,11 @@ impl Machine {
         panic!("the device never comes to rest");
     }
 
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         self.run_for(0);
     }
 
-    pub fn descriptor(
+    pub(crate) fn descriptor(
         &self,
         queue: u16,
         index: u16,
@@ -186,7 +186,7 @@ impl Machine {
     }
 
     /// Makes the chain at `head` available.
-    pub fn publish(&mut self, queue: u16, head: u16) {
+    pub(crate) fn publish(&mut self, queue: u16, head: u16) {
         let driver = &mut self.drivers[usize::from(queue)];
         let slot = u64::from(driver.submitted % QUEUE_SIZE);
         driver.submitted = driver.submitted.wrapping_add(1);
@@ -196,7 +196,7 @@ impl Machine {
     }
 
     /// Submits a request whose response has room for `room` bytes.
-    pub fn submit(&mut self, queue: u16, request: &[u8], room: u32) {
+    pub(crate) fn submit(&mut self, queue: u16, request: &[u8], room: u32) {
         let driver = &self.drivers[usize::from(queue)];
         let slot = driver.submitted % (QUEUE_SIZE / 2);
         let heap = driver.heap(slot);
@@ -209,7 +209,7 @@ impl Machine {
     }
 
     /// The next completed request: head and length.
-    pub fn completed(&mut self, queue: u16) -> Option<(u16, u32)> {
+    pub(crate) fn completed(&mut self, queue: u16) -> Option<(u16, u32)> {
         let driver = &self.drivers[usize::from(queue)];
         let (used, seen) = (driver.used(), driver.seen);
         let index = u16::from_le_bytes(self.read(used + 2, 2).try_into().unwrap());
@@ -223,19 +223,19 @@ impl Machine {
     }
 
     /// The response of the next completed request of the control queue.
-    pub fn response(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn response(&mut self) -> Option<Vec<u8>> {
         let (head, len) = self.completed(CONTROL_QUEUE)?;
         let heap = self.drivers[0].heap(head / 2);
         Some(self.read(heap + 0x200, len as usize))
     }
 
-    pub fn kind(&mut self) -> Option<u32> {
+    pub(crate) fn kind(&mut self) -> Option<u32> {
         let response = self.response()?;
         Some(u32::from_le_bytes(response[..4].try_into().unwrap()))
     }
 
     #[track_caller]
-    pub fn control(&mut self, command: u32, words: &[u32]) -> u32 {
+    pub(crate) fn control(&mut self, command: u32, words: &[u32]) -> u32 {
         self.submit(CONTROL_QUEUE, &request(command, words), 24);
         self.event(CONTROL_QUEUE);
         self.run();
@@ -244,7 +244,7 @@ impl Machine {
 
     /// Resource 1, 16 by 16 pixels, on scanout 0, flushed.
     #[track_caller]
-    pub fn show(&mut self) {
+    pub(crate) fn show(&mut self) {
         for (command, words) in [
             (command::RESOURCE_CREATE_2D, vec![1, 2, 16, 16]),
             (command::RESOURCE_ATTACH_BACKING, vec![1, 1, 0, 0, 1024, 0]),
@@ -256,7 +256,7 @@ impl Machine {
         }
     }
 
-    pub fn plug_display(&mut self) -> FrontEnd {
+    pub(crate) fn plug_display(&mut self) -> FrontEnd {
         let (socket, ours) = UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
         self.gpu.set_gpu_socket(ours);
@@ -264,7 +264,7 @@ impl Machine {
         FrontEnd(socket)
     }
 
-    pub fn plug_settled_display(&mut self) -> FrontEnd {
+    pub(crate) fn plug_settled_display(&mut self) -> FrontEnd {
         let mut front_end = self.plug_display();
         assert_eq!(front_end.messages(), [FEATURES]);
         front_end.reply(FEATURES, &0_u64.to_ne_bytes());
@@ -272,22 +272,22 @@ impl Machine {
         front_end
     }
 
-    pub fn watches_display(&self) -> usize {
+    pub(crate) fn watches_display(&self) -> usize {
         self.program.watched(DISPLAY).unwrap()
     }
 }
 
-pub struct FrontEnd(pub UnixStream);
+pub(crate) struct FrontEnd(pub(crate) UnixStream);
 
 impl FrontEnd {
     /// What kinds of messages arrived.
-    pub fn messages(&mut self) -> Vec<u32> {
+    pub(crate) fn messages(&mut self) -> Vec<u32> {
         let payloads = self.payloads();
         payloads.into_iter().map(|(kind, _)| kind).collect()
     }
 
     /// What messages arrived: their kinds, and what is in them.
-    pub fn payloads(&mut self) -> Vec<(u32, Vec<u8>)> {
+    pub(crate) fn payloads(&mut self) -> Vec<(u32, Vec<u8>)> {
         let mut bytes = Vec::new();
         let _ = self.0.read_to_end(&mut bytes);
         let mut rest = &bytes[..];
@@ -303,7 +303,7 @@ impl FrontEnd {
         messages
     }
 
-    pub fn reply(&mut self, kind: u32, payload: &[u8]) {
+    pub(crate) fn reply(&mut self, kind: u32, payload: &[u8]) {
         let words = [kind, 4, payload.len() as u32];
         let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
         bytes.extend(payload);
@@ -311,7 +311,7 @@ impl FrontEnd {
     }
 }
 
-pub fn request(command: u32, words: &[u32]) -> Vec<u8> {
+pub(crate) fn request(command: u32, words: &[u32]) -> Vec<u8> {
     let mut bytes = command.to_le_bytes().to_vec();
     bytes.resize(HEADER_LEN, 0);
     bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
