@@ -42,7 +42,7 @@ pub(crate) fn input_program() -> PathBuf {
 }
 
 /// The library's example. Cargo builds it with all targets, and tells no test where.
-pub fn rng_program() -> PathBuf {
+pub(crate) fn rng_program() -> PathBuf {
     let programs = Path::new(env!("CARGO_BIN_EXE_vhost-user-gpu")).parent();
     let example = programs.unwrap().join("examples/vhost-user-rng");
     assert!(

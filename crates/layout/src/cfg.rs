@@ -12,7 +12,7 @@ enum Built {
 }
 
 /// Whether code with these attributes is in no product: `#[cfg(test)]`, `#[cfg(feature = "fuzzing")]`.
-pub fn is_left_out(attributes: &[Attribute]) -> bool {
+pub(crate) fn is_left_out(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
             || (attribute.path().is_ident("cfg")

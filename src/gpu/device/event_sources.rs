@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -14,7 +13,7 @@ use rustix::time::{
 
 use super::display_link::DisplayLink;
 use super::errors::ErrorLog;
-use crate::backend::{DeviceContext, EventSet, FIRST_TOKEN};
+use crate::backend::{DeviceContext, EventSet, FIRST_TOKEN, WakeEvent};
 
 /// Token of the VMM's display socket.
 pub(super) const DISPLAY: u16 = FIRST_TOKEN;
@@ -37,7 +36,7 @@ pub(super) struct EventSources {
     context: DeviceContext,
     timer: OwnedFd,
     timer_set: Option<Instant>,
-    wake: OwnedFd,
+    wake: WakeEvent,
     watched: Vec<Watched>,
 }
 
@@ -48,9 +47,8 @@ impl EventSources {
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         )?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         context.watch(timer.as_fd(), EventSet::IN, TIMER)?;
-        context.watch(wake.as_fd(), EventSet::IN, WAKE)?;
+        let wake = context.wake_event(WAKE)?;
         Ok(Self {
             context,
             timer,
@@ -131,23 +129,18 @@ impl EventSources {
 
     /// [`TIMER`] came.
     pub(super) fn timer_expired(&mut self) {
-        drain(&self.timer);
+        // One that did not expire stays so.
+        let _ = rustix::io::read(&self.timer, &mut [0_u8; 8]);
         self.timer_set = None;
     }
 
     /// Has [`WAKE`] come after the events that are ready now.
     pub(super) fn wake(&self) {
-        // An event that is ready already stays so.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        self.wake.set();
     }
 
     /// [`WAKE`] came.
     pub(super) fn woke(&self) {
-        drain(&self.wake);
+        self.wake.clear();
     }
-}
-
-/// Makes an event or a timer not ready; one that was not stays so.
-fn drain(event: &OwnedFd) {
-    let _ = rustix::io::read(event, &mut [0_u8; 8]);
 }

@@ -3,8 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::backend::{DeviceContext, EventSet, FIRST_TOKEN};
-use rustix::event::{EventfdFlags, eventfd};
+use crate::backend::{DeviceContext, EventSet, FIRST_TOKEN, WakeEvent};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -20,33 +19,31 @@ pub(super) const TIMER: u16 = FIRST_TOKEN + 2;
 /// An eventfd by which the device wakes itself, and a timer.
 #[derive(Debug)]
 pub(super) struct EventSources {
-    wake: OwnedFd,
+    wake: WakeEvent,
     timer: OwnedFd,
 }
 
 impl EventSources {
     /// Has the worker wait on these descriptors and on `source`.
     pub(super) fn new(context: &DeviceContext, source: BorrowedFd<'_>) -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
         context.watch(source, EventSet::IN, SOURCE)?;
-        context.watch(wake.as_fd(), EventSet::IN, WAKE)?;
+        let wake = context.wake_event(WAKE)?;
         context.watch(timer.as_fd(), EventSet::IN, TIMER)?;
         Ok(Self { wake, timer })
     }
 
     /// Has [`WAKE`] follow the events that are ready now.
     pub(super) fn wake(&self) {
-        // Fails only if it was set more than 2^64 times, so that it is ready already.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        self.wake.set();
     }
 
     /// Acknowledges [`WAKE`].
     pub(super) fn woke(&self) {
-        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        self.wake.clear();
     }
 
     /// Has [`TIMER`] come after `time`; with `None`, stops the timer.
