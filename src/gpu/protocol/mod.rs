@@ -1,7 +1,6 @@
-//! The requests and responses of the control and cursor queues (virtio 1.2, 5.7.6.7), and the
-//! structures that vhost-user-gpu.rst takes from them. No other module reads or writes their bytes.
-//!
-//! All numbers are little-endian.
+//! Requests and responses of the control and cursor queues (virtio 1.2, 5.7.6.7), and the structures
+//! that vhost-user-gpu.rst takes from them. Only this module reads and writes their bytes. All numbers
+//! are little-endian.
 
 use virtio_bindings::virtio_gpu as spec;
 
@@ -22,8 +21,7 @@ pub(crate) use command::{
 };
 #[cfg(feature = "virgl")]
 pub(crate) use commands_3d::Box3;
-pub(crate) use commands_3d::{CapsetInfo, ResourceCreate3d, Transfer3d};
-pub(crate) use commands_3d::{CtxCreate, Submit3d};
+pub(crate) use commands_3d::{CapsetInfo, CtxCreate, ResourceCreate3d, Submit3d, Transfer3d};
 pub(crate) use display_info::DisplayInfo;
 #[cfg(feature = "fuzzing")]
 pub(crate) use display_info::MODES_LEN;
@@ -31,8 +29,7 @@ pub(crate) use error::{DecodeError, ReadError};
 pub(crate) use format::Format;
 pub(crate) use header::{HEADER_LEN, Header};
 pub(crate) use reader::{MemEntry, MemEntryBuffer, RequestReader, Source};
-pub(crate) use response::MAX_EDID_LEN;
-pub(crate) use response::{EncodedResponse, ErrorCode, Response};
+pub(crate) use response::{EncodedResponse, ErrorCode, MAX_EDID_LEN, Response};
 
 /// Most scanouts of a device (`VIRTIO_GPU_MAX_SCANOUTS`).
 pub(crate) const MAX_SCANOUTS: usize = spec::VIRTIO_GPU_MAX_SCANOUTS as usize;

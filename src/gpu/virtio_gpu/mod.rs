@@ -1,5 +1,5 @@
-//! Executes commands (virtio 1.2, 5.7.6): changes resources, scanouts and cursors, and makes the
-//! response.
+//! Executes commands (virtio 1.2, 5.7.6): changes resources, scanouts and cursors, and returns the
+//! response as a value.
 
 use crate::backend::MemoryGuard;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo};
@@ -20,33 +20,33 @@ mod transfers;
 
 pub(crate) use error::CommandError;
 
-/// What came of executing a request of the control queue.
+/// The outcome of executing a request of the control queue.
 #[derive(Debug)]
 pub(crate) struct Execution {
     pub(crate) result: Result<CommandResult, CommandError>,
-    /// Work done, in bytes copied (see [`WORK`](super::renderer::WORK)).
+    /// Work done, in the unit of [`WORK`](super::renderer::WORK).
     pub(crate) work: u64,
 }
 
-/// What becomes of a request that did not fail.
+/// The state of a request that did not fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CommandResult {
-    /// It is complete.
+    /// Complete.
     Complete(Response),
-    /// It is executed, and complete once the fence is retired.
+    /// Executed; complete once the fence is retired.
     Fenced(Response, Fence),
-    /// Nothing is done: it is to be executed again with the front-end's reply.
+    /// Not executed: execute it again with the front-end's reply.
     NeedsDisplay(DisplayQuery),
-    /// A part is done: it is to be executed again for the rest.
+    /// Executed in part: execute it again for the rest.
     Incomplete,
 }
 
-/// What the driver set up: resources, scanouts and cursors.
+/// The state that the driver sets up by commands: resources, scanouts and cursors.
 pub(crate) struct VirtioGpu {
     renderer: Box<dyn Renderer>,
     scanouts: Scanouts,
     displays: LastDisplayInfo,
-    /// The control request of which a part is done.
+    /// What is done of an [incomplete](CommandResult::Incomplete) request.
     partial: Option<PartialCommand>,
 }
 
@@ -68,8 +68,8 @@ impl VirtioGpu {
         self.drop_partial();
     }
 
-    /// Drops what is done of a [`CommandResult::Incomplete`] request: if it is executed again, it starts
-    /// over.
+    /// Drops what is done of an [incomplete](CommandResult::Incomplete) request. Executed again, it
+    /// starts over.
     pub(crate) fn drop_partial(&mut self) {
         self.partial = None;
     }
@@ -112,9 +112,9 @@ impl VirtioGpu {
 
     /// Executes a request of the control queue.
     ///
-    /// `data` is what follows the command's fields in the request; it is read only after the command
-    /// was checked. `reply` is the front-end's reply to this request's [`DisplayQuery`], if it was
-    /// executed before and made one.
+    /// `data` is the rest of the request after the command's fields: entries of a backing or a command
+    /// stream. It is read only after the command was checked. `reply` is the front-end's reply if the
+    /// request [needed it](CommandResult::NeedsDisplay).
     pub(crate) fn execute(
         &mut self,
         request: Request<Command>,
@@ -205,8 +205,8 @@ impl VirtioGpu {
         response.map(CommandResult::Complete)
     }
 
-    /// Executes a request of the cursor queue. One that [reads pixels](CursorCommand::reads_pixels)
-    /// reads those that are there now.
+    /// Executes a request of the cursor queue. The caller orders commands that
+    /// [read pixels](CursorCommand::reads_pixels) after the control requests that draw them.
     pub(crate) fn execute_cursor(
         &mut self,
         command: Result<CursorCommand, DecodeError>,
@@ -219,7 +219,7 @@ impl VirtioGpu {
         }
     }
 
-    /// Has dmabufs sent whose drawing is done, and waits for the drawing of those flushed since. Only
+    /// Sends the flushed dmabufs that are drawn, and waits for the drawing of those flushed since. Only
     /// on the renderer's thread.
     pub(crate) fn follow_drawing(&mut self) {
         scanouts::follow_drawing(&mut *self.renderer, &mut self.scanouts);

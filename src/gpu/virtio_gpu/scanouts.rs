@@ -70,7 +70,7 @@ pub(super) fn flush(
     Ok(Response::OkNoData)
 }
 
-/// Has dmabufs sent whose drawing is done, and waits for the drawing of those flushed since.
+/// Sends the flushed dmabufs that are drawn, and waits for the drawing of those flushed since.
 pub(super) fn follow_drawing(renderer: &mut dyn Renderer, scanouts: &mut Scanouts) {
     if let Some(fence) = scanouts.fence()
         && renderer.as_3d().is_none_or(|r| r.is_retired(fence))
