@@ -33,7 +33,7 @@ pub fn control_2d(data: &[u8]) {
     Machine::new(|context| FuzzGpu::in_2d(MAX_HOSTMEM, context), Mood::Flat).run(data);
 }
 
-/// A 3D device on a stand-in for virglrenderer.
+/// A 3D device with the fake virglrenderer.
 pub fn control_3d(data: &[u8]) {
     Machine::new(
         |context| FuzzGpu::in_3d(MAX_HOSTMEM_3D, context),

@@ -8,7 +8,7 @@ use crate::gpu::resource::{Backing, ResourceError};
 use super::Renderer;
 
 /// Requests that the device executes in several steps.
-pub(super) trait InOneGo: Renderer {
+pub(super) trait WholeRequests: Renderer {
     /// Attaches a backing of `pieces`.
     fn attach(
         &mut self,
@@ -46,4 +46,4 @@ pub(super) trait InOneGo: Renderer {
     }
 }
 
-impl<R: Renderer> InOneGo for R {}
+impl<R: Renderer> WholeRequests for R {}

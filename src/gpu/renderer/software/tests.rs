@@ -2,7 +2,7 @@
 
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::gpu::renderer::testing::InOneGo as _;
+use crate::gpu::renderer::testing::WholeRequests as _;
 
 use super::*;
 

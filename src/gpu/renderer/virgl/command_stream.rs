@@ -34,8 +34,16 @@ pub(super) fn commands(stream: &[u32]) -> impl Iterator<Item = RawCommand<'_>> {
     })
 }
 
-/// The transfers in a stream, each with the resource whose backing is the other side, if one is.
-pub(super) fn transfers(stream: &[u32]) -> impl Iterator<Item = (Transfer3d, Option<u32>)> {
+/// A transfer in a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StreamTransfer {
+    pub(super) transfer: Transfer3d,
+    /// The resource whose backing is the other side; `None` if the stream has the data.
+    pub(super) backing: Option<u32>,
+}
+
+/// The transfers in a stream.
+pub(super) fn transfers(stream: &[u32]) -> impl Iterator<Item = StreamTransfer> {
     commands(stream).filter_map(|raw| {
         let backing = match raw.command {
             RESOURCE_INLINE_WRITE => None,
@@ -43,7 +51,8 @@ pub(super) fn transfers(stream: &[u32]) -> impl Iterator<Item = (Transfer3d, Opt
             COPY_TRANSFER3D => raw.fields.get(11).copied(),
             _ => return None,
         };
-        Some((transfer(raw.fields)?, backing))
+        let transfer = transfer(raw.fields)?;
+        Some(StreamTransfer { transfer, backing })
     })
 }
 
@@ -97,9 +106,9 @@ mod tests {
         stream.extend(&fields);
         let found: Vec<_> = transfers(&stream).collect();
         assert_eq!(found.len(), 2);
-        assert_eq!(found[0].1, Some(1));
-        assert_eq!(found[1].1, None);
-        for (transfer, _) in found {
+        assert_eq!(found[0].backing, Some(1));
+        assert_eq!(found[1].backing, None);
+        for StreamTransfer { transfer, .. } in found {
             assert_eq!((transfer.id, transfer.level, transfer.stride), (1, 2, 4));
             assert_eq!((transfer.layer_stride, transfer.part.x), (5, 6));
             assert_eq!(transfer.part.depth, 11);

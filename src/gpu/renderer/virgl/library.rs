@@ -190,13 +190,13 @@ impl Library {
     /// The data of a capability set, in a version of at most [`CapsetInfo::max_version`].
     pub(super) fn capset_data(&self, set: &CapsetInfo, version: u32) -> Vec<u8> {
         /// Enough for the largest set: the library clears as many bytes, whichever set it fills.
-        const ROOM: usize = 64 << 10;
+        const MIN_BUFFER: usize = 64 << 10;
         let size = set.max_size as usize;
-        let mut room = vec![0_u64; size.max(ROOM).div_ceil(8)];
-        // SAFETY: the library is initialised, this is its thread, and the room is larger than any
+        let mut buffer = vec![0_u64; size.max(MIN_BUFFER).div_ceil(8)];
+        // SAFETY: the library is initialised, this is its thread, and the buffer is larger than any
         // set, and aligned for its fields.
-        unsafe { (self.api().fill_caps)(set.id, version, room.as_mut_ptr().cast()) };
-        let mut data: Vec<u8> = room.into_iter().flat_map(u64::to_ne_bytes).collect();
+        unsafe { (self.api().fill_caps)(set.id, version, buffer.as_mut_ptr().cast()) };
+        let mut data: Vec<u8> = buffer.into_iter().flat_map(u64::to_ne_bytes).collect();
         data.truncate(size);
         data
     }
@@ -270,18 +270,18 @@ impl Library {
     pub(super) fn texture(&self, id: u32) -> Option<c_uint> {
         /// Newer versions of the library may fill more than this header declares.
         #[repr(C)]
-        struct Room {
+        struct InfoBuffer {
             info: sys::virgl_renderer_resource_info,
             _more: [u64; 32],
         }
         self.make_current();
         // SAFETY: it consists of numbers.
-        let mut room: Room = unsafe { std::mem::zeroed() };
-        let place = (&raw mut room).cast();
-        // SAFETY: the library is initialised, this is its thread; it looks the id up, and the room
+        let mut buffer: InfoBuffer = unsafe { std::mem::zeroed() };
+        let place = (&raw mut buffer).cast();
+        // SAFETY: the library is initialised, this is its thread; it looks the id up, and the buffer
         // is larger than what it fills.
         accepted(unsafe { (self.api().resource_info)(id.cast_signed(), place) }).ok()?;
-        (room.info.tex_id != 0).then_some(room.info.tex_id)
+        (buffer.info.tex_id != 0).then_some(buffer.info.tex_id)
     }
 
     /// Attaches a backing to a resource, instead of the one it has.

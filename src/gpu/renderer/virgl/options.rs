@@ -7,10 +7,18 @@ use super::{sandbox_policy, shader_cache};
 use crate::backend::SandboxPolicy;
 use crate::gpu::render_node::{self, RenderNodeError};
 
+/// An open render node.
+#[derive(Debug)]
+pub(super) struct RenderNode {
+    pub(super) path: PathBuf,
+    pub(super) fd: OwnedFd,
+}
+
 /// Options of a renderer.
 #[derive(Debug)]
 pub struct Options {
-    node: Option<(PathBuf, OwnedFd)>,
+    /// `None` for software rendering.
+    node: Option<RenderNode>,
     dmabufs: bool,
 }
 
@@ -24,11 +32,14 @@ impl Options {
     pub fn new(render_node: Option<&Path>) -> Result<Self, RenderNodeError> {
         shader_cache::disable_if_disk_full();
         let node = match render_node {
-            Some(path) => Some((path.to_owned(), render_node::open(path)?)),
+            Some(path) => Some(RenderNode {
+                path: path.to_owned(),
+                fd: render_node::open(path)?,
+            }),
             None if prefers_software() => None,
             None => render_node::list().into_iter().find_map(|path| {
-                let node = render_node::open(&path).ok()?;
-                Some((path, node))
+                let fd = render_node::open(&path).ok()?;
+                Some(RenderNode { path, fd })
             }),
         };
         Ok(Self {
@@ -39,7 +50,7 @@ impl Options {
 
     /// What the sandbox must allow for the renderer.
     pub fn sandbox_policy(&self) -> SandboxPolicy {
-        sandbox_policy::sandbox_policy(self.node.as_ref().map(|(path, _)| path.as_path()))
+        sandbox_policy::sandbox_policy(self.node.as_ref().map(|node| node.path.as_path()))
     }
 
     /// Shows all scanouts by their pixels, not by dmabufs.
@@ -57,8 +68,8 @@ impl Options {
         self.dmabufs && self.node.is_some()
     }
 
-    /// Path and descriptor of the render node; `None` with software rendering.
-    pub(super) fn into_node(self) -> Option<(PathBuf, OwnedFd)> {
+    /// The render node; `None` for software rendering.
+    pub(super) fn into_node(self) -> Option<RenderNode> {
         self.node
     }
 }

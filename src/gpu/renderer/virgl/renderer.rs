@@ -44,7 +44,7 @@ impl VirglRenderer {
     pub(crate) fn new(options: Options, budget: Budget) -> Result<Self, VirglError> {
         let exports = options.exports_dmabufs();
         let (place, node) = match options.into_node() {
-            Some((path, node)) => (path.display().to_string(), Some(node)),
+            Some(node) => (node.path.display().to_string(), Some(node.fd)),
             None => ("no GPU".to_owned(), None),
         };
         let library = Library::open(node)?;

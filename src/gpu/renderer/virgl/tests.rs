@@ -6,7 +6,7 @@ use crate::backend::MemoryGuard;
 use crate::gpu::protocol::Format;
 use crate::gpu::region::{Rect, Region, Size};
 use crate::gpu::renderer::Renderer as _;
-use crate::gpu::renderer::testing::InOneGo as _;
+use crate::gpu::renderer::testing::WholeRequests as _;
 use crate::gpu::resource::{Budget, ResourceError};
 
 use super::testing::fake_virglrenderer;

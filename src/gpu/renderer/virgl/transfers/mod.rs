@@ -6,9 +6,10 @@ use crate::gpu::protocol::Transfer3d;
 use crate::gpu::renderer::{Copied, Direction};
 use crate::gpu::resource::{BackingError, PIXEL_LEN, ResourceError};
 
+use super::command_stream::{self, StreamTransfer};
 use super::library::Library;
+use super::limits;
 use super::resources::{Resource, Resources};
-use super::{command_stream, limits};
 use bands::RowLayout;
 
 /// Most iovecs that the library looks at for one call, over all rows. This takes some seconds.
@@ -86,7 +87,7 @@ pub(super) fn check_stream(
     stream: &[u32],
 ) -> Result<(), ResourceError> {
     let mut steps: u64 = 0;
-    for (transfer, backing) in command_stream::transfers(stream) {
+    for StreamTransfer { transfer, backing } in command_stream::transfers(stream) {
         let iovecs = backing.and_then(|id| library.iovecs(id));
         let iovecs = iovecs.map_or(0, |iovecs| iovecs.as_slice().len());
         steps = steps.saturating_add(limits::steps(&transfer, iovecs));
