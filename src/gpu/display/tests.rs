@@ -103,7 +103,7 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 }
 
 /// Scanouts of which the first shows an image of this size with numbered pixels, flushed.
-fn screen(width: u32, height: u32) -> (Scanouts, SharedImage) {
+fn scanouts(width: u32, height: u32) -> (Scanouts, SharedImage) {
     let mut image = Image::new(Size::new(width, height), &Budget::new(1 << 30)).unwrap();
     for y in 0..height {
         let row: Vec<u8> = (0..width)
@@ -112,28 +112,28 @@ fn screen(width: u32, height: u32) -> (Scanouts, SharedImage) {
         image.merge_row(0, y, &row);
     }
     let image = SharedImage::new(image);
-    let mut screen = Scanouts::default();
-    screen.show(
+    let mut scanouts = Scanouts::default();
+    scanouts.show(
         0,
         ScanoutSource::of_pixels(&image, Rect::sized(width, height)),
     );
-    screen.flush(&image, &Rect::sized(width, height));
-    (screen, image)
+    scanouts.flush(&image, &Rect::sized(width, height));
+    (scanouts, image)
 }
 
 #[test]
 fn features_come_first() {
     let (mut front_end, mut display) = FrontEnd::new();
-    let (mut screen, _) = screen(4, 4);
+    let (mut scanouts, _) = scanouts(4, 4);
     display
-        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
     assert_eq!(front_end.message(), (GET_PROTOCOL_FEATURES, vec![]));
     assert!(front_end.nothing_arrived());
     front_end.reply(GET_PROTOCOL_FEATURES, &3_u64.to_ne_bytes());
     display.receive(front_end.now).unwrap();
     display
-        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
     assert_eq!(
         front_end.message(),
@@ -256,7 +256,7 @@ fn silent_front_end_is_not_awaited_twice() {
     assert!(!display.ask(DisplayQuery::DisplayInfo, late));
     assert_eq!(display.deadline(), None);
 
-    // An answer that comes too late is no answer to the next question.
+    // An answer that comes too late is no answer to the next query.
     assert_eq!(front_end.message().0, GET_EDID);
     assert!(display.ask(DisplayQuery::DisplayInfo, late + RETRY_AFTER));
     display.send(None, Instant::now()).unwrap();
@@ -307,13 +307,13 @@ fn unanswered_queries_do_not_pile_up() {
 #[test]
 fn missing_features_reply_means_no_features() {
     let (mut front_end, mut display) = FrontEnd::new();
-    let (mut screen, _) = screen(2, 2);
+    let (mut scanouts, _) = scanouts(2, 2);
     display
-        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
     assert!(display.expire(front_end.now + REPLY_LIMIT).query);
     display
-        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
     assert_eq!(front_end.message().0, GET_PROTOCOL_FEATURES);
     assert_eq!(front_end.message().0, SCANOUT);
@@ -333,7 +333,7 @@ fn closed_socket_replies_with_nothing() {
     assert!(!display.ask(DisplayQuery::DisplayInfo, now));
     display
         .send(
-            screen(2, 2).0.pending_updates(DisplayId::VMM),
+            scanouts(2, 2).0.pending_updates(DisplayId::VMM),
             Instant::now(),
         )
         .unwrap();
@@ -378,11 +378,11 @@ fn edid_with_an_impossible_size_is_none() {
     }
 }
 
-/// Sends all of `screen` to a front-end that reads `piece` bytes at a time, and returns what arrived.
+/// Sends all of `scanouts` to a front-end that reads `piece` bytes at a time, and returns what arrived.
 fn trickle(
     display: &mut Display,
     front_end: &FrontEnd,
-    screen: &mut Scanouts,
+    scanouts: &mut Scanouts,
     piece: usize,
 ) -> Vec<u8> {
     let mut arrived = Vec::new();
@@ -390,7 +390,7 @@ fn trickle(
     front_end.socket.set_nonblocking(true).unwrap();
     loop {
         display
-            .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+            .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
             .unwrap();
         match (&front_end.socket).read(&mut buffer) {
             Ok(count) => arrived.extend(&buffer[..count]),
@@ -405,7 +405,7 @@ fn trickle(
 
 #[test]
 fn message_larger_than_the_socket_is_sent_in_parts() {
-    for (view, piece) in [
+    for (part, piece) in [
         (Rect::sized(700, 1500), 100_001),
         (
             Rect {
@@ -418,23 +418,23 @@ fn message_larger_than_the_socket_is_sent_in_parts() {
         ),
     ] {
         let (front_end, mut display) = FrontEnd::settled(0);
-        let (_, image) = screen(700, 1500);
-        let mut screen = Scanouts::default();
-        screen.show(0, ScanoutSource::of_pixels(&image, view));
-        screen.flush(&image, &view);
+        let (_, image) = scanouts(700, 1500);
+        let mut scanouts = Scanouts::default();
+        scanouts.show(0, ScanoutSource::of_pixels(&image, part));
+        scanouts.flush(&image, &part);
         display
-            .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+            .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
             .unwrap();
         let (_, interest) = display.interest().unwrap();
         assert_eq!(interest, EventSet::IN | EventSet::OUT);
-        let arrived = words(&trickle(&mut display, &front_end, &mut screen, piece));
-        let area = view.area() as usize;
+        let arrived = words(&trickle(&mut display, &front_end, &mut scanouts, piece));
+        let area = part.area() as usize;
         assert_eq!(arrived.len(), 6 + 8 + area);
         let size = (20 + area * 4) as u32;
-        let head = [UPDATE, 0, size, 0, 0, 0, view.width, view.height];
+        let head = [UPDATE, 0, size, 0, 0, 0, part.width, part.height];
         assert_eq!(arrived[6..14], head);
-        let rows = (view.y..view.y + view.height)
-            .flat_map(|y| (view.x..view.x + view.width).map(move |x| y << 16 | x | 1 << 31));
+        let rows = (part.y..part.y + part.height)
+            .flat_map(|y| (part.x..part.x + part.width).map(move |x| y << 16 | x | 1 << 31));
         assert!(arrived[14..].iter().copied().eq(rows));
     }
 }
@@ -442,13 +442,13 @@ fn message_larger_than_the_socket_is_sent_in_parts() {
 #[test]
 fn resource_may_be_destroyed_while_it_is_sent() {
     let (front_end, mut display) = FrontEnd::settled(0);
-    let (mut screen, image) = screen(700, 1500);
+    let (mut scanouts, image) = scanouts(700, 1500);
     display
-        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
-    screen.forget_image(&image);
+    scanouts.forget_image(&image);
     drop(image);
-    let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
+    let arrived = words(&trickle(&mut display, &front_end, &mut scanouts, 1 << 20));
     let whole = 6 + 8 + 700 * 1500;
     assert_eq!(arrived[whole - 1], 1499 << 16 | 699 | 1 << 31);
     // And only then is the scanout disabled.
@@ -458,9 +458,9 @@ fn resource_may_be_destroyed_while_it_is_sent() {
 #[test]
 fn pixels_that_change_while_sent_are_sent_again() {
     let (front_end, mut display) = FrontEnd::settled(0);
-    let (mut screen, image) = screen(700, 1500);
+    let (mut scanouts, image) = scanouts(700, 1500);
     display
-        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
     let rect = Rect {
         x: 0,
@@ -471,9 +471,9 @@ fn pixels_that_change_while_sent_are_sent_again() {
     image.lock().merge_row(0, 0, &[7; 4]);
     let mut changed = Region::default();
     changed.add(rect);
-    screen.add_damage(&image, &changed);
-    screen.flush(&image, &rect);
-    let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
+    scanouts.add_damage(&image, &changed);
+    scanouts.flush(&image, &rect);
+    let arrived = words(&trickle(&mut display, &front_end, &mut scanouts, 1 << 20));
     let whole = 6 + 8 + 700 * 1500;
     assert_eq!(arrived[14], 1 << 31);
     let pixel = u32::from_le_bytes([7; 4]);
@@ -483,7 +483,7 @@ fn pixels_that_change_while_sent_are_sent_again() {
 #[test]
 fn display_that_does_not_read_costs_no_memory() {
     let (front_end, mut display) = FrontEnd::settled(0);
-    let (mut screen, image) = screen(700, 1500);
+    let (mut scanouts, image) = scanouts(700, 1500);
     let shape = Shape {
         hot_x: 1,
         hot_y: 2,
@@ -498,19 +498,19 @@ fn display_that_does_not_read_costs_no_memory() {
         };
         let mut changed = Region::default();
         changed.add(rect);
-        screen.add_damage(&image, &changed);
-        screen.flush(&image, &rect);
+        scanouts.add_damage(&image, &changed);
+        scanouts.flush(&image, &rect);
         let position = Position {
             x: i,
             y: i,
             visible: true,
         };
-        screen.shape_cursor(0, position, shape.clone());
+        scanouts.shape_cursor(0, position, shape.clone());
         display
-            .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+            .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
             .unwrap();
     }
-    let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
+    let arrived = words(&trickle(&mut display, &front_end, &mut scanouts, 1 << 20));
     // The first cursor and the first pixels were on their way; what came after them is one cursor
     // and a few rectangles.
     let cursor = 8 + 64 * 64;
@@ -524,14 +524,14 @@ fn display_that_does_not_read_costs_no_memory() {
 #[test]
 fn socket_closed_within_a_message_is_given_up() {
     let (front_end, mut display) = FrontEnd::settled(0);
-    let (mut screen, _image) = screen(700, 1500);
+    let (mut scanouts, _image) = scanouts(700, 1500);
     display
-        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
     drop(front_end);
     assert!(
         display
-            .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+            .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
             .is_err()
     );
     assert!(display.interest().is_none());
@@ -541,14 +541,14 @@ fn socket_closed_within_a_message_is_given_up() {
     let now = Instant::now();
     let mut front_end = FrontEnd { socket, now };
     display.attach(ours, now);
-    screen.attach_display(DisplayId::VMM);
+    scanouts.attach_display(DisplayId::VMM);
     display
-        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
     front_end.message();
     front_end.reply(GET_PROTOCOL_FEATURES, &[0; 8]);
     display.receive(now).unwrap();
-    let arrived = words(&trickle(&mut display, &front_end, &mut screen, 1 << 20));
+    let arrived = words(&trickle(&mut display, &front_end, &mut scanouts, 1 << 20));
     assert_eq!(arrived[..5], [SET_PROTOCOL_FEATURES, 0, 8, 0, 0]);
     assert_eq!(arrived[5..11], [SCANOUT, 0, 12, 0, 700, 1500]);
     assert_eq!(arrived.len(), 5 + 6 + 8 + 700 * 1500);
@@ -569,19 +569,19 @@ fn new_socket_ends_the_wait_on_the_old_one() {
 #[test]
 fn cursor_positions_are_sent() {
     let (mut front_end, mut display) = FrontEnd::settled(0);
-    let mut screen = Scanouts::default();
+    let mut scanouts = Scanouts::default();
     let position = Position {
         x: 8,
         y: 9,
         visible: true,
     };
-    screen.move_cursor(3, position);
+    scanouts.move_cursor(3, position);
     display
-        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
     let (kind, payload) = front_end.message();
     assert_eq!((kind, words(&payload)), (CURSOR_POS, vec![3, 8, 9]));
-    screen.move_cursor(
+    scanouts.move_cursor(
         3,
         Position {
             visible: false,
@@ -589,7 +589,7 @@ fn cursor_positions_are_sent() {
         },
     );
     display
-        .send(screen.pending_updates(DisplayId::VMM), Instant::now())
+        .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
     let (kind, payload) = front_end.message();
     assert_eq!((kind, words(&payload)), (CURSOR_POS + 1, vec![3, 8, 9]));

@@ -201,7 +201,7 @@ fn stopped_control_queue_ends_the_wait_of_the_cursor() {
     machine.run();
     assert!(
         machine.completed(CURSOR_QUEUE).is_none(),
-        "the question waits again"
+        "the query waits again"
     );
     let reply = Response::DisplayInfo(Box::default()).encode(&Header::default());
     // To the first one, and to the one that is asked again.

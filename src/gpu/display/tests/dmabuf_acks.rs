@@ -1,6 +1,6 @@
 //! Answers to `DMABUF_UPDATE` that come late, or not at all.
 
-use super::dmabufs::{ALL, DMABUF_SCANOUT, DMABUF_SCANOUT2, READBACK, Scene, view};
+use super::dmabufs::{ALL, DMABUF_SCANOUT, DMABUF_SCANOUT2, READBACK, Scene, source};
 use super::*;
 use crate::gpu::display::dmabuf_ack::MAX_LATE;
 use crate::gpu::resource::MODIFIER_LINEAR;
@@ -8,9 +8,9 @@ use crate::gpu::resource::MODIFIER_LINEAR;
 /// A scene whose first scanout shows the buffer of resource 7, flushed, and its update not answered.
 fn unanswered() -> (Scene, SharedImage) {
     let mut scene = Scene::new(3);
-    let view = view(7, MODIFIER_LINEAR);
-    let image = view.image.clone();
-    scene.screen.show(0, view);
+    let source = source(7, MODIFIER_LINEAR);
+    let image = source.image.clone();
+    scene.scanouts.show(0, source);
     scene.flush(&image, ALL);
     assert_eq!(scene.message().0, DMABUF_SCANOUT2);
     scene.assert_update(0, ALL);
@@ -23,7 +23,7 @@ fn miss(scene: &mut Scene, expected: PixelFallback) {
     assert_eq!(expired.dmabuf_update, Some(expected));
     assert_eq!(scene.display.dmabuf_support(), DmabufSupport::None);
     scene.set_support(DmabufSupport::None);
-    scene.screen.readback_done(&READBACK, true);
+    scene.scanouts.readback_done(&READBACK, true);
     scene.send();
     assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
     assert_eq!(scene.message().0, SCANOUT);
@@ -33,9 +33,9 @@ fn miss(scene: &mut Scene, expected: PixelFallback) {
 
 /// Has what was flushed be drawn and sent: the whole buffer again.
 fn assert_passed_on_again(scene: &mut Scene) {
-    assert!(scene.screen.wants_fence());
-    scene.screen.await_flush(None);
-    scene.screen.flush_done();
+    assert!(scene.scanouts.wants_fence());
+    scene.scanouts.await_flush(None);
+    scene.scanouts.flush_done();
     scene.send();
     assert_eq!(scene.message().0, DMABUF_SCANOUT2);
     scene.assert_update(0, ALL);
@@ -47,14 +47,14 @@ fn front_end_that_does_not_answer_is_sent_pixels() {
     let (mut scene, image) = unanswered();
     let late = Instant::now() + UPDATE_LIMIT;
     assert_eq!(scene.display.expire(Instant::now()), Expired::default());
-    // A question is not held up by it.
+    // It does not delay a query.
     let now = scene.front_end.now;
     assert!(scene.display.ask(DisplayQuery::DisplayInfo, now));
     assert_eq!(scene.display.deadline(), Some(now + REPLY_LIMIT));
     scene.display.cancel_query();
     let expired = scene.display.expire(late);
     assert_eq!(expired.dmabuf_update, Some(PixelFallback::UntilAnswered));
-    // Not even before the screen is told: a late answer would be taken for the next one's.
+    // Not even before the scanouts are told: a late answer would be taken for that of the next update.
     scene.flush(&image, ALL);
     assert_eq!(scene.message().0, GET_DISPLAY_INFO);
     scene.assert_silence();
@@ -65,8 +65,8 @@ fn front_end_that_does_not_answer_is_sent_pixels() {
     assert_eq!(scene.message().0, SCANOUT);
     // The pixels are to be read first.
     scene.assert_silence();
-    assert_eq!(scene.screen.needs_readback(), Some(READBACK));
-    scene.screen.readback_done(&READBACK, true);
+    assert_eq!(scene.scanouts.needs_readback(), Some(READBACK));
+    scene.scanouts.readback_done(&READBACK, true);
     scene.send();
     let (kind, payload) = scene.message();
     assert_eq!(
@@ -149,7 +149,7 @@ fn limit_starts_when_the_socket_has_taken_all_of_the_update() {
     scene.front_end.socket.read_exact(&mut read).unwrap();
     scene
         .display
-        .send(scene.screen.pending_updates(DisplayId::VMM), hour)
+        .send(scene.scanouts.pending_updates(DisplayId::VMM), hour)
         .unwrap();
     assert_eq!(scene.display.deadline(), Some(hour + UPDATE_LIMIT));
     scene.assert_update(0, ALL);
@@ -165,16 +165,16 @@ fn limit_starts_when_the_socket_has_taken_all_of_the_update() {
 fn removed_dmabuf_leaves_only_its_answer() {
     for is_late in [false, true] {
         let (mut scene, _) = unanswered();
-        let next = view(8, MODIFIER_LINEAR);
+        let next = source(8, MODIFIER_LINEAR);
         let (next_image, fd) = (next.image.clone(), next.dmabuf.clone());
         let watched = Arc::downgrade(fd.as_ref().unwrap());
         drop(fd);
-        scene.screen.show(0, next);
+        scene.scanouts.show(0, next);
         scene.flush(&next_image, ALL);
         // The answer is the old one's, and is waited for as long.
         scene.assert_silence();
         assert!(scene.display.deadline().is_some());
-        scene.screen.forget_image(&next_image);
+        scene.scanouts.forget_image(&next_image);
         assert_eq!(watched.strong_count(), 0);
         scene.send();
         assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
@@ -188,9 +188,9 @@ fn removed_dmabuf_leaves_only_its_answer() {
         scene.answer();
         assert_eq!(scene.display.deadline(), None);
         scene.assert_silence();
-        let last = view(9, MODIFIER_LINEAR);
+        let last = source(9, MODIFIER_LINEAR);
         let last_image = last.image.clone();
-        scene.screen.show(0, last);
+        scene.scanouts.show(0, last);
         scene.flush(&last_image, ALL);
         assert_eq!(scene.message().0, DMABUF_SCANOUT2);
         scene.assert_update(0, ALL);

@@ -17,7 +17,7 @@ pub(super) const DMABUF_SCANOUT2: u32 = 12;
 const TILED: u64 = 0x0100_0000_0000_0002;
 const XR24: u32 = u32::from_le_bytes(*b"XR24");
 pub(super) const ALL: Rect = Rect::sized(40, 30);
-/// Of all of [`view`]'s resource 7.
+/// All of resource 7.
 pub(super) const READBACK: Readback = Readback {
     resource: 7,
     rect: ALL,
@@ -34,8 +34,8 @@ fn dmabuf(modifier: u64) -> Dmabuf {
     }
 }
 
-/// A view of `resource` with a buffer of this modifier.
-pub(super) fn view(resource: u32, modifier: u64) -> ScanoutSource {
+/// A source of `resource` with a dmabuf of this modifier.
+pub(super) fn source(resource: u32, modifier: u64) -> ScanoutSource {
     let image = SharedImage::new(Image::new(Size::new(40, 30), &Budget::new(1 << 20)).unwrap());
     ScanoutSource {
         resource,
@@ -44,11 +44,11 @@ pub(super) fn view(resource: u32, modifier: u64) -> ScanoutSource {
     }
 }
 
-/// A front-end that has said what it takes, a display, and a screen.
+/// A front-end after the negotiation, its display, and scanouts.
 pub(super) struct Scene {
     pub(super) front_end: FrontEnd,
     pub(super) display: Display,
-    pub(super) screen: Scanouts,
+    pub(super) scanouts: Scanouts,
 }
 
 impl Scene {
@@ -67,7 +67,7 @@ impl Scene {
         let mut scene = Self {
             front_end,
             display,
-            screen: Scanouts::default(),
+            scanouts: Scanouts::default(),
         };
         scene.receive();
         scene.send();
@@ -82,12 +82,15 @@ impl Scene {
     }
 
     pub(super) fn set_support(&mut self, support: DmabufSupport) {
-        self.screen.set_dmabuf_support(DisplayId::VMM, support);
+        self.scanouts.set_dmabuf_support(DisplayId::VMM, support);
     }
 
     pub(super) fn send(&mut self) {
         self.display
-            .send(self.screen.pending_updates(DisplayId::VMM), Instant::now())
+            .send(
+                self.scanouts.pending_updates(DisplayId::VMM),
+                Instant::now(),
+            )
             .unwrap();
     }
 
@@ -119,10 +122,10 @@ impl Scene {
     }
 
     pub(super) fn flush(&mut self, image: &SharedImage, rect: Rect) {
-        self.screen.flush(image, &rect);
-        assert!(self.screen.wants_fence());
-        self.screen.await_flush(None);
-        self.screen.flush_done();
+        self.scanouts.flush(image, &rect);
+        assert!(self.scanouts.wants_fence());
+        self.scanouts.await_flush(None);
+        self.scanouts.flush_done();
         self.send();
     }
 
@@ -160,11 +163,11 @@ fn dmabuf_is_sent_with_its_size_and_modifier() {
         (0, MODIFIER_INVALID, SCANOUT),
     ] {
         let mut scene = Scene::new(features);
-        let view = view(1, modifier);
-        let (image, sent) = (view.image.clone(), view.dmabuf.clone().unwrap());
-        scene.screen.show(5, view);
+        let source = source(1, modifier);
+        let (image, sent) = (source.image.clone(), source.dmabuf.clone().unwrap());
+        scene.scanouts.show(5, source);
         if expected == SCANOUT {
-            scene.screen.flush(&image, &ALL);
+            scene.scanouts.flush(&image, &ALL);
             scene.send();
             let (kind, payload, fd) = scene.message_with_fd();
             assert_eq!((kind, words(&payload)), (SCANOUT, vec![5, 40, 30]));
@@ -192,10 +195,10 @@ fn dmabuf_is_sent_with_its_size_and_modifier() {
 #[test]
 fn damage_until_the_answer_is_the_next_update() {
     let mut scene = Scene::new(2);
-    let views = [view(1, MODIFIER_LINEAR), view(2, MODIFIER_LINEAR)];
-    let images = [0, 1].map(|i: usize| views[i].image.clone());
-    for (scanout, view) in (0..).zip(views) {
-        scene.screen.show(scanout, view);
+    let sources = [source(1, MODIFIER_LINEAR), source(2, MODIFIER_LINEAR)];
+    let images = [0, 1].map(|i: usize| sources[i].image.clone());
+    for (scanout, source) in (0..).zip(sources) {
+        scene.scanouts.show(scanout, source);
     }
     scene.flush(&images[0], ALL);
     assert_eq!(scene.message().0, DMABUF_SCANOUT2);
@@ -219,7 +222,7 @@ fn damage_until_the_answer_is_the_next_update() {
         y: 2,
         visible: true,
     };
-    scene.screen.move_cursor(0, position);
+    scene.scanouts.move_cursor(0, position);
     scene.send();
     assert_eq!(scene.message().0, CURSOR_POS);
     let now = scene.front_end.now;
@@ -258,27 +261,27 @@ fn damage_until_the_answer_is_the_next_update() {
 #[test]
 fn flushed_dmabuf_waits_for_its_fence() {
     let mut scene = Scene::new(2);
-    let view = view(1, MODIFIER_LINEAR);
-    let image = view.image.clone();
-    scene.screen.show(0, view);
-    scene.screen.flush(&image, &ALL);
-    scene.screen.await_flush(Some(Fence(1)));
+    let source = source(1, MODIFIER_LINEAR);
+    let image = source.image.clone();
+    scene.scanouts.show(0, source);
+    scene.scanouts.flush(&image, &ALL);
+    scene.scanouts.await_flush(Some(Fence(1)));
     scene.send();
     scene.assert_silence();
     // What is flushed after the fence needs one of its own.
     let corner = Rect::sized(4, 4);
-    scene.screen.flush(&image, &corner);
-    assert!(!scene.screen.wants_fence());
-    scene.screen.flush_done();
+    scene.scanouts.flush(&image, &corner);
+    assert!(!scene.scanouts.wants_fence());
+    scene.scanouts.flush_done();
     scene.send();
     assert_eq!(scene.message().0, DMABUF_SCANOUT2);
     scene.assert_update(0, ALL);
     scene.answer();
     scene.assert_silence();
-    assert!(scene.screen.wants_fence());
-    scene.screen.await_flush(Some(Fence(2)));
-    assert_eq!(scene.screen.fence(), Some(Fence(2)));
-    scene.screen.flush_done();
+    assert!(scene.scanouts.wants_fence());
+    scene.scanouts.await_flush(Some(Fence(2)));
+    assert_eq!(scene.scanouts.fence(), Some(Fence(2)));
+    scene.scanouts.flush_done();
     scene.send();
     scene.assert_update(0, corner);
 }
@@ -286,21 +289,23 @@ fn flushed_dmabuf_waits_for_its_fence() {
 #[test]
 fn scanout_changes_between_dmabuf_pixels_and_nothing() {
     let mut scene = Scene::new(2);
-    let by_buffer = || view(1, MODIFIER_LINEAR);
-    let (_, image) = screen(40, 30);
+    let by_buffer = || source(1, MODIFIER_LINEAR);
+    let (_, image) = scanouts(40, 30);
     for end in 0..4 {
         let shown = by_buffer();
         let buffer = shown.image.clone();
-        scene.screen.show(0, shown);
+        scene.scanouts.show(0, shown);
         scene.flush(&buffer, ALL);
         assert_eq!(scene.message().0, DMABUF_SCANOUT2);
         scene.assert_update(0, ALL);
         scene.answer();
         match end {
-            0 => scene.screen.show(0, ScanoutSource::of_pixels(&image, ALL)),
-            1 => scene.screen.disable(0),
-            2 => scene.screen.forget_image(&buffer),
-            _ => scene.screen.reset(),
+            0 => scene
+                .scanouts
+                .show(0, ScanoutSource::of_pixels(&image, ALL)),
+            1 => scene.scanouts.disable(0),
+            2 => scene.scanouts.forget_image(&buffer),
+            _ => scene.scanouts.reset(),
         }
         scene.send();
         let (kind, payload, fd) = scene.message_with_fd();
@@ -309,7 +314,7 @@ fn scanout_changes_between_dmabuf_pixels_and_nothing() {
         if end == 0 {
             let (kind, payload) = scene.message();
             assert_eq!((kind, words(&payload)), (SCANOUT, vec![0, 40, 30]));
-            scene.screen.flush(&image, &ALL);
+            scene.scanouts.flush(&image, &ALL);
             scene.send();
             assert_eq!(scene.message().0, UPDATE);
         }
@@ -322,9 +327,9 @@ fn unsent_dmabuf_is_closed() {
     let mut scene = Scene::new(2);
     let mut watched = Vec::new();
     for _ in 0..100 {
-        let view = view(1, MODIFIER_LINEAR);
-        watched.push(Arc::downgrade(view.dmabuf.as_ref().unwrap()));
-        scene.screen.show(0, view);
+        let source = source(1, MODIFIER_LINEAR);
+        watched.push(Arc::downgrade(source.dmabuf.as_ref().unwrap()));
+        scene.scanouts.show(0, source);
         scene.send();
     }
     scene.assert_silence();
@@ -333,12 +338,12 @@ fn unsent_dmabuf_is_closed() {
     };
     assert_eq!(open(&watched), 1);
     // And one that is passed on is closed once it is shown no longer, answered or not.
-    let view = view(1, MODIFIER_LINEAR);
-    let image = view.image.clone();
-    watched.push(Arc::downgrade(view.dmabuf.as_ref().unwrap()));
-    scene.screen.show(0, view);
+    let source = source(1, MODIFIER_LINEAR);
+    let image = source.image.clone();
+    watched.push(Arc::downgrade(source.dmabuf.as_ref().unwrap()));
+    scene.scanouts.show(0, source);
     scene.flush(&image, ALL);
-    scene.screen.disable(0);
+    scene.scanouts.disable(0);
     scene.send();
     assert_eq!(open(&watched), 0);
 }
@@ -346,16 +351,16 @@ fn unsent_dmabuf_is_closed() {
 #[test]
 fn failed_readback_is_tried_again_with_the_next_flush() {
     let mut scene = Scene::new(2);
-    let view = view(7, MODIFIER_LINEAR);
-    let image = view.image.clone();
-    scene.screen.show(0, view);
+    let source = source(7, MODIFIER_LINEAR);
+    let image = source.image.clone();
+    scene.scanouts.show(0, source);
     scene.flush(&image, ALL);
     scene.set_support(DmabufSupport::None);
-    scene.screen.readback_done(&READBACK, false);
-    assert_eq!(scene.screen.needs_readback(), None);
+    scene.scanouts.readback_done(&READBACK, false);
+    assert_eq!(scene.scanouts.needs_readback(), None);
     assert_eq!(
         scene
-            .screen
+            .scanouts
             .region_to_flush(&image, &Rect::sized(1, 1))
             .rects(),
         [ALL]
@@ -365,16 +370,16 @@ fn failed_readback_is_tried_again_with_the_next_flush() {
 #[test]
 fn new_display_is_passed_the_dmabufs_again() {
     let mut scene = Scene::new(2);
-    let view = view(1, MODIFIER_LINEAR);
-    let image = view.image.clone();
-    let sent = view.dmabuf.clone().unwrap();
-    scene.screen.show(0, view);
+    let source = source(1, MODIFIER_LINEAR);
+    let image = source.image.clone();
+    let sent = source.dmabuf.clone().unwrap();
+    scene.scanouts.show(0, source);
     scene.flush(&image, ALL);
     // The old one never answers.
     let (socket, ours) = UnixStream::pair().unwrap();
     let now = Instant::now();
     scene.display.attach(ours, now);
-    scene.screen.attach_display(DisplayId::VMM);
+    scene.scanouts.attach_display(DisplayId::VMM);
     scene.front_end = FrontEnd { socket, now };
     scene.send();
     assert_eq!(scene.message().0, GET_PROTOCOL_FEATURES);

@@ -19,8 +19,8 @@ struct Picture {
 
 impl Picture {
     /// Takes as many updates as the display has time for.
-    fn update(&mut self, screen: &mut Scanouts, id: DisplayId, most: usize) {
-        let mut pending = screen.pending_updates(id).unwrap();
+    fn update(&mut self, scanouts: &mut Scanouts, id: DisplayId, most: usize) {
+        let mut pending = scanouts.pending_updates(id).unwrap();
         for update in std::iter::from_fn(|| pending.take_next(false)).take(most) {
             self.apply(update);
         }
@@ -55,31 +55,31 @@ impl Picture {
     }
 }
 
-fn draw(screen: &mut Scanouts, image: &SharedImage, rect: Rect, color: u8) {
+fn draw(scanouts: &mut Scanouts, image: &SharedImage, rect: Rect, color: u8) {
     let row = vec![color; rect.width as usize * PIXEL_LEN];
     for y in rect.y..rect.y + rect.height {
         image.lock().merge_row(rect.x, y, &row);
     }
-    change(screen, image, rect);
+    change(scanouts, image, rect);
 }
 
 #[test]
 fn displays_at_different_paces_end_with_the_same_picture() {
-    let mut screen = Scanouts::default();
+    let mut scanouts = Scanouts::default();
     let image = image();
     let (mut fast, mut slow, mut late) = Default::default();
-    screen.attach_display(CONSOLE);
-    screen.show(0, ScanoutSource::of_pixels(&image, ALL));
+    scanouts.attach_display(CONSOLE);
+    scanouts.show(0, ScanoutSource::of_pixels(&image, ALL));
     for step in 0..200 {
         let at = |factor: u32| step * factor % 90;
         draw(
-            &mut screen,
+            &mut scanouts,
             &image,
             rect(at(7), at(3), 10, 6),
             step as u8 + 1,
         );
         if step % 3 != 0 {
-            screen.flush(&image, &rect(0, 0, SIZE, 50 + step % 50));
+            scanouts.flush(&image, &rect(0, 0, SIZE, 50 + step % 50));
         }
         let position = Position {
             x: step,
@@ -93,30 +93,30 @@ fn displays_at_different_paces_end_with_the_same_picture() {
             pixels,
         };
         match step % 5 {
-            0 => screen.shape_cursor(0, position, shape),
-            _ => screen.move_cursor(0, position),
+            0 => scanouts.shape_cursor(0, position, shape),
+            _ => scanouts.move_cursor(0, position),
         }
-        Picture::update(&mut fast, &mut screen, DisplayId::VMM, usize::MAX);
+        Picture::update(&mut fast, &mut scanouts, DisplayId::VMM, usize::MAX);
         if step % 10 == 0 {
-            Picture::update(&mut slow, &mut screen, CONSOLE, 1);
+            Picture::update(&mut slow, &mut scanouts, CONSOLE, 1);
         }
         if step == 120 {
-            screen.attach_display(LATER);
-            let readback = screen.needs_readback().unwrap();
-            screen.readback_done(&readback, true);
-            assert_eq!(screen.needs_readback(), None);
+            scanouts.attach_display(LATER);
+            let readback = scanouts.needs_readback().unwrap();
+            scanouts.readback_done(&readback, true);
+            assert_eq!(scanouts.needs_readback(), None);
         }
         if step > 120 {
-            Picture::update(&mut late, &mut screen, LATER, 2);
+            Picture::update(&mut late, &mut scanouts, LATER, 2);
         }
     }
-    screen.flush(&image, &ALL);
+    scanouts.flush(&image, &ALL);
     for (picture, id) in [
         (&mut fast, DisplayId::VMM),
         (&mut slow, CONSOLE),
         (&mut late, LATER),
     ] {
-        picture.update(&mut screen, id, usize::MAX);
+        picture.update(&mut scanouts, id, usize::MAX);
     }
     assert_eq!(fast.pixels.len(), ALL.area() as usize);
     for ((x, y), pixel) in &fast.pixels {
@@ -128,35 +128,35 @@ fn displays_at_different_paces_end_with_the_same_picture() {
 
 #[test]
 fn unflushed_damage_sent_to_a_new_display_is_sent_to_the_others_too() {
-    let mut screen = Scanouts::default();
+    let mut scanouts = Scanouts::default();
     let image = image();
-    screen.show(0, ScanoutSource::of_pixels(&image, ALL));
-    screen.flush(&image, &ALL);
-    sent(&mut screen);
-    change(&mut screen, &image, rect(1, 2, 3, 4));
-    screen.attach_display(CONSOLE);
-    assert_eq!(sent(&mut screen), []);
-    let readback = screen.needs_readback().unwrap();
-    screen.readback_done(&readback, true);
+    scanouts.show(0, ScanoutSource::of_pixels(&image, ALL));
+    scanouts.flush(&image, &ALL);
+    sent(&mut scanouts);
+    change(&mut scanouts, &image, rect(1, 2, 3, 4));
+    scanouts.attach_display(CONSOLE);
+    assert_eq!(sent(&mut scanouts), []);
+    let readback = scanouts.needs_readback().unwrap();
+    scanouts.readback_done(&readback, true);
     let damage = rect(1, 2, 3, 4);
-    assert_eq!(sent(&mut screen), [(0, damage, Some(damage))]);
-    screen.flush(&image, &ALL);
-    assert_eq!(sent(&mut screen), []);
+    assert_eq!(sent(&mut scanouts), [(0, damage, Some(damage))]);
+    scanouts.flush(&image, &ALL);
+    assert_eq!(sent(&mut scanouts), []);
 }
 
 #[test]
 fn displays_that_are_gone_have_no_updates() {
-    let mut screen = Scanouts::default();
+    let mut scanouts = Scanouts::default();
     let image = image();
-    screen.attach_display(CONSOLE);
-    screen.show(0, ScanoutSource::of_pixels(&image, ALL));
-    screen.flush(&image, &ALL);
+    scanouts.attach_display(CONSOLE);
+    scanouts.show(0, ScanoutSource::of_pixels(&image, ALL));
+    scanouts.flush(&image, &ALL);
     for id in [CONSOLE, DisplayId::VMM] {
-        screen.detach_display(id);
+        scanouts.detach_display(id);
     }
-    assert!(screen.pending_updates(CONSOLE).is_none());
+    assert!(scanouts.pending_updates(CONSOLE).is_none());
     // The VMM comes back, and its display is kept up to date.
-    assert_eq!(sent(&mut screen), [(0, ALL, None), (0, ALL, Some(ALL))]);
+    assert_eq!(sent(&mut scanouts), [(0, ALL, None), (0, ALL, Some(ALL))]);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn one_display_is_sent_pixels_while_another_has_the_dmabuf() {
     use crate::gpu::resource::{Dmabuf, MODIFIER_LINEAR};
     use rustix::fs::{MemfdFlags, memfd_create};
 
-    let mut screen = Scanouts::default();
+    let mut scanouts = Scanouts::default();
     let image = image();
     let dmabuf = Dmabuf {
         fd: memfd_create("dmabuf", MemfdFlags::CLOEXEC).unwrap(),
@@ -174,19 +174,22 @@ fn one_display_is_sent_pixels_while_another_has_the_dmabuf() {
         modifier: MODIFIER_LINEAR,
         y_0_top: true,
     };
-    screen.attach_display(CONSOLE);
-    screen.set_dmabuf_support(CONSOLE, DmabufSupport::None);
+    scanouts.attach_display(CONSOLE);
+    scanouts.set_dmabuf_support(CONSOLE, DmabufSupport::None);
     let source = ScanoutSource {
         dmabuf: Some(dmabuf.into()),
         ..ScanoutSource::of_pixels(&image, ALL)
     };
-    screen.show(0, source);
+    scanouts.show(0, source);
     for flushed in [ALL, rect(5, 5, 2, 2)] {
         // What the console shows is read back.
-        assert_eq!(screen.region_to_flush(&image, &flushed).rects(), [flushed]);
-        change(&mut screen, &image, flushed);
-        screen.flush(&image, &flushed);
-        let mut console = screen.pending_updates(CONSOLE).unwrap();
+        assert_eq!(
+            scanouts.region_to_flush(&image, &flushed).rects(),
+            [flushed]
+        );
+        change(&mut scanouts, &image, flushed);
+        scanouts.flush(&image, &flushed);
+        let mut console = scanouts.pending_updates(CONSOLE).unwrap();
         let updates = std::iter::from_fn(|| console.take_next(false));
         let rects = updates.filter_map(|update| match update {
             Update::Pixels { rect, .. } => Some(rect),
@@ -195,14 +198,14 @@ fn one_display_is_sent_pixels_while_another_has_the_dmabuf() {
         });
         assert_eq!(rects.collect::<Vec<_>>(), [flushed]);
         // The VMM's display waits for the renderer.
-        assert!(screen.take_update(false).is_none());
-        screen.await_flush(None);
-        screen.flush_done();
-        let vmm = std::iter::from_fn(|| screen.take_update(false)).last();
+        assert!(scanouts.take_update(false).is_none());
+        scanouts.await_flush(None);
+        scanouts.flush_done();
+        let vmm = std::iter::from_fn(|| scanouts.take_update(false)).last();
         assert!(matches!(vmm, Some(Update::DmabufDamage { rect, .. }) if rect == flushed));
     }
-    let active = screen.active_scanouts().map(|scanout| scanout.by_dmabuf);
+    let active = scanouts.active_scanouts().map(|scanout| scanout.by_dmabuf);
     assert_eq!(active.collect::<Vec<_>>(), [false]);
-    screen.detach_display(CONSOLE);
-    assert!(screen.region_to_flush(&image, &ALL).is_empty());
+    scanouts.detach_display(CONSOLE);
+    assert!(scanouts.region_to_flush(&image, &ALL).is_empty());
 }
