@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+#[cfg(feature = "virgl")]
 use std::path::Path;
 use std::process;
 

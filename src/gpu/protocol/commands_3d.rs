@@ -84,6 +84,10 @@ pub(crate) struct Box3 {
 
 impl Box3 {
     /// Whether it is within `width` by `height` by `depth` texels, and not empty.
+    #[cfg_attr(
+        not(feature = "virgl"),
+        allow(dead_code, reason = "only virgl uses it")
+    )]
     pub(crate) fn lies_within(&self, width: u32, height: u32, depth: u32) -> bool {
         let within = |start: u32, len: u32, all: u32| {
             len != 0 && start.checked_add(len).is_some_and(|end| end <= all)
@@ -200,6 +204,10 @@ pub(crate) struct CapsetInfo {
 
 impl CapsetInfo {
     /// Ids of virgl's capability sets.
+    #[cfg_attr(
+        not(feature = "virgl"),
+        allow(dead_code, reason = "only virgl uses it")
+    )]
     pub(crate) const VIRGL: [u32; 2] = [
         spec::VIRTIO_GPU_CAPSET_VIRGL,
         spec::VIRTIO_GPU_CAPSET_VIRGL2,
