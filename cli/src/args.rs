@@ -1,4 +1,4 @@
-//! The command line: options that every verb takes. What a verb takes by itself lies with the verb.
+//! The command line. The arguments of a verb are defined with the verb.
 
 use clap::Parser;
 
@@ -6,7 +6,7 @@ use crate::output::OutputArgs;
 use crate::systemd::Target;
 use crate::verbs::Verb;
 
-/// Finds, makes and manages the vhost-user backends of virtual machines.
+/// The command line of vhostctl.
 #[derive(Debug, Parser)]
 #[command(
     name = "vhostctl",
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_page_is_what_the_program_says() -> anyhow::Result<()> {
+    fn manual_page_matches_the_command_line() -> anyhow::Result<()> {
         let rest = include_str!("../../man/written/vhostctl.1");
         harness::manual::check(Args::command(), "1", rest)
     }

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_no_keyboard_does_not_stand_in_for_the_last() {
+    fn devices_that_may_not_be_keyboards_do_not_replace_the_last() {
         let usb = |node: &str, place: &str, kinds: &[InputKind]| InputDevice {
             kinds: kinds.to_vec(),
             hardware: Hardware::at(&format!("/sys/devices/usb1/{place}/input/input1{node}")),

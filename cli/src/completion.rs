@@ -16,12 +16,12 @@ use crate::descriptors::{self, DescriptorState, known};
 use crate::devices::Devices;
 use crate::systemd::{Manager, Target};
 
-/// The variable by which the scripts of the shells ask for candidates.
+/// The variable by which the shell scripts request candidates.
 const VARIABLE: &str = "VHOSTCTL_COMPLETE";
 /// How long completion may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Answers a shell that asks for candidates, or for its script, and ends; returns if none does.
+/// Answers a shell that requests candidates or its script, and exits; otherwise returns.
 pub(crate) fn answer(definition: fn() -> Command) {
     CompleteEnv::with_factory(definition)
         .var(VARIABLE)
@@ -30,12 +30,12 @@ pub(crate) fn answer(definition: fn() -> Command) {
         .complete();
 }
 
-/// Backends, as `VM:NAME`, and VMs.
+/// Completes backends, as `VM:NAME`, and VMs.
 pub(crate) fn backends() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| candidates(current, every_backend))
 }
 
-/// VMs.
+/// Completes VMs.
 pub(crate) fn vms() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
@@ -46,7 +46,7 @@ pub(crate) fn vms() -> ArgValueCompleter {
     })
 }
 
-/// Input devices, by the names that last.
+/// Completes input devices, by their stable names.
 pub(crate) fn input_devices() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
@@ -61,7 +61,7 @@ pub(crate) fn input_devices() -> ArgValueCompleter {
     })
 }
 
-/// Render nodes, by the names that last.
+/// Completes render nodes, by their stable names.
 pub(crate) fn render_nodes() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
@@ -76,7 +76,7 @@ pub(crate) fn render_nodes() -> ArgValueCompleter {
     })
 }
 
-/// Installed backends, by the names of their descriptors or, where none is needed, of their programs.
+/// Completes installed backends, by the names of their descriptors or, if none is needed, of their programs.
 pub(crate) fn installed_backends() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {

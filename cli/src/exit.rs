@@ -1,8 +1,11 @@
-//! Exit statuses, as systemctl(1) has them: those of the LSB where it has one. vhostctl(1) lists them.
+//! Exit statuses, as of systemctl(1): those of the LSB where it defines one. vhostctl(1) lists them.
 
-/// It failed, or the command line is wrong.
+/// Success.
+pub(crate) const SUCCESS: u8 = 0;
+
+/// Failure, or a usage error.
 pub(crate) const FAILURE: u8 = 1;
-/// `status`: a backend that was named neither runs nor listens.
+/// `status`: a selected backend neither runs nor listens.
 pub(crate) const NOT_RUNNING: u8 = 3;
 /// `status`: there is no such backend.
 pub(crate) const UNKNOWN_STATE: u8 = 4;
@@ -10,5 +13,5 @@ pub(crate) const UNKNOWN_STATE: u8 = 4;
 pub(crate) const DENIED: u8 = 4;
 /// There is no such backend, or its units are not installed.
 pub(crate) const NOT_FOUND: u8 = 5;
-/// The units cannot be used as they are: masked, or with settings that systemd does not take.
+/// The units cannot be used: masked, or with settings that systemd rejects.
 pub(crate) const NOT_CONFIGURED: u8 = 6;

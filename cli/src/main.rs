@@ -1,10 +1,10 @@
-//! vhostctl: finds, makes and manages the vhost-user backends of virtual machines, in the manner of
-//! systemd's own tools.
+//! vhostctl: finds, creates and manages the vhost-user backends of virtual machines, in the style of systemd's tools.
 //!
-//! One room per outside world, so that nothing else knows it: [`devices`] is udev, [`systemd`] is
-//! D-Bus, [`journal`] is the log, [`output`] is the terminal. A verb of the command line is a file of [`verbs`].
+//! Each outside interface has one module: udev [`devices`], D-Bus [`systemd`], the log [`journal`], the terminal
+//! [`output`], VMMs [`vmm`]. [`backends`] puts systemd, files and devices together. Each verb of the command line is a
+//! module of [`verbs`].
 
-// What is shown goes by `output`, which escapes it.
+// All output goes through `output`, which escapes it.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod accounts;
@@ -38,13 +38,13 @@ fn main() -> ExitCode {
     completion::answer(args::Args::command);
     let args = match args::Args::try_parse() {
         Ok(args) => args,
-        // Bad usage is 1 as systemctl has it, not clap's 2.
+        // A usage error is 1, as of systemctl, not clap's 2.
         Err(error) if error.use_stderr() => {
             let program = args::Args::command();
             output::complain(usage::explain(&error, &program, std::env::args_os()));
             return ExitCode::from(exit::FAILURE);
         }
-        // The way of --help and --version.
+        // --help and --version.
         Err(error) => {
             let _ = error.print();
             return ExitCode::SUCCESS;

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
-/// A sentence on the error, and where to look.
+/// The error in one sentence, and the help to read.
 pub(crate) fn explain(
     error: &Error,
     program: &Command,
@@ -77,7 +77,7 @@ fn sentence(error: &Error) -> String {
             format!("{argument} requires a value.")
         }
         ErrorKind::InvalidUtf8 => "The command line is not UTF-8.".to_owned(),
-        // None of these can come from our command line as it is.
+        // Our command line causes no other errors.
         _ => "The command line is invalid.".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! All that is known of a backend.
+//! Everything about a backend.
 
 use conventions::FrontEndStatus;
 use jiff::Timestamp;
@@ -7,17 +7,16 @@ use serde::Serialize;
 use super::Backend;
 use crate::systemd::{BackendState, Properties};
 
-/// A backend and its circumstances.
+/// A backend with the properties of its units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Details {
-    /// What `list` shows of it.
     #[serde(flatten)]
     pub backend: Backend,
-    /// What the service says that it is.
+    /// The description of the service.
     pub description: Option<String>,
-    /// Whether its units could be read; "loaded" if so.
+    /// "loaded", or the LOAD of a unit that systemd cannot use.
     pub load_state: String,
-    /// Why they could not be.
+    /// Why systemd cannot use a unit.
     pub load_error: Option<String>,
     /// The user who may connect, besides root.
     pub socket_user: Option<String>,
@@ -25,59 +24,56 @@ pub(crate) struct Details {
     pub socket_group: Option<String>,
     /// The access mode of the socket, in octal.
     pub socket_mode: Option<String>,
-    /// The file of the socket unit.
     pub socket_file: Option<String>,
-    /// The file of the service unit.
     pub service_file: Option<String>,
-    /// The drop-ins of both.
+    /// The drop-ins of both units.
     pub drop_ins: Vec<String>,
     /// Whether the socket is started at boot, in systemctl's words.
     pub enabled: Option<String>,
-    /// Since when the state is what it is.
+    /// When the state began.
     pub since: Option<Timestamp>,
-    /// Whether a front-end is connected; none if the backend does not tell.
+    /// Whether a front-end is connected; none if the backend does not report it.
     pub front_end: Option<bool>,
     /// Another front-end that waits until this one disconnects.
     pub front_end_waits: Option<WaitingFrontEnd>,
-    /// What the backend says that it does.
+    /// The status text of the backend (`STATUS=`).
     pub status: Option<String>,
-    /// Whether that device is not there now; none if it has none, or runs on another host.
+    /// Whether its device is missing; none without a device, or on another host.
     pub device_missing: Option<bool>,
-    /// Whether it may use the host's network.
+    /// Whether it has access to the host's network.
     pub network: bool,
     /// How the last run ended, in systemd's words; "success" before the first.
     pub result: Option<String>,
-    /// The exit status of the last run, if it ended by itself.
+    /// The exit status of the last run, if no signal ended it.
     pub exit_status: Option<i32>,
     /// When the last run ended.
     pub ended: Option<Timestamp>,
     /// The memory of its processes, in bytes.
     pub memory: Option<u64>,
-    /// The number of its threads.
+    /// The number of its tasks (threads).
     pub tasks: Option<u64>,
-    /// How many it may have.
+    /// The limit on its tasks.
     pub tasks_max: Option<u64>,
     /// The processor time that it used, in nanoseconds.
     pub cpu_nsec: Option<u64>,
-    /// Where its processes are, below the root of control groups.
+    /// Its control group, below the root of control groups.
     pub control_group: Option<String>,
 }
 
 /// A front-end that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct WaitingFrontEnd {
-    /// Its process.
     pub pid: u32,
-    /// The user id of that.
+    /// The user id, if it is known.
     pub uid: Option<u32>,
 }
 
 impl Details {
-    /// Puts together what the properties of both units say.
+    /// Reads the properties of both units.
     pub(super) fn new(backend: Backend, socket: &Properties, service: &Properties) -> Self {
         let since = match backend.state {
             BackendState::Running => service.since("active"),
-            // Since the socket is there or the last VMM left, whatever came later.
+            // Since the socket was created or the last VMM left, whichever came later.
             BackendState::Listening | BackendState::NoDevice => {
                 socket.since("active").max(service.since("inactive"))
             }
@@ -107,7 +103,7 @@ impl Details {
         let ran = service.time("ExecMainExitTimestamp").is_some()
             || service.time("InactiveEnterTimestamp").is_some();
         let user = socket.text("SocketUser");
-        // One that is masked or not there has no socket, only systemd's defaults.
+        // The properties of a masked or missing unit are only systemd's defaults.
         let mode = socket
             .get::<u32>("SocketMode")
             .filter(|_| socket.text("LoadState").as_deref() == Some("loaded"));
@@ -115,7 +111,7 @@ impl Details {
             description: service.text("Description"),
             load_state: load_state.unwrap_or_else(|| "loaded".to_owned()),
             load_error: socket.load_error().or_else(|| service.load_error()),
-            // Without a user it is root's; without a group it is that of the user.
+            // Without a user it belongs to root; without a group, to the group of the user.
             socket_user: mode.map(|_| user.unwrap_or_else(|| "root".to_owned())),
             socket_group: socket.text("SocketGroup"),
             socket_mode: mode.map(|mode| format!("{mode:04o}")),
@@ -145,8 +141,8 @@ impl Details {
     }
 }
 
-/// A backend that systemd started by its socket has a front-end from the first moment; one that somebody
-/// started by hand waits for it, and says so.
+/// Whether a front-end is connected. A backend that was started by its socket has one from the start; one that was
+/// started by hand waits for it, and reports that.
 fn front_end(state: BackendState, status: Option<&str>) -> Option<bool> {
     match (state, status.and_then(FrontEndStatus::parse)) {
         (BackendState::Running, Some(FrontEndStatus::Connected { .. })) => Some(true),
@@ -162,7 +158,7 @@ fn front_end(state: BackendState, status: Option<&str>) -> Option<bool> {
     }
 }
 
-/// The front-end that waits, as the backend says.
+/// The front-end that waits, by the status text.
 fn front_end_waits(status: &str) -> Option<WaitingFrontEnd> {
     match FrontEndStatus::parse(status)? {
         FrontEndStatus::Connected { next, .. } => next.map(|peer| WaitingFrontEnd {

@@ -17,41 +17,38 @@ use crate::unit_folders::{self, UnitFolders};
 
 pub(crate) use details::{Details, WaitingFrontEnd};
 
-/// A backend as systemd sees it: the socket and the service that it starts, together.
+/// A backend: a socket, and the service that it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Backend {
-    /// Which one.
     #[serde(skip)]
     pub instance: Instance,
-    /// The VM.
     pub vm: String,
     /// The device's name within the VM; a GPU is "gpu".
     pub name: String,
-    /// What it is, by the conventions' names; "backend" where that is not known.
+    /// The type of device by the conventions' names; "backend" if it is unknown.
     #[serde(rename = "type")]
     pub device_type: String,
-    /// Both units' states in one word.
     pub state: BackendState,
     /// The path of the socket.
     pub socket: Option<String>,
     /// The device of the host that it uses.
     pub device: Option<String>,
-    /// The main process while there is one.
+    /// The main process, while there is one.
     pub pid: Option<u32>,
     /// The name of the socket unit.
     pub socket_unit: String,
     /// The name of the service unit.
     pub service_unit: String,
-    /// The socket unit's own state (SUB, in systemctl's words); none if it is not loaded.
+    /// The state of the socket unit (SUB of systemctl); none if it is not loaded.
     pub socket_state: Option<String>,
-    /// The service unit's own state, likewise.
+    /// The state of the service unit (SUB of systemctl); none if it is not loaded.
     pub service_state: Option<String>,
 }
 
 /// All backends that are loaded, enabled or configured, by VM.
 pub(crate) async fn list(manager: &Manager) -> Result<Vec<Backend>, Error> {
     let instances = instances(manager).await?;
-    // All questions at once, so that it is one wait and not one for each.
+    // All calls at once, to wait only once.
     let backends = instances
         .into_iter()
         .map(async |(instance, units)| backend(manager, &instance, units).await);
@@ -63,7 +60,7 @@ pub(crate) async fn names(manager: &Manager) -> Result<Vec<Instance>, Error> {
     Ok(instances(manager).await?.into_keys().collect())
 }
 
-/// Everything about the backends that are chosen, by VM.
+/// Everything about the selected backends, by VM.
 pub(crate) async fn details(
     manager: &Manager,
     chosen: impl Fn(&Instance) -> bool,
@@ -87,7 +84,7 @@ pub(crate) async fn details(
 async fn instances(manager: &Manager) -> Result<BTreeMap<Instance, LoadedUnits>, Error> {
     let mut instances = manager.loaded().await?;
     let folders = manager.unit_folders().await?;
-    // Of another machine only what is loaded can be seen; what is enabled there is.
+    // Only the units that are loaded can be seen on another machine; enabled ones are.
     if manager.is_local() {
         for instance in unit_folders::configured_instances(&folders) {
             instances.entry(instance).or_default();
@@ -141,7 +138,7 @@ async fn backend(
     })
 }
 
-/// The type of device. For the units that any type uses, only their files tell.
+/// The type of device. For the units that serve any type, only their files have it.
 fn device_type(manager: &Manager, instance: &Instance) -> String {
     let told = match instance.kind() {
         UnitKind::Backend if manager.is_local() => {

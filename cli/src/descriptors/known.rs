@@ -1,8 +1,7 @@
-//! What is known of backend programs beyond their descriptors: how they take their socket and their
-//! files, and what they need of the system.
+//! Needs of known backend programs that descriptors do not state: the form of their socket and files, and what the
+//! unit has to allow.
 //!
-//! A program that is not in the table is taken by the conventions alone: a listening socket by `--fd`,
-//! a dynamic user, no network.
+//! Any other program gets a listening socket by `--fd`, a dynamic user and no network.
 
 use std::path::{Path, PathBuf};
 
@@ -15,11 +14,11 @@ pub(crate) enum SocketForm {
     Listening,
     /// A connected socket.
     Connected,
-    /// None: it makes one of its own at a path.
+    /// None: it creates its own at a path.
     Own,
 }
 
-/// How a program is told of the folder or file that it serves.
+/// How a program takes the folder or file that it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileForm {
     /// By the options of the conventions or, for folders, of virtiofsd.
@@ -31,24 +30,24 @@ pub(crate) enum FileForm {
 /// A program and what it needs.
 #[derive(Debug)]
 pub(crate) struct KnownProgram {
-    /// Names of the executable. One with a slash is a whole path.
+    /// Names of the executable; a name with a slash is a path.
     names: &'static [&'static str],
     device_type: &'static str,
     /// How it takes its socket.
     pub socket: SocketForm,
     /// Arguments without which it does not serve a front-end.
     pub arguments: &'static [&'static str],
-    /// How it is told of a folder or file.
+    /// How it takes a folder or file.
     pub file: FileForm,
     /// Whether it has to run as root.
     pub needs_root: bool,
-    /// Further assignments of its service: no more than it needs.
+    /// Further directives of its service: no more than it needs.
     pub service: &'static [(&'static str, &'static str)],
     /// An option that older versions lack, and the first Debian release that has it.
     needs_option: Option<(&'static str, &'static str)>,
 }
 
-/// Where programs lie that are named without a path and have no descriptor.
+/// The folders of programs that are named without a path and have no descriptor.
 const FOLDERS: [&str; 6] = [
     "/usr/local/libexec",
     "/usr/local/bin",
@@ -61,7 +60,7 @@ const FOLDERS: [&str; 6] = [
 const PROGRAMS: [KnownProgram; 5] = [
     // Both virtiofsds, the one written in C (QEMU up to 7.2) and the one written in Rust. They keep files of
     // all users, so they are root with CAP_CHOWN to CAP_SETFCAP. The last two are for their own sandbox, which
-    // changes the root to the shared folder; they are given up there.
+    // changes the root to the shared folder and then drops them.
     KnownProgram {
         names: &["virtiofsd"],
         device_type: "fs",
@@ -76,7 +75,7 @@ const PROGRAMS: [KnownProgram; 5] = [
                  CAP_SETPCAP CAP_SYS_ADMIN",
             ),
             ("RestrictNamespaces", "mnt net pid"),
-            // It keeps a descriptor for every file that the guest knows.
+            // It keeps a descriptor open for every file that the guest knows.
             ("LimitNOFILE", "1000000"),
         ],
         needs_option: None,
@@ -133,7 +132,7 @@ const PROGRAMS: [KnownProgram; 5] = [
     },
 ];
 
-/// What is known of a program.
+/// The entry of a program.
 pub(crate) fn lookup(program: &Path) -> Option<&'static KnownProgram> {
     PROGRAMS.iter().find(|known| {
         known.names.iter().any(|name| match name.contains('/') {
@@ -143,7 +142,7 @@ pub(crate) fn lookup(program: &Path) -> Option<&'static KnownProgram> {
     })
 }
 
-/// An installed program of that name and type that needs no descriptor to be known.
+/// The path of an installed program with this name and type in the table.
 pub(crate) fn installed(name: &str, device_type: &str) -> Option<PathBuf> {
     PROGRAMS
         .iter()
@@ -153,7 +152,7 @@ pub(crate) fn installed(name: &str, device_type: &str) -> Option<PathBuf> {
         .find(|path| super::program_problem(path).is_none())
 }
 
-/// The names of all that [`installed`] finds, with their types.
+/// The names of all programs that [`installed`] finds, with their types.
 pub(crate) fn all_installed() -> impl Iterator<Item = (&'static str, &'static str)> {
     PROGRAMS
         .iter()
@@ -162,12 +161,12 @@ pub(crate) fn all_installed() -> impl Iterator<Item = (&'static str, &'static st
 }
 
 impl KnownProgram {
-    /// Whether it cannot start unless it is told of a folder.
+    /// Whether it cannot start without a folder.
     pub(crate) fn needs_folder(&self) -> bool {
         self.device_type == "fs"
     }
 
-    /// Why this version of the program cannot be used: the second half of a sentence.
+    /// Why this version of the program cannot be used: the predicate of a sentence.
     pub(crate) fn problem(&self, program: &Path) -> Option<String> {
         let (option, since) = self.needs_option?;
         match probe::help(program) {

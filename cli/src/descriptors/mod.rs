@@ -1,5 +1,5 @@
-//! Installed backends: the descriptors that QEMU's conventions have programs bring along
-//! (docs/interop/vhost-user.rst, "Backend program conventions"; vhost-user.json for their content).
+//! Installed backends, by their descriptors (QEMU's docs/interop/vhost-user.rst, "Backend program conventions", and
+//! vhost-user.json).
 
 pub(crate) mod known;
 mod probe;
@@ -22,46 +22,42 @@ pub(crate) use trust::distrust;
 
 /// The folders of the whole system, the most specific first. libvirt reads these two.
 const SYSTEM: [&str; 2] = ["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"];
-/// A descriptor is a few lines; what is longer is none.
+/// The most bytes that are read of a descriptor, which has a few lines.
 const SIZE_MAX: u64 = 64 << 10;
 
-/// A file in one of the folders, and what came of it.
+/// A descriptor file, and whether it is usable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Descriptor {
     /// The name of the file without `.json`.
     pub name: String,
-    /// Where it lies.
     pub path: PathBuf,
-    /// Whether it counts.
     pub state: DescriptorState,
     /// The file that hides or masks it.
     pub by: Option<PathBuf>,
-    /// The type of device, as the file has it.
+    /// The type of device, as the file says.
     #[serde(rename = "type")]
     pub device_type: Option<String>,
-    /// What it says of itself.
     pub description: Option<String>,
-    /// The program.
     pub binary: Option<PathBuf>,
-    /// What the program can do, as far as it was asked and answered.
+    /// The features of the program, if it was asked and answered.
     pub features: Option<Vec<String>>,
     /// What is wrong with it.
     pub problems: Vec<String>,
-    /// Whether libvirt starts no vhost-user GPU at all because of it.
+    /// Whether it keeps libvirt from starting any vhost-user GPU.
     pub breaks_libvirt: bool,
 }
 
-/// What a descriptor is good for.
+/// The state of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DescriptorState {
-    /// It counts, and its program answers.
+    /// It is in effect, and its program answers.
     Usable,
-    /// It would count if it were in order.
+    /// It is in effect, but not valid.
     Broken,
-    /// A file of the same name in a more specific folder counts in its place.
+    /// A file of the same name in a more specific folder replaces it.
     Hidden,
-    /// An empty file of the same name in a more specific folder takes it away.
+    /// An empty file of the same name in a more specific folder disables it.
     Masked,
     /// Such an empty file.
     Mask,
@@ -79,7 +75,7 @@ impl fmt::Display for DescriptorState {
     }
 }
 
-/// The folders to search, the most specific first. The caller's own is one of them if it is the caller's.
+/// The folders to search, the most specific first, with that of the caller unless others can change it.
 pub(crate) fn folders() -> Vec<PathBuf> {
     own_folder()
         .filter(|folder| trust::distrust(folder).is_none())
@@ -88,7 +84,7 @@ pub(crate) fn folders() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Why the folder that HOME or XDG_CONFIG_HOME names is not searched, although something is there.
+/// Why the folder in HOME or XDG_CONFIG_HOME is not searched, if it has descriptors.
 pub(crate) fn left_out() -> Option<String> {
     let folder = own_folder()?;
     folder.read_dir().ok()?.next()?.ok()?;
@@ -99,7 +95,7 @@ pub(crate) fn left_out() -> Option<String> {
     ))
 }
 
-/// Where the environment says that the caller's descriptors are.
+/// The folder of the caller's descriptors, by the environment.
 fn own_folder() -> Option<PathBuf> {
     let absolute = |path: PathBuf| path.is_absolute().then_some(path);
     let variable = |name| env::var_os(name).map(PathBuf::from).and_then(absolute);
@@ -107,8 +103,8 @@ fn own_folder() -> Option<PathBuf> {
     Some(config.join("qemu/vhost-user"))
 }
 
-/// Every descriptor of these folders in QEMU's order: by name, and of one name the one that counts
-/// first. Programs are asked only if `ask` is set.
+/// All descriptors of these folders in QEMU's order: by name, and for each name the one in effect first. Programs are
+/// asked only if `ask` is set.
 pub(crate) fn list(folders: &[PathBuf], ask: bool) -> Vec<Descriptor> {
     let mut by_name = BTreeMap::<String, Vec<PathBuf>>::new();
     for folder in folders {
@@ -147,7 +143,7 @@ pub(crate) fn list(folders: &[PathBuf], ask: bool) -> Vec<Descriptor> {
 }
 
 impl Descriptor {
-    /// Reads a file as if it were the only one.
+    /// Reads a file without regard to the others.
     fn read(path: PathBuf) -> Self {
         let file_name = path.file_name().unwrap_or_default();
         let file_name = file_name.to_string_lossy().into_owned();
@@ -182,7 +178,7 @@ impl Descriptor {
     }
 
     fn judge(&mut self, text: &str) {
-        // What can be read of a file that is not in order is shown all the same.
+        // The members of a file that is not valid are shown as well.
         let lenient = serde_json::from_str::<Value>(text).ok();
         let member = |name: &str| Some(lenient.as_ref()?.get(name)?.as_str()?.to_owned());
         self.device_type = member("type");
@@ -209,8 +205,8 @@ impl Descriptor {
         }
     }
 
-    /// Whether somebody else decides what is at a path: of a user's own descriptor that is a problem. The
-    /// system's are root's care.
+    /// Whether other users can change what is at a path. That is a problem for descriptors of a user; those of the
+    /// system are up to root.
     fn is_not_ours(&mut self, path: &Path) -> bool {
         let why = if is_of_system(&self.path) {
             None
@@ -226,8 +222,8 @@ impl Descriptor {
         self.problems.push(text);
     }
 
-    /// Whether a name on the command line means it: that of the file, with or without the number
-    /// in front, or that of the program.
+    /// Whether a name on the command line selects it: that of the file, with or without its number, or that of the
+    /// program.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         let unnumbered = self.name.trim_start_matches(|c: char| c.is_ascii_digit());
         let program = self.binary.as_deref().and_then(Path::file_name);
@@ -237,7 +233,7 @@ impl Descriptor {
     }
 }
 
-/// Whether a file lies where libvirt looks.
+/// Whether libvirt searches the folder of a file.
 fn is_of_system(path: &Path) -> bool {
     path.parent().is_some_and(|folder| {
         folder.ends_with("etc/qemu/vhost-user") || folder.ends_with("usr/share/qemu/vhost-user")
@@ -246,7 +242,7 @@ fn is_of_system(path: &Path) -> bool {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    // A pipe would be waited for.
+    // Reading a pipe would block.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
@@ -256,7 +252,7 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// What is wrong with a program before it is run.
+/// Why a program cannot be run, if that can be seen without running it.
 fn program_problem(binary: &Path) -> Option<String> {
     let shown = binary.display();
     if !binary.is_absolute() {

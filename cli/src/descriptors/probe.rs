@@ -1,6 +1,6 @@
-//! Asking programs what they can do: `--print-capabilities`.
+//! Asking programs for their capabilities: `--print-capabilities`.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,16 +13,49 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{Descriptor, DescriptorState};
 
-/// How long a program may take. They answer in milliseconds; a first start from a slow disk does not.
+/// How long a program may take: usually milliseconds, but more on a slow disk.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// How much it may write. The answer is a few lines.
+/// How much it may write; an answer has a few lines.
 const OUTPUT_LIMIT: u64 = 64 << 10;
 /// How many are asked at once.
 const AT_ONCE: usize = 16;
-/// How much of a complaint is shown.
+/// How much of its error message is shown, in characters.
 const COMPLAINT_LIMIT: usize = 200;
 
-/// Asks the programs of all that count, several at a time.
+/// Why a program could not be asked: the predicate of a sentence about it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProbeError {
+    #[error("cannot be run: {0}")]
+    Run(#[source] io::Error),
+    #[error("cannot be read: {0}")]
+    Read(#[source] io::Error),
+    #[error("does not end within {} s", TIME_LIMIT.as_secs())]
+    Late,
+    #[error("writes more than {} KiB", OUTPUT_LIMIT >> 10)]
+    Long,
+    #[error("ends with status {code}{}", after_colon(message))]
+    Status { code: i32, message: String },
+    #[error("is killed by signal {signal}{}", after_colon(message))]
+    Killed { signal: i32, message: String },
+    #[error("prints no valid capabilities: {0}")]
+    Invalid(#[source] serde_json::Error),
+}
+
+fn after_colon(message: &str) -> String {
+    match message {
+        "" => String::new(),
+        message => format!(": {message}"),
+    }
+}
+
+/// What a program wrote, and how it ended.
+struct ProgramOutput {
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// Asks the programs of all usable descriptors, several at a time.
 pub(super) fn ask_all(descriptors: &mut [Descriptor]) {
     let mut asked: Vec<_> = descriptors
         .iter_mut()
@@ -47,7 +80,7 @@ fn ask(descriptor: &mut Descriptor) {
                 let is = &capabilities.device_type;
                 descriptor.problem(format!("its program says its type is '{is}'"));
             }
-            // libvirt passes over a GPU that has no such member.
+            // libvirt ignores a GPU without this member.
             if capabilities.features.is_none() && capabilities.device_type == "gpu" {
                 descriptor.problem("its program does not list its features".to_owned());
             }
@@ -60,55 +93,56 @@ fn ask(descriptor: &mut Descriptor) {
     }
 }
 
-/// Asks one program; why that failed is the second half of a sentence.
-pub(crate) fn probe(binary: &Path) -> Result<Capabilities, String> {
-    let (status, output, complaint) = run(binary, "--print-capabilities")?;
-    if !status.success() {
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("ends with status {code}"),
-            (None, signal) => format!("is killed by signal {}", signal.unwrap_or_default()),
-        };
-        let complaint = first_line(&complaint);
-        return Err(if complaint.is_empty() {
-            how
-        } else {
-            format!("{how}: {complaint}")
+/// Asks one program.
+pub(crate) fn probe(binary: &Path) -> Result<Capabilities, ProbeError> {
+    let output = run(binary, "--print-capabilities")?;
+    if !output.status.success() {
+        let message = first_line(&output.stderr);
+        return Err(match output.status.code() {
+            Some(code) => ProbeError::Status { code, message },
+            None => ProbeError::Killed {
+                signal: output.status.signal().unwrap_or_default(),
+                message,
+            },
         });
     }
-    Capabilities::parse(&output).map_err(|error| format!("prints no valid capabilities: {error}"))
+    Capabilities::parse(&output.stdout).map_err(ProbeError::Invalid)
 }
 
-/// What a program says to `--help`, on whichever stream and with whichever status.
-pub(super) fn help(binary: &Path) -> Result<String, String> {
-    let (_, output, complaint) = run(binary, "--help")?;
-    Ok(String::from_utf8_lossy(&[output, complaint].concat()).into_owned())
+/// The output of `--help`, on both streams and with any status.
+pub(crate) fn help(binary: &Path) -> Result<String, ProbeError> {
+    let ProgramOutput { stdout, stderr, .. } = run(binary, "--help")?;
+    Ok(String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
 }
 
-/// Runs a program with one argument: its status, its output and its complaints.
-fn run(binary: &Path, argument: &str) -> Result<(ExitStatus, Vec<u8>, Vec<u8>), String> {
+/// Runs a program with one argument.
+fn run(binary: &Path, argument: &str) -> Result<ProgramOutput, ProbeError> {
     let mut child = Command::new(binary)
         .arg(argument)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // What it starts itself ends with it.
+        // Its own children are killed with it.
         .process_group(0)
         .spawn()
-        .map_err(|error| format!("cannot be run: {error}"))?;
+        .map_err(ProbeError::Run)?;
     let deadline = Instant::now() + TIME_LIMIT;
-    let answer = collect(&mut child, deadline);
-    // Nothing is left of it, whatever it did; one that has ended already is not there to be killed.
+    let streams = collect(&mut child, deadline);
+    // Kills what is left of it; it fails if all have ended.
     if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
         let _ = kill_process_group(group, Signal::KILL);
     }
     let status = child.wait();
-    let (output, complaint) = answer?;
-    let status = status.map_err(|error| format!("is lost: {error}"))?;
-    Ok((status, output, complaint))
+    let [stdout, stderr] = streams?;
+    Ok(ProgramOutput {
+        status: status.map_err(ProbeError::Read)?,
+        stdout,
+        stderr,
+    })
 }
 
-/// What it writes to its output and its complaints, once it has closed both and ended.
-fn collect(child: &mut Child, deadline: Instant) -> Result<(Vec<u8>, Vec<u8>), String> {
+/// Reads both of its streams until it has closed them and ended.
+fn collect(child: &mut Child, deadline: Instant) -> Result<[Vec<u8>; 2], ProbeError> {
     let (sender, receiver) = channel();
     let pipes: [Option<Box<dyn Read + Send>>; 2] = [
         child.stdout.take().map(|pipe| Box::new(pipe) as _),
@@ -120,37 +154,38 @@ fn collect(child: &mut Child, deadline: Instant) -> Result<(Vec<u8>, Vec<u8>), S
         thread::spawn(move || {
             let mut bytes = Vec::new();
             let read = pipe.take(OUTPUT_LIMIT + 1).read_to_end(&mut bytes);
-            // Nobody waits for it once the time is over.
+            // The receiver is gone after a timeout.
             let _ = sender.send((index, read.map(|_| bytes)));
         });
     }
     drop(sender);
-    let too_slow = || format!("does not end within {} s", TIME_LIMIT.as_secs());
     let mut collected = [Vec::new(), Vec::new()];
     for _ in 0..collected.len() {
         let left = deadline.saturating_duration_since(Instant::now());
-        let (index, bytes): (usize, io::Result<Vec<u8>>) =
-            receiver.recv_timeout(left).map_err(|error| match error {
-                RecvTimeoutError::Timeout => too_slow(),
-                RecvTimeoutError::Disconnected => "cannot be read".to_owned(),
-            })?;
-        let bytes = bytes.map_err(|error| format!("cannot be read: {error}"))?;
+        let received = receiver.recv_timeout(left);
+        let (index, bytes): (usize, io::Result<Vec<u8>>) = match received {
+            Ok(received) => received,
+            Err(RecvTimeoutError::Timeout) => return Err(ProbeError::Late),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(ProbeError::Read(ErrorKind::BrokenPipe.into()));
+            }
+        };
+        let bytes = bytes.map_err(ProbeError::Read)?;
         if bytes.len() as u64 > OUTPUT_LIMIT {
-            return Err(format!("writes more than {} KiB", OUTPUT_LIMIT >> 10));
+            return Err(ProbeError::Long);
         }
         if let Some(place) = collected.get_mut(index) {
             *place = bytes;
         }
     }
-    // Both pipes are closed: it is about to end, or hides that it is not.
+    // It may close both pipes and run on.
     while matches!(child.try_wait(), Ok(None)) {
         if Instant::now() >= deadline {
-            return Err(too_slow());
+            return Err(ProbeError::Late);
         }
         thread::sleep(Duration::from_millis(2));
     }
-    let [output, complaint] = collected;
-    Ok((output, complaint))
+    Ok(collected)
 }
 
 fn first_line(bytes: &[u8]) -> String {

@@ -173,7 +173,7 @@ fn a_broken_file_that_is_hidden_breaks_nothing() {
 }
 
 #[test]
-fn programs_that_misbehave_are_told_and_do_not_hold_anybody_up() {
+fn misbehaving_programs_are_reported_in_time() {
     let system = System::new();
     let cases = [
         (

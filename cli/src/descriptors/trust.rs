@@ -1,5 +1,5 @@
-//! Whether what lies in a user's own folder is that user's. Its descriptors name programs, which are run:
-//! by root as well, where HOME or XDG_CONFIG_HOME still names somebody else's folder.
+//! Whether other users can change a file. The descriptors of a user name programs that vhostctl runs, also as root if
+//! HOME or XDG_CONFIG_HOME still names the folder of another user.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -9,12 +9,12 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::process::{getegid, geteuid};
 
-/// As many symbolic links as the kernel follows.
+/// How many symbolic links the kernel follows.
 const LINKS_MAX: u32 = 40;
 const STICKY: u32 = 0o1000;
 
-/// Why somebody else than root and the caller decides what is at a path: the owner of the file, of a folder
-/// above it, or of a link on the way. `None` if nobody does, or nothing is there.
+/// Why others than root and the caller can change what is at a path: the file, a folder above it, or a link on the
+/// way. `None` if they cannot, or nothing is there.
 pub(crate) fn distrust(path: &Path) -> Option<String> {
     let mut at = PathBuf::from("/");
     if let Some(why) = others(&at, &fs::symlink_metadata(&at).ok()?) {
@@ -67,14 +67,14 @@ fn others(path: &Path, data: &Metadata) -> Option<String> {
     if owner != 0 && owner != geteuid().as_raw() {
         return Some(format!("{shown} belongs to user {owner}"));
     }
-    // In a folder such as /tmp others leave what is not theirs. The mode of a link says nothing.
+    // In a sticky folder such as /tmp, others cannot replace the file. The mode of a link has no meaning.
     if data.is_symlink() || data.is_dir() && mode & STICKY != 0 {
         return None;
     }
     if mode & 0o002 != 0 {
         return Some(format!("{shown} can be changed by everybody"));
     }
-    // Which group may change what is root's is root's choice.
+    // root decides which groups may change its files.
     let group = data.gid();
     (mode & 0o020 != 0 && owner != 0 && group != getegid().as_raw())
         .then(|| format!("{shown} can be changed by group {group}"))

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_paired_with_a_receiver_is_a_thing_of_its_own() {
+    fn devices_paired_with_a_receiver_are_different_hardware() {
         let receiver = "1-2:1.2/0003:046D:C52B.0003";
         let one = at(&format!("{receiver}/0003:046D:101A.0004"));
         let two = at(&format!("{receiver}/0003:046D:404D.0005"));

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_not_there_is_nobodys_where_two_claim_it() {
+    fn missing_link_of_two_devices_belongs_to_none() {
         let twins = Twins::new().settled();
         let link = twins.path("by-id/kbd");
         for names in &twins.names {

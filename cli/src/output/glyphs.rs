@@ -1,6 +1,6 @@
-//! Signs beyond ASCII, and what stands for them where the locale has none.
+//! Glyphs beyond ASCII, and their replacements.
 
-/// A sign.
+/// A glyph of systemd's tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Glyph {
     Dot,
@@ -13,7 +13,7 @@ pub(crate) enum Glyph {
 }
 
 impl Glyph {
-    /// As systemd's tools write it.
+    /// The glyph, or its replacement in ASCII.
     pub(super) fn text(self, utf8: bool) -> &'static str {
         let (sign, ascii) = match self {
             Self::Dot => ("●", "*"),
@@ -28,8 +28,8 @@ impl Glyph {
     }
 }
 
-/// Whether the locale is one of UTF-8, by the variables that choose it; `None` where one is not there.
-/// Without any of them it is taken for one, as systemd's tools do it; SYSTEMD_UTF8 counts more than them.
+/// Whether the locale is UTF-8, by its variables. Without any of them it is, as for systemd's tools; SYSTEMD_UTF8
+/// overrides them.
 pub(super) fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
     match variable("SYSTEMD_UTF8").as_deref() {
         Some("1" | "yes" | "y" | "true" | "t" | "on") => return true,

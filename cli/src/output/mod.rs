@@ -1,4 +1,4 @@
-//! Results on standard output: a table for people, JSON for programs, both as systemd's tools do it.
+//! Results on standard output, in the format of systemd's tools: a table, or JSON for programs.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -33,7 +33,7 @@ pub(crate) struct Cell {
     right: bool,
 }
 
-/// How a value stands out, on a terminal.
+/// The emphasis of a value, on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Emphasis {
     None,
@@ -64,7 +64,7 @@ impl Cell {
         value.map_or_else(|| Self::new(""), Self::new)
     }
 
-    /// Lets it stand out.
+    /// Sets the emphasis.
     pub(crate) fn emphasis(self, emphasis: Emphasis) -> Self {
         Self { emphasis, ..self }
     }
@@ -89,7 +89,7 @@ impl Cell {
     }
 }
 
-/// A text that is safe to show, with its style: what could steer a terminal is escaped in it.
+/// A styled text that is safe on a terminal: unprintable characters are escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Painted(String);
 
@@ -131,7 +131,7 @@ impl Json {
     }
 }
 
-/// JSON itself escapes nothing beyond C0. The layout has C0 alone, so what is escaped here is in a string.
+/// Escapes unprintable characters beyond C0, which JSON allows. They occur only in strings.
 fn escaped_json(text: String) -> String {
     let escape = |c: char| is_unprintable(c) && !matches!(c, '\n' | '\t');
     if !text.contains(escape) {
@@ -140,7 +140,7 @@ fn escaped_json(text: String) -> String {
     let mut safe = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         if escape(c) {
-            // All of them are in the first plane.
+            // All of them have four digits.
             safe.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             safe.push(c);
@@ -151,19 +151,19 @@ fn escaped_json(text: String) -> String {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Width {
-    /// Of the terminal, whatever it is.
+    /// The width of the terminal.
     Terminal,
-    /// As COLUMNS says.
+    /// The width in COLUMNS.
     Columns(u16),
-    /// As wide as the content: a file or a pipe.
+    /// No limit: a file or a pipe.
     Unlimited,
 }
 
-/// The width of a terminal that does not tell, as systemd's tools assume it.
+/// The width of a terminal of unknown size, as in systemd's tools.
 const FALLBACK_COLUMNS: u16 = 80;
 
 impl Output {
-    /// As the command line and the environment ask for.
+    /// By the command line and the environment.
     pub(crate) fn new(args: &OutputArgs) -> Self {
         let terminal = io::stdout().is_terminal();
         let variable = |name: &str| std::env::var(name).ok();
@@ -187,17 +187,17 @@ impl Output {
         }
     }
 
-    /// A sign, as the locale has it.
+    /// A glyph, or its ASCII replacement in other locales than UTF-8.
     pub(crate) fn glyph(&self, glyph: Glyph) -> &'static str {
         glyph.text(self.utf8)
     }
 
-    /// Whether the result is for a program.
+    /// Whether JSON is requested.
     pub(crate) fn is_json(&self) -> bool {
         self.json.is_some()
     }
 
-    /// How the result is to be written for a program, if it is for one.
+    /// The form of JSON, if JSON is requested.
     pub(crate) fn json_mode(&self) -> Option<Json> {
         self.json
     }
@@ -212,7 +212,7 @@ impl Output {
         self.legend
     }
 
-    /// Shows the rows as a JSON array if JSON was asked for, and says whether it was.
+    /// Shows the rows as a JSON array if JSON is requested; returns whether it is.
     pub(crate) fn json<R: Serialize>(&self, rows: &[R]) -> io::Result<bool> {
         let Some(json) = self.json else {
             return Ok(false);
@@ -222,18 +222,18 @@ impl Output {
         Ok(true)
     }
 
-    /// Shows one event of a stream, as JSON; false if nobody reads any more.
+    /// Shows one event of a stream as JSON; false if the reader is gone.
     pub(crate) fn json_event<E: Serialize>(&self, event: &E) -> io::Result<bool> {
         write_line(&self.json_events.text(event)?)
     }
 
-    /// Shows a line made of styled parts; false if nobody reads any more.
+    /// Shows a line of styled parts; false if the reader is gone.
     pub(crate) fn line(&self, parts: &[Painted]) -> io::Result<bool> {
         let parts: Vec<_> = parts.iter().map(|Painted(text)| text.as_str()).collect();
         write_line(&parts.concat())
     }
 
-    /// Writes a text that a program reads: as it is, except on a terminal.
+    /// Writes a text for a program: escaped only on a terminal.
     pub(crate) fn data(&self, text: &str) -> io::Result<()> {
         if io::stdout().is_terminal() {
             print(text)
@@ -242,14 +242,14 @@ impl Output {
         }
     }
 
-    /// Says on standard error what is no result.
+    /// Shows a message that is not a result, on standard error.
     pub(crate) fn hint(&self, text: &str) {
         if !self.quiet {
             complain(text);
         }
     }
 
-    /// A text in the colours of systemd's tools, where colours are wanted.
+    /// A text in the colours of systemd's tools, if colours are on.
     pub(crate) fn paint(&self, text: impl Display, emphasis: Emphasis) -> Painted {
         let text = text.to_string();
         let text = printable(&text);
@@ -272,7 +272,7 @@ impl Output {
         self.paint(text, Emphasis::None)
     }
 
-    /// As much of a line as there is room for.
+    /// A line, truncated to the width.
     pub(crate) fn fit(&self, text: &str) -> String {
         let text = printable(text);
         let columns = match self.width {
@@ -297,7 +297,7 @@ impl Output {
         if rows.is_empty() {
             Ok(())
         } else {
-            // Its cells are escaped, and styled.
+            // The cells are already escaped and styled.
             write_line(&self.render(rows)).map(drop)
         }
     }
@@ -309,12 +309,12 @@ impl Output {
             .try_for_each(|line| print(&printable(line.as_ref())))
     }
 
-    /// Sets two tables apart.
+    /// Shows a blank line.
     pub(crate) fn blank(&self) -> io::Result<()> {
         print("")
     }
 
-    /// Says how many there were, below their table.
+    /// Shows the number of rows below their table.
     pub(crate) fn count(&self, count: usize, noun: &str) -> io::Result<()> {
         match (self.legend, count) {
             (false, _) => Ok(()),
@@ -326,7 +326,7 @@ impl Output {
 
     fn render<R: Row>(&self, rows: &[R]) -> String {
         let mut table = Table::new();
-        // A value is cut at any character, not only between words: no value has this one in it.
+        // Truncates at any character, not only between words: no value contains this delimiter.
         table.load_style(presets::NOTHING).set_delimiter('\0');
         table.set_truncation_indicator(self.glyph(Glyph::Ellipsis));
         table.set_content_arrangement(match self.width {
@@ -337,7 +337,7 @@ impl Output {
             Width::Columns(columns) => {
                 table.set_width(columns);
             }
-            // A serial line does not know its width.
+            // The width of a serial line is unknown.
             Width::Terminal if matches!(table.width(), None | Some(0)) => {
                 table.set_width(FALLBACK_COLUMNS);
             }
@@ -372,7 +372,7 @@ impl Output {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        // The first column tells which line is which: the others give way first, where there is room.
+        // The first column identifies the row: the others are truncated first.
         let (width, widest) = (table.width(), table.column_max_content_widths());
         if let (Some(width), Some(&widest), Some(first)) =
             (width, widest.first(), table.column_mut(0))
@@ -384,7 +384,7 @@ impl Output {
     }
 }
 
-/// What does not fit is cut off, not wrapped: a line stays a line.
+/// Truncates rows instead of wrapping them.
 fn single_line(cells: impl Iterator<Item = TableCell>) -> comfy_table::Row {
     let mut line = comfy_table::Row::from(cells);
     line.max_height(1);
@@ -409,7 +409,7 @@ fn width(columns: Option<&str>, terminal: bool) -> Width {
     }
 }
 
-/// Colour is for terminals that can; systemd's variable overrides that either way.
+/// Whether colours are on: on terminals, unless a variable says otherwise.
 fn styled(
     systemd: Option<&str>,
     no_color: Option<&str>,
@@ -423,7 +423,7 @@ fn styled(
     }
 }
 
-/// Says something on standard error. Nobody there to be told is no reason to fail.
+/// Shows a message on standard error; a closed one is no error.
 pub(crate) fn complain(text: impl Display) {
     let text = text.to_string();
     let _ = writeln!(io::stderr().lock(), "{}", printable_lines(&text));
@@ -440,13 +440,12 @@ pub(crate) fn ask(question: impl Display) -> io::Result<String> {
     Ok(answer)
 }
 
-/// Shows a text. Nobody left to read it, as in `vhostctl | head -1`, is not an error.
+/// Shows a text. A closed output, as in `vhostctl | head -1`, is no error.
 fn print(text: &str) -> io::Result<()> {
     write_line(&printable_lines(text)).map(drop)
 }
 
-/// Writes a line as a whole, unescaped: only for what the functions above made. False if nobody is left to
-/// read it.
+/// Writes a line that is already escaped; false if the reader is gone.
 fn write_line(text: &str) -> io::Result<bool> {
     match writeln!(io::stdout().lock(), "{text}") {
         Ok(()) => Ok(true),

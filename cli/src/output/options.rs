@@ -1,4 +1,4 @@
-//! The options by which one chooses how results are shown.
+//! The options that select how results are shown.
 
 use clap::{ArgAction, ValueEnum};
 

@@ -83,7 +83,7 @@ fn the_room_is_what_the_units_leave() {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn written_text_is_read_back() {
     let gpu = Settings {
         options: ProgramOptions::Gpu(GpuOptions {
             render_node: Some("/dev/dri/by-path/pci-0000:00:02.0-render".into()),

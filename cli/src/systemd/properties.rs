@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_nothing_is_nothing() {
+    fn placeholder_values_are_none() {
         let unit = properties([
             ("MemoryCurrent", u64::MAX.into()),
             ("TasksCurrent", 3_u64.into()),

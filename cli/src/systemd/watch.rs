@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn only_news_are_told() {
+    fn only_changes_are_reported() {
         let mut known = Known::default();
         let instance = Instance::from_unit("vhost-user-gpu@vm1.socket").expect("ours");
         let mut set = |unit_type, active, sub| {

@@ -1,4 +1,4 @@
-//! What a VM loses when a backend stops, and whether that is meant.
+//! Confirmation before connected VMs lose devices.
 
 use std::io::{self, IsTerminal as _};
 
@@ -9,14 +9,14 @@ use crate::systemd::BackendState;
 use super::error::Error;
 use super::unit_control::UnitController;
 
-/// What the help of the verbs that stop backends says of it.
+/// What the help of the verbs that stop backends says.
 pub(super) const LOSS: &str = "\
 A connected VM loses the device: with a GPU its screen; with an input device, QEMU aborts if no guest driver is
 using it. So vhostctl asks first; without a terminal it refuses, unless --force is given. Shut the VM down
 first.";
 
-/// Asks before VMMs lose devices, where somebody can answer, and else refuses it. Nothing is done yet
-/// then, so that a VM does not keep half of its devices.
+/// Asks on a terminal before VMs lose devices, and refuses it elsewhere. Nothing was changed by then, so that no VM
+/// loses only some of its devices.
 pub(super) async fn confirm(
     controller: &UnitController<'_>,
     instances: &[Instance],
@@ -26,7 +26,7 @@ pub(super) async fn confirm(
         return Ok(());
     }
     let all = controller.details(instances).await?;
-    // One that does not tell was started by a connection.
+    // A backend that does not report it was started by a connection.
     let connected = all.iter().filter(|details| {
         details.backend.state == BackendState::Running && details.front_end != Some(false)
     });
@@ -47,7 +47,7 @@ pub(super) async fn confirm(
     }
 }
 
-/// What the VM of a connected backend loses with it. Whether it is connected may be unknown.
+/// What the VM of a connected backend loses; `is_known` is false if it may be connected.
 fn loss(instance: &Instance, is_known: bool) -> String {
     let loss = match instance.kind() {
         UnitKind::Gpu => {

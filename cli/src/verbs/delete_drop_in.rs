@@ -15,7 +15,7 @@ pub(super) fn delete(file: &Path) -> Result<(), Error> {
         _ => {}
     }
     if let Some(folder) = file.parent() {
-        // It was never there, or has settings of others.
+        // It does not exist, or has other drop-ins.
         let _ = fs::remove_dir(folder);
     }
     Ok(())

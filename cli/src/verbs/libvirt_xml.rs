@@ -50,7 +50,7 @@ struct Domain {
 const PROFILES: &str = "/etc/apparmor.d/libvirt";
 const MEMORY: &str =
     "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>";
-/// QEMU's own screen is none of the guest's then.
+/// Without it, libvirt adds a VGA that is not the guest's screen.
 const NO_VIDEO: &str = "\
 <!-- No <graphics type='vnc'/> here: it would keep the domain from starting. -->
 <video>
@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
 fn apparmor_rule(socket: &str) -> String {
     let mut path = String::with_capacity(socket.len());
     for c in socket.chars() {
-        // What means something else in a rule.
+        // Characters with a meaning in a rule.
         if matches!(
             c,
             '\\' | '"' | '*' | '?' | '[' | ']' | '{' | '}' | '^' | '@'

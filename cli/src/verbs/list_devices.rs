@@ -28,7 +28,7 @@ pub(crate) struct Args {
     kind: Option<UnitKind>,
 }
 
-/// A device and who has it.
+/// A device, and the backends that it is assigned to.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Shown {

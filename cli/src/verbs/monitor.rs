@@ -13,6 +13,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::devices::{self, Action, DeviceEvent, Devices, HostDevice};
+use crate::exit;
 use crate::output::{Emphasis, Output};
 use crate::systemd::{self, Change, Manager, Target, Watch};
 
@@ -53,7 +54,7 @@ enum Message {
     End,
 }
 
-/// How long a reader that does not read may delay the end.
+/// How long a blocked output may delay the exit.
 const GRACE: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
@@ -61,7 +62,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         target.local_only("monitor --devices")?;
     }
     let (sender, messages) = channel();
-    // First of all, so that a signal ends this in an orderly way from the first moment.
+    // First, so that a signal exits cleanly from the start.
     watch_for_end(sender.clone())?;
     let mut what = Vec::new();
     if !args.units && target.is_local() {
@@ -87,7 +88,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     Ok(())
 }
 
-/// Writes an event; false if nobody reads any more.
+/// Shows an event; false if the reader is gone.
 fn show(event: Event, output: &Output) -> io::Result<bool> {
     if output.is_json() {
         let time = Timestamp::now();
@@ -121,7 +122,7 @@ fn show(event: Event, output: &Output) -> io::Result<bool> {
     ])
 }
 
-/// A device in a line: its node, and what it is.
+/// The node of a device, and a description in one line.
 fn describe(device: &HostDevice) -> (String, String) {
     match device {
         HostDevice::Gpu(gpu) => {
@@ -142,7 +143,7 @@ fn describe(device: &HostDevice) -> (String, String) {
     }
 }
 
-/// Waits in a thread for SIGINT and SIGTERM, and for whoever reads our output to leave.
+/// Waits in a thread for SIGINT, SIGTERM and a closed output.
 fn watch_for_end(messages: Sender<Message>) -> Result<(), MonitorError> {
     let (signalled, handler) = UnixStream::pair().map_err(MonitorError::Signals)?;
     for signal in [SIGINT, SIGTERM] {
@@ -154,7 +155,7 @@ fn watch_for_end(messages: Sender<Message>) -> Result<(), MonitorError> {
         loop {
             let mut fds = [
                 PollFd::new(&signalled, PollFlags::IN),
-                // Only its end is waited for: HUP and ERR need not be asked for.
+                // HUP and ERR are always reported.
                 PollFd::from_borrowed_fd(stdout, PollFlags::empty()),
             ];
             match poll(&mut fds, None) {
@@ -164,16 +165,16 @@ fn watch_for_end(messages: Sender<Message>) -> Result<(), MonitorError> {
             }
         }
         let _ = messages.send(Message::End);
-        // Still here: the other thread writes to somebody who does not read.
+        // The other thread is blocked in a write.
         thread::sleep(GRACE);
-        std::process::exit(0);
+        std::process::exit(exit::SUCCESS.into());
     });
     Ok(())
 }
 
 fn watch_devices(messages: Sender<Message>) -> Result<(), devices::Error> {
     let (ready, started) = channel();
-    // What belongs to libudev stays in the thread that made it.
+    // Objects of libudev stay in the thread that created them.
     thread::spawn(move || {
         let mut watch = match devices::Watch::start(Devices::new()) {
             Ok(watch) => watch,
@@ -194,7 +195,7 @@ fn watch_devices(messages: Sender<Message>) -> Result<(), devices::Error> {
             }
         }
     });
-    // It sends before it ends, whatever happens.
+    // The thread always sends before it ends.
     started.recv().unwrap_or(Ok(()))
 }
 

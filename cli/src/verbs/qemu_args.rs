@@ -36,7 +36,7 @@ pub(crate) struct Args {
     memory: Shared,
 }
 
-/// How much memory is to be shared; none where other arguments see to it.
+/// The memory to share; none if other arguments share it.
 type Shared = Option<Memory>;
 
 fn memory(text: &str) -> Result<Shared, MemoryError> {
@@ -58,8 +58,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     let pairs = options
         .iter()
         .map(|option| option.words().map(qemu::shell_quoted).join(" "));
-    // For people a line each, which a shell still takes; for the shell itself, which in $(...) does not
-    // take line ends away, one.
+    // On a terminal a line each, escaped for the shell; otherwise one line, as $(...) keeps escaped line ends.
     let between = if std::io::stdout().is_terminal() {
         " \\\n"
     } else {

@@ -1,4 +1,4 @@
-//! `vhostctl status`: a backend with all its circumstances, in the layout of `systemctl status`.
+//! `vhostctl status`: everything about backends, in the layout of `systemctl status`.
 
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt as _;
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     full: bool,
 }
 
-/// What is shown of a backend.
+/// What is shown about a backend.
 #[derive(Debug, Serialize)]
 struct Report {
     #[serde(flatten)]
@@ -99,7 +99,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// The last lines; what keeps them from being shown keeps nothing else from it.
+/// The last log lines; a failure to read them is only a hint.
 fn log(details: &Details, lines: u32, target: &Target, output: &Output) -> Vec<Entry> {
     if lines == 0 || !target.is_local() {
         return Vec::new();
@@ -111,7 +111,7 @@ fn log(details: &Details, lines: u32, target: &Target, output: &Output) -> Vec<E
     })
 }
 
-/// The width of the labels, as systemctl has it.
+/// The width of the labels, as in systemctl.
 const LABEL: usize = 11;
 
 fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
@@ -222,7 +222,7 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     Ok(())
 }
 
-/// Who may connect, and who may now where that changes with the next start of the socket.
+/// Who may connect, and who may connect now if that changes with the next start of the socket.
 fn access(details: &Details, target: &Target) -> Option<String> {
     let group = details.socket_group.clone().unwrap_or_default();
     let wanted = SocketPermissions::named(
@@ -242,7 +242,7 @@ fn access(details: &Details, target: &Target) -> Option<String> {
     })
 }
 
-/// What the units are made of.
+/// The load state of the units, and their files.
 fn loaded(details: &Details) -> String {
     let state = &details.load_state;
     if let Some(error) = &details.load_error {
@@ -260,7 +260,7 @@ fn loaded(details: &Details) -> String {
     }
 }
 
-/// How the last run ended, if it ended badly.
+/// How the last run ended, if it failed.
 fn last_run(details: &Details) -> Option<String> {
     let result = details
         .result
@@ -283,7 +283,7 @@ fn front_end(details: &Details, target: &Target) -> String {
     };
     if let Some(WaitingFrontEnd { pid, uid }) = details.front_end_waits {
         text.push_str(&format!("; another waits: pid {pid}"));
-        // The program may not see either.
+        // The program may not see the user.
         let local = target.is_local();
         if let Some(command) = local.then(|| command_of(pid)).flatten() {
             text.push_str(&format!(" ({command})"));

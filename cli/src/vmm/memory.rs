@@ -6,9 +6,9 @@ use std::str::FromStr;
 use super::qemu::QemuOption;
 
 const MIB: u64 = 1 << 20;
-/// QEMU rounds the guest's memory up to whole ones of these, and wants the backend's memory to be the same.
+/// QEMU rounds the guest's memory up to a multiple of this, and requires the same of the memory backend.
 const UNIT: u64 = 8 << 10;
-/// What QEMU's machines have room for.
+/// The most memory slots of QEMU's machines.
 const SLOTS_MAX: u32 = 256;
 
 /// `[size=]SIZE[,slots=N][,maxmem=SIZE]`.
@@ -23,7 +23,7 @@ pub(crate) struct Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Size(u64);
 
-/// Why QEMU would not take it.
+/// Why QEMU would reject it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MemoryError {
     #[error("'{0}' is not a size; examples: 2G, 512M, 2048 (in MiB)")]
@@ -54,7 +54,7 @@ impl FromStr for Memory {
         for part in parts {
             match part.split_once('=') {
                 Some(("slots", number)) => slots = Some(count(number)?),
-                // Without a unit these are bytes, other than the size.
+                // Without a unit, these are bytes, unlike the size.
                 Some(("maxmem", number)) => most = Some(self::size(number, 1)?),
                 _ => return Err(MemoryError::Key(part.to_owned())),
             }
@@ -98,7 +98,7 @@ impl fmt::Display for Memory {
 }
 
 impl fmt::Display for Size {
-    /// With a unit, which means the same to every option of QEMU's.
+    /// With a unit, which has the same meaning in all options of QEMU.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (mut number, mut unit) = (self.0, "B");
         for next in ["K", "M", "G"] {
@@ -119,8 +119,8 @@ fn count(text: &str) -> Result<u32, MemoryError> {
         .ok_or_else(|| MemoryError::Slots(text.to_owned()))
 }
 
-/// A size as QEMU reads it: a number, perhaps with a fraction, and a unit. Without a unit it is in those
-/// that are passed.
+/// A size in the syntax of QEMU: a number, optionally with a fraction and a unit. `default` is the unit of a number
+/// without one.
 fn size(text: &str, default: u64) -> Result<Size, MemoryError> {
     let read = || {
         let last = text.chars().last()?;
@@ -134,7 +134,7 @@ fn size(text: &str, default: u64) -> Result<Size, MemoryError> {
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         let mut bytes = digits(whole)?.parse::<u64>().ok()?.checked_mul(unit)?;
         if number.contains('.') {
-            // Nine digits are more than any size needs.
+            // No size needs more than nine digits.
             let fraction = digits(fraction.get(..9).unwrap_or(fraction))?;
             let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
             let part =
@@ -146,7 +146,7 @@ fn size(text: &str, default: u64) -> Result<Size, MemoryError> {
     read().ok_or_else(|| MemoryError::Size(text.to_owned()))
 }
 
-/// Digits and nothing else: no sign, which numbers are parsed with besides.
+/// Digits only: `parse` takes a sign as well.
 fn digits(text: &str) -> Option<&str> {
     (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(text)
 }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_qemu_does_not_take_is_refused_in_time() {
+    fn sizes_that_qemu_rejects_are_refused() {
         for text in [
             "",
             "G",

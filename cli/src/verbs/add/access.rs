@@ -1,5 +1,4 @@
-//! Who may connect to a socket. Whoever does owns the device: reads what is typed, the files that are served,
-//! the disk, or has the host's GPU draw.
+//! Who may connect to a socket, and so controls the device: what is typed, the files, the disk, the host's GPU.
 
 use std::fs;
 
@@ -10,10 +9,9 @@ use crate::unit_file::{Directive, quoted};
 
 use super::args::AccessArgs;
 
-/// The users that libvirt's packages run QEMU as, where qemu.conf says nothing else: Debian and Ubuntu; Fedora
-/// and openSUSE.
+/// The default users of libvirt's QEMU: on Debian and Ubuntu; on Fedora and openSUSE.
 const QEMU_USERS: [&str; 2] = ["libvirt-qemu", "qemu"];
-/// Where libvirt is told to run QEMU as another user.
+/// The file that sets another user for libvirt's QEMU.
 const QEMU_CONF: &str = "/etc/libvirt/qemu.conf";
 
 /// Who may connect to one socket.
@@ -25,8 +23,8 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// What the command line asks for, or else what is safe for this backend. `None` where that is what the
-    /// template of the unit has; `host_gpu` is whether a GPU can drive that of the host.
+    /// The access by the command line, or a safe default for this backend. `None` if the template of the unit has the
+    /// same; `host_gpu` is whether the backend uses the host's GPU.
     pub(super) fn choose(
         args: &AccessArgs,
         instance: &Instance,
@@ -64,7 +62,7 @@ impl Access {
         self.user == ROOT && self.group == ROOT && self.mode == PRIVATE
     }
 
-    /// The text of our file for the socket.
+    /// The text of the drop-in for the socket.
     pub(super) fn text(&self, instance: &Instance) -> String {
         let directives = vec![
             Directive::new("SocketUser", quoted(&self.user)),
@@ -79,7 +77,7 @@ const ROOT: &str = "root";
 /// For the owner alone.
 const PRIVATE: u32 = 0o600;
 
-/// What the user should know of who may connect, where that was not said.
+/// Who may connect, for the user, unless the command line says it.
 pub(super) fn hint(args: &AccessArgs, access: Option<&Access>, kind: UnitKind) -> Option<String> {
     if args.are_given() {
         return None;
@@ -97,7 +95,7 @@ pub(super) fn hint(args: &AccessArgs, access: Option<&Access>, kind: UnitKind) -
     }
 }
 
-/// The user as which libvirt runs QEMU on this host.
+/// The user that libvirt runs QEMU as on this host.
 fn qemu_user() -> Option<String> {
     let exists = |user: &String| accounts::check_user(user).is_ok();
     let configured = fs::read_to_string(QEMU_CONF).ok();

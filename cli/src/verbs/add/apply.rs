@@ -1,4 +1,4 @@
-//! Carrying out what is to be added, and undoing it if that fails half way.
+//! Applying a plan, and undoing it if a step fails.
 
 use std::fs;
 
@@ -17,8 +17,8 @@ use super::args::Args;
 use super::drop_in::DropIn;
 use super::plan::Plan;
 
-/// Writes the settings, has systemd read them, enables the socket and starts it if that is wanted; by
-/// then the next may look at them.
+/// Writes the drop-ins, reloads systemd, enables the socket and, with --now, starts it. The lock is released before
+/// the start.
 pub(super) async fn apply(
     args: &Args,
     controller: &mut UnitController<'_>,
@@ -27,7 +27,7 @@ pub(super) async fn apply(
     mut lock: Option<fs::File>,
     output: &Output,
 ) -> Result<(), Error> {
-    // All may read the files and folders that are made, whoever makes them.
+    // Everybody may read the new files and folders, whatever the umask.
     umask(Mode::from_raw_mode(0o022));
     let instance = &plan.instance;
     let text = drop_in::service_text(&plan.settings, instance).map_err(AddError::Value)?;
@@ -54,7 +54,7 @@ pub(super) async fn apply(
     let was_enabled = controller.files().is_enabled(&socket).await?;
     let before_it = state(controller, instance).await?;
     let [service_changes, access_changes] = files.each_ref().map(DropIn::changes);
-    // Who may connect is part of the socket itself. While a VMM is connected it cannot be made anew.
+    // The access is that of the socket file, which cannot be created again while a VMM is connected.
     let renews =
         access_changes && matches!(before_it, BackendState::Listening | BackendState::NoDevice);
     let done = async {
@@ -88,19 +88,23 @@ pub(super) async fn apply(
             }
             Ok::<_, Error>(())
         };
-        // Where writing was refused there is nothing to undo, and no permission to do it.
+        // If the first write was denied, there is nothing to undo.
         let wrote = files.iter().any(DropIn::is_applied);
-        if wrote && let Err(second) = undone.await {
+        let undone = match wrote {
+            true => undone.await,
+            false => Ok(()),
+        };
+        if let Err(second) = undone {
             output.hint(&format!("Failed to undo the changes: {second}"));
         }
         return Err(error);
     }
-    let told = files.iter().filter_map(DropIn::told);
+    let summaries = files.iter().filter_map(DropIn::summary);
     let effects = [
         effect(instance, before_it, service_changes, args.now),
         effect_on_access(instance, before_it, access_changes && exists),
     ];
-    for hint in told
+    for hint in summaries
         .chain(plan.hints.iter().cloned())
         .chain(effects.into_iter().flatten())
     {
@@ -109,7 +113,7 @@ pub(super) async fn apply(
     Ok(())
 }
 
-/// When it counts who may connect.
+/// When the access takes effect.
 fn effect_on_access(instance: &Instance, before: BackendState, changes: bool) -> Option<String> {
     match before {
         BackendState::Listening | BackendState::NoDevice if changes => {
@@ -124,7 +128,7 @@ fn effect_on_access(instance: &Instance, before: BackendState, changes: bool) ->
     }
 }
 
-/// What the backend did before, which `add` leaves alone.
+/// The state of the backend before.
 async fn state(
     controller: &UnitController<'_>,
     instance: &Instance,
@@ -135,7 +139,7 @@ async fn state(
         .map_or(BackendState::Inactive, |details| details.backend.state))
 }
 
-/// When the settings count.
+/// When the settings take effect.
 fn effect(instance: &Instance, before: BackendState, is_new: bool, now: bool) -> Option<String> {
     match (before, is_new) {
         (BackendState::Running | BackendState::Stopping, true) => Some(format!(

@@ -1,4 +1,4 @@
-//! One file of ours beside a unit: what is in it, and what shall be.
+//! One of our drop-ins: its content before, and the wanted content.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
@@ -13,7 +13,7 @@ use crate::unit_folders::UnitFolders;
 use crate::verbs::delete_drop_in::delete;
 use crate::verbs::error::Error;
 
-/// A file as it was before, and as it is wanted; `None` for no file.
+/// The content of a drop-in before, and the wanted content; `None` for no file.
 pub(super) struct DropIn {
     file: PathBuf,
     before: Option<String>,
@@ -41,12 +41,12 @@ impl DropIn {
         &self.file
     }
 
-    /// Whether it was there.
+    /// Whether it existed before.
     pub(super) fn existed(&self) -> bool {
         self.before.is_some()
     }
 
-    /// Whether it is not yet as it is wanted.
+    /// Whether the wanted content differs.
     pub(super) fn changes(&self) -> bool {
         self.before != self.wanted
     }
@@ -61,7 +61,7 @@ impl DropIn {
         self.applied
     }
 
-    /// Makes it what it was.
+    /// Restores the content before.
     pub(super) fn undo(&self) -> Result<(), Error> {
         match self.applied {
             true => put(&self.file, self.before.as_deref()),
@@ -69,8 +69,8 @@ impl DropIn {
         }
     }
 
-    /// What was done to it, once it is applied.
-    pub(super) fn told(&self) -> Option<String> {
+    /// What was done, for the user.
+    pub(super) fn summary(&self) -> Option<String> {
         let what = match (&self.before, &self.wanted) {
             (None, None) => return None,
             (None, Some(_)) => "Created",
@@ -97,7 +97,7 @@ fn put(file: &Path, text: Option<&str>) -> Result<(), Error> {
     }
 }
 
-/// Puts a file in its place as a whole or not at all.
+/// Writes a file atomically.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let folder = file.parent().ok_or(ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;

@@ -68,7 +68,7 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     })
 }
 
-/// The render node that is meant.
+/// The render node that the command line names.
 fn choose(wanted: &str, nodes: Vec<RenderNode>) -> Result<RenderNode, AddError> {
     let no_device = || AddError::NoDevice {
         text: wanted.to_owned(),

@@ -27,7 +27,7 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     let mut found = find(&all, wanted)?;
     let device = found.device;
     let instance = instance(args, host, device)?;
-    // To add a device again is no reason to have it by another name.
+    // A device that is added again keeps the link that it was added by.
     let before = host.assignments.path(&instance);
     let before = before.filter(|path| device.is_at(path) && device.names.keeps(path));
     found.name = found.name.or(before.map(str::to_owned));
@@ -64,7 +64,7 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     })
 }
 
-/// The device that is meant, and the name of it that the user chose, where it is one to keep.
+/// The device that the command line names, and the link that the user chose, if it is to be kept.
 #[derive(Debug)]
 struct Found<'a> {
     device: &'a InputDevice,
@@ -77,7 +77,7 @@ impl Found<'_> {
         self.name.as_deref().unwrap_or_else(|| self.device.stable())
     }
 
-    /// What the user should know of that name.
+    /// A hint if that name is not stable.
     fn hint(&self, all: &[InputDevice]) -> Option<String> {
         let (node, names) = (&self.device.node, &self.device.names);
         let path = self.path();
@@ -97,14 +97,14 @@ impl Found<'_> {
     }
 }
 
-/// Whose link it is.
+/// The devices that share a link.
 fn shared(link: &str, all: &[InputDevice]) -> String {
     let claim = all.iter().filter(|device| device.names.claims(link));
     let nodes: Vec<_> = claim.map(|device| device.node.as_str()).collect();
     format!("{link} is a name of {}", nodes.join(" and "))
 }
 
-/// The one device that is meant.
+/// The one device that a text on the command line names.
 fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<Found<'a>, AddError> {
     let is_path = ["/", "./", "../"]
         .iter()
@@ -137,7 +137,7 @@ fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<Found<'a>, AddError>
     }
 }
 
-/// The devices that a path may mean: one, where it leads to one.
+/// The devices that a path may name; only one if it leads to one.
 fn at<'a>(all: &'a [InputDevice], path: &str) -> Vec<Found<'a>> {
     let found = |device: &'a InputDevice| Found {
         name: device.names.keeps(path).then(|| path.to_owned()),
@@ -154,7 +154,7 @@ fn at<'a>(all: &'a [InputDevice], path: &str) -> Vec<Found<'a>> {
     }
 }
 
-/// The devices that have a link of this name, or that call themselves so.
+/// The devices that have a link or a name of this text.
 fn called<'a>(all: &'a [InputDevice], wanted: &str) -> Vec<Found<'a>> {
     let by_link = |device: &'a InputDevice| {
         let link = device.names.called(wanted)?;
@@ -189,12 +189,12 @@ fn described(device: &InputDevice) -> String {
     printable(&text).into_owned()
 }
 
-/// Under which name the VM gets it.
+/// The instance for the device.
 fn instance(args: &Args, host: &HostInventory, device: &InputDevice) -> Result<Instance, AddError> {
     if let Some(name) = &args.name {
         return Ok(Instance::checked(UnitKind::Input, &args.vm, Some(name))?);
     }
-    // To add a device twice is to add it once.
+    // A device that is added twice keeps its instance.
     let same = host.assignments.instances().find(|instance| {
         let path = host.assignments.path(instance);
         instance.vm() == args.vm && path.is_some_and(|path| device.is_at(path))

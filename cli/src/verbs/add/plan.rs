@@ -1,4 +1,4 @@
-//! What is to be added, before anything is changed.
+//! The plan of what is to be added, made before anything is changed.
 
 use crate::assignments::DeviceAssignments;
 use crate::devices::Devices;
@@ -13,13 +13,13 @@ use super::access::Access;
 pub(super) struct Plan {
     pub instance: Instance,
     pub settings: Settings,
-    /// Who may connect, where that is not as the unit's template has it.
+    /// Who may connect, unless as in the template of the unit.
     pub access: Option<Access>,
-    /// What the user should know of it.
+    /// Hints for the user.
     pub hints: Vec<String>,
 }
 
-/// What there is on the host, on which a plan depends.
+/// The devices and assignments of the host.
 pub(super) struct HostInventory {
     pub devices: Devices,
     pub folders: UnitFolders,

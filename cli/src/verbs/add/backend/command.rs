@@ -9,11 +9,11 @@ use crate::descriptors::known::{FileForm, KnownProgram, SocketForm};
 use crate::verbs::add::args::Args;
 use crate::verbs::error::AddError;
 
-/// Stands for the number of the socket's descriptor in an argument.
+/// Placeholder in an argument for the number of the socket's descriptor.
 const FD_WORD: &str = "{fd}";
-/// Stands in an argument for the path at which a program makes its own socket.
+/// Placeholder in an argument for the path of a socket that the program creates.
 const SOCKET_WORD: &str = "{socket}";
-/// That path, in a folder that no other service sees.
+/// That path, in a private folder of the service.
 const SOCKET: &str = "/tmp/vhost-user.sock";
 /// Programs of rust-vmm's vhost-device add the number of the socket to the path.
 const FIRST_SOCKET: &str = "/tmp/vhost-user.sock0";
@@ -37,8 +37,8 @@ pub(super) fn socket_form(
     })
 }
 
-/// The words of the command line. `accept` is vhost-user-accept, which all but listening programs need in
-/// front.
+/// The words of the command line. `accept` is vhost-user-accept, which starts all programs that do not take a
+/// listening socket.
 pub(super) fn command(
     accept: Option<&Path>,
     form: SocketForm,
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn known_programs_get_what_they_need() {
+    fn known_programs_get_their_arguments() {
         let passt = [
             ACCEPT,
             "/usr/bin/passt",

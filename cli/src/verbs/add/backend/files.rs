@@ -14,10 +14,10 @@ use crate::values;
 use crate::verbs::add::args::Args;
 use crate::verbs::error::AddError;
 
-/// The queues of a disk. QEMU makes one for each of the guest's processors, and does not start with fewer.
+/// The queues of a disk. QEMU uses one for each processor of the guest, and does not start if there are fewer.
 const QUEUES: u32 = 64;
 
-/// What a backend may use of the host's files.
+/// The files of the host that a backend may use.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// Arguments that name them.
@@ -28,12 +28,12 @@ pub(super) struct Files {
     groups: Vec<String>,
     /// Files and folders that it may write to.
     writable: Vec<PathBuf>,
-    /// Whether these are all.
+    /// Whether it may write to no other files.
     is_complete: bool,
 }
 
 impl Files {
-    /// As the options have it. `is_dynamic` tells that the program runs as a user that owns nothing.
+    /// By the command line. `is_dynamic` is whether the program runs as a dynamic user.
     pub(super) fn new(
         args: &Args,
         known: Option<&KnownProgram>,
@@ -114,7 +114,7 @@ impl Files {
         }
     }
 
-    /// A device node, and the group that may open it: beside the named ones it opens none of them.
+    /// Allows a device node, and adds the group that may open it.
     fn node(&mut self, node: &Path) {
         self.nodes.push(node.display().to_string());
         let group = fs::metadata(node)
@@ -147,7 +147,7 @@ impl Files {
     }
 }
 
-/// What is there; paths count from the root, for the service has no other folder.
+/// The metadata of a path, which must be absolute: a service has no other working directory.
 fn metadata(path: &Path) -> Result<Metadata, AddError> {
     if !path.is_absolute() {
         return Err(unusable(path, "the path must be absolute"));
@@ -163,7 +163,7 @@ fn unusable(path: &Path, problem: &str) -> AddError {
     }
 }
 
-/// virtiofsd, as the version at hand takes it: the one written in C has it as a mount option.
+/// The option for the shared folder; virtiofsd written in C takes it as a mount option.
 fn shared_dir(folder: &Path, program: &Path) -> Vec<String> {
     let folder = folder.display().to_string();
     let is_virtiofsd = program.file_name().is_some_and(|name| name == "virtiofsd");
@@ -177,14 +177,14 @@ fn shared_dir(folder: &Path, program: &Path) -> Vec<String> {
     vec![format!("--shared-dir={folder}")]
 }
 
-/// As the conventions have it.
+/// The options of the conventions for a disk.
 fn blk_file(file: &Path, read_only: bool) -> Vec<String> {
     let mut arguments = vec![format!("--blk-file={}", file.display())];
     arguments.extend(read_only.then(|| "--read-only".to_owned()));
     arguments
 }
 
-/// As qemu-storage-daemon(1) has it.
+/// The options of qemu-storage-daemon(1) for a disk.
 fn block_export(file: &Path, is_device: bool, read_only: bool) -> Vec<String> {
     // A comma in a value is doubled.
     let file = file.display().to_string().replace(',', ",,");
@@ -204,7 +204,7 @@ fn block_export(file: &Path, is_device: bool, read_only: bool) -> Vec<String> {
     ]
 }
 
-/// Sees that a user that owns nothing can open a file.
+/// Checks that a dynamic user can open a file.
 fn check_access(file: &Path, data: &Metadata, write: bool) -> Result<(), AddError> {
     let wanted = if write { 0o006 } else { 0o004 };
     if data.mode() & wanted != wanted {

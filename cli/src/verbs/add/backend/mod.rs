@@ -1,4 +1,4 @@
-//! `vhostctl add TYPE VM --backend=BACKEND`: any installed program that keeps to the conventions.
+//! `vhostctl add TYPE VM --backend=BACKEND`: any installed program that follows the conventions.
 
 mod command;
 mod files;
@@ -134,7 +134,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
     })
 }
 
-/// What opens the host's network to a service, which the template closes.
+/// The directives that give a service the host's network, which the template denies.
 const NETWORK: [(&str, &str); 3] = [
     ("PrivateNetwork", "no"),
     // In addition to those of the template.
