@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use vhost_user_backend::VringT;
 use vhost_user_backends::backend::Vring;
+use vhost_user_backends::backend::fuzzing::{Descriptor, INDIRECT, NEXT, SplitQueue, WRITE};
 use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::bytes::Bytes;
@@ -38,17 +39,10 @@ pub const REGIONS: [(u64, usize); 3] = [(BASE, 0x8000), (0x9000, 0x8000), (0x2_0
 const MOST_BUFFERS: usize = 2000;
 const MOST_ENTRIES: u32 = 0x200;
 
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
-
 /// One driver's side of a queue.
 struct Driver {
-    base: u64,
-    size: u16,
+    queue: SplitQueue,
     next_descriptor: u16,
-    available: u16,
-    used: u16,
     /// Requests that were made and not answered, and the most room any had, by their head.
     outstanding: BTreeMap<u16, (u32, u64)>,
     /// The driver did something after which nobody can say what its requests are.
@@ -122,12 +116,9 @@ impl Guest {
         let vrings = (0..QUEUES)
             .map(|_| Vring::new(memory.clone(), 1024).expect("cannot make a queue"))
             .collect();
-        let driver = |queue: u64| Driver {
-            base: BASE + queue * QUEUE_STRIDE,
-            size: MOST,
+        let driver = |queue| Driver {
+            queue: SplitQueue::new(Self::places(queue), MOST),
             next_descriptor: 0,
-            available: 0,
-            used: 0,
             outstanding: BTreeMap::new(),
             lost: false,
         };
@@ -170,28 +161,24 @@ impl Guest {
         let options = bytes.u8();
         for (driver, vring) in self.drivers.iter_mut().zip(&self.vrings) {
             if anew {
-                driver.size = [64, 16, 4, 1][usize::from(options & 3)];
+                driver.queue.size = [64, 16, 4, 1][usize::from(options & 3)];
                 driver.next_descriptor = 0;
-                driver.available = 0;
-                driver.used = 0;
                 driver.outstanding.clear();
                 driver.lost = false;
                 let start = if options & 4 == 0 { 0 } else { u16::MAX - 2 };
-                driver.available = start;
-                driver.used = start;
-                for part in [AVAIL, USED] {
-                    let at = GuestAddress(driver.base + part);
-                    let header = [0_u16.to_le_bytes(), start.to_le_bytes()].concat();
-                    let _ = self.whole.write_slice(&header, at);
+                for flags in [driver.queue.available, driver.queue.used] {
+                    let _ = self.whole.write_slice(&[0; 2], GuestAddress(flags));
                 }
+                let _ = driver.queue.begin(&self.whole, start);
             }
-            vring.set_queue_size(driver.size);
-            let _ = vring.set_queue_info(driver.base, driver.base + AVAIL, driver.base + USED);
+            let queue = &driver.queue;
+            vring.set_queue_size(queue.size);
+            let _ = vring.set_queue_info(queue.descriptors, queue.available, queue.used);
             if anew {
-                vring.set_queue_next_avail(driver.available);
+                vring.set_queue_next_avail(queue.next_available);
             }
             // As SET_VRING_ADDR does, which fails where the ring lies outside the memory.
-            vring.set_queue_next_used(vring.queue_used_idx().unwrap_or(driver.used));
+            vring.set_queue_next_used(vring.queue_used_idx().unwrap_or(queue.next_used));
             vring.set_queue_event_idx(options & 8 != 0);
             vring.set_queue_ready(true);
             vring.set_enabled(options & 0x30 != 0x30);
@@ -209,13 +196,13 @@ impl Guest {
 
     /// Has the queue lie anywhere, and be of any size.
     pub fn misplace(&mut self, queue: usize, bytes: &mut Bytes<'_>) {
-        let base = self.drivers[queue].base;
+        let [base, available, used] = Self::places(queue);
         let mut place = |right: u64| match bytes.u8() {
             0..=99 => right,
             100..=199 => u64::from(bytes.u16()) << 4,
             _ => bytes.u64(),
         };
-        let (table, avail, used) = (place(base), place(base + AVAIL), place(base + USED));
+        let (table, avail, used) = (place(base), place(available), place(used));
         let _ = self.vrings[queue].set_queue_info(table, avail, used);
         self.vrings[queue].set_queue_size(bytes.u16() & 0x3ff);
         self.drivers[queue].lost = true;
@@ -266,34 +253,32 @@ impl Guest {
     }
 
     fn descriptor(&self, table: u64, index: u16, (at, len): (u64, u32), flags: u16, next: u16) {
-        let mut bytes = at.to_le_bytes().to_vec();
-        bytes.extend(len.to_le_bytes());
-        bytes.extend(flags.to_le_bytes());
-        bytes.extend(next.to_le_bytes());
-        self.write(table + u64::from(index) * 16, &bytes);
+        let descriptor = Descriptor {
+            at,
+            len,
+            flags,
+            next,
+        };
+        let _ = descriptor.write(&self.whole, table, index);
     }
 
     /// Makes the chain at `head` available, whatever lies there.
     pub fn publish(&mut self, queue: usize, head: u16) {
         let driver = &mut self.drivers[queue];
-        let slot = u64::from(driver.available % driver.size);
         // More than the queue has room for is what only a broken driver makes available.
         let full: u32 = driver.outstanding.values().map(|(count, _)| count).sum();
-        if full >= driver.size.into() {
+        if full >= driver.queue.size.into() {
             driver.lost = true;
         }
         driver.outstanding.entry(head).or_default().0 += 1;
-        driver.available = driver.available.wrapping_add(1);
-        let (base, available) = (driver.base, driver.available);
-        self.write(base + AVAIL + 4 + slot * 2, &head.to_le_bytes());
-        self.write(base + AVAIL + 2, &available.to_le_bytes());
+        let _ = driver.queue.make_available(&self.whole, head);
     }
 
     /// How many more requests the queue has room for.
     pub fn room(&self, queue: usize) -> u16 {
         let driver = &self.drivers[queue];
         let made: u32 = driver.outstanding.values().map(|(count, _)| count).sum();
-        driver.size.saturating_sub(made as u16)
+        driver.queue.size.saturating_sub(made as u16)
     }
 
     /// Makes a buffer of 8 bytes available, for the device to read them or to fill it, as a driver
@@ -303,13 +288,13 @@ impl Guest {
             return;
         }
         let driver = &self.drivers[queue];
-        let (base, index) = (driver.base, driver.next_descriptor);
+        let (base, index) = (driver.queue.descriptors, driver.next_descriptor);
         let at = HEAP.start + 0x200 * queue as u64 + 8 * u64::from(index);
         let flags = if bytes.is_some() { 0 } else { WRITE };
         self.write(at, &bytes.unwrap_or_default());
         self.descriptor(base, index, (at, 8), flags, 0);
         let driver = &mut self.drivers[queue];
-        driver.next_descriptor = (index + 1) % driver.size;
+        driver.next_descriptor = (index + 1) % driver.queue.size;
         self.publish(queue, index);
     }
 
@@ -321,7 +306,7 @@ impl Guest {
 
     /// Writes a descriptor of any content.
     pub fn scribble(&mut self, queue: usize, bytes: &mut Bytes<'_>) {
-        let base = self.drivers[queue].base;
+        let base = self.drivers[queue].queue.descriptors;
         let index = bytes.u8() % MOST as u8;
         let at = match bytes.u8() {
             0..=127 => BASE + u64::from(bytes.u16()),
@@ -335,21 +320,21 @@ impl Guest {
     /// Says that any number of requests were made.
     pub fn run_away(&mut self, queue: usize, bytes: &mut Bytes<'_>) {
         let driver = &mut self.drivers[queue];
-        driver.available = match bytes.u8() {
-            by @ 0..=127 => driver.available.wrapping_add(by.into()),
-            by @ 128..=191 => driver.available.wrapping_sub((by - 127).into()),
+        let available = driver.queue.next_available;
+        let available = match bytes.u8() {
+            by @ 0..=127 => available.wrapping_add(by.into()),
+            by @ 128..=191 => available.wrapping_sub((by - 127).into()),
             _ => bytes.u16(),
         };
         driver.lost = true;
-        let (base, available) = (driver.base, driver.available);
-        self.write(base + AVAIL + 2, &available.to_le_bytes());
+        let _ = driver.queue.set_available(&self.whole, available);
     }
 
     /// Says which notifications it wants.
     pub fn want(&mut self, queue: usize, bytes: &mut Bytes<'_>) {
-        let driver = &self.drivers[queue];
-        let event = driver.base + AVAIL + 4 + u64::from(driver.size) * 2;
-        self.write(driver.base + AVAIL, &bytes.u16().to_le_bytes());
+        let driver = &self.drivers[queue].queue;
+        let event = driver.available + 4 + u64::from(driver.size) * 2;
+        self.write(driver.available, &bytes.u16().to_le_bytes());
         self.write(event, &bytes.u16().to_le_bytes());
     }
 }

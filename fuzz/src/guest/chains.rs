@@ -97,7 +97,8 @@ impl Guest {
         bytes: &mut Bytes<'_>,
     ) {
         let driver = &self.drivers[queue];
-        let (base, size, first) = (driver.base, driver.size, driver.next_descriptor);
+        let (base, size) = (driver.queue.descriptors, driver.queue.size);
+        let first = driver.next_descriptor;
         let entries = parts.len() as u16;
         let count = if indirect { 1 } else { entries };
         let table = if indirect {

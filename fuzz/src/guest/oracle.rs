@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use vhost_user_backends::backend::fuzzing::{Descriptor, Used};
 use vm_memory::{Bytes as _, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::{
-    Answer, Guest, HEAP, INDIRECT, MOST, MOST_BUFFERS, MOST_ENTRIES, NEXT, QUEUES, USED, USED_LEN,
-    WRITE,
+    Answer, Guest, HEAP, INDIRECT, MOST, MOST_BUFFERS, MOST_ENTRIES, NEXT, QUEUES, USED_LEN, WRITE,
 };
 
 impl Guest {
@@ -42,7 +42,7 @@ impl Guest {
             buffer.start < HEAP.start || tables.iter().any(meets)
         });
         for driver in &self.drivers {
-            let used = driver.base + USED;
+            let used = driver.queue.used;
             self.writable.push(used..used + USED_LEN);
         }
         self.before = self.snapshot();
@@ -64,7 +64,7 @@ impl Guest {
     /// Notes where the device may write for the request at `head`; how much room there is.
     fn walk(&mut self, queue: usize, head: u16) -> u64 {
         let driver = &self.drivers[queue];
-        let (base, size) = (driver.base, driver.size);
+        let (base, size) = (driver.queue.descriptors, driver.queue.size);
         let (mut table, mut entries, mut index) = (base, u32::from(size), u32::from(head));
         let mut steps = entries;
         let mut is_indirect = false;
@@ -72,27 +72,12 @@ impl Guest {
         while steps > 0 && index < entries {
             steps -= 1;
             let bytes: [u8; 16] = self.read(table + u64::from(index) * 16);
-            let [
-                a0,
-                a1,
-                a2,
-                a3,
-                a4,
-                a5,
-                a6,
-                a7,
-                l0,
-                l1,
-                l2,
-                l3,
-                f0,
-                f1,
-                n0,
-                n1,
-            ] = bytes;
-            let at = u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]);
-            let len = u32::from_le_bytes([l0, l1, l2, l3]);
-            let flags = u16::from_le_bytes([f0, f1]);
+            let Descriptor {
+                at,
+                len,
+                flags,
+                next,
+            } = Descriptor::from_bytes(bytes);
             if flags & INDIRECT != 0 && !is_indirect {
                 is_indirect = true;
                 (table, entries, index) = (at, len / 16, 0);
@@ -108,7 +93,7 @@ impl Guest {
             if flags & NEXT == 0 {
                 break;
             }
-            index = u16::from_le_bytes([n0, n1]).into();
+            index = next.into();
         }
         room
     }
@@ -137,21 +122,17 @@ impl Guest {
 
     fn check_used(&mut self, queue: usize) {
         let driver = &self.drivers[queue];
-        let (base, size, lost) = (driver.base, driver.size, driver.lost);
-        if lost || self.entangled {
+        let (base, size) = (driver.queue.descriptors, driver.queue.size);
+        if driver.lost || self.entangled {
             return;
         }
-        let index = u16::from_le_bytes(self.read(base + USED + 2));
-        while self.drivers[queue].used != index {
-            let driver = &self.drivers[queue];
-            let slot = u64::from(driver.used % size);
-            let element: [u8; 8] = self.read(base + USED + 4 + slot * 8);
-            let [h0, h1, h2, h3, l0, l1, l2, l3] = element;
-            let head = u32::from_le_bytes([h0, h1, h2, h3]);
-            let len = u32::from_le_bytes([l0, l1, l2, l3]);
-            assert!(head < size.into(), "head {head} of {size} is answered");
+        loop {
             let driver = &mut self.drivers[queue];
-            driver.used = driver.used.wrapping_add(1);
+            let used = driver.queue.take_used(&self.whole);
+            let Some(Used { head, len }) = used.expect("the rings lie in memory") else {
+                return;
+            };
+            assert!(head < size.into(), "head {head} of {size} is answered");
             let head = head as u16;
             let made = driver.outstanding.get_mut(&head);
             let (count, room) = made.expect("a request is answered that was not made, or twice");

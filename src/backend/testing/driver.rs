@@ -7,11 +7,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use vhost_user_backend::VringT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
+use super::split_queue::{Descriptor, INDIRECT, NEXT, SplitQueue, WRITE};
 use crate::backend::virtqueue::{GuestMemory, Vring};
 
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
 /// Where the parts of a queue lie, from its base on.
 const AVAIL: u64 = 0x1000;
 const USED: u64 = 0x2000;
@@ -31,10 +29,8 @@ pub(crate) struct Driver {
     pub(crate) vring: Vring,
     memory: GuestMemory,
     base: u64,
-    size: u16,
+    queue: SplitQueue,
     next_descriptor: u16,
-    available: u16,
-    used: u16,
     calls: OwnedFd,
 }
 
@@ -55,10 +51,8 @@ impl Driver {
             vring,
             memory: memory.clone(),
             base,
-            size,
+            queue: SplitQueue::new([base, base + AVAIL, base + USED], size),
             next_descriptor: 0,
-            available: 0,
-            used: 0,
             calls,
         }
     }
@@ -67,13 +61,16 @@ impl Driver {
     /// and returns its head.
     pub(crate) fn offer(&mut self, parts: &[(u32, bool)]) -> u16 {
         let first = self.next_descriptor;
-        let heads: Vec<u16> = (first..).take(parts.len()).map(|n| n % self.size).collect();
+        let heads: Vec<u16> = (first..)
+            .take(parts.len())
+            .map(|n| n % self.queue.size)
+            .collect();
         for (n, (length, writable)) in parts.iter().enumerate() {
             let next = heads.get(n + 1).copied();
             let at = self.buffer(heads[n]);
             self.write_descriptor(self.base, heads[n], at, *length, *writable, next);
         }
-        self.next_descriptor = first.wrapping_add(parts.len() as u16) % self.size;
+        self.next_descriptor = first.wrapping_add(parts.len() as u16) % self.queue.size;
         self.make_available(heads[0]);
         heads[0]
     }
@@ -94,30 +91,31 @@ impl Driver {
             self.base + u64::from(head) * 16 + 12,
             &INDIRECT.to_le_bytes(),
         );
-        self.next_descriptor = (head + 1) % self.size;
+        self.next_descriptor = (head + 1) % self.queue.size;
         self.make_available(head);
         head
     }
 
     /// Offers `head` to the device, whatever it is.
     pub(crate) fn make_available(&mut self, head: u16) {
-        let slot = u64::from(self.available % self.size);
-        self.write(self.base + AVAIL + 4 + slot * 2, &head.to_le_bytes());
-        self.set_available(self.available.wrapping_add(1));
+        let memory = vm_memory::GuestAddressSpace::memory(&self.memory);
+        let made = self.queue.make_available(&memory, head);
+        made.expect("outside the guest's memory");
     }
 
     /// Says that `index` requests were made since the queue began.
     pub(crate) fn set_available(&mut self, index: u16) {
-        self.available = index;
-        self.write(self.base + AVAIL + 2, &index.to_le_bytes());
+        let memory = vm_memory::GuestAddressSpace::memory(&self.memory);
+        let set = self.queue.set_available(&memory, index);
+        set.expect("outside the guest's memory");
     }
 
     /// Puts the queue's indices where they are after 65535 requests.
     pub(crate) fn about_to_wrap(&mut self) {
         let index = u16::MAX;
-        self.set_available(index);
-        self.used = index;
-        self.write(self.base + USED + 2, &index.to_le_bytes());
+        let memory = vm_memory::GuestAddressSpace::memory(&self.memory);
+        let begun = self.queue.begin(&memory, index);
+        begun.expect("outside the guest's memory");
         self.vring.set_queue_next_avail(index);
         self.vring.set_queue_next_used(index);
     }
@@ -129,7 +127,7 @@ impl Driver {
 
     /// Wants to be notified once the used index gets past `index` (`used_event`).
     pub(crate) fn want_call_after(&self, index: u16) {
-        let at = self.base + AVAIL + 4 + u64::from(self.size) * 2;
+        let at = self.base + AVAIL + 4 + u64::from(self.queue.size) * 2;
         self.write(at, &index.to_le_bytes());
     }
 
@@ -149,24 +147,16 @@ impl Driver {
 
     /// The request that the device wants a kick for (`avail_event`).
     pub(crate) fn kick_wanted_at(&self) -> u16 {
-        let at = self.base + USED + 4 + u64::from(self.size) * 8;
+        let at = self.base + USED + 4 + u64::from(self.queue.size) * 8;
         u16::from_le_bytes(self.read(at))
     }
 
     /// The requests done since this was asked last: their heads, and the bytes written.
     pub(crate) fn take_used(&mut self) -> Vec<(u32, u32)> {
-        let index = u16::from_le_bytes(self.read(self.base + USED + 2));
-        let mut done = Vec::new();
-        while self.used != index {
-            let slot = u64::from(self.used % self.size);
-            let at = self.base + USED + 4 + slot * 8;
-            done.push((
-                u32::from_le_bytes(self.read(at)),
-                u32::from_le_bytes(self.read(at + 4)),
-            ));
-            self.used = self.used.wrapping_add(1);
-        }
-        done
+        let memory = vm_memory::GuestAddressSpace::memory(&self.memory);
+        let mut next = || self.queue.take_used(&memory);
+        let done = std::iter::from_fn(|| next().expect("outside the guest's memory"));
+        done.map(|used| (used.head, used.len)).collect()
     }
 
     /// Where the buffer of the descriptor `head` lies.
@@ -201,13 +191,15 @@ impl Driver {
         writable: bool,
         next: Option<u16>,
     ) {
-        let mut flags = if writable { WRITE } else { 0 };
-        flags |= next.map_or(0, |_| NEXT);
-        let mut bytes = Vec::new();
-        bytes.extend(at.to_le_bytes());
-        bytes.extend(length.to_le_bytes());
-        bytes.extend(flags.to_le_bytes());
-        bytes.extend(next.unwrap_or(0).to_le_bytes());
-        self.write(table + u64::from(index) * 16, &bytes);
+        let flags = if writable { WRITE } else { 0 } | next.map_or(0, |_| NEXT);
+        let descriptor = Descriptor {
+            at,
+            len: length,
+            flags,
+            next: next.unwrap_or(0),
+        };
+        let memory = vm_memory::GuestAddressSpace::memory(&self.memory);
+        let written = descriptor.write(&memory, table, index);
+        written.expect("outside the guest's memory");
     }
 }

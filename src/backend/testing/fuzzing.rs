@@ -20,6 +20,7 @@ use crate::backend::transport::proxy::{self, VhostUserProxy};
 use crate::backend::transport::worker::{self, BEGIN};
 
 pub use super::fake_context::FakeContext;
+pub use super::split_queue::{Descriptor, INDIRECT, NEXT, SplitQueue, Used, WRITE};
 
 /// The whole of a program behind a front-end's socket: proxy, daemon, worker and device.
 pub struct Connection<B: DeviceBuilder> {

@@ -7,3 +7,4 @@ pub(crate) mod driver;
 pub(crate) mod fake_context;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub(crate) mod split_queue;

@@ -103,7 +103,7 @@ fn paused_guest_keeps_what_it_set_up() {
         let mut new = machine.plug_settled_display();
         // Whose driver it is shows only once the rings start.
         assert_eq!(new.messages().len(), 1);
-        machine.start(machine.drivers[0].submitted);
+        machine.start(machine.drivers[0].next_available);
         assert_eq!(new.messages(), [SCANOUT, UPDATE]);
         let flush = machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
         assert_eq!(flush, response::OK_NODATA);
@@ -134,8 +134,8 @@ fn wrapped_index_of_a_paused_guest_is_told_from_a_new_driver() {
         machine.gpu.get_config(0, 16);
         // As if 65536 requests had been made since.
         machine.vrings[0].set_queue_next_avail(0);
-        machine.drivers[0].submitted = 0;
-        machine.write(machine.drivers[0].avail() + 2, &[0; 2]);
+        machine.drivers[0].next_available = 0;
+        machine.write(machine.drivers[0].available + 2, &[0; 2]);
         machine.event(CONTROL_QUEUE);
         machine.stop();
         if reads_config {
@@ -226,7 +226,7 @@ fn requests_of_many_descriptors_yield_to_the_others() {
     const COUNT: u16 = u16::MAX;
     const REQUESTS: usize = 8;
     let mut machine = Machine::started();
-    let heap = machine.drivers[0].heap(0);
+    let heap = machine.heap(0, 0);
     machine.write(heap, &request(command::RESOURCE_UNREF, &[1, 0]));
     let mut table = Vec::new();
     for next in 1..=COUNT {
@@ -263,7 +263,7 @@ fn request_may_be_split_anywhere() {
     let whole = request(CREATE, &[1, 2, 1, 1]);
     for at in 1..whole.len() {
         let mut machine = Machine::started();
-        let heap = machine.drivers[0].heap(0);
+        let heap = machine.heap(0, 0);
         machine.write(heap, &whole);
         let rest = (whole.len() - at) as u32;
         machine.descriptor(0, 0, (heap, at as u32), NEXT, 1);
@@ -285,7 +285,7 @@ fn response_that_does_not_fit_is_an_error_or_nothing() {
         machine.submit(CONTROL_QUEUE, &info, room);
         machine.event(CONTROL_QUEUE);
         assert_eq!(machine.completed(CONTROL_QUEUE), Some((0, len)), "{room}");
-        let kind = machine.read(machine.drivers[0].heap(0) + 0x200, 4);
+        let kind = machine.read(machine.heap(0, 0) + 0x200, 4);
         let expected = match len {
             0 => 0,
             24 => response::ERR_UNSPEC,

@@ -6,47 +6,27 @@ use std::os::unix::net::UnixStream;
 use vhost_user_backend::VringT;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
+pub(crate) use crate::backend::testing::split_queue::{NEXT, WRITE};
+
+use crate::backend::testing::split_queue::{Descriptor, SplitQueue};
 use crate::backend::{DeviceBuilder, FakeContext, MAX_QUEUE_SIZE};
 use crate::gpu::device::*;
 use crate::gpu::protocol::{HEADER_LEN, command, response};
 
 pub(crate) const MEMORY: usize = 0x40_0000;
 pub(crate) const QUEUE_SIZE: u16 = 256;
-pub(crate) const NEXT: u16 = 1;
-pub(crate) const WRITE: u16 = 2;
 
 pub(crate) const FEATURES: u32 = 1;
 pub(crate) const DISPLAY_INFO: u32 = 3;
 pub(crate) const SCANOUT: u32 = 7;
 pub(crate) const UPDATE: u32 = 8;
 
-/// The driver's side of a ring.
-pub(crate) struct Driver {
-    pub(crate) base: u64,
-    pub(crate) submitted: u16,
-    pub(crate) seen: u16,
-}
-
-impl Driver {
-    pub(crate) fn avail(&self) -> u64 {
-        self.base + 0x2000
-    }
-
-    pub(crate) fn used(&self) -> u64 {
-        self.base + 0x3000
-    }
-
-    pub(crate) fn heap(&self, slot: u16) -> u64 {
-        self.base + 0x4000 + u64::from(slot) * 0x400
-    }
-}
-
 pub(crate) struct Machine {
     pub(crate) gpu: Gpu,
     pub(crate) program: FakeContext,
     pub(crate) memory: GuestMemory,
     pub(crate) vrings: Vec<Vring>,
-    pub(crate) drivers: [Driver; NUM_QUEUES],
+    pub(crate) drivers: [SplitQueue; NUM_QUEUES],
 }
 
 impl Machine {
@@ -69,11 +49,7 @@ impl Machine {
         let vrings = (0..NUM_QUEUES)
             .map(|_| Vring::new(memory.clone(), MAX_QUEUE_SIZE as u16).unwrap())
             .collect();
-        let driver = |base| Driver {
-            base,
-            submitted: 0,
-            seen: 0,
-        };
+        let driver = |base| SplitQueue::new([base, base + 0x2000, base + 0x3000], QUEUE_SIZE);
         Self {
             gpu,
             program,
@@ -103,27 +79,21 @@ impl Machine {
 
     /// Starts the rings: a new driver's at 0, a paused one's where they were.
     pub(crate) fn start(&mut self, position: u16) {
-        for (queue, vring) in self.vrings.iter().enumerate() {
-            let driver = &mut self.drivers[queue];
+        let memory = self.memory.memory();
+        for (driver, vring) in self.drivers.iter_mut().zip(&self.vrings) {
             if position == 0 {
-                driver.submitted = 0;
-                driver.seen = 0;
+                driver.begin(&memory, 0).unwrap();
             }
-            vring.set_queue_size(QUEUE_SIZE);
+            vring.set_queue_size(driver.size);
             vring
-                .set_queue_info(driver.base, driver.avail(), driver.used())
+                .set_queue_info(driver.descriptors, driver.available, driver.used)
                 .unwrap();
-            vring.set_queue_next_avail(driver.submitted);
-            vring.set_queue_next_used(driver.seen);
+            vring.set_queue_next_avail(driver.next_available);
+            vring.set_queue_next_used(driver.next_used);
             vring.set_queue_ready(true);
             vring.set_enabled(true);
         }
-        if position == 0 {
-            for queue in 0..NUM_QUEUES {
-                self.write(self.drivers[queue].avail() + 2, &[0; 2]);
-                self.write(self.drivers[queue].used() + 2, &[0; 2]);
-            }
-        }
+        drop(memory);
         for queue in [CONTROL_QUEUE, CURSOR_QUEUE] {
             self.event(queue);
         }
@@ -177,29 +147,33 @@ impl Machine {
         flags: u16,
         next: u16,
     ) {
-        let mut bytes = addr.to_le_bytes().to_vec();
-        bytes.extend(len.to_le_bytes());
-        bytes.extend(flags.to_le_bytes());
-        bytes.extend(next.to_le_bytes());
-        let base = self.drivers[usize::from(queue)].base;
-        self.write(base + u64::from(index) * 16, &bytes);
+        let descriptor = Descriptor {
+            at: addr,
+            len,
+            flags,
+            next,
+        };
+        let table = self.drivers[usize::from(queue)].descriptors;
+        let memory = self.memory.memory();
+        descriptor.write(&memory, table, index).unwrap();
+    }
+
+    /// Where the request and, 0x200 further, the response of `slot` lie.
+    pub(crate) fn heap(&self, queue: u16, slot: u16) -> u64 {
+        self.drivers[usize::from(queue)].descriptors + 0x4000 + u64::from(slot) * 0x400
     }
 
     /// Makes the chain at `head` available.
     pub(crate) fn publish(&mut self, queue: u16, head: u16) {
+        let memory = self.memory.memory();
         let driver = &mut self.drivers[usize::from(queue)];
-        let slot = u64::from(driver.submitted % QUEUE_SIZE);
-        driver.submitted = driver.submitted.wrapping_add(1);
-        let (avail, submitted) = (driver.avail(), driver.submitted);
-        self.write(avail + 4 + slot * 2, &head.to_le_bytes());
-        self.write(avail + 2, &submitted.to_le_bytes());
+        driver.make_available(&memory, head).unwrap();
     }
 
     /// Submits a request whose response has room for `room` bytes.
     pub(crate) fn submit(&mut self, queue: u16, request: &[u8], room: u32) {
-        let driver = &self.drivers[usize::from(queue)];
-        let slot = driver.submitted % (QUEUE_SIZE / 2);
-        let heap = driver.heap(slot);
+        let slot = self.drivers[usize::from(queue)].next_available % (QUEUE_SIZE / 2);
+        let heap = self.heap(queue, slot);
         self.write(heap, request);
         let head = slot * 2;
         let flags = if room == 0 { 0 } else { NEXT };
@@ -210,22 +184,16 @@ impl Machine {
 
     /// The next completed request: head and length.
     pub(crate) fn completed(&mut self, queue: u16) -> Option<(u16, u32)> {
-        let driver = &self.drivers[usize::from(queue)];
-        let (used, seen) = (driver.used(), driver.seen);
-        let index = u16::from_le_bytes(self.read(used + 2, 2).try_into().unwrap());
-        if index == seen {
-            return None;
-        }
-        self.drivers[usize::from(queue)].seen = seen.wrapping_add(1);
-        let element = self.read(used + 4 + u64::from(seen % QUEUE_SIZE) * 8, 8);
-        let word = |at: usize| u32::from_le_bytes(element[at..at + 4].try_into().unwrap());
-        Some((word(0) as u16, word(4)))
+        let memory = self.memory.memory();
+        let driver = &mut self.drivers[usize::from(queue)];
+        let used = driver.take_used(&memory).unwrap()?;
+        Some((used.head as u16, used.len))
     }
 
     /// The response of the next completed request of the control queue.
     pub(crate) fn response(&mut self) -> Option<Vec<u8>> {
         let (head, len) = self.completed(CONTROL_QUEUE)?;
-        let heap = self.drivers[0].heap(head / 2);
+        let heap = self.heap(CONTROL_QUEUE, head / 2);
         Some(self.read(heap + 0x200, len as usize))
     }
 

@@ -122,22 +122,22 @@ fn stuck_control_queue_does_not_block_the_cursor() {
         |machine| machine.vrings[0].set_enabled(false),
         // More requests than it has entries.
         |machine| {
-            let avail = machine.drivers[0].avail() + 2;
+            let avail = machine.drivers[0].available + 2;
             machine.write(avail, &0x7000_u16.to_le_bytes());
         },
         // Its requests taken back after they were seen.
         |machine| {
             machine.event(CURSOR_QUEUE);
-            let avail = machine.drivers[0].avail() + 2;
+            let avail = machine.drivers[0].available + 2;
             let next = machine.vrings[0].queue_next_avail();
             machine.write(avail, &next.to_le_bytes());
         },
         // Outside the memory.
         |machine| {
             let outside = MEMORY as u64 - 8;
-            let avail = machine.drivers[0].avail();
+            let avail = machine.drivers[0].available;
             machine.vrings[0]
-                .set_queue_info(machine.drivers[0].base, avail, outside)
+                .set_queue_info(machine.drivers[0].descriptors, avail, outside)
                 .unwrap();
         },
     ];

@@ -245,7 +245,7 @@ fn paused_guest_is_shown_again_and_a_new_driver_starts_with_nothing() {
     machine.stop();
     let mut front_end = plug(&mut machine);
     assert_eq!(front_end.messages().len(), 1);
-    machine.start(machine.drivers[0].submitted);
+    machine.start(machine.drivers[0].next_available);
     assert_eq!(front_end.messages(), [PASSED_ON, UPDATED]);
     // Without an answer to the last one.
     machine.stop();

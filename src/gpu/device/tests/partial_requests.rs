@@ -19,7 +19,7 @@ fn submit_long_list(machine: &mut Machine) {
     let entry = |n: u32| [u64::from(n % 2) * 8, 1].map(u64::to_le_bytes);
     let list: Vec<u8> = (0..LEN / 16).flat_map(entry).flatten().collect();
     machine.write(ENTRIES, &list);
-    let heap = machine.drivers[0].heap(9);
+    let heap = machine.heap(0, 9);
     let head = request(command::RESOURCE_ATTACH_BACKING, &[1, COUNT]);
     machine.write(heap, &head);
     let mut buffers = vec![(heap, head.len() as u32)];
