@@ -2,9 +2,10 @@
 
 #[cfg(test)]
 pub(crate) mod driver;
-// Public for fuzz/ only.
+// These two are public for fuzz/ only.
 #[cfg_attr(not(feature = "fuzzing"), allow(unreachable_pub))]
 pub(crate) mod fake_context;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+#[cfg_attr(not(feature = "fuzzing"), allow(unreachable_pub))]
 pub(crate) mod split_queue;
