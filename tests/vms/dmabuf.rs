@@ -9,7 +9,7 @@ use harness::paths;
 use harness::qemu::Vm;
 
 /// The processor that starts Mesa and compiles shaders is emulated, and not the only one.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(360);
 
 fn check(mesa: Mesa, what: &str) -> anyhow::Result<()> {
     let artifacts = Artifacts::obtain_rendering(&mut |step| eprintln!("{step}"))?;
