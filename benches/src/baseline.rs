@@ -1,5 +1,5 @@
-//! What no backend can do without: one copy of the pixels out of the guest's memory, and one write of
-//! them into the display's socket, in a process of its own.
+//! The baseline: the work no backend can avoid, in a process of its own. One copy of the pixels out of the
+//! guest's memory, and one write of them to the display's socket.
 
 use std::fs::File;
 use std::io::{IoSlice, Read as _, Write as _};

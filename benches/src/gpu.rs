@@ -1,4 +1,4 @@
-//! Work for a vhost-user-gpu program in 2D.
+//! Workloads of a vhost-user-gpu program.
 
 use std::time::Instant;
 

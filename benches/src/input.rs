@@ -1,4 +1,4 @@
-//! Work for a vhost-user-input program, before a device that a pipe plays.
+//! Workloads of a vhost-user-input program, with an input device played by a pipe.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The programs that are compared: ours, and where the others are had from.
+//! The measured programs: ours, and the peers with their sources.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

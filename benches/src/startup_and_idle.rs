@@ -1,4 +1,4 @@
-//! What a program costs before and between its work: its start, its memory, its wake-ups.
+//! The cost of starting a program, and of an idle one: time, memory, wake-ups.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What a process costs, by the kernel's own books.
+//! Resource usage of a process, as the kernel accounts it.
 
 use std::time::Duration;
 

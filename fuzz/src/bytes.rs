@@ -1,4 +1,4 @@
-//! The input as the choices it stands for. After its end every choice is 0.
+//! The fuzzing input as a sequence of choices. After its end every choice is 0.
 
 use arbitrary::Unstructured;
 

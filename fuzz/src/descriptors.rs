@@ -1,4 +1,4 @@
-//! Descriptors that say what programs there are, as vhostctl reads them.
+//! Descriptors of programs, as vhostctl reads them.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The front-end's end of the display socket: what it is sent is checked as QEMU would take it.
+//! The front-end's end of the display socket. Checks each message as QEMU would.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{IoSliceMut, Write};

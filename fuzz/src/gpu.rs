@@ -1,4 +1,4 @@
-//! The GPU: a hostile driver on both queues, and a front-end in any mood.
+//! The GPU: a hostile driver on both queues, and a front-end in any state.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What comes by the display socket.
+//! Messages that arrive on the display socket.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;

@@ -1,4 +1,4 @@
-//! What comes by the front-end's socket.
+//! Messages that arrive on the front-end's socket.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;

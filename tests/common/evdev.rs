@@ -1,4 +1,4 @@
-//! An evdev device of the host that there is not.
+//! A mock evdev device of the host.
 
 use std::path::Path;
 use std::time::Duration;

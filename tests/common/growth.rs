@@ -1,4 +1,4 @@
-//! Whether a program grows.
+//! Checks that a program does not grow.
 
 use frontend::Program;
 

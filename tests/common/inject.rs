@@ -1,6 +1,6 @@
-//! A thread of a running program that makes a system call of our choice, by ptrace(2): what a guest
-//! could do that has taken the program over. x86-64, and as root: a program in its sandbox cannot be
-//! traced otherwise.
+//! Makes a thread of a running program execute a chosen system call, by ptrace(2): what a guest could do
+//! after it took over the program. Needs x86-64 and root, since a sandboxed program cannot be traced
+//! otherwise.
 
 use std::ffi::c_void;
 use std::fs;

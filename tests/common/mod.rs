@@ -1,4 +1,4 @@
-//! The programs under test, and what several tests share.
+//! The programs under test, and helpers of several tests.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 

@@ -1,5 +1,5 @@
-//! What a hostile guest does to vhost-user-input, over its socket, and what goes wrong with the
-//! device: the other queue goes on, nothing grows, and the end has a message.
+//! A hostile guest of vhost-user-input, and devices that fail: the other queue keeps running, nothing
+//! grows, and the program ends with a message.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The programs' own sandbox, tried from within: what a guest could do that has taken one over.
+//! The programs' sandbox, tested from within: what a guest could do that has taken over a program.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,5 +1,5 @@
-//! The holes that were found in other virtio-gpu devices, and in the library of ours: each is
-//! replayed against the real program over its socket. docs/security.md has the table.
+//! Vulnerabilities of other virtio-gpu devices and of virglrenderer, replayed against the real program over
+//! its socket. docs/security.md has the table.
 
 use crate::common::growth::Holdings;
 use crate::common::*;

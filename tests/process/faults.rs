@@ -1,4 +1,4 @@
-//! What goes wrong around vhost-user-gpu: it ends or recovers cleanly, and the next VM starts.
+//! Faults around vhost-user-gpu: it ends or recovers cleanly, and the next VM starts.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! A log that nobody reads: the device is served, and the end comes.
+//! A log that nobody reads: the device keeps running, and the program ends.
 
 use std::io::{PipeReader, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;

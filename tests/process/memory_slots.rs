@@ -1,5 +1,5 @@
-//! Guest memory that comes and goes region by region (ADD_MEM_REG, REM_MEM_REG), under the backings and
-//! the running rings of both programs.
+//! Guest memory that is added and removed region by region (ADD_MEM_REG, REM_MEM_REG), under the backings
+//! and running virtqueues of both programs.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the service manager is told while it does not read for a moment: none of it is lost.
+//! Messages to a service manager that does not read for a moment: none is lost.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The units as they are installed, under a real systemd, with the real programs.
+//! The installed units, under a real systemd, with the real programs.
 
 use std::fs;
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,5 @@
-//! The walls around the units, under a real systemd: what they measure, whom they keep apart, what
-//! they limit, and that the programs' own sandbox closes within them.
+//! The hardening of the units, under a real systemd: each directive, isolation between VMs, limits, and the
+//! programs' own sandbox inside.
 
 #[cfg(target_arch = "x86_64")]
 use std::fs;

@@ -1,5 +1,5 @@
-//! Faults of a service, under a real systemd: it ends or recovers, is started again where that
-//! helps, and the next VM starts.
+//! Faults of a service, under a real systemd: it ends or recovers, restarts where that helps, and the next
+//! VM starts.
 
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;

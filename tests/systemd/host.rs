@@ -1,4 +1,4 @@
-//! The backends among the other services of a host: at boot, at shutdown, when packages are upgraded.
+//! The backends among the other services of a host: at boot, at shutdown, during package upgrades.
 
 use std::fs;
 use std::os::unix::net::UnixStream;

@@ -1,4 +1,4 @@
-//! Starts that fail, under a real systemd: who connects is told at once, the number of starts is bounded,
+//! Failing starts, under a real systemd: the front-end is told at once, the number of starts is limited,
 //! and the socket serves again later by itself.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Screens of a render node: that of a Linux guest that plays the host.
+//! A render node: that of a Linux guest in the role of the host.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! vhost-user-input on real evdev devices: those of a Linux guest that plays the host.
+//! vhost-user-input on real evdev devices: those of a Linux guest in the role of the host.
 
 use std::path::Path;
 use std::time::Duration;

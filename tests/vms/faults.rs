@@ -1,5 +1,5 @@
-//! A real QEMU that is killed, or was given an option that the devices do not have: the program ends, says
-//! why, and the next VM starts on the same socket.
+//! A real QEMU that is killed, or has an option that the devices do not support: the program ends with a
+//! message, and the next VM starts on the same socket.
 
 use std::time::Duration;
 

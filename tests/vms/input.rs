@@ -1,5 +1,5 @@
-//! A real Linux guest in QEMU has the host's input devices: the same to evdev's tools, with events
-//! there and LEDs back. The host's devices are mocks, all else is real.
+//! A real Linux guest in QEMU uses the host's input devices: evdev tools see the same device, events
+//! arrive, LEDs go back. Only the host's devices are mocks.
 
 use std::process::Command as Process;
 use std::time::{Duration, Instant};

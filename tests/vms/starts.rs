@@ -1,4 +1,5 @@
-//! A real QEMU whose backend does not start: it is told, says so and ends, instead of waiting for ever.
+//! A real QEMU whose backend fails to start: it is told, prints an error and ends instead of waiting
+//! forever.
 
 use std::path::Path;
 use std::process::{Child, Stdio};

@@ -1,4 +1,4 @@
-//! A real Linux guest draws by OpenGL on our GPU, and QEMU shows it.
+//! A real Linux guest draws with OpenGL on our GPU, and QEMU shows it.
 
 use std::time::{Duration, Instant};
 

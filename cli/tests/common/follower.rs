@@ -1,4 +1,4 @@
-//! A verb that goes on, in a private systemd.
+//! A verb that runs until it is ended, in a private systemd.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};

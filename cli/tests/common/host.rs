@@ -1,4 +1,4 @@
-//! A machine with the product installed, on which vhostctl is used as root uses it.
+//! A machine with the product installed, where root uses vhostctl.
 
 use std::fs;
 use std::os::unix::net::UnixStream;

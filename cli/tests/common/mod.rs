@@ -1,4 +1,4 @@
-//! What the tests of the program share: running it, and the rule for what a machine lacks.
+//! Helpers of the tests: running vhostctl, and skipping what this machine lacks.
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 

@@ -1,4 +1,4 @@
-//! What the shells complete, by the scripts that are installed.
+//! The installed completion scripts of the shells.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

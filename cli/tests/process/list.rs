@@ -1,5 +1,5 @@
-//! `vhostctl list` against a bus of its own, with and without somebody on it who speaks as systemd does.
-//! What the real one says is tested with the units.
+//! `vhostctl list` against a private bus, with and without a mock of systemd. The real systemd is tested
+//! with the units.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! `vhostctl monitor` on a mock machine whose devices come and go.
+//! `vhostctl monitor` on a mock machine with hotplug.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};

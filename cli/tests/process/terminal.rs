@@ -1,4 +1,4 @@
-//! What others wrote cannot steer the terminal: devices, files, arguments.
+//! Device names, files and arguments cannot steer the terminal.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

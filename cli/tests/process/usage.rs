@@ -1,4 +1,4 @@
-//! The command line as such.
+//! The command line: usage errors, help, output.
 
 use std::ffi::OsStr;
 use std::io::pipe;

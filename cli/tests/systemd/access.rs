@@ -1,4 +1,4 @@
-//! Who may connect to a socket: who was named, or else nobody who was not meant.
+//! Access to the sockets: open to the named users and groups, closed to all others.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

@@ -1,4 +1,4 @@
-//! `add`, `remove` and what lies between them, under a real systemd with real backends.
+//! `add`, `remove` and everything between, under a real systemd with real backends.
 
 use std::fs;
 use std::path::Path;

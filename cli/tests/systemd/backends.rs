@@ -1,4 +1,4 @@
-//! Backends of others, from their descriptors to a front-end.
+//! Backends of other projects, from their descriptors to a front-end.
 
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;

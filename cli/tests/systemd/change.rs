@@ -1,5 +1,5 @@
-//! The verbs that change backends, under a real systemd with real backends: what they say, what they refuse,
-//! and what they leave undone.
+//! The verbs that change backends, under a real systemd with real backends: their messages, refusals and
+//! limits.
 
 use anyhow::ensure;
 use harness::mock::{KEYBOARD, MOUSE};

@@ -1,5 +1,5 @@
-//! The device that was meant: what `add` and `list-devices` make of devices whose links are the same, of
-//! links that others made, and of keyboards that are none. The devices are mocks, systemd is real.
+//! How `add` and `list-devices` identify devices: with equal links, foreign links, and keyboards that are
+//! none. Mock devices, real systemd.
 
 use std::fs;
 use std::path::Path;

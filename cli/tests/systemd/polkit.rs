@@ -1,4 +1,4 @@
-//! Who may do what: an unprivileged user, with and without a rule of polkit's.
+//! An unprivileged user, with and without a polkit rule.
 
 use std::process::Output;
 

@@ -1,4 +1,4 @@
-//! The session that the README shows is a real one.
+//! The session in the README runs as it is printed.
 
 use std::fs;
 use std::os::unix::net::UnixStream;

@@ -1,4 +1,4 @@
-//! What others wrote cannot steer root's terminal, where a systemd is asked: candidates and log excerpts.
+//! Completion candidates and log excerpts cannot steer root's terminal, under a real systemd.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A value that goes into a unit is that value and nothing more, whatever is in it.
+//! A value written to a unit stays one value, whatever it contains.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

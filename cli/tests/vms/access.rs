@@ -1,4 +1,4 @@
-//! A real QEMU of the user that libvirt's package makes can use what was added, and one of group kvm cannot.
+//! QEMU as the user of libvirt's package can connect to the sockets; QEMU in group kvm cannot.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

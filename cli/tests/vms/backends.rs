@@ -1,4 +1,5 @@
-//! A guest uses a shared folder, a disk and the network by backends of others, each added by one command.
+//! A guest uses a shared folder, a disk and the network through backends of other projects, each added by
+//! one command.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};

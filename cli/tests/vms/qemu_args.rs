@@ -1,4 +1,4 @@
-//! What `qemu-args` gives boots a guest with its devices.
+//! The output of `qemu-args` boots a guest with its devices.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};

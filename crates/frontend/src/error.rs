@@ -1,4 +1,4 @@
-//! What can go wrong between a front-end and a backend.
+//! Errors of a front-end.
 
 use std::borrow::Cow;
 use std::io;

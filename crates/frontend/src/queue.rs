@@ -1,5 +1,4 @@
-//! The driver's side of a split virtqueue (virtio 1.2, section 2.7), in its right use and in every
-//! wrong one.
+//! The driver's side of a split virtqueue (virtio 1.2, section 2.7), used correctly or in any wrong way.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;

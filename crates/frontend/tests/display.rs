@@ -1,4 +1,4 @@
-//! The display, spoken to as a backend does.
+//! The display, driven as by a backend.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,4 +1,4 @@
-//! The vhost-user side, against a peer that is told what to answer.
+//! The vhost-user side, against a scripted peer.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

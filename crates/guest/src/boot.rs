@@ -1,4 +1,4 @@
-//! What init does before the agent listens.
+//! The part of init before the agent listens.
 
 use std::ffi::CStr;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! Debian packages that tests use as they are, unpacked into the build folder.
+//! Debian packages that tests use, unpacked into the build folder.
 
 use std::env;
 use std::fs::{self, File};

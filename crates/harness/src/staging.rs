@@ -1,4 +1,4 @@
-//! The product as it is installed, in a folder.
+//! The installed product, in a staging folder.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a device may do, and whether it did more.
+//! What a device may do with the queues, and checks that it did no more.
 
 use std::ops::Range;
 

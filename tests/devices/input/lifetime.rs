@@ -1,4 +1,4 @@
-//! When a guest gets the device, and what is left when the program ends or the device is gone.
+//! When a guest gets the device, and the state of the device after the program ends.
 
 use rustix::process::Signal;
 

@@ -1,4 +1,5 @@
-//! vhost-user-input over its socket, on a mock evdev device: what a guest's driver reads and gets.
+//! vhost-user-input over its socket, on a mock evdev device: configuration, events and LEDs of the guest's
+//! driver.
 
 mod lifetime;
 

@@ -1,4 +1,4 @@
-//! Signals in every state, and front-ends that leave.
+//! The end of a program: signals in every state, and front-ends that disconnect.
 
 use super::*;
 

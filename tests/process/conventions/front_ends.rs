@@ -1,4 +1,4 @@
-//! Who is served, and with what.
+//! Which front-ends a program serves, and in which order.
 
 use super::*;
 use frontend::features::{PROTOCOL_FEATURES, VERSION_1};

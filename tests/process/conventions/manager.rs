@@ -1,4 +1,4 @@
-//! What the service manager is told, and nobody else.
+//! Messages to the service manager.
 
 use super::*;
 

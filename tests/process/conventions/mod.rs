@@ -1,5 +1,4 @@
-//! QEMU's "Backend program conventions" (docs/interop/vhost-user.rst), tried on the programs
-//! themselves.
+//! QEMU's "Backend program conventions" (docs/interop/vhost-user.rst), tested on the programs.
 
 mod ends;
 mod example;

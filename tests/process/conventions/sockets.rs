@@ -1,4 +1,4 @@
-//! Which sockets are taken, and what becomes of what lies at their path.
+//! Which sockets a program accepts, and what it does with a file at their path.
 
 use super::*;
 

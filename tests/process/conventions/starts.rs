@@ -1,4 +1,4 @@
-//! What is told before anything is served, and what cannot be.
+//! Options that only print, and starts that fail.
 
 use std::io::Read as _;
 use std::os::fd::AsFd as _;

@@ -1,5 +1,5 @@
-//! How each VMM with vhost-user devices sets a device up, resets it and sets it up again, as its
-//! source has it (2026), played to the programs; and what a front-end may do to a running virtqueue.
+//! The vhost-user messages of each VMM, from its source (2026): how it sets a device up, resets it and
+//! pauses it. And what a front-end may do to a running virtqueue.
 
 mod sequences;
 mod virtqueues;

@@ -1,4 +1,4 @@
-//! The messages of each VMM, in its order.
+//! The messages of each VMM, in order.
 
 use super::*;
 use frontend::features::PROTOCOL_FEATURES;

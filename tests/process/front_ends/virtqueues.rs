@@ -1,4 +1,4 @@
-//! What a front-end may do to a running virtqueue, and what it hears of one.
+//! Changes that a front-end may make to a running virtqueue, and the errors it is told.
 
 use super::*;
 use frontend::features::{ACCESS_PLATFORM, RING_PACKED};

@@ -1,4 +1,4 @@
-//! What a guest is told of its displays.
+//! Display information and EDIDs that a guest reads.
 
 use super::*;
 

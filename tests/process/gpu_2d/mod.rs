@@ -1,4 +1,4 @@
-//! vhost-user-gpu in 2D, over its socket: what a guest draws is what the display shows.
+//! vhost-user-gpu in 2D, over its socket.
 
 mod displays;
 mod lifetimes;

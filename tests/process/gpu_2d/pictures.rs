@@ -1,4 +1,4 @@
-//! What a guest draws is what the display shows.
+//! Pictures: the display shows what the guest draws.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Fences, names, errors, and backings that cannot be.
+//! Fences, UUIDs, error codes, and impossible backings.
 
 use super::*;
 

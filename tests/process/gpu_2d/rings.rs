@@ -1,4 +1,4 @@
-//! Requests and rings of any shape.
+//! Requests in any layout, and virtqueues with any feature.
 
 use super::*;
 use frontend::features::{EVENT_IDX, INDIRECT_DESC};

@@ -1,5 +1,5 @@
-//! What Windows' driver (viogpudo) does otherwise than Linux': it accepts no feature of the device, and
-//! sends a cursor's pixels by one queue and the cursor by the other without a wait between them.
+//! Windows' driver (viogpudo), where it differs from Linux': it accepts no feature of the device, and sends
+//! the pixels of a cursor on one queue and the cursor on the other, without waiting in between.
 
 use super::*;
 use frontend::features::INDIRECT_DESC;

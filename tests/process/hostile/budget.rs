@@ -1,4 +1,4 @@
-//! The budget of a VM, and the numbers that a guest may not go beyond.
+//! The memory budget of a VM, and the limits on what a guest may create.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Requests and answers of any length, in descriptors of any form.
+//! Requests and responses of any length, in descriptors of any form.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a guest does for as long as it likes: nothing piles up.
+//! Endless repetition by a guest: nothing piles up.
 
 use frontend::gpu::Gpu;
 use frontend::{Buffer, Deadline};

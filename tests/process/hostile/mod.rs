@@ -1,5 +1,4 @@
-//! What a hostile guest does to vhost-user-gpu, over its socket: an error is all it gets, and its
-//! other queue goes on.
+//! A hostile guest of vhost-user-gpu, over its socket: it gets errors, and its other queue keeps running.
 
 mod budget;
 mod chains;

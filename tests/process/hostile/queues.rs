@@ -1,4 +1,4 @@
-//! Queues that a guest breaks, or moves away under the device.
+//! Virtqueues that a guest breaks, or moves away under the device.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is drawn is read back and shown.
+//! Drawing: pictures are read back and shown.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Drivers, memory, displays and programs that begin anew or end.
+//! Drivers, memory, displays and programs that restart or end.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The budget and the memory that is really there: what contexts hold after the driver let go of it.
+//! The budget and the real memory use: what contexts hold after the driver released it.
 
 use super::*;
 

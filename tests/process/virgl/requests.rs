@@ -1,4 +1,4 @@
-//! What a guest may ask for, and what it is refused.
+//! Requests that are accepted, and those that are refused.
 
 use super::*;
 

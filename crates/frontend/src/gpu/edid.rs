@@ -1,4 +1,4 @@
-//! What is checked of an EDID (VESA E-EDID 1.4).
+//! Checks of an EDID (VESA E-EDID 1.4).
 
 /// Size of an EDID block in bytes.
 const BLOCK: usize = 128;

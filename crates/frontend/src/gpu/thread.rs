@@ -1,4 +1,4 @@
-//! A display that serves on its own.
+//! A display in a thread of its own.
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};

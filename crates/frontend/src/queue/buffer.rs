@@ -1,4 +1,4 @@
-//! What chains are made of.
+//! Buffers and descriptors: the parts of a chain.
 
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 

@@ -1,4 +1,4 @@
-//! An unpacked QEMU keeps to itself.
+//! An unpacked QEMU uses nothing that is installed.
 
 use std::ffi::OsString;
 use std::io::Write as _;

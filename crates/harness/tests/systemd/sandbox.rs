@@ -1,4 +1,4 @@
-//! The private systemd itself: it boots, keeps to itself and leaves nothing.
+//! The private systemd: it boots, is isolated and leaves nothing behind.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! The test guest itself, on QEMU's own devices: what is wrong here is not a
-//! backend's fault.
+//! The test guest on QEMU's own devices. A failure here is not a backend's fault.
 
 use std::time::Duration;
 

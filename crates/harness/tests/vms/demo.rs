@@ -1,4 +1,4 @@
-//! The demo as a test: what it says of itself is checked from outside.
+//! The demo as a test: its claims are checked from outside.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What a backend sends a display.
+//! Messages from a backend to a display.
 
 use super::super::Rect;
 

@@ -1,4 +1,4 @@
-//! How a display behaves.
+//! Options of a display.
 
 use std::time::Duration;
 

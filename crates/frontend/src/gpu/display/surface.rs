@@ -1,4 +1,4 @@
-//! What a display shows.
+//! The picture on a display.
 
 use super::super::Rect;
 
