@@ -14,7 +14,7 @@ use crate::verbs::error::{AddError, Error};
 use crate::verbs::unit_control::{Step, UnitController};
 
 use super::args::Args;
-use super::drop_in::DropIn;
+use super::drop_in_edit::DropInEdit;
 use super::plan::Plan;
 
 /// Writes the drop-ins, reloads systemd, enables the socket and, with --now, starts it. The lock is released before
@@ -33,10 +33,10 @@ pub(super) async fn apply(
     let text = drop_in::service_text(&plan.settings, instance).map_err(AddError::Value)?;
     let access = plan.access.as_ref().map(|access| access.text(instance));
     let mut files = [
-        DropIn::new(folders, instance, UnitType::Service, Some(text))?,
-        DropIn::new(folders, instance, UnitType::Socket, access)?,
+        DropInEdit::new(folders, instance, UnitType::Service, Some(text))?,
+        DropInEdit::new(folders, instance, UnitType::Socket, access)?,
     ];
-    let exists = files.iter().any(DropIn::existed);
+    let exists = files.iter().any(DropInEdit::existed);
     let other = files.iter().find(|file| exists && file.changes());
     if let Some(other) = other.filter(|_| !args.force) {
         return Err(AddError::Exists {
@@ -53,12 +53,12 @@ pub(super) async fn apply(
         .await?;
     let was_enabled = controller.files().is_enabled(&socket).await?;
     let before_it = state(controller, instance).await?;
-    let [service_changes, access_changes] = files.each_ref().map(DropIn::changes);
+    let [service_changes, access_changes] = files.each_ref().map(DropInEdit::changes);
     // The access is that of the socket file, which cannot be created again while a VMM is connected.
     let renews =
         access_changes && matches!(before_it, BackendState::Listening | BackendState::NoDevice);
     let done = async {
-        files.iter_mut().try_for_each(DropIn::apply)?;
+        files.iter_mut().try_for_each(DropInEdit::apply)?;
         controller.files().reload().await?;
         controller.files().enable(&socket).await?;
         controller.files().reload().await?;
@@ -76,7 +76,7 @@ pub(super) async fn apply(
     let done: Result<(), Error> = done.await;
     if let Err(error) = done {
         let undone = async {
-            files.iter().try_for_each(DropIn::undo)?;
+            files.iter().try_for_each(DropInEdit::undo)?;
             if !was_enabled {
                 let units = [socket.clone(), instance.unit(UnitType::Service)];
                 controller.files().disable(&socket).await?;
@@ -89,7 +89,7 @@ pub(super) async fn apply(
             Ok::<_, Error>(())
         };
         // If the first write was denied, there is nothing to undo.
-        let wrote = files.iter().any(DropIn::is_applied);
+        let wrote = files.iter().any(DropInEdit::is_applied);
         let undone = match wrote {
             true => undone.await,
             false => Ok(()),
@@ -99,7 +99,7 @@ pub(super) async fn apply(
         }
         return Err(error);
     }
-    let summaries = files.iter().filter_map(DropIn::summary);
+    let summaries = files.iter().filter_map(DropInEdit::summary);
     let effects = [
         effect(instance, before_it, service_changes, args.now),
         effect_on_access(instance, before_it, access_changes && exists),

@@ -4,7 +4,7 @@ mod access;
 mod apply;
 mod args;
 mod backend;
-mod drop_in;
+mod drop_in_edit;
 mod gpu;
 mod input;
 mod plan;

@@ -14,14 +14,14 @@ use crate::verbs::delete_drop_in::delete;
 use crate::verbs::error::Error;
 
 /// The content of a drop-in before, and the wanted content; `None` for no file.
-pub(super) struct DropIn {
+pub(super) struct DropInEdit {
     file: PathBuf,
     before: Option<String>,
     wanted: Option<String>,
     applied: bool,
 }
 
-impl DropIn {
+impl DropInEdit {
     pub(super) fn new(
         folders: &UnitFolders,
         instance: &Instance,
