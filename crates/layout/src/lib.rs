@@ -1,5 +1,6 @@
 //! Checks how the code is laid out: which module imports from which, how long files are, where the methods of a
-//! type are. [`house`] is the table of the rules; `cargo run -p layout` reports, `cargo nextest run -p layout` fails.
+//! type are. [`house`] is the table of the rules; `cargo run -p layout` lists the findings, and `tests/house.rs`
+//! fails if there are any.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
