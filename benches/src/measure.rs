@@ -77,12 +77,13 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-struct Lane {
+/// A program that is set up for one kind of work, and its record so far.
+struct Running {
     workload: Box<dyn Workload>,
     record: Record,
 }
 
-impl Lane {
+impl Running {
     fn round(&mut self, batch: Batch) -> anyhow::Result<()> {
         std::thread::sleep(SETTLE);
         let before = Usage::of(self.workload.pid())?;
@@ -127,7 +128,7 @@ pub(crate) fn compare(
         time: effort.time / 2,
         ..batch
     };
-    let lane = |program: &MeasuredProgram| {
+    let set_up = |program: &MeasuredProgram| {
         let mut workload = match start(program) {
             Ok(Some(workload)) => workload,
             Ok(None) => return None,
@@ -135,39 +136,39 @@ pub(crate) fn compare(
         };
         let record = Record::default();
         let warm = workload.batch(warm_up);
-        Some(warm.map(|_| Lane { workload, record }))
+        Some(warm.map(|_| Running { workload, record }))
     };
-    let mut lanes: Vec<_> = who.iter().map(lane).collect();
+    let mut running: Vec<_> = who.iter().map(set_up).collect();
     for round in 0..effort.rounds {
         // Nobody always comes after the same one.
-        for step in 0..lanes.len() {
+        for step in 0..running.len() {
             let at = (round + step) % who.len();
-            attempt(&mut lanes[at], |lane| lane.round(batch));
+            attempt(&mut running[at], |running| running.round(batch));
         }
     }
     if count_syscalls {
-        for lane in &mut lanes {
-            attempt(lane, |lane| lane.count_syscalls(batch));
+        for running in &mut running {
+            attempt(running, |running| running.count_syscalls(batch));
         }
     }
-    let finish = |mut lane: Lane| {
-        lane.record.latencies.sort_unstable();
-        lane.record
+    let finish = |mut running: Running| {
+        running.record.latencies.sort_unstable();
+        running.record
     };
-    lanes
+    running
         .into_iter()
-        .map(|lane| lane.map(|lane| lane.map(finish)))
+        .map(|running| running.map(|running| running.map(finish)))
         .collect()
 }
 
 fn attempt(
-    lane: &mut Option<anyhow::Result<Lane>>,
-    what: impl FnOnce(&mut Lane) -> anyhow::Result<()>,
+    slot: &mut Option<anyhow::Result<Running>>,
+    what: impl FnOnce(&mut Running) -> anyhow::Result<()>,
 ) {
-    if let Some(Ok(running)) = lane
+    if let Some(Ok(running)) = slot
         && let Err(e) = what(running)
     {
-        *lane = Some(Err(e));
+        *slot = Some(Err(e));
     }
 }
 

@@ -295,7 +295,7 @@ fn descriptor_shortage_at_a_message_ends_the_program_with_a_message() {
 #[test]
 fn display_sockets_leak_no_descriptors() {
     let mut vm = GpuVm::start();
-    // A message brings one, the relay keeps another for the device, and the crate has one.
+    // A message brings one, the proxy keeps another for the device, and the crate has one.
     let most = vm.program.open_descriptors().unwrap() as u64 + 4;
     limit(&vm.program, Resource::Nofile, most);
     for _ in 0..100 {

@@ -60,7 +60,7 @@ fn second_kick_leaves_a_keyboard_with_its_guest() {
     let status = &mut keyboard.input.status;
     status.add(&[Buffer::readable(led, 8)]).unwrap();
     status.publish().unwrap();
-    // What the relay does for a ring that starts has had its turn.
+    // What the proxy does for a ring that starts has had its turn.
     keyboard.input.session.config(0, 4).unwrap();
     rustix::io::write(&kicks[1], &1_u64.to_ne_bytes()).unwrap();
     keyboard.device.wait_led(2, 1);
