@@ -13,7 +13,7 @@ use crate::backend::sandbox::Sandbox;
 use crate::backend::service::main_thread::MainThreadHandle;
 use crate::backend::service::notify;
 use crate::backend::transport::device::DeviceBuilder;
-use crate::backend::transport::gpu_socket::GpuSocketMailbox;
+use crate::backend::transport::display_socket::DisplaySocketMailbox;
 use crate::backend::transport::proxy::{self, Side, VhostUserProxy};
 use crate::backend::transport::worker;
 use endpoint::Source;
@@ -163,9 +163,9 @@ fn serve<P: Program>(
         sandbox.restrict_files()?;
     }
     logging::detach()?;
-    let gpu_socket = GpuSocketMailbox::default();
+    let display_socket = DisplaySocketMailbox::default();
     let (mut daemon, device_end) =
-        worker::spawn(P::NAME, builder, gpu_socket.clone(), main_thread)?;
+        worker::spawn(P::NAME, builder, display_socket.clone(), main_thread)?;
     main_loop.wait_for_device()?;
     let (listener, private) = proxy::private_connection()?;
     daemon
@@ -186,7 +186,7 @@ fn serve<P: Program>(
         others.serve(&front_end);
         log::info!("a front-end is connected");
         main_loop.connect_status();
-        let mut proxy = VhostUserProxy::new(front_end, private, gpu_socket)?;
+        let mut proxy = VhostUserProxy::new(front_end, private, display_socket)?;
         match main_loop.forward(&mut proxy, &mut others)? {
             Side::FrontEnd => Ok(ExitReason::Disconnected),
             Side::Backend => Err(explain(daemon.wait())),

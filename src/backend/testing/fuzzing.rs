@@ -15,7 +15,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::fake_context::failure;
 use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, MainThreadReceiver};
 use crate::backend::transport::device::DeviceBuilder;
-use crate::backend::transport::gpu_socket::GpuSocketMailbox;
+use crate::backend::transport::display_socket::DisplaySocketMailbox;
 use crate::backend::transport::proxy::{self, VhostUserProxy};
 use crate::backend::transport::worker::{self, BEGIN};
 
@@ -37,7 +37,7 @@ impl<B: DeviceBuilder> Connection<B> {
     /// If the host has no descriptors or threads left.
     pub fn new(front_end: UnixStream, builder: B) -> io::Result<Self> {
         let (main_thread, receiver) = MainThreadHandle::new()?;
-        let slot = GpuSocketMailbox::default();
+        let slot = DisplaySocketMailbox::default();
         let (mut daemon, _) = worker::spawn("fuzz", builder, slot.clone(), main_thread)?;
         // As a program does: the worker has begun before a front-end is served.
         while has_begun(&receiver)?.is_none() {
@@ -130,7 +130,7 @@ impl Passage {
     /// # Errors
     /// As `fcntl(2)`.
     pub fn new(front_end: UnixStream, daemon: UnixStream) -> io::Result<Self> {
-        let proxy = VhostUserProxy::new(front_end, daemon, GpuSocketMailbox::default())?;
+        let proxy = VhostUserProxy::new(front_end, daemon, DisplaySocketMailbox::default())?;
         Ok(Self(proxy))
     }
 

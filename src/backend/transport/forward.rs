@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use rustix::event::poll;
 use rustix::io::Errno;
 
-use super::gpu_socket::GpuSocketMailbox;
+use super::display_socket::DisplaySocketMailbox;
 use super::proxy::{ProxyError, Side, VhostUserProxy};
 
 /// Why messages cannot be passed on.
@@ -31,7 +31,7 @@ pub fn forward(front_end: UnixStream, backend: UnixStream) -> Result<Side, Forwa
 }
 
 fn run(front_end: UnixStream, backend: UnixStream) -> Result<Side, Failure> {
-    let mut proxy = VhostUserProxy::new(front_end, backend, GpuSocketMailbox::default())?;
+    let mut proxy = VhostUserProxy::new(front_end, backend, DisplaySocketMailbox::default())?;
     loop {
         let mut waiting = proxy.poll_fds();
         match poll(&mut waiting, None) {

@@ -18,7 +18,7 @@ use rustix::net::{
 };
 use vhost::vhost_user::message::FrontendReq;
 
-use super::gpu_socket::GpuSocketMailbox;
+use super::display_socket::DisplaySocketMailbox;
 use super::sanitize::{RequestError, RequestSanitizer};
 
 /// Request, flags and payload size, 32 bits each, in host order.
@@ -63,7 +63,7 @@ pub(crate) struct VhostUserProxy {
     daemon: UnixStream,
     requests: MessageForwarder,
     replies: MessageForwarder,
-    gpu_socket: GpuSocketMailbox,
+    display_socket: DisplaySocketMailbox,
     sanitizer: RequestSanitizer,
 }
 
@@ -71,7 +71,7 @@ impl VhostUserProxy {
     pub(crate) fn new(
         front_end: UnixStream,
         daemon: UnixStream,
-        gpu_socket: GpuSocketMailbox,
+        display_socket: DisplaySocketMailbox,
     ) -> io::Result<Self> {
         front_end.set_nonblocking(true)?;
         daemon.set_nonblocking(true)?;
@@ -80,7 +80,7 @@ impl VhostUserProxy {
             daemon,
             requests: MessageForwarder::default(),
             replies: MessageForwarder::default(),
-            gpu_socket,
+            display_socket,
             sanitizer: RequestSanitizer::default(),
         })
     }
@@ -113,7 +113,7 @@ impl VhostUserProxy {
             daemon,
             requests,
             replies,
-            gpu_socket,
+            display_socket,
             sanitizer,
         } = self;
         // Replies first: the daemon's last reply must reach the front-end.
@@ -122,7 +122,7 @@ impl VhostUserProxy {
             Ok(())
         })?;
         let requested = requests.pump(front_end, daemon, |message| {
-            keep(gpu_socket, message);
+            keep(display_socket, message);
             message.sanitize(sanitizer)
         })?;
         let [front_end_events, daemon_events] = events;
@@ -146,12 +146,12 @@ impl VhostUserProxy {
 }
 
 /// Keeps a duplicate of the display socket for the device.
-fn keep(gpu_socket: &GpuSocketMailbox, message: &MessageForwarder) {
+fn keep(display_socket: &DisplaySocketMailbox, message: &MessageForwarder) {
     if message.request() != Some(FrontendReq::GPU_SET_SOCKET as u32) {
         return;
     }
     match message.fds.first().map(OwnedFd::try_clone) {
-        Some(Ok(socket)) => gpu_socket.put(socket.into()),
+        Some(Ok(socket)) => display_socket.put(socket.into()),
         Some(Err(e)) => log::error!("cannot keep the front-end's display socket: {e}"),
         None => log::warn!("the front-end sent VHOST_USER_GPU_SET_SOCKET without a socket"),
     }

@@ -22,7 +22,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::device::{Device, DeviceBuilder, DeviceContext, EventLoop, FIRST_TOKEN};
-use super::gpu_socket::GpuSocketMailbox;
+use super::display_socket::DisplaySocketMailbox;
 use crate::backend::lock::lock;
 use crate::backend::service::main_thread::{BuildError, MainThreadEvent, MainThreadHandle};
 use crate::backend::service::notify;
@@ -50,7 +50,7 @@ pub(crate) struct DeviceHandler<B: DeviceBuilder> {
     /// What the worker builds the device of, until then.
     parts: Mutex<Option<Parts<B>>>,
     device: BuiltDevice<B::Device>,
-    gpu_socket: GpuSocketMailbox,
+    display_socket: DisplaySocketMailbox,
     main_thread: MainThreadHandle,
     begin: EventFd,
     end: EventFd,
@@ -78,13 +78,13 @@ impl DeviceEnd {
 pub(crate) fn spawn<B: DeviceBuilder>(
     name: &str,
     builder: B,
-    gpu_socket: GpuSocketMailbox,
+    display_socket: DisplaySocketMailbox,
     main_thread: MainThreadHandle,
 ) -> io::Result<(Daemon<B>, DeviceEnd)> {
     let handler = Arc::new(DeviceHandler {
         parts: Mutex::new(None),
         device: BuiltDevice::default(),
-        gpu_socket,
+        display_socket,
         main_thread: main_thread.clone(),
         begin: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         end: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
@@ -347,7 +347,7 @@ impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
         let mut device = self.device();
         // None if the proxy has seen the next message already: the first call got the newer socket. An
         // error would end the connection.
-        if let Some(socket) = self.gpu_socket.take() {
+        if let Some(socket) = self.display_socket.take() {
             device.set_gpu_socket(socket);
         }
         Ok(())

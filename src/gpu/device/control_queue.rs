@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::completion::complete;
-use super::display_link::DisplayLink;
-use super::errors::ErrorLog;
+use super::displays::Displays;
+use super::error_log::ErrorLog;
 use super::fenced_requests::FencedRequests;
 use super::queue_turn::{Next, RequestHandler, serve_turn};
 use crate::backend::{Chain, GuestMemory, QueuePass, Vring};
@@ -83,7 +83,7 @@ impl ControlQueue {
         &mut self,
         vring: &Vring,
         virtio_gpu: &mut VirtioGpu,
-        displays: &mut DisplayLink,
+        displays: &mut Displays,
         log: &mut ErrorLog,
     ) {
         if !std::mem::take(&mut self.is_notified) {
@@ -110,7 +110,7 @@ struct ControlRequests<'a> {
     state: &'a mut ControlQueue,
     vring: &'a Vring,
     virtio_gpu: &'a mut VirtioGpu,
-    displays: &'a mut DisplayLink,
+    displays: &'a mut Displays,
     log: &'a mut ErrorLog,
 }
 

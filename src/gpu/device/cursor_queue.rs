@@ -3,7 +3,7 @@
 
 use super::completion::complete;
 use super::cursor_order::{CursorOrder, position};
-use super::errors::ErrorLog;
+use super::error_log::ErrorLog;
 use super::queue_turn::{Next, RequestHandler, serve_turn};
 use crate::backend::{Chain, GuestMemory, QueuePass, Vring};
 use crate::gpu::protocol::command::CommandName;

@@ -5,16 +5,16 @@ mod config_space;
 mod control_queue;
 mod cursor_order;
 mod cursor_queue;
-mod display_link;
+mod displays;
 mod driver_session;
-mod errors;
-mod event_sources;
+mod error_log;
 mod fenced_requests;
 mod options;
 mod queue_turn;
-mod status;
+mod service_status;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
+mod watched_fds;
 
 pub use options::Options;
 
@@ -36,11 +36,11 @@ use config_space::ConfigSpace;
 use control_queue::ControlQueue;
 use cursor_order::position;
 use cursor_queue::CursorQueue;
-use display_link::DisplayLink;
+use displays::Displays;
 use driver_session::{Driver, DriverSession};
-use errors::ErrorLog;
-use event_sources::{DISPLAY, EventSources, FENCE, TIMER, WAKE};
-use status::StatusLine;
+use error_log::ErrorLog;
+use service_status::GpuStatus;
+use watched_fds::{DISPLAY, FENCE, TIMER, WAKE, WatchedFds};
 
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
@@ -52,9 +52,9 @@ pub struct Gpu {
     control_queue: ControlQueue,
     cursor_queue: CursorQueue,
     session: DriverSession,
-    displays: DisplayLink,
-    events: EventSources,
-    status: StatusLine,
+    displays: Displays,
+    watched: WatchedFds,
+    status: GpuStatus,
     config: ConfigSpace,
     deferred: Deferred,
     log: ErrorLog,
@@ -79,20 +79,20 @@ impl Gpu {
             reset: false,
             memory_changed: false,
         };
-        let status = StatusLine::new(context.clone());
-        let events = EventSources::new(context)?;
+        let status = GpuStatus::new(context.clone());
+        let watched = WatchedFds::new(context)?;
         let mut num_capsets = 0;
         if let Some(renderer) = virtio_gpu.renderer_3d_mut() {
-            events.watch_fences(renderer.fence_event())?;
+            watched.watch_fences(renderer.fence_event())?;
             num_capsets = renderer.capsets().len() as u32;
         }
         Ok(Self {
             control_queue,
             cursor_queue,
             session: DriverSession::default(),
-            displays: DisplayLink::new(DISPLAY, virtio_gpu.exports()),
+            displays: Displays::new(DISPLAY, virtio_gpu.exports()),
             virtio_gpu,
-            events,
+            watched,
             status,
             config: ConfigSpace::new(num_capsets),
             deferred,
@@ -176,12 +176,12 @@ impl Gpu {
         let is_settled = self.is_settled();
         let scanouts = self.virtio_gpu.scanouts_mut();
         self.displays.send(scanouts, is_settled, &mut self.log);
-        self.events.rearm(&mut self.displays, &mut self.log);
+        self.watched.rearm(&mut self.displays, &mut self.log);
         self.resume_control_queue();
         let has_work = self.control_queue.is_notified() || self.cursor_queue.is_notified();
         // A ring that is started again brings an event of its own.
         if has_work && is_settled {
-            self.events.wake();
+            self.watched.wake();
         }
         self.status.publish(&self.virtio_gpu);
     }
@@ -226,7 +226,7 @@ impl Device for Gpu {
     fn reset_device(&mut self) {
         self.control_queue.drop_fenced();
         self.deferred.reset = true;
-        self.events.wake();
+        self.watched.wake();
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -240,7 +240,7 @@ impl Device for Gpu {
 
     fn memory_changed(&mut self) {
         self.deferred.memory_changed = true;
-        self.events.wake();
+        self.watched.wake();
     }
 
     fn set_gpu_socket(&mut self, socket: UnixStream) {
@@ -272,7 +272,7 @@ impl Device for Gpu {
             CONTROL_QUEUE => self.control_queue.notify(),
             CURSOR_QUEUE => self.cursor_queue.notify(),
             TIMER => {
-                self.events.timer_expired();
+                self.watched.timer_expired();
                 self.displays.expire(Instant::now(), &mut self.log);
             }
             FENCE => {
@@ -281,7 +281,7 @@ impl Device for Gpu {
                 }
                 self.control_queue.notify();
             }
-            WAKE => self.events.woke(),
+            WAKE => self.watched.woke(),
             token if self.displays.has_token(token) => {
                 let scanouts = self.virtio_gpu.scanouts_mut();
                 self.displays.receive(token, scanouts, &mut self.log);

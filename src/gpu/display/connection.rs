@@ -10,9 +10,9 @@ use rustix::net::sockopt;
 
 use super::DisplayError;
 use super::dmabuf_ack::PixelFallback;
-use super::message::Request;
-use super::receiver::{Receiver, Reply};
-use super::sender::{Progress, Sender};
+use super::message_sender::{MessageSender, SendProgress};
+use super::outgoing_message::FrontEndRequest;
+use super::reply_receiver::{Reply, ReplyReceiver};
 use crate::backend::EventSet;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
 use crate::gpu::protocol::DisplayInfo;
@@ -68,10 +68,10 @@ pub(super) struct DisplayConnection {
     socket: Arc<UnixStream>,
     /// Whether the renderer exports dmabufs.
     has_dmabufs: bool,
-    sender: Sender,
-    receiver: Receiver,
+    sender: MessageSender,
+    receiver: ReplyReceiver,
     negotiation: Negotiation,
-    unanswered: VecDeque<Request>,
+    unanswered: VecDeque<FrontEndRequest>,
     /// When the first of the unanswered requests expires.
     deadline: Option<Instant>,
     silent_since: Option<Instant>,
@@ -88,8 +88,8 @@ impl DisplayConnection {
         let mut connection = Self {
             socket: Arc::new(socket),
             has_dmabufs,
-            sender: Sender::default(),
-            receiver: Receiver::default(),
+            sender: MessageSender::default(),
+            receiver: ReplyReceiver::default(),
             negotiation: Negotiation::Pending,
             unanswered: VecDeque::new(),
             deadline: None,
@@ -97,7 +97,7 @@ impl DisplayConnection {
             display_info: None,
             blocked: false,
         };
-        connection.send_request(Request::Features, now);
+        connection.send_request(FrontEndRequest::Features, now);
         connection
     }
 
@@ -114,7 +114,7 @@ impl DisplayConnection {
         }
     }
 
-    fn send_request(&mut self, request: Request, now: Instant) {
+    fn send_request(&mut self, request: FrontEndRequest, now: Instant) {
         self.sender.request(request);
         if request.has_reply() {
             self.unanswered.push_back(request);
@@ -144,10 +144,10 @@ impl DisplayConnection {
         };
         match query {
             DisplayQuery::Edid(scanout) if edid && self.has_display(scanout) => {
-                self.send_request(Request::Edid(scanout), now);
+                self.send_request(FrontEndRequest::Edid(scanout), now);
             }
             DisplayQuery::Edid(_) | DisplayQuery::DisplayInfo => {
-                self.send_request(Request::DisplayInfo, now);
+                self.send_request(FrontEndRequest::DisplayInfo, now);
             }
         }
     }
@@ -238,7 +238,7 @@ impl DisplayConnection {
                 let edid = matches!(self.negotiation, Negotiation::Done { edid: true, .. });
                 match pending? {
                     DisplayQuery::Edid(id) if edid && info.enabled(id).is_some() => {
-                        self.send_request(Request::Edid(id), now);
+                        self.send_request(FrontEndRequest::Edid(id), now);
                         None
                     }
                     DisplayQuery::Edid(_) | DisplayQuery::DisplayInfo => {
@@ -247,7 +247,7 @@ impl DisplayConnection {
                 }
             }
             Reply::Edid(edid) => match (pending?, request?) {
-                (DisplayQuery::Edid(asked), Request::Edid(id)) if asked == id => {
+                (DisplayQuery::Edid(asked), FrontEndRequest::Edid(id)) if asked == id => {
                     Some(edid.map_or(DisplayReply::Nothing, DisplayReply::Edid))
                 }
                 _ => None,
@@ -262,7 +262,7 @@ impl DisplayConnection {
             known |= PROTOCOL_F_DMABUF2;
         }
         let accepted = offered & known;
-        self.send_request(Request::SetFeatures(accepted), now);
+        self.send_request(FrontEndRequest::SetFeatures(accepted), now);
         self.negotiation = Negotiation::Done {
             edid: accepted & PROTOCOL_F_EDID != 0,
             dmabuf2: accepted & PROTOCOL_F_DMABUF2 != 0,
@@ -278,7 +278,7 @@ impl DisplayConnection {
         let updates = updates.filter(|_| self.negotiation != Negotiation::Pending);
         match self.sender.send(&self.socket, updates, now) {
             Ok(progress) => {
-                self.blocked = progress == Progress::Blocked;
+                self.blocked = progress == SendProgress::Blocked;
                 Ok(())
             }
             Err(e) => Err(match e.kind() {

@@ -10,9 +10,9 @@ mod dmabuf_ack;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz_display;
-mod message;
-mod receiver;
-mod sender;
+mod message_sender;
+mod outgoing_message;
+mod reply_receiver;
 
 pub(crate) use connection::Expired;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -1,7 +1,7 @@
 //! Scanouts and cursors: what the displays show, and what each of them has not been sent yet.
 //!
 //! [`Scanouts`] holds what is the same for all displays: the source of each scanout, its damage that
-//! the driver has not flushed, and the cursors. For each display there is a `Presentation`: what that
+//! the driver has not flushed, and the cursors. For each display there is a `DisplayState`: what that
 //! display was told last, and what it is still to be sent. A flush goes to all of them, and each
 //! display takes its updates when it can send them ([`Scanouts::pending_updates`]).
 //!
@@ -12,21 +12,23 @@
 
 mod cursor;
 mod device_scanout;
+mod display_cursor;
+mod display_id;
+mod display_scanout;
+mod display_state;
+mod display_states;
 #[cfg(feature = "fuzzing")]
 mod expected;
-mod presentation;
-mod presentations;
-mod presented_cursor;
-mod presented_scanout;
-
+mod pending_updates;
 mod scanouts;
 mod source;
 mod update;
 
 pub(crate) use cursor::{Position, Shape};
+pub(crate) use display_id::DisplayId;
 #[cfg(feature = "fuzzing")]
 pub use expected::ExpectedDisplay;
-pub(crate) use presentation::{DisplayId, PendingUpdates};
+pub(crate) use pending_updates::PendingUpdates;
 #[cfg(test)]
 pub(crate) use scanouts::Readback;
 pub(crate) use scanouts::{ActiveScanout, Scanouts};

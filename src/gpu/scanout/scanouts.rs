@@ -2,10 +2,11 @@
 
 use super::cursor::{Cursor, Position, Shape};
 use super::device_scanout::DeviceScanout;
-use super::presentation::{DisplayId, PendingUpdates};
-use super::presentations::Presentations;
-use super::presented_cursor::PresentedCursor;
-use super::presented_scanout::PresentedScanout;
+use super::display_cursor::DisplayCursor;
+use super::display_id::DisplayId;
+use super::display_scanout::DisplayScanout;
+use super::display_states::DisplayStates;
+use super::pending_updates::PendingUpdates;
 use super::source::{DmabufSupport, ScanoutSource};
 use crate::gpu::protocol::MAX_SCANOUTS;
 use crate::gpu::region::{Rect, Region, Size};
@@ -36,7 +37,7 @@ pub(crate) struct Readback {
 pub(crate) struct Scanouts {
     scanouts: [DeviceScanout; MAX_SCANOUTS],
     cursors: [Cursor; MAX_SCANOUTS],
-    displays: Presentations,
+    display_states: DisplayStates,
     /// The point in the renderer's work at which the awaited dmabufs are drawn.
     fence: Option<Fence>,
 }
@@ -68,8 +69,8 @@ impl Scanouts {
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
             if scanout.source_of(image).is_some() {
                 scanout.set_source(None);
-                self.displays
-                    .for_scanout(index, PresentedScanout::source_changed);
+                self.display_states
+                    .for_scanout(index, DisplayScanout::source_changed);
             }
         }
     }
@@ -80,8 +81,8 @@ impl Scanouts {
         };
         if let Some(scanout) = self.scanouts.get_mut(index) {
             scanout.set_source(source);
-            self.displays
-                .for_scanout(index, PresentedScanout::source_changed);
+            self.display_states
+                .for_scanout(index, DisplayScanout::source_changed);
         }
     }
 
@@ -100,7 +101,7 @@ impl Scanouts {
             let Some(source) = scanout.source_of(image) else {
                 continue;
             };
-            if !self.displays.show_pixels(source) {
+            if !self.display_states.show_pixels(source) {
                 continue;
             }
             if let Some(part) = rect.intersection(&source.rect) {
@@ -119,20 +120,20 @@ impl Scanouts {
     pub(crate) fn flush(&mut self, image: &SharedImage, rect: &Rect) {
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
             if scanout.source_of(image).is_some() {
-                self.displays.flush(index, scanout, rect);
+                self.display_states.flush(index, scanout, rect);
             }
         }
     }
 
     /// Whether damage of a dmabuf was flushed for which a fence is to be awaited.
     pub(crate) fn wants_fence(&self) -> bool {
-        self.fence.is_none() && self.displays.want_fence()
+        self.fence.is_none() && self.display_states.want_fence()
     }
 
     /// What was flushed of dmabufs is sent after the next [`Scanouts::flush_done`]: at `fence`.
     pub(crate) fn await_flush(&mut self, fence: Option<Fence>) {
         self.fence = fence;
-        self.displays.await_flush();
+        self.display_states.await_flush();
     }
 
     /// The fence that is awaited.
@@ -143,7 +144,7 @@ impl Scanouts {
     /// The fence that was awaited is retired.
     pub(crate) fn flush_done(&mut self) {
         self.fence = None;
-        self.displays.flush_done();
+        self.display_states.flush_done();
     }
 
     /// Moves, hides or shows the cursor of scanout `id`.
@@ -152,8 +153,8 @@ impl Scanouts {
             return;
         };
         cursor.position = position;
-        self.displays
-            .for_cursor(index, PresentedCursor::position_changed);
+        self.display_states
+            .for_cursor(index, DisplayCursor::position_changed);
     }
 
     /// Gives the cursor of scanout `id` a new shape, and shows it.
@@ -165,8 +166,8 @@ impl Scanouts {
             position,
             shape: Some(shape),
         };
-        self.displays
-            .for_cursor(index, PresentedCursor::shape_changed);
+        self.display_states
+            .for_cursor(index, DisplayCursor::shape_changed);
     }
 
     fn cursor_mut(&mut self, id: u32) -> Option<(usize, &mut Cursor)> {
@@ -179,10 +180,10 @@ impl Scanouts {
         self.fence = None;
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
             scanout.set_source(None);
-            self.displays
-                .for_scanout(index, PresentedScanout::source_changed);
+            self.display_states
+                .for_scanout(index, DisplayScanout::source_changed);
         }
-        self.displays.hide_cursors(&self.cursors);
+        self.display_states.hide_cursors(&self.cursors);
         self.cursors = Default::default();
     }
 
@@ -192,7 +193,7 @@ impl Scanouts {
             let source = scanout.source()?;
             Some(ActiveScanout {
                 size: source.size(),
-                by_dmabuf: !self.displays.show_pixels(source),
+                by_dmabuf: !self.display_states.show_pixels(source),
             })
         })
     }
@@ -200,7 +201,7 @@ impl Scanouts {
     /// Which dmabufs a display can be passed.
     #[cfg(feature = "fuzzing")]
     pub(super) fn support(&self, id: DisplayId) -> DmabufSupport {
-        self.displays
+        self.display_states
             .get(id)
             .map_or(DmabufSupport::None, |display| display.support())
     }
@@ -215,19 +216,21 @@ impl Scanouts {
 impl Scanouts {
     /// Starts over with a display that knows nothing: it is sent all that was flushed.
     pub(crate) fn attach_display(&mut self, id: DisplayId) {
-        let is_new = self.displays.add(id);
-        if let Some(display) = self.displays.get_mut(id) {
+        let is_new = self.display_states.add(id);
+        if let Some(display) = self.display_states.get_mut(id) {
             display.restart(&self.cursors);
         }
         let flushed = |(_, scanout): &(usize, &mut DeviceScanout)| !scanout.is_never_flushed();
         for (index, scanout) in self.scanouts.iter_mut().enumerate().filter(flushed) {
             if !is_new {
                 // Its image was kept up to date.
-                self.displays
+                self.display_states
                     .send_everything(index, scanout, |display| display.id() == id);
                 continue;
             }
-            if let (Some(source), Some(display)) = (scanout.source(), self.displays.get_mut(id)) {
+            if let (Some(source), Some(display)) =
+                (scanout.source(), self.display_states.get_mut(id))
+            {
                 display.begin(index, source);
             }
         }
@@ -236,32 +239,33 @@ impl Scanouts {
     /// A display is gone. Nothing more is kept for it, except for the VMM's, which comes back.
     pub(crate) fn detach_display(&mut self, id: DisplayId) {
         if id != DisplayId::VMM {
-            self.displays.remove(id);
+            self.display_states.remove(id);
         }
     }
 
     /// The updates that a display is to be sent; `None` if there is no such display.
     pub(crate) fn pending_updates(&mut self, id: DisplayId) -> Option<PendingUpdates<'_>> {
-        let display = self.displays.get_mut(id)?;
+        let display = self.display_states.get_mut(id)?;
         Some(PendingUpdates::new(&self.scanouts, &self.cursors, display))
     }
 
     /// A display can be passed other dmabufs from now on. What it shows in another way then is sent
     /// again: pixels after a [`Readback`].
     pub(crate) fn set_dmabuf_support(&mut self, id: DisplayId, support: DmabufSupport) {
-        let display = self.displays.get_mut(id);
+        let display = self.display_states.get_mut(id);
         let Some(display) = display.filter(|display| display.support() != support) else {
             return;
         };
         let old = display.set_support(support);
         for (index, scanout) in self.scanouts.iter().enumerate() {
-            let (Some(source), Some(presented)) = (scanout.source(), display.scanout_mut(index))
+            let (Some(source), Some(display_scanout)) =
+                (scanout.source(), display.scanout_mut(index))
             else {
                 continue;
             };
             let by_dmabuf = source.dmabuf_for(support).is_some();
             if source.dmabuf_for(old).is_some() != by_dmabuf {
-                presented.switch_mode(source, by_dmabuf, !scanout.is_never_flushed());
+                display_scanout.switch_mode(source, by_dmabuf, !scanout.is_never_flushed());
             }
         }
     }
@@ -271,7 +275,7 @@ impl Scanouts {
         let mut scanouts = self.scanouts.iter().enumerate();
         let source = scanouts.find_map(|(index, scanout)| {
             let source = scanout.source()?;
-            self.displays.need_readback(index).then_some(source)
+            self.display_states.need_readback(index).then_some(source)
         })?;
         Some(Readback {
             resource: source.resource,
@@ -285,16 +289,16 @@ impl Scanouts {
             let is_it = scanout.source().is_some_and(|source| {
                 source.resource == readback.resource && source.rect == readback.rect
             });
-            if !is_it || !self.displays.need_readback(index) {
+            if !is_it || !self.display_states.need_readback(index) {
                 continue;
             }
             scanout.set_never_flushed(!is_read);
             if is_read {
-                self.displays
+                self.display_states
                     .send_everything(index, scanout, |d| d.needs_readback(index));
             }
-            self.displays
-                .for_scanout(index, PresentedScanout::readback_done);
+            self.display_states
+                .for_scanout(index, DisplayScanout::readback_done);
         }
     }
 

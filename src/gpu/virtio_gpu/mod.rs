@@ -45,7 +45,7 @@ pub(crate) enum CommandResult {
 pub(crate) struct VirtioGpu {
     renderer: Box<dyn Renderer>,
     scanouts: Scanouts,
-    displays: LastDisplayInfo,
+    last_display_info: LastDisplayInfo,
     /// What is done of an [incomplete](CommandResult::Incomplete) request.
     partial: Option<PartialCommand>,
 }
@@ -56,7 +56,7 @@ impl VirtioGpu {
         Self {
             renderer,
             scanouts: Scanouts::default(),
-            displays: LastDisplayInfo::default(),
+            last_display_info: LastDisplayInfo::default(),
             partial: None,
         }
     }
@@ -259,7 +259,7 @@ impl VirtioGpu {
         let Some(reply) = reply else {
             return CommandResult::NeedsDisplay(DisplayQuery::DisplayInfo);
         };
-        let info = *self.displays.display_info(reply);
+        let info = *self.last_display_info.display_info(reply);
         CommandResult::Complete(Response::DisplayInfo(Box::new(info)))
     }
 
@@ -268,7 +268,7 @@ impl VirtioGpu {
         let Some(reply) = reply else {
             return CommandResult::NeedsDisplay(DisplayQuery::Edid(scanout));
         };
-        CommandResult::Complete(Response::Edid(self.displays.edid(scanout, reply)))
+        CommandResult::Complete(Response::Edid(self.last_display_info.edid(scanout, reply)))
     }
 }
 

@@ -16,8 +16,12 @@ fn message(request: u32, payload: &[u8]) -> Vec<u8> {
 fn joined() -> (VhostUserProxy, UnixStream, UnixStream) {
     let (front_end, proxy_front_end) = UnixStream::pair().unwrap();
     let (proxy_daemon, daemon) = UnixStream::pair().unwrap();
-    let proxy =
-        VhostUserProxy::new(proxy_front_end, proxy_daemon, GpuSocketMailbox::default()).unwrap();
+    let proxy = VhostUserProxy::new(
+        proxy_front_end,
+        proxy_daemon,
+        DisplaySocketMailbox::default(),
+    )
+    .unwrap();
     (proxy, front_end, daemon)
 }
 
@@ -101,7 +105,7 @@ fn descriptors_stay_with_their_message() {
 #[test]
 fn display_socket_is_duplicated_and_passed_on() {
     let (mut proxy, front_end, daemon) = joined();
-    let slot = proxy.gpu_socket.clone();
+    let slot = proxy.display_socket.clone();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let request = FrontendReq::GPU_SET_SOCKET as u32;
     send_with_fd(&front_end, &message(request, b""), theirs.as_fd());

@@ -36,7 +36,7 @@ fn handler(events: &Arc<AtomicU32>) -> DeviceHandler<Busy> {
     let handler = DeviceHandler {
         parts: Mutex::new(None),
         device: BuiltDevice::default(),
-        gpu_socket: GpuSocketMailbox::default(),
+        display_socket: DisplaySocketMailbox::default(),
         main_thread,
         begin: EventFd::new(EFD_CLOEXEC).unwrap(),
         end: EventFd::new(EFD_CLOEXEC).unwrap(),
@@ -56,7 +56,7 @@ fn newest_display_socket_reaches_the_device_once() {
         handler.set_gpu_socket(blocking).unwrap();
         taken.load(Ordering::Relaxed)
     };
-    handler.gpu_socket.put(socket.try_clone().unwrap());
+    handler.display_socket.put(socket.try_clone().unwrap());
     assert_eq!(set(), 1);
     // Two messages so close to each other that the first was given the socket of the second.
     assert_eq!(set(), 1);

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::errors::ErrorLog;
+use super::error_log::ErrorLog;
 use crate::backend::EventSet;
 use crate::gpu::display::{Display, DisplayError, PixelFallback, UPDATE_LIMIT};
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
@@ -15,7 +15,7 @@ use crate::gpu::scanout::{DisplayId, DmabufSupport, Scanouts};
 use crate::gpu::virtio_gpu::VirtioGpu;
 
 /// One of the displays.
-struct LinkedDisplay {
+struct DisplayEntry {
     id: DisplayId,
     /// The token of its socket's events.
     token: u16,
@@ -25,29 +25,27 @@ struct LinkedDisplay {
 }
 
 /// The displays of a device.
-pub(super) struct DisplayLink {
-    displays: Vec<LinkedDisplay>,
+pub(super) struct Displays {
+    entries: Vec<DisplayEntry>,
 }
 
-impl DisplayLink {
+impl Displays {
     /// The VMM's display, not connected yet; its socket's events have `token`. It is passed dmabufs if
     /// there are any.
     pub(super) fn new(token: u16, has_dmabufs: bool) -> Self {
-        let vmm = LinkedDisplay {
+        let vmm = DisplayEntry {
             id: DisplayId::VMM,
             token,
             display: Display::new(has_dmabufs),
             support: DmabufSupport::default(),
         };
-        Self {
-            displays: vec![vmm],
-        }
+        Self { entries: vec![vmm] }
     }
 
     /// Adds a display that is not connected yet, to be asked after those before it.
     #[cfg(test)]
     pub(super) fn add(&mut self, id: DisplayId, token: u16) {
-        self.displays.push(LinkedDisplay {
+        self.entries.push(DisplayEntry {
             id,
             token,
             display: Display::default(),
@@ -57,45 +55,45 @@ impl DisplayLink {
 
     /// Uses `socket` for a display from now on. It is sent what the scanouts show.
     pub(super) fn attach(&mut self, id: DisplayId, socket: UnixStream, scanouts: &mut Scanouts) {
-        if let Some(linked) = self.displays.iter_mut().find(|linked| linked.id == id) {
-            linked.display.attach(socket, Instant::now());
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
+            entry.display.attach(socket, Instant::now());
             scanouts.attach_display(id);
         }
     }
 
     /// Whether a display's socket has this token.
     pub(super) fn has_token(&self, token: u16) -> bool {
-        self.displays.iter().any(|linked| linked.token == token)
+        self.entries.iter().any(|entry| entry.token == token)
     }
 
     /// Reads what came by the socket with this token.
     pub(super) fn receive(&mut self, token: u16, scanouts: &mut Scanouts, log: &mut ErrorLog) {
-        for linked in &mut self.displays {
-            if linked.token == token {
-                let result = linked.display.receive(Instant::now());
-                linked.handle(result, scanouts, log);
+        for entry in &mut self.entries {
+            if entry.token == token {
+                let result = entry.display.receive(Instant::now());
+                entry.handle(result, scanouts, log);
             }
         }
     }
 
     /// Sends queries, and what the scanouts show if that `is_settled`, as far as the displays read.
     pub(super) fn send(&mut self, scanouts: &mut Scanouts, is_settled: bool, log: &mut ErrorLog) {
-        for linked in &mut self.displays {
-            let updates = scanouts.pending_updates(linked.id).filter(|_| is_settled);
-            let result = linked.display.send(updates, Instant::now());
-            linked.handle(result, scanouts, log);
+        for entry in &mut self.entries {
+            let updates = scanouts.pending_updates(entry.id).filter(|_| is_settled);
+            let result = entry.display.send(updates, Instant::now());
+            entry.handle(result, scanouts, log);
         }
     }
 
     /// Has the scanouts shown by what each display supports now.
     pub(super) fn update_dmabuf_support(&mut self, virtio_gpu: &mut VirtioGpu, log: &mut ErrorLog) {
-        for linked in &mut self.displays {
-            let support = linked.display.dmabuf_support();
-            if support != linked.support {
-                log::debug!("{:?} supports dmabufs: {support:?}", linked.id);
-                linked.support = support;
+        for entry in &mut self.entries {
+            let support = entry.display.dmabuf_support();
+            if support != entry.support {
+                log::debug!("{:?} supports dmabufs: {support:?}", entry.id);
+                entry.support = support;
             }
-            if let Err(error) = virtio_gpu.set_dmabuf_support(linked.id, support) {
+            if let Err(error) = virtio_gpu.set_dmabuf_support(entry.id, support) {
                 log.guest(format_args!("a scanout cannot be read: {error}"));
             }
         }
@@ -103,44 +101,44 @@ impl DisplayLink {
 
     /// Asks the first display that can answer; see [`Display::ask`]. `false` if there is none.
     pub(super) fn ask(&mut self, query: DisplayQuery, now: Instant) -> bool {
-        self.displays
+        self.entries
             .iter_mut()
-            .any(|linked| linked.display.ask(query, now))
+            .any(|entry| entry.display.ask(query, now))
     }
 
     /// Forgets the query; a reply to it is ignored.
     pub(super) fn cancel_query(&mut self) {
-        for linked in &mut self.displays {
-            linked.display.cancel_query();
+        for entry in &mut self.entries {
+            entry.display.cancel_query();
         }
     }
 
     /// Whether a reply is awaited.
     pub(super) fn is_query_pending(&self) -> bool {
-        self.displays
+        self.entries
             .iter()
-            .any(|linked| linked.display.is_query_pending())
+            .any(|entry| entry.display.is_query_pending())
     }
 
     /// The reply to the last query, once it is here.
     pub(super) fn take_reply(&mut self) -> Option<DisplayReply> {
-        self.displays
+        self.entries
             .iter_mut()
-            .find_map(|linked| linked.display.take_reply())
+            .find_map(|entry| entry.display.take_reply())
     }
 
-    /// When [`DisplayLink::expire`] is due.
+    /// When [`Displays::expire`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.displays
+        self.entries
             .iter()
-            .filter_map(|linked| linked.display.deadline())
+            .filter_map(|entry| entry.display.deadline())
             .min()
     }
 
     /// Gives up waiting for replies whose time is over.
     pub(super) fn expire(&mut self, now: Instant, log: &mut ErrorLog) {
-        for linked in &mut self.displays {
-            let expired = linked.display.expire(now);
+        for entry in &mut self.entries {
+            let expired = entry.display.expire(now);
             if let Some(pixels) = expired.dmabuf_update {
                 let until = match pixels {
                     PixelFallback::UntilAnswered => "until it answers",
@@ -168,16 +166,16 @@ impl DisplayLink {
         mut watch: impl FnMut(u16, Option<(&Arc<UnixStream>, EventSet)>) -> io::Result<()>,
         log: &mut ErrorLog,
     ) {
-        for linked in &mut self.displays {
-            if let Err(e) = watch(linked.token, linked.display.interest()) {
+        for entry in &mut self.entries {
+            if let Err(e) = watch(entry.token, entry.display.interest()) {
                 log.device(format_args!("cannot watch the display socket: {e}"));
-                linked.display.detach();
+                entry.display.detach();
             }
         }
     }
 }
 
-impl LinkedDisplay {
+impl DisplayEntry {
     /// Handles the end of the connection, if that is the `result`.
     fn handle(
         &mut self,

@@ -2,83 +2,84 @@
 
 use super::cursor::Cursor;
 use super::device_scanout::DeviceScanout;
-use super::presentation::{DisplayId, Presentation};
-use super::presented_cursor::PresentedCursor;
-use super::presented_scanout::PresentedScanout;
+use super::display_cursor::DisplayCursor;
+use super::display_id::DisplayId;
+use super::display_scanout::DisplayScanout;
+use super::display_state::DisplayState;
 use super::source::ScanoutSource;
 use crate::gpu::region::Rect;
 
 /// What each display was told, and what it is still to be sent.
 #[derive(Debug)]
-pub(super) struct Presentations {
-    displays: Vec<Presentation>,
+pub(super) struct DisplayStates {
+    states: Vec<DisplayState>,
 }
 
-impl Default for Presentations {
+impl Default for DisplayStates {
     /// With the VMM's display.
     fn default() -> Self {
         Self {
-            displays: vec![Presentation::new(DisplayId::VMM)],
+            states: vec![DisplayState::new(DisplayId::VMM)],
         }
     }
 }
 
-impl Presentations {
+impl DisplayStates {
     /// Adds a display, unless it is here already: then `false`.
     pub(super) fn add(&mut self, id: DisplayId) -> bool {
-        let is_new = !self.displays.iter().any(|display| display.id() == id);
+        let is_new = !self.states.iter().any(|display| display.id() == id);
         if is_new {
-            self.displays.push(Presentation::new(id));
+            self.states.push(DisplayState::new(id));
         }
         is_new
     }
 
     /// Removes a display.
     pub(super) fn remove(&mut self, id: DisplayId) {
-        self.displays.retain(|display| display.id() != id);
+        self.states.retain(|display| display.id() != id);
     }
 
-    pub(super) fn get_mut(&mut self, id: DisplayId) -> Option<&mut Presentation> {
-        self.displays.iter_mut().find(|display| display.id() == id)
+    pub(super) fn get_mut(&mut self, id: DisplayId) -> Option<&mut DisplayState> {
+        self.states.iter_mut().find(|display| display.id() == id)
     }
 
     #[cfg(feature = "fuzzing")]
-    pub(super) fn get(&self, id: DisplayId) -> Option<&Presentation> {
-        self.displays.iter().find(|display| display.id() == id)
+    pub(super) fn get(&self, id: DisplayId) -> Option<&DisplayState> {
+        self.states.iter().find(|display| display.id() == id)
     }
 
     /// Whether a display shows `source` by its pixels.
     pub(super) fn show_pixels(&self, source: &ScanoutSource) -> bool {
-        self.displays.iter().any(|d| d.shows_pixels(source))
+        self.states.iter().any(|d| d.shows_pixels(source))
     }
 
     /// Whether a scanout's image is to be read back for a display.
     pub(super) fn need_readback(&self, index: usize) -> bool {
-        self.displays.iter().any(|d| d.needs_readback(index))
+        self.states.iter().any(|d| d.needs_readback(index))
     }
 
     /// Whether damage of a dmabuf was flushed for which no fence is awaited.
     pub(super) fn want_fence(&self) -> bool {
-        self.displays.iter().any(Presentation::wants_fence)
+        self.states.iter().any(DisplayState::wants_fence)
     }
 
-    /// See [`PresentedScanout::await_flush`].
+    /// See [`DisplayScanout::await_flush`].
     pub(super) fn await_flush(&mut self) {
-        for display in &mut self.displays {
+        for display in &mut self.states {
             display.await_flush();
         }
     }
 
-    /// See [`PresentedScanout::flush_done`].
+    /// See [`DisplayScanout::flush_done`].
     pub(super) fn flush_done(&mut self) {
-        for display in &mut self.displays {
+        for display in &mut self.states {
             display.flush_done();
         }
     }
 
     /// Tells each display's side of the cursor `index`.
-    pub(super) fn for_cursor(&mut self, index: usize, tell: impl Fn(&mut PresentedCursor)) {
-        for display in &mut self.displays {
+    pub(super) fn for_cursor(&mut self, index: usize, tell: impl Fn(&mut DisplayCursor)) {
+        for display in &mut self.states {
             if let Some(cursor) = display.cursor_mut(index) {
                 tell(cursor);
             }
@@ -87,14 +88,14 @@ impl Presentations {
 
     /// The driver is gone, and its `cursors` with it.
     pub(super) fn hide_cursors(&mut self, cursors: &[Cursor]) {
-        for display in &mut self.displays {
+        for display in &mut self.states {
             display.hide_cursors(cursors);
         }
     }
 
     /// Tells each display's side of the scanout `index`.
-    pub(super) fn for_scanout(&mut self, index: usize, tell: impl Fn(&mut PresentedScanout)) {
-        for display in &mut self.displays {
+    pub(super) fn for_scanout(&mut self, index: usize, tell: impl Fn(&mut DisplayScanout)) {
+        for display in &mut self.states {
             if let Some(scanout) = display.scanout_mut(index) {
                 tell(scanout);
             }
@@ -108,25 +109,25 @@ impl Presentations {
         &mut self,
         index: usize,
         scanout: &mut DeviceScanout,
-        is_meant: impl Fn(&Presentation) -> bool,
+        is_meant: impl Fn(&DisplayState) -> bool,
     ) {
         let Some(source) = scanout.source() else {
             return;
         };
         let mut pixels_are_sent = false;
-        for display in self.displays.iter_mut().filter(|display| is_meant(display)) {
+        for display in self.states.iter_mut().filter(|display| is_meant(display)) {
             pixels_are_sent |= display.shows_pixels(source);
-            if let Some(presented) = display.scanout_mut(index) {
-                presented.send_everything(source);
+            if let Some(display_scanout) = display.scanout_mut(index) {
+                display_scanout.send_everything(source);
             }
         }
         if !pixels_are_sent {
             return;
         }
-        for display in &mut self.displays {
+        for display in &mut self.states {
             let shows_pixels = display.shows_pixels(source);
-            if let Some(presented) = display.scanout_mut(index).filter(|_| shows_pixels) {
-                presented.add_damage(scanout.damage_unflushed(), &source.everything());
+            if let Some(display_scanout) = display.scanout_mut(index).filter(|_| shows_pixels) {
+                display_scanout.add_damage(scanout.damage_unflushed(), &source.everything());
             }
         }
         scanout.clear_damage();
@@ -141,20 +142,20 @@ impl Presentations {
         let Some(source) = scanout.source() else {
             return;
         };
-        let mut by_pixels: Option<&mut PresentedScanout> = None;
-        for display in &mut self.displays {
+        let mut by_pixels: Option<&mut DisplayScanout> = None;
+        for display in &mut self.states {
             let shows_pixels = display.shows_pixels(source);
-            let Some(presented) = display.scanout_mut(index) else {
+            let Some(display_scanout) = display.scanout_mut(index) else {
                 continue;
             };
             if !shows_pixels {
-                presented.flush_dmabuf(flush.rect);
+                display_scanout.flush_dmabuf(flush.rect);
                 continue;
             }
             if flush.is_first {
-                presented.damage_to_send().clear();
+                display_scanout.damage_to_send().clear();
             }
-            if let Some(other) = by_pixels.replace(presented) {
+            if let Some(other) = by_pixels.replace(display_scanout) {
                 other.add_damage(scanout.damage_unflushed(), &flush.rect);
             }
         }

@@ -28,14 +28,14 @@ const MAX_PIECES: usize = 1024;
 
 /// A message that shows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum FrontEndRequest {
     Features,
     SetFeatures(u64),
     DisplayInfo,
     Edid(u32),
 }
 
-impl Request {
+impl FrontEndRequest {
     pub(super) fn has_reply(&self) -> bool {
         !matches!(self, Self::SetFeatures(_))
     }
@@ -53,7 +53,7 @@ enum Body {
 }
 
 /// A message, and how much of it is sent.
-pub(super) struct Message {
+pub(super) struct OutgoingMessage {
     head: [u8; MAX_HEAD_LEN],
     head_len: usize,
     body: Body,
@@ -64,7 +64,7 @@ pub(super) struct Message {
     sent: usize,
 }
 
-impl Message {
+impl OutgoingMessage {
     fn new(kind: GpuBackendReq, payload: &[u8], body: Body) -> Self {
         let body_len = match &body {
             Body::Empty => 0,
@@ -89,16 +89,16 @@ impl Message {
         }
     }
 
-    pub(super) fn request(request: Request) -> Self {
+    pub(super) fn request(request: FrontEndRequest) -> Self {
         let new = |kind, payload: &[u8]| Self::new(kind, payload, Body::Empty);
         match request {
-            Request::Features => new(GpuBackendReq::GET_PROTOCOL_FEATURES, &[]),
-            Request::SetFeatures(accepted) => new(
+            FrontEndRequest::Features => new(GpuBackendReq::GET_PROTOCOL_FEATURES, &[]),
+            FrontEndRequest::SetFeatures(accepted) => new(
                 GpuBackendReq::SET_PROTOCOL_FEATURES,
                 &accepted.to_ne_bytes(),
             ),
-            Request::DisplayInfo => new(GpuBackendReq::GET_DISPLAY_INFO, &[]),
-            Request::Edid(scanout_id) => {
+            FrontEndRequest::DisplayInfo => new(GpuBackendReq::GET_DISPLAY_INFO, &[]),
+            FrontEndRequest::Edid(scanout_id) => {
                 let payload = VhostUserGpuEdidRequest { scanout_id };
                 new(GpuBackendReq::GET_EDID, payload.as_slice())
             }

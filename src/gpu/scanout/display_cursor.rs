@@ -5,14 +5,14 @@ use super::update::Update;
 
 /// What of a cursor a display was told, and what it is still to be sent.
 #[derive(Debug, Default)]
-pub(super) struct PresentedCursor {
+pub(super) struct DisplayCursor {
     /// Whether the display was told where it is.
     told: bool,
     moved: bool,
     shaped: bool,
 }
 
-impl PresentedCursor {
+impl DisplayCursor {
     /// Starts over with a display that knows nothing of `cursor`.
     pub(super) fn restart(&mut self, cursor: &Cursor) {
         let shaped = cursor.shape.is_some();

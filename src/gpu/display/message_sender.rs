@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use super::dmabuf_ack::{DmabufAck, PixelFallback};
-use super::message::{Message, Request};
+use super::outgoing_message::{FrontEndRequest, OutgoingMessage};
 use crate::gpu::scanout::PendingUpdates;
 
 /// Bytes after which the worker does something else before it sends on.
@@ -14,7 +14,7 @@ const PASS_BYTES: usize = 64 << 20;
 
 /// How far sending came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum SendProgress {
     /// All is sent.
     Done,
     /// The rest is to be sent when the socket takes more.
@@ -23,15 +23,15 @@ pub(super) enum Progress {
 
 /// The message that is being sent, and the requests that come after it.
 #[derive(Default)]
-pub(super) struct Sender {
-    requests: VecDeque<Request>,
-    current: Option<Message>,
+pub(super) struct MessageSender {
+    requests: VecDeque<FrontEndRequest>,
+    current: Option<OutgoingMessage>,
     dmabuf_ack: DmabufAck,
 }
 
-impl Sender {
+impl MessageSender {
     /// Sends `request` after those before it, and ahead of all updates.
-    pub(super) fn request(&mut self, request: Request) {
+    pub(super) fn request(&mut self, request: FrontEndRequest) {
         self.requests.push_back(request);
     }
 
@@ -50,12 +50,12 @@ impl Sender {
         self.dmabuf_ack.expire(now)
     }
 
-    fn next(&mut self, updates: Option<&mut PendingUpdates<'_>>) -> Option<Message> {
+    fn next(&mut self, updates: Option<&mut PendingUpdates<'_>>) -> Option<OutgoingMessage> {
         match self.requests.pop_front() {
-            Some(request) => Some(Message::request(request)),
+            Some(request) => Some(OutgoingMessage::request(request)),
             None => {
                 let update = updates?.take_next(self.dmabuf_ack.is_pending())?;
-                let message = Message::update(update);
+                let message = OutgoingMessage::update(update);
                 if message.is_dmabuf_update() {
                     self.dmabuf_ack.sending();
                 }
@@ -70,19 +70,21 @@ impl Sender {
         socket: &UnixStream,
         mut updates: Option<PendingUpdates<'_>>,
         now: Instant,
-    ) -> io::Result<Progress> {
+    ) -> io::Result<SendProgress> {
         let mut bytes: usize = 0;
         loop {
             if self.current.is_none() {
                 self.current = self.next(updates.as_mut());
             }
             let Some(message) = &mut self.current else {
-                return Ok(Progress::Done);
+                return Ok(SendProgress::Done);
             };
             match message.send(socket) {
                 Ok(sent) => bytes = bytes.saturating_add(sent),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(SendProgress::Blocked);
+                }
                 Err(e) => return Err(e),
             }
             if message.is_sent() {
@@ -92,7 +94,7 @@ impl Sender {
                 self.current = None;
             }
             if bytes >= PASS_BYTES {
-                return Ok(Progress::Blocked);
+                return Ok(SendProgress::Blocked);
             }
         }
     }

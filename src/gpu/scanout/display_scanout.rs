@@ -7,7 +7,7 @@ use crate::gpu::region::{Rect, Region, Size};
 
 /// What a display was told last of a scanout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum DisplayedState {
+enum LastSent {
     /// Nothing, or that it is disabled.
     #[default]
     Disabled,
@@ -20,8 +20,8 @@ enum DisplayedState {
 /// What of a scanout a display was told, and what it is still to be sent. Rectangles are in the
 /// scanout's coordinates.
 #[derive(Debug, Default)]
-pub(super) struct PresentedScanout {
-    displayed: DisplayedState,
+pub(super) struct DisplayScanout {
+    last_sent: LastSent,
     /// Flushed and ready to be sent.
     damage_to_send: Region,
     /// Whether the display has the dmabuf of the current source.
@@ -34,18 +34,18 @@ pub(super) struct PresentedScanout {
     needs_readback: bool,
 }
 
-impl PresentedScanout {
+impl DisplayScanout {
     /// The scanout has another source, or none.
     pub(super) fn source_changed(&mut self) {
         *self = Self {
-            displayed: self.displayed,
+            last_sent: self.last_sent,
             ..Self::default()
         };
     }
 
     /// Starts over with a display that knows nothing.
     pub(super) fn restart(&mut self) {
-        self.displayed = DisplayedState::Disabled;
+        self.last_sent = LastSent::Disabled;
         self.dmabuf_sent = false;
         // An image that is still to be read back has a dmabuf, which is passed again.
         self.needs_readback = false;
@@ -59,7 +59,7 @@ impl PresentedScanout {
         was_flushed: bool,
     ) {
         *self = Self {
-            displayed: self.displayed,
+            last_sent: self.last_sent,
             dmabuf_flushed: (by_dmabuf && was_flushed).then(|| source.everything()),
             needs_readback: !by_dmabuf && was_flushed,
             ..Self::default()
@@ -96,7 +96,7 @@ impl PresentedScanout {
         self.dmabuf_flushed.is_some()
     }
 
-    /// What was flushed of a dmabuf is sent after the next [`PresentedScanout::flush_done`].
+    /// What was flushed of a dmabuf is sent after the next [`DisplayScanout::flush_done`].
     pub(super) fn await_flush(&mut self) {
         if let Some(rect) = self.dmabuf_flushed.take() {
             self.dmabuf_awaited = Some(around(self.dmabuf_awaited, rect));
@@ -142,7 +142,7 @@ impl PresentedScanout {
             }
             if !self.dmabuf_sent {
                 self.dmabuf_sent = true;
-                self.displayed = DisplayedState::Dmabuf;
+                self.last_sent = LastSent::Dmabuf;
                 return Some(Update::Dmabuf {
                     id,
                     modifier: support == DmabufSupport::Modifiers && !dmabuf.has_no_modifier(),
@@ -153,8 +153,8 @@ impl PresentedScanout {
             self.damage_to_send.clear();
             return Some(Update::DmabufDamage { id, rect });
         }
-        if self.displayed == DisplayedState::Dmabuf {
-            self.displayed = DisplayedState::Disabled;
+        if self.last_sent == LastSent::Dmabuf {
+            self.last_sent = LastSent::Disabled;
             return Some(Update::Dmabuf {
                 id,
                 dmabuf: None,
@@ -163,11 +163,11 @@ impl PresentedScanout {
         }
         let size = scanout.size();
         let wanted = match source {
-            Some(_) => DisplayedState::Pixels(size),
-            None => DisplayedState::Disabled,
+            Some(_) => LastSent::Pixels(size),
+            None => LastSent::Disabled,
         };
-        if self.displayed != wanted {
-            self.displayed = wanted;
+        if self.last_sent != wanted {
+            self.last_sent = wanted;
             return Some(Update::Scanout { id, size });
         }
         if self.needs_readback {

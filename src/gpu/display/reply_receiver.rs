@@ -7,7 +7,7 @@ use rustix::net::{RecvFlags, recv};
 use vhost::vhost_user::gpu_message::{GpuBackendReq, VhostUserGpuHeaderFlag};
 
 use super::DisplayError;
-use super::message::{MESSAGE_HEADER_LEN, Request};
+use super::outgoing_message::{FrontEndRequest, MESSAGE_HEADER_LEN};
 use crate::gpu::protocol::DisplayInfo;
 use crate::gpu::protocol::response::{EDID_RESPONSE_LEN, decode_edid};
 
@@ -28,12 +28,12 @@ pub(super) enum Reply {
 
 impl Reply {
     /// Whether it is a reply to a request of this kind.
-    pub(super) fn answers(&self, request: &Request) -> bool {
+    pub(super) fn answers(&self, request: &FrontEndRequest) -> bool {
         matches!(
             (self, request),
-            (Self::Features(_), Request::Features)
-                | (Self::DisplayInfo(_), Request::DisplayInfo)
-                | (Self::Edid(_), Request::Edid(_))
+            (Self::Features(_), FrontEndRequest::Features)
+                | (Self::DisplayInfo(_), FrontEndRequest::DisplayInfo)
+                | (Self::Edid(_), FrontEndRequest::Edid(_))
         )
     }
 
@@ -60,11 +60,11 @@ impl Reply {
 
 /// The reply that is arriving.
 #[derive(Default)]
-pub(super) struct Receiver {
+pub(super) struct ReplyReceiver {
     bytes: Vec<u8>,
 }
 
-impl Receiver {
+impl ReplyReceiver {
     /// The next whole reply; `None` while its end has not arrived.
     pub(super) fn receive(&mut self, socket: &UnixStream) -> Result<Option<Reply>, DisplayError> {
         loop {

@@ -7,12 +7,12 @@ use crate::gpu::scanout::ActiveScanout;
 use crate::gpu::virtio_gpu::VirtioGpu;
 
 /// The `STATUS=` line, and the scanouts that it was made of last.
-pub(super) struct StatusLine {
+pub(super) struct GpuStatus {
     context: DeviceContext,
     scanouts: Vec<ActiveScanout>,
 }
 
-impl StatusLine {
+impl GpuStatus {
     pub(super) fn new(context: DeviceContext) -> Self {
         Self {
             context,

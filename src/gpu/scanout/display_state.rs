@@ -2,39 +2,25 @@
 
 use super::cursor::Cursor;
 use super::device_scanout::DeviceScanout;
-use super::presented_cursor::PresentedCursor;
-use super::presented_scanout::PresentedScanout;
+use super::display_cursor::DisplayCursor;
+use super::display_id::DisplayId;
+use super::display_scanout::DisplayScanout;
 use super::source::{DmabufSupport, ScanoutSource};
 use super::update::Update;
 use crate::gpu::protocol::MAX_SCANOUTS;
 
-/// Names a display among those of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DisplayId(u16);
-
-impl DisplayId {
-    /// The VMM's, which comes with `VHOST_USER_GPU_SET_SOCKET`.
-    pub(crate) const VMM: Self = Self(0);
-
-    /// Another one, counted from 1.
-    #[cfg(test)]
-    pub(crate) const fn other(number: u16) -> Self {
-        Self(number)
-    }
-}
-
 /// One display's side of the scanouts and cursors.
 #[derive(Debug)]
-pub(super) struct Presentation {
+pub(super) struct DisplayState {
     id: DisplayId,
     support: DmabufSupport,
-    scanouts: [PresentedScanout; MAX_SCANOUTS],
-    cursors: [PresentedCursor; MAX_SCANOUTS],
-    /// Where the search for an update goes on, so that each scanout has its turn.
-    turn: usize,
+    scanouts: [DisplayScanout; MAX_SCANOUTS],
+    cursors: [DisplayCursor; MAX_SCANOUTS],
+    /// The scanout whose updates are looked for first, so that each has its turn.
+    next_scanout: usize,
 }
 
-impl Presentation {
+impl DisplayState {
     /// A display that knows nothing, while there is nothing to show.
     pub(super) fn new(id: DisplayId) -> Self {
         Self {
@@ -42,7 +28,7 @@ impl Presentation {
             support: DmabufSupport::default(),
             scanouts: Default::default(),
             cursors: Default::default(),
-            turn: 0,
+            next_scanout: 0,
         }
     }
 
@@ -52,8 +38,8 @@ impl Presentation {
         for scanout in &mut self.scanouts {
             scanout.restart();
         }
-        for (presented, cursor) in self.cursors.iter_mut().zip(cursors) {
-            presented.restart(cursor);
+        for (display_cursor, cursor) in self.cursors.iter_mut().zip(cursors) {
+            display_cursor.restart(cursor);
         }
     }
 
@@ -61,9 +47,9 @@ impl Presentation {
     /// display may have needed them.
     pub(super) fn begin(&mut self, index: usize, source: &ScanoutSource) {
         let shows_pixels = self.shows_pixels(source);
-        if let Some(presented) = self.scanouts.get_mut(index) {
-            presented.send_everything(source);
-            presented.set_needs_readback(shows_pixels);
+        if let Some(display_scanout) = self.scanouts.get_mut(index) {
+            display_scanout.send_everything(source);
+            display_scanout.set_needs_readback(shows_pixels);
         }
     }
 
@@ -85,11 +71,11 @@ impl Presentation {
         source.dmabuf_for(self.support).is_none()
     }
 
-    pub(super) fn scanout_mut(&mut self, index: usize) -> Option<&mut PresentedScanout> {
+    pub(super) fn scanout_mut(&mut self, index: usize) -> Option<&mut DisplayScanout> {
         self.scanouts.get_mut(index)
     }
 
-    pub(super) fn cursor_mut(&mut self, index: usize) -> Option<&mut PresentedCursor> {
+    pub(super) fn cursor_mut(&mut self, index: usize) -> Option<&mut DisplayCursor> {
         self.cursors.get_mut(index)
     }
 
@@ -97,22 +83,22 @@ impl Presentation {
     pub(super) fn needs_readback(&self, index: usize) -> bool {
         self.scanouts
             .get(index)
-            .is_some_and(PresentedScanout::needs_readback)
+            .is_some_and(DisplayScanout::needs_readback)
     }
 
-    /// See [`PresentedScanout::wants_fence`].
+    /// See [`DisplayScanout::wants_fence`].
     pub(super) fn wants_fence(&self) -> bool {
-        self.scanouts.iter().any(PresentedScanout::wants_fence)
+        self.scanouts.iter().any(DisplayScanout::wants_fence)
     }
 
-    /// See [`PresentedScanout::await_flush`].
+    /// See [`DisplayScanout::await_flush`].
     pub(super) fn await_flush(&mut self) {
         for scanout in &mut self.scanouts {
             scanout.await_flush();
         }
     }
 
-    /// See [`PresentedScanout::flush_done`].
+    /// See [`DisplayScanout::flush_done`].
     pub(super) fn flush_done(&mut self) {
         for scanout in &mut self.scanouts {
             scanout.flush_done();
@@ -121,49 +107,31 @@ impl Presentation {
 
     /// The driver is gone, and its `cursors` with it.
     pub(super) fn hide_cursors(&mut self, cursors: &[Cursor]) {
-        for (presented, cursor) in self.cursors.iter_mut().zip(cursors) {
-            presented.hide(cursor);
-        }
-    }
-}
-
-/// The updates that one display is to be sent; see [`Scanouts::pending_updates`].
-///
-/// [`Scanouts::pending_updates`]: super::Scanouts::pending_updates
-pub(crate) struct PendingUpdates<'a> {
-    scanouts: &'a [DeviceScanout],
-    cursors: &'a [Cursor],
-    display: &'a mut Presentation,
-}
-
-impl<'a> PendingUpdates<'a> {
-    pub(super) fn new(
-        scanouts: &'a [DeviceScanout],
-        cursors: &'a [Cursor],
-        display: &'a mut Presentation,
-    ) -> Self {
-        Self {
-            scanouts,
-            cursors,
-            display,
+        for (display_cursor, cursor) in self.cursors.iter_mut().zip(cursors) {
+            display_cursor.hide(cursor);
         }
     }
 
-    /// Takes the next update: nothing of a dmabuf while the display `is_updating`, which is until it
-    /// answered the last [`Update::DmabufDamage`]. Cursors first: they are small and the user's hand
+    /// Takes the next update. Nothing of a dmabuf while the display `awaits_dmabuf_ack`: until it
+    /// answers the last [`Update::DmabufDamage`]. Cursors first: they are small and the user's hand
     /// waits for them.
-    pub(crate) fn take_next(&mut self, is_updating: bool) -> Option<Update> {
-        let display = &mut *self.display;
-        for ((id, cursor), presented) in (0..).zip(self.cursors).zip(&mut display.cursors) {
-            if let Some(update) = presented.next_update(id, cursor) {
+    pub(super) fn next_update(
+        &mut self,
+        scanouts: &[DeviceScanout],
+        cursors: &[Cursor],
+        awaits_dmabuf_ack: bool,
+    ) -> Option<Update> {
+        for ((id, cursor), display_cursor) in (0..).zip(cursors).zip(&mut self.cursors) {
+            if let Some(update) = display_cursor.next_update(id, cursor) {
                 return Some(update);
             }
         }
-        for step in 0..MAX_SCANOUTS {
-            let index = (display.turn + step) % MAX_SCANOUTS;
-            let scanout = self.scanouts.get(index)?;
-            let presented = display.scanouts.get_mut(index)?;
-            let update = presented.next_update(index as u32, scanout, display.support, is_updating);
+        for offset in 0..MAX_SCANOUTS {
+            let index = (self.next_scanout + offset) % MAX_SCANOUTS;
+            let scanout = scanouts.get(index)?;
+            let display_scanout = self.scanouts.get_mut(index)?;
+            let update =
+                display_scanout.next_update(index as u32, scanout, self.support, awaits_dmabuf_ack);
             if let Some(update) = update {
                 // The first update of a dmabuf follows it at once.
                 let stays = matches!(
@@ -173,7 +141,7 @@ impl<'a> PendingUpdates<'a> {
                         ..
                     }
                 );
-                display.turn = index + usize::from(!stays);
+                self.next_scanout = index + usize::from(!stays);
                 return Some(update);
             }
         }

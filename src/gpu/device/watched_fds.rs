@@ -11,8 +11,8 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use super::display_link::DisplayLink;
-use super::errors::ErrorLog;
+use super::displays::Displays;
+use super::error_log::ErrorLog;
 use crate::backend::{DeviceContext, EventSet, FIRST_TOKEN, WakeEvent};
 
 /// Token of the VMM's display socket.
@@ -25,22 +25,22 @@ pub(super) const WAKE: u16 = FIRST_TOKEN + 2;
 pub(super) const FENCE: u16 = FIRST_TOKEN + 3;
 
 /// A socket that is watched.
-struct Watched {
+struct WatchedSocket {
     token: u16,
     socket: Arc<UnixStream>,
     interest: EventSet,
 }
 
 /// What the device watches in the worker's event loop.
-pub(super) struct EventSources {
+pub(super) struct WatchedFds {
     context: DeviceContext,
     timer: OwnedFd,
     timer_set: Option<Instant>,
     wake: WakeEvent,
-    watched: Vec<Watched>,
+    sockets: Vec<WatchedSocket>,
 }
 
-impl EventSources {
+impl WatchedFds {
     /// Watches a timer and an event of its own.
     pub(super) fn new(context: DeviceContext) -> io::Result<Self> {
         let timer = timerfd_create(
@@ -54,7 +54,7 @@ impl EventSources {
             timer,
             timer_set: None,
             wake,
-            watched: Vec::new(),
+            sockets: Vec::new(),
         })
     }
 
@@ -64,7 +64,7 @@ impl EventSources {
     }
 
     /// Watches the displays' sockets and sets the timer, as the displays need it now.
-    pub(super) fn rearm(&mut self, displays: &mut DisplayLink, log: &mut ErrorLog) {
+    pub(super) fn rearm(&mut self, displays: &mut Displays, log: &mut ErrorLog) {
         displays.watch(|token, wanted| self.watch_socket(token, wanted), log);
         if let Err(e) = self.set_timer(displays.deadline()) {
             log.device(format_args!("cannot set the display's timer: {e}"));
@@ -77,8 +77,8 @@ impl EventSources {
         token: u16,
         wanted: Option<(&Arc<UnixStream>, EventSet)>,
     ) -> io::Result<()> {
-        let position = self.watched.iter().position(|old| old.token == token);
-        let old = position.and_then(|position| self.watched.get(position));
+        let position = self.sockets.iter().position(|old| old.token == token);
+        let old = position.and_then(|position| self.sockets.get(position));
         let is_same = match (old, &wanted) {
             (None, None) => true,
             (Some(old), Some((socket, interest))) => {
@@ -92,12 +92,12 @@ impl EventSources {
         // The old socket is still open: it would stay in the event loop if it were closed first
         // and had a duplicate elsewhere.
         if let Some(position) = position {
-            let old = self.watched.swap_remove(position);
+            let old = self.sockets.swap_remove(position);
             self.context.unwatch(old.socket.as_fd())?;
         }
         if let Some((socket, interest)) = wanted {
             self.context.watch(socket.as_fd(), interest, token)?;
-            self.watched.push(Watched {
+            self.sockets.push(WatchedSocket {
                 token,
                 socket: socket.clone(),
                 interest,

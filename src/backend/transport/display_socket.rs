@@ -10,9 +10,9 @@ use crate::backend::lock::lock;
 /// `vhost-user-backend` gives a device only a `GpuBackend`, which blocks on replies and hides its descriptor, so the
 /// proxy keeps a duplicate.
 #[derive(Clone, Default)]
-pub(crate) struct GpuSocketMailbox(Arc<Mutex<Option<UnixStream>>>);
+pub(crate) struct DisplaySocketMailbox(Arc<Mutex<Option<UnixStream>>>);
 
-impl GpuSocketMailbox {
+impl DisplaySocketMailbox {
     pub(crate) fn put(&self, socket: UnixStream) {
         *lock(&self.0) = Some(socket);
     }
