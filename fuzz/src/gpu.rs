@@ -316,8 +316,8 @@ impl Machine {
         self.plug();
         self.front_end = None;
         self.rest();
-        let lost = self.bench.lost();
-        assert_eq!(self.bench.used(), lost, "a reset leaves something behind");
+        let leaked = self.bench.leaked();
+        assert_eq!(self.bench.used(), leaked, "a reset leaves something behind");
         assert_eq!(self.bench.scanouts(), []);
         for id in &self.ids {
             assert_eq!(self.bench.size(*id), None, "a reset leaves resource {id}");

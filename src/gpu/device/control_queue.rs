@@ -10,15 +10,17 @@ use super::queue_turn::{Next, RequestHandler, serve_turn};
 use crate::backend::{Chain, GuestMemory, QueuePass, Vring};
 use crate::gpu::display_info::DisplayReply;
 use crate::gpu::protocol::command::CommandName;
-use crate::gpu::protocol::{Command, ErrorCode, Features, Header, RequestReader, Response};
-use crate::gpu::renderer::WORK;
+use crate::gpu::protocol::{
+    Command, ErrorCode, Header, NegotiatedFeatures, RequestReader, Response,
+};
+use crate::gpu::renderer::MAX_STEP_WORK;
 use crate::gpu::virtio_gpu::{CommandResult, VirtioGpu};
 
 /// The control queue, between its turns.
 pub(super) struct ControlQueue {
     memory: GuestMemory,
     /// The features that the driver accepted.
-    features: Features,
+    features: NegotiatedFeatures,
     /// Whether it has a turn next: requests may be waiting.
     is_notified: bool,
     /// The front-end's reply to the query of the next request.
@@ -30,7 +32,7 @@ impl ControlQueue {
     pub(super) fn new(memory: GuestMemory) -> Self {
         Self {
             memory,
-            features: Features::default(),
+            features: NegotiatedFeatures::default(),
             is_notified: false,
             display_reply: None,
             fenced: FencedRequests::default(),
@@ -38,7 +40,7 @@ impl ControlQueue {
     }
 
     /// The driver accepted these features.
-    pub(super) fn set_features(&mut self, features: Features) {
+    pub(super) fn set_features(&mut self, features: NegotiatedFeatures) {
         self.features = features;
     }
 
@@ -172,7 +174,7 @@ impl RequestHandler for ControlRequests<'_> {
                 complete(queue, chain, response.encode(&header));
             }
         }
-        if execution.work >= WORK {
+        if execution.work >= MAX_STEP_WORK {
             return Next::Yield;
         }
         Next::Request

@@ -28,7 +28,7 @@ use virtio_bindings::virtio_gpu::{
 use vm_memory::GuestAddressSpace;
 
 use crate::backend::{Device, DeviceContext, EventSet, GuestMemory, Vring};
-use crate::gpu::protocol::Features;
+use crate::gpu::protocol::NegotiatedFeatures;
 use crate::gpu::renderer::Renderer;
 use crate::gpu::scanout::DisplayId;
 use crate::gpu::virtio_gpu::VirtioGpu;
@@ -218,7 +218,7 @@ impl Device for Gpu {
     }
 
     fn acked_features(&mut self, features: u64) {
-        self.control_queue.set_features(Features {
+        self.control_queue.set_features(NegotiatedFeatures {
             virgl: features & 1 << VIRTIO_GPU_F_VIRGL != 0,
         });
     }

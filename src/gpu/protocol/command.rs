@@ -5,8 +5,8 @@ use std::fmt;
 use virtio_bindings::virtio_gpu as spec;
 
 use super::{
-    CtxCreate, DecodeError, Format, Header, MAX_SCANOUTS, ReadError, RequestReader,
-    ResourceCreate3d, Source, Submit3d, Transfer3d,
+    CtxCreate, DecodeError, Format, Header, MAX_SCANOUTS, ReadError, RequestBytes, RequestReader,
+    ResourceCreate3d, Submit3d, Transfer3d,
 };
 use crate::gpu::region::{Rect, Size};
 
@@ -57,12 +57,12 @@ commands! {
     MOVE_CURSOR = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_MOVE_CURSOR;
 }
 
-/// Features that decide which commands there are, as the driver accepted them.
+/// The features, offered by the device and accepted by the driver, on which the set of commands depends.
 ///
 /// `VIRTIO_GPU_F_EDID` and `VIRTIO_GPU_F_RESOURCE_UUID` are not among them: Windows' driver sends
 /// GET_EDID if the device offers the feature, and never accepts it. QEMU answers it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Features {
+pub(crate) struct NegotiatedFeatures {
     /// `VIRTIO_GPU_F_VIRGL`: the 3D commands. Without it there are none, also if the device has 3D
     /// and the front-end hides the feature from the guest.
     pub(crate) virgl: bool,
@@ -180,7 +180,7 @@ pub(crate) struct UpdateCursor {
 }
 
 impl<C> Request<C> {
-    fn decode_with<S: Source>(
+    fn decode_with<S: RequestBytes>(
         reader: &mut RequestReader<S>,
         decode: impl FnOnce(&Header, &mut RequestReader<S>) -> Result<C, DecodeError>,
     ) -> Self {
@@ -201,8 +201,8 @@ impl Command {
     /// Decodes a request of the control queue. Backing entries and command streams stay in `reader`:
     /// they are read once the command was checked.
     pub(crate) fn decode(
-        reader: &mut RequestReader<impl Source>,
-        features: Features,
+        reader: &mut RequestReader<impl RequestBytes>,
+        features: NegotiatedFeatures,
     ) -> Request<Self> {
         Request::decode_with(reader, |header, reader| {
             Self::decode_fields(header, reader, features)
@@ -211,8 +211,8 @@ impl Command {
 
     fn decode_fields(
         header: &Header,
-        reader: &mut RequestReader<impl Source>,
-        features: Features,
+        reader: &mut RequestReader<impl RequestBytes>,
+        features: NegotiatedFeatures,
     ) -> Result<Self, DecodeError> {
         Ok(match header.kind {
             GET_DISPLAY_INFO => Self::GetDisplayInfo,
@@ -249,8 +249,8 @@ impl Command {
     /// Decodes the commands that need `VIRTIO_GPU_F_VIRGL`.
     fn decode_3d(
         header: &Header,
-        reader: &mut RequestReader<impl Source>,
-        features: Features,
+        reader: &mut RequestReader<impl RequestBytes>,
+        features: NegotiatedFeatures,
     ) -> Result<Self, DecodeError> {
         let context = header.ctx_id;
         match header.kind {
@@ -282,7 +282,7 @@ impl Command {
 
 impl CursorCommand {
     /// Decodes a request of the cursor queue.
-    pub(crate) fn decode(reader: &mut RequestReader<impl Source>) -> Request<Self> {
+    pub(crate) fn decode(reader: &mut RequestReader<impl RequestBytes>) -> Request<Self> {
         Request::decode_with(reader, |header, reader| match header.kind {
             UPDATE_CURSOR => Ok(Self::Update(UpdateCursor::decode(reader)?)),
             MOVE_CURSOR => Ok(Self::Move(UpdateCursor::decode(reader)?)),
@@ -297,7 +297,7 @@ impl CursorCommand {
 }
 
 impl ResourceCreate2d {
-    fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut RequestReader<impl RequestBytes>) -> Result<Self, DecodeError> {
         let [id, format, width, height] = reader.words()?;
         Ok(Self {
             id,
@@ -308,7 +308,7 @@ impl ResourceCreate2d {
 }
 
 impl SetScanout {
-    fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut RequestReader<impl RequestBytes>) -> Result<Self, DecodeError> {
         let rect = reader.rect()?;
         let [scanout, resource] = reader.words()?;
         Ok(Self {
@@ -320,7 +320,7 @@ impl SetScanout {
 }
 
 impl ResourceFlush {
-    fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, ReadError> {
+    fn decode(reader: &mut RequestReader<impl RequestBytes>) -> Result<Self, ReadError> {
         Ok(Self {
             rect: reader.rect()?,
             resource: reader.u32()?,
@@ -329,7 +329,7 @@ impl ResourceFlush {
 }
 
 impl Transfer2d {
-    fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, ReadError> {
+    fn decode(reader: &mut RequestReader<impl RequestBytes>) -> Result<Self, ReadError> {
         Ok(Self {
             rect: reader.rect()?,
             offset: reader.u64()?,
@@ -339,14 +339,14 @@ impl Transfer2d {
 }
 
 impl ResourceAttachBacking {
-    fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, ReadError> {
+    fn decode(reader: &mut RequestReader<impl RequestBytes>) -> Result<Self, ReadError> {
         let [resource, count] = reader.words()?;
         Ok(Self { resource, count })
     }
 }
 
 impl UpdateCursor {
-    fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut RequestReader<impl RequestBytes>) -> Result<Self, DecodeError> {
         let [scanout, x, y, _padding] = reader.words()?;
         let [resource, hot_x, hot_y] = reader.words()?;
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use virtio_bindings::virtio_gpu as spec;
 
-use super::{DecodeError, ReadError, RequestReader, Source};
+use super::{DecodeError, ReadError, RequestBytes, RequestReader};
 
 /// Most bytes of a context's name.
 const CONTEXT_NAME_LEN: usize = 64;
@@ -33,7 +33,7 @@ pub(crate) struct CtxCreate {
 impl CtxCreate {
     pub(super) fn decode(
         id: u32,
-        reader: &mut RequestReader<impl Source>,
+        reader: &mut RequestReader<impl RequestBytes>,
     ) -> Result<Self, DecodeError> {
         let [len, _context_init] = reader.words()?;
         let bytes = reader.bytes()?;
@@ -57,7 +57,7 @@ pub(crate) struct Submit3d {
 impl Submit3d {
     pub(super) fn decode(
         context: u32,
-        reader: &mut RequestReader<impl Source>,
+        reader: &mut RequestReader<impl RequestBytes>,
     ) -> Result<Self, ReadError> {
         let [size, _padding] = reader.words()?;
         Ok(Self { context, size })
@@ -132,7 +132,7 @@ pub(crate) struct ResourceCreate3d {
 }
 
 impl ResourceCreate3d {
-    pub(super) fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, ReadError> {
+    pub(super) fn decode(reader: &mut RequestReader<impl RequestBytes>) -> Result<Self, ReadError> {
         let [id, target, format, bind, width, height, depth] = reader.words()?;
         let [array_size, last_level, samples, flags] = reader.words()?;
         Ok(Self {
@@ -169,7 +169,7 @@ pub(crate) struct Transfer3d {
 }
 
 impl Transfer3d {
-    pub(super) fn decode(reader: &mut RequestReader<impl Source>) -> Result<Self, ReadError> {
+    pub(super) fn decode(reader: &mut RequestReader<impl RequestBytes>) -> Result<Self, ReadError> {
         let [x, y, z, width, height, depth] = reader.words()?;
         let offset = reader.u64()?;
         let [id, level, stride, layer_stride] = reader.words()?;

@@ -16,7 +16,7 @@ mod reader;
 pub(crate) mod response;
 
 pub(crate) use command::{
-    Command, CursorCommand, Features, Request, ResourceAttachBacking, ResourceCreate2d,
+    Command, CursorCommand, NegotiatedFeatures, Request, ResourceAttachBacking, ResourceCreate2d,
     ResourceFlush, SetScanout, Transfer2d, UpdateCursor,
 };
 #[cfg(feature = "virgl")]
@@ -28,7 +28,7 @@ pub(crate) use display_info::MODES_LEN;
 pub(crate) use error::{DecodeError, ReadError};
 pub(crate) use format::Format;
 pub(crate) use header::{HEADER_LEN, Header};
-pub(crate) use reader::{MemEntry, MemEntryBuffer, RequestReader, Source};
+pub(crate) use reader::{MemEntry, MemEntryBuffer, RequestBytes, RequestReader};
 pub(crate) use response::{EncodedResponse, ErrorCode, MAX_EDID_LEN, Response};
 
 /// Most scanouts of a device (`VIRTIO_GPU_MAX_SCANOUTS`).

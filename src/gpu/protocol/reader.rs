@@ -16,7 +16,7 @@ const ENTRY_BATCH: usize = 256;
 const WORD_BATCH: usize = 4096;
 
 /// The bytes of a request.
-pub(crate) trait Source: Read {
+pub(crate) trait RequestBytes: Read {
     /// Skips `len` bytes without reading them.
     ///
     /// # Errors
@@ -24,14 +24,14 @@ pub(crate) trait Source: Read {
     fn skip(&mut self, len: usize) -> io::Result<()>;
 }
 
-impl Source for &[u8] {
+impl RequestBytes for &[u8] {
     fn skip(&mut self, len: usize) -> io::Result<()> {
         *self = self.get(len..).ok_or(io::ErrorKind::UnexpectedEof)?;
         Ok(())
     }
 }
 
-impl Source for virtio_queue::Reader<'_> {
+impl RequestBytes for virtio_queue::Reader<'_> {
     fn skip(&mut self, len: usize) -> io::Result<()> {
         let rest = self.split_at(len);
         *self = rest.map_err(|_| io::ErrorKind::UnexpectedEof)?;
@@ -101,7 +101,7 @@ pub(crate) struct RequestReader<S> {
     rest: S,
 }
 
-impl<S: Source> RequestReader<S> {
+impl<S: RequestBytes> RequestReader<S> {
     /// Begins a request.
     pub(crate) fn new(mut source: S) -> Self {
         let mut head = [0; HEAD_LEN];

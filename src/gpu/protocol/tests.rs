@@ -123,7 +123,7 @@ fn request(kind: u32, words: &[u32]) -> Vec<u8> {
     bytes
 }
 
-const VIRGL: Features = Features { virgl: true };
+const VIRGL: NegotiatedFeatures = NegotiatedFeatures { virgl: true };
 
 fn decode(kind: u32, words: &[u32]) -> Result<Command, DecodeError> {
     let bytes = request(kind, words);
@@ -312,7 +312,7 @@ fn commands_of_3d_need_the_feature() {
         for len in [0, 18] {
             let bytes = request(kind, &[0; 18][..len]);
             let mut reader = RequestReader::new(&bytes[..]);
-            let request = Command::decode(&mut reader, Features::default());
+            let request = Command::decode(&mut reader, NegotiatedFeatures::default());
             assert_eq!(request.command, Err(DecodeError::NotNegotiated));
         }
         let short = decode(kind, &[]);

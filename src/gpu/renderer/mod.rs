@@ -22,7 +22,7 @@ pub(crate) use context_error::ContextError;
 pub(crate) use software::SoftwareRenderer;
 #[cfg(feature = "virgl")]
 pub(crate) use virgl::VirglRenderer;
-pub(crate) use work::{Copied, PIECE_WORK, WORK};
+pub(crate) use work::{Copied, ENTRY_COST, MAX_STEP_WORK, PIECE_COST, STREAM_WORD_COST};
 
 /// A point in a renderer's work. The driver's fences wait for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub(crate) trait Renderer: Send + Sync {
     fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError>;
 
     /// Copies rows of `transfer` from the backing: from `first` on, at least one, and about as many as
-    /// [`WORK`] allows. Adds the pixels that changed to `changed`, also if it fails half-way.
+    /// [`MAX_STEP_WORK`] allows. Adds the pixels that changed to `changed`, also if it fails half-way.
     ///
     /// # Errors
     /// If the whole rectangle is outside the resource or the backing.
@@ -97,14 +97,14 @@ pub(crate) trait Renderer: Send + Sync {
         changed: &mut Region,
     ) -> Result<Copied, ResourceError>;
 
-    /// The image that scanouts of the resource show, created with the first of them.
+    /// The image that the scanouts of the resource show. The first call creates it.
     ///
     /// # Errors
     /// If a display cannot show the resource.
-    fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError>;
+    fn image_or_create(&mut self, id: u32) -> Result<SharedImage, ResourceError>;
 
-    /// As [`Renderer::image`]; `None` if no scanout ever showed the resource.
-    fn scanout_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError>;
+    /// The image that [`Renderer::image_or_create`] returns; `None` if it was never created.
+    fn existing_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError>;
 
     /// Updates the resource's image within `wanted`, which is within the resource. Adds the pixels that
     /// changed to `changed`, also if it fails half-way.
@@ -137,9 +137,12 @@ pub(crate) trait Renderer: Send + Sync {
     /// If the resource is not 64x64 pixels.
     fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError>;
 
-    /// The UUID of the resource, `None` until one is assigned
+    /// The UUID of the resource. The first call assigns one, and the resource keeps it
     /// (`VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID`).
-    fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError>;
+    ///
+    /// # Errors
+    /// If the host has no random numbers.
+    fn assign_uuid(&mut self, id: u32) -> Result<[u8; 16], ResourceError>;
 
     /// Destroys all that the driver created.
     fn reset(&mut self);
@@ -149,7 +152,7 @@ pub(crate) trait Renderer: Send + Sync {
 
     /// Bytes of the budget that never return, because the library behind the renderer leaked them.
     #[cfg(feature = "fuzzing")]
-    fn lost(&self) -> u64 {
+    fn leaked(&self) -> u64 {
         0
     }
 

@@ -10,7 +10,7 @@ use crate::gpu::resource::{
 
 use super::damage_collector::DamageCollector;
 use super::row_copy::copy_pixels;
-use super::{Copied, PIECE_WORK, Renderer, WORK};
+use super::{Copied, MAX_STEP_WORK, PIECE_COST, Renderer};
 
 /// Most resources of a VM.
 const MAX_RESOURCES: usize = 16384;
@@ -121,7 +121,7 @@ impl Renderer for SoftwareRenderer {
         let mut backing = backing.reader(memory);
         let mut block = [0; MAX_PIECE];
         for line in first..rect.height {
-            if copied.work >= WORK {
+            if copied.work >= MAX_STEP_WORK {
                 break;
             }
             let y = rect.y.saturating_add(line);
@@ -140,16 +140,16 @@ impl Renderer for SoftwareRenderer {
             }
             copied.rows = copied.rows.saturating_add(1);
             let bytes = u64::from(copied.rows).saturating_mul(row_len as u64);
-            copied.work = bytes.saturating_add(backing.pieces().saturating_mul(PIECE_WORK));
+            copied.work = bytes.saturating_add(backing.pieces().saturating_mul(PIECE_COST));
         }
         Ok(copied)
     }
 
-    fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
+    fn image_or_create(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
         Ok(self.resources.get(id)?.image.clone())
     }
 
-    fn scanout_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+    fn existing_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
         Ok(Some(self.resources.get(id)?.image.clone()))
     }
 
@@ -166,8 +166,8 @@ impl Renderer for SoftwareRenderer {
         Ok(pixels)
     }
 
-    fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError> {
-        self.resources.uuid(id)
+    fn assign_uuid(&mut self, id: u32) -> Result<[u8; 16], ResourceError> {
+        self.resources.assign_uuid(id)
     }
 
     fn reset(&mut self) {

@@ -1,16 +1,21 @@
-//! How much a renderer copies before other devices and queues have their turn.
+//! How much work the device does before other devices and queues have their turn.
 
-/// Work of one step of a transfer, after which other events have their turn: bytes copied, plus
-/// [`PIECE_WORK`] for each piece of the guest's memory.
-pub(crate) const WORK: u64 = 32 << 20;
-/// Work of one piece of the guest's memory: looking it up takes as long as copying this many bytes.
-pub(crate) const PIECE_WORK: u64 = 256;
+/// Most work of one step, after which other events have their turn. The unit is a byte copied; what
+/// else takes time counts as so many bytes, by the costs below. A step ends with the row or the batch
+/// that reaches the limit.
+pub(crate) const MAX_STEP_WORK: u64 = 32 << 20;
+/// Work of looking up one piece of the guest's memory.
+pub(crate) const PIECE_COST: u64 = 256;
+/// Work of one entry of a new backing.
+pub(crate) const ENTRY_COST: u64 = 128;
+/// Work of one word of a command stream.
+pub(crate) const STREAM_WORD_COST: u64 = 64;
 
 /// One step of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Copied {
     /// Rows copied.
     pub(crate) rows: u32,
-    /// Work done, in the unit of [`WORK`].
+    /// Work done, in the unit of [`MAX_STEP_WORK`].
     pub(crate) work: u64,
 }

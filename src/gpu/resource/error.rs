@@ -1,5 +1,7 @@
 //! Errors of commands on resources.
 
+use std::io;
+
 use crate::gpu::protocol::{ResourceCreate3d, Transfer3d};
 use crate::gpu::region::{Rect, Size};
 
@@ -20,6 +22,8 @@ pub(crate) enum ResourceError {
     Unknown(u32),
     #[error("there are {0} resources already, the maximum")]
     TooMany(usize),
+    #[error("resource {id}: {bytes} bytes exceed what is left of the VM's host memory budget")]
+    Budget { id: u32, bytes: u64 },
     #[error("resource {id}: {source}")]
     Image { id: u32, source: ImageError },
     #[error("resource {0} has a backing already")]
@@ -28,6 +32,8 @@ pub(crate) enum ResourceError {
     NoBacking(u32),
     #[error("resource {id}: {source}")]
     Backing { id: u32, source: BackingError },
+    #[error("resource {id} gets no UUID, the host has no random numbers: {source}")]
+    Uuid { id: u32, source: io::Error },
     #[error("{rect:?} is not within resource {id} of {size} pixels")]
     Outside { id: u32, rect: Rect, size: Size },
     #[error("resource {id} has {size} pixels, a cursor has 64x64")]

@@ -8,6 +8,7 @@ mod dmabuf;
 mod error;
 mod image;
 mod table;
+mod uuid;
 
 #[cfg(feature = "virgl")]
 pub(crate) use backing::GuestRange;

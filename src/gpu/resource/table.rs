@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Budget, Charge, ImageError, ResourceError};
+use super::uuid::random_uuid;
+use super::{Budget, Charge, ResourceError};
 
 struct Entry<T> {
     resource: T,
@@ -50,10 +51,12 @@ impl<T> ResourceTable<T> {
     }
 
     /// Charges `bytes` for the resource `id`.
+    ///
+    /// # Errors
+    /// If the budget has fewer left.
     pub(crate) fn charge(&self, id: u32, bytes: u64) -> Result<Charge, ResourceError> {
-        let source = ImageError::Budget(bytes);
         let charge = self.budget.charge(bytes);
-        charge.ok_or(ResourceError::Image { id, source })
+        charge.ok_or(ResourceError::Budget { id, bytes })
     }
 
     /// Adds a resource, for which [`ResourceTable::check_new`] succeeded.
@@ -83,10 +86,18 @@ impl<T> ResourceTable<T> {
         resource.ok_or(ResourceError::Unknown(id))
     }
 
-    pub(crate) fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError> {
+    /// The UUID of a resource. The first call assigns one.
+    ///
+    /// # Errors
+    /// If there is no such resource, or the host has no random numbers.
+    pub(crate) fn assign_uuid(&mut self, id: u32) -> Result<[u8; 16], ResourceError> {
         let entry = self.entries.get_mut(&id);
-        let uuid = entry.map(|entry| &mut entry.uuid);
-        uuid.ok_or(ResourceError::Unknown(id))
+        let assigned = &mut entry.ok_or(ResourceError::Unknown(id))?.uuid;
+        if let Some(uuid) = *assigned {
+            return Ok(uuid);
+        }
+        let uuid = random_uuid().map_err(|source| ResourceError::Uuid { id, source })?;
+        Ok(*assigned.insert(uuid))
     }
 
     pub(crate) fn remove(&mut self, id: u32) -> Result<(), ResourceError> {

@@ -2,14 +2,12 @@
 
 use super::CommandError;
 use crate::gpu::protocol::{
-    CtxCreate, RequestReader, ResourceCreate3d, Response, Source, Submit3d, Transfer3d,
+    CtxCreate, RequestBytes, RequestReader, ResourceCreate3d, Response, Submit3d, Transfer3d,
 };
-use crate::gpu::renderer::{Direction, Renderer3d};
+use crate::gpu::renderer::{Direction, Renderer3d, STREAM_WORD_COST};
 
 /// Most bytes of a command stream. Mesa sends at most a quarter of a megabyte at a time.
 const MAX_STREAM_LEN: u32 = 4 << 20;
-/// Work that a word of a command stream counts for.
-const WORD_WORK: u64 = 64;
 
 /// GET_CAPSET_INFO. Without 3D there are no capability sets.
 pub(super) fn capset_info(
@@ -102,7 +100,7 @@ pub(super) fn transfer_3d(
 pub(super) fn submit_3d(
     renderer: &mut dyn Renderer3d,
     submit: &Submit3d,
-    stream: &mut RequestReader<impl Source>,
+    stream: &mut RequestReader<impl RequestBytes>,
     work: &mut u64,
 ) -> Result<Response, CommandError> {
     let Submit3d { context, size } = *submit;
@@ -113,7 +111,7 @@ pub(super) fn submit_3d(
     if !is_whole(&stream) {
         return Err(CommandError::TruncatedStream);
     }
-    *work = u64::from(size / 4).saturating_mul(WORD_WORK);
+    *work = u64::from(size / 4).saturating_mul(STREAM_WORD_COST);
     renderer.submit(context, &mut stream)?;
     Ok(Response::OkNoData)
 }

@@ -1,7 +1,5 @@
 //! Command errors and their `VIRTIO_GPU_RESP_ERR_*` codes (virtio 1.2, 5.7.6.7).
 
-use std::io;
-
 use crate::gpu::protocol::{DecodeError, ErrorCode, ReadError};
 use crate::gpu::region::Rect;
 use crate::gpu::renderer::ContextError;
@@ -20,8 +18,6 @@ pub(crate) enum CommandError {
     Capset(u32),
     #[error("a scanout cannot show an empty rectangle: {0:?}")]
     EmptyScanout(Rect),
-    #[error("no random numbers: {0}")]
-    Random(#[source] io::Error),
     #[error("the command stream has {0} bytes: too many, or not whole words")]
     StreamLength(u32),
     #[error("the command stream ends within a command")]
@@ -38,7 +34,7 @@ impl CommandError {
         match self {
             Self::Decode(error) => Self::code_of_decode(*error),
             Self::Read(error) => Self::code_of_read(*error),
-            Self::No3d | Self::Random(_) => ErrorCode::Unspec,
+            Self::No3d => ErrorCode::Unspec,
             Self::Capset(_)
             | Self::EmptyScanout(_)
             | Self::StreamLength(_)
@@ -83,8 +79,8 @@ impl CommandError {
         use ResourceError as R;
         match error {
             R::Zero | R::Exists(_) | R::Unknown(_) => ErrorCode::InvalidResourceId,
-            R::HasBacking(_) | R::NoBacking(_) => ErrorCode::Unspec,
-            R::TooMany(_) | R::Excess { .. } => ErrorCode::OutOfMemory,
+            R::HasBacking(_) | R::NoBacking(_) | R::Uuid { .. } => ErrorCode::Unspec,
+            R::TooMany(_) | R::Budget { .. } | R::Excess { .. } => ErrorCode::OutOfMemory,
             R::Outside { .. }
             | R::NoCursor { .. }
             | R::OutOfBounds { .. }

@@ -4,7 +4,7 @@
 use crate::backend::MemoryGuard;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo};
 use crate::gpu::protocol::{
-    Command, CursorCommand, DecodeError, Request, RequestReader, Response, Source,
+    Command, CursorCommand, DecodeError, Request, RequestBytes, RequestReader, Response,
 };
 use crate::gpu::renderer::{Direction, Fence, Renderer, Renderer3d};
 use crate::gpu::resource::ResourceError;
@@ -24,7 +24,7 @@ pub(crate) use error::CommandError;
 #[derive(Debug)]
 pub(crate) struct Execution {
     pub(crate) result: Result<CommandResult, CommandError>,
-    /// Work done, in the unit of [`WORK`](super::renderer::WORK).
+    /// Work done, in the unit of [`MAX_STEP_WORK`](super::renderer::MAX_STEP_WORK).
     pub(crate) work: u64,
 }
 
@@ -118,7 +118,7 @@ impl VirtioGpu {
     pub(crate) fn execute(
         &mut self,
         request: Request<Command>,
-        data: &mut RequestReader<impl Source>,
+        data: &mut RequestReader<impl RequestBytes>,
         memory: &MemoryGuard,
         reply: Option<DisplayReply>,
     ) -> Execution {
@@ -145,7 +145,7 @@ impl VirtioGpu {
     fn execute_command(
         &mut self,
         command: Command,
-        data: &mut RequestReader<impl Source>,
+        data: &mut RequestReader<impl RequestBytes>,
         memory: &MemoryGuard,
         reply: Option<DisplayReply>,
         work: &mut u64,

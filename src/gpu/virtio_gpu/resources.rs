@@ -1,9 +1,5 @@
 //! Commands on resources (virtio 1.2, 5.7.6.8).
 
-use std::io;
-
-use rustix::rand::{GetRandomFlags, getrandom};
-
 use super::CommandError;
 use crate::gpu::protocol::{ResourceCreate2d, Response};
 use crate::gpu::renderer::Renderer;
@@ -24,7 +20,7 @@ pub(super) fn unref(
     scanouts: &mut Scanouts,
     resource: u32,
 ) -> Result<Response, CommandError> {
-    if let Some(image) = renderer.scanout_image(resource)? {
+    if let Some(image) = renderer.existing_image(resource)? {
         scanouts.forget_image(&image);
     }
     renderer.unref(resource)?;
@@ -40,26 +36,11 @@ pub(super) fn detach_backing(
     Ok(Response::OkNoData)
 }
 
-/// RESOURCE_ASSIGN_UUID. A resource keeps its UUID.
+/// RESOURCE_ASSIGN_UUID.
 pub(super) fn assign_uuid(
     renderer: &mut dyn Renderer,
     resource: u32,
 ) -> Result<Response, CommandError> {
-    let assigned = renderer.uuid(resource)?;
-    let uuid = match *assigned {
-        Some(uuid) => uuid,
-        None => *assigned.insert(random_uuid().map_err(CommandError::Random)?),
-    };
+    let uuid = renderer.assign_uuid(resource)?;
     Ok(Response::ResourceUuid(uuid))
-}
-
-/// A version 4 UUID (RFC 9562).
-fn random_uuid() -> io::Result<[u8; 16]> {
-    let mut uuid = [0; 16];
-    if getrandom(&mut uuid, GetRandomFlags::NONBLOCK)? != uuid.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    uuid[6] = uuid[6] & 0x0f | 0x40;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    Ok(uuid)
 }

@@ -29,7 +29,7 @@ pub(super) fn set_scanout(
     if rect.is_empty() {
         return Err(CommandError::EmptyScanout(rect));
     }
-    let image = renderer.image(resource)?;
+    let image = renderer.image_or_create(resource)?;
     if !scanouts.shows(scanout, &image, &rect) {
         // Front-ends show all of a dmabuf, whatever part they are told.
         let dmabuf = if rect == Rect::from(size) {
@@ -56,7 +56,7 @@ pub(super) fn flush(
 ) -> Result<Response, CommandError> {
     let ResourceFlush { rect, resource } = *flush;
     renderer.check_within(resource, rect)?;
-    let Some(image) = renderer.scanout_image(resource)? else {
+    let Some(image) = renderer.existing_image(resource)? else {
         // It never was on a scanout.
         return Ok(Response::OkNoData);
     };
@@ -106,7 +106,7 @@ pub(super) fn set_dmabuf_support(
         let read = renderer.read_back(readback.resource, &wanted, &mut changed);
         // Other scanouts that show a part of it do so by pixels, and are sent this with their next
         // flush.
-        if let Ok(Some(image)) = renderer.scanout_image(readback.resource) {
+        if let Ok(Some(image)) = renderer.existing_image(readback.resource) {
             scanouts.add_damage(&image, &changed);
         }
         scanouts.readback_done(&readback, read.is_ok());

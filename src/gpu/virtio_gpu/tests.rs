@@ -4,10 +4,11 @@ use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, Guest
 
 use super::*;
 use crate::gpu::protocol::{
-    DisplayInfo, EncodedResponse, Features, HEADER_LEN, Header, MAX_SCANOUTS, command, response,
+    DisplayInfo, EncodedResponse, HEADER_LEN, Header, MAX_SCANOUTS, NegotiatedFeatures, command,
+    response,
 };
 use crate::gpu::region::{Rect, Size};
-use crate::gpu::renderer::{SoftwareRenderer, WORK};
+use crate::gpu::renderer::{MAX_STEP_WORK, SoftwareRenderer};
 use crate::gpu::resource::Budget;
 use crate::gpu::scanout::{Position, Update};
 
@@ -87,7 +88,7 @@ impl Guest {
         let mut reader = RequestReader::new(bytes);
         let (header, result) = match queue {
             QueueKind::Control => {
-                let request = Command::decode(&mut reader, Features::default());
+                let request = Command::decode(&mut reader, NegotiatedFeatures::default());
                 let reply = self.reply.take();
                 let execution = self
                     .state

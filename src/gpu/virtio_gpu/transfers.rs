@@ -1,18 +1,15 @@
 //! Commands that may take long: attaching a backing, and copying from it (virtio 1.2, 5.7.6.8). They
-//! are executed in parts of about [`WORK`] each, so that other events have their turn in between.
+//! are executed in parts of about [`MAX_STEP_WORK`] each, and other events have their turn in between.
 
 use super::CommandError;
 use crate::backend::MemoryGuard;
 use crate::gpu::protocol::{
-    MemEntryBuffer, RequestReader, ResourceAttachBacking, Source, Transfer2d,
+    MemEntryBuffer, RequestBytes, RequestReader, ResourceAttachBacking, Transfer2d,
 };
 use crate::gpu::region::Region;
-use crate::gpu::renderer::{Renderer, WORK};
+use crate::gpu::renderer::{ENTRY_COST, MAX_STEP_WORK, Renderer};
 use crate::gpu::resource::{Backing, ResourceError};
 use crate::gpu::scanout::Scanouts;
-
-/// Work that an entry of a backing counts for.
-const ENTRY_WORK: u64 = 128;
 
 /// What is done of a command. It continues only the same command: the driver may change the request
 /// between two parts.
@@ -39,7 +36,7 @@ pub(super) fn attach_backing(
     renderer: &mut dyn Renderer,
     attach: &ResourceAttachBacking,
     partial: Option<PartialCommand>,
-    entries: &mut RequestReader<impl Source>,
+    entries: &mut RequestReader<impl RequestBytes>,
     memory: &MemoryGuard,
     work: &mut u64,
 ) -> Result<Progress, CommandError> {
@@ -60,7 +57,7 @@ pub(super) fn attach_backing(
     let mut buffer = MemEntryBuffer::new();
     let mut done: u64 = 0;
     while read < count {
-        if done >= WORK {
+        if done >= MAX_STEP_WORK {
             *work = done;
             return Ok(Progress::Partial(PartialCommand::AttachBacking {
                 attach: *attach,
@@ -70,7 +67,7 @@ pub(super) fn attach_backing(
         }
         let batch = entries.mem_entries(count.saturating_sub(read), &mut buffer)?;
         read = read.saturating_add(batch.len() as u32);
-        done = done.saturating_add(batch.len() as u64 * ENTRY_WORK);
+        done = done.saturating_add(batch.len() as u64 * ENTRY_COST);
         backing.add(batch, memory).map_err(failed)?;
     }
     backing.finish();
@@ -99,7 +96,7 @@ pub(super) fn transfer_to_host_2d(
     let result = renderer.transfer_to_host_2d(transfer, first, memory, &mut changed);
     let image = match changed.is_empty() {
         true => None,
-        false => renderer.scanout_image(transfer.id)?,
+        false => renderer.existing_image(transfer.id)?,
     };
     if let Some(image) = image {
         scanouts.add_damage(&image, &changed);

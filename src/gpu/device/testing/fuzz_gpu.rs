@@ -51,8 +51,8 @@ impl FuzzGpu {
     }
 
     /// Bytes of the budget that are never returned.
-    pub fn lost(&self) -> u64 {
-        self.gpu.virtio_gpu.renderer().lost()
+    pub fn leaked(&self) -> u64 {
+        self.gpu.virtio_gpu.renderer().leaked()
     }
 
     /// Columns and rows of a resource, if there is one with that id.

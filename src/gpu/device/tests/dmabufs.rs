@@ -67,12 +67,12 @@ impl Renderer for Exporting {
         self.0.transfer_to_host_2d(transfer, first, memory, changed)
     }
 
-    fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
-        self.0.image(id)
+    fn image_or_create(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
+        self.0.image_or_create(id)
     }
 
-    fn scanout_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
-        self.0.scanout_image(id)
+    fn existing_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+        self.0.existing_image(id)
     }
 
     fn read_back(
@@ -107,8 +107,8 @@ impl Renderer for Exporting {
         self.0.cursor(id)
     }
 
-    fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError> {
-        self.0.uuid(id)
+    fn assign_uuid(&mut self, id: u32) -> Result<[u8; 16], ResourceError> {
+        self.0.assign_uuid(id)
     }
 
     fn reset(&mut self) {

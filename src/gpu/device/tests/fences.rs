@@ -54,16 +54,16 @@ impl Renderer for Slow {
     ) -> Resource<Copied> {
         Err(ResourceError::Unknown(transfer.id))
     }
-    fn image(&mut self, id: u32) -> Resource<SharedImage> {
+    fn image_or_create(&mut self, id: u32) -> Resource<SharedImage> {
         Err(ResourceError::Unknown(id))
     }
-    fn scanout_image(&self, id: u32) -> Resource<Option<SharedImage>> {
+    fn existing_image(&self, id: u32) -> Resource<Option<SharedImage>> {
         Err(ResourceError::Unknown(id))
     }
     fn cursor(&mut self, id: u32) -> Resource<CursorPixels> {
         Err(ResourceError::Unknown(id))
     }
-    fn uuid(&mut self, id: u32) -> Resource<&mut Option<[u8; 16]>> {
+    fn assign_uuid(&mut self, id: u32) -> Resource<[u8; 16]> {
         Err(ResourceError::Unknown(id))
     }
     fn reset(&mut self) {}

@@ -2,15 +2,15 @@
 //! loses nothing.
 
 use super::*;
-use crate::gpu::renderer::WORK;
+use crate::gpu::renderer::{ENTRY_COST, MAX_STEP_WORK};
 
 const INDIRECT: u16 = 4;
 const TABLE: u64 = 0x30_0000;
 const ENTRIES: u64 = 0x31_0000;
 /// Entries that lie in the memory, again and again.
 const LEN: u32 = 0x8_0000;
-/// An entry counts for 128 bytes.
-const COUNT: u32 = (WORK / 128) as u32 * 3;
+/// Entries of three steps.
+const COUNT: u32 = (MAX_STEP_WORK / ENTRY_COST) as u32 * 3;
 
 /// Submits a list of [`COUNT`] entries of a byte each, for resource 1 of 256x256 pixels.
 fn submit_long_list(machine: &mut Machine) {

@@ -30,7 +30,7 @@ fn renderer(format: Format, memory: &MemoryGuard) -> SoftwareRenderer {
 }
 
 fn pixel(renderer: &SoftwareRenderer, x: u32, y: u32) -> Vec<u8> {
-    let image = renderer.scanout_image(1).unwrap().unwrap();
+    let image = renderer.existing_image(1).unwrap().unwrap();
     image.lock().bytes(x, y, 4).to_vec()
 }
 
@@ -238,7 +238,7 @@ fn any_sequence_of_transfers_copies_and_reports_changes() {
                 backing.extend(bytes);
             }
             crate::gpu::renderer::row_copy::to_display_order(format, &mut backing);
-            let image = renderer.scanout_image(1).unwrap().unwrap();
+            let image = renderer.existing_image(1).unwrap().unwrap();
             let image = image.lock();
             for (n, old) in (0..).zip(expected.chunks_mut(4)) {
                 let (x, y) = (n % width, n / width);
@@ -354,7 +354,7 @@ fn all_memory_returns_to_the_budget() {
     renderer
         .create_2d(1, Format::B8G8R8X8, Size::new(128, 128))
         .unwrap();
-    let shown = renderer.image(1).unwrap();
+    let shown = renderer.image_or_create(1).unwrap();
     renderer.reset();
     assert_eq!(budget.used(), 128 * 128 * 4);
     drop(shown);

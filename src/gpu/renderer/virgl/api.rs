@@ -6,10 +6,10 @@
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
-use libloading::Library;
 use virglrenderer_sys as sys;
 
 use super::VirglError;
+use super::dynamic_library::{self, DynamicLibrary};
 
 /// File name of the library, with the version of its ABI.
 const LIBRARY: &str = "libvirglrenderer.so.1";
@@ -29,7 +29,7 @@ macro_rules! functions {
         };
 
         impl Api {
-            fn find(library: &Library) -> Result<Self, libloading::Error> {
+            fn find(library: &DynamicLibrary) -> Result<Self, libloading::Error> {
                 Ok(Self {
                     // SAFETY: the types are checked against the header above, and the library's
                     // name has the version of the ABI.
@@ -81,21 +81,10 @@ functions! {
 impl Api {
     /// Loads the library. It stays loaded, since it keeps a thread and callbacks.
     pub(super) fn load() -> Result<Self, VirglError> {
-        let library = open(LIBRARY)?;
+        let library = dynamic_library::open(LIBRARY)?;
         Self::find(library).map_err(|source| VirglError::Missing {
             library: LIBRARY,
             source,
         })
     }
-}
-
-/// Loads a library, which stays loaded until the process ends.
-pub(super) fn open(name: &'static str) -> Result<&'static Library, VirglError> {
-    // SAFETY: these are libraries of the system, whose constructors may run on any thread.
-    let library = unsafe { Library::new(name) };
-    let library = library.map_err(|source| VirglError::Missing {
-        library: name,
-        source,
-    })?;
-    Ok(Box::leak(Box::new(library)))
 }

@@ -18,7 +18,7 @@ const MAX_CONTEXTS: usize = 256;
 pub(super) struct Contexts {
     holdings: HashMap<u32, Holdings>,
     /// Charges for memory that the library leaked.
-    lost: ChargeSet,
+    leaked: ChargeSet,
 }
 
 impl Contexts {
@@ -30,7 +30,7 @@ impl Contexts {
         &mut self,
         library: &mut Library,
         resources: &Resources,
-        memory: &ProcessMemory,
+        process_memory: &ProcessMemory,
         id: u32,
         name: &[u8],
     ) -> Result<(), ContextError> {
@@ -43,7 +43,7 @@ impl Contexts {
         if self.holdings.len() >= MAX_CONTEXTS {
             return Err(ContextError::TooMany(MAX_CONTEXTS));
         }
-        memory.check()?;
+        process_memory.check()?;
         let holdings = Holdings::new(resources.budget());
         let holdings = holdings.ok_or(ContextError::Budget(CONTEXT_COST))?;
         library
@@ -95,18 +95,18 @@ impl Contexts {
             return Err(ContextError::Unknown(context));
         };
         holdings
-            .submit(stream, |id| resources.share_charge(id), &mut self.lost)
+            .charge_stream(stream, |id| resources.share_charge(id), &mut self.leaked)
             .map_err(|error| match error {
                 StreamError::Budget(bytes) => ContextError::Budget(bytes),
                 StreamError::Unaccounted(command) => ContextError::Unaccounted { context, command },
             })?;
         match library.submit(context, stream) {
             Ok(()) => {
-                holdings.succeeded();
+                holdings.stream_succeeded();
                 Ok(())
             }
             Err(_) => {
-                holdings.failed(&mut self.lost);
+                holdings.stream_failed(&mut self.leaked);
                 Err(ContextError::Refused(context))
             }
         }
@@ -114,7 +114,7 @@ impl Contexts {
 
     /// Bytes of the budget that never return.
     #[cfg(feature = "fuzzing")]
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.bytes()
+    pub(super) fn leaked(&self) -> u64 {
+        self.leaked.bytes()
     }
 }

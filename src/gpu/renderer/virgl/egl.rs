@@ -2,10 +2,8 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
-use libloading::Library;
-
 use super::VirglError;
-use super::api;
+use super::dynamic_library::{self, DynamicLibrary};
 
 /// `EGLDisplay`, `EGLContext` or `EGLImageKHR`, opaque pointers.
 pub(super) type Handle = *mut c_void;
@@ -27,9 +25,9 @@ const GL_RENDERER: c_uint = 0x1f01;
 /// Checks that EGL and GL can be loaded, and that EGL has the platform for a render node (`on_node`) or
 /// for software rendering. Without them, libepoxy and virglrenderer would end the process.
 pub(super) fn check(on_node: bool) -> Result<(), VirglError> {
-    let egl = api::open(EGL)?;
+    let egl = dynamic_library::open(EGL)?;
     let [first, second] = GL;
-    api::open(first).or_else(|_| api::open(second))?;
+    dynamic_library::open(first).or_else(|_| dynamic_library::open(second))?;
     // Without a display, these are the client extensions, or none.
     let extensions = extensions(egl, std::ptr::null_mut())?;
     let has = |name| extensions.split_ascii_whitespace().any(|e| e == name);
@@ -43,9 +41,9 @@ pub(super) fn check(on_node: bool) -> Result<(), VirglError> {
 }
 
 /// `GL_RENDERER` of the GL context that is current on this thread.
-pub(super) fn renderer() -> Option<String> {
+pub(super) fn gl_renderer_name() -> Option<String> {
     type GetString = unsafe extern "C" fn(c_uint) -> *const c_char;
-    let get_string = find(api::open(EGL).ok()?, c"glGetString")?;
+    let get_string = find(dynamic_library::open(EGL).ok()?, c"glGetString")?;
     // SAFETY: the type is that of glGetString.
     let get_string = unsafe { std::mem::transmute::<Function, GetString>(get_string) };
     // SAFETY: any number is valid; without a current context it returns null.
@@ -59,7 +57,7 @@ pub(super) fn renderer() -> Option<String> {
 }
 
 /// The extensions of an EGL display.
-pub(super) fn extensions(egl: &Library, display: Handle) -> Result<String, VirglError> {
+pub(super) fn extensions(egl: &DynamicLibrary, display: Handle) -> Result<String, VirglError> {
     type QueryString = unsafe extern "C" fn(Handle, c_int) -> *const c_char;
     // SAFETY: the type is that of eglQueryString (EGL 1.5, 3.3).
     let query = unsafe { egl.get::<QueryString>("eglQueryString") };
@@ -79,7 +77,7 @@ pub(super) fn extensions(egl: &Library, display: Handle) -> Result<String, Virgl
 
 /// An extension function of EGL or GL. EGL may return one for any name: check the extension before the
 /// call.
-pub(super) fn find(egl: &Library, name: &CStr) -> Option<Function> {
+pub(super) fn find(egl: &DynamicLibrary, name: &CStr) -> Option<Function> {
     type GetProcAddress = unsafe extern "C" fn(*const c_char) -> Option<Function>;
     // SAFETY: the type is that of eglGetProcAddress (EGL 1.5, 3.12).
     let find: GetProcAddress = unsafe { *egl.get("eglGetProcAddress").ok()? };

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_uint};
 use std::os::fd::{FromRawFd, OwnedFd};
 
-use super::api;
+use super::dynamic_library;
 use super::egl::{self, Function, Handle};
 
 /// The EGL extensions that an export needs.
@@ -51,7 +51,7 @@ impl Exporter {
     /// The name of what the driver lacks.
     pub(super) fn new() -> Result<Self, &'static str> {
         const NO_EGL: &str = "EGL 1.4";
-        let library = api::open(egl::EGL).map_err(|_| NO_EGL)?;
+        let library = dynamic_library::open(egl::EGL).map_err(|_| NO_EGL)?;
         // SAFETY: the type is that of eglGetCurrentDisplay (EGL 1.5, 3.7.4).
         let display = unsafe { library.get::<Current>("eglGetCurrentDisplay") };
         let display = *display.map_err(|_| NO_EGL)?;

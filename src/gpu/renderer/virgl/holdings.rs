@@ -70,8 +70,8 @@ pub(super) struct Holdings {
     has_several: bool,
     /// Whether a stream failed: from then on, nothing that may be referenced is removed.
     has_failed: bool,
-    /// What objects referenced, by their handles, when a command that followed a failed stream could
-    /// first leak bound views. What leaks is taken out.
+    /// Charges not yet counted as leaked, by object handle; a snapshot taken at the first command after
+    /// a failure that can leak bound views.
     unleaked: Option<HashMap<u32, Vec<SharedCharge>>>,
     /// Whether this stream kept what all objects reference already.
     has_kept_objects: bool,
@@ -105,16 +105,17 @@ impl Holdings {
         })
     }
 
-    /// Notes what a stream does, before the library executes it. `share_charge` returns a share of a
-    /// resource's charge. [`Holdings::succeeded`] or [`Holdings::failed`] follows.
+    /// Charges what a stream creates and references, before the library executes it. `share_charge`
+    /// returns a share of a resource's charge. [`Holdings::stream_succeeded`] or
+    /// [`Holdings::stream_failed`] follows.
     ///
     /// # Errors
-    /// If the stream must not be executed. Nothing is noted then.
-    pub(super) fn submit(
+    /// If the stream must not be executed. It changes no charge then.
+    pub(super) fn charge_stream(
         &mut self,
         stream: &[u32],
         share_charge: impl Fn(u32) -> Option<SharedCharge>,
-        lost: &mut ChargeSet,
+        leaked: &mut ChargeSet,
     ) -> Result<(), StreamError> {
         let mut bytes: u64 = 0;
         for command in commands::commands(stream) {
@@ -138,7 +139,7 @@ impl Holdings {
         }
         for command in commands::commands(stream) {
             if self.has_failed {
-                self.note_uncertain(&command, &share_charge, lost);
+                self.note_uncertain(&command, &share_charge, leaked);
             } else if !self.note_sub_context(&command) {
                 self.note(&command, &share_charge);
             }
@@ -218,21 +219,21 @@ impl Holdings {
         &mut self,
         command: &Command<'_>,
         share_charge: &impl Fn(u32) -> Option<SharedCharge>,
-        lost: &mut ChargeSet,
+        leaked: &mut ChargeSet,
     ) {
         self.keep(command, share_charge);
         match command {
             Command::CreateObject(object) if object.is_query => {
-                lost.extend(object.resource.and_then(share_charge));
+                leaked.extend(object.resource.and_then(share_charge));
             }
             Command::SetSamplerViews { handles, .. } => {
                 // Nothing is added to these any more.
                 if self.unleaked.is_none() {
                     let views = self.sub_contexts.values();
-                    lost.extend(views.flat_map(SubContext::sampler_views));
+                    leaked.extend(views.flat_map(SubContext::sampler_views));
                     let objects = self.removed_by_failed.iter();
                     let objects = objects.flat_map(|removed| &removed.objects);
-                    lost.extend(objects.flat_map(|object| object.resources().cloned()));
+                    leaked.extend(objects.flat_map(|object| object.resources().cloned()));
                 }
                 let sub_contexts = &self.sub_contexts;
                 let by_handle = self.unleaked.get_or_insert_with(|| {
@@ -244,7 +245,7 @@ impl Holdings {
                     by_handle
                 });
                 for handle in *handles {
-                    lost.extend(by_handle.remove(handle).into_iter().flatten());
+                    leaked.extend(by_handle.remove(handle).into_iter().flatten());
                 }
             }
             _ => {}
@@ -252,16 +253,16 @@ impl Holdings {
     }
 
     /// The library executed the whole stream.
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn stream_succeeded(&mut self) {
         self.removed = Removed::default();
     }
 
     /// The library executed a part of the stream, or nothing. Adds the charges of memory that it may
-    /// have leaked to `lost`.
-    pub(super) fn failed(&mut self, lost: &mut ChargeSet) {
+    /// have leaked to `leaked`.
+    pub(super) fn stream_failed(&mut self, leaked: &mut ChargeSet) {
         self.has_failed = true;
         let removed = std::mem::take(&mut self.removed);
-        lost.extend(removed.leakable.iter().cloned());
+        leaked.extend(removed.leakable.iter().cloned());
         // Skip empty ones: a driver may send failing streams for ever.
         if !removed.is_empty() {
             self.removed_by_failed.push(removed);

@@ -1,11 +1,12 @@
 //! 3D rendering by virglrenderer: the guest's OpenGL commands run on the host's OpenGL.
 //!
-//! The unsafe code is in the modules that call libraries: `api`, `egl`, `export`, `library` and
-//! `library_log`.
+//! The unsafe code is in the modules that call libraries: `api`, `dynamic_library`, `egl`, `export`,
+//! `library` and `library_log`.
 
 mod api;
 mod command_stream;
 mod contexts;
+mod dynamic_library;
 mod egl;
 mod error;
 mod export;

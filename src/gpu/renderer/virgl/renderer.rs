@@ -49,7 +49,7 @@ impl VirglRenderer {
         };
         let library = Library::open(node)?;
         library.make_current();
-        let gl = egl::renderer().unwrap_or_else(|| "an unknown GL".to_owned());
+        let gl = egl::gl_renderer_name().unwrap_or_else(|| "an unknown GL".to_owned());
         let name = format!("virgl on {place} ({gl})");
         log::info!("{name}");
         let exporter = exports.then(Exporter::new).and_then(|exporter| {
@@ -59,8 +59,14 @@ impl VirglRenderer {
                 })
                 .ok()
         });
-        let memory = ProcessMemory::new(&budget);
-        Ok(Self::with_library(library, name, exporter, memory, budget))
+        let process_memory = ProcessMemory::new(&budget);
+        Ok(Self::with_library(
+            library,
+            name,
+            exporter,
+            process_memory,
+            budget,
+        ))
     }
 
     /// A renderer with an initialised library.
@@ -150,12 +156,12 @@ impl Renderer for VirglRenderer {
         transfers::execute(&mut self.library, resource, 0, &transfer, direction, first)
     }
 
-    fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
-        self.resources.image(id)
+    fn image_or_create(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
+        self.resources.image_or_create(id)
     }
 
-    fn scanout_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
-        self.resources.scanout_image(id)
+    fn existing_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+        self.resources.existing_image(id)
     }
 
     fn read_back(
@@ -164,7 +170,7 @@ impl Renderer for VirglRenderer {
         wanted: &Region,
         changed: &mut Region,
     ) -> Result<(), ResourceError> {
-        let Some(image) = self.resources.scanout_image(id)? else {
+        let Some(image) = self.resources.existing_image(id)? else {
             return Ok(());
         };
         let resource = self.resources.get(id)?;
@@ -224,8 +230,8 @@ impl Renderer for VirglRenderer {
         Ok(cursor)
     }
 
-    fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError> {
-        self.resources.uuid(id)
+    fn assign_uuid(&mut self, id: u32) -> Result<[u8; 16], ResourceError> {
+        self.resources.assign_uuid(id)
     }
 
     fn reset(&mut self) {
@@ -239,8 +245,8 @@ impl Renderer for VirglRenderer {
     }
 
     #[cfg(feature = "fuzzing")]
-    fn lost(&self) -> u64 {
-        self.contexts.lost()
+    fn leaked(&self) -> u64 {
+        self.contexts.leaked()
     }
 
     fn name(&self) -> Option<&str> {
@@ -263,9 +269,9 @@ impl Renderer3d for VirglRenderer {
     }
 
     fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), ContextError> {
-        let (resources, memory) = (&self.resources, &self.process_memory);
+        let (resources, process_memory) = (&self.resources, &self.process_memory);
         self.contexts
-            .create(&mut self.library, resources, memory, id, name)
+            .create(&mut self.library, resources, process_memory, id, name)
     }
 
     fn destroy_context(&mut self, id: u32) -> Result<(), ContextError> {

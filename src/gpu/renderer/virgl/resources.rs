@@ -96,8 +96,8 @@ impl Resources {
         self.table.get(id)
     }
 
-    pub(super) fn uuid(&mut self, id: u32) -> Result<&mut Option<[u8; 16]>, ResourceError> {
-        self.table.uuid(id)
+    pub(super) fn assign_uuid(&mut self, id: u32) -> Result<[u8; 16], ResourceError> {
+        self.table.assign_uuid(id)
     }
 
     /// As [`ResourceTable::share_charge`].
@@ -112,7 +112,7 @@ impl Resources {
     pub(super) fn create_2d(
         &mut self,
         library: &mut Library,
-        memory: &ProcessMemory,
+        process_memory: &ProcessMemory,
         id: u32,
         format: Format,
         size: Size,
@@ -130,7 +130,7 @@ impl Resources {
             samples: 0,
             flags: spec::VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP,
         };
-        self.create(library, memory, args, library_format(format))
+        self.create(library, process_memory, args, library_format(format))
             .map_err(|error| match error {
                 ResourceError::OutOfBounds { id, .. } => ResourceError::Image {
                     id,
@@ -147,16 +147,16 @@ impl Resources {
     pub(super) fn create_3d(
         &mut self,
         library: &mut Library,
-        memory: &ProcessMemory,
+        process_memory: &ProcessMemory,
         args: ResourceCreate3d,
     ) -> Result<(), ResourceError> {
-        self.create(library, memory, args, args.format)
+        self.create(library, process_memory, args, args.format)
     }
 
     fn create(
         &mut self,
         library: &mut Library,
-        memory: &ProcessMemory,
+        process_memory: &ProcessMemory,
         args: ResourceCreate3d,
         library_format: u32,
     ) -> Result<(), ResourceError> {
@@ -166,7 +166,7 @@ impl Resources {
         let Some(bytes) = limits::cost(&args) else {
             return Err(out_of_bounds);
         };
-        if let Some(excess) = memory.excess() {
+        if let Some(excess) = process_memory.excess() {
             return Err(ResourceError::Excess { id, excess });
         }
         let charge = self.table.charge(id, bytes)?;
@@ -259,7 +259,7 @@ impl Resources {
     }
 
     /// The image that scanouts of a resource show, created with the first of them.
-    pub(super) fn image(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
+    pub(super) fn image_or_create(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
         let budget = self.table.budget().clone();
         let resource = self.table.get_mut(id)?;
         if let Some(image) = &resource.image {
@@ -271,8 +271,8 @@ impl Resources {
         Ok(resource.image.insert(SharedImage::new(image)).clone())
     }
 
-    /// As [`Resources::image`]; `None` if no scanout ever showed the resource.
-    pub(super) fn scanout_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+    /// As [`Resources::image_or_create`]; `None` if no scanout ever showed the resource.
+    pub(super) fn existing_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
         Ok(self.table.get(id)?.image.clone())
     }
 }

@@ -1,6 +1,7 @@
 //! Backings and transfers, and their execution in parts.
 
 use super::*;
+use crate::gpu::renderer::ENTRY_COST;
 
 #[test]
 fn backings_are_attached_once_and_from_the_guests_memory() {
@@ -38,8 +39,7 @@ fn backings_are_attached_once_and_from_the_guests_memory() {
 /// In several steps, and with what is found in the request at each of them.
 #[test]
 fn long_lists_of_entries_are_read_in_parts() {
-    /// An entry counts for 128 bytes.
-    const STEP: usize = (WORK / 128) as usize;
+    const STEP: usize = (MAX_STEP_WORK / ENTRY_COST) as usize;
     let mut guest = Guest::with_budget(64 << 20);
     let attach = |count: u32, entries: u32, first: u32| {
         let mut words = vec![1, count];
@@ -119,7 +119,7 @@ fn long_transfers_are_executed_in_parts() {
         parts += 1;
     }
     assert!(parts > 4, "{parts}");
-    let image = guest.state.renderer.image(1).unwrap();
+    let image = guest.state.renderer.image_or_create(1).unwrap();
     let image = image.lock();
     for y in 0..side {
         let row = image.bytes(0, y, side as usize * 4);

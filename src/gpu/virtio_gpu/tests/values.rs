@@ -26,7 +26,7 @@ impl Read for HeadOnly {
     }
 }
 
-impl Source for HeadOnly {
+impl RequestBytes for HeadOnly {
     fn skip(&mut self, _len: usize) -> io::Result<()> {
         panic!("the device skips data of a wrong command");
     }

@@ -23,7 +23,7 @@ struct Bench {
     budget: Budget,
     resources: RefCell<HashMap<u32, SharedCharge>>,
     holdings: Holdings,
-    lost: ChargeSet,
+    leaked: ChargeSet,
 }
 
 impl Bench {
@@ -33,7 +33,7 @@ impl Bench {
             holdings: Holdings::new(&budget).unwrap(),
             budget,
             resources: RefCell::default(),
-            lost: ChargeSet::default(),
+            leaked: ChargeSet::default(),
         }
     }
 
@@ -50,17 +50,19 @@ impl Bench {
     fn note(&mut self, stream: &[Vec<u32>]) {
         let hold = |id| self.resources.borrow().get(&id).cloned();
         let stream = stream.concat();
-        self.holdings.submit(&stream, hold, &mut self.lost).unwrap();
+        self.holdings
+            .charge_stream(&stream, hold, &mut self.leaked)
+            .unwrap();
     }
 
     fn submit(&mut self, stream: &[Vec<u32>]) {
         self.note(stream);
-        self.holdings.succeeded();
+        self.holdings.stream_succeeded();
     }
 
     fn fail(&mut self, stream: &[Vec<u32>]) {
         self.note(stream);
-        self.holdings.failed(&mut self.lost);
+        self.holdings.stream_failed(&mut self.leaked);
     }
 
     /// Number of resources that are charged.
@@ -233,12 +235,12 @@ fn leaked_memory_stays_charged_for_ever() {
             let Bench {
                 budget,
                 holdings,
-                lost,
+                leaked,
                 ..
             } = bench;
             drop(holdings);
             assert_eq!(budget.used(), SIZE);
-            drop(lost);
+            drop(leaked);
             assert_eq!(budget.used(), 0);
         }
     }
@@ -288,10 +290,10 @@ fn places_keep_a_resource_that_had_the_same_id() {
 fn objects_and_contexts_are_charged() {
     let budget = Budget::new(2 * CONTEXT_COST + 20 * OBJECT_COST);
     let mut holdings = Holdings::new(&budget).unwrap();
-    let mut lost = ChargeSet::default();
+    let mut leaked = ChargeSet::default();
     let mut submit = |holdings: &mut Holdings, stream: &[u32]| {
-        let noted = holdings.submit(stream, |_| None, &mut lost);
-        noted.map(|()| holdings.succeeded())
+        let noted = holdings.charge_stream(stream, |_| None, &mut leaked);
+        noted.map(|()| holdings.stream_succeeded())
     };
     let blends = |handles: std::ops::Range<u32>| -> Vec<u32> {
         handles
@@ -332,7 +334,7 @@ fn repeated_failed_streams_use_no_memory() {
         bench.fail(&[bind.clone(), command(10, 0, &[1, 0]), command(3, 0, &[7])]);
     }
     assert!(bench.holdings.removed_by_failed.len() <= 1);
-    assert_eq!((bench.holdings.kept.len(), bench.lost.len()), (0, 1));
+    assert_eq!((bench.holdings.kept.len(), bench.leaked.len()), (0, 1));
 }
 
 #[test]
@@ -342,7 +344,9 @@ fn unaccounted_commands_are_refused() {
     for number in [48, 53, 55] {
         let stream = [command(6, 0, &[16, 0, 1]), command(number, 0, &[0; 11])].concat();
         let hold = |id| bench.resources.borrow().get(&id).cloned();
-        let refused = bench.holdings.submit(&stream, hold, &mut bench.lost);
+        let refused = bench
+            .holdings
+            .charge_stream(&stream, hold, &mut bench.leaked);
         assert_eq!(refused, Err(StreamError::Unaccounted(number)));
     }
     bench.unref(1);
@@ -399,5 +403,5 @@ fn many_sub_contexts_do_not_slow_commands_down() {
         bench.fail(&views);
         bench.fail(&vec![command(10, 0, &[0, 0]); 4000]);
     }
-    assert_eq!((bench.held(), bench.lost.len()), (1, 1));
+    assert_eq!((bench.held(), bench.leaked.len()), (1, 1));
 }

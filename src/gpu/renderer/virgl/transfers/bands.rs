@@ -6,7 +6,7 @@
 
 use crate::gpu::protocol::Transfer3d;
 use crate::gpu::renderer::virgl::library::{Library, Refused};
-use crate::gpu::renderer::{Copied, Direction, PIECE_WORK, WORK};
+use crate::gpu::renderer::{Copied, Direction, MAX_STEP_WORK, PIECE_COST};
 
 /// Most iovecs that the library looks at for a band of several rows, over all its rows.
 const MAX_BAND_STEPS: usize = 1 << 18;
@@ -28,7 +28,7 @@ impl RowLayout {
     }
 }
 
-/// Copies rows between a picture and its backing: from `first` on, until [`WORK`] is done.
+/// Copies rows between a picture and its backing: from `first` on, until [`MAX_STEP_WORK`] is done.
 pub(super) fn transfer_rows(
     library: &mut Library,
     context: u32,
@@ -44,12 +44,13 @@ pub(super) fn transfer_rows(
     }
     let mut finder = iovecs.finder();
     let mut copied = Copied { rows: 0, work: 0 };
-    let most = u32::try_from(WORK.checked_div(layout.len).unwrap_or(0)).unwrap_or(u32::MAX);
+    let most =
+        u32::try_from(MAX_STEP_WORK.checked_div(layout.len).unwrap_or(0)).unwrap_or(u32::MAX);
     let mut band = most.max(1);
     loop {
         let done = first.saturating_add(copied.rows);
         let left = height.saturating_sub(done);
-        if left == 0 || copied.work >= WORK {
+        if left == 0 || copied.work >= MAX_STEP_WORK {
             return Ok(copied);
         }
         band = band.min(left);
@@ -72,7 +73,7 @@ pub(super) fn transfer_rows(
         library.transfer_with(context, &rows, direction, found.iovecs)?;
         copied.rows = copied.rows.saturating_add(band);
         let bytes = u64::from(band).saturating_mul(layout.len);
-        let pieces = (found.iovecs.len() as u64).saturating_mul(PIECE_WORK);
+        let pieces = (found.iovecs.len() as u64).saturating_mul(PIECE_COST);
         copied.work = copied.work.saturating_add(bytes).saturating_add(pieces);
         band = band.saturating_mul(2);
     }
