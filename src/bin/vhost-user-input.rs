@@ -7,7 +7,7 @@ use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use conventions::EVDEV_PATH;
 use vhost_user_backends::backend::{self, Capabilities, CommonOptions, DeviceType, Program};
-use vhost_user_backends::input::{EvdevOptions, EvdevSource, InputBuilder, OpenError};
+use vhost_user_backends::input::{EvdevOpenError, EvdevOptions, EvdevSource, InputBuilder};
 
 /// A keyboard, mouse, tablet or touch screen of the host for a virtual machine, over vhost-user
 ///
@@ -42,7 +42,7 @@ enum Error {
     )]
     NotConfigured,
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] EvdevOpenError),
 }
 
 struct VhostUserInput;

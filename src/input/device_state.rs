@@ -96,13 +96,13 @@ impl DeviceState {
         }
     }
 
-    /// The state to assume of a guest that was told `self` and then either was paused or began anew:
-    /// one from which a correction tells it all of `device_state`, and the release of what is
-    /// no longer pressed or touched.
+    /// What to assume a guest knows when it may have been paused or restarted, so that the correction
+    /// repeats everything: all of `device_state`, and the release of what is no longer pressed or
+    /// touched. `self` is what the guest was told.
     ///
-    /// Whether it was paused or began anew is not known for certain and does not matter: a guest
-    /// ignores what it already knows, and the release of a key that it never saw pressed.
-    pub(crate) fn in_doubt(&self, device_state: &Self) -> Self {
+    /// It does not matter which of the two happened: a guest ignores what it already knows, and the
+    /// release of a key that it never saw pressed.
+    pub(crate) fn assumed_guest_state(&self, device_state: &Self) -> Self {
         let contacts = self.touch.contacts.iter().zip(&device_state.touch.contacts);
         let contacts = contacts.map(|(guest, device)| {
             Contact::new(if guest.id == device.id {

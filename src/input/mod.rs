@@ -27,5 +27,5 @@ pub use device::{Input, InputBuilder};
 pub use device_info::DeviceInfo;
 pub use device_state::{Contact, DeviceState, Touch};
 pub use protocol::{AbsInfo, Bitmap, DevIds, Event, event_codes};
-pub use source::evdev_source::{EvdevOptions, EvdevSource, OpenError};
+pub use source::evdev_source::{EvdevOpenError, EvdevOptions, EvdevSource};
 pub use source::{EventSource, HostAccess, ReadOutcome};

@@ -4,7 +4,7 @@ use crate::backend::{GuestMemory, QueuePass, Vring};
 
 /// Whose the event queue is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Driver {
+pub(super) enum DriverSession {
     /// Nobody's: the queue is stopped or disabled, because the guest is paused or has no driver.
     Stopped,
     /// A new driver's: the queue starts at index 0. (Also after a multiple of 65536 buffers, which
@@ -14,7 +14,7 @@ pub(super) enum Driver {
     Same,
 }
 
-impl Driver {
+impl DriverSession {
     /// The driver whose event queue is `vring`.
     pub(super) fn identify(vring: Option<&Vring>, memory: &GuestMemory) -> Self {
         match vring.and_then(|vring| QueuePass::begin(vring, memory)) {

@@ -3,13 +3,13 @@
 mod builder;
 mod driver_session;
 mod event_queue;
-mod event_sources;
-mod held_key;
+mod key_to_release;
 mod ownership;
 mod queue_turn;
+mod service_status;
 mod source_link;
-mod status;
 mod status_queue;
+mod watched_fds;
 
 pub use builder::InputBuilder;
 
@@ -21,18 +21,18 @@ use crate::input::source::EventSource;
 use crate::input::source::evdev_source::EvdevSource;
 use crate::input::virtio_input::VirtioInput;
 
-use driver_session::Driver;
+use driver_session::DriverSession;
 use event_queue::EventQueue;
-use event_sources::{EventSources, SOURCE, TIMER, WAKE};
 use ownership::{Owner, OwnerChange, Ownership};
 use queue_turn::TurnEnd;
 use status_queue::StatusQueue;
+use watched_fds::{SOURCE, TIMER, WAKE, WatchedFds};
 
 /// An input device with events from `S`.
 pub struct Input<S = EvdevSource> {
     virtio_input: VirtioInput,
     ownership: Ownership<S>,
-    events: EventSources,
+    fds: WatchedFds,
     memory: GuestMemory,
     event_queue: EventQueue,
     status_queue: StatusQueue,
@@ -42,7 +42,7 @@ impl<S: EventSource> Input<S> {
     fn new(source: S, context: DeviceContext) -> io::Result<Self> {
         Ok(Self {
             virtio_input: VirtioInput::new(source.info()),
-            events: EventSources::new(&context, source.fd())?,
+            fds: WatchedFds::new(&context, source.fd())?,
             memory: context.memory().clone(),
             ownership: Ownership::new(source, context),
             event_queue: EventQueue::default(),
@@ -52,10 +52,10 @@ impl<S: EventSource> Input<S> {
 
     /// Gives the source to the guest once its driver runs, and back to the host when that stops.
     fn update_owner(&mut self, vrings: &[Vring]) {
-        let driver = Driver::identify(vrings.get(EVENT_QUEUE), &self.memory);
+        let driver = DriverSession::identify(vrings.get(EVENT_QUEUE), &self.memory);
         let change = self
             .ownership
-            .update(driver, &mut self.virtio_input, &self.events);
+            .update(driver, &mut self.virtio_input, &self.fds);
         match change {
             OwnerChange::None => {}
             // The status events that waited for this.
@@ -66,8 +66,7 @@ impl<S: EventSource> Input<S> {
 
     /// The guest loses the source, until its driver runs again.
     fn end_guest(&mut self) {
-        self.ownership
-            .end_guest(&mut self.virtio_input, &self.events);
+        self.ownership.end_guest(&mut self.virtio_input, &self.fds);
         self.event_queue.reset();
     }
 
@@ -105,10 +104,10 @@ impl<S: EventSource> Input<S> {
         }
     }
 
-    /// Has both queues served again if a turn ended early.
+    /// Wakes the device to serve both queues again, if a turn ended early.
     fn continue_later(&self, end: TurnEnd) {
         if end == TurnEnd::Unfinished {
-            self.events.wake();
+            self.fds.wake();
         }
     }
 }
@@ -135,7 +134,7 @@ impl<S: EventSource> Device for Input<S> {
 
     fn memory_changed(&mut self) {
         // Buffers that were outside the old memory may be inside the new one, and no kick follows.
-        self.events.wake();
+        self.fds.wake();
     }
 
     fn stop_vring(&mut self, index: u32) -> io::Result<()> {
@@ -150,16 +149,16 @@ impl<S: EventSource> Device for Input<S> {
         match event {
             SOURCE => {
                 self.ownership
-                    .read_source(ready, &mut self.virtio_input, &self.events);
+                    .read_source(ready, &mut self.virtio_input, &self.fds);
                 self.send_reports(vrings);
             }
             WAKE => {
-                self.events.woke();
+                self.fds.woke();
                 self.send_reports(vrings);
                 self.execute_status(vrings);
             }
             TIMER => {
-                self.ownership.timer_rang(&self.events);
+                self.ownership.timer_rang(&self.fds);
                 self.send_reports(vrings);
             }
             queue if usize::from(queue) == STATUS_QUEUE => self.execute_status(vrings),

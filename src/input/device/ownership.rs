@@ -13,11 +13,11 @@ use crate::input::protocol::Event;
 use crate::input::source::{EventSource, HostAccess};
 use crate::input::virtio_input::VirtioInput;
 
-use super::driver_session::Driver;
-use super::event_sources::EventSources;
-use super::held_key::held_key;
+use super::driver_session::DriverSession;
+use super::key_to_release::key_the_host_waits_for;
+use super::service_status::InputStatus;
 use super::source_link::SourceLink;
-use super::status::StatusLine;
+use super::watched_fds::WatchedFds;
 
 /// A guest's wait for the host to release a key is logged if it takes longer than this.
 const LONG_WAIT: Timespec = Timespec {
@@ -51,7 +51,7 @@ pub(super) enum OwnerChange {
 pub(super) struct Ownership<S> {
     source: SourceLink<S>,
     owner: Owner,
-    status: StatusLine,
+    service_status: InputStatus,
     /// The program around the device, which is told if the source is gone.
     context: DeviceContext,
     /// The program is about to exit: no guest gets the source any more.
@@ -64,7 +64,7 @@ impl<S: EventSource> Ownership<S> {
         Self {
             source: SourceLink::new(source),
             owner: Owner::Host,
-            status: StatusLine::new(context.clone()),
+            service_status: InputStatus::new(context.clone()),
             context,
             ended: false,
         }
@@ -88,33 +88,33 @@ impl<S: EventSource> Ownership<S> {
     /// Gives the source to the guest once its driver runs, and back to the host when that stops.
     pub(super) fn update(
         &mut self,
-        driver: Driver,
+        driver: DriverSession,
         virtio_input: &mut VirtioInput,
-        events: &EventSources,
+        fds: &WatchedFds,
     ) -> OwnerChange {
         if self.ended {
             return OwnerChange::None;
         }
         match (self.owner, driver) {
-            (Owner::Host, Driver::New | Driver::Same) => {
-                self.begin_guest(driver, virtio_input, events);
+            (Owner::Host, DriverSession::New | DriverSession::Same) => {
+                self.begin_guest(driver, virtio_input, fds);
                 OwnerChange::GuestBegan
             }
-            (Owner::HostUntilReleased | Owner::Guest, Driver::Stopped) => {
-                self.end_guest(virtio_input, events);
+            (Owner::HostUntilReleased | Owner::Guest, DriverSession::Stopped) => {
+                self.end_guest(virtio_input, fds);
                 OwnerChange::GuestEnded
             }
             _ => OwnerChange::None,
         }
     }
 
-    /// The source has events, is emptied or gone: reads it, for the guest or to drop what the host has
-    /// seen.
+    /// Handles readiness of the source: passes events to the guest, or discards them while the host
+    /// owns it.
     pub(super) fn read_source(
         &mut self,
         happened: EventSet,
         virtio_input: &mut VirtioInput,
-        events: &EventSources,
+        fds: &WatchedFds,
     ) {
         if self.source.is_gone() {
             return;
@@ -123,15 +123,15 @@ impl<S: EventSource> Ownership<S> {
         let read = match self.owner {
             Owner::Host => self.source.discard(),
             Owner::HostUntilReleased => {
-                self.give_to_guest(virtio_input, events);
+                self.give_to_guest(virtio_input, fds);
                 Ok(())
             }
             Owner::Guest => self.source.read(ends, virtio_input.reports_mut()),
         };
         match read {
-            Err(error) => self.lose_source(&error, virtio_input, events),
+            Err(error) => self.lose_source(&error, virtio_input, fds),
             // The event would come for ever from a source that says so and does not fail reads.
-            Ok(()) if ends => self.lose_source(&Errno::NODEV.into(), virtio_input, events),
+            Ok(()) if ends => self.lose_source(&Errno::NODEV.into(), virtio_input, fds),
             Ok(()) => {}
         }
     }
@@ -144,13 +144,13 @@ impl<S: EventSource> Ownership<S> {
     }
 
     /// The guest waits for long: says so in the log, not only in the service's status.
-    pub(super) fn timer_rang(&mut self, events: &EventSources) {
-        if !events.timer_rang() || self.owner != Owner::HostUntilReleased {
+    pub(super) fn timer_rang(&mut self, fds: &WatchedFds) {
+        if !fds.timer_rang() || self.owner != Owner::HostUntilReleased {
             return;
         }
         let state = self.source.state();
         let info = self.source.info();
-        if let Some(key) = state.and_then(|state| held_key(&state, info)) {
+        if let Some(key) = state.and_then(|state| key_the_host_waits_for(&state, info)) {
             let label = self.source.label();
             self.source.warn(format_args!(
                 "the guest does not get {label} until {key:?} is released on the host"
@@ -159,17 +159,17 @@ impl<S: EventSource> Ownership<S> {
     }
 
     /// The guest stops, or resets the device: the host gets the source back, with the LEDs it had.
-    pub(super) fn end_guest(&mut self, virtio_input: &mut VirtioInput, events: &EventSources) {
+    pub(super) fn end_guest(&mut self, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
         match self.owner {
             Owner::Host => return,
-            Owner::HostUntilReleased => events.set_timer(None),
+            Owner::HostUntilReleased => fds.set_timer(None),
             Owner::Guest => self.source.send(virtio_input.end()),
         }
         self.owner = Owner::Host;
         self.source.ungrab();
         // The status of a source that is gone says so, and stays.
         if !self.source.is_gone() {
-            self.status.publish_no_guest(&self.source.label());
+            self.service_status.publish_no_guest(&self.source.label());
         }
     }
 
@@ -180,33 +180,33 @@ impl<S: EventSource> Ownership<S> {
 
     fn begin_guest(
         &mut self,
-        driver: Driver,
+        driver: DriverSession,
         virtio_input: &mut VirtioInput,
-        events: &EventSources,
+        fds: &WatchedFds,
     ) {
         if self.source.is_gone() {
             self.give_gone_source(virtio_input);
             return;
         }
-        if driver == Driver::New {
+        if driver == DriverSession::New {
             virtio_input.forget_driver();
         }
-        self.give_to_guest(virtio_input, events);
+        self.give_to_guest(virtio_input, fds);
     }
 
     /// Gives the source to the guest, unless a key is pressed that the host would never see released.
-    fn give_to_guest(&mut self, virtio_input: &mut VirtioInput, events: &EventSources) {
+    fn give_to_guest(&mut self, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
         let waited = self.owner == Owner::HostUntilReleased;
         self.owner = Owner::HostUntilReleased;
         // Events that nobody has read were meant for the host.
         if let Err(error) = self.source.discard() {
-            self.lose_source(&error, virtio_input, events);
+            self.lose_source(&error, virtio_input, fds);
             return;
         }
         let mut state = self.source.state();
         let host_access = self.source.host_access();
         if host_access == HostAccess::UntilGrab {
-            if self.waits_for_release(state.as_ref(), waited, events) {
+            if self.waits_for_release(state.as_ref(), waited, fds) {
                 return;
             }
             if let Err(error) = self.source.grab() {
@@ -217,20 +217,20 @@ impl<S: EventSource> Ownership<S> {
             }
             // A key may have been pressed after the state was read and before the grab.
             state = self.source.state();
-            if self.waits_for_release(state.as_ref(), waited, events) {
+            if self.waits_for_release(state.as_ref(), waited, fds) {
                 self.source.ungrab();
                 return;
             }
         }
         if waited {
-            events.set_timer(None);
+            fds.set_timer(None);
         }
         self.owner = Owner::Guest;
         let host_leds = self.source.leds();
         let state = state.unwrap_or_else(|| DeviceState::new(self.source.info().slots()));
         self.source.send(virtio_input.begin(state, host_leds));
         let label = self.source.label();
-        self.status.publish_guest(&label, host_access);
+        self.service_status.publish_guest(&label, host_access);
     }
 
     /// Gives the guest a source that reports nothing any more.
@@ -245,27 +245,23 @@ impl<S: EventSource> Ownership<S> {
         &self,
         state: Option<&DeviceState>,
         waited: bool,
-        events: &EventSources,
+        fds: &WatchedFds,
     ) -> bool {
         let info = self.source.info();
-        let Some(key) = state.and_then(|state| held_key(state, info)) else {
+        let Some(key) = state.and_then(|state| key_the_host_waits_for(state, info)) else {
             return false;
         };
         if !waited {
-            events.set_timer(Some(LONG_WAIT));
+            fds.set_timer(Some(LONG_WAIT));
         }
-        self.status.publish_waiting(&self.source.label(), key);
+        self.service_status
+            .publish_waiting(&self.source.label(), key);
         true
     }
 
     /// The source is gone, and a guest that has it, or waits for it, is told that everything is
     /// released.
-    fn lose_source(
-        &mut self,
-        error: &io::Error,
-        virtio_input: &mut VirtioInput,
-        events: &EventSources,
-    ) {
+    fn lose_source(&mut self, error: &io::Error, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
         if !self.source.set_gone() {
             return;
         }
@@ -273,7 +269,7 @@ impl<S: EventSource> Ownership<S> {
         match self.owner {
             Owner::Host => {}
             Owner::HostUntilReleased => {
-                events.set_timer(None);
+                fds.set_timer(None);
                 self.give_gone_source(virtio_input);
             }
             Owner::Guest => virtio_input.gone(),

@@ -113,7 +113,7 @@ impl TestDevice {
         self.handle(queue as u16);
     }
 
-    /// Has the hardware report `events`.
+    /// The hardware reports `events`.
     fn report(&mut self, events: &[Event]) {
         self.hardware().readable.extend(events);
         while !self.hardware().readable.is_empty() {
@@ -150,7 +150,7 @@ impl TestDevice {
             .collect()
     }
 
-    /// Has the driver send `event` through the status queue. Returns whether its buffer was used.
+    /// The driver sends `event` through the status queue. Returns whether its buffer was used.
     fn sets(&mut self, event: Event) -> bool {
         let head = self.status.offer(&[(8, false)]);
         self.status

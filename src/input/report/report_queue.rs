@@ -17,7 +17,7 @@ use crate::input::protocol::event_codes::{
 };
 
 use super::correction::correction;
-use super::read_slot::ReadSlot;
+use super::slot_doubt::SlotDoubt;
 
 /// Most events that wait for the driver: a third of a second of a mouse with 1000 reports a second, or
 /// a hundred frames of two fingers. Older input is of no use.
@@ -38,8 +38,8 @@ pub(crate) struct ReportQueue {
     /// The report in progress.
     partial: Vec<Event>,
     intake: Intake,
-    /// The slot of the state that was read last.
-    read_slot: ReadSlot,
+    /// The slot of the state that was read last, as long as it is in doubt.
+    slot_doubt: SlotDoubt,
     /// The reports to send. Of the first one, the rest.
     waiting: VecDeque<VecDeque<Event>>,
     /// Number of events in `waiting`.
@@ -76,7 +76,7 @@ impl ReportQueue {
             slotless: info.is_slotless(),
             partial: Vec::new(),
             intake: Intake::InReport,
-            read_slot: ReadSlot::default(),
+            slot_doubt: SlotDoubt::default(),
             waiting: VecDeque::new(),
             waiting_events: 0,
             partly_sent: false,
@@ -91,10 +91,10 @@ impl ReportQueue {
     /// whether it has just started or was paused.
     pub(crate) fn begin(&mut self, device_state: DeviceState) {
         self.end();
-        self.read_slot = ReadSlot::new(device_state.touch.slot);
+        self.slot_doubt = SlotDoubt::new(device_state.touch.slot);
         self.device_state = device_state;
         // `guest_state` follows as this is sent: the guest may be paused again before.
-        let guest_state = self.guest_state.in_doubt(&self.device_state);
+        let guest_state = self.guest_state.assumed_guest_state(&self.device_state);
         self.correct(&guest_state);
     }
 
@@ -127,7 +127,7 @@ impl ReportQueue {
                 }
                 _ if self.intake == Intake::OutOfSync => {}
                 // Not counted as dropped: nobody was too slow.
-                _ if self.read_slot.is_wrong(event) => self.lose_sync(),
+                _ if self.slot_doubt.observe(event) => self.lose_sync(),
                 _ if event.ends_report() => self.end_report(),
                 // LEDs, sounds and repeat rates are the driver's to set. The kernel hands a reader its
                 // own writes too: passed on, they would switch on an LED that the driver has switched
@@ -196,7 +196,7 @@ impl ReportQueue {
 
     /// All events that the source had queued were read.
     pub(crate) fn caught_up(&mut self) {
-        self.read_slot.caught_up();
+        self.slot_doubt.caught_up();
     }
 
     /// Whether events were lost. The caller then reads what the source still has queued, which is
@@ -209,7 +209,7 @@ impl ReportQueue {
     /// the current state cannot be read.
     pub(crate) fn recover(&mut self, device_state: Option<DeviceState>) {
         let slot = device_state.as_ref().and_then(|state| state.touch.slot);
-        self.read_slot = ReadSlot::new(slot);
+        self.slot_doubt = SlotDoubt::new(slot);
         if let Some(device_state) = device_state {
             self.device_state = device_state;
         }
@@ -274,7 +274,7 @@ impl ReportQueue {
     }
 }
 
-/// Removes autorepeat from `report`. The driver of a device with `EV_REP` has the guest repeat keys, and
+/// Removes autorepeat from `report`. The guest repeats the keys of a device with `EV_REP` itself, and
 /// the host's repetitions would come on top. The guest's own are the better ones: they end with the
 /// key, however late the host's events arrive.
 fn remove_autorepeat(report: &mut Vec<Event>) {

@@ -139,7 +139,7 @@ fn guest_in_doubt_is_told_everything_again() {
     ];
     let guest = after(&DeviceState::new(2), &touched);
     let device = after(&guest, &[key(31, 0), abs(ABS_MT_TRACKING_ID, -1)]);
-    let guest = guest.in_doubt(&device);
+    let guest = guest.assumed_guest_state(&device);
     let expected = vec![
         key(31, 0),
         key(30, 1),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Why an evdev device cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum EvdevOpenError {
     /// There is no such file.
     #[error("there is no input device {}: see `vhostctl list-devices`", .0.display())]
     Missing(PathBuf),

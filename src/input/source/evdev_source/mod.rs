@@ -4,7 +4,7 @@ mod error;
 mod read_info;
 mod sandbox_policy;
 
-pub use error::OpenError;
+pub use error::EvdevOpenError;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -56,9 +56,9 @@ impl EvdevSource {
     /// # Errors
     /// If there is no such device, it is not an evdev device, the user has no permission, or it is to
     /// be grabbed and another process has done so.
-    pub fn open(options: EvdevOptions) -> Result<Self, OpenError> {
+    pub fn open(options: EvdevOptions) -> Result<Self, EvdevOpenError> {
         let path = &options.path;
-        let not_evdev = |error| OpenError::NotEvdev {
+        let not_evdev = |error| EvdevOpenError::NotEvdev {
             path: path.clone(),
             error,
         };
@@ -84,11 +84,11 @@ impl EvdevSource {
     }
 
     /// Fails now if a guest could not get the device later.
-    fn try_grab(&mut self) -> Result<(), OpenError> {
+    fn try_grab(&mut self) -> Result<(), EvdevOpenError> {
         let grabbed = self.grab().and_then(|()| self.ungrab());
         grabbed.map_err(|error| match error.kind() {
-            io::ErrorKind::ResourceBusy => OpenError::Grabbed(self.options.path.clone()),
-            _ => OpenError::Io {
+            io::ErrorKind::ResourceBusy => EvdevOpenError::Grabbed(self.options.path.clone()),
+            _ => EvdevOpenError::Io {
                 path: self.options.path.clone(),
                 error,
             },
@@ -228,7 +228,7 @@ struct OpenedFile {
 }
 
 /// Opens `path` for reading, and for writing as well if the user may: LEDs and sounds need that.
-fn open_file(path: &Path) -> Result<OpenedFile, OpenError> {
+fn open_file(path: &Path) -> Result<OpenedFile, EvdevOpenError> {
     let open = |writable: bool| {
         // A terminal given by mistake must not become the program's own.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -244,13 +244,13 @@ fn open_file(path: &Path) -> Result<OpenedFile, OpenError> {
         _ => Err(error),
     });
     opened.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => OpenError::Missing(path.into()),
-        io::ErrorKind::PermissionDenied => OpenError::Denied(path.into()),
-        io::ErrorKind::IsADirectory => OpenError::NotEvdev {
+        io::ErrorKind::NotFound => EvdevOpenError::Missing(path.into()),
+        io::ErrorKind::PermissionDenied => EvdevOpenError::Denied(path.into()),
+        io::ErrorKind::IsADirectory => EvdevOpenError::NotEvdev {
             path: path.into(),
             error,
         },
-        _ => OpenError::Io {
+        _ => EvdevOpenError::Io {
             path: path.into(),
             error,
         },
@@ -270,11 +270,11 @@ mod tests {
         };
         let missing = folder.path().join("event0");
         let error = open(&missing).expect_err("there is no such file");
-        assert!(matches!(&error, OpenError::Missing(path) if *path == missing));
+        assert!(matches!(&error, EvdevOpenError::Missing(path) if *path == missing));
         assert!(error.to_string().contains("event0"));
         for path in [folder.path(), Path::new("/dev/null")] {
             let error = open(path).expect_err("it is not an evdev device");
-            assert!(matches!(error, OpenError::NotEvdev { .. }), "{error}");
+            assert!(matches!(error, EvdevOpenError::NotEvdev { .. }), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The keys that the host has to see released before a guest gets the device.
+//! The key that delays the hand-over to a guest: the host has to see its release first.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ const KEY_CNT: u16 = 0x300;
 /// release: a key of a device with autorepeat, which the host repeats, or a mouse button, with which it
 /// drags. A wait for other keys might not end: a switch of a joystick or a pen on a tablet may stay
 /// pressed.
-pub(super) fn held_key(state: &DeviceState, info: &DeviceInfo) -> Option<KeyCode> {
+pub(super) fn key_the_host_waits_for(state: &DeviceState, info: &DeviceInfo) -> Option<KeyCode> {
     let repeats = info.codes(EV_REP).is_some();
     let is_key = |code: u16| !BUTTONS.iter().any(|buttons| buttons.contains(&code));
     let lasts = |code: &u16| MOUSE_BUTTONS.contains(code) || (repeats && is_key(*code));
@@ -43,7 +43,7 @@ mod tests {
         }
         let mut state = DeviceState::new(0);
         state.keys.set(code, true);
-        held_key(&state, &device) == Some(KeyCode(code))
+        key_the_host_waits_for(&state, &device) == Some(KeyCode(code))
     }
 
     #[test]

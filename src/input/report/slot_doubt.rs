@@ -15,7 +15,7 @@ use crate::input::protocol::event_codes::{ABS_MT_SLOT, EV_ABS, is_contact_axis};
 
 /// The slot in a state that was read, as long as it may be ahead of the events.
 #[derive(Debug, Default)]
-pub(super) struct ReadSlot(Option<Doubt>);
+pub(super) struct SlotDoubt(Option<Doubt>);
 
 #[derive(Debug)]
 struct Doubt {
@@ -36,7 +36,7 @@ enum Ahead {
     ThisReport,
 }
 
-impl ReadSlot {
+impl SlotDoubt {
     /// The slot `slot` of a state just read.
     pub(super) fn new(slot: Option<usize>) -> Self {
         Self(slot.map(|slot| Doubt {
@@ -54,9 +54,10 @@ impl ReadSlot {
         }
     }
 
-    /// Follows the device's next event. Returns `true` if events before it may have been attributed to
+    /// Observes the device's next event. Returns `true` if events before it may have been attributed to
     /// the wrong slot.
-    pub(super) fn is_wrong(&mut self, event: &Event) -> bool {
+    #[must_use]
+    pub(super) fn observe(&mut self, event: &Event) -> bool {
         let Some(doubt) = &mut self.0 else {
             return false;
         };
@@ -107,10 +108,10 @@ mod tests {
 
     /// Whether slot 1, which was read, is found to be wrong by the events `queued` and `next`.
     fn wrong(queued: &[Event], next: &[Event]) -> bool {
-        let mut read = ReadSlot::new(Some(1));
-        let mut wrong = queued.iter().any(|event| read.is_wrong(event));
-        read.caught_up();
-        wrong |= next.iter().any(|event| read.is_wrong(event));
+        let mut doubt = SlotDoubt::new(Some(1));
+        let mut wrong = queued.iter().any(|event| doubt.observe(event));
+        doubt.caught_up();
+        wrong |= next.iter().any(|event| doubt.observe(event));
         wrong
     }
 
@@ -139,11 +140,11 @@ mod tests {
         assert!(!wrong(&[], &[CONTACT, Event::REPORT, slot(0), slot(1)]));
         let queued = [CONTACT, Event::REPORT, CONTACT, slot(0), Event::REPORT];
         assert!(!wrong(&queued, &[CONTACT, Event::REPORT, slot(1)]));
-        let mut unknown = ReadSlot::new(None);
+        let mut unknown = SlotDoubt::new(None);
         assert!(
             ![CONTACT, slot(1)]
                 .iter()
-                .any(|event| unknown.is_wrong(event))
+                .any(|event| unknown.observe(event))
         );
     }
 }

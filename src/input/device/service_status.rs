@@ -1,4 +1,4 @@
-//! What the `STATUS=` line says of who has the source.
+//! The service's status (`STATUS=`): who has the source.
 
 use evdev::KeyCode;
 
@@ -7,11 +7,11 @@ use crate::input::source::HostAccess;
 
 /// The `STATUS=` line. The log does not say the same: a guest that resets its device over and over would
 /// fill it.
-pub(super) struct StatusLine {
+pub(super) struct InputStatus {
     context: DeviceContext,
 }
 
-impl StatusLine {
+impl InputStatus {
     pub(super) fn new(context: DeviceContext) -> Self {
         Self { context }
     }

@@ -11,20 +11,20 @@ use rustix::time::{
 
 /// Token of the device's [`EventSource`](crate::input::EventSource): it has events.
 pub(super) const SOURCE: u16 = FIRST_TOKEN;
-/// Token of [`EventSources::wake`].
+/// Token of [`WatchedFds::wake`].
 pub(super) const WAKE: u16 = FIRST_TOKEN + 1;
-/// Token of [`EventSources::set_timer`].
+/// Token of [`WatchedFds::set_timer`].
 pub(super) const TIMER: u16 = FIRST_TOKEN + 2;
 
 /// An eventfd by which the device wakes itself, and a timer.
 #[derive(Debug)]
-pub(super) struct EventSources {
+pub(super) struct WatchedFds {
     wake: WakeEvent,
     timer: OwnedFd,
 }
 
-impl EventSources {
-    /// Has the worker wait on these descriptors and on `source`.
+impl WatchedFds {
+    /// Makes the descriptors. The worker watches them and `source` from now on.
     pub(super) fn new(context: &DeviceContext, source: BorrowedFd<'_>) -> io::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
@@ -36,7 +36,7 @@ impl EventSources {
         Ok(Self { wake, timer })
     }
 
-    /// Has [`WAKE`] follow the events that are ready now.
+    /// Raises [`WAKE`], which comes after the events that are ready now.
     pub(super) fn wake(&self) {
         self.wake.set();
     }
@@ -46,7 +46,7 @@ impl EventSources {
         self.wake.clear();
     }
 
-    /// Has [`TIMER`] come after `time`; with `None`, stops the timer.
+    /// Starts the timer, which raises [`TIMER`] after `time`; with `None`, stops it.
     pub(super) fn set_timer(&self, time: Option<Timespec>) {
         let zero = Timespec {
             tv_sec: 0,
