@@ -7,7 +7,9 @@ use std::sync::MutexGuard;
 use vhost_user_backends::backend::fuzzing::FakeContext;
 use vhost_user_backends::backend::{Device, DeviceBuilder, FIRST_TOKEN};
 use vhost_user_backends::input::event_codes::*;
-use vhost_user_backends::input::testing::{CONFIG_SIZE, FakeEvdev, FakeHardware};
+use vhost_user_backends::input::testing::{
+    CONFIG_SIZE, FakeEvdev, FakeHardware, event_from_bytes, event_to_bytes,
+};
 use vhost_user_backends::input::{Bitmap, DeviceInfo, Event, HostAccess, Input, InputBuilder};
 use vmm_sys_util::epoll::EventSet;
 
@@ -180,7 +182,7 @@ impl Machine {
             225..=234 => {
                 let kind = bytes.of(&[EV_LED, EV_SND, EV_MSC, EV_REP, EV_KEY]);
                 let event = Event::new(kind, bytes.of(&[0, 1, 2, 4]), bytes.of(&[0, 1, -1]));
-                self.guest.offer(STATUS, Some(event.to_bytes()));
+                self.guest.offer(STATUS, Some(event_to_bytes(event)));
                 self.turn(STATUS as u16, EventSet::IN);
             }
             235..=244 => self.rest(),
@@ -319,7 +321,7 @@ impl Machine {
                 continue;
             }
             assert_eq!(answer.len, 8, "a buffer without a whole event");
-            let event = Event::from_bytes(self.guest.read(answer.at));
+            let event = event_from_bytes(self.guest.read(answer.at));
             self.told.apply(&event);
             self.partial += 1;
             if event.ends_report() {

@@ -4,7 +4,7 @@ use crate::backend::{GuestMemory, QueuePass, RateLimitedLog, VirtqueueError, Vri
 use crate::input::protocol::{Event, write_event};
 use crate::input::report::ReportQueue;
 
-use super::queue_turn::{TurnEnd, serve_turn};
+use super::queue_turn::{Next, TurnEnd, serve_turn};
 
 /// Most reports, or parts of one, that a turn sends.
 pub(super) const MAX_REPORTS: usize = 64;
@@ -26,7 +26,7 @@ impl EventQueue {
     }
 
     /// Sends the driver those `reports` that it has buffers for.
-    pub(super) fn send(
+    pub(super) fn send_reports(
         &mut self,
         vring: &Vring,
         memory: &GuestMemory,
@@ -34,9 +34,14 @@ impl EventQueue {
     ) -> TurnEnd {
         let most_buffers = &mut self.most_buffers;
         let errors = &mut self.guest_errors;
-        serve_turn("event queue", vring, memory, errors, |pass, errors| {
-            fill(pass, reports, most_buffers, errors)
-        })
+        serve_turn(
+            "event queue",
+            vring,
+            memory,
+            errors,
+            MAX_REPORTS,
+            |pass, errors| send_report(pass, reports, most_buffers, errors),
+        )
     }
 
     /// Logs that `count` reports of `label` were dropped, because their driver was too slow.
@@ -47,45 +52,44 @@ impl EventQueue {
     }
 }
 
-fn fill(
+/// Sends the next report, or the part of it that the driver can ever have buffers for.
+fn send_report(
     pass: &mut QueuePass<'_>,
     reports: &mut ReportQueue,
     most_buffers: &mut u16,
     guest_errors: &mut RateLimitedLog,
-) -> Result<TurnEnd, VirtqueueError> {
-    for _ in 0..MAX_REPORTS {
-        let Some(length) = reports.next_report() else {
-            pass.disable_notification()?;
-            return Ok(TurnEnd::Done);
-        };
-        let available = pass.available()?;
-        *most_buffers = available.max(*most_buffers);
-        // A report becomes visible as a whole, unless it needs more buffers than the driver ever
-        // has available.
-        let most = (*most_buffers).max(1);
-        let needed = u16::try_from(length).map_or(most, |length| length.min(most));
-        if available < needed {
-            if pass.enable_notification_for_more(available)? {
-                continue;
-            }
-            return Ok(TurnEnd::Done);
+) -> Result<Next, VirtqueueError> {
+    let Some(length) = reports.next_report() else {
+        pass.disable_notification()?;
+        return Ok(Next::Wait);
+    };
+    let available = pass.available()?;
+    *most_buffers = available.max(*most_buffers);
+    // A report becomes visible as a whole, unless it needs more buffers than the driver ever has
+    // available.
+    let most = (*most_buffers).max(1);
+    let needed = u16::try_from(length).map_or(most, |length| length.min(most));
+    if available < needed {
+        if pass.enable_notification_for_more(available)? {
+            return Ok(Next::Step);
         }
-        for _ in 0..needed {
-            let (Some(event), Some(chain)) = (reports.next_event(), pass.pop()?) else {
-                // The front-end is stopping the queue, or the driver broke it.
-                return Ok(TurnEnd::Done);
-            };
-            let head = chain.head_index();
-            if write_event(&chain, pass.memory(), event) {
-                pass.add_used(head, Event::SIZE as u32);
-                reports.sent();
-            } else {
-                pass.add_used(head, 0);
-                guest_errors.warn(
-                        "the driver made a buffer available in the event queue that has no room for an event of 8 bytes",
-                    );
-            }
+        return Ok(Next::Wait);
+    }
+    for _ in 0..needed {
+        let (Some(event), Some(chain)) = (reports.next_event(), pass.pop()?) else {
+            // The front-end is stopping the queue, or the driver broke it.
+            return Ok(Next::Wait);
+        };
+        let head = chain.head_index();
+        if write_event(&chain, pass.memory(), event) {
+            pass.add_used(head, Event::SIZE as u32);
+            reports.sent();
+        } else {
+            pass.add_used(head, 0);
+            guest_errors.warn(
+                "the driver made a buffer available in the event queue that has no room for an event of 8 bytes",
+            );
         }
     }
-    Ok(TurnEnd::Unfinished)
+    Ok(Next::Step)
 }

@@ -59,14 +59,15 @@ impl<S: EventSource> Input<S> {
         match change {
             OwnerChange::None => {}
             // The status events that waited for this.
-            OwnerChange::GuestBegan => self.execute_status(vrings),
-            OwnerChange::GuestEnded => self.event_queue.reset(),
+            OwnerChange::GuestStarted => self.execute_status(vrings),
+            OwnerChange::GuestStopped => self.event_queue.reset(),
         }
     }
 
-    /// The guest loses the source, until its driver runs again.
-    fn end_guest(&mut self) {
-        self.ownership.end_guest(&mut self.virtio_input, &self.fds);
+    /// Gives the source back to the host, until the guest's driver runs again.
+    fn take_from_guest(&mut self) {
+        self.ownership
+            .take_from_guest(&mut self.virtio_input, &self.fds);
         self.event_queue.reset();
     }
 
@@ -77,7 +78,7 @@ impl<S: EventSource> Input<S> {
         }
         let reports = self.virtio_input.reports_mut();
         if let Some(vring) = vrings.get(EVENT_QUEUE) {
-            let end = self.event_queue.send(vring, &self.memory, reports);
+            let end = self.event_queue.send_reports(vring, &self.memory, reports);
             self.continue_later(end);
         }
         let dropped = self.virtio_input.reports_mut().take_dropped();
@@ -96,9 +97,11 @@ impl<S: EventSource> Input<S> {
         if let Some(vring) = vrings.get(STATUS_QUEUE) {
             let mut accepted = Vec::new();
             let info = self.ownership.info();
-            let end = self.status_queue.receive(vring, &self.memory, |event| {
-                accepted.extend(self.virtio_input.execute_status(event, info));
-            });
+            let end = self
+                .status_queue
+                .take_status_events(vring, &self.memory, |event| {
+                    accepted.extend(self.virtio_input.execute_status(event, info));
+                });
             self.ownership.send_status(accepted);
             self.continue_later(end);
         }
@@ -116,7 +119,7 @@ impl<S: EventSource> Device for Input<S> {
     const QUEUES: usize = NUM_QUEUES;
 
     fn reset_device(&mut self) {
-        self.end_guest();
+        self.take_from_guest();
         self.virtio_input.reset();
     }
 
@@ -139,7 +142,7 @@ impl<S: EventSource> Device for Input<S> {
 
     fn stop_vring(&mut self, index: u32) -> io::Result<()> {
         if usize::try_from(index) == Ok(EVENT_QUEUE) {
-            self.end_guest();
+            self.take_from_guest();
         }
         Ok(())
     }
@@ -169,8 +172,8 @@ impl<S: EventSource> Device for Input<S> {
     }
 
     fn end(&mut self) {
-        self.end_guest();
-        self.ownership.end();
+        self.take_from_guest();
+        self.ownership.shut_down();
     }
 }
 

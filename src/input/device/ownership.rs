@@ -1,5 +1,7 @@
 //! Who has the source's events: the host, until a guest runs. Here the device is grabbed, released to
-//! the host, and found to be unplugged.
+//! the host, and found to be unplugged. After an unplug,
+//! [`ReportQueue::release_all`](crate::input::report::ReportQueue::release_all) releases its keys in the
+//! guest.
 
 use std::io;
 
@@ -41,10 +43,10 @@ pub(super) enum Owner {
 pub(super) enum OwnerChange {
     /// Not at all.
     None,
-    /// A guest began to run. It has the source, or waits for it.
-    GuestBegan,
+    /// A guest started to run. It has the source, or waits for it.
+    GuestStarted,
     /// The guest stopped. The host has the source.
-    GuestEnded,
+    GuestStopped,
 }
 
 /// The source and its owner.
@@ -55,7 +57,7 @@ pub(super) struct Ownership<S> {
     /// The program around the device, which is told if the source is gone.
     context: DeviceContext,
     /// The program is about to exit: no guest gets the source any more.
-    ended: bool,
+    is_shut_down: bool,
 }
 
 impl<S: EventSource> Ownership<S> {
@@ -66,7 +68,7 @@ impl<S: EventSource> Ownership<S> {
             owner: Owner::Host,
             service_status: InputStatus::new(context.clone()),
             context,
-            ended: false,
+            is_shut_down: false,
         }
     }
 
@@ -92,17 +94,17 @@ impl<S: EventSource> Ownership<S> {
         virtio_input: &mut VirtioInput,
         fds: &WatchedFds,
     ) -> OwnerChange {
-        if self.ended {
+        if self.is_shut_down {
             return OwnerChange::None;
         }
         match (self.owner, driver) {
             (Owner::Host, DriverSession::New | DriverSession::Same) => {
-                self.begin_guest(driver, virtio_input, fds);
-                OwnerChange::GuestBegan
+                self.guest_started(driver, virtio_input, fds);
+                OwnerChange::GuestStarted
             }
             (Owner::HostUntilReleased | Owner::Guest, DriverSession::Stopped) => {
-                self.end_guest(virtio_input, fds);
-                OwnerChange::GuestEnded
+                self.take_from_guest(virtio_input, fds);
+                OwnerChange::GuestStopped
             }
             _ => OwnerChange::None,
         }
@@ -119,19 +121,19 @@ impl<S: EventSource> Ownership<S> {
         if self.source.is_gone() {
             return;
         }
-        let ends = happened.intersects(EventSet::HANG_UP | EventSet::ERROR);
+        let hung_up = happened.intersects(EventSet::HANG_UP | EventSet::ERROR);
         let read = match self.owner {
             Owner::Host => self.source.discard(),
             Owner::HostUntilReleased => {
                 self.give_to_guest(virtio_input, fds);
                 Ok(())
             }
-            Owner::Guest => self.source.read(ends, virtio_input.reports_mut()),
+            Owner::Guest => self.source.read(hung_up, virtio_input.reports_mut()),
         };
         match read {
             Err(error) => self.lose_source(&error, virtio_input, fds),
             // The event would come for ever from a source that says so and does not fail reads.
-            Ok(()) if ends => self.lose_source(&Errno::NODEV.into(), virtio_input, fds),
+            Ok(()) if hung_up => self.lose_source(&Errno::NODEV.into(), virtio_input, fds),
             Ok(()) => {}
         }
     }
@@ -158,12 +160,12 @@ impl<S: EventSource> Ownership<S> {
         }
     }
 
-    /// The guest stops, or resets the device: the host gets the source back, with the LEDs it had.
-    pub(super) fn end_guest(&mut self, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
+    /// The host gets the source back, with the LEDs it had: the guest stopped, or reset the device.
+    pub(super) fn take_from_guest(&mut self, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
         match self.owner {
             Owner::Host => return,
             Owner::HostUntilReleased => fds.set_timer(None),
-            Owner::Guest => self.source.send(virtio_input.end()),
+            Owner::Guest => self.source.send(virtio_input.guest_lost_device()),
         }
         self.owner = Owner::Host;
         self.source.ungrab();
@@ -173,12 +175,12 @@ impl<S: EventSource> Ownership<S> {
         }
     }
 
-    /// No guest gets the source any more.
-    pub(super) fn end(&mut self) {
-        self.ended = true;
+    /// The program exits: no guest gets the source any more.
+    pub(super) fn shut_down(&mut self) {
+        self.is_shut_down = true;
     }
 
-    fn begin_guest(
+    fn guest_started(
         &mut self,
         driver: DriverSession,
         virtio_input: &mut VirtioInput,
@@ -228,7 +230,8 @@ impl<S: EventSource> Ownership<S> {
         self.owner = Owner::Guest;
         let host_leds = self.source.leds();
         let state = state.unwrap_or_else(|| DeviceState::new(self.source.info().slots()));
-        self.source.send(virtio_input.begin(state, host_leds));
+        self.source
+            .send(virtio_input.guest_got_device(state, host_leds));
         let label = self.source.label();
         self.service_status.publish_guest(&label, host_access);
     }
@@ -236,7 +239,7 @@ impl<S: EventSource> Ownership<S> {
     /// Gives the guest a source that reports nothing any more.
     fn give_gone_source(&mut self, virtio_input: &mut VirtioInput) {
         self.owner = Owner::Guest;
-        virtio_input.begin_gone();
+        virtio_input.guest_got_gone_device();
     }
 
     /// Whether the guest has to wait until the host sees a key released. `waited` says that it does
@@ -272,7 +275,7 @@ impl<S: EventSource> Ownership<S> {
                 fds.set_timer(None);
                 self.give_gone_source(virtio_input);
             }
-            Owner::Guest => virtio_input.gone(),
+            Owner::Guest => virtio_input.source_gone(),
         }
         if let Err(error) = self.context.unwatch(self.source.fd()) {
             log::debug!("cannot stop watching {label}: {error}");

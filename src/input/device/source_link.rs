@@ -78,11 +78,11 @@ impl<S: EventSource> SourceLink<S> {
     }
 
     /// Reads the events that the source has into `reports`. A report costs one read: only a source
-    /// that `ends`, or has lost events, is read until it has no more.
+    /// that `hung_up`, or has lost events, is read until it has no more.
     ///
     /// # Errors
     /// If the source is gone.
-    pub(super) fn read(&mut self, ends: bool, reports: &mut ReportQueue) -> io::Result<()> {
+    pub(super) fn read(&mut self, hung_up: bool, reports: &mut ReportQueue) -> io::Result<()> {
         let mut events = Vec::new();
         for _ in 0..MAX_READS {
             events.clear();
@@ -91,7 +91,7 @@ impl<S: EventSource> SourceLink<S> {
                     reports.push_events(&events);
                     if outcome == ReadOutcome::Drained {
                         reports.caught_up();
-                        if !ends && !reports.is_out_of_sync() {
+                        if !hung_up && !reports.is_out_of_sync() {
                             break;
                         }
                     }

@@ -3,7 +3,7 @@
 use crate::backend::{GuestMemory, QueuePass, RateLimitedLog, VirtqueueError, Vring};
 use crate::input::protocol::{Event, read_event};
 
-use super::queue_turn::{TurnEnd, serve_turn};
+use super::queue_turn::{Next, TurnEnd, serve_turn};
 
 /// Most buffers that a turn takes.
 const MAX_STATUS: usize = 256;
@@ -15,39 +15,43 @@ pub(super) struct StatusQueue {
 }
 
 impl StatusQueue {
-    /// Receives the driver's status events, and gives each to `execute`.
-    pub(super) fn receive(
+    /// Takes the driver's status events, and gives each to `execute`.
+    pub(super) fn take_status_events(
         &mut self,
         vring: &Vring,
         memory: &GuestMemory,
-        execute: impl FnMut(Event),
+        mut execute: impl FnMut(Event),
     ) -> TurnEnd {
         let errors = &mut self.guest_errors;
-        serve_turn("status queue", vring, memory, errors, |pass, errors| {
-            empty(pass, execute, errors)
-        })
+        serve_turn(
+            "status queue",
+            vring,
+            memory,
+            errors,
+            MAX_STATUS,
+            |pass, errors| take_status_event(pass, &mut execute, errors),
+        )
     }
 }
 
-fn empty(
+/// Takes the next status event, and gives it to `execute`.
+fn take_status_event(
     pass: &mut QueuePass<'_>,
     mut execute: impl FnMut(Event),
     guest_errors: &mut RateLimitedLog,
-) -> Result<TurnEnd, VirtqueueError> {
-    for _ in 0..MAX_STATUS {
-        let Some(chain) = pass.pop()? else {
-            if pass.enable_notification()? {
-                continue;
-            }
-            return Ok(TurnEnd::Done);
-        };
-        match read_event(&chain, pass.memory()) {
-                Some(event) => execute(event),
-                None => guest_errors.warn(
-                    "the driver made a buffer available in the status queue that is smaller than an event of 8 bytes",
-                ),
-            }
-        pass.add_used(chain.head_index(), 0);
+) -> Result<Next, VirtqueueError> {
+    let Some(chain) = pass.pop()? else {
+        if pass.enable_notification()? {
+            return Ok(Next::Step);
+        }
+        return Ok(Next::Wait);
+    };
+    match read_event(&chain, pass.memory()) {
+        Some(event) => execute(event),
+        None => guest_errors.warn(
+            "the driver made a buffer available in the status queue that is smaller than an event of 8 bytes",
+        ),
     }
-    Ok(TurnEnd::Unfinished)
+    pass.add_used(chain.head_index(), 0);
+    Ok(Next::Step)
 }

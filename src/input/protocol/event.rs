@@ -31,7 +31,7 @@ impl Event {
     }
 
     /// Encodes the event for a driver's buffer, little-endian.
-    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+    pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
         let [k0, k1] = self.kind.to_le_bytes();
         let [c0, c1] = self.code.to_le_bytes();
         let [v0, v1, v2, v3] = self.value.to_le_bytes();
@@ -39,7 +39,7 @@ impl Event {
     }
 
     /// Decodes an event that a driver wrote, little-endian.
-    pub fn from_bytes([k0, k1, c0, c1, v0, v1, v2, v3]: [u8; Self::SIZE]) -> Self {
+    pub(crate) fn from_bytes([k0, k1, c0, c1, v0, v1, v2, v3]: [u8; Self::SIZE]) -> Self {
         Self {
             kind: u16::from_le_bytes([k0, k1]),
             code: u16::from_le_bytes([c0, c1]),

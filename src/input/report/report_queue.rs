@@ -89,8 +89,8 @@ impl ReportQueue {
 
     /// A guest gets the device, which is in the state `device_state`. The guest is told all of it,
     /// whether it has just started or was paused.
-    pub(crate) fn begin(&mut self, device_state: DeviceState) {
-        self.end();
+    pub(crate) fn guest_got_device(&mut self, device_state: DeviceState) {
+        self.clear();
         self.slot_doubt = SlotDoubt::new(device_state.touch.slot);
         self.device_state = device_state;
         // `guest_state` follows as this is sent: the guest may be paused again before.
@@ -98,17 +98,21 @@ impl ReportQueue {
         self.correct(&guest_state);
     }
 
-    /// As [`Self::begin`], with a device that is gone: everything is released, and switches and axes
-    /// keep their last values.
-    pub(crate) fn begin_gone(&mut self) {
+    /// As [`Self::guest_got_device`], with a device that is gone: everything is released, and switches
+    /// and axes keep their last values.
+    pub(crate) fn guest_got_gone_device(&mut self) {
         let mut device_state = self.device_state.clone();
         device_state.release_all();
-        self.begin(device_state);
+        self.guest_got_device(device_state);
     }
 
     /// The guest no longer has the device. Drops what waits, and keeps what the guest knows: it may
     /// only be paused.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn guest_lost_device(&mut self) {
+        self.clear();
+    }
+
+    fn clear(&mut self) {
         self.partial.clear();
         self.intake = Intake::InReport;
         self.waiting.clear();
@@ -218,11 +222,11 @@ impl ReportQueue {
         self.resync_needed = true;
     }
 
-    /// The device is gone: the guest is told that everything is released, right after the rest of a
-    /// report that it has a part of.
-    pub(crate) fn gone(&mut self) {
+    /// Releases all keys and contacts in the guest, because the device is gone (unplugged): right after
+    /// the rest of a report that the guest has a part of.
+    pub(crate) fn release_all(&mut self) {
         let rest = self.waiting.pop_front().filter(|_| self.partly_sent);
-        self.end();
+        self.clear();
         if let Some(report) = rest {
             self.partly_sent = true;
             self.waiting_events = report.len();

@@ -16,14 +16,14 @@ pub(super) struct LedsAndSounds {
 }
 
 impl LedsAndSounds {
-    /// A new driver begins, which has set nothing yet.
+    /// Forgets what the last driver set: a new one runs, which has set nothing yet.
     pub(super) fn forget_guest(&mut self) {
         self.guest.clear();
     }
 
     /// A guest gets the device, of which `host_leds` are on. Returns the LED events to send to the
     /// device: those that the guest set before it was paused, or while it waited.
-    pub(super) fn begin(&mut self, host_leds: Bitmap) -> Vec<Event> {
+    pub(super) fn guest_got_device(&mut self, host_leds: Bitmap) -> Vec<Event> {
         self.host_leds = host_leds;
         let leds = self.guest.iter().filter(|((kind, _), _)| *kind == EV_LED);
         leds.map(|((kind, code), value)| Event::new(*kind, *code, *value))
@@ -32,7 +32,7 @@ impl LedsAndSounds {
 
     /// The guest no longer has the device. Returns the events to send to the device: its LEDs become
     /// those of the host again, and the guest's sounds end.
-    pub(super) fn end(&self) -> Vec<Event> {
+    pub(super) fn guest_lost_device(&self) -> Vec<Event> {
         self.guest
             .keys()
             .map(|(kind, code)| {
@@ -101,7 +101,7 @@ mod tests {
     fn host_gets_its_leds_back_and_a_paused_guest_its_own() {
         let mut leds = LedsAndSounds::default();
         let device = keyboard();
-        assert_eq!(leds.begin([0].into_iter().collect()), []);
+        assert_eq!(leds.guest_got_device([0].into_iter().collect()), []);
         leds.set(Event::new(EV_LED, 0, 0), &device);
         leds.set(Event::new(EV_LED, 1, 1), &device);
         leds.set(Event::new(EV_SND, 2, 440), &device);
@@ -110,11 +110,11 @@ mod tests {
             Event::new(EV_LED, 1, 0),
             Event::new(EV_SND, 2, 0),
         ];
-        assert_eq!(leds.end(), host);
+        assert_eq!(leds.guest_lost_device(), host);
         let guest = [Event::new(EV_LED, 0, 0), Event::new(EV_LED, 1, 1)];
-        assert_eq!(leds.begin([0].into_iter().collect()), guest);
+        assert_eq!(leds.guest_got_device([0].into_iter().collect()), guest);
         leds.forget_guest();
-        assert_eq!(leds.begin([0].into_iter().collect()), []);
-        assert_eq!(leds.end(), []);
+        assert_eq!(leds.guest_got_device([0].into_iter().collect()), []);
+        assert_eq!(leds.guest_lost_device(), []);
     }
 }

@@ -29,7 +29,7 @@ impl VirtioInput {
     }
 
     /// Resets the device (virtio 1.2, 2.4), which the guest does not have now. The state that the guest
-    /// was told is kept: see [`Self::begin`].
+    /// was told is kept: see [`Self::guest_got_device`].
     pub(crate) fn reset(&mut self) {
         self.config = ConfigSpace::default();
         self.leds_and_sounds = LedsAndSounds::default();
@@ -53,33 +53,37 @@ impl VirtioInput {
         self.leds_and_sounds.set(event, info)
     }
 
-    /// Forgets the LEDs and sounds of the last driver, because a new one begins.
+    /// Forgets the LEDs and sounds of the last driver, because a new one runs.
     pub(crate) fn forget_driver(&mut self) {
         self.leds_and_sounds.forget_guest();
     }
 
     /// The guest gets the device, which is in the state `device_state` and of which `host_leds` are on.
     /// The guest is told all of that state. Returns the LED events to send to the device.
-    pub(crate) fn begin(&mut self, device_state: DeviceState, host_leds: Bitmap) -> Vec<Event> {
-        self.reports.begin(device_state);
-        self.leds_and_sounds.begin(host_leds)
+    pub(crate) fn guest_got_device(
+        &mut self,
+        device_state: DeviceState,
+        host_leds: Bitmap,
+    ) -> Vec<Event> {
+        self.reports.guest_got_device(device_state);
+        self.leds_and_sounds.guest_got_device(host_leds)
     }
 
     /// The guest gets a device that is gone and reports nothing any more. The guest is told that
     /// everything is released.
-    pub(crate) fn begin_gone(&mut self) {
-        self.reports.begin_gone();
+    pub(crate) fn guest_got_gone_device(&mut self) {
+        self.reports.guest_got_gone_device();
     }
 
     /// The device is gone while the guest has it. The guest is told that everything is released.
-    pub(crate) fn gone(&mut self) {
-        self.reports.gone();
+    pub(crate) fn source_gone(&mut self) {
+        self.reports.release_all();
     }
 
     /// The guest no longer has the device. Returns the events that restore the host's LEDs.
-    pub(crate) fn end(&mut self) -> Vec<Event> {
-        self.reports.end();
-        self.leds_and_sounds.end()
+    pub(crate) fn guest_lost_device(&mut self) -> Vec<Event> {
+        self.reports.guest_lost_device();
+        self.leds_and_sounds.guest_lost_device()
     }
 
     /// The reports for the guest.
@@ -138,10 +142,10 @@ mod tests {
         state.keys.set(30, true);
         let pressed = Event::new(EV_KEY, 30, 1);
         let host_leds = [0].into_iter().collect();
-        assert_eq!(virtio_input.begin(state, host_leds), [on]);
+        assert_eq!(virtio_input.guest_got_device(state, host_leds), [on]);
         assert_eq!(sent(&mut virtio_input), [pressed, Event::REPORT]);
-        assert_eq!(virtio_input.end(), [Event::new(EV_LED, 1, 0)]);
-        virtio_input.begin_gone();
+        assert_eq!(virtio_input.guest_lost_device(), [Event::new(EV_LED, 1, 0)]);
+        virtio_input.guest_got_gone_device();
         let released = Event::new(EV_KEY, 30, 0);
         assert_eq!(sent(&mut virtio_input), [released, Event::REPORT]);
     }

@@ -140,14 +140,14 @@ fn endless_report_is_not_kept() {
 #[test]
 fn paused_guest_keeps_its_state() {
     let mut reports = ReportQueue::new(&keyboard());
-    reports.begin(DeviceState::new(0));
+    reports.guest_got_device(DeviceState::new(0));
     reports.push_events(&[key(30, 1), Event::REPORT, key(31, 1), Event::REPORT]);
     assert_eq!(reports.next_event(), Some(key(30, 1)));
     reports.sent();
     // Paused in the middle of a report: what was not sent is not kept.
-    reports.end();
+    reports.guest_lost_device();
     assert_eq!(reports.next_report(), None);
-    reports.begin(DeviceState::new(0));
+    reports.guest_got_device(DeviceState::new(0));
     assert_eq!(send_all(&mut reports), [key(30, 0), Event::REPORT]);
 }
 
@@ -205,8 +205,8 @@ fn guest_always_reaches_the_devices_state() {
             }
             1 => {
                 // In the middle of the report.
-                reports.end();
-                reports.begin(read);
+                reports.guest_lost_device();
+                reports.guest_got_device(read);
                 reports.caught_up();
                 reports.push_events(&report);
             }
@@ -254,7 +254,7 @@ fn gone_device_finishes_its_report_and_releases_everything() {
         reports.sent();
     }
     reports.push_events(&[key(33, 1), Event::REPORT, key(34, 1)]);
-    reports.gone();
+    reports.release_all();
     assert_eq!(
         send_all(&mut reports),
         [
@@ -305,11 +305,11 @@ fn slot_read_in_the_middle_of_a_report_is_not_trusted() {
     for lost in [false, true] {
         let mut reports = ReportQueue::new(&touch_screen(2));
         if lost {
-            reports.begin(touched.clone());
+            reports.guest_got_device(touched.clone());
             reports.push_events(&[Event::new(EV_SYN, SYN_DROPPED, 0)]);
             reports.recover(Some(early.clone()));
         } else {
-            reports.begin(early.clone());
+            reports.guest_got_device(early.clone());
         }
         let mut guest = after(&DeviceState::new(2), &send_all(&mut reports));
         reports.caught_up();
@@ -338,7 +338,7 @@ fn slot_read_after_a_queued_report_is_not_trusted() {
         Event::REPORT,
     ];
     let mut reports = ReportQueue::new(&touch_screen(2));
-    reports.begin(after(&touched, &queued));
+    reports.guest_got_device(after(&touched, &queued));
     // A part of them.
     reports.push_events(&queued[..2]);
     assert!(!reports.is_out_of_sync());
