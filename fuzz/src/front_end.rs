@@ -200,7 +200,7 @@ impl FrontEnd {
         }
         for (id, expected) in (0..).zip(expected) {
             match (expected, self.scanouts.get(&id)) {
-                (ExpectedDisplay::NeverFlushed, _) | (ExpectedDisplay::Disabled, None) => {}
+                (ExpectedDisplay::Unchanged, _) | (ExpectedDisplay::Disabled, None) => {}
                 (ExpectedDisplay::Dmabuf(inode), Some(Shown::Dmabuf(fd, _, _, is_updated))) => {
                     let shown = fstat(fd).expect("fstat(2) does not fail").st_ino;
                     assert_eq!(shown, *inode, "scanout {id} shows another buffer");

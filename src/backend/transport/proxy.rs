@@ -25,8 +25,9 @@ use super::sanitize::{RequestError, RequestSanitizer};
 const HEADER: usize = 12;
 /// Limit on a payload. The crate `vhost` accepts 4 KiB.
 const PAYLOAD_MAX: u32 = 64 * 1024;
-/// Messages of one direction before signals and the other direction get their turn: a front-end can send without end.
-const PASS_MESSAGES: usize = 64;
+/// Messages of one direction that are forwarded before signals and the other direction: a front-end can send without
+/// end.
+const MAX_FORWARDED_MESSAGES: usize = 64;
 /// Limit on the file descriptors of a message, as in the crate `vhost`.
 const FDS_MAX: usize = 32;
 
@@ -218,7 +219,7 @@ impl MessageForwarder {
         self.complete
     }
 
-    /// Passes messages until a side would block or is gone, or [`PASS_MESSAGES`] have passed. `look` gets each whole
+    /// Forwards messages until a side would block or is gone, or [`MAX_FORWARDED_MESSAGES`] were. `look` gets each whole
     /// message and may refuse it.
     fn pump(
         &mut self,
@@ -227,7 +228,7 @@ impl MessageForwarder {
         mut look: impl FnMut(&mut Self) -> Result<(), ProxyError>,
     ) -> Result<ForwardResult, ProxyError> {
         let mut passed = 0;
-        while passed < PASS_MESSAGES {
+        while passed < MAX_FORWARDED_MESSAGES {
             if self.is_complete() {
                 match self.send(sink) {
                     Ok(()) => passed += 1,

@@ -121,8 +121,8 @@ pub(crate) fn spawn<B: DeviceBuilder>(
 /// The device, once it is built, for worker and protocol thread in turn.
 struct BuiltDevice<D> {
     device: OnceLock<Mutex<D>>,
-    /// Held while waiting for the device, see [`BuiltDevice::get`].
-    turn: Mutex<()>,
+    /// Held while waiting for the device, which makes its lock fair; see [`BuiltDevice::get`].
+    fairness: Mutex<()>,
     built: Condvar,
 }
 
@@ -130,7 +130,7 @@ impl<D> Default for BuiltDevice<D> {
     fn default() -> Self {
         Self {
             device: OnceLock::new(),
-            turn: Mutex::new(()),
+            fairness: Mutex::new(()),
             built: Condvar::new(),
         }
     }
@@ -138,7 +138,7 @@ impl<D> Default for BuiltDevice<D> {
 
 impl<D> BuiltDevice<D> {
     fn set(&self, device: D) {
-        let _turn = lock(&self.turn);
+        let _fairness = lock(&self.fairness);
         // Only a second call could fail, and there is none.
         let _ = self.device.set(Mutex::new(device));
         self.built.notify_all();
@@ -154,13 +154,13 @@ impl<D> BuiltDevice<D> {
     ///
     /// The protocol thread starts after the device is built. An earlier call would wait for that.
     fn get(&self) -> MutexGuard<'_, D> {
-        let mut turn = lock(&self.turn);
+        let mut fairness = lock(&self.fairness);
         loop {
             match self.device.get() {
                 Some(device) => return lock(device),
                 None => {
-                    let waited = self.built.wait(turn);
-                    turn = waited.unwrap_or_else(PoisonError::into_inner);
+                    let waited = self.built.wait(fairness);
+                    fairness = waited.unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }

@@ -2,6 +2,9 @@
 //!
 //! `virtio-queue` stores the used index for each buffer, and ignores `VIRTQ_AVAIL_F_NO_INTERRUPT`. A pass
 //! collects the used buffers instead: one store of the index and at most one notification for all of them.
+//!
+//! A pass has no limit of its own. Devices limit the work of one in their `queue_turn.rs`: see `MAX_TURN_REQUESTS` and
+//! `MAX_TURN_TIME` of the GPU.
 
 use std::num::Wrapping;
 use std::ops::Deref;
@@ -58,11 +61,8 @@ impl<'a> QueuePass<'a> {
     /// Begins a pass. `None` if the front-end has not started or not enabled the virtqueue, which must not be touched
     /// then, or shares no memory.
     pub fn begin(vring: &'a Vring, memory: &GuestMemory) -> Option<Self> {
-        let state = vring.get_ref();
-        let usable = state.is_enabled() && state.get_queue().ready();
-        drop(state);
         let memory = memory.memory();
-        (usable && memory.num_regions() > 0).then(|| Self {
+        (vring.is_usable() && memory.num_regions() > 0).then(|| Self {
             vring,
             memory,
             announced: 0,
@@ -84,7 +84,7 @@ impl<'a> QueuePass<'a> {
     /// Whether no request was taken yet, as after the start of a driver. (Or a multiple of 65536 requests: the
     /// index does not tell.)
     pub fn is_untouched(&self) -> bool {
-        self.vring.get_ref().get_queue().next_avail() == 0
+        self.vring.next_available() == 0
     }
 
     /// How many requests are available.

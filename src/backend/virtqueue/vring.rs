@@ -70,6 +70,17 @@ impl Vring {
         self.shared.has_wrong_size.load(Ordering::Relaxed)
     }
 
+    /// Whether the front-end has started and enabled the virtqueue, which must not be touched otherwise.
+    pub(crate) fn is_usable(&self) -> bool {
+        let state = self.vring.get_ref();
+        state.is_enabled() && state.get_queue().ready()
+    }
+
+    /// The index of the available request that is taken next.
+    pub(crate) fn next_available(&self) -> u16 {
+        self.vring.get_ref().get_queue().next_avail()
+    }
+
     fn observer(&self) -> Option<&(u32, Arc<dyn VringObserver>)> {
         self.shared.observer.get()
     }

@@ -8,10 +8,10 @@ use crate::backend::{Chain, QueuePass};
 use crate::gpu::protocol::EncodedResponse;
 
 /// Completes a request with its response.
-pub(super) fn complete(queue: &mut QueuePass<'_>, chain: Chain, response: EncodedResponse) {
+pub(super) fn complete(pass: &mut QueuePass<'_>, chain: Chain, response: EncodedResponse) {
     let head = chain.head_index();
-    let len = write_response(chain, queue.memory(), response);
-    queue.add_used(head, len);
+    let len = write_response(chain, pass.memory(), response);
+    pass.add_used(head, len);
 }
 
 /// Writes a response into a request's buffers, as far as it [fits](EncodedResponse::fit); the number of

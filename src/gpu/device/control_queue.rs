@@ -1,4 +1,4 @@
-//! The control queue (virtio 1.2, 5.7.6): decodes requests, has them executed, and completes them.
+//! The control queue (virtio 1.2, 5.7.6): decodes, executes and completes requests.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub(super) struct ControlQueue {
     memory: GuestMemory,
     /// The features that the driver accepted.
     features: NegotiatedFeatures,
-    /// Whether it has a turn next: requests may be waiting.
+    /// Whether a turn is scheduled: a request may be waiting.
     is_notified: bool,
     /// The front-end's reply to the query of the next request.
     display_reply: Option<DisplayReply>,
@@ -44,17 +44,17 @@ impl ControlQueue {
         self.features = features;
     }
 
-    /// Has it have a turn: requests may be waiting, or may go on.
+    /// Schedules a turn: a request may be waiting or may be able to continue.
     pub(super) fn notify(&mut self) {
         self.is_notified = true;
     }
 
-    /// Whether it has a turn next.
+    /// Whether a turn is scheduled.
     pub(super) fn is_notified(&self) -> bool {
         self.is_notified
     }
 
-    /// Goes on with the request that made a query.
+    /// Continues the request that made a query.
     pub(super) fn resume(&mut self, reply: DisplayReply) {
         self.display_reply = Some(reply);
         self.notify();
@@ -80,7 +80,7 @@ impl ControlQueue {
         }
     }
 
-    /// Has a turn, if it was notified.
+    /// Serves requests for one turn if one is scheduled.
     pub(super) fn turn(
         &mut self,
         vring: &Vring,
@@ -107,7 +107,7 @@ impl ControlQueue {
     }
 }
 
-/// Serves control requests, for one turn.
+/// Serves control requests for one turn.
 struct ControlRequests<'a> {
     state: &'a mut ControlQueue,
     vring: &'a Vring,
@@ -117,26 +117,26 @@ struct ControlRequests<'a> {
 }
 
 impl RequestHandler for ControlRequests<'_> {
-    fn begin(&mut self, queue: &mut QueuePass<'_>) {
+    fn begin(&mut self, pass: &mut QueuePass<'_>) {
         if let Some(renderer) = self.virtio_gpu.renderer_3d_mut() {
-            self.state.fenced.complete_retired(queue, renderer);
+            self.state.fenced.complete_retired(pass, renderer);
         }
     }
 
-    /// The display's reply, or the next fence that is retired, makes it go on.
+    /// The display's reply or the next retired fence ends this.
     fn is_blocked(&self) -> bool {
         self.displays.is_query_pending() || self.state.fenced.is_full(self.vring)
     }
 
-    fn serve(&mut self, queue: &mut QueuePass<'_>, chain: Chain) -> Next {
-        let memory = queue.memory().clone();
+    fn serve(&mut self, pass: &mut QueuePass<'_>, chain: Chain) -> Next {
+        let memory = pass.memory().clone();
         let mut reader = match chain.clone().reader(&memory) {
             Ok(reader) => RequestReader::new(reader),
             Err(e) => {
                 self.log
                     .device(format_args!("Control queue: unreadable request: {e}"));
                 let response = Response::Error(ErrorCode::Unspec);
-                complete(queue, chain, response.encode(&Header::default()));
+                complete(pass, chain, response.encode(&Header::default()));
                 return Next::Request;
             }
         };
@@ -149,29 +149,29 @@ impl RequestHandler for ControlRequests<'_> {
             .execute(request, &mut reader, &memory, reply);
         match execution.result {
             Ok(CommandResult::Complete(response)) => {
-                complete(queue, chain, response.encode(&header));
+                complete(pass, chain, response.encode(&header));
             }
             Ok(CommandResult::Fenced(response, fence)) => {
                 let response = response.encode(&header);
                 self.state.fenced.keep(self.vring, chain, response, fence);
             }
             Ok(CommandResult::NeedsDisplay(query)) => {
-                // It stays in the queue, so that a queue that is stopped meanwhile loses nothing.
-                queue.undo_pop();
+                // It stays in the virtqueue, which loses nothing if it is stopped meanwhile.
+                pass.undo_pop();
                 if !self.displays.ask(query, Instant::now()) {
                     self.state.display_reply = Some(DisplayReply::Nothing);
                 }
             }
             Ok(CommandResult::Incomplete) => {
-                // It stays in the queue here, too.
-                queue.undo_pop();
+                // It stays in the virtqueue here, too.
+                pass.undo_pop();
                 return Next::Yield;
             }
             Err(error) => {
                 let command = CommandName(header.kind);
                 self.log.guest(format_args!("{command} refused: {error}"));
                 let response = Response::Error(error.code());
-                complete(queue, chain, response.encode(&header));
+                complete(pass, chain, response.encode(&header));
             }
         }
         if execution.work >= MAX_STEP_WORK {

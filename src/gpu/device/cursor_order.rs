@@ -6,9 +6,6 @@
 //! no others: a driver that floods the control queue does not block its cursor. Other cursor requests
 //! wait only for those before them.
 
-use vhost_user_backend::VringT;
-use virtio_queue::QueueT;
-
 use crate::backend::{GuestMemory, QueuePass, Vring};
 
 /// Consecutive requests of a queue, by their positions.
@@ -23,18 +20,13 @@ impl Span {
     /// broken.
     fn waiting(vring: &Vring, memory: &GuestMemory) -> Option<Self> {
         let len = QueuePass::begin(vring, memory)?.available().ok()?;
-        let start = position(vring);
+        let start = vring.next_available();
         Some(Self { start, len })
     }
 
     fn contains(self, position: u16) -> bool {
         position.wrapping_sub(self.start) < self.len
     }
-}
-
-/// The next available index of a queue.
-pub(super) fn position(vring: &Vring) -> u16 {
-    vring.get_ref().get_queue().next_avail()
 }
 
 struct Wait {
@@ -50,15 +42,21 @@ struct Wait {
 pub(super) struct CursorOrder(Option<Wait>);
 
 impl CursorOrder {
-    /// Has the requests of the cursor queue wait for those of the control queue, if there are any.
-    pub(super) fn wait(&mut self, cursor: &Vring, control: Option<&Vring>, memory: &GuestMemory) {
+    /// From now on the available requests of the cursor queue wait for those of the control queue, if
+    /// there are any.
+    pub(super) fn wait(
+        &mut self,
+        cursor_vring: &Vring,
+        control_vring: Option<&Vring>,
+        memory: &GuestMemory,
+    ) {
         // In this order: control requests that were made available before a cursor request are included.
-        let cursors = Span::waiting(cursor, memory).unwrap_or(Span {
-            start: position(cursor),
+        let cursors = Span::waiting(cursor_vring, memory).unwrap_or(Span {
+            start: cursor_vring.next_available(),
             len: 1,
         });
-        let control = control
-            .and_then(|control| Span::waiting(control, memory))
+        let control = control_vring
+            .and_then(|vring| Span::waiting(vring, memory))
             .unwrap_or(Span { start: 0, len: 0 });
         self.0 = Some(Wait {
             cursors,
@@ -78,8 +76,8 @@ impl CursorOrder {
         wait.is_some_and(|wait| wait.is_over && wait.cursors.contains(position))
     }
 
-    /// The control queue is at `position` now, and goes on by itself, or not: then nothing waits for it
-    /// any more. Tells whether that ends a wait.
+    /// The control queue has reached `position`. With `goes_on` false it will not advance unprompted, so
+    /// any wait ends. Returns whether a wait ended.
     pub(super) fn control_went_on(&mut self, position: u16, goes_on: bool) -> bool {
         let Some(wait) = self.0.as_mut().filter(|wait| !wait.is_over) else {
             return false;
@@ -88,7 +86,7 @@ impl CursorOrder {
         wait.is_over
     }
 
-    /// One of the queues is stopped: nothing waits any more. Tells whether anything did.
+    /// One of the queues is stopped: nothing waits any more. Returns whether anything did.
     pub(super) fn forget(&mut self) -> bool {
         let waited = self.is_waiting();
         self.0 = None;

@@ -2,7 +2,7 @@
 //! matters.
 
 use super::completion::complete;
-use super::cursor_order::{CursorOrder, position};
+use super::cursor_order::CursorOrder;
 use super::error_log::ErrorLog;
 use super::queue_turn::{Next, RequestHandler, serve_turn};
 use crate::backend::{Chain, GuestMemory, QueuePass, Vring};
@@ -13,7 +13,7 @@ use crate::gpu::virtio_gpu::VirtioGpu;
 /// The cursor queue, between its turns.
 pub(super) struct CursorQueue {
     memory: GuestMemory,
-    /// Whether it has a turn next: requests may be waiting.
+    /// Whether a turn is scheduled: requests may be waiting.
     is_notified: bool,
     order: CursorOrder,
 }
@@ -27,12 +27,12 @@ impl CursorQueue {
         }
     }
 
-    /// Has it have a turn: requests may be waiting.
+    /// Schedules a turn: requests may be waiting.
     pub(super) fn notify(&mut self) {
         self.is_notified = true;
     }
 
-    /// Whether it has a turn next.
+    /// Whether a turn is scheduled.
     pub(super) fn is_notified(&self) -> bool {
         self.is_notified
     }
@@ -50,24 +50,24 @@ impl CursorQueue {
         }
     }
 
-    /// The control queue is at `position` now, and goes on by itself, or not. Tells whether
-    /// requests that waited for it may be served.
+    /// The control queue has reached `position`. With `goes_on` false it will not advance unprompted, so
+    /// any wait ends. Returns whether requests that waited for it may be served.
     pub(super) fn control_went_on(&mut self, position: u16, goes_on: bool) -> bool {
         let is_over = self.order.control_went_on(position, goes_on);
         self.is_notified |= is_over;
         is_over
     }
 
-    /// Has a turn, if it was notified and does not wait for the control queue, whose vring is
-    /// `control`. Tells whether it waits for that since.
+    /// Serves requests for one turn if one is scheduled and they do not wait for the control queue.
+    /// Returns whether it now waits for the control queue.
     pub(super) fn turn(
         &mut self,
         vring: &Vring,
-        control: Option<&Vring>,
+        control_vring: Option<&Vring>,
         virtio_gpu: &mut VirtioGpu,
         log: &mut ErrorLog,
     ) -> bool {
-        // One that waits is looked at again when it has waited.
+        // The end of the wait schedules another turn.
         if !std::mem::take(&mut self.is_notified) || self.order.is_waiting() {
             return false;
         }
@@ -76,7 +76,7 @@ impl CursorQueue {
             memory: &memory,
             order: &mut self.order,
             vring,
-            control,
+            control_vring,
             virtio_gpu,
             log,
         };
@@ -89,40 +89,40 @@ impl CursorQueue {
     }
 }
 
-/// Serves cursor requests, for one turn.
+/// Serves cursor requests for one turn.
 struct CursorRequests<'a> {
     memory: &'a GuestMemory,
     order: &'a mut CursorOrder,
     vring: &'a Vring,
-    control: Option<&'a Vring>,
+    control_vring: Option<&'a Vring>,
     virtio_gpu: &'a mut VirtioGpu,
     log: &'a mut ErrorLog,
 }
 
 impl RequestHandler for CursorRequests<'_> {
-    fn serve(&mut self, queue: &mut QueuePass<'_>, chain: Chain) -> Next {
-        let memory = queue.memory().clone();
+    fn serve(&mut self, pass: &mut QueuePass<'_>, chain: Chain) -> Next {
+        let memory = pass.memory().clone();
         let mut reader = match chain.clone().reader(&memory) {
             Ok(reader) => RequestReader::new(reader),
             Err(e) => {
                 self.log
                     .device(format_args!("Cursor queue: unreadable request: {e}"));
                 let response = Response::Error(ErrorCode::Unspec);
-                complete(queue, chain, response.encode(&Header::default()));
+                complete(pass, chain, response.encode(&Header::default()));
                 return Next::Request;
             }
         };
         let request = CursorCommand::decode(&mut reader);
         let reads_pixels = request.command.is_ok_and(|command| command.reads_pixels());
-        // The request was popped: the queue is at the one after it.
-        let at = position(self.vring).wrapping_sub(1);
+        // The request was popped: the next available one is the one after it.
+        let at = self.vring.next_available().wrapping_sub(1);
         if reads_pixels && !self.order.has_waited(at) {
-            queue.undo_pop();
-            self.order.wait(self.vring, self.control, self.memory);
+            pass.undo_pop();
+            self.order.wait(self.vring, self.control_vring, self.memory);
             return if self.order.is_waiting() {
                 Next::Wait
             } else {
-                Next::Request
+                Next::Again
             };
         }
         let response = match self.virtio_gpu.execute_cursor(request.command) {
@@ -133,7 +133,7 @@ impl RequestHandler for CursorRequests<'_> {
                 Response::Error(error.code())
             }
         };
-        complete(queue, chain, response.encode(&request.header));
+        complete(pass, chain, response.encode(&request.header));
         Next::Request
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::error_log::ErrorLog;
 use crate::backend::EventSet;
-use crate::gpu::display::{Display, DisplayError, PixelFallback, UPDATE_LIMIT};
+use crate::gpu::display::{ACK_LIMIT, Display, DisplayError, PixelFallback};
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
 use crate::gpu::scanout::{DisplayId, DmabufSupport, Scanouts};
 use crate::gpu::virtio_gpu::VirtioGpu;
@@ -20,7 +20,7 @@ struct DisplayEntry {
     /// The token of its socket's events.
     token: u16,
     display: Display,
-    /// Which dmabufs the scanouts pass it.
+    /// Which dmabufs the scanouts give it.
     support: DmabufSupport,
 }
 
@@ -76,16 +76,23 @@ impl Displays {
         }
     }
 
-    /// Sends queries, and what the scanouts show if that `is_settled`, as far as the displays read.
-    pub(super) fn send(&mut self, scanouts: &mut Scanouts, is_settled: bool, log: &mut ErrorLog) {
+    /// Sends queries, and what the scanouts show if the `driver_is_known`, as far as the displays read.
+    pub(super) fn send(
+        &mut self,
+        scanouts: &mut Scanouts,
+        driver_is_known: bool,
+        log: &mut ErrorLog,
+    ) {
         for entry in &mut self.entries {
-            let updates = scanouts.pending_updates(entry.id).filter(|_| is_settled);
+            let updates = scanouts
+                .pending_updates(entry.id)
+                .filter(|_| driver_is_known);
             let result = entry.display.send(updates, Instant::now());
             entry.handle(result, scanouts, log);
         }
     }
 
-    /// Has the scanouts shown by what each display supports now.
+    /// Applies the dmabuf support that each display has now to what it is sent.
     pub(super) fn update_dmabuf_support(&mut self, virtio_gpu: &mut VirtioGpu, log: &mut ErrorLog) {
         for entry in &mut self.entries {
             let support = entry.display.dmabuf_support();
@@ -147,7 +154,7 @@ impl Displays {
                 log.device(format_args!(
                     "the front-end did not answer DMABUF_UPDATE within {} s: it is sent pixels \
                      {until}; --no-dmabuf does so from the start",
-                    UPDATE_LIMIT.as_secs()
+                    ACK_LIMIT.as_secs()
                 ));
             }
             if expired.query {
@@ -159,7 +166,7 @@ impl Displays {
         }
     }
 
-    /// Has `watch` called with the token of each display, its socket, and the events to watch that for.
+    /// Calls `watch` with each display's token, its socket, and the events to watch that for.
     /// A display that cannot be watched is disconnected.
     pub(super) fn watch(
         &mut self,

@@ -1,29 +1,26 @@
-//! Tells a resumed driver from a new one after the rings were stopped.
+//! Tells a resumed driver from a new one after the virtqueues were stopped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use vhost_user_backend::VringT;
-use virtio_queue::QueueT;
 
 use super::{CONTROL_QUEUE, CURSOR_QUEUE};
 use crate::backend::Vring;
 
-/// Whose rings they are.
+/// Whose the virtqueues are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Driver {
-    /// The control queue is stopped: not known yet.
-    Unknown,
+    /// Nobody's: the control queue is stopped, so its next driver is not known yet.
+    Stopped,
     /// The same as before.
     Same,
     /// A new one: what the last one set up is to be dropped.
     New,
 }
 
-/// The time from a driver's start to its end, across stops of its rings.
+/// The time from a driver's start to its end, across stops of its virtqueues.
 ///
-/// A front-end stops the rings in the same way if the guest is paused and if its driver ends, and says
-/// nothing in between. But the rings of a paused guest go on where they stopped, and those of a new
-/// driver start at index 0. If the index was 0 before too, because it wrapped around just then, this
+/// A front-end stops the virtqueues in the same way if the guest is paused and if its driver ends, and
+/// says nothing in between. But the virtqueues of a paused guest go on where they stopped, and those of a
+/// new driver start at index 0. If the index was 0 before too, because it wrapped around just then, this
 /// tells: a new driver reads the configuration, a paused one does nothing. A driver that resets a single
 /// queue (`VIRTIO_F_RING_RESET`) leaves the other one running.
 #[derive(Default)]
@@ -52,17 +49,16 @@ impl DriverSession {
         self.control_stopped
     }
 
-    /// Finds out whose the rings are, before they are served.
+    /// Finds out whose the virtqueues are before they are served.
     pub(super) fn identify(&mut self, vrings: &[Vring]) -> Driver {
         let position_of = |queue: u16| {
-            let state = vrings.get(usize::from(queue))?.get_ref();
-            let usable = state.is_enabled() && state.get_queue().ready();
-            usable.then(|| state.get_queue().next_avail())
+            let vring = vrings.get(usize::from(queue))?;
+            vring.is_usable().then(|| vring.next_available())
         };
         let mut driver = Driver::Same;
         if self.control_stopped {
             let Some(position) = position_of(CONTROL_QUEUE) else {
-                return Driver::Unknown;
+                return Driver::Stopped;
             };
             if self.is_new_driver(position) {
                 log::debug!("a new driver begins");

@@ -34,7 +34,6 @@ use crate::gpu::scanout::DisplayId;
 use crate::gpu::virtio_gpu::VirtioGpu;
 use config_space::ConfigSpace;
 use control_queue::ControlQueue;
-use cursor_order::position;
 use cursor_queue::CursorQueue;
 use displays::Displays;
 use driver_session::{Driver, DriverSession};
@@ -128,7 +127,7 @@ impl Gpu {
         if driver == Driver::New {
             self.reset();
         }
-        if driver != Driver::Unknown {
+        if driver != Driver::Stopped {
             self.serve_queues(vrings);
         }
         self.virtio_gpu.follow_drawing();
@@ -136,21 +135,21 @@ impl Gpu {
     }
 
     fn serve_queues(&mut self, vrings: &[Vring]) {
-        let control = vrings.get(usize::from(CONTROL_QUEUE));
+        let control_vring = vrings.get(usize::from(CONTROL_QUEUE));
         // Cursors are few and small, and most should not wait for a screen full of pixels.
         self.serve_cursors(vrings);
-        let Some(control) = control else {
+        let Some(control_vring) = control_vring else {
             return;
         };
         self.control_queue.turn(
-            control,
+            control_vring,
             &mut self.virtio_gpu,
             &mut self.displays,
             &mut self.log,
         );
-        let position = position(control);
+        let position = control_vring.next_available();
         self.session.control_at(position);
-        // The display replies in time, or its time is over; a fence may never be retired.
+        // A display replies or its time runs out; a fence may never be retired.
         let goes_on = self.control_queue.is_notified() || self.displays.is_query_pending();
         if self.cursor_queue.control_went_on(position, goes_on) {
             self.serve_cursors(vrings);
@@ -158,47 +157,50 @@ impl Gpu {
     }
 
     fn serve_cursors(&mut self, vrings: &[Vring]) {
-        let control = vrings.get(usize::from(CONTROL_QUEUE));
-        let Some(cursor) = vrings.get(usize::from(CURSOR_QUEUE)) else {
+        let control_vring = vrings.get(usize::from(CONTROL_QUEUE));
+        let Some(cursor_vring) = vrings.get(usize::from(CURSOR_QUEUE)) else {
             return;
         };
-        let waits_for_control =
-            self.cursor_queue
-                .turn(cursor, control, &mut self.virtio_gpu, &mut self.log);
+        let waits_for_control = self.cursor_queue.turn(
+            cursor_vring,
+            control_vring,
+            &mut self.virtio_gpu,
+            &mut self.log,
+        );
         if waits_for_control {
             // The kick for the requests that it waits for may still come.
             self.control_queue.notify();
         }
     }
 
-    /// Shows what changed: sends it to the displays, waits for them, and says so in the status.
+    /// Sends what changed to the displays, watches them for what comes next, and updates the status.
     fn show(&mut self) {
-        let is_settled = self.is_settled();
+        let driver_is_known = self.driver_is_known();
         let scanouts = self.virtio_gpu.scanouts_mut();
-        self.displays.send(scanouts, is_settled, &mut self.log);
+        self.displays.send(scanouts, driver_is_known, &mut self.log);
         self.watched.rearm(&mut self.displays, &mut self.log);
         self.resume_control_queue();
         let has_work = self.control_queue.is_notified() || self.cursor_queue.is_notified();
-        // A ring that is started again brings an event of its own.
-        if has_work && is_settled {
+        // A virtqueue that is started again brings an event of its own.
+        if has_work && driver_is_known {
             self.watched.wake();
         }
         self.status.publish(&self.virtio_gpu);
     }
 
-    /// Whether it is known whose the rings are: only then scanouts are shown.
-    fn is_settled(&self) -> bool {
+    /// Whether the current driver is identified. Scanouts are sent only then.
+    fn driver_is_known(&self) -> bool {
         !self.session.is_stopped() && !self.deferred.reset
     }
 
-    /// Has the control queue go on if the display has replied.
+    /// Continues the control queue's request if a display has replied.
     fn resume_control_queue(&mut self) {
         if let Some(reply) = self.displays.take_reply() {
             self.control_queue.resume(reply);
         }
     }
 
-    /// What displays support may have changed, and whose turn it is.
+    /// After every event: applies display replies and changed dmabuf support, then serves the queues.
     fn after_event(&mut self, vrings: &[Vring]) {
         self.resume_control_queue();
         self.displays

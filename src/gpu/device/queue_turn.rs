@@ -1,32 +1,35 @@
-//! One turn of a queue: how many requests are served, and for how long, before the others have theirs.
+//! One turn of a queue: serves at most [`MAX_TURN_REQUESTS`] requests, for about [`MAX_TURN_TIME`], before
+//! the other queue and other events are served. A turn is one [`QueuePass`] over the virtqueue.
 
 use std::time::{Duration, Instant};
 
 use crate::backend::{Chain, GuestMemory, QueuePass, VirtqueueError, Vring};
 
-/// Requests of one queue after which the others have their turn: more than drivers make for a frame, so
-/// that what is ready together is shown together.
-pub(super) const PASS_REQUESTS: usize = 120;
-/// Time after which the others have their turn: following a request of very many descriptors can take
+/// Most requests of one queue in a turn: more than drivers make for a frame, so that what is ready
+/// together is shown together.
+pub(super) const MAX_TURN_REQUESTS: usize = 120;
+/// Time after which a turn ends: following a request of very many descriptors can take
 /// longer than executing it, and how long a 3D command takes is up to the guest.
-const PASS_TIME: Duration = Duration::from_millis(10);
+const MAX_TURN_TIME: Duration = Duration::from_millis(10);
 
 /// What follows a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// The next request.
     Request,
-    /// The turn of the others; then the queue goes on by itself.
+    /// The same request again, which was put back.
+    Again,
+    /// The turn ends, and the caller schedules another one.
     Yield,
-    /// The queue waits until it is notified.
+    /// The turn ends, and the queue waits until it is notified.
     Wait,
 }
 
 /// Serves the requests of one queue.
 pub(super) trait RequestHandler {
     /// Called before the first request.
-    fn begin(&mut self, queue: &mut QueuePass<'_>) {
-        let _ = queue;
+    fn begin(&mut self, pass: &mut QueuePass<'_>) {
+        let _ = pass;
     }
 
     /// Whether no request may be taken now; the queue is notified when one may.
@@ -35,10 +38,11 @@ pub(super) trait RequestHandler {
     }
 
     /// Serves a request.
-    fn serve(&mut self, queue: &mut QueuePass<'_>, chain: Chain) -> Next;
+    fn serve(&mut self, pass: &mut QueuePass<'_>, chain: Chain) -> Next;
 }
 
-/// Serves a queue for one turn. `true` if requests are left of which no event will tell.
+/// Serves a queue for one turn. Returns `true` if requests remain for which no kick will come: the caller
+/// must schedule another turn.
 ///
 /// # Errors
 /// If the queue is broken; what was served until then is completed.
@@ -47,13 +51,13 @@ pub(super) fn serve_turn(
     memory: &GuestMemory,
     handler: &mut impl RequestHandler,
 ) -> Result<bool, VirtqueueError> {
-    let Some(mut queue) = QueuePass::begin(vring, memory) else {
+    let Some(mut pass) = QueuePass::begin(vring, memory) else {
         return Ok(false);
     };
-    let end = serve_requests(&mut queue, handler);
-    queue.flush_used()?;
+    let end = serve_requests(&mut pass, handler);
+    pass.flush_used()?;
     match end? {
-        TurnEnd::Empty => queue.enable_notification(),
+        TurnEnd::Empty => pass.enable_notification(),
         TurnEnd::Waiting => Ok(false),
         TurnEnd::Limit => Ok(true),
     }
@@ -65,29 +69,29 @@ enum TurnEnd {
     Empty,
     /// The queue waits until it is notified.
     Waiting,
-    /// It is the others' turn.
+    /// The turn has reached a limit, or yields.
     Limit,
 }
 
 fn serve_requests(
-    queue: &mut QueuePass<'_>,
+    pass: &mut QueuePass<'_>,
     handler: &mut impl RequestHandler,
 ) -> Result<TurnEnd, VirtqueueError> {
     let began = Instant::now();
-    handler.begin(queue);
-    for _ in 0..PASS_REQUESTS {
+    handler.begin(pass);
+    for _ in 0..MAX_TURN_REQUESTS {
         if handler.is_blocked() {
             return Ok(TurnEnd::Waiting);
         }
-        let Some(chain) = queue.pop()? else {
+        let Some(chain) = pass.pop()? else {
             return Ok(TurnEnd::Empty);
         };
-        match handler.serve(queue, chain) {
-            Next::Request => {}
+        match handler.serve(pass, chain) {
+            Next::Request | Next::Again => {}
             Next::Yield => break,
             Next::Wait => return Ok(TurnEnd::Waiting),
         }
-        if began.elapsed() >= PASS_TIME {
+        if began.elapsed() >= MAX_TURN_TIME {
             break;
         }
     }

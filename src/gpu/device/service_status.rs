@@ -20,7 +20,7 @@ impl GpuStatus {
         }
     }
 
-    /// Has the line say what the scanouts show now, if that changed.
+    /// Updates the line if what the scanouts show has changed.
     pub(super) fn publish(&mut self, virtio_gpu: &VirtioGpu) {
         let active = || virtio_gpu.scanouts().active_scanouts();
         if self.scanouts.iter().copied().eq(active()) {

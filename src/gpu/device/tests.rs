@@ -1,11 +1,11 @@
-//! The device with real guest memory, rings and descriptors, event by event.
+//! The device with real guest memory, virtqueues and descriptors, event by event.
 
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use vhost_user_backend::VringT;
 
-use super::queue_turn::PASS_REQUESTS;
+use super::queue_turn::MAX_TURN_REQUESTS;
 use super::testing::machine::*;
 use super::*;
 use crate::gpu::protocol::{DisplayInfo, Header, Response, command, response};
@@ -101,7 +101,7 @@ fn paused_guest_keeps_what_it_set_up() {
         machine.run();
         machine.stop();
         let mut new = machine.plug_settled_display();
-        // Whose driver it is shows only once the rings start.
+        // Whose driver it is shows only once the virtqueues start.
         assert_eq!(new.messages().len(), 1);
         machine.start(machine.drivers[0].next_available);
         assert_eq!(new.messages(), [SCANOUT, UPDATE]);
@@ -171,7 +171,7 @@ fn pending_query_survives_a_pause() {
     machine.run();
     assert_eq!(machine.response(), None);
 
-    // The rings go on at the request that was not answered.
+    // The virtqueues go on at the request that was not answered.
     for vring in &machine.vrings {
         vring.set_queue_ready(true);
     }
@@ -184,7 +184,7 @@ fn pending_query_survives_a_pause() {
 }
 
 #[test]
-fn stopped_rings_are_not_touched() {
+fn stopped_virtqueues_are_not_touched() {
     let mut machine = Machine::started();
     assert_eq!(machine.control(CREATE, &[1, 2, 1, 1]), response::OK_NODATA);
     machine.stop();
@@ -212,9 +212,9 @@ fn full_control_queue_yields_to_the_others() {
     }
     machine.event(CONTROL_QUEUE);
     let count = |machine: &mut Machine| std::iter::from_fn(|| machine.response()).count();
-    // Fewer where the machine is busy: a pass has an end in time too.
+    // Fewer where the machine is busy: a turn is limited in time, too.
     let first = count(&mut machine);
-    assert!((1..=PASS_REQUESTS).contains(&first), "{first}");
+    assert!((1..=MAX_TURN_REQUESTS).contains(&first), "{first}");
     machine.run();
     assert_eq!(count(&mut machine), 128 - first);
 }

@@ -1,4 +1,5 @@
-//! What brings the device events, beside its queues: display sockets, a timer, and the device itself.
+//! The file descriptors that bring the device events, beside its virtqueues' kicks: display sockets, a
+//! timer, an event that the device sends itself, and the renderer's fence event.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -106,7 +107,7 @@ impl WatchedFds {
         Ok(())
     }
 
-    /// Has [`TIMER`] come at `deadline`, or not at all.
+    /// Sets the timer so that [`TIMER`] comes at `deadline`, or not at all.
     fn set_timer(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         if self.timer_set == deadline {
             return Ok(());
@@ -134,7 +135,7 @@ impl WatchedFds {
         self.timer_set = None;
     }
 
-    /// Has [`WAKE`] come after the events that are ready now.
+    /// Makes [`WAKE`] come after the events that are ready now.
     pub(super) fn wake(&self) {
         self.wake.set();
     }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 /// How long the answer to a `DMABUF_UPDATE` is awaited, once all of it is sent. A front-end answers
 /// when it has drawn: a busy one is late, and one with a hidden window answers when it is visible again.
 /// Until it answers it is sent pixels.
-pub(crate) const UPDATE_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const ACK_LIMIT: Duration = Duration::from_secs(10);
 /// Late answers without one in time between them after which it is sent pixels for good: with each, its
-/// scanouts stand still for [`UPDATE_LIMIT`].
+/// scanouts stand still for [`ACK_LIMIT`].
 pub(super) const MAX_LATE: u32 = 3;
 
 /// For how long a front-end whose answer to `DMABUF_UPDATE` is late is sent pixels.
@@ -41,7 +41,7 @@ pub(super) struct DmabufAck {
 }
 
 impl DmabufAck {
-    /// Whether the next update has to wait.
+    /// Whether the next update must wait.
     pub(super) fn is_pending(&self) -> bool {
         self.stage != Stage::Idle
     }
@@ -63,7 +63,7 @@ impl DmabufAck {
 
     /// The socket has taken all of it.
     pub(super) fn sent(&mut self, now: Instant) {
-        self.stage = Stage::Awaited(now + UPDATE_LIMIT);
+        self.stage = Stage::Awaited(now + ACK_LIMIT);
     }
 
     /// An answer came. One that comes before the update is sent is ignored.

@@ -9,8 +9,8 @@ use super::dmabuf_ack::{DmabufAck, PixelFallback};
 use super::outgoing_message::{FrontEndRequest, OutgoingMessage};
 use crate::gpu::scanout::PendingUpdates;
 
-/// Bytes after which the worker does something else before it sends on.
-const PASS_BYTES: usize = 64 << 20;
+/// Bytes after which sending pauses: the worker serves other events before it sends more.
+const MAX_SEND_BYTES: usize = 64 << 20;
 
 /// How far sending came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl MessageSender {
                 }
                 self.current = None;
             }
-            if bytes >= PASS_BYTES {
+            if bytes >= MAX_SEND_BYTES {
                 return Ok(SendProgress::Blocked);
             }
         }

@@ -17,7 +17,7 @@ mod reply_receiver;
 pub(crate) use connection::Expired;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use connection::REPLY_LIMIT;
-pub(crate) use dmabuf_ack::{PixelFallback, UPDATE_LIMIT};
+pub(crate) use dmabuf_ack::{ACK_LIMIT, PixelFallback};
 pub(crate) use error::DisplayError;
 
 use std::os::unix::net::UnixStream;
@@ -29,7 +29,7 @@ use crate::gpu::display_info::{DisplayQuery, DisplayReply};
 use crate::gpu::scanout::{DmabufSupport, PendingUpdates};
 use connection::{DisplayConnection, Received};
 
-/// A query of the driver, which at most one is.
+/// State of the driver's query; at most one is outstanding.
 #[derive(Debug, Default)]
 enum Query {
     /// There is none.

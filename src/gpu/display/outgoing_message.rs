@@ -1,4 +1,5 @@
-//! The messages to the front-end (QEMU, docs/interop/vhost-user-gpu.rst).
+//! A message to the front-end, from its header to the rows of its pixels
+//! (QEMU, docs/interop/vhost-user-gpu.rst).
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -26,7 +27,7 @@ const MAX_HEAD_LEN: usize = MESSAGE_HEADER_LEN + size_of::<VhostUserGpuDMABUFSca
 /// Most pieces of one `sendmsg(2)` (`IOV_MAX`).
 const MAX_PIECES: usize = 1024;
 
-/// A message that shows nothing.
+/// A message other than a picture update: negotiation or a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrontEndRequest {
     Features,
@@ -48,7 +49,7 @@ enum Body {
     /// flush.
     Pixels {
         image: SharedImage,
-        source: Rect,
+        source_rect: Rect,
     },
 }
 
@@ -69,7 +70,7 @@ impl OutgoingMessage {
         let body_len = match &body {
             Body::Empty => 0,
             Body::Cursor(_) => CURSOR_LEN,
-            Body::Pixels { source, .. } => source.area() as usize * PIXEL_LEN,
+            Body::Pixels { source_rect, .. } => source_rect.area() as usize * PIXEL_LEN,
         };
         let size = (payload.len() + body_len) as u32;
         let mut head = [0; MAX_HEAD_LEN];
@@ -119,10 +120,10 @@ impl OutgoingMessage {
                 id,
                 rect,
                 image,
-                source,
+                source_rect,
             } => {
                 let payload = update_rect(id, rect);
-                let body = Body::Pixels { image, source };
+                let body = Body::Pixels { image, source_rect };
                 Self::new(GpuBackendReq::UPDATE, payload.as_slice(), body)
             }
             Update::Dmabuf {
@@ -227,10 +228,10 @@ impl OutgoingMessage {
             }
             Body::Pixels {
                 image: shared,
-                source,
+                source_rect,
             } => {
                 image = shared.lock();
-                add_rows(&mut pieces, &image, source, skip);
+                add_rows(&mut pieces, &image, source_rect, skip);
             }
         }
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -252,13 +253,13 @@ impl OutgoingMessage {
     }
 }
 
-/// Adds the rows of `source` as they lie in `image`, but for the first `skip` bytes; whole rows of
+/// Adds the rows of `source_rect` as they lie in `image`, but for the first `skip` bytes; whole rows of
 /// the image in one piece.
-fn add_rows<'a>(pieces: &mut Vec<IoSlice<'a>>, image: &'a Image, source: &Rect, skip: usize) {
-    let row_len = source.width as usize * PIXEL_LEN;
-    let total = row_len * source.height as usize;
+fn add_rows<'a>(pieces: &mut Vec<IoSlice<'a>>, image: &'a Image, source_rect: &Rect, skip: usize) {
+    let row_len = source_rect.width as usize * PIXEL_LEN;
+    let total = row_len * source_rect.height as usize;
     if row_len == image.stride() {
-        let all = image.bytes(source.x, source.y, total);
+        let all = image.bytes(source_rect.x, source_rect.y, total);
         pieces.push(IoSlice::new(all.get(skip..).unwrap_or_default()));
         return;
     }
@@ -266,8 +267,8 @@ fn add_rows<'a>(pieces: &mut Vec<IoSlice<'a>>, image: &'a Image, source: &Rect, 
         return;
     };
     let mut skip = skip % row_len;
-    for row in (first as u32..source.height).take(MAX_PIECES - pieces.len()) {
-        let bytes = image.bytes(source.x, source.y.saturating_add(row), row_len);
+    for row in (first as u32..source_rect.height).take(MAX_PIECES - pieces.len()) {
+        let bytes = image.bytes(source_rect.x, source_rect.y.saturating_add(row), row_len);
         pieces.push(IoSlice::new(bytes.get(skip..).unwrap_or_default()));
         skip = 0;
     }

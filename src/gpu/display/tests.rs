@@ -446,7 +446,7 @@ fn resource_may_be_destroyed_while_it_is_sent() {
     display
         .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
         .unwrap();
-    scanouts.forget_image(&image);
+    scanouts.disable_showing(&image);
     drop(image);
     let arrived = words(&trickle(&mut display, &front_end, &mut scanouts, 1 << 20));
     let whole = 6 + 8 + 700 * 1500;
@@ -505,7 +505,7 @@ fn display_that_does_not_read_costs_no_memory() {
             y: i,
             visible: true,
         };
-        scanouts.shape_cursor(0, position, shape.clone());
+        scanouts.set_cursor_shape(0, position, shape.clone());
         display
             .send(scanouts.pending_updates(DisplayId::VMM), Instant::now())
             .unwrap();

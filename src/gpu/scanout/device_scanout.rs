@@ -8,8 +8,9 @@ use crate::gpu::resource::SharedImage;
 #[derive(Debug, Default)]
 pub(super) struct DeviceScanout {
     source: Option<ScanoutSource>,
-    /// Whether nothing of the source was flushed yet: displays show what was there before.
-    never_flushed: bool,
+    /// Whether the next flush sends everything: nothing of the source was flushed yet, or its pixels could
+    /// not be read back. Until then displays show what was there before.
+    next_flush_is_full: bool,
     /// What commands wrote of it since the last flush, in its own coordinates. Damage of pixels only:
     /// a flush of a dmabuf sends all of the flushed rectangle.
     damage_unflushed: Region,
@@ -20,8 +21,8 @@ pub(super) struct DeviceScanout {
 pub(super) struct Flush {
     /// What is flushed, in the scanout's coordinates.
     pub(super) rect: Rect,
-    /// Whether it is the first one of the source, and thus of everything.
-    pub(super) is_first: bool,
+    /// Whether it is of everything; see [`DeviceScanout::next_flush_is_full`].
+    pub(super) is_full: bool,
 }
 
 impl DeviceScanout {
@@ -45,7 +46,7 @@ impl DeviceScanout {
     /// Shows `source`, of which nothing was flushed yet, or nothing.
     pub(super) fn set_source(&mut self, source: Option<ScanoutSource>) {
         *self = Self {
-            never_flushed: source.is_some(),
+            next_flush_is_full: source.is_some(),
             source,
             damage_unflushed: Region::default(),
         };
@@ -67,15 +68,15 @@ impl DeviceScanout {
     pub(super) fn flush(&mut self, rect: &Rect) -> Option<Flush> {
         let source = self.source.as_ref()?;
         let part = rect.intersection(&source.rect)?;
-        let is_first = std::mem::take(&mut self.never_flushed);
-        let rect = if is_first {
+        let is_full = std::mem::take(&mut self.next_flush_is_full);
+        let rect = if is_full {
             self.damage_unflushed.clear();
             self.damage_unflushed.add(source.everything());
             source.everything()
         } else {
             part.relative_to(&source.rect)
         };
-        Some(Flush { rect, is_first })
+        Some(Flush { rect, is_full })
     }
 
     /// The damage that is to be sent with the next flush.
@@ -93,13 +94,13 @@ impl DeviceScanout {
         self.damage_unflushed.clear();
     }
 
-    /// Whether nothing of its source was flushed yet.
-    pub(super) fn is_never_flushed(&self) -> bool {
-        self.never_flushed
+    /// Whether the next flush sends everything.
+    pub(super) fn next_flush_is_full(&self) -> bool {
+        self.next_flush_is_full
     }
 
-    /// Has the next flush send everything, or only what changed.
-    pub(super) fn set_never_flushed(&mut self, never_flushed: bool) {
-        self.never_flushed = never_flushed;
+    /// Sets whether the next flush sends everything, or only what changed.
+    pub(super) fn set_next_flush_is_full(&mut self, is_full: bool) {
+        self.next_flush_is_full = is_full;
     }
 }

@@ -23,18 +23,18 @@ impl DisplayCursor {
         };
     }
 
-    /// Has the new position sent.
+    /// Queues the new position.
     pub(super) fn position_changed(&mut self) {
         self.moved = true;
     }
 
-    /// Has the new shape and position sent.
+    /// Queues the new shape and position.
     pub(super) fn shape_changed(&mut self) {
         self.moved = true;
         self.shaped = true;
     }
 
-    /// The driver is gone: has `cursor` hidden, as it was last, if the display shows it.
+    /// The driver is gone: queues the end of `cursor`, as it was last, if the display shows it.
     pub(super) fn hide(&mut self, cursor: &Cursor) {
         *self = Self {
             moved: self.told && cursor.position.visible,

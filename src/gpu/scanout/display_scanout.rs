@@ -22,7 +22,7 @@ enum LastSent {
 #[derive(Debug, Default)]
 pub(super) struct DisplayScanout {
     last_sent: LastSent,
-    /// Flushed and ready to be sent.
+    /// Flushed, and ready to be sent.
     damage_to_send: Region,
     /// Whether the display has the dmabuf of the current source.
     dmabuf_sent: bool,
@@ -66,7 +66,7 @@ impl DisplayScanout {
         };
     }
 
-    /// Has all of `source` sent as it is now.
+    /// Queues all of `source` as it is now.
     pub(super) fn send_everything(&mut self, source: &ScanoutSource) {
         self.damage_to_send.clear();
         self.damage_to_send.add(source.everything());
@@ -77,7 +77,7 @@ impl DisplayScanout {
         &mut self.damage_to_send
     }
 
-    /// Has the part of `damage` within `part` sent as pixels.
+    /// Queues the part of `damage` within `part`, to be sent as pixels.
     pub(super) fn add_damage(&mut self, damage: &Region, part: &Rect) {
         for rect in damage.rects() {
             if let Some(common) = rect.intersection(part) {
@@ -96,15 +96,15 @@ impl DisplayScanout {
         self.dmabuf_flushed.is_some()
     }
 
-    /// What was flushed of a dmabuf is sent after the next [`DisplayScanout::flush_done`].
-    pub(super) fn await_flush(&mut self) {
+    /// What was flushed of a dmabuf is sent after the next [`DisplayScanout::drawing_done`].
+    pub(super) fn await_drawing(&mut self) {
         if let Some(rect) = self.dmabuf_flushed.take() {
             self.dmabuf_awaited = Some(around(self.dmabuf_awaited, rect));
         }
     }
 
     /// The fence that was awaited is retired.
-    pub(super) fn flush_done(&mut self) {
+    pub(super) fn drawing_done(&mut self) {
         if let Some(rect) = self.dmabuf_awaited.take() {
             self.damage_to_send.add(rect);
         }
@@ -125,19 +125,19 @@ impl DisplayScanout {
         self.needs_readback = false;
     }
 
-    /// The next update of `scanout`, whose number is `id`; nothing of a dmabuf while it
-    /// `is_updating`.
+    /// The next update of `scanout`, whose number is `id`; nothing of a dmabuf while the display
+    /// `awaits_dmabuf_ack`.
     pub(super) fn next_update(
         &mut self,
         id: u32,
         scanout: &DeviceScanout,
         support: DmabufSupport,
-        is_updating: bool,
+        awaits_dmabuf_ack: bool,
     ) -> Option<Update> {
         let source = scanout.source();
         if let Some(dmabuf) = source.and_then(|source| source.dmabuf_for(support)) {
             // The display keeps what it has until the dmabuf is drawn.
-            if is_updating || self.damage_to_send.is_empty() {
+            if awaits_dmabuf_ack || self.damage_to_send.is_empty() {
                 return None;
             }
             if !self.dmabuf_sent {
@@ -179,7 +179,7 @@ impl DisplayScanout {
             id,
             rect,
             image: source.image.clone(),
-            source: rect.absolute_in(&source.rect),
+            source_rect: rect.absolute_in(&source.rect),
         })
     }
 }

@@ -43,8 +43,8 @@ impl DisplayState {
         }
     }
 
-    /// Has all of a scanout sent to a display that is new: pixels once they are read back, for no other
-    /// display may have needed them.
+    /// Queues the whole scanout for a new display. Pixels are read back first: the image may be stale if
+    /// all other displays use the dmabuf.
     pub(super) fn begin(&mut self, index: usize, source: &ScanoutSource) {
         let shows_pixels = self.shows_pixels(source);
         if let Some(display_scanout) = self.scanouts.get_mut(index) {
@@ -91,17 +91,17 @@ impl DisplayState {
         self.scanouts.iter().any(DisplayScanout::wants_fence)
     }
 
-    /// See [`DisplayScanout::await_flush`].
-    pub(super) fn await_flush(&mut self) {
+    /// See [`DisplayScanout::await_drawing`].
+    pub(super) fn await_drawing(&mut self) {
         for scanout in &mut self.scanouts {
-            scanout.await_flush();
+            scanout.await_drawing();
         }
     }
 
-    /// See [`DisplayScanout::flush_done`].
-    pub(super) fn flush_done(&mut self) {
+    /// See [`DisplayScanout::drawing_done`].
+    pub(super) fn drawing_done(&mut self) {
         for scanout in &mut self.scanouts {
-            scanout.flush_done();
+            scanout.drawing_done();
         }
     }
 

@@ -1,4 +1,4 @@
-//! The displays that show the scanouts of a device.
+//! What each display of a device was told and is still to be sent.
 
 use super::cursor::Cursor;
 use super::device_scanout::DeviceScanout;
@@ -9,7 +9,7 @@ use super::display_state::DisplayState;
 use super::source::ScanoutSource;
 use crate::gpu::region::Rect;
 
-/// What each display was told, and what it is still to be sent.
+/// The state of each display.
 #[derive(Debug)]
 pub(super) struct DisplayStates {
     states: Vec<DisplayState>,
@@ -63,17 +63,17 @@ impl DisplayStates {
         self.states.iter().any(DisplayState::wants_fence)
     }
 
-    /// See [`DisplayScanout::await_flush`].
-    pub(super) fn await_flush(&mut self) {
+    /// See [`DisplayScanout::await_drawing`].
+    pub(super) fn await_drawing(&mut self) {
         for display in &mut self.states {
-            display.await_flush();
+            display.await_drawing();
         }
     }
 
-    /// See [`DisplayScanout::flush_done`].
-    pub(super) fn flush_done(&mut self) {
+    /// See [`DisplayScanout::drawing_done`].
+    pub(super) fn drawing_done(&mut self) {
         for display in &mut self.states {
-            display.flush_done();
+            display.drawing_done();
         }
     }
 
@@ -102,9 +102,9 @@ impl DisplayStates {
         }
     }
 
-    /// Has all of a scanout sent, as it is now, to the displays that `is_meant` picks. Pixels are sent
-    /// as they are, unflushed ones too: these are damage no more, so the other displays are sent them as
-    /// well.
+    /// Queues all of a scanout, as it is now, for the displays that `is_meant` picks. This includes
+    /// unflushed changes. Because that clears the shared damage, the other pixel displays get those
+    /// changes too.
     pub(super) fn send_everything(
         &mut self,
         index: usize,
@@ -133,8 +133,8 @@ impl DisplayStates {
         scanout.clear_damage();
     }
 
-    /// Has the displays sent what of a scanout changed within `rect` of its source's image, or
-    /// everything with the first flush.
+    /// Queues for all displays what of a scanout changed within `rect` of its source's image, or
+    /// everything with a full flush.
     pub(super) fn flush(&mut self, index: usize, scanout: &mut DeviceScanout, rect: &Rect) {
         let Some(flush) = scanout.flush(rect) else {
             return;
@@ -152,7 +152,7 @@ impl DisplayStates {
                 display_scanout.flush_dmabuf(flush.rect);
                 continue;
             }
-            if flush.is_first {
+            if flush.is_full {
                 display_scanout.damage_to_send().clear();
             }
             if let Some(other) = by_pixels.replace(display_scanout) {

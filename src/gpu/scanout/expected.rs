@@ -10,8 +10,8 @@ use crate::gpu::resource::PIXEL_LEN;
 pub enum ExpectedDisplay {
     /// Nothing.
     Disabled,
-    /// What was there before: nothing of the source was flushed yet.
-    NeverFlushed,
+    /// What was there before, until the next flush, which sends everything.
+    Unchanged,
     /// The dmabuf with this inode.
     Dmabuf(u64),
     /// So many columns and rows, and the pixels; `None` where they changed since the last flush.
@@ -25,8 +25,8 @@ impl Scanouts {
             let Some(source) = scanout.source() else {
                 return ExpectedDisplay::Disabled;
             };
-            if scanout.is_never_flushed() {
-                return ExpectedDisplay::NeverFlushed;
+            if scanout.next_flush_is_full() {
+                return ExpectedDisplay::Unchanged;
             }
             if let Some(dmabuf) = source.dmabuf_for(self.support(display)) {
                 let stat = rustix::fs::fstat(&dmabuf.fd);

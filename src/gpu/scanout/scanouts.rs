@@ -39,7 +39,7 @@ pub(crate) struct Scanouts {
     cursors: [Cursor; MAX_SCANOUTS],
     display_states: DisplayStates,
     /// The point in the renderer's work at which the awaited dmabufs are drawn.
-    fence: Option<Fence>,
+    drawing_fence: Option<Fence>,
 }
 
 impl Scanouts {
@@ -51,8 +51,8 @@ impl Scanouts {
             .is_some_and(|source| source.rect == *rect)
     }
 
-    /// Has scanout `id` show `source`. Displays get all of it with its first flush, unless that is
-    /// what it shows already.
+    /// Shows `source` on scanout `id`. Displays get all of it with its first flush, unless the scanout
+    /// shows it already.
     pub(crate) fn show(&mut self, id: u32, source: ScanoutSource) {
         if !self.shows(id, &source.image, &source.rect) {
             self.set_source(id, Some(source));
@@ -65,7 +65,7 @@ impl Scanouts {
     }
 
     /// Disables the scanouts that show `image`.
-    pub(crate) fn forget_image(&mut self, image: &SharedImage) {
+    pub(crate) fn disable_showing(&mut self, image: &SharedImage) {
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
             if scanout.source_of(image).is_some() {
                 scanout.set_source(None);
@@ -94,7 +94,7 @@ impl Scanouts {
     }
 
     /// The parts of `image` that a flush of `rect` sends by pixels, if they changed: those within
-    /// `rect` that a scanout shows, or all that it shows with its first flush.
+    /// `rect` that a scanout shows, or all that it shows with a full flush.
     pub(crate) fn region_to_flush(&self, image: &SharedImage, rect: &Rect) -> Region {
         let mut region = Region::default();
         for scanout in &self.scanouts {
@@ -105,7 +105,7 @@ impl Scanouts {
                 continue;
             }
             if let Some(part) = rect.intersection(&source.rect) {
-                region.add(if scanout.is_never_flushed() {
+                region.add(if scanout.next_flush_is_full() {
                     source.rect
                 } else {
                     part
@@ -115,8 +115,8 @@ impl Scanouts {
         region
     }
 
-    /// Has the displays brought up to date within `rect` of `image`: each is sent what changed there,
-    /// or everything with the first flush of a scanout's source.
+    /// Brings the displays up to date within `rect` of `image`: queues for each what changed there, or
+    /// everything with a full flush of a scanout.
     pub(crate) fn flush(&mut self, image: &SharedImage, rect: &Rect) {
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
             if scanout.source_of(image).is_some() {
@@ -127,24 +127,25 @@ impl Scanouts {
 
     /// Whether damage of a dmabuf was flushed for which a fence is to be awaited.
     pub(crate) fn wants_fence(&self) -> bool {
-        self.fence.is_none() && self.display_states.want_fence()
+        self.drawing_fence.is_none() && self.display_states.want_fence()
     }
 
-    /// What was flushed of dmabufs is sent after the next [`Scanouts::flush_done`]: at `fence`.
-    pub(crate) fn await_flush(&mut self, fence: Option<Fence>) {
-        self.fence = fence;
-        self.display_states.await_flush();
+    /// What was flushed of dmabufs is sent once it is drawn: at `fence`, with the next
+    /// [`Scanouts::drawing_done`].
+    pub(crate) fn await_drawing(&mut self, fence: Option<Fence>) {
+        self.drawing_fence = fence;
+        self.display_states.await_drawing();
     }
 
     /// The fence that is awaited.
-    pub(crate) fn fence(&self) -> Option<Fence> {
-        self.fence
+    pub(crate) fn drawing_fence(&self) -> Option<Fence> {
+        self.drawing_fence
     }
 
-    /// The fence that was awaited is retired.
-    pub(crate) fn flush_done(&mut self) {
-        self.fence = None;
-        self.display_states.flush_done();
+    /// The awaited fence is retired: what was flushed before it is drawn.
+    pub(crate) fn drawing_done(&mut self) {
+        self.drawing_fence = None;
+        self.display_states.drawing_done();
     }
 
     /// Moves, hides or shows the cursor of scanout `id`.
@@ -158,7 +159,7 @@ impl Scanouts {
     }
 
     /// Gives the cursor of scanout `id` a new shape, and shows it.
-    pub(crate) fn shape_cursor(&mut self, id: u32, position: Position, shape: Shape) {
+    pub(crate) fn set_cursor_shape(&mut self, id: u32, position: Position, shape: Shape) {
         let Some((index, cursor)) = self.cursor_mut(id) else {
             return;
         };
@@ -177,7 +178,7 @@ impl Scanouts {
 
     /// Disables all scanouts and forgets the cursors; the displays are told.
     pub(crate) fn reset(&mut self) {
-        self.fence = None;
+        self.drawing_fence = None;
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
             scanout.set_source(None);
             self.display_states
@@ -220,7 +221,7 @@ impl Scanouts {
         if let Some(display) = self.display_states.get_mut(id) {
             display.restart(&self.cursors);
         }
-        let flushed = |(_, scanout): &(usize, &mut DeviceScanout)| !scanout.is_never_flushed();
+        let flushed = |(_, scanout): &(usize, &mut DeviceScanout)| !scanout.next_flush_is_full();
         for (index, scanout) in self.scanouts.iter_mut().enumerate().filter(flushed) {
             if !is_new {
                 // Its image was kept up to date.
@@ -265,13 +266,13 @@ impl Scanouts {
             };
             let by_dmabuf = source.dmabuf_for(support).is_some();
             if source.dmabuf_for(old).is_some() != by_dmabuf {
-                display_scanout.switch_mode(source, by_dmabuf, !scanout.is_never_flushed());
+                display_scanout.switch_mode(source, by_dmabuf, !scanout.next_flush_is_full());
             }
         }
     }
 
     /// The next image to be read back, for a display that shows it by pixels.
-    pub(crate) fn needs_readback(&self) -> Option<Readback> {
+    pub(crate) fn next_readback(&self) -> Option<Readback> {
         let mut scanouts = self.scanouts.iter().enumerate();
         let source = scanouts.find_map(|(index, scanout)| {
             let source = scanout.source()?;
@@ -292,7 +293,7 @@ impl Scanouts {
             if !is_it || !self.display_states.need_readback(index) {
                 continue;
             }
-            scanout.set_never_flushed(!is_read);
+            scanout.set_next_flush_is_full(!is_read);
             if is_read {
                 self.display_states
                     .send_everything(index, scanout, |d| d.needs_readback(index));
@@ -304,7 +305,8 @@ impl Scanouts {
 
     /// The next update of the VMM's display.
     #[cfg(test)]
-    pub(crate) fn take_update(&mut self, is_updating: bool) -> Option<super::Update> {
-        self.pending_updates(DisplayId::VMM)?.take_next(is_updating)
+    pub(crate) fn take_update(&mut self, awaits_dmabuf_ack: bool) -> Option<super::Update> {
+        self.pending_updates(DisplayId::VMM)?
+            .take_next(awaits_dmabuf_ack)
     }
 }

@@ -23,8 +23,11 @@ fn sent(scanouts: &mut Scanouts) -> Vec<(u32, Rect, Option<Rect>)> {
         .map(|update| match update {
             Update::Scanout { id, size } => (id, size.into(), None),
             Update::Pixels {
-                id, rect, source, ..
-            } => (id, rect, Some(source)),
+                id,
+                rect,
+                source_rect,
+                ..
+            } => (id, rect, Some(source_rect)),
             other => panic!("{other:?}"),
         })
         .collect()
@@ -153,7 +156,7 @@ fn destroyed_image_disables_its_scanouts() {
     scanouts.show(0, ScanoutSource::of_pixels(&first, all));
     scanouts.show(1, ScanoutSource::of_pixels(&second, all));
     sent(&mut scanouts);
-    scanouts.forget_image(&first);
+    scanouts.disable_showing(&first);
     assert_eq!(sent(&mut scanouts), [(0, Rect::default(), None)]);
     let active = ActiveScanout {
         size: Size::new(100, 100),
@@ -196,7 +199,7 @@ fn cursor_moves_are_merged() {
         scanouts.move_cursor(0, at(x, true));
     }
     assert_eq!(cursor_updates(&mut scanouts), [(false, at(99, true))]);
-    scanouts.shape_cursor(0, at(1, true), shape);
+    scanouts.set_cursor_shape(0, at(1, true), shape);
     scanouts.move_cursor(0, at(2, true));
     assert_eq!(cursor_updates(&mut scanouts), [(true, at(2, true))]);
     scanouts.move_cursor(0, at(3, false));

@@ -26,7 +26,7 @@ pub(crate) enum Update {
         /// Where they are read from.
         image: SharedImage,
         /// Where in the image.
-        source: Rect,
+        source_rect: Rect,
     },
     /// A scanout shows a dmabuf from now on, or none any more.
     Dmabuf {

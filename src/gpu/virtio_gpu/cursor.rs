@@ -19,7 +19,7 @@ pub(super) fn update_cursor(
         hot_y: update.hot_y,
         pixels: renderer.cursor(update.resource)?,
     };
-    scanouts.shape_cursor(update.scanout, position(update), shape);
+    scanouts.set_cursor_shape(update.scanout, position(update), shape);
     Ok(Response::OkNoData)
 }
 

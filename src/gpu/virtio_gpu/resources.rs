@@ -21,7 +21,7 @@ pub(super) fn unref(
     resource: u32,
 ) -> Result<Response, CommandError> {
     if let Some(image) = renderer.existing_image(resource)? {
-        scanouts.forget_image(&image);
+        scanouts.disable_showing(&image);
     }
     renderer.unref(resource)?;
     Ok(Response::OkNoData)

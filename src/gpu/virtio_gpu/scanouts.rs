@@ -72,16 +72,16 @@ pub(super) fn flush(
 
 /// Sends the flushed dmabufs that are drawn, and waits for the drawing of those flushed since.
 pub(super) fn follow_drawing(renderer: &mut dyn Renderer, scanouts: &mut Scanouts) {
-    if let Some(fence) = scanouts.fence()
+    if let Some(fence) = scanouts.drawing_fence()
         && renderer.as_3d().is_none_or(|r| r.is_retired(fence))
     {
-        scanouts.flush_done();
+        scanouts.drawing_done();
     }
     if scanouts.wants_fence() {
         let fence = renderer.as_3d().and_then(Renderer3d::fence);
-        scanouts.await_flush(fence);
+        scanouts.await_drawing(fence);
         if fence.is_none() {
-            scanouts.flush_done();
+            scanouts.drawing_done();
         }
     }
 }
@@ -99,7 +99,7 @@ pub(super) fn set_dmabuf_support(
 ) -> Result<(), ResourceError> {
     scanouts.set_dmabuf_support(display, support);
     let mut result = Ok(());
-    while let Some(readback) = scanouts.needs_readback() {
+    while let Some(readback) = scanouts.next_readback() {
         let mut wanted = Region::default();
         wanted.add(readback.rect);
         let mut changed = Region::default();

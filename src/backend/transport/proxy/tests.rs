@@ -69,7 +69,7 @@ fn half_message_waits_for_its_rest() {
 fn flood_of_messages_leaves_a_turn_to_others() {
     let (mut proxy, mut front_end, mut daemon) = joined();
     daemon.set_nonblocking(true).unwrap();
-    let sent = message(1, b"payload").repeat(2 * PASS_MESSAGES);
+    let sent = message(1, b"payload").repeat(2 * MAX_FORWARDED_MESSAGES);
     front_end.write_all(&sent).unwrap();
     let mut got = Vec::new();
     for passed in 1..=2 {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::backend::{DeviceContext, Vring};
 use crate::gpu::device::Gpu;
-use crate::gpu::display::UPDATE_LIMIT;
+use crate::gpu::display::ACK_LIMIT;
 #[cfg(feature = "virgl")]
 use crate::gpu::renderer::virgl::testing::fake_virglrenderer;
 use crate::gpu::renderer::{Renderer, SoftwareRenderer};
@@ -73,13 +73,13 @@ impl FuzzGpu {
     /// now.
     pub fn expected_display(&self) -> Option<Vec<ExpectedDisplay>> {
         let scanouts = self.gpu.virtio_gpu.scanouts();
-        let is_settled = self.gpu.is_settled();
-        is_settled.then(|| scanouts.expected_display(DisplayId::VMM))
+        let driver_is_known = self.gpu.driver_is_known();
+        driver_is_known.then(|| scanouts.expected_display(DisplayId::VMM))
     }
 
     /// Lets the time for all replies of the front-end pass.
     pub fn expire(&mut self, vrings: &[Vring]) {
-        let late = Instant::now() + UPDATE_LIMIT;
+        let late = Instant::now() + ACK_LIMIT;
         self.gpu.displays.expire(late, &mut self.gpu.log);
         self.gpu.after_event(vrings);
     }

@@ -77,7 +77,7 @@ impl Machine {
         bytes
     }
 
-    /// Starts the rings: a new driver's at 0, a paused one's where they were.
+    /// Starts the virtqueues: a new driver's at 0, a paused one's where they were.
     pub(crate) fn start(&mut self, position: u16) {
         let memory = self.memory.memory();
         for (driver, vring) in self.drivers.iter_mut().zip(&self.vrings) {

@@ -65,7 +65,7 @@ fn cursor_has_the_pixels_transferred_before_it() {
 #[test]
 fn moves_wait_only_for_cursor_requests_before_them() {
     let mut machine = machine_with_cursor(1);
-    for _ in 0..PASS_REQUESTS + 5 {
+    for _ in 0..MAX_TURN_REQUESTS + 5 {
         submit_transfer(&mut machine);
     }
     let submit_move = |machine: &mut Machine| {
@@ -93,7 +93,7 @@ fn moves_wait_only_for_cursor_requests_before_them() {
 #[test]
 fn endless_control_queue_does_not_block_the_cursor() {
     let mut machine = machine_with_cursor(1);
-    for _ in 0..2 * PASS_REQUESTS {
+    for _ in 0..2 * MAX_TURN_REQUESTS {
         submit_nothing(&mut machine);
     }
     submit_shape(&mut machine);
@@ -143,7 +143,7 @@ fn stuck_control_queue_does_not_block_the_cursor() {
     ];
     for (n, damage) in breaks.into_iter().enumerate() {
         let mut machine = machine_with_cursor(1);
-        for _ in 0..PASS_REQUESTS + 1 {
+        for _ in 0..MAX_TURN_REQUESTS + 1 {
             submit_transfer(&mut machine);
         }
         submit_shape(&mut machine);

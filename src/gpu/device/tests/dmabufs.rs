@@ -8,7 +8,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::*;
 use crate::backend::MemoryGuard;
-use crate::gpu::display::UPDATE_LIMIT;
+use crate::gpu::display::ACK_LIMIT;
 use crate::gpu::protocol::{Format, Transfer2d};
 use crate::gpu::region::{Region, Size};
 use crate::gpu::renderer::SoftwareRenderer;
@@ -213,7 +213,7 @@ fn readback_is_damage_of_other_scanouts_too() {
     assert_eq!(front_end.messages(), [SCANOUT, UPDATED, UPDATE]);
     // The front-end does not answer, and is sent pixels from now on.
     drawn.store(true, Ordering::Relaxed);
-    let late = Instant::now() + UPDATE_LIMIT;
+    let late = Instant::now() + ACK_LIMIT;
     let gpu = &mut machine.gpu;
     assert!(gpu.displays.deadline().is_some_and(|at| at <= late));
     gpu.displays.expire(late, &mut gpu.log);

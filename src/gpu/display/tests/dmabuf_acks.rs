@@ -17,9 +17,9 @@ fn unanswered() -> (Scene, SharedImage) {
     (scene, image)
 }
 
-/// Has the time for the answer be over, and the scene sent as pixels.
+/// Lets the time for the answer run out; the scene is sent as pixels.
 fn miss(scene: &mut Scene, expected: PixelFallback) {
-    let expired = scene.display.expire(Instant::now() + UPDATE_LIMIT);
+    let expired = scene.display.expire(Instant::now() + ACK_LIMIT);
     assert_eq!(expired.dmabuf_update, Some(expected));
     assert_eq!(scene.display.dmabuf_support(), DmabufSupport::None);
     scene.set_support(DmabufSupport::None);
@@ -31,11 +31,11 @@ fn miss(scene: &mut Scene, expected: PixelFallback) {
     scene.assert_silence();
 }
 
-/// Has what was flushed be drawn and sent: the whole buffer again.
+/// Ends the drawing of what was flushed: the whole buffer is sent again.
 fn assert_passed_on_again(scene: &mut Scene) {
     assert!(scene.scanouts.wants_fence());
-    scene.scanouts.await_flush(None);
-    scene.scanouts.flush_done();
+    scene.scanouts.await_drawing(None);
+    scene.scanouts.drawing_done();
     scene.send();
     assert_eq!(scene.message().0, DMABUF_SCANOUT2);
     scene.assert_update(0, ALL);
@@ -45,7 +45,7 @@ fn assert_passed_on_again(scene: &mut Scene) {
 #[test]
 fn front_end_that_does_not_answer_is_sent_pixels() {
     let (mut scene, image) = unanswered();
-    let late = Instant::now() + UPDATE_LIMIT;
+    let late = Instant::now() + ACK_LIMIT;
     assert_eq!(scene.display.expire(Instant::now()), Expired::default());
     // It does not delay a query.
     let now = scene.front_end.now;
@@ -65,7 +65,7 @@ fn front_end_that_does_not_answer_is_sent_pixels() {
     assert_eq!(scene.message().0, SCANOUT);
     // The pixels are to be read first.
     scene.assert_silence();
-    assert_eq!(scene.scanouts.needs_readback(), Some(READBACK));
+    assert_eq!(scene.scanouts.next_readback(), Some(READBACK));
     scene.scanouts.readback_done(&READBACK, true);
     scene.send();
     let (kind, payload) = scene.message();
@@ -151,11 +151,11 @@ fn limit_starts_when_the_socket_has_taken_all_of_the_update() {
         .display
         .send(scene.scanouts.pending_updates(DisplayId::VMM), hour)
         .unwrap();
-    assert_eq!(scene.display.deadline(), Some(hour + UPDATE_LIMIT));
+    assert_eq!(scene.display.deadline(), Some(hour + ACK_LIMIT));
     scene.assert_update(0, ALL);
     // What is sent later does not put it off.
     scene.flush(&image, ALL);
-    assert_eq!(scene.display.deadline(), Some(hour + UPDATE_LIMIT));
+    assert_eq!(scene.display.deadline(), Some(hour + ACK_LIMIT));
     scene.assert_silence();
     scene.answer();
     scene.assert_update(0, ALL);
@@ -174,12 +174,12 @@ fn removed_dmabuf_leaves_only_its_answer() {
         // The answer is the old one's, and is waited for as long.
         scene.assert_silence();
         assert!(scene.display.deadline().is_some());
-        scene.scanouts.forget_image(&next_image);
+        scene.scanouts.disable_showing(&next_image);
         assert_eq!(watched.strong_count(), 0);
         scene.send();
         assert_eq!(scene.message(), (DMABUF_SCANOUT, vec![0; 40]));
         if is_late {
-            let expired = scene.display.expire(Instant::now() + UPDATE_LIMIT);
+            let expired = scene.display.expire(Instant::now() + ACK_LIMIT);
             assert_eq!(expired.dmabuf_update, Some(PixelFallback::UntilAnswered));
             scene.set_support(scene.display.dmabuf_support());
             scene.send();

@@ -124,8 +124,8 @@ impl Scene {
     pub(super) fn flush(&mut self, image: &SharedImage, rect: Rect) {
         self.scanouts.flush(image, &rect);
         assert!(self.scanouts.wants_fence());
-        self.scanouts.await_flush(None);
-        self.scanouts.flush_done();
+        self.scanouts.await_drawing(None);
+        self.scanouts.drawing_done();
         self.send();
     }
 
@@ -265,23 +265,23 @@ fn flushed_dmabuf_waits_for_its_fence() {
     let image = source.image.clone();
     scene.scanouts.show(0, source);
     scene.scanouts.flush(&image, &ALL);
-    scene.scanouts.await_flush(Some(Fence(1)));
+    scene.scanouts.await_drawing(Some(Fence(1)));
     scene.send();
     scene.assert_silence();
     // What is flushed after the fence needs one of its own.
     let corner = Rect::sized(4, 4);
     scene.scanouts.flush(&image, &corner);
     assert!(!scene.scanouts.wants_fence());
-    scene.scanouts.flush_done();
+    scene.scanouts.drawing_done();
     scene.send();
     assert_eq!(scene.message().0, DMABUF_SCANOUT2);
     scene.assert_update(0, ALL);
     scene.answer();
     scene.assert_silence();
     assert!(scene.scanouts.wants_fence());
-    scene.scanouts.await_flush(Some(Fence(2)));
-    assert_eq!(scene.scanouts.fence(), Some(Fence(2)));
-    scene.scanouts.flush_done();
+    scene.scanouts.await_drawing(Some(Fence(2)));
+    assert_eq!(scene.scanouts.drawing_fence(), Some(Fence(2)));
+    scene.scanouts.drawing_done();
     scene.send();
     scene.assert_update(0, corner);
 }
@@ -304,7 +304,7 @@ fn scanout_changes_between_dmabuf_pixels_and_nothing() {
                 .scanouts
                 .show(0, ScanoutSource::of_pixels(&image, ALL)),
             1 => scene.scanouts.disable(0),
-            2 => scene.scanouts.forget_image(&buffer),
+            2 => scene.scanouts.disable_showing(&buffer),
             _ => scene.scanouts.reset(),
         }
         scene.send();
@@ -357,7 +357,7 @@ fn failed_readback_is_tried_again_with_the_next_flush() {
     scene.flush(&image, ALL);
     scene.set_support(DmabufSupport::None);
     scene.scanouts.readback_done(&READBACK, false);
-    assert_eq!(scene.scanouts.needs_readback(), None);
+    assert_eq!(scene.scanouts.next_readback(), None);
     assert_eq!(
         scene
             .scanouts

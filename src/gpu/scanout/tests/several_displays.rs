@@ -32,12 +32,12 @@ impl Picture {
             Update::Pixels {
                 rect,
                 image,
-                source,
+                source_rect,
                 ..
             } => {
                 let image = image.lock();
-                for (y, row) in (rect.y..rect.y + rect.height).zip(source.y..) {
-                    for (x, column) in (rect.x..rect.x + rect.width).zip(source.x..) {
+                for (y, row) in (rect.y..rect.y + rect.height).zip(source_rect.y..) {
+                    for (x, column) in (rect.x..rect.x + rect.width).zip(source_rect.x..) {
                         let pixel = image.bytes(column, row, PIXEL_LEN);
                         self.pixels.insert((x, y), pixel.try_into().unwrap());
                     }
@@ -93,7 +93,7 @@ fn displays_at_different_paces_end_with_the_same_picture() {
             pixels,
         };
         match step % 5 {
-            0 => scanouts.shape_cursor(0, position, shape),
+            0 => scanouts.set_cursor_shape(0, position, shape),
             _ => scanouts.move_cursor(0, position),
         }
         Picture::update(&mut fast, &mut scanouts, DisplayId::VMM, usize::MAX);
@@ -102,9 +102,9 @@ fn displays_at_different_paces_end_with_the_same_picture() {
         }
         if step == 120 {
             scanouts.attach_display(LATER);
-            let readback = scanouts.needs_readback().unwrap();
+            let readback = scanouts.next_readback().unwrap();
             scanouts.readback_done(&readback, true);
-            assert_eq!(scanouts.needs_readback(), None);
+            assert_eq!(scanouts.next_readback(), None);
         }
         if step > 120 {
             Picture::update(&mut late, &mut scanouts, LATER, 2);
@@ -136,7 +136,7 @@ fn unflushed_damage_sent_to_a_new_display_is_sent_to_the_others_too() {
     change(&mut scanouts, &image, rect(1, 2, 3, 4));
     scanouts.attach_display(CONSOLE);
     assert_eq!(sent(&mut scanouts), []);
-    let readback = scanouts.needs_readback().unwrap();
+    let readback = scanouts.next_readback().unwrap();
     scanouts.readback_done(&readback, true);
     let damage = rect(1, 2, 3, 4);
     assert_eq!(sent(&mut scanouts), [(0, damage, Some(damage))]);
@@ -199,8 +199,8 @@ fn one_display_is_sent_pixels_while_another_has_the_dmabuf() {
         assert_eq!(rects.collect::<Vec<_>>(), [flushed]);
         // The VMM's display waits for the renderer.
         assert!(scanouts.take_update(false).is_none());
-        scanouts.await_flush(None);
-        scanouts.flush_done();
+        scanouts.await_drawing(None);
+        scanouts.drawing_done();
         let vmm = std::iter::from_fn(|| scanouts.take_update(false)).last();
         assert!(matches!(vmm, Some(Update::DmabufDamage { rect, .. }) if rect == flushed));
     }

@@ -20,7 +20,7 @@ fn damage_reaches_the_scanouts_that_show_it() {
         Update::Pixels {
             id: 15,
             rect,
-            source,
+            source_rect,
             image,
         },
     ] = &updates[..]
@@ -28,7 +28,7 @@ fn damage_reaches_the_scanouts_that_show_it() {
         panic!("{updates:?}");
     };
     assert_eq!((rect.x, rect.y, rect.width, rect.height), (4, 0, 1, 1));
-    assert_eq!(image.lock().bytes(source.x, source.y, 4), [5; 4]);
+    assert_eq!(image.lock().bytes(source_rect.x, source_rect.y, 4), [5; 4]);
 }
 
 #[test]
