@@ -52,6 +52,7 @@
 //! more modules but no C library. Nothing in here imports `gpu` or `input`, and a check keeps it so: the module
 //! can become a crate by a move.
 
+mod device;
 mod lock;
 mod logging;
 mod program;
@@ -67,15 +68,15 @@ mod virtqueue;
 pub use testing::fuzzing;
 
 pub use conventions::{Capabilities, DeviceType, SizeError, parse_size, printable};
+pub use device::wake_event::WakeEvent;
+pub use device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
 pub use logging::RateLimitedLog;
 pub use program::endpoint::{SocketError, activated_socket};
 pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions, Switch};
 pub use program::{Program, run, usage_text};
 pub use sandbox::{Argument, SandboxPolicy, SyscallRule};
-pub use transport::device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
 pub use transport::forward::{ForwardError, forward};
 pub use transport::proxy::Side;
-pub use transport::wake_event::WakeEvent;
 pub use virtqueue::{
     Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, QueuePass, TRANSPORT_FEATURES, VirtqueueError,
     Vring,

@@ -84,6 +84,7 @@ pub const HOUSE: House = House {
             rows: &[
                 &["program"],
                 &["transport"],
+                &["device"],
                 &["logging", "sandbox", "service", "virtqueue"],
                 &["lock"],
             ],

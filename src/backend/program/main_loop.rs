@@ -13,11 +13,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::endpoint::{self, Endpoint};
 use super::other_front_ends::OtherFrontEnds;
-use crate::backend::service::main_thread::{MainThreadEvent, MainThreadReceiver};
+use crate::backend::service::main_thread_channel::{MainThreadEvent, MainThreadReceiver};
 use crate::backend::service::notify;
 use crate::backend::service::status_line::StatusLine;
+use crate::backend::transport::device_handler::DeviceEnd;
 use crate::backend::transport::proxy::{Side, VhostUserProxy};
-use crate::backend::transport::worker::DeviceEnd;
 
 /// How long the device may take to give back what would outlast the program.
 const END_LIMIT: Duration = Duration::from_millis(500);

@@ -8,11 +8,11 @@ use clap::{CommandFactory as _, Parser};
 use conventions::{Capabilities, FrontEndStatus, printable_lines};
 use vhost_user_backend::Error as DaemonError;
 
+use crate::backend::device::DeviceBuilder;
 use crate::backend::logging;
 use crate::backend::sandbox::Sandbox;
-use crate::backend::service::main_thread::MainThreadHandle;
+use crate::backend::service::main_thread_channel::MainThreadHandle;
 use crate::backend::service::notify;
-use crate::backend::transport::device::DeviceBuilder;
 use crate::backend::transport::display_socket::DisplaySocketMailbox;
 use crate::backend::transport::proxy::{self, Side, VhostUserProxy};
 use crate::backend::transport::worker;

@@ -1,5 +1,5 @@
 //! The program as a service: events for its main thread, and notifications to the service manager.
 
-pub(crate) mod main_thread;
+pub(crate) mod main_thread_channel;
 pub(crate) mod notify;
 pub(crate) mod status_line;

@@ -96,7 +96,7 @@ pub(crate) fn keep(front_end: &UnixStream) -> bool {
         .is_ok()
 }
 
-/// Has the manager drop the connection that it kept (`FDSTOREREMOVE=1`), which the program has now.
+/// Tells the manager to drop the connection that it kept (`FDSTOREREMOVE=1`), which the program has now.
 pub(crate) fn forget_kept() {
     tell(
         &[

@@ -10,7 +10,7 @@ use super::notify;
 /// each text to its listeners, must not be kept busy by that.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The status of a connected front-end, sent while it is newer than what the manager has.
+/// Status of the connected front-end; sent when it changed since the last send.
 #[derive(Debug, Default)]
 pub(crate) struct StatusLine {
     connected: bool,

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, MainThreadReceiver};
-use crate::backend::transport::device::{DeviceContext, EventLoop};
+use crate::backend::device::{DeviceContext, EventLoop};
+use crate::backend::service::main_thread_channel::{
+    MainThreadEvent, MainThreadHandle, MainThreadReceiver,
+};
 use crate::backend::virtqueue::GuestMemory;
 
 /// The program around a device: an event loop that is polled by hand, and what the device reports to the main thread.

@@ -13,11 +13,14 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::fake_context::failure;
-use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle, MainThreadReceiver};
-use crate::backend::transport::device::DeviceBuilder;
+use crate::backend::device::DeviceBuilder;
+use crate::backend::service::main_thread_channel::{
+    MainThreadEvent, MainThreadHandle, MainThreadReceiver,
+};
+use crate::backend::transport::device_handler::BEGIN;
 use crate::backend::transport::display_socket::DisplaySocketMailbox;
 use crate::backend::transport::proxy::{self, VhostUserProxy};
-use crate::backend::transport::worker::{self, BEGIN};
+use crate::backend::transport::worker;
 
 pub use super::fake_context::FakeContext;
 pub use super::split_queue::{Descriptor, INDIRECT, NEXT, SplitQueue, Used, WRITE};

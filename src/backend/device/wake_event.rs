@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Has [`Device::handle_event`](super::device::Device::handle_event) called again after the events that are
-/// ready now. [`DeviceContext::wake_event`](super::device::DeviceContext::wake_event) makes it.
+/// Makes the worker call [`Device::handle_event`](crate::backend::Device::handle_event) again after the events
+/// that are ready now. [`DeviceContext::wake_event`](crate::backend::DeviceContext::wake_event) makes it.
 #[derive(Debug)]
 pub struct WakeEvent(OwnedFd);
 

@@ -1,5 +1,7 @@
 //! What a program asks of a device, and what a device may ask of the program.
 
+pub(crate) mod wake_event;
+
 use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -8,9 +10,10 @@ use std::sync::Arc;
 
 use vmm_sys_util::epoll::EventSet;
 
-use super::wake_event::WakeEvent;
+use wake_event::WakeEvent;
+
 use crate::backend::sandbox::SandboxPolicy;
-use crate::backend::service::main_thread::{MainThreadEvent, MainThreadHandle};
+use crate::backend::service::main_thread_channel::{MainThreadEvent, MainThreadHandle};
 use crate::backend::virtqueue::{GuestMemory, Vring};
 
 /// The first number a device may use as the token of a file descriptor it watches. Smaller numbers are
@@ -145,7 +148,8 @@ impl DeviceContext {
         &self.memory
     }
 
-    /// Has [`Device::handle_event`] called with `token` while `fd` is ready for `interest` (level-triggered).
+    /// Watches `fd`: the worker calls [`Device::handle_event`] with `token` while it is ready for `interest`
+    /// (level-triggered).
     ///
     /// # Errors
     /// As `epoll_ctl(2)`; `EINVAL` for a token below [`FIRST_TOKEN`].
@@ -165,7 +169,7 @@ impl DeviceContext {
         self.event_loop.unwatch(fd)
     }
 
-    /// Makes an event by which the device has [`Device::handle_event`] called with `token`.
+    /// Makes an event by which the device wakes itself: the worker then calls [`Device::handle_event`] with `token`.
     ///
     /// # Errors
     /// As `eventfd(2)` and [`DeviceContext::watch`].
