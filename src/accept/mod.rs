@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags, sockopt};
 
-use crate::backend::{Side, SocketError, activated_socket, forward};
+use crate::backend::{ConnectionSide, SocketError, activated_socket, forward};
 use running_program::RunningProgram;
 
 mod error;
@@ -110,8 +110,8 @@ fn serve_beside(
     let mut running = RunningProgram::start(program, command)?;
     let backend = running.connect(paths)?;
     match forward(front_end, backend)? {
-        Side::FrontEnd => Ok(()),
-        Side::Backend => Err(running.why_closed()),
+        ConnectionSide::FrontEnd => Ok(()),
+        ConnectionSide::Backend => Err(running.why_closed()),
     }
 }
 

@@ -72,11 +72,11 @@ pub use device::wake_event::WakeEvent;
 pub use device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
 pub use logging::RateLimitedLog;
 pub use program::endpoint::{SocketError, activated_socket};
-pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions, Switch};
+pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions, SandboxSwitch};
 pub use program::{Program, run, usage_text};
-pub use sandbox::{Argument, SandboxPolicy, SyscallRule};
+pub use sandbox::{SandboxPolicy, SyscallArgument, SyscallRule};
 pub use transport::forward::{ForwardError, forward};
-pub use transport::proxy::Side;
+pub use transport::proxy::ConnectionSide;
 pub use virtqueue::{
     Chain, GuestMemory, MAX_QUEUE_SIZE, MemoryGuard, QueuePass, TRANSPORT_FEATURES, VirtqueueError,
     Vring,

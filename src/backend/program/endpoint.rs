@@ -74,9 +74,9 @@ pub enum SocketError {
 ///
 /// Found before the program opens any file, which could get the number that `--fd` names.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum NamedSocket {
     Path(PathBuf),
-    Socket(Endpoint),
+    Passed(Endpoint),
 }
 
 /// A socket to serve on.
@@ -93,27 +93,27 @@ pub(super) enum Endpoint {
     Connected(UnixStream),
 }
 
-impl Source {
+impl NamedSocket {
     /// Finds the socket that the options or socket activation name. Clears `LISTEN_*` in any case.
     pub(super) fn find(options: &ConnectionOptions) -> Result<Self, SocketError> {
         let mut activated = Activation::take();
         let kept = activated.take_kept();
-        let mut source = match (&options.socket_path, options.fd) {
+        let mut socket = match (&options.socket_path, options.fd) {
             (Some(path), _) => Self::Path(path.clone()),
-            (None, Some(fd)) => Self::Socket(Endpoint::adopt(fd, open(fd)?)?),
-            (None, None) => Self::Socket(activated.endpoint()?),
+            (None, Some(fd)) => Self::Passed(Endpoint::adopt(fd, open(fd)?)?),
+            (None, None) => Self::Passed(activated.endpoint()?),
         };
-        if let Self::Socket(Endpoint::Listening { kept: place, .. }) = &mut source {
+        if let Self::Passed(Endpoint::Listening { kept: place, .. }) = &mut socket {
             *place = kept;
         }
-        Ok(source)
+        Ok(socket)
     }
 
     /// The listening socket that was passed, which outlives this program.
     pub(super) fn shared_listener(&self) -> Option<Rc<UnixListener>> {
         match self {
-            Self::Socket(Endpoint::Listening { listener, .. }) => Some(Rc::clone(listener)),
-            Self::Socket(Endpoint::Ours(..) | Endpoint::Connected(_)) | Self::Path(_) => None,
+            Self::Passed(Endpoint::Listening { listener, .. }) => Some(Rc::clone(listener)),
+            Self::Passed(Endpoint::Ours(..) | Endpoint::Connected(_)) | Self::Path(_) => None,
         }
     }
 
@@ -121,7 +121,7 @@ impl Source {
     pub(super) fn endpoint(self) -> Result<Endpoint, SocketError> {
         match self {
             Self::Path(path) => Endpoint::listen(&path),
-            Self::Socket(endpoint) => Ok(endpoint),
+            Self::Passed(endpoint) => Ok(endpoint),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::backend::service::main_thread_channel::{MainThreadEvent, MainThreadRe
 use crate::backend::service::notify;
 use crate::backend::service::status_line::StatusLine;
 use crate::backend::transport::device_handler::DeviceEnd;
-use crate::backend::transport::proxy::{Side, VhostUserProxy};
+use crate::backend::transport::proxy::{ConnectionSide, VhostUserProxy};
 
 /// How long the device may take to give back what would outlast the program.
 const END_LIMIT: Duration = Duration::from_millis(500);
@@ -171,7 +171,7 @@ impl MainLoop {
         &mut self,
         proxy: &mut VhostUserProxy,
         others: &mut OtherFrontEnds<'_>,
-    ) -> Result<Side, ExitReason> {
+    ) -> Result<ConnectionSide, ExitReason> {
         loop {
             let [front_end, daemon] = proxy.poll_fds();
             let (connection, other) = match others.poll_fd() {

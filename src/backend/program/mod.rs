@@ -14,11 +14,11 @@ use crate::backend::sandbox::Sandbox;
 use crate::backend::service::main_thread_channel::MainThreadHandle;
 use crate::backend::service::notify;
 use crate::backend::transport::display_socket::DisplaySocketMailbox;
-use crate::backend::transport::proxy::{self, Side, VhostUserProxy};
+use crate::backend::transport::proxy::{self, ConnectionSide, VhostUserProxy};
 use crate::backend::transport::worker;
-use endpoint::Source;
+use endpoint::NamedSocket;
 use main_loop::{ExitReason, MainLoop};
-use options::{CommonOptions, Switch, wants_capabilities};
+use options::{CommonOptions, SandboxSwitch, wants_capabilities};
 use other_front_ends::OtherFrontEnds;
 
 pub(crate) mod endpoint;
@@ -72,22 +72,22 @@ pub fn run<P: Program>() -> ExitCode {
         P::Options::try_parse().unwrap_or_else(|error| usage(error, P::Options::command()));
     let common = P::common(&options);
     // Before the log opens a socket, which could get the number that --fd names.
-    let source = Source::find(&common.connection);
+    let socket = NamedSocket::find(&common.connection);
     logging::init(P::NAME, common.general.log_level);
     notify::init();
-    let listener = source.as_ref().ok().and_then(Source::shared_listener);
+    let listener = socket.as_ref().ok().and_then(NamedSocket::shared_listener);
     let mut progress = Progress::default();
-    let reason = match source {
-        Ok(source) => {
-            let served = serve::<P>(&options, source, &mut progress);
+    let reason = match socket {
+        Ok(socket) => {
+            let served = serve::<P>(&options, socket, &mut progress);
             served.unwrap_or_else(|reason| reason)
         }
         Err(e) => e.into(),
     };
     if let ExitReason::Failed(e) = &reason {
         logging::last_error(&e.to_string());
-        // A connection left in the queue would have systemd start the program again and again, and its
-        // front-end wait for ever.
+        // Because of a connection left in the queue, systemd would start the program again and again, and
+        // its front-end would wait for ever.
         if let (Some(listener), false) = (listener, progress.accepted) {
             endpoint::refuse_waiting(&listener);
         }
@@ -141,18 +141,18 @@ struct Progress {
 /// Serves one front-end. Returns why the program ends; as an error, before it was ready.
 fn serve<P: Program>(
     options: &P::Options,
-    source: Source,
+    socket: NamedSocket,
     progress: &mut Progress,
 ) -> Result<ExitReason, ExitReason> {
     let (main_thread, receiver) = MainThreadHandle::new()?;
     let mut main_loop = MainLoop::new(receiver)?;
     main_thread.report_panics();
     let builder = P::open(options).map_err(ExitReason::failed)?;
-    let endpoint = source.endpoint()?;
+    let endpoint = socket.endpoint()?;
     // Before the first other thread: landlock binds a thread and those that it makes.
     let sandbox = match P::common(options).general.sandbox {
-        Switch::On => Some(Sandbox::new(builder.sandbox_policy(), endpoint.file())),
-        Switch::Off => {
+        SandboxSwitch::On => Some(Sandbox::new(builder.sandbox_policy(), endpoint.file())),
+        SandboxSwitch::Off => {
             log::warn!(
                 "--sandbox=off: a guest that breaks into this process has all rights of its user"
             );
@@ -188,8 +188,8 @@ fn serve<P: Program>(
         main_loop.connect_status();
         let mut proxy = VhostUserProxy::new(front_end, private, display_socket)?;
         match main_loop.forward(&mut proxy, &mut others)? {
-            Side::FrontEnd => Ok(ExitReason::Disconnected),
-            Side::Backend => Err(explain(daemon.wait())),
+            ConnectionSide::FrontEnd => Ok(ExitReason::Disconnected),
+            ConnectionSide::Backend => Err(explain(daemon.wait())),
         }
     };
     let reason = serve_front_end().unwrap_or_else(|reason| reason);

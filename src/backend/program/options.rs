@@ -49,12 +49,12 @@ pub struct GeneralOptions {
         default_value = "on",
         hide_possible_values = true
     )]
-    pub sandbox: Switch,
+    pub sandbox: SandboxSwitch,
 }
 
 /// The value of an option that is on or off.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Switch {
+pub enum SandboxSwitch {
     /// `on`.
     On,
     /// `off`.

@@ -8,7 +8,7 @@ use std::mem::offset_of;
 use libc::seccomp_data;
 use seccompiler::{BackendError, BpfProgram, TargetArch, sock_filter};
 
-use super::policy::{Action, Argument};
+use super::policy::{Action, SyscallArgument};
 
 /// `file_setattr`, the last call of Linux 6.18, the newest that this was tested with. Numbers from 424 on are
 /// the same on all architectures. A newer call fails as on an older kernel, and a C library falls back to the
@@ -19,7 +19,7 @@ pub(super) const NEWEST: u32 = 469;
 const X32: u32 = 0x4000_0000;
 
 /// An action, and the argument for which it is taken; without one, always.
-pub(super) type Case = (Option<Argument>, Action);
+pub(super) type Case = (Option<SyscallArgument>, Action);
 
 /// Compiles the list: the first case that matches decides; without a match the process ends.
 ///
@@ -177,17 +177,20 @@ mod tests {
     fn every_syscall_number_gets_its_action() {
         let allow = |argument| (argument, Action::Allow);
         // Enough of them, and large enough, that jumps have to go further than 255.
-        let many = |n: u32| (0..40).map(move |m| allow(Some(Argument::is(1, n + m))));
+        let many = |n: u32| (0..40).map(move |m| allow(Some(SyscallArgument::is(1, n + m))));
         let mut list = BTreeMap::new();
         for number in (0..300).filter(|n| n % 3 != 0) {
             let cases = match number % 7 {
                 0 => many(number).collect(),
                 1 => vec![(None, Action::Errno(libc::EPERM))],
                 2 => vec![
-                    (Some(Argument::is(0, 5)), Action::Errno(libc::EPERM)),
-                    allow(Some(Argument::masked(2, 0xf0, 0x10))),
+                    (Some(SyscallArgument::is(0, 5)), Action::Errno(libc::EPERM)),
+                    allow(Some(SyscallArgument::masked(2, 0xf0, 0x10))),
                 ],
-                3 => vec![allow(Some(Argument::lacks(5, 4))), (None, Action::Errno(1))],
+                3 => vec![
+                    allow(Some(SyscallArgument::lacks(5, 4))),
+                    (None, Action::Errno(1)),
+                ],
                 _ => vec![allow(None)],
             };
             list.insert(number, cases);

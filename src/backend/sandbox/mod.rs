@@ -18,7 +18,7 @@ mod syscalls;
 #[cfg(test)]
 mod tests;
 
-pub use policy::{Argument, SandboxPolicy, SyscallRule};
+pub use policy::{SandboxPolicy, SyscallArgument, SyscallRule};
 
 /// Why the sandbox cannot be set up.
 #[derive(Debug, thiserror::Error)]

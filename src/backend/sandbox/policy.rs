@@ -34,13 +34,13 @@ impl SandboxPolicy {
 
 /// A condition on an argument of a system call. Only its lower 32 bits are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Argument {
+pub struct SyscallArgument {
     pub(super) index: u8,
     pub(super) mask: u32,
     pub(super) value: u32,
 }
 
-impl Argument {
+impl SyscallArgument {
     /// The argument `index`, counted from 0, is `value`.
     pub const fn is(index: u8, value: u32) -> Self {
         Self::masked(index, u32::MAX, value)
@@ -71,7 +71,7 @@ pub(super) enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyscallRule {
     pub(super) number: c_long,
-    pub(super) argument: Option<Argument>,
+    pub(super) argument: Option<SyscallArgument>,
     pub(super) action: Action,
 }
 
@@ -86,7 +86,7 @@ impl SyscallRule {
     }
 
     /// Allows the call if `argument` matches. Several rules for a call allow several cases.
-    pub const fn with(number: c_long, argument: Argument) -> Self {
+    pub const fn with(number: c_long, argument: SyscallArgument) -> Self {
         Self {
             number,
             argument: Some(argument),

@@ -9,15 +9,15 @@ use libc::c_long;
 use seccompiler::{BackendError, BpfProgram, Error, apply_filter_all_threads};
 
 use super::bpf::{self, Case};
-use super::policy::{Argument, SandboxPolicy, SyscallRule};
+use super::policy::{SandboxPolicy, SyscallArgument, SyscallRule};
 
 /// The ioctl(2) `request`, whatever it is asked of.
 const fn ioctl(request: u32) -> SyscallRule {
-    SyscallRule::with(libc::SYS_ioctl, Argument::is(1, request))
+    SyscallRule::with(libc::SYS_ioctl, SyscallArgument::is(1, request))
 }
 
 const fn fcntl(command: i32) -> SyscallRule {
-    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, command as u32))
+    SyscallRule::with(libc::SYS_fcntl, SyscallArgument::is(1, command as u32))
 }
 
 /// Calls for serving any device.
@@ -107,9 +107,12 @@ const SERVING: &[SyscallRule] = &[
     // A thread that was made just before may still be at its first steps.
     SyscallRule::any(libc::SYS_set_robust_list),
     SyscallRule::any(libc::SYS_rseq),
-    SyscallRule::with(libc::SYS_prctl, Argument::is(0, libc::PR_SET_NAME as u32)),
+    SyscallRule::with(
+        libc::SYS_prctl,
+        SyscallArgument::is(0, libc::PR_SET_NAME as u32),
+    ),
     // The C library names its memory for /proc/PID/maps, where it is told to.
-    SyscallRule::with(libc::SYS_prctl, Argument::is(0, PR_SET_VMA)),
+    SyscallRule::with(libc::SYS_prctl, SyscallArgument::is(0, PR_SET_VMA)),
 ];
 
 /// futex_wake(2) and futex_wait(2), Linux 6.7: the same for all processors.
@@ -121,10 +124,13 @@ const PR_SET_VMA: u32 = 0x5356_4d41;
 
 /// Mapping memory that is not executable.
 const DATA: &[SyscallRule] = &[
-    SyscallRule::with(libc::SYS_mmap, Argument::lacks(2, libc::PROT_EXEC as u32)),
+    SyscallRule::with(
+        libc::SYS_mmap,
+        SyscallArgument::lacks(2, libc::PROT_EXEC as u32),
+    ),
     SyscallRule::with(
         libc::SYS_mprotect,
-        Argument::lacks(2, libc::PROT_EXEC as u32),
+        SyscallArgument::lacks(2, libc::PROT_EXEC as u32),
     ),
 ];
 
@@ -166,7 +172,7 @@ const OPENING: &[SyscallRule] = &[
 const THREADS: &[SyscallRule] = &[
     SyscallRule::with(
         libc::SYS_clone,
-        Argument::masked(0, THREAD | NAMESPACES, THREAD),
+        SyscallArgument::masked(0, THREAD | NAMESPACES, THREAD),
     ),
     // Its arguments are in memory, which seccomp cannot check. It fails as on an older kernel, and the C
     // library uses clone(2).
@@ -206,7 +212,7 @@ pub(super) fn program(policy: &SandboxPolicy, removes: bool) -> Result<BpfProgra
     list.add(OPENING.iter().map(opening));
     list.add(policy.calls.iter().copied());
     // Signals only to this process: abort(3).
-    let pid = Argument::is(0, std::process::id());
+    let pid = SyscallArgument::is(0, std::process::id());
     list.add([SyscallRule::with(libc::SYS_tgkill, pid)]);
     if removes {
         list.add(REMOVING.iter().copied());

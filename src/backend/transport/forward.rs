@@ -6,7 +6,7 @@ use rustix::event::poll;
 use rustix::io::Errno;
 
 use super::display_socket::DisplaySocketMailbox;
-use super::proxy::{ProxyError, Side, VhostUserProxy};
+use super::proxy::{ConnectionSide, ProxyError, VhostUserProxy};
 
 /// Why messages cannot be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -26,11 +26,11 @@ enum Failure {
 ///
 /// # Errors
 /// If a message is invalid, or a request cannot be served.
-pub fn forward(front_end: UnixStream, backend: UnixStream) -> Result<Side, ForwardError> {
+pub fn forward(front_end: UnixStream, backend: UnixStream) -> Result<ConnectionSide, ForwardError> {
     run(front_end, backend).map_err(ForwardError)
 }
 
-fn run(front_end: UnixStream, backend: UnixStream) -> Result<Side, Failure> {
+fn run(front_end: UnixStream, backend: UnixStream) -> Result<ConnectionSide, Failure> {
     let mut proxy = VhostUserProxy::new(front_end, backend, DisplaySocketMailbox::default())?;
     loop {
         let mut waiting = proxy.poll_fds();

@@ -33,7 +33,7 @@ const FDS_MAX: usize = 32;
 
 /// A side of a vhost-user connection, such as the one that closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum ConnectionSide {
     /// The front-end: the usual end.
     FrontEnd,
     /// The backend, on an error of its own.
@@ -108,7 +108,10 @@ impl VhostUserProxy {
 
     /// Passes on what can be passed without blocking; `events` is what poll returned for
     /// [`VhostUserProxy::poll_fds`]. Returns the side that closed the connection.
-    pub(crate) fn pass(&mut self, events: [PollFlags; 2]) -> Result<Option<Side>, ProxyError> {
+    pub(crate) fn pass(
+        &mut self,
+        events: [PollFlags; 2],
+    ) -> Result<Option<ConnectionSide>, ProxyError> {
         let Self {
             front_end,
             daemon,
@@ -130,15 +133,15 @@ impl VhostUserProxy {
         let gone = PollFlags::HUP | PollFlags::ERR;
         Ok(
             if requested == ForwardResult::SourceClosed || replied == ForwardResult::SinkClosed {
-                Some(Side::FrontEnd)
+                Some(ConnectionSide::FrontEnd)
             } else if requested == ForwardResult::SinkClosed
                 || replied == ForwardResult::SourceClosed
             {
-                Some(Side::Backend)
+                Some(ConnectionSide::Backend)
             } else if front_end_events.intersects(gone) {
-                Some(Side::FrontEnd)
+                Some(ConnectionSide::FrontEnd)
             } else if daemon_events.intersects(gone) {
-                Some(Side::Backend)
+                Some(ConnectionSide::Backend)
             } else {
                 None
             },

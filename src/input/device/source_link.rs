@@ -150,7 +150,7 @@ impl<S: EventSource> SourceLink<S> {
         self.source.grab()
     }
 
-    /// Lets other programs of the host have the events again.
+    /// Gives the events back to other programs of the host.
     pub(super) fn ungrab(&mut self) {
         match self.source.ungrab() {
             Err(error) if !self.gone => {

@@ -165,10 +165,10 @@ fn daemon_that_does_not_read_blocks_nothing() {
 fn side_that_closed_the_connection_is_known() {
     let (mut proxy, front_end, _daemon) = joined();
     drop(front_end);
-    assert_eq!(proxy.pass(NOTHING).unwrap(), Some(Side::FrontEnd));
+    assert_eq!(proxy.pass(NOTHING).unwrap(), Some(ConnectionSide::FrontEnd));
     let (mut proxy, _front_end, daemon) = joined();
     drop(daemon);
-    assert_eq!(proxy.pass(NOTHING).unwrap(), Some(Side::Backend));
+    assert_eq!(proxy.pass(NOTHING).unwrap(), Some(ConnectionSide::Backend));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::backend::{Argument, SandboxPolicy, SyscallRule};
+use crate::backend::{SandboxPolicy, SyscallArgument, SyscallRule};
 
 /// Folders and files of libraries, drivers and their settings, on all known distributions.
 const LIBRARIES: [&str; 18] = [
@@ -49,7 +49,7 @@ const UDMABUF: &str = "/dev/udmabuf";
 /// All ioctls with one type letter (Linux, Documentation/userspace-api/ioctl/ioctl-number.rst).
 const fn ioctls(letter: u8) -> SyscallRule {
     let kind = (letter as u32) << 8;
-    SyscallRule::with(libc::SYS_ioctl, Argument::masked(1, 0xff00, kind))
+    SyscallRule::with(libc::SYS_ioctl, SyscallArgument::masked(1, 0xff00, kind))
 }
 
 const CALLS: &[SyscallRule] = &[
@@ -67,10 +67,22 @@ const CALLS: &[SyscallRule] = &[
     SyscallRule::any(libc::SYS_fsync),
     SyscallRule::any(libc::SYS_fdatasync),
     SyscallRule::any(libc::SYS_flock),
-    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, libc::F_SETLK as u32)),
-    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, libc::F_SETLKW as u32)),
-    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, libc::F_OFD_SETLK as u32)),
-    SyscallRule::with(libc::SYS_fcntl, Argument::is(1, libc::F_OFD_SETLKW as u32)),
+    SyscallRule::with(
+        libc::SYS_fcntl,
+        SyscallArgument::is(1, libc::F_SETLK as u32),
+    ),
+    SyscallRule::with(
+        libc::SYS_fcntl,
+        SyscallArgument::is(1, libc::F_SETLKW as u32),
+    ),
+    SyscallRule::with(
+        libc::SYS_fcntl,
+        SyscallArgument::is(1, libc::F_OFD_SETLK as u32),
+    ),
+    SyscallRule::with(
+        libc::SYS_fcntl,
+        SyscallArgument::is(1, libc::F_OFD_SETLKW as u32),
+    ),
     SyscallRule::any(libc::SYS_mkdirat),
     SyscallRule::any(libc::SYS_renameat2),
     SyscallRule::any(libc::SYS_unlinkat),
@@ -104,7 +116,10 @@ const CALLS: &[SyscallRule] = &[
     SyscallRule::any(libc::SYS_getcpu),
     SyscallRule::any(libc::SYS_getrusage),
     SyscallRule::any(libc::SYS_times),
-    SyscallRule::with(libc::SYS_prctl, Argument::is(0, libc::PR_GET_NAME as u32)),
+    SyscallRule::with(
+        libc::SYS_prctl,
+        SyscallArgument::is(0, libc::PR_GET_NAME as u32),
+    ),
     // Mesa sets the processors and the priority of its threads. These calls could also name threads of
     // the user's other processes, so they fail, as in the units. Mesa continues without.
     SyscallRule::any(libc::SYS_sched_setaffinity).fails(libc::EPERM),
@@ -116,7 +131,7 @@ const CALLS: &[SyscallRule] = &[
     SyscallRule::any(libc::SYS_sched_get_priority_max),
     SyscallRule::any(libc::SYS_getpriority),
     // Compares the files of two descriptors (KCMP_FILE).
-    SyscallRule::with(libc::SYS_kcmp, Argument::is(2, 0)),
+    SyscallRule::with(libc::SYS_kcmp, SyscallArgument::is(2, 0)),
     // DRM, dma-buf, sync_file, udmabuf.
     ioctls(b'd'),
     ioctls(b'b'),

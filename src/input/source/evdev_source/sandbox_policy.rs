@@ -1,6 +1,6 @@
 //! What an open evdev device needs from the system: ioctls that read its state and grab it.
 
-use crate::backend::{Argument, SandboxPolicy, SyscallRule};
+use crate::backend::{SandboxPolicy, SyscallArgument, SyscallRule};
 
 /// The bits of an ioctl request (Linux's asm-generic/ioctl.h) for its direction, type and number. The
 /// size of the answer varies.
@@ -10,7 +10,7 @@ const WRITE: u32 = 1 << 30 | EVDEV;
 const EVDEV: u32 = (b'E' as u32) << 8;
 
 const fn evdev(mask: u32, request: u32) -> SyscallRule {
-    SyscallRule::with(libc::SYS_ioctl, Argument::masked(1, mask, request))
+    SyscallRule::with(libc::SYS_ioctl, SyscallArgument::masked(1, mask, request))
 }
 
 /// Requests of Linux's linux/input.h. Not on the list: key maps, force feedback, `EVIOCREVOKE`.
