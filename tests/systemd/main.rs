@@ -5,8 +5,8 @@ mod common;
 
 mod backends;
 mod confined;
+mod failed_starts;
 mod faults;
 mod host;
-mod starts;
 #[cfg(feature = "virgl")]
 mod virgl;

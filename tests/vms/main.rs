@@ -6,12 +6,12 @@ mod common;
 #[cfg(feature = "virgl")]
 mod dmabuf;
 mod evdev;
+mod failed_starts;
 mod faults;
 mod input;
 mod libvirt;
 mod memory;
 mod rng;
 mod screen;
-mod starts;
 #[cfg(feature = "virgl")]
 mod virgl;

@@ -7,7 +7,7 @@ use super::options::{GpuOptions, ProgramOptions};
 use super::{SECTION, Settings, is_root};
 use crate::accounts;
 use crate::instance::{Instance, UnitType};
-use crate::unit_file::{self, Directive, quoted, without_specifiers};
+use crate::unit_syntax::{self, Directive, quoted, without_specifiers};
 use crate::values::{self, ValueError};
 
 /// The text of the drop-in of a service.
@@ -95,7 +95,7 @@ fn service(settings: &Settings, instance: &Instance) -> Vec<Directive> {
     directives.extend(settings.options.environment());
     if !settings.command.is_empty() {
         let words = settings.command.iter();
-        let words: Vec<_> = words.map(|word| unit_file::command_word(word)).collect();
+        let words: Vec<_> = words.map(|word| unit_syntax::command_word(word)).collect();
         directives.push(Directive::new("ExecStart", ""));
         directives.push(Directive::new("ExecStart", words.join(" ")));
     }
@@ -126,7 +126,7 @@ fn service(settings: &Settings, instance: &Instance) -> Vec<Directive> {
 /// What the host's OpenGL driver needs of a unit: that of the drop-in that is installed, without its options, which
 /// each instance has for itself.
 fn opengl() -> impl Iterator<Item = Directive> {
-    unit_file::parse(include_str!("../../../systemd/vhost-user-gpu-virgl.conf"))
+    unit_syntax::parse(include_str!("../../../systemd/vhost-user-gpu-virgl.conf"))
         .into_iter()
         .filter(|it| {
             let options = it.value.strip_prefix(OPTIONS);

@@ -11,8 +11,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::instance::{Instance, UnitKind};
-use crate::unit_file::{self, Assignment, Directive, expand, words};
 use crate::unit_folders::UnitFolders;
+use crate::unit_syntax::{self, Assignment, Directive, expand, words};
 
 pub(crate) use options::{GpuOptions, InputOptions, MaxHostmem, ProgramOptions};
 
@@ -69,7 +69,7 @@ impl Settings {
                 ("Service", "ExecStart") if instance.kind() == UnitKind::Backend => {
                     settings.command = words(&plain)
                         .iter()
-                        .map(|word| unit_file::from_command_word(word))
+                        .map(|word| unit_syntax::from_command_word(word))
                         .collect();
                 }
                 ("Service", "DeviceAllow") if value.is_empty() => settings.nodes.clear(),
@@ -112,7 +112,7 @@ fn assignments(folders: &UnitFolders, instance: &Instance) -> Vec<Assignment> {
         .files(instance)
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|text| unit_file::parse(&text))
+        .flat_map(|text| unit_syntax::parse(&text))
         .collect()
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use conventions::{EVDEV_PATH, OPTIONS, SizeError, parse_size};
 
 use crate::instance::UnitKind;
-use crate::unit_file::{Directive, quoted, variable_word, variable_words};
+use crate::unit_syntax::{Directive, quoted, variable_word, variable_words};
 
 const RENDER_NODE: &str = "--render-node=";
 const VIRGL: &str = "--virgl";

@@ -49,7 +49,7 @@ fn more_for_resources_is_more_for_the_unit() {
         };
         let text = service_text(&settings, &instance).expect("good values");
         assert_eq!(
-            Settings::from_assignments(&unit_file::parse(&text), &instance),
+            Settings::from_assignments(&unit_syntax::parse(&text), &instance),
             settings
         );
         let lines = text
@@ -75,7 +75,7 @@ fn the_room_is_what_the_units_leave() {
     let template = include_str!("../../../systemd/vhost-user-gpu@.service");
     let virgl = include_str!("../../../systemd/vhost-user-gpu-virgl.conf");
     for (text, memory) in [(template, GpuMemory::TWO_D), (virgl, GpuMemory::VIRGL)] {
-        let assignments = unit_file::parse(text);
+        let assignments = unit_syntax::parse(text);
         let most = assignments.iter().find(|it| it.key == "MemoryMax");
         let most = parse_size(&most.expect("a limit").value);
         assert_eq!(most, Ok(memory.max_hostmem + memory.overhead));
@@ -125,7 +125,7 @@ fn written_text_is_read_back() {
     ] {
         let text = service_text(&settings, &instance).expect("good values");
         assert_eq!(
-            Settings::from_assignments(&unit_file::parse(&text), &instance),
+            Settings::from_assignments(&unit_syntax::parse(&text), &instance),
             settings,
             "{text}"
         );
@@ -237,7 +237,7 @@ fn root_is_the_service_without_a_user() {
         };
         let text = service_text(&settings, &instance).expect("a drop-in");
         assert!(text.ends_with("DynamicUser=no\nUser=\n"), "{text}");
-        let read = Settings::from_assignments(&unit_file::parse(&text), &instance);
+        let read = Settings::from_assignments(&unit_syntax::parse(&text), &instance);
         assert_eq!(read.user.as_deref(), Some("root"));
     }
 }

@@ -10,9 +10,9 @@ use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, SocketProxy};
 
 use super::connection::Target;
 use super::error::{Error, answer, call};
+use super::loaded_units::{self, LoadedUnits};
 use super::mask::Mask;
 use super::properties::Properties;
-use super::units::{self, LoadedUnits};
 use crate::instance::{Instance, UnitType};
 
 /// The name of the manager on the bus.
@@ -97,10 +97,10 @@ impl Manager {
     pub(crate) async fn loaded(&self) -> Result<BTreeMap<Instance, LoadedUnits>, Error> {
         let listed = self
             .proxy
-            .list_units_by_patterns(Vec::new(), units::patterns())
+            .list_units_by_patterns(Vec::new(), loaded_units::patterns())
             .await
             .map_err(call("list the units of systemd"))?;
-        Ok(units::by_instance(listed))
+        Ok(loaded_units::by_instance(listed))
     }
 
     /// All properties of a unit; none where systemd does not tell.
@@ -141,7 +141,7 @@ impl Manager {
         Ok(listen
             .into_iter()
             .find(|(kind, _)| kind == "Stream")
-            .map(|(_, path)| units::unescaped_address(&path)))
+            .map(|(_, path)| loaded_units::unescaped_address(&path)))
     }
 
     /// The environment of a backend's service.

@@ -2,23 +2,23 @@
 //! units or devices: `backends` puts both together.
 
 mod connection;
+mod enablement;
 mod error;
-mod jobs;
+mod loaded_units;
 mod manager;
 mod mask;
 mod properties;
 mod remote_host;
+mod start_stop_jobs;
 mod state;
-mod unit_files;
-mod units;
 mod watch;
 
 pub(crate) use connection::Target;
+pub(crate) use enablement::UnitFiles;
 pub(crate) use error::Error;
-pub(crate) use jobs::{Failure, Job, JobRunner};
+pub(crate) use loaded_units::LoadedUnits;
 pub(crate) use manager::Manager;
 pub(crate) use properties::Properties;
+pub(crate) use start_stop_jobs::{Failure, Job, JobRunner};
 pub(crate) use state::BackendState;
-pub(crate) use unit_files::UnitFiles;
-pub(crate) use units::LoadedUnits;
 pub(crate) use watch::{Change, Watch};

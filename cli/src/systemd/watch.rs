@@ -10,10 +10,10 @@ use zbus::zvariant::{ObjectPath, OwnedValue};
 use zbus::{MatchRule, Message, MessageStream};
 
 use super::error::{Error, call};
+use super::loaded_units::{self, ListedUnit, LoadedUnit};
 use super::manager::{Manager, SERVICE};
 use super::properties::Properties;
 use super::state::BackendState;
-use super::units::{self, ListedUnit, LoadedUnit};
 use crate::instance::{Instance, UnitKind, UnitName, UnitType};
 
 const WHAT: &str = "watch the units of systemd";
@@ -138,7 +138,7 @@ impl Watch {
         }
         manager.proxy().subscribe().await.map_err(call(WHAT))?;
         // The signals before the answer tell of what the answer knows already.
-        let question = ask_for_units(&manager, &units::patterns()).await?;
+        let question = ask_for_units(&manager, &loaded_units::patterns()).await?;
         let listed = loop {
             let message = stream.next().await.ok_or(Error::Lost { what: WHAT })?;
             let message = message.map_err(call(WHAT))?;
@@ -147,7 +147,7 @@ impl Watch {
             }
         };
         let mut known = Known::default();
-        for (instance, units) in units::by_instance(listed) {
+        for (instance, units) in loaded_units::by_instance(listed) {
             for (unit_type, unit) in [
                 (UnitType::Socket, units.socket),
                 (UnitType::Service, units.service),
@@ -228,7 +228,7 @@ fn answer_to(message: &Message) -> Result<Vec<ListedUnit>, Error> {
 
 /// The state of a unit that was asked about.
 fn state_of(listed: Vec<ListedUnit>, name: &UnitName) -> UnitState {
-    let units = units::by_instance(listed).remove(&name.instance);
+    let units = loaded_units::by_instance(listed).remove(&name.instance);
     let units = units.unwrap_or_default();
     let unit = match name.unit_type {
         UnitType::Socket => units.socket,
@@ -271,7 +271,7 @@ fn signal(message: &Message) -> Option<Signal> {
             UnitName::parse(&name).map(Signal::Loaded)
         }
         "PropertiesChanged" => {
-            let name = units::from_object_path(header.path()?)?;
+            let name = loaded_units::from_object_path(header.path()?)?;
             let (interface, changed, _): (String, HashMap<String, OwnedValue>, Vec<String>) =
                 body.deserialize().ok()?;
             if interface != UNIT {

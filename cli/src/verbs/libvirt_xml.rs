@@ -12,7 +12,7 @@ use crate::vmm::libvirt::{self, escaped};
 use crate::vmm::qemu;
 
 use super::error::Error;
-use super::vm_devices::vm_devices;
+use super::shared::vm_devices::vm_devices;
 
 /// Show the XML of libvirt for the backends of a VM
 #[derive(Debug, clap::Args)]

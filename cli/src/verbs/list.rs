@@ -8,9 +8,9 @@ use crate::output::{Cell, Output, Row};
 use crate::selector::Selector;
 use crate::systemd::{Manager, Target};
 
-use super::arguments;
 use super::error::Error;
-use super::state_style::emphasis;
+use super::shared::arguments;
+use super::shared::state_style::emphasis;
 
 /// List the backends of all VMs (default)
 #[derive(Debug, Default, clap::Args)]

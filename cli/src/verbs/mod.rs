@@ -1,26 +1,21 @@
-//! The verbs. Each has its arguments and `run` in a file of its own, except for the five that do steps with units
-//! (`start_stop`).
+//! The verbs. Each has its arguments and `run` in a file of its own, with two exceptions: `start`, `stop`, `restart`,
+//! `enable` and `disable` are in `start_stop`, and `log` is in `show_log`, as a module `log` would shadow the crate.
+//! `shared` has what several verbs need.
 
 mod add;
-mod arguments;
-mod confirm;
-mod delete_drop_in;
 mod error;
 mod help;
 mod libvirt_xml;
 mod list;
 mod list_backends;
 mod list_devices;
-mod lock;
 mod monitor;
 mod qemu_args;
 mod remove;
+mod shared;
 mod show_log;
 mod start_stop;
-mod state_style;
 mod status;
-mod unit_control;
-mod vm_devices;
 
 use std::process::ExitCode;
 

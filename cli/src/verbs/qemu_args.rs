@@ -10,7 +10,7 @@ use crate::vmm::memory::{Memory, MemoryError};
 use crate::vmm::qemu::{self, QemuOption};
 
 use super::error::Error;
-use super::vm_devices::vm_devices;
+use super::shared::vm_devices::vm_devices;
 
 /// Show the arguments of QEMU for the backends of a VM
 #[derive(Debug, clap::Args)]

@@ -7,11 +7,11 @@ use crate::selector::Selector;
 use crate::systemd::Target;
 use crate::unit_folders::UnitFolders;
 
-use super::confirm;
-use super::delete_drop_in::delete;
 use super::error::Error;
-use super::lock::lock;
-use super::unit_control::{Step, UnitController, units};
+use super::shared::confirm;
+use super::shared::delete_drop_in::delete;
+use super::shared::lock::lock;
+use super::shared::unit_control::{Step, UnitController, units};
 
 /// Stop backends, disable them and delete what was added for them
 #[derive(Debug, clap::Args)]

@@ -6,8 +6,8 @@ use crate::output::{Json, Output};
 use crate::selector::{self, Selector};
 use crate::systemd::Target;
 
-use super::arguments;
 use super::error::Error;
+use super::shared::arguments;
 
 /// Show the log of backends
 #[derive(Debug, clap::Args)]

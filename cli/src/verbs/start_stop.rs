@@ -5,9 +5,9 @@ use crate::output::Output;
 use crate::selector::Selector;
 use crate::systemd::Target;
 
-use super::confirm;
 use super::error::Error;
-use super::unit_control::{Step, UnitController};
+use super::shared::confirm;
+use super::shared::unit_control::{Step, UnitController};
 
 /// Start backends: their sockets listen, and the first VMM that connects starts the program
 #[derive(Debug, clap::Args)]

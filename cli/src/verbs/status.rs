@@ -16,9 +16,9 @@ use crate::selector::{self, Selector};
 use crate::socket_permissions::SocketPermissions;
 use crate::systemd::{BackendState, Manager, Target};
 
-use super::arguments;
 use super::error::Error;
-use super::state_style::{emphasis, glyph};
+use super::shared::arguments;
+use super::shared::state_style::{emphasis, glyph};
 
 /// Show the state of backends, and their last log lines
 #[derive(Debug, clap::Args)]

@@ -64,7 +64,7 @@ pub const HOUSE: House = House {
                 ],
                 &["backends"],
                 &["descriptors", "devices", "settings", "systemd"],
-                &["exit", "unit_file", "unit_folders", "values"],
+                &["exit", "unit_syntax", "unit_folders", "values"],
                 &["accounts"],
                 &["instance"],
             ],

@@ -5,7 +5,7 @@ use std::fs;
 use crate::accounts::{self, AccountError};
 use crate::instance::{Instance, UnitKind};
 use crate::settings::drop_in;
-use crate::unit_file::{Directive, quoted};
+use crate::unit_syntax::{Directive, quoted};
 
 use super::args::AccessArgs;
 
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn the_templates_are_as_safe() {
         let template = |text: &str| {
-            let all = crate::unit_file::parse(text);
+            let all = crate::unit_syntax::parse(text);
             ["SocketUser", "SocketGroup", "SocketMode"].map(|key| {
                 let found = all
                     .iter()

@@ -11,7 +11,7 @@ use crate::settings::drop_in;
 use crate::systemd::BackendState;
 use crate::unit_folders::UnitFolders;
 use crate::verbs::error::{AddError, Error};
-use crate::verbs::unit_control::{Step, UnitController};
+use crate::verbs::shared::unit_control::{Step, UnitController};
 
 use super::args::Args;
 use super::drop_in_edit::DropInEdit;

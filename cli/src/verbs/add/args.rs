@@ -43,7 +43,7 @@ without network, and may write only to the paths of --shared-dir, --blk-file and
 )]
 pub(crate) struct Args {
     /// Type of the device: gpu, input, or with --backend any type of the conventions, such as fs or block
-    #[arg(value_name = "TYPE", value_parser = crate::verbs::arguments::device_type(), hide_possible_values = true)]
+    #[arg(value_name = "TYPE", value_parser = crate::verbs::shared::arguments::device_type(), hide_possible_values = true)]
     pub(super) device_type: DeviceType,
 
     /// Name of the VM

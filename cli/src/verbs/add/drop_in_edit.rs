@@ -10,8 +10,8 @@ use tempfile::Builder;
 use crate::instance::{Instance, UnitType};
 use crate::unit_folders::UnitFolders;
 
-use crate::verbs::delete_drop_in::delete;
 use crate::verbs::error::Error;
+use crate::verbs::shared::delete_drop_in::delete;
 
 /// The content of a drop-in before, and the wanted content; `None` for no file.
 pub(super) struct DropInEdit {

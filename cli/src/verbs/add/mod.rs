@@ -16,8 +16,8 @@ use crate::output::Output;
 use crate::systemd::Target;
 
 use super::error::{AddError, Error};
-use super::lock::lock;
-use super::unit_control::UnitController;
+use crate::verbs::shared::lock::lock;
+use crate::verbs::shared::unit_control::UnitController;
 use access::Access;
 use plan::HostInventory;
 

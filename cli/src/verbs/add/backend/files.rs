@@ -8,7 +8,7 @@ use conventions::DeviceType;
 
 use crate::descriptors::known::{FileForm, KnownProgram};
 use crate::descriptors::probe;
-use crate::unit_file::{Directive, quoted};
+use crate::unit_syntax::{Directive, quoted};
 use crate::values;
 
 use crate::verbs::add::args::Args;

@@ -11,7 +11,7 @@ use crate::descriptors::known::{self, SocketForm};
 use crate::descriptors::{self, DescriptorState};
 use crate::instance::{Instance, UnitKind, UnitType};
 use crate::settings::{self, Settings, is_root};
-use crate::unit_file::{Directive, without_specifiers};
+use crate::unit_syntax::{Directive, without_specifiers};
 use crate::verbs::error::{AddError, Error};
 
 use command::{command, socket_form};

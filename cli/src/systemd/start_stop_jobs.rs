@@ -1,4 +1,4 @@
-//! Jobs: starting and stopping units.
+//! Starting and stopping units over D-Bus, by jobs of systemd.
 
 use std::collections::HashMap;
 

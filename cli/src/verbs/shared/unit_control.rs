@@ -11,7 +11,7 @@ use crate::output::Output;
 use crate::selector::Selector;
 use crate::systemd::{Failure, Job, JobRunner, Manager, Target, UnitFiles};
 
-use super::error::Error;
+use crate::verbs::error::Error;
 
 /// How many lines of the log explain a failure.
 const LOG_LINES: u32 = 8;

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::error::Error;
+use crate::verbs::error::Error;
 
 /// Deletes one of our files, and its folder if nothing else is in it.
-pub(super) fn delete(file: &Path) -> Result<(), Error> {
+pub(crate) fn delete(file: &Path) -> Result<(), Error> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(Error::file("delete", file, error));

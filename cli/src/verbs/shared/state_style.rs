@@ -4,7 +4,7 @@ use crate::output::{Emphasis, Glyph};
 use crate::systemd::BackendState;
 
 /// The colours of systemctl.
-pub(super) fn emphasis(state: BackendState) -> Emphasis {
+pub(crate) fn emphasis(state: BackendState) -> Emphasis {
     match state {
         BackendState::Running => Emphasis::Good,
         BackendState::Failed | BackendState::NoDevice => Emphasis::Bad,
@@ -14,7 +14,7 @@ pub(super) fn emphasis(state: BackendState) -> Emphasis {
 }
 
 /// The dots of systemctl.
-pub(super) fn glyph(state: BackendState) -> Glyph {
+pub(crate) fn glyph(state: BackendState) -> Glyph {
     match state {
         BackendState::Failed | BackendState::NoDevice => Glyph::Cross,
         BackendState::Inactive => Glyph::Circle,

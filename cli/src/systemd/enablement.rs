@@ -1,4 +1,4 @@
-//! The files of units: enabling, disabling, and having systemd read them.
+//! Enabling and disabling units over D-Bus, and what goes with it.
 
 use super::error::{Error, answer};
 use super::manager::Manager;

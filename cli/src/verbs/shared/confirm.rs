@@ -6,18 +6,18 @@ use crate::instance::{Instance, UnitKind};
 use crate::output;
 use crate::systemd::BackendState;
 
-use super::error::Error;
 use super::unit_control::UnitController;
+use crate::verbs::error::Error;
 
 /// What the help of the verbs that stop backends says.
-pub(super) const LOSS: &str = "\
+pub(crate) const LOSS: &str = "\
 A connected VM loses the device: with a GPU its screen; with an input device, QEMU aborts if no guest driver is
 using it. So vhostctl asks first; without a terminal it refuses, unless --force is given. Shut the VM down
 first.";
 
 /// Asks on a terminal before VMs lose devices, and refuses it elsewhere. Nothing was changed by then, so that no VM
 /// loses only some of its devices.
-pub(super) async fn confirm(
+pub(crate) async fn confirm(
     controller: &UnitController<'_>,
     instances: &[Instance],
     force: bool,

@@ -1,4 +1,4 @@
-//! The units of backends, as systemd lists and names them.
+//! The loaded units of backends: systemd's list of them and the D-Bus paths of their objects.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use zbus::zvariant::OwnedObjectPath;
 
 use super::state::BackendState;
 use crate::instance::{Instance, UnitKind, UnitName, UnitType};
-use crate::unit_file;
+use crate::unit_syntax;
 
 /// The LOAD of a unit that has no file.
 const NOT_FOUND: &str = "not-found";
@@ -114,7 +114,7 @@ pub(super) fn unescaped_address(path: &str) -> String {
     let mut rest = path;
     while let Some((plain, escape)) = rest.split_once('\\') {
         bytes.extend_from_slice(plain.as_bytes());
-        let (byte, length) = unit_file::escape(escape).unwrap_or((b'\\', 0));
+        let (byte, length) = unit_syntax::escape(escape).unwrap_or((b'\\', 0));
         bytes.push(byte);
         rest = escape.get(length..).unwrap_or_default();
     }

@@ -5,10 +5,10 @@ use crate::exit;
 use crate::systemd::{Manager, Target};
 use crate::vmm::VmDevice;
 
-use super::error::Error;
+use crate::verbs::error::Error;
 
 /// The devices of a VM, the GPU first.
-pub(super) fn vm_devices(vm: &str, target: &Target) -> Result<Vec<VmDevice>, Error> {
+pub(crate) fn vm_devices(vm: &str, target: &Target) -> Result<Vec<VmDevice>, Error> {
     let all = zbus::block_on(async { backends::list(&Manager::connect(target).await?).await })?;
     let devices: Vec<_> = all
         .iter()

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::error::Error;
+use crate::verbs::error::Error;
 
 /// Locked while settings are read and changed. Not one of the drop-ins: everybody may read those, and so lock them.
 const LOCK: &str = "/run/vhostctl.lock";

@@ -1,0 +1,9 @@
+//! What several verbs share.
+
+pub(super) mod arguments;
+pub(super) mod confirm;
+pub(super) mod delete_drop_in;
+pub(super) mod lock;
+pub(super) mod state_style;
+pub(super) mod unit_control;
+pub(super) mod vm_devices;
