@@ -76,8 +76,8 @@ pub(crate) fn render_nodes() -> ArgValueCompleter {
     })
 }
 
-/// Completes installed backends, by the names of their descriptors or, if none is needed, of their programs.
-pub(crate) fn installed_backends() -> ArgValueCompleter {
+/// Completes installed programs, by the names of their descriptors or, if none is needed, of their programs.
+pub(crate) fn installed_programs() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
             let all = descriptors::list(&descriptors::folders(), false);

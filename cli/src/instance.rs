@@ -16,21 +16,22 @@ use serde::Serialize;
 pub(crate) enum UnitKind {
     Gpu,
     Input,
-    /// Any installed backend, of any type.
+    /// Any installed program, for a device of any type.
+    #[serde(rename = "backend")]
     #[value(skip)]
-    Backend,
+    Program,
 }
 
 impl UnitKind {
     /// All kinds.
-    pub(crate) const ALL: [UnitKind; 3] = [UnitKind::Gpu, UnitKind::Input, UnitKind::Backend];
+    pub(crate) const ALL: [UnitKind; 3] = [UnitKind::Gpu, UnitKind::Input, UnitKind::Program];
 
     /// The template's name without its suffix, such as `vhost-user-gpu`.
     pub(crate) fn template(self) -> &'static str {
         match self {
             UnitKind::Gpu => "vhost-user-gpu",
             UnitKind::Input => "vhost-user-input",
-            UnitKind::Backend => "vhost-user",
+            UnitKind::Program => "vhost-user",
         }
     }
 
@@ -38,7 +39,7 @@ impl UnitKind {
     pub(crate) fn is_named(self) -> bool {
         match self {
             UnitKind::Gpu => false,
-            UnitKind::Input | UnitKind::Backend => true,
+            UnitKind::Input | UnitKind::Program => true,
         }
     }
 
@@ -47,7 +48,7 @@ impl UnitKind {
         match self {
             UnitKind::Gpu => "gpu",
             UnitKind::Input => "input",
-            UnitKind::Backend => "backend",
+            UnitKind::Program => "backend",
         }
     }
 }
@@ -225,7 +226,7 @@ impl UnitName {
         let (vm, name) = match kind {
             UnitKind::Gpu => (specifier, None),
             // Without a colon somebody started a half-named unit: it is shown as what it is.
-            UnitKind::Input | UnitKind::Backend => match specifier.split_once(':') {
+            UnitKind::Input | UnitKind::Program => match specifier.split_once(':') {
                 Some((vm, name)) => (vm, Some(name)),
                 None => (specifier, None),
             },
@@ -358,7 +359,7 @@ mod tests {
             Err(NameError::Needless)
         );
         assert_eq!(
-            Instance::checked(UnitKind::Backend, "vm1", None),
+            Instance::checked(UnitKind::Program, "vm1", None),
             Err(NameError::Empty)
         );
         assert!(Instance::checked(UnitKind::Input, "vm1", Some("gpu")).is_err());

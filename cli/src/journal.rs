@@ -48,8 +48,8 @@ pub(crate) fn journalctl(units: &[String]) -> Command {
     command
 }
 
-/// Replaces this process by that command; returns only on an error.
-pub(crate) fn become_it(mut command: Command) -> Error {
+/// Replaces this process by that command, as exec(3) does; returns only on an error.
+pub(crate) fn exec(mut command: Command) -> Error {
     Error::Run(command.exec())
 }
 

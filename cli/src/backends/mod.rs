@@ -110,7 +110,7 @@ async fn backend(
                 .device()
                 .map(str::to_owned)
         }
-        UnitKind::Backend => None,
+        UnitKind::Program => None,
     };
     let state = match units.state() {
         BackendState::Listening
@@ -141,7 +141,7 @@ async fn backend(
 /// The type of device. For the units that serve any type, only their files have it.
 fn device_type(manager: &Manager, instance: &Instance) -> String {
     let told = match instance.kind() {
-        UnitKind::Backend if manager.is_local() => {
+        UnitKind::Program if manager.is_local() => {
             Settings::read(&UnitFolders::system(), instance).device_type
         }
         _ => None,

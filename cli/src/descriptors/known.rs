@@ -1,5 +1,5 @@
-//! Needs of known backend programs that descriptors do not state: the form of their socket and files, and what the
-//! unit has to allow.
+//! Known programs and what descriptors do not state of them: the form of their socket and files, and what the unit has
+//! to allow.
 //!
 //! Any other program gets a listening socket by `--fd`, a dynamic user and no network.
 

@@ -1,4 +1,4 @@
-//! Installed backends, by their descriptors (QEMU's docs/interop/vhost-user.rst, "Backend program conventions", and
+//! Installed programs that can serve a device, by their descriptors (QEMU's docs/interop/vhost-user.rst, "Backend program conventions", and
 //! vhost-user.json).
 
 pub(crate) mod known;
@@ -18,14 +18,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) use probe::probe;
-pub(crate) use trust::distrust;
+pub(crate) use trust::why_untrusted;
 
 /// The folders of the whole system, the most specific first. libvirt reads these two.
 const SYSTEM: [&str; 2] = ["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"];
 /// The most bytes that are read of a descriptor, which has a few lines.
 const SIZE_MAX: u64 = 64 << 10;
 
-/// A descriptor file, and whether it is usable.
+/// A descriptor file and the result of checking it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Descriptor {
     /// The name of the file without `.json`.
@@ -47,7 +47,7 @@ pub(crate) struct Descriptor {
     pub breaks_libvirt: bool,
 }
 
-/// The state of a descriptor.
+/// Whether a descriptor is used, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DescriptorState {
@@ -59,7 +59,7 @@ pub(crate) enum DescriptorState {
     Hidden,
     /// An empty file of the same name in a more specific folder disables it.
     Masked,
-    /// Such an empty file.
+    /// An empty file that masks less specific ones of its name.
     Mask,
 }
 
@@ -78,17 +78,17 @@ impl fmt::Display for DescriptorState {
 /// The folders to search, the most specific first, with that of the caller unless others can change it.
 pub(crate) fn folders() -> Vec<PathBuf> {
     own_folder()
-        .filter(|folder| trust::distrust(folder).is_none())
+        .filter(|folder| trust::why_untrusted(folder).is_none())
         .into_iter()
         .chain(SYSTEM.iter().map(PathBuf::from))
         .collect()
 }
 
 /// Why the folder in HOME or XDG_CONFIG_HOME is not searched, if it has descriptors.
-pub(crate) fn left_out() -> Option<String> {
+pub(crate) fn why_own_folder_is_ignored() -> Option<String> {
     let folder = own_folder()?;
     folder.read_dir().ok()?.next()?.ok()?;
-    let why = trust::distrust(&folder)?;
+    let why = trust::why_untrusted(&folder)?;
     let shown = folder.display();
     Some(format!(
         "{shown} is ignored: {why}, and descriptors name programs to run."
@@ -160,7 +160,7 @@ impl Descriptor {
             breaks_libvirt: false,
             path,
         };
-        if descriptor.is_not_ours(&descriptor.path.clone()) {
+        if descriptor.note_if_untrusted(&descriptor.path.clone()) {
             return descriptor;
         }
         match read(&descriptor.path) {
@@ -193,7 +193,7 @@ impl Descriptor {
                 if let Some(problem) = program_problem(&content.binary) {
                     self.problem(problem);
                 } else {
-                    self.is_not_ours(&content.binary);
+                    self.note_if_untrusted(&content.binary);
                 }
             }
             Err(error) => {
@@ -205,13 +205,13 @@ impl Descriptor {
         }
     }
 
-    /// Whether other users can change what is at a path. That is a problem for descriptors of a user; those of the
+    /// Records a problem if other users can change what is at a path, and returns whether they can. Descriptors of the
     /// system are up to root.
-    fn is_not_ours(&mut self, path: &Path) -> bool {
+    fn note_if_untrusted(&mut self, path: &Path) -> bool {
         let why = if is_of_system(&self.path) {
             None
         } else {
-            trust::distrust(path)
+            trust::why_untrusted(path)
         };
         why.map(|why| self.problem(format!("it is not trusted: {why}")))
             .is_some()

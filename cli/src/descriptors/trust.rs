@@ -15,9 +15,9 @@ const STICKY: u32 = 0o1000;
 
 /// Why others than root and the caller can change what is at a path: the file, a folder above it, or a link on the
 /// way. `None` if they cannot, or nothing is there.
-pub(crate) fn distrust(path: &Path) -> Option<String> {
+pub(crate) fn why_untrusted(path: &Path) -> Option<String> {
     let mut at = PathBuf::from("/");
-    if let Some(why) = others(&at, &fs::symlink_metadata(&at).ok()?) {
+    if let Some(why) = why_others_can_change(&at, &fs::symlink_metadata(&at).ok()?) {
         return Some(why);
     }
     let mut links = 0;
@@ -29,7 +29,7 @@ pub(crate) fn distrust(path: &Path) -> Option<String> {
         }
         let next = at.join(&name);
         let data = fs::symlink_metadata(&next).ok()?;
-        if let Some(why) = others(&next, &data) {
+        if let Some(why) = why_others_can_change(&next, &data) {
             return Some(why);
         }
         if data.is_symlink() {
@@ -60,8 +60,8 @@ fn names(path: &Path) -> impl Iterator<Item = OsString> + '_ {
     })
 }
 
-/// Who else may change it.
-fn others(path: &Path, data: &Metadata) -> Option<String> {
+/// Why others than root and the caller can change this file, whatever is above it.
+fn why_others_can_change(path: &Path, data: &Metadata) -> Option<String> {
     let shown = path.display();
     let (owner, mode) = (data.uid(), data.mode());
     if owner != 0 && owner != geteuid().as_raw() {

@@ -16,7 +16,7 @@ use udev::{Enumerator, Hwdb};
 pub(crate) use hardware::Hardware;
 pub(crate) use input_kind::InputKind;
 pub(crate) use names::Names;
-pub(crate) use watch::{Action, DeviceEvent, Watch};
+pub(crate) use watch::{Action, DeviceEvent, DeviceWatch};
 
 use input_kind::kinds;
 use names::Links;

@@ -42,7 +42,7 @@ pub(crate) struct DeviceEvent {
 }
 
 /// The changes from now on.
-pub(crate) struct Watch {
+pub(crate) struct DeviceWatch {
     devices: Devices,
     socket: MonitorSocket,
     /// The known devices, by their paths in /sys: the event of a removed device has no properties.
@@ -53,7 +53,7 @@ pub(crate) struct Watch {
     links: Option<[Links; 2]>,
 }
 
-impl Watch {
+impl DeviceWatch {
     /// Begins to watch.
     pub(crate) fn start(devices: Devices) -> Result<Self, Error> {
         let udev = |source| Error::Udev { what: WHAT, source };

@@ -19,7 +19,7 @@ pub(crate) fn service_text(settings: &Settings, instance: &Instance) -> Result<S
     let mut text = head(instance, UnitType::Service);
     let record = [
         ("Type", &settings.device_type),
-        ("Backend", &settings.backend),
+        ("Backend", &settings.program),
     ];
     let record = record
         .into_iter()

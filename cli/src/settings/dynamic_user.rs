@@ -10,7 +10,7 @@ pub(super) fn dynamic_user(instance: &Instance) -> Option<String> {
     let kind = match instance.kind() {
         UnitKind::Gpu => "gpu",
         UnitKind::Input => "input",
-        UnitKind::Backend => "dev",
+        UnitKind::Program => "dev",
     };
     let joined = match instance.name() {
         Some(name) => format!("{}-{name}", instance.vm()),

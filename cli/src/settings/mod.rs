@@ -1,4 +1,4 @@
-//! What the drop-ins of an instance say: its device, its options, its backend.
+//! The settings in the drop-ins of an instance: its device, its options, its program.
 //!
 //! vhostctl writes one file per unit of an instance, `50-vhostctl.conf`, and reads all that count, also those of
 //! `systemctl edit`: what somebody set by hand is as true as what was added here.
@@ -24,8 +24,8 @@ const SECTION: &str = "X-vhostctl";
 pub(crate) struct Settings {
     /// The type of device, where the kind of unit does not tell.
     pub device_type: Option<String>,
-    /// The backend, by the name of its descriptor or its program, where the unit runs any.
-    pub backend: Option<String>,
+    /// The installed program, by the name of its descriptor or its own, where the unit runs any (`Backend=`).
+    pub program: Option<String>,
     /// The options of our own programs.
     pub options: ProgramOptions,
     /// The whole command line, where it is not the template's.
@@ -63,10 +63,10 @@ impl Settings {
             let plain = expand(value, &specifier);
             match (section.as_str(), key.as_str()) {
                 (SECTION, "Type") => settings.device_type = Some(words(&plain).join(" ")),
-                (SECTION, "Backend") => settings.backend = Some(words(&plain).join(" ")),
+                (SECTION, "Backend") => settings.program = Some(words(&plain).join(" ")),
                 ("Service", "Environment") if value.is_empty() => environment.clear(),
                 ("Service", "Environment") => environment.extend(words(&plain)),
-                ("Service", "ExecStart") if instance.kind() == UnitKind::Backend => {
+                ("Service", "ExecStart") if instance.kind() == UnitKind::Program => {
                     settings.command = words(&plain)
                         .iter()
                         .map(|word| unit_syntax::from_command_word(word))

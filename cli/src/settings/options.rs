@@ -83,7 +83,7 @@ impl ProgramOptions {
                 let path = variable(EVDEV_PATH).filter(|path| !path.is_empty());
                 Self::Input(InputOptions::from_words(path, words))
             }
-            UnitKind::Backend => Self::None,
+            UnitKind::Program => Self::None,
         }
     }
 

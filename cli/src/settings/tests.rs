@@ -94,7 +94,7 @@ fn written_text_is_read_back() {
     };
     let fs = Settings {
         device_type: Some("fs".into()),
-        backend: Some("50-qemu-virtiofsd".into()),
+        program: Some("50-qemu-virtiofsd".into()),
         command: [
             "/usr/lib/qemu/virtiofsd",
             "--fd=3",
@@ -113,7 +113,7 @@ fn written_text_is_read_back() {
     };
     // The name of a descriptor's file is anybody's.
     let odd = Settings {
-        backend: Some("a \"b\"\n[Service]\nUser=daemon\rx\\".into()),
+        program: Some("a \"b\"\n[Service]\nUser=daemon\rx\\".into()),
         ..fs.clone()
     };
     for (instance, settings) in [

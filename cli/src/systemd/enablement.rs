@@ -1,37 +1,23 @@
-//! Enabling and disabling units over D-Bus, and what goes with it.
+//! Enabling and disabling units over D-Bus.
 
-use super::error::{Error, answer};
+use super::error::{Error, unless_refused};
 use super::manager::Manager;
 
 /// What systemd did to the files of a unit: the type of the change, a link and what it leads to.
 type FileChange = (String, String, String);
 
-/// The unit files of a service manager.
-pub(crate) struct UnitFiles<'a> {
+/// Enables and disables units of a service manager.
+pub(crate) struct Enablement<'a> {
     manager: &'a Manager,
 }
 
-impl<'a> UnitFiles<'a> {
+impl<'a> Enablement<'a> {
     pub(crate) fn new(manager: &'a Manager) -> Self {
         Self { manager }
     }
 
-    /// Fails if one of these units is masked.
-    pub(crate) async fn check_unmasked(
-        &self,
-        what: &'static str,
-        units: &[String],
-    ) -> Result<(), Error> {
-        for unit in units {
-            if let Some(mask) = self.manager.mask(unit).await {
-                let unit = unit.clone();
-                return Err(Error::Masked { what, unit, mask });
-            }
-        }
-        Ok(())
-    }
-
-    /// Enables a unit; returns whether that changed anything. systemd has to [`reload`](Self::reload) then.
+    /// Enables a unit; returns whether that changed anything. systemd has to
+    /// [`reload`](Manager::reload) then.
     pub(crate) async fn enable(&self, unit: &str) -> Result<bool, Error> {
         let asked = self
             .manager
@@ -72,29 +58,7 @@ impl<'a> UnitFiles<'a> {
             .proxy()
             .get_unit_file_state(unit.to_owned())
             .await;
-        let state = answer(state, "ask whether a unit is enabled")?;
+        let state = unless_refused(state, "ask whether a unit is enabled")?;
         Ok(state.is_some_and(|state| state == "enabled"))
-    }
-
-    /// Makes systemd read all unit files again (daemon-reload).
-    pub(crate) async fn reload(&self) -> Result<(), Error> {
-        self.manager
-            .call_privileged("Reload", &(), "reload systemd's units")
-            .await
-    }
-
-    /// Resets the failed state of units; unknown units are ignored.
-    pub(crate) async fn reset_failed(&self, units: &[String]) -> Result<(), Error> {
-        for unit in units {
-            let reset: Result<(), _> = self
-                .manager
-                .call_privileged("ResetFailedUnit", &(unit.as_str(),), "reset a unit")
-                .await;
-            match reset {
-                Err(error) if !error.is_unknown_unit() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }

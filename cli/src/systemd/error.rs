@@ -214,18 +214,23 @@ fn refusal(error: &zbus::Error) -> String {
     }
 }
 
-/// An answer about one unit; `None` if systemd refuses it: the unit may just be gone, and others are not affected.
-pub(super) fn answer<T>(result: zbus::Result<T>, what: &'static str) -> Result<Option<T>, Error> {
+/// The result of a call about one unit; `None` if systemd refuses the call: the unit may just be gone, and others are
+/// not affected.
+pub(super) fn unless_refused<T>(
+    result: zbus::Result<T>,
+    what: &'static str,
+) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if is_absence(&error) => Err(call(what)(error)),
+        Err(error) if is_absence(&error) => Err(during(what)(error)),
         Err(zbus::Error::MethodError(..)) => Ok(None),
         Err(zbus::Error::FDO(error)) if !matches!(*error, zbus::fdo::Error::ZBus(_)) => Ok(None),
-        Err(error) => Err(call(what)(error)),
+        Err(error) => Err(during(what)(error)),
     }
 }
 
-pub(super) fn call(what: &'static str) -> impl Fn(zbus::Error) -> Error {
+/// Converts an error of the bus into one that names the failed action: `map_err(during("start a unit"))`.
+pub(super) fn during(what: &'static str) -> impl Fn(zbus::Error) -> Error {
     move |error| {
         let absent = is_absence(&error);
         let source = Box::new(error);
@@ -292,7 +297,7 @@ mod tests {
                 .and_then(|message| message.build(&()))
                 .expect("a message");
             let source = zbus::Error::MethodError(name, Some("No.".to_owned()), message);
-            call("start a unit")(source).of_unit("start", "a.socket")
+            during("start a unit")(source).of_unit("start", "a.socket")
         };
         for (name, code) in [
             (ACCESS_DENIED, 4),

@@ -9,7 +9,7 @@ use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zbus_systemd::systemd1::{ManagerProxy, ServiceProxy, SocketProxy};
 
 use super::connection::Target;
-use super::error::{Error, answer, call};
+use super::error::{Error, during, unless_refused};
 use super::loaded_units::{self, LoadedUnits};
 use super::mask::Mask;
 use super::properties::Properties;
@@ -33,7 +33,7 @@ impl Manager {
             .cache_properties(CacheProperties::No)
             .build()
             .await
-            .map_err(call("reach systemd"))?;
+            .map_err(during("reach systemd"))?;
         Ok(Self {
             bus,
             proxy,
@@ -83,13 +83,19 @@ impl Manager {
                 Err(error) => Err(error),
             }
         };
-        answer.map_err(call(what))
+        answer.map_err(during(what))
+    }
+
+    /// Makes systemd read all unit files again (daemon-reload).
+    pub(crate) async fn reload(&self) -> Result<(), Error> {
+        self.call_privileged("Reload", &(), "reload systemd's units")
+            .await
     }
 
     /// The folders in which systemd looks for units, the most important first.
     pub(crate) async fn unit_folders(&self) -> Result<Vec<PathBuf>, Error> {
         let folders = self.proxy.unit_path().await;
-        let folders = folders.map_err(call("ask systemd for its unit folders"))?;
+        let folders = folders.map_err(during("ask systemd for its unit folders"))?;
         Ok(folders.into_iter().map(PathBuf::from).collect())
     }
 
@@ -99,7 +105,7 @@ impl Manager {
             .proxy
             .list_units_by_patterns(Vec::new(), loaded_units::patterns())
             .await
-            .map_err(call("list the units of systemd"))?;
+            .map_err(during("list the units of systemd"))?;
         Ok(loaded_units::by_instance(listed))
     }
 
@@ -110,7 +116,7 @@ impl Manager {
             return Ok(Properties::default());
         };
         let all = self.properties_of(&path).await;
-        Ok(answer(all, WHAT)?.unwrap_or_default())
+        Ok(unless_refused(all, WHAT)?.unwrap_or_default())
     }
 
     /// The path on which a backend's socket listens.
@@ -132,12 +138,12 @@ impl Manager {
         };
         let proxy = SocketProxy::builder(&self.bus)
             .path(path)
-            .map_err(call(WHAT))?
+            .map_err(during(WHAT))?
             .cache_properties(CacheProperties::No)
             .build()
             .await
-            .map_err(call(WHAT))?;
-        let listen = answer(proxy.listen().await, WHAT)?.unwrap_or_default();
+            .map_err(during(WHAT))?;
+        let listen = unless_refused(proxy.listen().await, WHAT)?.unwrap_or_default();
         Ok(listen
             .into_iter()
             .find(|(kind, _)| kind == "Stream")
@@ -159,7 +165,7 @@ impl Manager {
             return Ok(Vec::new());
         };
         let proxy = self.service(path, WHAT).await?;
-        Ok(answer(proxy.environment().await, WHAT)?.unwrap_or_default())
+        Ok(unless_refused(proxy.environment().await, WHAT)?.unwrap_or_default())
     }
 
     /// The main process of a backend's service, while it has one.
@@ -169,7 +175,7 @@ impl Manager {
             return Ok(None);
         };
         let proxy = self.service(unit.path.clone(), WHAT).await?;
-        Ok(answer(proxy.main_pid().await, WHAT)?.filter(|pid| *pid != 0))
+        Ok(unless_refused(proxy.main_pid().await, WHAT)?.filter(|pid| *pid != 0))
     }
 
     /// The program that a service runs; `None` if the service is not installed.
@@ -179,7 +185,7 @@ impl Manager {
             return Ok(None);
         };
         let proxy = self.service(path, WHAT).await?;
-        let commands = answer(proxy.exec_start().await, WHAT)?.unwrap_or_default();
+        let commands = unless_refused(proxy.exec_start().await, WHAT)?.unwrap_or_default();
         Ok(commands.into_iter().next().map(|(path, ..)| path))
     }
 
@@ -196,6 +202,21 @@ impl Manager {
             file: link.file_name()?.to_str()?.to_owned(),
             runtime: link.starts_with("/run"),
         })
+    }
+
+    /// Fails if one of these units is masked.
+    pub(crate) async fn check_unmasked(
+        &self,
+        what: &'static str,
+        units: &[String],
+    ) -> Result<(), Error> {
+        for unit in units {
+            if let Some(mask) = self.mask(unit).await {
+                let unit = unit.clone();
+                return Err(Error::Masked { what, unit, mask });
+            }
+        }
+        Ok(())
     }
 
     /// The error for a unit that cannot be used because `masked`, the unit itself or one that it needs, is masked.
@@ -233,7 +254,7 @@ impl Manager {
         unit: String,
         what: &'static str,
     ) -> Result<Option<OwnedObjectPath>, Error> {
-        answer(self.proxy.load_unit(unit).await, what)
+        unless_refused(self.proxy.load_unit(unit).await, what)
     }
 
     /// The properties of all interfaces of an object.
@@ -255,10 +276,10 @@ impl Manager {
     ) -> Result<ServiceProxy<'_>, Error> {
         ServiceProxy::builder(&self.bus)
             .path(path)
-            .map_err(call(what))?
+            .map_err(during(what))?
             .cache_properties(CacheProperties::No)
             .build()
             .await
-            .map_err(call(what))
+            .map_err(during(what))
     }
 }

@@ -14,11 +14,11 @@ mod state;
 mod watch;
 
 pub(crate) use connection::Target;
-pub(crate) use enablement::UnitFiles;
+pub(crate) use enablement::Enablement;
 pub(crate) use error::Error;
 pub(crate) use loaded_units::LoadedUnits;
 pub(crate) use manager::Manager;
 pub(crate) use properties::Properties;
 pub(crate) use start_stop_jobs::{Failure, Job, JobRunner};
 pub(crate) use state::BackendState;
-pub(crate) use watch::{Change, Watch};
+pub(crate) use watch::{Change, UnitWatch};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::StreamExt as _;
 use zbus::zvariant::OwnedObjectPath;
 
-use super::error::{Error, answer, call};
+use super::error::{Error, during, unless_refused};
 use super::manager::Manager;
 use crate::accounts;
 
@@ -68,9 +68,9 @@ impl<'a> JobRunner<'a> {
             .proxy()
             .receive_job_removed()
             .await
-            .map_err(call(WHAT))?;
+            .map_err(during(WHAT))?;
         // A second time on the same connection is refused, and not needed.
-        answer(self.manager.proxy().subscribe().await, WHAT)?;
+        unless_refused(self.manager.proxy().subscribe().await, WHAT)?;
         let mut jobs = HashMap::new();
         let mut failures = Vec::new();
         for unit in units {
@@ -99,7 +99,7 @@ impl<'a> JobRunner<'a> {
                 .next()
                 .await
                 .ok_or(Error::Lost { what: job.what() })?;
-            let ended = signal.args().map_err(call(WHAT))?;
+            let ended = signal.args().map_err(during(WHAT))?;
             let Some(unit) = jobs.remove(&ended.job) else {
                 continue;
             };
@@ -109,6 +109,21 @@ impl<'a> JobRunner<'a> {
             }
         }
         Ok(failures)
+    }
+
+    /// Resets the failed state of units; unknown units are ignored.
+    pub(crate) async fn reset_failed(&self, units: &[String]) -> Result<(), Error> {
+        for unit in units {
+            let reset: Result<(), _> = self
+                .manager
+                .call_privileged("ResetFailedUnit", &(unit.as_str(),), "reset a unit")
+                .await;
+            match reset {
+                Err(error) if !error.is_unknown_unit() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The error for a job that failed.

@@ -9,7 +9,7 @@ use zbus::message::Type;
 use zbus::zvariant::{ObjectPath, OwnedValue};
 use zbus::{MatchRule, Message, MessageStream};
 
-use super::error::{Error, call};
+use super::error::{Error, during};
 use super::loaded_units::{self, ListedUnit, LoadedUnit};
 use super::manager::{Manager, SERVICE};
 use super::properties::Properties;
@@ -106,7 +106,7 @@ impl Known {
 /// Signals and the replies to our calls come by one stream, in the order in which they were sent. A call that waits
 /// for its reply would return a state that is newer than the signals still in the stream, and these would then be
 /// reported again.
-pub(crate) struct Watch {
+pub(crate) struct UnitWatch {
     manager: Manager,
     stream: MessageStream,
     known: Known,
@@ -123,25 +123,25 @@ enum Signal {
     State(UnitName, UnitState),
 }
 
-impl Watch {
+impl UnitWatch {
     /// Begins to watch.
     pub(crate) async fn start(mut manager: Manager) -> Result<Self, Error> {
         manager.set_max_queued(QUEUE);
         let mut stream = MessageStream::from(manager.bus());
         let bus = zbus::fdo::DBusProxy::new(manager.bus())
             .await
-            .map_err(call(WHAT))?;
-        for rule in rules().map_err(call(WHAT))? {
+            .map_err(during(WHAT))?;
+        for rule in rules().map_err(during(WHAT))? {
             bus.add_match_rule(rule)
                 .await
-                .map_err(|error| call(WHAT)(error.into()))?;
+                .map_err(|error| during(WHAT)(error.into()))?;
         }
-        manager.proxy().subscribe().await.map_err(call(WHAT))?;
+        manager.proxy().subscribe().await.map_err(during(WHAT))?;
         // The signals before the answer tell of what the answer knows already.
         let question = ask_for_units(&manager, &loaded_units::patterns()).await?;
         let listed = loop {
             let message = stream.next().await.ok_or(Error::Lost { what: WHAT })?;
-            let message = message.map_err(call(WHAT))?;
+            let message = message.map_err(during(WHAT))?;
             if message.header().reply_serial() == Some(question) {
                 break answer_to(&message)?;
             }
@@ -176,7 +176,7 @@ impl Watch {
             let message = match self.stream.next().await {
                 None => return Ok(None),
                 Some(Err(zbus::Error::InputOutput(_))) => return Ok(None),
-                Some(message) => message.map_err(call(WHAT))?,
+                Some(message) => message.map_err(during(WHAT))?,
             };
             let question = message.header().reply_serial();
             let asked = question.and_then(|question| self.asked.remove(&question));
@@ -212,8 +212,8 @@ async fn ask_for_units(manager: &Manager, patterns: &[String]) -> Result<NonZero
             .interface("org.freedesktop.systemd1.Manager")?
             .build(&(&[""; 0][..], patterns))
     };
-    let question = question().map_err(call(WHAT))?;
-    manager.bus().send(&question).await.map_err(call(WHAT))?;
+    let question = question().map_err(during(WHAT))?;
+    manager.bus().send(&question).await.map_err(during(WHAT))?;
     Ok(question.primary_header().serial_num())
 }
 
@@ -223,7 +223,7 @@ fn answer_to(message: &Message) -> Result<Vec<ListedUnit>, Error> {
         Type::Error => Err(zbus::Error::from(message.clone())),
         _ => message.body().deserialize(),
     };
-    read.map_err(call(WHAT))
+    read.map_err(during(WHAT))
 }
 
 /// The state of a unit that was asked about.

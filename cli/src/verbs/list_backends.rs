@@ -40,7 +40,7 @@ impl Row for Descriptor {
 
 pub(super) fn run(Args {}: &Args, output: &Output) -> Result<(), Error> {
     let found = descriptors::list(&descriptors::folders(), true);
-    if let Some(note) = descriptors::left_out() {
+    if let Some(note) = descriptors::why_own_folder_is_ignored() {
         output.hint(&note);
     }
     if output.json(&found)? {

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::devices::{self, Action, DeviceEvent, Devices, HostDevice};
+use crate::devices::{self, Action, DeviceEvent, DeviceWatch, Devices, HostDevice};
 use crate::exit;
 use crate::output::{Emphasis, Output};
-use crate::systemd::{self, Change, Manager, Target, Watch};
+use crate::systemd::{self, Change, Manager, Target, UnitWatch};
 
 use super::error::{Error, MonitorError};
 
@@ -176,7 +176,7 @@ fn watch_devices(messages: Sender<Message>) -> Result<(), devices::Error> {
     let (ready, started) = channel();
     // Objects of libudev stay in the thread that created them.
     thread::spawn(move || {
-        let mut watch = match devices::Watch::start(Devices::new()) {
+        let mut watch = match DeviceWatch::start(Devices::new()) {
             Ok(watch) => watch,
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -200,7 +200,8 @@ fn watch_devices(messages: Sender<Message>) -> Result<(), devices::Error> {
 }
 
 fn watch_units(target: &Target, messages: Sender<Message>) -> Result<(), systemd::Error> {
-    let mut watch = zbus::block_on(async { Watch::start(Manager::connect(target).await?).await })?;
+    let mut watch =
+        zbus::block_on(async { UnitWatch::start(Manager::connect(target).await?).await })?;
     thread::spawn(move || {
         loop {
             let event = match zbus::block_on(watch.next()) {

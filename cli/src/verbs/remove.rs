@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         instances = controller.apply(Step::Stop, instances).await?;
         instances = disable_all(&mut controller, instances).await?;
         let all = UnitType::ALL.map(|unit_type| units(&instances, unit_type));
-        controller.files().reset_failed(&all.concat()).await?;
+        controller.jobs().reset_failed(&all.concat()).await?;
         for instance in &instances {
             output.hint(&format!("Removed {instance}."));
             for unit_type in UnitType::ALL {
@@ -72,7 +72,7 @@ async fn delete_drop_ins(
     for instance in instances {
         // systemd does not even disable a masked unit.
         let units = UnitType::ALL.map(|unit_type| instance.unit(unit_type));
-        let unmasked = controller.files().check_unmasked("remove", &units).await;
+        let unmasked = controller.manager().check_unmasked("remove", &units).await;
         if controller.keep(unmasked)?.is_none() {
             continue;
         }
@@ -90,14 +90,14 @@ async fn disable_all(
     let mut disabled = Vec::new();
     for instance in instances {
         let done = controller
-            .files()
+            .enablement()
             .disable(&instance.unit(UnitType::Socket))
             .await;
         if controller.keep(done)?.is_some() {
             disabled.push(instance);
         }
     }
-    controller.files().reload().await?;
+    controller.manager().reload().await?;
     Ok(disabled)
 }
 

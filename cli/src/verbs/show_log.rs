@@ -57,5 +57,5 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     if !output.pager() {
         journalctl.arg("--no-pager");
     }
-    Err(journal::become_it(journalctl).into())
+    Err(journal::exec(journalctl).into())
 }

@@ -74,14 +74,14 @@ pub(crate) struct DisableArgs {
     force: bool,
 }
 
-/// What one of the verbs does, with which backends.
-pub(crate) struct Request<'a> {
+/// The steps of one of the verbs, and the backends to apply them to.
+pub(crate) struct StepRequest<'a> {
     backends: &'a [Selector],
     steps: &'static [Step],
     force: bool,
 }
 
-impl<'a> From<&'a StartArgs> for Request<'a> {
+impl<'a> From<&'a StartArgs> for StepRequest<'a> {
     fn from(args: &'a StartArgs) -> Self {
         Self {
             backends: &args.backends,
@@ -91,7 +91,7 @@ impl<'a> From<&'a StartArgs> for Request<'a> {
     }
 }
 
-impl<'a> From<&'a StopArgs> for Request<'a> {
+impl<'a> From<&'a StopArgs> for StepRequest<'a> {
     fn from(args: &'a StopArgs) -> Self {
         Self {
             backends: &args.backends,
@@ -101,7 +101,7 @@ impl<'a> From<&'a StopArgs> for Request<'a> {
     }
 }
 
-impl<'a> From<&'a RestartArgs> for Request<'a> {
+impl<'a> From<&'a RestartArgs> for StepRequest<'a> {
     fn from(args: &'a RestartArgs) -> Self {
         Self {
             backends: &args.backends,
@@ -112,7 +112,7 @@ impl<'a> From<&'a RestartArgs> for Request<'a> {
     }
 }
 
-impl<'a> From<&'a EnableArgs> for Request<'a> {
+impl<'a> From<&'a EnableArgs> for StepRequest<'a> {
     fn from(args: &'a EnableArgs) -> Self {
         Self {
             backends: &args.backends,
@@ -125,7 +125,7 @@ impl<'a> From<&'a EnableArgs> for Request<'a> {
     }
 }
 
-impl<'a> From<&'a DisableArgs> for Request<'a> {
+impl<'a> From<&'a DisableArgs> for StepRequest<'a> {
     fn from(args: &'a DisableArgs) -> Self {
         Self {
             backends: &args.backends,
@@ -139,7 +139,7 @@ impl<'a> From<&'a DisableArgs> for Request<'a> {
 }
 
 pub(crate) fn run<'a>(
-    args: impl Into<Request<'a>>,
+    args: impl Into<StepRequest<'a>>,
     target: &Target,
     output: &Output,
 ) -> Result<(), Error> {

@@ -48,10 +48,10 @@ pub(super) async fn apply(
     }
     let socket = instance.unit(UnitType::Socket);
     controller
-        .files()
+        .manager()
         .check_unmasked("enable", std::slice::from_ref(&socket))
         .await?;
-    let was_enabled = controller.files().is_enabled(&socket).await?;
+    let was_enabled = controller.enablement().is_enabled(&socket).await?;
     let before_it = state(controller, instance).await?;
     let [service_changes, access_changes] = files.each_ref().map(DropInEdit::changes);
     // The access is that of the socket file, which cannot be created again while a VMM is connected.
@@ -59,9 +59,9 @@ pub(super) async fn apply(
         access_changes && matches!(before_it, BackendState::Listening | BackendState::NoDevice);
     let done = async {
         files.iter_mut().try_for_each(DropInEdit::apply)?;
-        controller.files().reload().await?;
-        controller.files().enable(&socket).await?;
-        controller.files().reload().await?;
+        controller.manager().reload().await?;
+        controller.enablement().enable(&socket).await?;
+        controller.manager().reload().await?;
         drop(lock.take());
         if renews {
             controller.stop_sockets(vec![instance.clone()]).await?;
@@ -79,10 +79,10 @@ pub(super) async fn apply(
             files.iter().try_for_each(DropInEdit::undo)?;
             if !was_enabled {
                 let units = [socket.clone(), instance.unit(UnitType::Service)];
-                controller.files().disable(&socket).await?;
-                controller.files().reset_failed(&units).await?;
+                controller.enablement().disable(&socket).await?;
+                controller.jobs().reset_failed(&units).await?;
             }
-            controller.files().reload().await?;
+            controller.manager().reload().await?;
             if renews {
                 controller.restore_socket(&socket).await?;
             }

@@ -75,7 +75,7 @@ pub(crate) struct Args {
     pub(super) no_grab: bool,
 
     /// Use this installed backend
-    #[arg(help_heading = HEADING, long, value_name = "BACKEND", add = completion::installed_backends())]
+    #[arg(help_heading = HEADING, long, value_name = "BACKEND", add = completion::installed_programs())]
     pub(super) backend: Option<String>,
 
     /// fs: share this folder of the host

@@ -66,12 +66,12 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
 
 /// The device that the command line names, and the link that the user chose, if it is to be kept.
 #[derive(Debug)]
-struct Found<'a> {
+struct FoundDevice<'a> {
     device: &'a InputDevice,
     name: Option<String>,
 }
 
-impl Found<'_> {
+impl FoundDevice<'_> {
     /// The name to configure it by.
     fn path(&self) -> &str {
         self.name.as_deref().unwrap_or_else(|| self.device.stable())
@@ -105,7 +105,7 @@ fn shared(link: &str, all: &[InputDevice]) -> String {
 }
 
 /// The one device that a text on the command line names.
-fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<Found<'a>, AddError> {
+fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<FoundDevice<'a>, AddError> {
     let is_path = ["/", "./", "../"]
         .iter()
         .any(|start| wanted.starts_with(start));
@@ -119,16 +119,16 @@ fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<Found<'a>, AddError>
     };
     if let [device, ..] = named.as_slice() {
         if named.len() == 1 {
-            let Found { device, name } = device;
+            let FoundDevice { device, name } = device;
             let name = name.clone();
-            return Ok(Found { device, name });
+            return Ok(FoundDevice { device, name });
         }
         return Err(ambiguous(wanted, named.iter().map(|found| found.device)));
     }
     let like = |device: &&InputDevice| !is_path && !wanted.is_empty() && device.is_like(wanted);
     let like: Vec<_> = all.iter().filter(like).collect();
     match like.as_slice() {
-        [device] => Ok(Found { device, name: None }),
+        [device] => Ok(FoundDevice { device, name: None }),
         [] => Err(AddError::NoDevice {
             text: wanted.to_owned(),
             kind: "input",
@@ -138,8 +138,8 @@ fn find<'a>(all: &'a [InputDevice], wanted: &str) -> Result<Found<'a>, AddError>
 }
 
 /// The devices that a path may name; only one if it leads to one.
-fn at<'a>(all: &'a [InputDevice], path: &str) -> Vec<Found<'a>> {
-    let found = |device: &'a InputDevice| Found {
+fn at<'a>(all: &'a [InputDevice], path: &str) -> Vec<FoundDevice<'a>> {
+    let found = |device: &'a InputDevice| FoundDevice {
         name: device.names.keeps(path).then(|| path.to_owned()),
         device,
     };
@@ -155,13 +155,13 @@ fn at<'a>(all: &'a [InputDevice], path: &str) -> Vec<Found<'a>> {
 }
 
 /// The devices that have a link or a name of this text.
-fn called<'a>(all: &'a [InputDevice], wanted: &str) -> Vec<Found<'a>> {
+fn called<'a>(all: &'a [InputDevice], wanted: &str) -> Vec<FoundDevice<'a>> {
     let by_link = |device: &'a InputDevice| {
         let link = device.names.called(wanted)?;
         let name = Some(link.to_owned());
-        Some(Found { device, name })
+        Some(FoundDevice { device, name })
     };
-    let unnamed = |device| Found { device, name: None };
+    let unnamed = |device| FoundDevice { device, name: None };
     let mut found: Vec<_> = all.iter().filter_map(by_link).collect();
     if found.is_empty() {
         let claims = |device: &&InputDevice| device.names.claims_called(wanted);

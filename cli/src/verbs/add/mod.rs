@@ -3,11 +3,11 @@
 mod access;
 mod apply;
 mod args;
-mod backend;
 mod drop_in_edit;
 mod gpu;
 mod input;
 mod plan;
+mod program;
 
 use conventions::DeviceType;
 
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     let lock = lock()?;
     let host = HostInventory::read();
     let mut plan = match (args.device_type, &args.backend) {
-        (_, Some(name)) => backend::plan(args, name, &host)?,
+        (_, Some(name)) => program::plan(args, name, &host)?,
         (DeviceType::Gpu, None) => gpu::plan(args, &host)?,
         (DeviceType::Input, None) => input::plan(args, &host)?,
         (device_type, None) => {
@@ -59,7 +59,7 @@ async fn check_program(
     instance: &Instance,
 ) -> Result<(), Error> {
     let unit = instance.unit(UnitType::Service);
-    let Some(program) = controller.program(&unit).await? else {
+    let Some(program) = controller.manager().program(&unit).await? else {
         return Err(AddError::NotInstalled { unit }.into());
     };
     if args.virgl {

@@ -47,9 +47,9 @@ pub(crate) enum AddError {
     #[error(
         "No usable backend '{name}' of type {device_type} is installed. See 'vhostctl list-backends'."
     )]
-    NoUsableBackend { name: String, device_type: String },
+    NoUsableProgram { name: String, device_type: String },
     #[error("'{name}' matches several backends. Use one of these names:\n{}", candidates.join("\n"))]
-    AmbiguousBackend {
+    AmbiguousProgram {
         name: String,
         candidates: Vec<String>,
     },

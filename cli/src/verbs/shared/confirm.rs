@@ -57,7 +57,7 @@ fn loss(instance: &Instance, is_known: bool) -> String {
             "its VM loses the device until it is shut down and started again, and QEMU aborts if no guest \
              driver is using it (firmware, boot menu, reboot)"
         }
-        UnitKind::Backend => {
+        UnitKind::Program => {
             "its VM loses the device until it is shut down and started again, and what the guest has not \
              written yet"
         }

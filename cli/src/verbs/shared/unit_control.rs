@@ -9,7 +9,7 @@ use crate::instance::{Instance, UnitType};
 use crate::journal;
 use crate::output::Output;
 use crate::selector::Selector;
-use crate::systemd::{Failure, Job, JobRunner, Manager, Target, UnitFiles};
+use crate::systemd::{Enablement, Failure, Job, JobRunner, Manager, Target};
 
 use crate::verbs::error::Error;
 
@@ -42,14 +42,19 @@ impl<'a> UnitController<'a> {
         })
     }
 
-    /// The files of the units.
-    pub(crate) fn files(&self) -> UnitFiles<'_> {
-        UnitFiles::new(&self.manager)
+    /// The service manager, for what is asked or done without regard to single backends.
+    pub(crate) fn manager(&self) -> &Manager {
+        &self.manager
     }
 
-    /// The program that a service runs; `None` if the service is not installed.
-    pub(crate) async fn program(&self, service: &str) -> Result<Option<String>, Error> {
-        Ok(self.manager.program(service).await?)
+    /// Enables and disables units.
+    pub(crate) fn enablement(&self) -> Enablement<'_> {
+        Enablement::new(&self.manager)
+    }
+
+    /// Starts and stops units.
+    pub(crate) fn jobs(&self) -> JobRunner<'_> {
+        JobRunner::new(&self.manager)
     }
 
     /// Everything about some backends.
@@ -92,7 +97,7 @@ impl<'a> UnitController<'a> {
             let backend = details.backend;
             if backend.socket_state.as_deref() == Some("failed") {
                 let units = [backend.socket_unit, backend.service_unit];
-                self.files().reset_failed(&units).await?;
+                self.jobs().reset_failed(&units).await?;
             }
         }
         let sockets = units(&instances, UnitType::Socket);
@@ -116,8 +121,7 @@ impl<'a> UnitController<'a> {
 
     /// Starts the socket of one backend again, when a change is undone: its failures are nobody's concern.
     pub(crate) async fn restore_socket(&self, socket: &str) -> Result<(), Error> {
-        let runner = JobRunner::new(&self.manager);
-        runner.run(Job::Start, &[socket.to_owned()]).await?;
+        self.jobs().run(Job::Start, &[socket.to_owned()]).await?;
         Ok(())
     }
 
@@ -130,8 +134,8 @@ impl<'a> UnitController<'a> {
         for instance in instances {
             let socket = instance.unit(UnitType::Socket);
             let changed = match step {
-                Step::Enable => self.files().enable(&socket).await,
-                _ => self.files().disable(&socket).await,
+                Step::Enable => self.enablement().enable(&socket).await,
+                _ => self.enablement().disable(&socket).await,
             };
             let Some(is_new) = self.keep(changed)? else {
                 continue;
@@ -144,7 +148,7 @@ impl<'a> UnitController<'a> {
             });
             done.push(instance);
         }
-        self.files().reload().await?;
+        self.manager().reload().await?;
         Ok(done)
     }
 
@@ -175,7 +179,7 @@ impl<'a> UnitController<'a> {
         mut instances: Vec<Instance>,
     ) -> Result<Vec<Instance>, Error> {
         let begin = Timestamp::now();
-        for Failure { unit, error } in JobRunner::new(&self.manager).run(job, units).await? {
+        for Failure { unit, error } in self.jobs().run(job, units).await? {
             let failed = Instance::from_unit(&unit);
             instances.retain(|instance| Some(instance) != failed.as_ref());
             let log = match error.logged() {

@@ -1,4 +1,4 @@
-//! The folders, files and device nodes of the host that a backend serves.
+//! The folders, files and device nodes of the host that a program serves.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -17,7 +17,7 @@ use crate::verbs::error::AddError;
 /// The queues of a disk. QEMU uses one for each processor of the guest, and does not start if there are fewer.
 const QUEUES: u32 = 64;
 
-/// The files of the host that a backend may use.
+/// The files of the host that a program may use.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// Arguments that name them.

@@ -1,4 +1,4 @@
-//! The command line of a backend: how the program gets its socket.
+//! The command line of a program: how the program gets its socket.
 
 use std::path::Path;
 

@@ -31,14 +31,14 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
             ("--no-grab", args.no_grab),
         ],
     )?;
-    let Found {
-        name: backend,
-        program,
+    let InstalledProgram {
+        name: program_name,
+        path: program,
     } = find(wanted, args.device_type)?;
     let known = known::lookup(&program);
-    let distrust = descriptors::distrust(&program);
+    let why_untrusted = descriptors::why_untrusted(&program);
     // Asking a program runs it as root: a program that other users can change is not asked.
-    let asked = known.filter(|_| distrust.is_none());
+    let asked = known.filter(|_| why_untrusted.is_none());
     if let Some(problem) = asked.and_then(|known| known.problem(&program)) {
         return Err(AddError::UnusableProgram { program, problem }.into());
     }
@@ -47,7 +47,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
         None => free_name(default_name(args.device_type), &args.vm, &host.assignments),
     };
     let instance =
-        Instance::checked(UnitKind::Backend, &args.vm, Some(&name)).map_err(AddError::Name)?;
+        Instance::checked(UnitKind::Program, &args.vm, Some(&name)).map_err(AddError::Name)?;
     let mut hints = Vec::new();
     // It may be installed later, or be invisible to the user of vhostctl.
     if let Err(error) = program.metadata() {
@@ -66,7 +66,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
             return Err(AddError::Usage(text).into());
         }
         None if needs_root => {
-            if let Some(why) = distrust {
+            if let Some(why) = why_untrusted {
                 return Err(AddError::OthersProgram { program, why }.into());
             }
             hints.push(format!(
@@ -112,7 +112,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
     service.extend(files.service());
     let settings = Settings {
         device_type: Some(args.device_type.name().to_owned()),
-        backend: Some(backend),
+        program: Some(program_name),
         command: command(
             accept.as_deref(),
             form,
@@ -142,18 +142,18 @@ const NETWORK: [(&str, &str); 3] = [
     ("IPAddressDeny", ""),
 ];
 
-/// An installed backend: the name of its descriptor or program, and the program.
+/// An installed program, and the name of its descriptor or its own.
 #[derive(Clone, Debug)]
-struct Found {
+struct InstalledProgram {
     name: String,
-    program: PathBuf,
+    path: PathBuf,
 }
 
-/// The backend that the command line names.
-fn find(wanted: &str, device_type: DeviceType) -> Result<Found, AddError> {
-    let called = |program: PathBuf| Found {
+/// The program that the command line names.
+fn find(wanted: &str, device_type: DeviceType) -> Result<InstalledProgram, AddError> {
+    let called = |path: PathBuf| InstalledProgram {
         name: wanted.to_owned(),
-        program,
+        path,
     };
     if wanted.starts_with('/') {
         return Ok(called(wanted.into()));
@@ -164,30 +164,30 @@ fn find(wanted: &str, device_type: DeviceType) -> Result<Found, AddError> {
             && descriptor.device_type.as_deref() == Some(device_type.name())
             && descriptor.is_called(wanted);
         let name = descriptor.name;
-        let program = descriptor.binary.filter(|_| fits);
-        program.map(|program| Found { name, program })
+        let path = descriptor.binary.filter(|_| fits);
+        path.map(|path| InstalledProgram { name, path })
     });
     let Some(first) = matching.next() else {
         return match known::installed(wanted, device_type.name()) {
-            Some(program) => Ok(called(program)),
-            None => Err(AddError::NoUsableBackend {
+            Some(path) => Ok(called(path)),
+            None => Err(AddError::NoUsableProgram {
                 name: wanted.to_owned(),
                 device_type: device_type.name().to_owned(),
             }),
         };
     };
     let others: Vec<_> = matching.collect();
-    if first.name == wanted || others.iter().all(|other| other.program == first.program) {
+    if first.name == wanted || others.iter().all(|other| other.path == first.path) {
         return Ok(first);
     }
     if let Some(exact) = others.iter().find(|other| other.name == wanted) {
         return Ok(exact.clone());
     }
-    Err(AddError::AmbiguousBackend {
+    Err(AddError::AmbiguousProgram {
         name: wanted.to_owned(),
         candidates: std::iter::once(&first)
             .chain(&others)
-            .map(|found| format!("  {} ({})", found.name, found.program.display()))
+            .map(|found| format!("  {} ({})", found.name, found.path.display()))
             .map(|line| printable(&line).into_owned())
             .collect(),
     })
