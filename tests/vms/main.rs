@@ -13,5 +13,6 @@ mod libvirt;
 mod memory;
 mod rng;
 mod screen;
+mod units;
 #[cfg(feature = "virgl")]
 mod virgl;

@@ -7,7 +7,7 @@ use harness::run::is_installed;
 use harness::{mock, opengl, packages, systemd};
 
 /// Tests of units, and of guests whose VMM uses the units.
-const NEED_SYSTEMD: &str = "binary(=systemd) | (binary(=vms) & (package(=vhostctl) | test(/^(demo|failed_starts|libvirt)::/)))";
+const NEED_SYSTEMD: &str = "binary(=systemd) | (binary(=vms) & (package(=vhostctl) | test(/^(demo|failed_starts|libvirt|units)::/)))";
 const NEED_MOCK_DEVICES: &str = "binary(=devices) | \
      test(=front_ends::every_vmm_gets_an_input_device_and_a_reset_releases_it) | \
      test(=front_ends::paused_guest_resumes_with_its_input_device) | \
