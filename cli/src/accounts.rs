@@ -66,6 +66,18 @@ pub(crate) fn check_group(name: &str) -> Result<(), AccountError> {
     }
 }
 
+/// The name of the user with this number, or the number if no user has it or the lookup fails.
+pub(crate) fn user_name(id: u32) -> String {
+    let user = User::from_uid(Uid::from_raw(id)).ok().flatten();
+    user.map_or_else(|| id.to_string(), |user| user.name)
+}
+
+/// The name of the group with this number, or the number if no group has it or the lookup fails.
+pub(crate) fn group_name(id: u32) -> String {
+    let group = Group::from_gid(Gid::from_raw(id)).ok().flatten();
+    group.map_or_else(|| id.to_string(), |group| group.name)
+}
+
 /// Whether no user has this name or number; false if the lookup fails.
 pub(crate) fn is_missing_user(name: &str) -> bool {
     matches!(check_user(name), Err(AccountError::NoUser(_)))
@@ -79,6 +91,14 @@ pub(crate) fn is_missing_group(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn number_without_an_account_stands_for_itself() {
+        assert_eq!(user_name(0), "root");
+        assert_eq!(group_name(0), "root");
+        assert_eq!(user_name(4_000_000_123), "4000000123");
+        assert_eq!(group_name(4_000_000_123), "4000000123");
+    }
 
     #[test]
     fn accounts_have_names_or_numbers() {

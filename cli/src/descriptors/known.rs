@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::probe;
+use super::probe::{self, ProbeError};
 
 /// How a program takes its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,18 @@ pub(crate) struct KnownProgram {
     pub service: &'static [(&'static str, &'static str)],
     /// An option that older versions lack, and the first Debian release that has it.
     needs_option: Option<(&'static str, &'static str)>,
+}
+
+/// Why this version of a program cannot be used: the predicate of a sentence about it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VersionError {
+    #[error("is too old: it has no option {option}, which came with {since}")]
+    Old {
+        option: &'static str,
+        since: &'static str,
+    },
+    #[error("--help {0}")]
+    Probe(#[source] ProbeError),
 }
 
 /// The folders of programs that are named without a path and have no descriptor.
@@ -166,15 +178,14 @@ impl KnownProgram {
         self.device_type == "fs"
     }
 
-    /// Why this version of the program cannot be used: the predicate of a sentence.
-    pub(crate) fn problem(&self, program: &Path) -> Option<String> {
-        let (option, since) = self.needs_option?;
-        match probe::help(program) {
-            Ok(help) if help.contains(option) => None,
-            Ok(_) => Some(format!(
-                "is too old: it has no option {option}, which came with {since}"
-            )),
-            Err(problem) => Some(format!("--help {problem}")),
+    /// Checks that the installed version of the program can be used.
+    pub(crate) fn check_version(&self, program: &Path) -> Result<(), VersionError> {
+        let Some((option, since)) = self.needs_option else {
+            return Ok(());
+        };
+        match probe::help(program).map_err(VersionError::Probe)? {
+            help if help.contains(option) => Ok(()),
+            _ => Err(VersionError::Old { option, since }),
         }
     }
 }

@@ -17,7 +17,7 @@ use conventions::{BackendDescription, DeviceType};
 use serde::Serialize;
 use serde_json::Value;
 
-pub(crate) use probe::probe;
+pub(crate) use probe::{ProbeError, probe};
 pub(crate) use trust::why_untrusted;
 
 /// The folders of the whole system, the most specific first. libvirt reads these two.
@@ -165,19 +165,19 @@ impl Descriptor {
         }
         match read(&descriptor.path) {
             Ok(text) if text.is_empty() => descriptor.state = DescriptorState::Mask,
-            Ok(text) => descriptor.judge(&text),
+            Ok(text) => descriptor.check_content(&text),
             Err(error) => {
-                descriptor.problem(format!("it cannot be read: {error}"));
+                descriptor.add_problem(format!("it cannot be read: {error}"));
                 descriptor.breaks_libvirt = is_of_system(&descriptor.path);
             }
         }
         if descriptor.name == file_name && descriptor.state != DescriptorState::Mask {
-            descriptor.problem("its name does not end with .json".to_owned());
+            descriptor.add_problem("its name does not end with .json".to_owned());
         }
         descriptor
     }
 
-    fn judge(&mut self, text: &str) {
+    fn check_content(&mut self, text: &str) {
         // The members of a file that is not valid are shown as well.
         let lenient = serde_json::from_str::<Value>(text).ok();
         let member = |name: &str| Some(lenient.as_ref()?.get(name)?.as_str()?.to_owned());
@@ -187,17 +187,17 @@ impl Descriptor {
         match serde_json::from_str::<BackendDescription>(text) {
             Ok(content) => {
                 if let Err(problem) = content.device_type.parse::<DeviceType>() {
-                    self.problem(problem.to_string());
+                    self.add_problem(problem.to_string());
                     self.breaks_libvirt = is_of_system(&self.path);
                 }
                 if let Some(problem) = program_problem(&content.binary) {
-                    self.problem(problem);
+                    self.add_problem(problem);
                 } else {
                     self.note_if_untrusted(&content.binary);
                 }
             }
             Err(error) => {
-                self.problem(format!("it is not a valid descriptor: {error}"));
+                self.add_problem(format!("it is not a valid descriptor: {error}"));
                 // libvirt can do without a description.
                 let enough = self.device_type.is_some() && self.binary.is_some();
                 self.breaks_libvirt = is_of_system(&self.path) && !enough;
@@ -213,11 +213,11 @@ impl Descriptor {
         } else {
             trust::why_untrusted(path)
         };
-        why.map(|why| self.problem(format!("it is not trusted: {why}")))
+        why.map(|why| self.add_problem(format!("it is not trusted: {why}")))
             .is_some()
     }
 
-    fn problem(&mut self, text: String) {
+    fn add_problem(&mut self, text: String) {
         self.state = DescriptorState::Broken;
         self.problems.push(text);
     }

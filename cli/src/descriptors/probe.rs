@@ -78,17 +78,17 @@ fn ask(descriptor: &mut Descriptor) {
         Ok(capabilities) => {
             if descriptor.device_type.as_ref() != Some(&capabilities.device_type) {
                 let is = &capabilities.device_type;
-                descriptor.problem(format!("its program says its type is '{is}'"));
+                descriptor.add_problem(format!("its program says its type is '{is}'"));
             }
             // libvirt ignores a GPU without this member.
             if capabilities.features.is_none() && capabilities.device_type == "gpu" {
-                descriptor.problem("its program does not list its features".to_owned());
+                descriptor.add_problem("its program does not list its features".to_owned());
             }
             descriptor.features = Some(capabilities.features.unwrap_or_default());
         }
         Err(problem) => {
             let shown = binary.display();
-            descriptor.problem(format!("{shown} --print-capabilities {problem}"));
+            descriptor.add_problem(format!("{shown} --print-capabilities {problem}"));
         }
     }
 }

@@ -86,19 +86,16 @@ fn choose(wanted: &str, nodes: Vec<RenderNode>) -> Result<RenderNode, AddError> 
 
 /// Checks that the program supports OpenGL, which not every build does.
 pub(super) fn check_virgl(program: &str) -> Result<(), AddError> {
-    let no = |why| AddError::NoVirgl {
-        program: program.to_owned(),
-        why,
-    };
-    match descriptors::probe(Path::new(program)) {
-        Ok(capabilities) => {
-            let features = capabilities.features.unwrap_or_default();
-            if features.iter().any(|feature| feature == "virgl") {
-                Ok(())
-            } else {
-                Err(no("its capabilities do not list 'virgl'. Without --virgl the guest gets a 2D GPU.".into()))
-            }
-        }
-        Err(problem) => Err(no(format!("{program} --print-capabilities {problem}."))),
+    let capabilities =
+        descriptors::probe(Path::new(program)).map_err(|source| AddError::NoCapabilities {
+            program: program.to_owned(),
+            source,
+        })?;
+    let features = capabilities.features.unwrap_or_default();
+    if features.iter().any(|feature| feature == "virgl") {
+        return Ok(());
     }
+    Err(AddError::NoVirgl {
+        program: program.to_owned(),
+    })
 }

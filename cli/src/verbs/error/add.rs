@@ -1,7 +1,10 @@
 //! Errors of `add`.
 
+use std::io;
 use std::path::PathBuf;
 
+use crate::descriptors::ProbeError;
+use crate::descriptors::known::VersionError;
 use crate::exit;
 use crate::instance::NameError;
 use crate::values::ValueError;
@@ -53,8 +56,11 @@ pub(crate) enum AddError {
         name: String,
         candidates: Vec<String>,
     },
-    #[error("{} {problem}.", program.display())]
-    UnusableProgram { program: PathBuf, problem: String },
+    #[error("{} {source}.", program.display())]
+    UnusableProgram {
+        program: PathBuf,
+        source: VersionError,
+    },
     #[error(
         "{} would run as root, but other users can replace it: {why}. Use --run-as=root to run it anyway.",
         program.display()
@@ -62,10 +68,36 @@ pub(crate) enum AddError {
     OthersProgram { program: PathBuf, why: String },
     #[error("{unit} does not name vhost-user-accept (Accept=). Install the units again.")]
     NoAcceptProgram { unit: String },
-    #[error("{} cannot be used: {problem}.", path.display())]
-    UnusableFile { path: PathBuf, problem: String },
-    #[error("{program} does not support OpenGL: {why}")]
-    NoVirgl { program: String, why: String },
+    #[error("{} cannot be used: {source}.", path.display())]
+    UnusableFile { path: PathBuf, source: FileError },
+    #[error(
+        "{program} does not support OpenGL: its capabilities do not list 'virgl'. Without --virgl the guest gets a 2D \
+         GPU."
+    )]
+    NoVirgl { program: String },
+    #[error("{program} does not support OpenGL: {program} --print-capabilities {source}.")]
+    NoCapabilities { program: String, source: ProbeError },
+}
+
+/// Why a program cannot serve a file or folder.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error("the path must be absolute")]
+    Relative,
+    #[error("{0}")]
+    Metadata(#[source] io::Error),
+    #[error("it is not a folder")]
+    NotFolder,
+    #[error("it is neither a file nor a block device")]
+    NotDisk,
+    #[error("a service with a dynamic user has its own /tmp and /var/tmp. Move the file elsewhere")]
+    Temporary,
+    #[error("a dynamic user cannot {verb} it. --run-as={owner} runs the backend as its owner")]
+    Access { verb: &'static str, owner: String },
+    #[error(
+        "a dynamic user cannot enter {}. --run-as={owner} runs the backend as its owner", folder.display()
+    )]
+    Folder { folder: PathBuf, owner: String },
 }
 
 impl AddError {

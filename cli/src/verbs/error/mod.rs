@@ -6,7 +6,7 @@ mod monitor;
 use std::io::ErrorKind;
 use std::path::Path;
 
-pub(crate) use add::AddError;
+pub(crate) use add::{AddError, FileError};
 pub(crate) use monitor::MonitorError;
 
 use crate::exit;

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use conventions::DeviceType;
 
+use crate::accounts;
 use crate::descriptors::known::{FileForm, KnownProgram};
 use crate::descriptors::probe;
 use crate::unit_syntax::{Directive, quoted};
 use crate::values;
 
 use crate::verbs::add::args::Args;
-use crate::verbs::error::AddError;
+use crate::verbs::error::{AddError, FileError};
 
 /// The queues of a disk. QEMU uses one for each processor of the guest, and does not start if there are fewer.
 const QUEUES: u32 = 64;
@@ -64,7 +65,7 @@ impl Files {
         }
         if let Some(folder) = &args.shared_dir {
             if !metadata(folder)?.is_dir() {
-                return Err(unusable(folder, "it is not a folder"));
+                return Err(unusable(folder, FileError::NotFolder));
             }
             files.arguments = shared_dir(folder, program);
             files.serve(folder, args.read_only);
@@ -73,7 +74,7 @@ impl Files {
             let data = metadata(file)?;
             let is_device = data.file_type().is_block_device();
             if !is_device && !data.is_file() {
-                return Err(unusable(file, "it is neither a file nor a block device"));
+                return Err(unusable(file, FileError::NotDisk));
             }
             files.arguments = match known.map(|known| known.file) {
                 Some(FileForm::BlockExport) => block_export(file, is_device, args.read_only),
@@ -100,8 +101,7 @@ impl Files {
             .find(temporary)
             .filter(|_| is_dynamic)
         {
-            let problem = "a service with a dynamic user has its own /tmp and /var/tmp. Move the file elsewhere";
-            return Err(unusable(path, problem));
+            return Err(unusable(path, FileError::Temporary));
         }
         args.allow_device.iter().for_each(|node| files.node(node));
         Ok(files)
@@ -122,7 +122,7 @@ impl Files {
             .filter(|data| data.mode() & 0o006 != 0o006 && data.mode() & 0o060 == 0o060)
             .map(|data| data.gid())
             .filter(|group| *group != 0)
-            .map(|group| name_of("/etc/group", group))
+            .map(accounts::group_name)
             .filter(|group| !self.groups.contains(group));
         self.groups.extend(group);
     }
@@ -150,16 +150,16 @@ impl Files {
 /// The metadata of a path, which must be absolute: a service has no other working directory.
 fn metadata(path: &Path) -> Result<Metadata, AddError> {
     if !path.is_absolute() {
-        return Err(unusable(path, "the path must be absolute"));
+        return Err(unusable(path, FileError::Relative));
     }
     values::check_text(&path.display().to_string())?;
-    fs::metadata(path).map_err(|error| unusable(path, &error.to_string()))
+    fs::metadata(path).map_err(|error| unusable(path, FileError::Metadata(error)))
 }
 
-fn unusable(path: &Path, problem: &str) -> AddError {
+fn unusable(path: &Path, source: FileError) -> AddError {
     AddError::UnusableFile {
         path: path.to_owned(),
-        problem: problem.to_owned(),
+        source,
     }
 }
 
@@ -208,40 +208,19 @@ fn block_export(file: &Path, is_device: bool, read_only: bool) -> Vec<String> {
 fn check_access(file: &Path, data: &Metadata, write: bool) -> Result<(), AddError> {
     let wanted = if write { 0o006 } else { 0o004 };
     if data.mode() & wanted != wanted {
-        let owner = name_of("/etc/passwd", data.uid());
+        let owner = accounts::user_name(data.uid());
         let verb = if write { "write to" } else { "read" };
-        return Err(unusable(
-            file,
-            &format!(
-                "a dynamic user cannot {verb} it. --run-as={owner} runs the backend as its owner"
-            ),
-        ));
+        return Err(unusable(file, FileError::Access { verb, owner }));
     }
     for folder in file.ancestors().skip(1) {
         let data = metadata(folder)?;
         if data.mode() & 0o001 == 0 {
-            let owner = name_of("/etc/passwd", data.uid());
-            return Err(unusable(
-                file,
-                &format!(
-                    "a dynamic user cannot enter {}. --run-as={owner} runs the backend as its owner",
-                    folder.display()
-                ),
-            ));
+            let owner = accounts::user_name(data.uid());
+            let folder = folder.to_owned();
+            return Err(unusable(file, FileError::Folder { folder, owner }));
         }
     }
     Ok(())
-}
-
-/// The name of a user or group in a file as passwd(5) or group(5), or its number.
-fn name_of(file: &str, id: u32) -> String {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let number = id.to_string();
-    text.lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.get(2) == Some(&number.as_str()))
-        .and_then(|fields| fields.first().map(|name| (*name).to_owned()))
-        .unwrap_or(number)
 }
 
 #[cfg(test)]

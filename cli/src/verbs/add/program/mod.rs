@@ -39,8 +39,8 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
     let why_untrusted = descriptors::why_untrusted(&program);
     // Asking a program runs it as root: a program that other users can change is not asked.
     let asked = known.filter(|_| why_untrusted.is_none());
-    if let Some(problem) = asked.and_then(|known| known.problem(&program)) {
-        return Err(AddError::UnusableProgram { program, problem }.into());
+    if let Some(Err(source)) = asked.map(|known| known.check_version(&program)) {
+        return Err(AddError::UnusableProgram { program, source }.into());
     }
     let name = match &args.name {
         Some(name) => name.clone(),
