@@ -28,7 +28,7 @@ impl DeviceAssignments {
     }
 
     /// The backends of one kind whose device is at a matching path.
-    pub(crate) fn of(&self, kind: UnitKind, is_at: impl Fn(&str) -> bool) -> Vec<String> {
+    pub(crate) fn holders(&self, kind: UnitKind, is_at: impl Fn(&str) -> bool) -> Vec<String> {
         self.holding(kind, is_at)
             .map(|(instance, _)| instance.to_string())
             .collect()
@@ -40,7 +40,7 @@ impl DeviceAssignments {
     }
 
     /// Another backend that an input device is assigned to.
-    pub(crate) fn other(&self, device: &InputDevice, than: &Instance) -> Option<&Instance> {
+    pub(crate) fn other_holder(&self, device: &InputDevice, than: &Instance) -> Option<&Instance> {
         self.holding(UnitKind::Input, |path| device.is_at(path))
             .map(|(instance, _)| instance)
             .find(|instance| *instance != than)
@@ -130,20 +130,20 @@ mod tests {
         for path in ["/e1", "/link/e1"] {
             let assignments = assignments(&[(ONE, path, false)]);
             assert_eq!(
-                assignments.of(UnitKind::Input, |path| device.is_at(path)),
+                assignments.holders(UnitKind::Input, |path| device.is_at(path)),
                 ["vm1:kbd"]
             );
-            assert!(assignments.other(&device, &own).is_some());
+            assert!(assignments.other_holder(&device, &own).is_some());
         }
         assert!(
             assignments(&[(ONE, "/e2", false)])
-                .other(&device, &own)
+                .other_holder(&device, &own)
                 .is_none()
         );
         let same = Instance::from_unit(ONE).expect("a unit");
         assert!(
             assignments(&[(ONE, "/e1", false)])
-                .other(&device, &same)
+                .other_holder(&device, &same)
                 .is_none()
         );
     }

@@ -52,7 +52,7 @@ pub(crate) fn input_devices() -> ArgValueCompleter {
         candidates(current, || {
             let devices = Devices::new().inputs().unwrap_or_default();
             let named = devices.into_iter().map(|device| {
-                let name = device.stable().to_owned();
+                let name = device.preferred_path().to_owned();
                 let help = device.name.unwrap_or_default();
                 Candidate { name, help }
             });
@@ -67,7 +67,7 @@ pub(crate) fn render_nodes() -> ArgValueCompleter {
         candidates(current, || {
             let nodes = Devices::new().render_nodes().unwrap_or_default();
             let named = nodes.into_iter().map(|node| {
-                let name = node.stable().to_owned();
+                let name = node.preferred_path().to_owned();
                 let help = node.model.or(node.driver).unwrap_or_default();
                 Candidate { name, help }
             });

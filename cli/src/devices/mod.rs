@@ -100,16 +100,16 @@ const INPUT_BY_ID: &str = "/dev/input/by-id/";
 const INPUT_BY_PATH: &str = "/dev/input/by-path/";
 
 impl RenderNode {
-    /// Its stable name, if it has one.
-    pub(crate) fn lasting(&self) -> Option<&str> {
-        let by_rule = self.names.lasting_by_rule(&[DRI_BY_PATH]);
+    /// Its stable link, if it has one.
+    pub(crate) fn stable_link(&self) -> Option<&str> {
+        let by_rule = self.names.stable_link_of_rule(&[DRI_BY_PATH]);
         let by_path = self.by_path.as_deref();
-        by_path.or(by_rule).or_else(|| self.names.lasting_at_all())
+        by_path.or(by_rule).or_else(|| self.names.any_stable_link())
     }
 
-    /// The name to configure it by: the stable one, if it has one.
-    pub(crate) fn stable(&self) -> &str {
-        self.lasting().unwrap_or(&self.node)
+    /// The path to configure it by: the stable link, or else the node.
+    pub(crate) fn preferred_path(&self) -> &str {
+        self.stable_link().unwrap_or(&self.node)
     }
 
     /// Whether this is the path of its node, or of a link to it.
@@ -119,19 +119,21 @@ impl RenderNode {
 }
 
 impl InputDevice {
-    /// Its stable name, if it has one: udev's link for the device, that of an administrator's rule, udev's for the port.
-    pub(crate) fn lasting(&self) -> Option<&str> {
-        let by_rule = self.names.lasting_by_rule(&[INPUT_BY_ID, INPUT_BY_PATH]);
+    /// Its stable link, if it has one: udev's link for the device, that of an administrator's rule, udev's for the port.
+    pub(crate) fn stable_link(&self) -> Option<&str> {
+        let by_rule = self
+            .names
+            .stable_link_of_rule(&[INPUT_BY_ID, INPUT_BY_PATH]);
         let by_id = self.by_id.as_deref();
         by_id
             .or(by_rule)
             .or(self.by_path.as_deref())
-            .or_else(|| self.names.lasting_at_all())
+            .or_else(|| self.names.any_stable_link())
     }
 
-    /// The name to configure it by: the stable one, if it has one.
-    pub(crate) fn stable(&self) -> &str {
-        self.lasting().unwrap_or(&self.node)
+    /// The path to configure it by: the stable link, or else the node.
+    pub(crate) fn preferred_path(&self) -> &str {
+        self.stable_link().unwrap_or(&self.node)
     }
 
     /// Whether this is the path of its node, or of a link to it.
@@ -225,7 +227,7 @@ impl Devices {
             )
         });
         Some(RenderNode {
-            by_path: names.lasting_in(DRI_BY_PATH).map(str::to_owned),
+            by_path: names.stable_link_in(DRI_BY_PATH).map(str::to_owned),
             driver: parent.as_ref().and_then(|parent| parent.driver()).map(utf8),
             vendor,
             model,
@@ -256,8 +258,8 @@ fn input(device: &udev::Device, links: &Links) -> Option<InputDevice> {
     let names = Names::of(device, links)?;
     Some(InputDevice {
         node: utf8(device.devnode()?),
-        by_id: names.lasting_in(INPUT_BY_ID).map(str::to_owned),
-        by_path: names.lasting_in(INPUT_BY_PATH).map(str::to_owned),
+        by_id: names.stable_link_in(INPUT_BY_ID).map(str::to_owned),
+        by_path: names.stable_link_in(INPUT_BY_PATH).map(str::to_owned),
         names,
         hardware: Hardware::at(&utf8(device.syspath())),
         name: of_parent("name"),

@@ -174,22 +174,22 @@ impl Names {
     }
 
     /// The best stable link in a folder: the shortest, as udev keeps old, longer names beside the new ones.
-    pub(crate) fn lasting_in(&self, folder: &str) -> Option<&str> {
-        self.lasting(|link| link.starts_with(folder))
+    pub(crate) fn stable_link_in(&self, folder: &str) -> Option<&str> {
+        self.stable_link(|link| link.starts_with(folder))
     }
 
     /// A stable link of an administrator's rule: one that udev has, in none of these folders.
-    pub(crate) fn lasting_by_rule(&self, folders: &[&str]) -> Option<&str> {
+    pub(crate) fn stable_link_of_rule(&self, folders: &[&str]) -> Option<&str> {
         let is_usual = |link: &str| folders.iter().any(|folder| link.starts_with(folder));
-        self.lasting(|link| self.claims(link) && !is_usual(link))
+        self.stable_link(|link| self.claims(link) && !is_usual(link))
     }
 
     /// Any stable link.
-    pub(crate) fn lasting_at_all(&self) -> Option<&str> {
-        self.lasting(|_| true)
+    pub(crate) fn any_stable_link(&self) -> Option<&str> {
+        self.stable_link(|_| true)
     }
 
-    fn lasting(&self, is_wanted: impl Fn(&str) -> bool) -> Option<&str> {
+    fn stable_link(&self, is_wanted: impl Fn(&str) -> bool) -> Option<&str> {
         let links = self.own.iter().map(String::as_str);
         links
             .filter(|link| !self.shares(link) && is_wanted(link))
@@ -288,10 +288,10 @@ mod tests {
         // It does not last: by-path does.
         assert!(second.shares(&link));
         let folder = twins.path("by-id/");
-        assert_eq!(second.lasting_in(&folder), None);
+        assert_eq!(second.stable_link_in(&folder), None);
         for (names, node) in [(first, "event3"), (second, "event4")] {
             let own = twins.path(&format!("by-path/{node}"));
-            assert_eq!(names.lasting_at_all(), Some(&*own));
+            assert_eq!(names.any_stable_link(), Some(&*own));
             assert!(names.is_at(&own) && names.is_link(&own));
         }
         assert_eq!(first.called("kbd"), None);
@@ -321,11 +321,11 @@ mod tests {
             assert!(!second.is_at(&link) && second.called(&link).is_none());
         }
         assert_eq!(
-            first.lasting_in(&twins.path("by-id/")),
+            first.stable_link_in(&twins.path("by-id/")),
             Some(&*twins.path("by-id/evsieve"))
         );
         // udev does not know it: it was not made by a rule.
-        assert_eq!(first.lasting_by_rule(&[&twins.path("by-")]), None);
+        assert_eq!(first.stable_link_of_rule(&[&twins.path("by-")]), None);
         assert!(!first.is_link(&twins.path("event3")));
     }
 
@@ -333,7 +333,7 @@ mod tests {
     fn one_that_udev_has_by_a_rule_is_known() {
         let names = Names::new("/e3", &["/dev/input/by-path/x", "/dev/input/ducky"]);
         let usual = ["/dev/input/by-id/", "/dev/input/by-path/"];
-        assert_eq!(names.lasting_by_rule(&usual), Some("/dev/input/ducky"));
+        assert_eq!(names.stable_link_of_rule(&usual), Some("/dev/input/ducky"));
         for text in ["/dev/input/ducky", "ducky"] {
             assert_eq!(names.called(text), Some("/dev/input/ducky"));
         }
@@ -344,8 +344,8 @@ mod tests {
     fn the_shortest_link_is_the_new_one() {
         let old = "/dev/input/by-id/usb-made-by-somebody-mouse";
         let names = Names::new("/e3", &[old, "/dev/input/by-id/usb-mouse"]);
-        let best = names.lasting_in("/dev/input/by-id/");
+        let best = names.stable_link_in("/dev/input/by-id/");
         assert_eq!(best, Some("/dev/input/by-id/usb-mouse"));
-        assert_eq!(names.lasting_in("/dev/dri/by-path/"), None);
+        assert_eq!(names.stable_link_in("/dev/dri/by-path/"), None);
     }
 }

@@ -57,7 +57,7 @@ impl DeviceWatch {
     /// Begins to watch.
     pub(crate) fn start(devices: Devices) -> Result<Self, Error> {
         let udev = |source| Error::Udev { what: WHAT, source };
-        // Before what there is is asked for, so that nothing is missed in between.
+        // Before the devices are listed, so that none is missed in between.
         let socket = MonitorBuilder::new()
             .and_then(|builder| builder.match_subsystem("input"))
             .and_then(|builder| builder.match_subsystem("drm"))
@@ -84,7 +84,7 @@ impl DeviceWatch {
         loop {
             // Events that say nothing new follow on each other.
             while let Some(event) = self.events.pop_front() {
-                let change = self.take(&event);
+                let change = self.apply(&event);
                 if let Some(change) = change {
                     return Ok(change);
                 }
@@ -106,7 +106,7 @@ impl DeviceWatch {
         }
     }
 
-    fn take(&mut self, event: &udev::Event) -> Option<DeviceEvent> {
+    fn apply(&mut self, event: &udev::Event) -> Option<DeviceEvent> {
         let place = event.syspath().to_owned().into_os_string();
         if event.event_type() == EventType::Remove {
             return Some(DeviceEvent {
@@ -134,7 +134,7 @@ impl DeviceWatch {
     }
 }
 
-/// The GPUs and the input devices that there are.
+/// The present GPUs and input devices.
 fn nodes() -> Result<(Vec<udev::Device>, Vec<udev::Device>), Error> {
     let gpus = super::scan("drm", "renderD*", "GPUs")?;
     Ok((gpus, super::scan("input", "event*", "input devices")?))

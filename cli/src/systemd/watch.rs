@@ -137,13 +137,13 @@ impl UnitWatch {
                 .map_err(|error| during(WHAT)(error.into()))?;
         }
         manager.proxy().subscribe().await.map_err(during(WHAT))?;
-        // The signals before the answer tell of what the answer knows already.
-        let question = ask_for_units(&manager, &loaded_units::patterns()).await?;
+        // The list includes the changes of all signals that come before it.
+        let serial = ask_for_units(&manager, &loaded_units::patterns()).await?;
         let listed = loop {
             let message = stream.next().await.ok_or(Error::Lost { what: WHAT })?;
             let message = message.map_err(during(WHAT))?;
-            if message.header().reply_serial() == Some(question) {
-                break answer_to(&message)?;
+            if message.header().reply_serial() == Some(serial) {
+                break listed_units(&message)?;
             }
         };
         let mut known = Known::default();
@@ -178,20 +178,20 @@ impl UnitWatch {
                 Some(Err(zbus::Error::InputOutput(_))) => return Ok(None),
                 Some(message) => message.map_err(during(WHAT))?,
             };
-            let question = message.header().reply_serial();
-            let asked = question.and_then(|question| self.asked.remove(&question));
+            let serial = message.header().reply_serial();
+            let asked = serial.and_then(|serial| self.asked.remove(&serial));
             let (name, state) = match (asked, signal(&message)) {
-                // systemd starts itself anew (daemon-reexec). It tells of all units then.
+                // systemd executes itself again (daemon-reexec), and sends signals of all units then.
                 (Some(_), _) if message.message_type() == Type::Error => continue,
                 (Some(name), _) => {
-                    let state = state_of(answer_to(&message)?, &name);
+                    let state = state_of(listed_units(&message)?, &name);
                     (name, state)
                 }
                 (None, Some(Signal::State(name, state))) => (name, state),
                 (None, Some(Signal::Loaded(name))) => {
                     let unit = name.instance.unit(name.unit_type);
-                    let question = ask_for_units(&self.manager, &[unit]).await?;
-                    self.asked.insert(question, name);
+                    let serial = ask_for_units(&self.manager, &[unit]).await?;
+                    self.asked.insert(serial, name);
                     continue;
                 }
                 (None, None) => continue,
@@ -206,19 +206,19 @@ impl UnitWatch {
 /// Asks which units of these patterns are loaded, without waiting: the reply comes by the stream, with this
 /// serial. Unlike a call to a unit's object, it loads no unit.
 async fn ask_for_units(manager: &Manager, patterns: &[String]) -> Result<NonZeroU32, Error> {
-    let question = || {
+    let call = || {
         Message::method_call("/org/freedesktop/systemd1", "ListUnitsByPatterns")?
             .destination(SERVICE)?
             .interface("org.freedesktop.systemd1.Manager")?
             .build(&(&[""; 0][..], patterns))
     };
-    let question = question().map_err(during(WHAT))?;
-    manager.bus().send(&question).await.map_err(during(WHAT))?;
-    Ok(question.primary_header().serial_num())
+    let call = call().map_err(during(WHAT))?;
+    manager.bus().send(&call).await.map_err(during(WHAT))?;
+    Ok(call.primary_header().serial_num())
 }
 
-/// Reads the answer to a question for units.
-fn answer_to(message: &Message) -> Result<Vec<ListedUnit>, Error> {
+/// Reads the reply to [`ask_for_units`].
+fn listed_units(message: &Message) -> Result<Vec<ListedUnit>, Error> {
     let read = match message.message_type() {
         Type::Error => Err(zbus::Error::from(message.clone())),
         _ => message.body().deserialize(),

@@ -67,7 +67,7 @@ impl Row for Gpu {
             Cell::new(if device.boot_vga { "yes" } else { "no" }),
             Cell::new(&device.seat),
             Cell::new(self.used_by.join(",")),
-            Cell::optional(device.lasting()),
+            Cell::optional(device.stable_link()),
         ]
     }
 }
@@ -85,7 +85,7 @@ impl Row for Input {
             Cell::optional(device.bus.as_ref()),
             Cell::new(&device.seat),
             Cell::new(self.used_by.join(",")),
-            Cell::optional(device.lasting()),
+            Cell::optional(device.stable_link()),
         ]
     }
 }
@@ -98,14 +98,14 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     let mut gpus = Vec::new();
     if wanted(UnitKind::Gpu) {
         gpus.extend(devices.render_nodes()?.into_iter().map(|device| Gpu {
-            used_by: assignments.of(UnitKind::Gpu, |path| device.is_at(path)),
+            used_by: assignments.holders(UnitKind::Gpu, |path| device.is_at(path)),
             device,
         }));
     }
     let mut inputs = Vec::new();
     if wanted(UnitKind::Input) {
         inputs.extend(devices.inputs()?.into_iter().map(|device| Input {
-            used_by: assignments.of(UnitKind::Input, |path| device.is_at(path)),
+            used_by: assignments.holders(UnitKind::Input, |path| device.is_at(path)),
             device,
         }));
     }

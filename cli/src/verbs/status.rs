@@ -156,8 +156,8 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         output.paint(format_args!("{}{reason}", backend.state), style),
         output.plain(since.unwrap_or_default()),
     ])?;
-    let listens = [&backend.socket_unit, &backend.service_unit];
-    field("Units", &listens.map(String::as_str).join(", "))?;
+    let units = [&backend.socket_unit, &backend.service_unit];
+    field("Units", &units.map(String::as_str).join(", "))?;
     if let Some(socket) = &backend.socket {
         field("Socket", socket)?;
     }

@@ -36,7 +36,7 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
             let node = choose(wanted, host.devices.render_nodes()?)?;
             let path = match node.names.keeps(wanted) {
                 true => wanted,
-                false => node.stable(),
+                false => node.preferred_path(),
             };
             if wanted == "auto" {
                 hints.push(format!("Its render node is {path}."));

@@ -32,7 +32,7 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     let before = before.filter(|path| device.is_at(path) && device.names.keeps(path));
     found.name = found.name.or(before.map(str::to_owned));
     if !args.force {
-        if let Some(owner) = host.assignments.other(device, &instance) {
+        if let Some(owner) = host.assignments.other_holder(device, &instance) {
             return Err(AddError::Assigned {
                 device: found.path().to_owned(),
                 owner: owner.to_string(),
@@ -74,7 +74,9 @@ struct FoundDevice<'a> {
 impl FoundDevice<'_> {
     /// The name to configure it by.
     fn path(&self) -> &str {
-        self.name.as_deref().unwrap_or_else(|| self.device.stable())
+        self.name
+            .as_deref()
+            .unwrap_or_else(|| self.device.preferred_path())
     }
 
     /// A hint if that name is not stable.
@@ -184,7 +186,11 @@ fn ambiguous<'a>(wanted: &str, devices: impl Iterator<Item = &'a InputDevice>) -
 fn described(device: &InputDevice) -> String {
     let kinds: Vec<_> = device.kinds.iter().map(ToString::to_string).collect();
     let name = device.name.as_deref().unwrap_or("no name");
-    let text = format!("  {} ({}, {name})", device.stable(), kinds.join(","));
+    let text = format!(
+        "  {} ({}, {name})",
+        device.preferred_path(),
+        kinds.join(",")
+    );
     // A line each.
     printable(&text).into_owned()
 }
