@@ -98,6 +98,10 @@ impl Box3 {
     }
 
     /// Number of texels.
+    #[cfg_attr(
+        not(feature = "virgl"),
+        allow(dead_code, reason = "only virgl uses it")
+    )]
     pub(crate) fn volume(&self) -> u64 {
         let area = u64::from(self.width).saturating_mul(self.height.into());
         area.saturating_mul(self.depth.into())

@@ -19,6 +19,8 @@ pub(crate) enum ContextError {
     TooMany(usize),
     #[error("context {0}: the renderer refuses the command")]
     Refused(u32),
+    #[error("context {0}: the command stream ends within a command")]
+    TruncatedStream(u32),
     /// Bytes for the objects that a context creates.
     #[error("{0} bytes for a context exceed what is left of the VM's host memory budget")]
     Budget(u64),

@@ -197,7 +197,8 @@ pub(crate) trait Renderer3d {
     /// If the id is 0 or in use, the sizes are out of bounds, or memory is short.
     fn create_3d(&mut self, new: &ResourceCreate3d) -> Result<(), ResourceError>;
 
-    /// Copies between a resource and its backing.
+    /// Copies between a resource and its backing, and returns the work done, in the unit of
+    /// [`MAX_STEP_WORK`].
     ///
     /// # Errors
     /// If the transfer is outside either.
@@ -206,12 +207,12 @@ pub(crate) trait Renderer3d {
         context: u32,
         transfer: &Transfer3d,
         direction: Direction,
-    ) -> Result<(), ContextError>;
+    ) -> Result<u64, ContextError>;
 
-    /// Executes a command stream in a context. The renderer may overwrite `stream`.
+    /// Checks a command stream and executes it in a context. The renderer may overwrite `stream`.
     ///
     /// # Errors
-    /// If a command in the stream fails: those before it were executed.
+    /// If the stream is refused, or a command in it fails: those before it were executed.
     fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError>;
 
     /// Creates a fence after all work submitted so far; `None` if that is done already.

@@ -90,13 +90,12 @@ pub(super) fn transfer_3d(
     direction: Direction,
     work: &mut u64,
 ) -> Result<Response, CommandError> {
-    renderer.transfer_3d(context, transfer, direction)?;
-    *work = transfer.part.volume().saturating_mul(4);
+    *work = renderer.transfer_3d(context, transfer, direction)?;
     Ok(Response::OkNoData)
 }
 
-/// SUBMIT_3D. The command stream is read only if its length is within bounds. A stream that fails
-/// half-way counts as work, too.
+/// SUBMIT_3D. The command stream is read only if its length is within bounds; the renderer checks the
+/// rest. A stream that is refused or fails half-way counts as work, too.
 pub(super) fn submit_3d(
     renderer: &mut dyn Renderer3d,
     submit: &Submit3d,
@@ -108,38 +107,7 @@ pub(super) fn submit_3d(
         return Err(CommandError::StreamLength(size));
     }
     let mut stream = stream.command_stream(size as usize / 4)?;
-    if !is_whole(&stream) {
-        return Err(CommandError::TruncatedStream);
-    }
     *work = u64::from(size / 4).saturating_mul(STREAM_WORD_COST);
     renderer.submit(context, &mut stream)?;
     Ok(Response::OkNoData)
-}
-
-/// Whether the last command of a stream ends where the stream does. A command begins with a word whose
-/// upper half is the number of words that follow.
-fn is_whole(stream: &[u32]) -> bool {
-    let mut rest = stream;
-    while let Some((header, behind)) = rest.split_first() {
-        match behind.get((header >> 16) as usize..) {
-            Some(next) => rest = next,
-            None => return false,
-        }
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_whole;
-
-    #[test]
-    fn streams_end_with_a_command() {
-        for whole in [&[][..], &[7], &[1 << 16, 0], &[0, 2 << 16, 9, 9, 5]] {
-            assert!(is_whole(whole), "{whole:?}");
-        }
-        for cut in [&[1 << 16][..], &[0, 2 << 16, 9], &[u32::MAX; 9]] {
-            assert!(!is_whole(cut), "{cut:?}");
-        }
-    }
 }

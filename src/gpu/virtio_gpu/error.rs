@@ -20,8 +20,6 @@ pub(crate) enum CommandError {
     EmptyScanout(Rect),
     #[error("the command stream has {0} bytes: too many, or not whole words")]
     StreamLength(u32),
-    #[error("the command stream ends within a command")]
-    TruncatedStream,
     #[error(transparent)]
     Context(#[from] ContextError),
     #[error(transparent)]
@@ -35,10 +33,9 @@ impl CommandError {
             Self::Decode(error) => Self::code_of_decode(*error),
             Self::Read(error) => Self::code_of_read(*error),
             Self::No3d => ErrorCode::Unspec,
-            Self::Capset(_)
-            | Self::EmptyScanout(_)
-            | Self::StreamLength(_)
-            | Self::TruncatedStream => ErrorCode::InvalidParameter,
+            Self::Capset(_) | Self::EmptyScanout(_) | Self::StreamLength(_) => {
+                ErrorCode::InvalidParameter
+            }
             Self::Context(error) => Self::code_of_context(error),
             Self::Resource(error) => Self::code_of_resource(error),
         }
@@ -68,9 +65,9 @@ impl CommandError {
             ContextError::TooMany(_) | ContextError::Budget(_) | ContextError::Excess(_) => {
                 ErrorCode::OutOfMemory
             }
-            ContextError::Refused(_) | ContextError::Unaccounted { .. } => {
-                ErrorCode::InvalidParameter
-            }
+            ContextError::Refused(_)
+            | ContextError::TruncatedStream(_)
+            | ContextError::Unaccounted { .. } => ErrorCode::InvalidParameter,
             ContextError::Resource(error) => Self::code_of_resource(error),
         }
     }

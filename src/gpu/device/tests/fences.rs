@@ -94,7 +94,7 @@ impl Renderer3d for Slow {
     fn create_3d(&mut self, new: &ResourceCreate3d) -> Resource<()> {
         Err(ResourceError::Unknown(new.id))
     }
-    fn transfer_3d(&mut self, id: u32, _: &Transfer3d, _: Direction) -> Result<(), ContextError> {
+    fn transfer_3d(&mut self, id: u32, _: &Transfer3d, _: Direction) -> Result<u64, ContextError> {
         Err(ContextError::Unknown(id))
     }
     fn submit(&mut self, id: u32, _: &mut [u32]) -> Result<(), ContextError> {

@@ -19,19 +19,35 @@ pub(super) struct RawCommand<'a> {
     pub(super) fields: &'a [u32],
 }
 
-/// The commands of a stream, up to the first that the stream cuts off.
+/// The first command of a stream, and the stream behind it; `None` if the stream ends before its end.
+fn split_first(stream: &[u32]) -> Option<(RawCommand<'_>, &[u32])> {
+    let (header, behind) = stream.split_first()?;
+    let (fields, rest) = behind.split_at_checked((header >> 16) as usize)?;
+    let command = RawCommand {
+        command: header & 0xff,
+        object_type: header >> 8 & 0xff,
+        fields,
+    };
+    Some((command, rest))
+}
+
+/// The commands of a stream. A last one that is cut off is left out.
 pub(super) fn commands(stream: &[u32]) -> impl Iterator<Item = RawCommand<'_>> {
     let mut rest = stream;
     std::iter::from_fn(move || {
-        let (header, behind) = rest.split_first()?;
-        let (fields, next) = behind.split_at_checked((header >> 16) as usize)?;
+        let (command, next) = split_first(rest)?;
         rest = next;
-        Some(RawCommand {
-            command: header & 0xff,
-            object_type: header >> 8 & 0xff,
-            fields,
-        })
+        Some(command)
     })
+}
+
+/// Whether the stream ends where its last command does.
+pub(super) fn is_whole(stream: &[u32]) -> bool {
+    let mut rest = stream;
+    while let Some((_, next)) = split_first(rest) {
+        rest = next;
+    }
+    rest.is_empty()
 }
 
 /// A transfer in a stream.
@@ -92,6 +108,16 @@ fn transfer(fields: &[u32]) -> Option<Transfer3d> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_end_with_a_command() {
+        for whole in [&[][..], &[7], &[1 << 16, 0], &[0, 2 << 16, 9, 9, 5]] {
+            assert!(is_whole(whole), "{whole:?}");
+        }
+        for cut in [&[1 << 16][..], &[0, 2 << 16, 9], &[u32::MAX; 9]] {
+            assert!(!is_whole(cut), "{cut:?}");
+        }
+    }
 
     #[test]
     fn transfers_are_found_among_other_commands() {

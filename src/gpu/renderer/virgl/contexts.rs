@@ -4,14 +4,12 @@ use std::collections::HashMap;
 
 use crate::gpu::renderer::ContextError;
 
-use super::holdings::{CONTEXT_COST, ChargeSet, Holdings, StreamError};
+use super::holdings::{CONTEXT_COST, ChargeSet, Holdings};
 use super::library::Library;
+use super::limits::MAX_CONTEXTS;
 use super::process_memory::ProcessMemory;
 use super::resources::Resources;
-use super::transfers;
-
-/// Most contexts of a VM: each program that draws has one.
-const MAX_CONTEXTS: usize = 256;
+use super::stream_check::StreamChecks;
 
 /// All contexts of a driver.
 #[derive(Default)]
@@ -79,27 +77,25 @@ impl Contexts {
         }
     }
 
-    /// Executes a command stream in a context.
+    /// Checks and executes a command stream in a context.
     ///
     /// # Errors
-    /// If the stream would exceed bounds that the library does not check, or a command in it fails.
+    /// If [`StreamChecks::check`] refuses the stream, or a command in it fails.
     pub(super) fn submit(
         &mut self,
         library: &mut Library,
         resources: &Resources,
+        process_memory: &mut ProcessMemory,
         context: u32,
         stream: &mut [u32],
     ) -> Result<(), ContextError> {
-        transfers::check_stream(library, resources, stream)?;
-        let Some(holdings) = self.holdings.get_mut(&context) else {
-            return Err(ContextError::Unknown(context));
+        let checks = StreamChecks {
+            library,
+            resources,
+            process_memory,
+            leaked: &mut self.leaked,
         };
-        holdings
-            .charge_stream(stream, |id| resources.share_charge(id), &mut self.leaked)
-            .map_err(|error| match error {
-                StreamError::Budget(bytes) => ContextError::Budget(bytes),
-                StreamError::Unaccounted(command) => ContextError::Unaccounted { context, command },
-            })?;
+        let holdings = checks.check(&mut self.holdings, context, stream)?;
         match library.submit(context, stream) {
             Ok(()) => {
                 holdings.stream_succeeded();

@@ -20,11 +20,14 @@ mod options;
 mod pixel_reader;
 mod process_memory;
 mod renderer;
+mod resource_cost;
 mod resources;
 mod sandbox_policy;
 mod shader_cache;
+mod stream_check;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
+mod texture_layout;
 mod transfers;
 
 pub use error::VirglError;

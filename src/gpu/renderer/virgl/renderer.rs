@@ -302,25 +302,29 @@ impl Renderer3d for VirglRenderer {
         context: u32,
         transfer: &Transfer3d,
         direction: Direction,
-    ) -> Result<(), ContextError> {
+    ) -> Result<u64, ContextError> {
         // Never in the library's own context 0: an error there would last, and stop the screen too.
         self.contexts.check(context)?;
         let resource = self.resources.get(transfer.id)?;
         transfers::check(&self.library, resource, transfer)?;
         let library = &mut self.library;
-        let mut rows: u32 = 0;
+        let (mut rows, mut work): (u32, u64) = (0, 0);
         while rows < transfer.part.height {
             let copied = transfers::execute(library, resource, context, transfer, direction, rows)?;
             rows = rows.saturating_add(copied.rows.max(1));
+            work = work.saturating_add(copied.work);
         }
-        Ok(())
+        Ok(work)
     }
 
     fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
-        self.contexts.check(context)?;
-        self.process_memory.check_stream()?;
-        self.contexts
-            .submit(&mut self.library, &self.resources, context, stream)
+        self.contexts.submit(
+            &mut self.library,
+            &self.resources,
+            &mut self.process_memory,
+            context,
+            stream,
+        )
     }
 
     fn fence(&mut self) -> Option<Fence> {

@@ -14,11 +14,10 @@ use crate::gpu::resource::{
 
 use super::guest_iovecs::GuestIovecs;
 use super::library::Library;
-use super::limits;
+use super::limits::MAX_RESOURCES;
 use super::process_memory::ProcessMemory;
-
-/// Most resources of a VM.
-const MAX_RESOURCES: usize = 65536;
+use super::resource_cost::resource_cost;
+use super::texture_layout::{TEXTURE_2D, TEXTURE_RECT};
 
 /// `VIRGL_BIND_RENDER_TARGET` (virglrenderer, virgl_hw.h), the use of 2D resources.
 const BIND_RENDER_TARGET: u32 = 1 << 1;
@@ -53,7 +52,7 @@ impl Resource {
     /// format of 2D resources.
     pub(super) fn picture_format(&self) -> Option<Format> {
         let args = &self.args;
-        let is_flat = [limits::TEXTURE_2D, limits::TEXTURE_RECT].contains(&args.target);
+        let is_flat = [TEXTURE_2D, TEXTURE_RECT].contains(&args.target);
         let is_single = args.depth == 1 && args.array_size == 1 && args.samples <= 1;
         Format::from_number(args.format).filter(|_| is_flat && is_single)
     }
@@ -119,7 +118,7 @@ impl Resources {
     ) -> Result<(), ResourceError> {
         let args = ResourceCreate3d {
             id,
-            target: limits::TEXTURE_2D,
+            target: TEXTURE_2D,
             format: format.number(),
             bind: BIND_RENDER_TARGET,
             width: size.width,
@@ -163,7 +162,7 @@ impl Resources {
         let id = args.id;
         let out_of_bounds = ResourceError::OutOfBounds { id, new: args };
         self.table.check_new(id)?;
-        let Some(bytes) = limits::cost(&args) else {
+        let Some(bytes) = resource_cost(&args) else {
             return Err(out_of_bounds);
         };
         if let Some(excess) = process_memory.excess() {

@@ -3,12 +3,13 @@
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::backend::MemoryGuard;
-use crate::gpu::protocol::Format;
+use crate::gpu::protocol::{Format, Transfer3d};
 use crate::gpu::region::{Rect, Region, Size};
-use crate::gpu::renderer::Renderer as _;
 use crate::gpu::renderer::testing::WholeRequests as _;
+use crate::gpu::renderer::{ContextError, Direction, PIECE_COST, Renderer as _, Renderer3d as _};
 use crate::gpu::resource::{Budget, ResourceError};
 
+use super::pixel_reader::flat_box;
 use super::testing::fake_virglrenderer;
 
 const SIDE: u32 = 8;
@@ -90,4 +91,47 @@ fn rows_are_transferred_with_their_own_iovecs_only() {
         let result = renderer.transfer(1, rect, beyond, &memory, &mut changed);
         assert_eq!(result.is_ok(), rect.height == 1, "{rect:?}");
     }
+}
+
+#[test]
+fn transfers_in_3d_return_their_work() {
+    let memory = memory();
+    let mut renderer = fake_virglrenderer::renderer(Budget::new(8 << 20));
+    renderer
+        .create_2d(1, Format::B8G8R8X8, Size::new(SIDE, SIDE))
+        .unwrap();
+    let pieces: Vec<_> = (0..LEN).map(|n| (u64::from(n ^ 3), 1)).collect();
+    renderer.attach(1, &pieces, &memory).unwrap();
+    renderer.create_context(1, b"test").unwrap();
+    let transfer = Transfer3d {
+        part: flat_box(Rect::sized(SIDE, SIDE)),
+        offset: 0,
+        id: 1,
+        level: 0,
+        stride: 0,
+        layer_stride: 0,
+    };
+    let work = renderer.transfer_3d(1, &transfer, Direction::ToHost);
+    let len = u64::from(LEN);
+    assert_eq!(work.unwrap(), len + len * PIECE_COST);
+}
+
+#[test]
+fn streams_are_checked_in_order() {
+    let mut renderer = fake_virglrenderer::renderer(Budget::new(8 << 20));
+    let cut = renderer.submit(1, &mut [1 << 16]);
+    assert!(matches!(cut, Err(ContextError::TruncatedStream(1))));
+    let whole = renderer.submit(1, &mut [7]);
+    assert!(matches!(whole, Err(ContextError::Unknown(1))));
+    renderer.create_context(1, b"test").unwrap();
+    renderer.submit(1, &mut [7]).unwrap();
+    // PIPE_RESOURCE_CREATE.
+    let unaccounted = renderer.submit(1, &mut [48]);
+    assert!(matches!(
+        unaccounted,
+        Err(ContextError::Unaccounted {
+            context: 1,
+            command: 48
+        })
+    ));
 }

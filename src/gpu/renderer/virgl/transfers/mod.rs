@@ -1,19 +1,19 @@
 //! Transfers between resources and the guest's memory: their bounds, and how they are executed.
 
 mod bands;
+mod bounds;
 
 use crate::gpu::protocol::Transfer3d;
 use crate::gpu::renderer::{Copied, Direction};
 use crate::gpu::resource::{BackingError, PIXEL_LEN, ResourceError};
 
-use super::command_stream::{self, StreamTransfer};
 use super::library::Library;
-use super::limits;
-use super::resources::{Resource, Resources};
+use super::limits::MAX_STEPS;
+use super::resources::Resource;
+use super::texture_layout::level_size;
 use bands::RowLayout;
 
-/// Most iovecs that the library looks at for one call, over all rows. This takes some seconds.
-const MAX_STEPS: u64 = 1 << 32;
+pub(super) use bounds::{end_fits_32_bits, iovec_steps};
 
 /// Checks that a transfer is within its resource and starts within its backing. The library checks
 /// both again, but not all sums that overflow.
@@ -27,16 +27,16 @@ pub(super) fn check(
         transfer: *transfer,
     };
     let args = resource.args();
-    let is_inside = limits::level_size(args, transfer.level).is_some_and(|level| {
+    let is_inside = level_size(args, transfer.level).is_some_and(|level| {
         let part = &transfer.part;
         part.lies_within(level.width, level.height, level.depth)
     });
-    if !is_inside || !limits::is_computable(args, transfer) {
+    if !is_inside || !end_fits_32_bits(args, transfer) {
         return Err(out_of_bounds);
     }
     let iovecs = library.iovecs(id).ok_or(ResourceError::NoBacking(id))?;
     if !is_of_picture(resource, transfer)
-        && limits::steps(transfer, iovecs.as_slice().len()) > MAX_STEPS
+        && iovec_steps(transfer, iovecs.as_slice().len()) > MAX_STEPS
     {
         return Err(out_of_bounds);
     }
@@ -78,29 +78,6 @@ pub(super) fn execute(
         })
     };
     copied.map_err(|_| ResourceError::Refused(transfer.id))
-}
-
-/// Checks the transfers in a command stream.
-pub(super) fn check_stream(
-    library: &Library,
-    resources: &Resources,
-    stream: &[u32],
-) -> Result<(), ResourceError> {
-    let mut steps: u64 = 0;
-    for StreamTransfer { transfer, backing } in command_stream::transfers(stream) {
-        let iovecs = backing.and_then(|id| library.iovecs(id));
-        let iovecs = iovecs.map_or(0, |iovecs| iovecs.as_slice().len());
-        steps = steps.saturating_add(limits::steps(&transfer, iovecs));
-        // The library refuses transfers of unknown resources.
-        let resource = resources.get(transfer.id);
-        let is_computable = resource.map_or(true, |resource| {
-            limits::is_computable(resource.args(), &transfer)
-        });
-        if !is_computable || steps > MAX_STEPS {
-            return Err(ResourceError::Transfer { transfer });
-        }
-    }
-    Ok(())
 }
 
 /// Whether a transfer copies rows of a picture and nothing else.
