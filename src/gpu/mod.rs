@@ -1,8 +1,8 @@
 //! vhost-user-gpu: a virtio GPU (virtio 1.2, 5.7) whose screens the front-end shows
 //! (QEMU, docs/interop/vhost-user-gpu.rst).
 //!
-//! Data flows one way: a queue brings a command, the command changes the device's state and has
-//! the renderer draw, and what changed on a screen goes out to the display.
+//! Data flows one way: a queue brings a command, the command changes the device's state, the renderer
+//! draws, and the display is sent what changed on its screen.
 
 mod device;
 mod display;

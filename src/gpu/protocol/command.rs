@@ -63,8 +63,8 @@ commands! {
 /// GET_EDID if the device offers the feature, and never accepts it. QEMU answers it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NegotiatedFeatures {
-    /// `VIRTIO_GPU_F_VIRGL`: the 3D commands. Without it there are none, also if the device has 3D
-    /// and the front-end hides the feature from the guest.
+    /// `VIRTIO_GPU_F_VIRGL`: the 3D commands. Without it the driver may use none of them, even if
+    /// the device offers the feature and the front-end hides it.
     pub(crate) virgl: bool,
 }
 
@@ -147,7 +147,7 @@ pub(crate) struct ResourceFlush {
 pub(crate) struct Transfer2d {
     /// The resource.
     pub(crate) id: u32,
-    /// The part of it.
+    /// The part of the resource.
     pub(crate) rect: Rect,
     /// Where the part begins in the backing, in bytes. The stride is the resource's width.
     pub(crate) offset: u64,

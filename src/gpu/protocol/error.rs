@@ -9,7 +9,7 @@ pub(crate) enum ReadError {
     OutOfMemory,
 }
 
-/// Why a request is no command that could be executed.
+/// Why a request cannot be decoded into a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecodeError {
     #[error(transparent)]

@@ -12,7 +12,7 @@ pub(crate) struct Header {
     pub(crate) kind: u32,
     /// `VIRTIO_GPU_FLAG_*`.
     pub(crate) flags: u32,
-    /// What the driver waits for with `VIRTIO_GPU_FLAG_FENCE`.
+    /// The driver's id of the fence, with `VIRTIO_GPU_FLAG_FENCE`.
     pub(crate) fence_id: u64,
     /// The rendering context; 0 for none, as always in 2D.
     pub(crate) ctx_id: u32,
@@ -21,7 +21,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Whether the device is to respond only once all that the request begins is done.
+    /// Whether the response waits until all work of the request is done.
     pub(crate) fn is_fenced(&self) -> bool {
         self.flags & spec::VIRTIO_GPU_FLAG_FENCE != 0
     }

@@ -88,8 +88,8 @@ impl MemEntryBuffer {
     }
 }
 
-/// Reads a request from its header on. What follows the fields of a command (backing entries, a command
-/// stream) stays in here until the command is checked.
+/// Reads a request from its header on. Backing entries and command streams, which follow a command's
+/// fields, stay unread until the command is checked.
 ///
 /// Each read fails if the request ends before its last byte.
 pub(crate) struct RequestReader<S> {

@@ -127,7 +127,7 @@ pub(crate) fn decode_edid(response: &[u8]) -> Result<Option<Vec<u8>>, ReadError>
 pub(crate) struct EncodedResponse(Vec<u8>);
 
 impl EncodedResponse {
-    /// What is written to buffers of `room` bytes: the response; if it does not fit, its header with
+    /// The bytes to write to buffers of `room` bytes: the response; if it does not fit, its header with
     /// `ERR_UNSPEC`; if not even that fits, nothing.
     pub(crate) fn fit(&mut self, room: usize) -> &[u8] {
         let Self(bytes) = self;

@@ -24,7 +24,7 @@ pub(crate) enum ContextError {
     /// Bytes for the objects that a context creates.
     #[error("{0} bytes for a context exceed what is left of the VM's host memory budget")]
     Budget(u64),
-    #[error("the program uses {0} bytes more than the VM's host memory budget and OpenGL need")]
+    #[error("the program's memory exceeds its limit by {0} bytes")]
     Excess(u64),
     #[error("context {context}: virgl command {command} would allocate memory outside the budget")]
     Unaccounted { context: u32, command: u32 },

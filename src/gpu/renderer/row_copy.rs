@@ -20,7 +20,7 @@ pub(super) fn to_display_order(format: Format, row: &mut [u8]) {
     }
 }
 
-/// What [`copy_pixels`] copied.
+/// The result of [`copy_pixels`].
 #[derive(Debug)]
 pub(super) struct PixelCopy {
     /// Bytes copied.
@@ -41,7 +41,7 @@ pub(super) fn copy_pixels(
     let len = piece.len();
     if is_display_order(format) && len.is_multiple_of(PIXEL_LEN) {
         let old = old.get_mut(..len).unwrap_or_default();
-        // If both ends changed, it is assumed that all did, and one copy is enough.
+        // If both ends changed, all pixels count as changed, and one copy is enough.
         let [mut first, mut last] = [[0; PIXEL_LEN]; 2];
         piece.copy_to(&mut first);
         let before_last = len.saturating_sub(PIXEL_LEN);

@@ -1,8 +1,7 @@
 //! How much work the device does before other devices and queues have their turn.
 
-/// Most work of one step, after which other events have their turn. The unit is a byte copied; what
-/// else takes time counts as so many bytes, by the costs below. A step ends with the row or the batch
-/// that reaches the limit.
+/// Most work of one step, after which other events have their turn. The unit is a byte copied; other work
+/// counts as bytes by the costs below. A step ends with the row or the batch that reaches the limit.
 pub(crate) const MAX_STEP_WORK: u64 = 32 << 20;
 /// Work of looking up one piece of the guest's memory.
 pub(crate) const PIECE_COST: u64 = 256;

@@ -21,7 +21,7 @@ const NEAR: usize = 16;
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_STEP: usize = 512;
 
-/// What is wrong with a backing.
+/// Why a backing cannot be attached or read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackingError {
     #[error("a backing entry of {len} bytes at {addr:#x} is outside the guest's memory")]

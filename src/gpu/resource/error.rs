@@ -46,9 +46,7 @@ pub(crate) enum ResourceError {
     Transfer { transfer: Transfer3d },
     #[error("resource {0}: the renderer refuses the command")]
     Refused(u32),
-    /// See [`crate::gpu::renderer`]'s check of the process's memory, which only 3D needs.
-    #[error(
-        "resource {id}: the program uses {excess} bytes more than the VM's host memory budget and OpenGL need"
-    )]
+    /// The limit is the VM's host memory budget and room for OpenGL; only 3D needs it.
+    #[error("resource {id}: the program's memory exceeds its limit by {excess} bytes")]
     Excess { id: u32, excess: u64 },
 }

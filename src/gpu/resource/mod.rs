@@ -1,5 +1,5 @@
-//! What a resource consists of, with either renderer: its backing in the guest's memory, its image
-//! in the host's memory, and the budget and the table that bound both.
+//! The parts of a resource that both renderers use: its backing in the guest's memory, its image in the
+//! host's memory, and the budget and the table that bound both.
 
 mod backing;
 mod budget;

@@ -17,8 +17,8 @@ struct Entry<T> {
     charge: Arc<Charge>,
 }
 
-/// A bounded table of resources whose memory is charged to one budget. `T` is what the renderer keeps
-/// of a resource.
+/// A bounded table of resources whose memory is charged to one budget. `T` is the renderer's data of a
+/// resource.
 pub(crate) struct ResourceTable<T> {
     entries: HashMap<u32, Entry<T>>,
     max_len: usize,

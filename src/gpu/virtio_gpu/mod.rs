@@ -46,7 +46,7 @@ pub(crate) struct VirtioGpu {
     renderer: Box<dyn Renderer>,
     scanouts: Scanouts,
     last_display_info: LastDisplayInfo,
-    /// What is done of an [incomplete](CommandResult::Incomplete) request.
+    /// The part of an [incomplete](CommandResult::Incomplete) request that is done.
     partial: Option<PartialCommand>,
 }
 
@@ -68,8 +68,8 @@ impl VirtioGpu {
         self.drop_partial();
     }
 
-    /// Drops what is done of an [incomplete](CommandResult::Incomplete) request. Executed again, it
-    /// starts over.
+    /// Drops the part of an [incomplete](CommandResult::Incomplete) request that is done. The request
+    /// then starts over.
     pub(crate) fn drop_partial(&mut self) {
         self.partial = None;
     }

@@ -1,5 +1,5 @@
-//! What the scanouts show: SET_SCANOUT and RESOURCE_FLUSH (virtio 1.2, 5.7.6.8), by pixels or as
-//! dmabufs.
+//! Commands that show resources on scanouts, by pixels or as dmabufs: SET_SCANOUT and RESOURCE_FLUSH
+//! (virtio 1.2, 5.7.6.8).
 
 use std::sync::Arc;
 
@@ -104,8 +104,8 @@ pub(super) fn set_dmabuf_support(
         wanted.add(readback.rect);
         let mut changed = Region::default();
         let read = renderer.read_back(readback.resource, &wanted, &mut changed);
-        // Other scanouts that show a part of it do so by pixels, and are sent this with their next
-        // flush.
+        // Other scanouts that show a part of the resource show its pixels. Their next flush sends this
+        // damage.
         if let Ok(Some(image)) = renderer.existing_image(readback.resource) {
             scanouts.add_damage(&image, &changed);
         }

@@ -11,8 +11,8 @@ use crate::gpu::renderer::{ENTRY_COST, MAX_STEP_WORK, Renderer};
 use crate::gpu::resource::{Backing, ResourceError};
 use crate::gpu::scanout::Scanouts;
 
-/// What is done of a command. It continues only the same command: the driver may change the request
-/// between two parts.
+/// The part of a command that is done. Only the same command continues it: the driver may change the
+/// request between two parts.
 #[derive(Debug)]
 pub(super) enum PartialCommand {
     /// The first `read` entries are in the backing.

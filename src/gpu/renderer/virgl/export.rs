@@ -48,7 +48,7 @@ impl Exporter {
     /// Finds the functions for the EGL display that is current on this thread.
     ///
     /// # Errors
-    /// The name of what the driver lacks.
+    /// The extension or function that the driver lacks.
     pub(super) fn new() -> Result<Self, &'static str> {
         const NO_EGL: &str = "EGL 1.4";
         let library = dynamic_library::open(egl::EGL).map_err(|_| NO_EGL)?;

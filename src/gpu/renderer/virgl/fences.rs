@@ -11,8 +11,8 @@ pub(super) struct Fences {
 }
 
 impl Fences {
-    /// Creates a fence after all work submitted so far; `None` if the library cannot create one, since
-    /// nobody could wait for it.
+    /// Creates a fence after all work submitted so far; `None` if the library cannot create one: it
+    /// would never signal it.
     pub(super) fn create(&mut self, library: &mut Library) -> Option<Fence> {
         let fence = self.last.wrapping_add(1);
         library.create_fence(fence).ok()?;

@@ -1,12 +1,12 @@
-//! What contexts reference of resources that the driver destroyed.
+//! Counts the memory that contexts hold, also of resources that the driver destroyed.
 //!
 //! An object that a command stream creates (a view, a surface) keeps its resource's memory alive, and so
-//! does what is bound in a context. virglrenderer does not report this. So the commands are followed
-//! here: whatever references a resource shares its charge, which returns to the budget with the last
-//! reference. Objects and sub-contexts have charges of their own.
+//! does a binding in a context. virglrenderer does not report this. So this module follows the commands:
+//! each reference to a resource shares its charge, which returns to the budget with the last reference.
+//! Objects and sub-contexts have charges of their own.
 //!
-//! If the commands do not tell whether memory is referenced, it is assumed to be: what a failed stream
-//! removed stays charged until the context is destroyed.
+//! Memory stays charged if the commands do not tell whether the context still references it: what a
+//! failed stream removed stays charged until the context is destroyed.
 
 mod charges;
 mod commands;
@@ -38,7 +38,7 @@ pub(super) enum StreamError {
     Unaccounted(u32),
 }
 
-/// What commands removed, in case that the library did not execute them.
+/// Charges that commands removed, kept until the library has executed these commands.
 #[derive(Debug, Default)]
 struct Removed {
     objects: Vec<ObjectCharges>,
@@ -73,7 +73,7 @@ pub(super) struct Holdings {
     /// Charges not yet counted as leaked, by object handle; a snapshot taken at the first command after
     /// a failure that can leak bound views.
     unleaked: Option<HashMap<u32, Vec<SharedCharge>>>,
-    /// Whether this stream kept what all objects reference already.
+    /// Whether this stream already kept the charges of all objects.
     has_kept_objects: bool,
     /// Charges kept until the context is destroyed.
     kept: ChargeSet,
@@ -126,7 +126,7 @@ impl Holdings {
                 _ => 0,
             });
         }
-        // A check only: nothing else uses the budget until the commands are noted.
+        // Only a check: nothing else uses the budget until the commands are noted.
         drop(
             self.budget
                 .charge(bytes)
@@ -214,7 +214,7 @@ impl Holdings {
         });
     }
 
-    /// Notes a command after a stream failed, so that the state of the context is uncertain.
+    /// Notes a command after a stream failed. The state of the context is then uncertain.
     fn note_uncertain(
         &mut self,
         command: &Command<'_>,

@@ -1,9 +1,9 @@
 //! Safe functions for virglrenderer (virglrenderer.h).
 //!
 //! A process has one instance of the library, bound to the thread that initialises it, where its GL
-//! contexts are current. The library checks ids, sizes and command streams itself. It leaves to its
-//! caller what is ensured here: the thread, the lifetime of the guest's memory, and the bounds of
-//! buffers.
+//! contexts are current. The library checks ids, sizes and command streams itself. Its caller
+//! must ensure the rest, and this module does: the thread, the lifetime of the guest's memory, and the
+//! bounds of buffers.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_uint, c_void};

@@ -62,8 +62,8 @@ impl Options {
         }
     }
 
-    /// Whether scanouts may be exported as dmabufs. What software renders is in this process's memory,
-    /// which a display's GPU may be unable to use.
+    /// Whether scanouts may be exported as dmabufs. Software rendering draws into this process's
+    /// memory, which a display's GPU may be unable to use.
     pub(super) fn exports_dmabufs(&self) -> bool {
         self.dmabufs && self.node.is_some()
     }

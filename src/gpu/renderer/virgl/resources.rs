@@ -25,7 +25,7 @@ const BIND_RENDER_TARGET: u32 = 1 << 1;
 /// A resource of virglrenderer.
 pub(super) struct Resource {
     args: ResourceCreate3d,
-    /// What scanouts show, from the first one on.
+    /// The image that scanouts show, created for the first one.
     image: Option<SharedImage>,
 }
 
@@ -34,7 +34,7 @@ impl Resource {
         self.args.id
     }
 
-    /// What the driver created it with.
+    /// The arguments of the command that created it.
     pub(super) fn args(&self) -> &ResourceCreate3d {
         &self.args
     }
@@ -257,7 +257,7 @@ impl Resources {
         }
     }
 
-    /// The image that scanouts of a resource show, created with the first of them.
+    /// The image that the scanouts of a resource show. The first call creates it.
     pub(super) fn image_or_create(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
         let budget = self.table.budget().clone();
         let resource = self.table.get_mut(id)?;
@@ -270,7 +270,7 @@ impl Resources {
         Ok(resource.image.insert(SharedImage::new(image)).clone())
     }
 
-    /// As [`Resources::image_or_create`]; `None` if no scanout ever showed the resource.
+    /// The image that [`Resources::image_or_create`] returns; `None` if it was never created.
     pub(super) fn existing_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
         Ok(self.table.get(id)?.image.clone())
     }

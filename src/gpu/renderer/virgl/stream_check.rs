@@ -14,7 +14,7 @@ use super::process_memory::ProcessMemory;
 use super::resources::Resources;
 use super::transfers::{end_fits_32_bits, iovec_steps};
 
-/// What a stream is checked against.
+/// The state that the checks of a stream need.
 pub(super) struct StreamChecks<'a> {
     pub(super) library: &'a Library,
     pub(super) resources: &'a Resources,
@@ -24,14 +24,14 @@ pub(super) struct StreamChecks<'a> {
 }
 
 impl StreamChecks<'_> {
-    /// Checks a stream, and charges its context for what the stream creates and references. Returns what
-    /// the context holds. In this order:
+    /// Checks a stream in this order, and returns the holdings of its context:
     ///
     /// 1. The stream consists of whole commands.
     /// 2. The context exists.
     /// 3. The process is within its memory limit.
     /// 4. The library computes the transfers in the stream without overflow and in bounded time.
-    /// 5. The budget pays for all memory that the commands allocate.
+    /// 5. The budget has room for all memory that the commands allocate. This charges the context for
+    ///    what the stream creates and references.
     ///
     /// # Errors
     /// The first check that fails. Nothing is charged then.

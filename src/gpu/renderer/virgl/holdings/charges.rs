@@ -1,4 +1,4 @@
-//! Charges that are shared between a resource and what references it.
+//! Charges that a resource shares with the objects and bindings that reference it.
 
 use std::collections::HashMap;
 use std::sync::Arc;

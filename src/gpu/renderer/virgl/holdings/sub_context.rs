@@ -1,4 +1,4 @@
-//! What a sub-context (`struct vrend_sub_context`) references.
+//! References of a sub-context (`struct vrend_sub_context`) to resources.
 
 use std::collections::HashMap;
 use std::sync::Arc;

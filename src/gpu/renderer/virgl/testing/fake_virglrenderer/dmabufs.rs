@@ -11,7 +11,7 @@ use crate::gpu::resource::{MODIFIER_INVALID, MODIFIER_LINEAR};
 
 use super::state::state;
 
-/// Exports memfds. The resource's flags choose the result of an export, so that the driver can.
+/// Exports memfds. The resource's flags, which the driver sets, choose the result of an export.
 pub(super) fn exporter() -> Exporter {
     Exporter {
         display: current,
