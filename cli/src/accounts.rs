@@ -66,16 +66,24 @@ pub(crate) fn check_group(name: &str) -> Result<(), AccountError> {
     }
 }
 
-/// The name of the user with this number, or the number if no user has it or the lookup fails.
+/// The name of the user with this number, or the number if no user has it, the lookup fails, or a unit cannot
+/// have such a name.
 pub(crate) fn user_name(id: u32) -> String {
     let user = User::from_uid(Uid::from_raw(id)).ok().flatten();
-    user.map_or_else(|| id.to_string(), |user| user.name)
+    name_or_number(user.map(|user| user.name), id)
 }
 
-/// The name of the group with this number, or the number if no group has it or the lookup fails.
+/// The name of the group with this number, or the number if no group has it, the lookup fails, or a unit cannot
+/// have such a name.
 pub(crate) fn group_name(id: u32) -> String {
     let group = Group::from_gid(Gid::from_raw(id)).ok().flatten();
-    group.map_or_else(|| id.to_string(), |group| group.name)
+    name_or_number(group.map(|group| group.name), id)
+}
+
+/// Directories such as LDAP and Active Directory have names like `DOM\group` and `domain users`.
+fn name_or_number(name: Option<String>, id: u32) -> String {
+    name.filter(|name| check_account(name).is_ok())
+        .unwrap_or_else(|| id.to_string())
 }
 
 /// Whether no user has this name or number; false if the lookup fails.
@@ -98,6 +106,14 @@ mod tests {
         assert_eq!(group_name(0), "root");
         assert_eq!(user_name(4_000_000_123), "4000000123");
         assert_eq!(group_name(4_000_000_123), "4000000123");
+    }
+
+    #[test]
+    fn name_that_no_unit_can_have_is_a_number() {
+        let name = |name: &str| name_or_number(Some(name.to_owned()), 1234);
+        assert_eq!(name("render"), "render");
+        assert_eq!(name("domain users"), "1234");
+        assert_eq!(name("DOM\\group"), "1234");
     }
 
     #[test]
