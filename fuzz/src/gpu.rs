@@ -210,7 +210,10 @@ impl Machine {
 
     fn plug(&mut self) {
         let (front_end, socket) = FrontEnd::new();
-        self.within(|bench, _| bench.gpu.set_gpu_socket(socket));
+        self.within(|bench, _| {
+            let attached = bench.gpu.set_gpu_socket(socket);
+            attached.expect("a GPU has a display");
+        });
         self.front_end = Some(front_end);
     }
 

@@ -62,9 +62,17 @@ pub trait Device: Send + 'static {
     /// device that kept host addresses of the old memory looks them up again.
     fn memory_changed(&mut self) {}
 
-    /// The front-end sent the socket for a GPU's display (`VHOST_USER_GPU_SET_SOCKET`). The default closes it.
-    fn set_gpu_socket(&mut self, socket: UnixStream) {
+    /// The front-end sent the socket for a GPU's display (`VHOST_USER_GPU_SET_SOCKET`).
+    ///
+    /// # Errors
+    /// Any error ends the connection. The default is `Unsupported`: a front-end that takes the device for a GPU
+    /// fails early.
+    fn set_gpu_socket(&mut self, socket: UnixStream) -> io::Result<()> {
         drop(socket);
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this device is not a GPU and has no display",
+        ))
     }
 
     /// The front-end stopped or disabled the virtqueue `index`. When it starts the virtqueue again, an event

@@ -256,12 +256,12 @@ impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
 
     fn set_gpu_socket(&self, _blocking: GpuBackend) -> io::Result<()> {
         let mut device = self.device();
-        // None if the proxy has seen the next message already: the first call got the newer socket. An
-        // error would end the connection.
-        if let Some(socket) = self.display_socket.take() {
-            device.set_gpu_socket(socket);
+        match self.display_socket.take() {
+            Some(socket) => device.set_gpu_socket(socket),
+            // The proxy has seen the next message already: the first call got the newer socket. An error would
+            // end the connection.
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn stop_vring(&self, queue_index: u32) -> io::Result<()> {

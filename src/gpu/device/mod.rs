@@ -245,10 +245,11 @@ impl Device for Gpu {
         self.watched.wake();
     }
 
-    fn set_gpu_socket(&mut self, socket: UnixStream) {
+    fn set_gpu_socket(&mut self, socket: UnixStream) -> io::Result<()> {
         let scanouts = self.virtio_gpu.scanouts_mut();
         self.displays.attach(DisplayId::VMM, socket, scanouts);
         self.show();
+        Ok(())
     }
 
     fn stop_vring(&mut self, index: u32) -> io::Result<()> {

@@ -412,7 +412,10 @@ fn newer_display_socket_replaces_the_older() {
     socket.set_nonblocking(true).unwrap();
     // With this it stays open, whatever the device does.
     let _duplicate = ours.try_clone().unwrap();
-    machine.gpu.set_gpu_socket(ours);
+    machine
+        .gpu
+        .set_gpu_socket(ours)
+        .expect("a GPU has a display");
     assert_eq!(FrontEnd(socket).messages(), [FEATURES]);
     assert_eq!(machine.watches_display(), 1);
     let _new = machine.plug_display();

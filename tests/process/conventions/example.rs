@@ -142,3 +142,16 @@ fn example_keeps_to_its_most_bytes() {
     driver.queue.submit().unwrap();
     assert_eq!(driver.queue.wait_used(DEFAULT_LIMIT).unwrap().len, 5);
 }
+
+/// A VMM whose vhost-user-gpu-pci is given the socket of another device.
+#[test]
+fn example_refuses_a_display_socket() {
+    let mut program = rng(SocketForm::Path);
+    let mut driver = Driver::start(program.session().unwrap());
+    let (display, _front_end) = UnixStream::pair().unwrap();
+    let refused = driver.session.set_gpu_socket(&display);
+    assert!(refused.is_err(), "a display socket is accepted");
+    let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
+    assert_eq!(status.code(), Some(1), "{}", program.stderr());
+    program.wait_stderr("not a GPU").unwrap();
+}

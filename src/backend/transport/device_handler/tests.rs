@@ -11,8 +11,9 @@ struct Busy(Arc<AtomicU32>);
 impl Device for Busy {
     const QUEUES: usize = 1;
 
-    fn set_gpu_socket(&mut self, _socket: UnixStream) {
+    fn set_gpu_socket(&mut self, _socket: UnixStream) -> io::Result<()> {
         self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn handle_event(&mut self, _event: u16, _ready: EventSet, _vrings: &[Vring]) -> io::Result<()> {

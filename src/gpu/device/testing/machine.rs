@@ -227,7 +227,7 @@ impl Machine {
     pub(crate) fn plug_display(&mut self) -> FrontEnd {
         let (socket, ours) = UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
-        self.gpu.set_gpu_socket(ours);
+        self.gpu.set_gpu_socket(ours).expect("a GPU has a display");
         self.run();
         FrontEnd(socket)
     }
