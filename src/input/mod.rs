@@ -23,7 +23,7 @@ mod source;
 pub mod testing;
 mod virtio_input;
 
-pub use device::{Input, InputBuilder};
+pub use device::{Input, InputBuildError, InputBuilder};
 pub use device_info::DeviceInfo;
 pub use device_state::{Contact, DeviceState, Touch};
 pub use protocol::{AbsInfo, Bitmap, DevIds, Event, event_codes};

@@ -59,10 +59,13 @@ pub struct QueuePass<'a> {
 
 impl<'a> QueuePass<'a> {
     /// Begins a pass. `None` if the front-end has not started or not enabled the virtqueue, which must not be touched
-    /// then, or shares no memory.
+    /// then, or shares no memory: used buffers could not be given back.
     pub fn begin(vring: &'a Vring, memory: &GuestMemory) -> Option<Self> {
+        if !vring.is_usable() {
+            return None;
+        }
         let memory = memory.memory();
-        (vring.is_usable() && memory.num_regions() > 0).then(|| Self {
+        (memory.num_regions() > 0).then(|| Self {
             vring,
             memory,
             announced: 0,

@@ -76,6 +76,13 @@ impl Vring {
         state.is_enabled() && state.get_queue().ready()
     }
 
+    /// Whether the front-end has set addresses, which it can do only in memory that it shares.
+    pub(crate) fn has_addresses(&self) -> bool {
+        let state = self.vring.get_ref();
+        let queue = state.get_queue();
+        queue.desc_table() != 0 || queue.avail_ring() != 0 || queue.used_ring() != 0
+    }
+
     /// The index of the available request that is taken next.
     pub(crate) fn next_available(&self) -> u16 {
         self.vring.get_ref().get_queue().next_avail()

@@ -51,15 +51,13 @@ impl DriverSession {
 
     /// Finds out whose the virtqueues are before they are served.
     pub(super) fn identify(&mut self, vrings: &[Vring]) -> Driver {
-        let position_of = |queue: u16| {
-            let vring = vrings.get(usize::from(queue))?;
-            vring.is_usable().then(|| vring.next_available())
-        };
         let mut driver = Driver::Same;
         if self.control_stopped {
-            let Some(position) = position_of(CONTROL_QUEUE) else {
+            let control = vrings.get(usize::from(CONTROL_QUEUE));
+            let Some(control) = control.filter(|vring| vring.is_usable()) else {
                 return Driver::Stopped;
             };
+            let position = control.next_available();
             if self.is_new_driver(position) {
                 log::debug!("a new driver begins");
                 driver = Driver::New;
@@ -69,7 +67,8 @@ impl DriverSession {
                 self.control_stopped = false;
             }
         }
-        if position_of(CURSOR_QUEUE).is_some() {
+        let cursor = vrings.get(usize::from(CURSOR_QUEUE));
+        if cursor.is_some_and(Vring::is_usable) {
             self.cursor_runs = true;
         }
         driver

@@ -13,6 +13,14 @@ pub struct InputBuilder<S = EvdevSource> {
     source: S,
 }
 
+/// The host has no descriptors or memory left for the device.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up the input device {label}: {source}")]
+pub struct InputBuildError {
+    label: String,
+    source: io::Error,
+}
+
 impl<S: EventSource> InputBuilder<S> {
     /// For a device with events from `source`.
     pub fn new(source: S) -> Self {
@@ -22,13 +30,14 @@ impl<S: EventSource> InputBuilder<S> {
 
 impl<S: EventSource> DeviceBuilder for InputBuilder<S> {
     type Device = Input<S>;
-    type Error = io::Error;
+    type Error = InputBuildError;
 
     fn sandbox_policy(&self) -> SandboxPolicy {
         self.source.sandbox_policy()
     }
 
-    fn build(self, context: DeviceContext) -> io::Result<Input<S>> {
-        Input::new(self.source, context)
+    fn build(self, context: DeviceContext) -> Result<Input<S>, InputBuildError> {
+        let label = self.source.label();
+        Input::new(self.source, context).map_err(|source| InputBuildError { label, source })
     }
 }

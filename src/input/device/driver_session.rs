@@ -1,6 +1,6 @@
 //! Tells a new driver from a resumed one after the event queue was stopped.
 
-use crate::backend::{GuestMemory, QueuePass, Vring};
+use crate::backend::Vring;
 
 /// Whose the event queue is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +15,13 @@ pub(super) enum DriverSession {
 }
 
 impl DriverSession {
-    /// The driver whose event queue is `vring`.
-    pub(super) fn identify(vring: Option<&Vring>, memory: &GuestMemory) -> Self {
-        match vring.and_then(|vring| QueuePass::begin(vring, memory)) {
+    /// The driver whose event queue is `vring`. It keeps the device while the front-end replaces its only memory
+    /// region.
+    pub(super) fn identify(vring: Option<&Vring>) -> Self {
+        let running = vring.filter(|vring| vring.is_usable() && vring.has_addresses());
+        match running.map(Vring::next_available) {
             None => Self::Stopped,
-            Some(pass) if pass.is_untouched() => Self::New,
+            Some(0) => Self::New,
             Some(_) => Self::Same,
         }
     }

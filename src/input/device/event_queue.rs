@@ -4,7 +4,7 @@ use crate::backend::{GuestMemory, QueuePass, RateLimitedLog, VirtqueueError, Vri
 use crate::input::protocol::{Event, write_event};
 use crate::input::report::ReportQueue;
 
-use super::queue_turn::{Next, TurnEnd, serve_turn};
+use super::queue_turn::{Next, QueueLog, TurnEnd, serve_turn};
 
 /// Most reports, or parts of one, that a turn sends.
 pub(super) const MAX_REPORTS: usize = 64;
@@ -15,7 +15,7 @@ pub(super) struct EventQueue {
     /// The most buffers that the driver had available at once. A report waits for as many as it needs,
     /// but for no more than this.
     most_buffers: u16,
-    guest_errors: RateLimitedLog,
+    log: QueueLog,
     dropped_reports: RateLimitedLog,
 }
 
@@ -33,12 +33,12 @@ impl EventQueue {
         reports: &mut ReportQueue,
     ) -> TurnEnd {
         let most_buffers = &mut self.most_buffers;
-        let errors = &mut self.guest_errors;
+        let log = &mut self.log;
         serve_turn(
             "event queue",
             vring,
             memory,
-            errors,
+            log,
             MAX_REPORTS,
             |pass, errors| send_report(pass, reports, most_buffers, errors),
         )

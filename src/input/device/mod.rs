@@ -11,7 +11,7 @@ mod source_link;
 mod status_queue;
 mod watched_fds;
 
-pub use builder::InputBuilder;
+pub use builder::{InputBuildError, InputBuilder};
 
 use std::io;
 
@@ -52,7 +52,7 @@ impl<S: EventSource> Input<S> {
 
     /// Gives the source to the guest once its driver runs, and back to the host when that stops.
     fn update_owner(&mut self, vrings: &[Vring]) {
-        let driver = DriverSession::identify(vrings.get(EVENT_QUEUE), &self.memory);
+        let driver = DriverSession::identify(vrings.get(EVENT_QUEUE));
         let change = self
             .ownership
             .update(driver, &mut self.virtio_input, &self.fds);

@@ -20,24 +20,33 @@ pub(super) enum TurnEnd {
     Unfinished,
 }
 
+/// What a driver does wrong on a virtqueue. A driver that floods the log with bad buffers cannot hide that the
+/// queue is broken.
+#[derive(Debug, Default)]
+pub(super) struct QueueLog {
+    buffers: RateLimitedLog,
+    queue: RateLimitedLog,
+}
+
 /// Serves a virtqueue for one turn: calls `serve` for each step, at most `limit` times. The used ring is
-/// updated once, and the driver notified at most once. A broken queue is logged as `name` in
-/// `guest_errors`, and the front-end told.
+/// updated once, and the driver notified at most once. A broken queue is logged as `name`, and the front-end
+/// told.
 pub(super) fn serve_turn(
     name: &str,
     vring: &Vring,
     memory: &GuestMemory,
-    guest_errors: &mut RateLimitedLog,
+    log: &mut QueueLog,
     limit: usize,
     serve: impl FnMut(&mut QueuePass<'_>, &mut RateLimitedLog) -> Result<Next, VirtqueueError>,
 ) -> TurnEnd {
     let Some(mut pass) = QueuePass::begin(vring, memory) else {
         return TurnEnd::Done;
     };
-    let end = serve_steps(&mut pass, guest_errors, limit, serve);
+    let end = serve_steps(&mut pass, &mut log.buffers, limit, serve);
     pass.flush_used().and(end).unwrap_or_else(|error| {
         vring.report_error();
-        guest_errors.warn(format_args!("the {name} cannot be used: {error}"));
+        log.queue
+            .warn(format_args!("the {name} cannot be used: {error}"));
         TurnEnd::Done
     })
 }

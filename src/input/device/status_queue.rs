@@ -3,7 +3,7 @@
 use crate::backend::{GuestMemory, QueuePass, RateLimitedLog, VirtqueueError, Vring};
 use crate::input::protocol::{Event, read_event};
 
-use super::queue_turn::{Next, TurnEnd, serve_turn};
+use super::queue_turn::{Next, QueueLog, TurnEnd, serve_turn};
 
 /// Most buffers that a turn takes.
 const MAX_STATUS: usize = 256;
@@ -11,7 +11,7 @@ const MAX_STATUS: usize = 256;
 /// The status queue.
 #[derive(Debug, Default)]
 pub(super) struct StatusQueue {
-    guest_errors: RateLimitedLog,
+    log: QueueLog,
 }
 
 impl StatusQueue {
@@ -22,12 +22,12 @@ impl StatusQueue {
         memory: &GuestMemory,
         mut execute: impl FnMut(Event),
     ) -> TurnEnd {
-        let errors = &mut self.guest_errors;
+        let log = &mut self.log;
         serve_turn(
             "status queue",
             vring,
             memory,
-            errors,
+            log,
             MAX_STATUS,
             |pass, errors| take_status_event(pass, &mut execute, errors),
         )

@@ -1,9 +1,10 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vhost_user_backend::VringT;
+use vm_memory::{GuestAddressSpace as _, GuestMemoryMmap};
 
 use crate::backend::testing::driver::{Driver, guest_memory};
-use crate::backend::{DeviceBuilder, FakeContext};
+use crate::backend::{DeviceBuilder, FakeContext, GuestMemory};
 use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::event_codes::{
@@ -32,6 +33,7 @@ struct TestDevice {
     events: Driver,
     status: Driver,
     vrings: Vec<Vring>,
+    memory: GuestMemory,
 }
 
 /// A touch screen with keys.
@@ -74,6 +76,7 @@ impl TestDevice {
             events,
             status,
             vrings,
+            memory,
         }
     }
 
@@ -157,6 +160,17 @@ impl TestDevice {
             .write(self.status.buffer(head), &event.to_bytes());
         self.kick(STATUS_QUEUE);
         self.status.take_used() == [(u32::from(head), 0)]
+    }
+
+    /// The front-end shares `memory` instead. Returns the one before.
+    fn replace_memory(&mut self, memory: GuestMemoryMmap) -> GuestMemoryMmap {
+        let before = GuestMemoryMmap::clone(&self.memory.memory());
+        self.memory
+            .lock()
+            .expect("no test panics with the lock")
+            .replace(memory);
+        self.input.memory_changed();
+        before
     }
 
     fn stop(&mut self) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
+use vm_memory::{GuestAddressSpace as _, GuestMemoryMmap};
 
 use super::*;
 use crate::backend::MemoryGuard;
@@ -135,6 +136,29 @@ fn fenced() -> Vec<u8> {
     let mut request = request(command::RESOURCE_CREATE_2D, &[1, 1, 8, 8]);
     request[4] = 1;
     request
+}
+
+/// QEMU changes a region by removing and adding it; some machines have only one.
+#[test]
+fn fence_that_retires_while_no_memory_is_shared_is_answered_later() {
+    let (mut machine, begun, retires, _event) = machine();
+    machine.submit(CONTROL_QUEUE, &fenced(), 24);
+    machine.event(CONTROL_QUEUE);
+    machine.run();
+    assert_eq!(begun.load(Ordering::Relaxed), 1);
+    let replace_memory = |machine: &mut Machine, memory| {
+        machine.memory.lock().unwrap().replace(memory);
+        machine.gpu.memory_changed();
+        machine.run();
+    };
+    let whole = GuestMemoryMmap::clone(&machine.memory.memory());
+    replace_memory(&mut machine, GuestMemoryMmap::new());
+    retires.store(true, Ordering::Relaxed);
+    machine.event(FENCE);
+    machine.run();
+    replace_memory(&mut machine, whole);
+    assert_eq!(machine.completed(CONTROL_QUEUE), Some((0, 24)));
+    assert_eq!(machine.completed(CONTROL_QUEUE), None);
 }
 
 /// A driver that makes the same descriptors available again, without a wait for their answer, has

@@ -1,6 +1,7 @@
 //! How a guest gets the device, and what the program's end leaves.
 
 use evdev::KeyCode;
+use vm_memory::GuestMemoryMmap;
 
 use super::*;
 
@@ -30,6 +31,21 @@ fn device_is_grabbed_while_a_guest_runs() {
     device.events.vring.set_enabled(false);
     device.report(&presses(1..2));
     assert!(!device.hardware().grabbed);
+}
+
+/// QEMU changes a region by removing and adding it; some machines have only one.
+#[test]
+fn guest_keeps_the_device_while_its_memory_is_replaced() {
+    let mut device = TestDevice::running(64);
+    let whole = device.replace_memory(GuestMemoryMmap::new());
+    device.handle(WAKE);
+    assert!(device.hardware().grabbed);
+    device.hardware().state.keys = [28].into_iter().collect();
+    device.replace_memory(whole);
+    device.offer(64);
+    device.handle(WAKE);
+    assert!(device.hardware().grabbed);
+    assert_eq!(device.input.ownership.owner(), Owner::Guest);
 }
 
 #[test]
