@@ -110,14 +110,14 @@ deny:
 
 # Builds the programs first: tests run them from the target directory. Names what this machine lacks and
 # skips the tests that need it.
-test:
+test: tools
 	$(CARGO) build --workspace --all-targets
 	filter=$$($(CARGO) run --quiet -p harness --bin runnable) && \
 	$(CARGO) nextest run --workspace --filterset "$$filter"
 
 # Replays the corpora of fuzz/ without libFuzzer, then fuzzes each target for some seconds. New inputs stay in
 # target/; "cargo fuzz cmin" brings the useful ones into the repository.
-fuzz:
+fuzz: tools
 	$(CARGO) nextest run --manifest-path fuzz/Cargo.toml --target-dir target
 	$(CARGO) fuzz build --release --sanitizer $(FUZZ_SANITIZER) --features libfuzzer --target-dir target/fuzz
 	@set -e; for target in $(FUZZ_TARGETS); do \
@@ -174,6 +174,7 @@ help:
 	@echo "                the same on another Debian release (DISTRO=trixie), in a root in build/"
 	@echo "make bench      measure the programs beside those of QEMU and rust-vmm"
 	@echo "make deps       install the Debian packages needed for demo and check"
+	@echo "make tools      install cargo-nextest, cargo-deny and cargo-fuzz"
 	@echo "make install    install programs, units and descriptors (PREFIX, DESTDIR)"
 	@echo "make uninstall  remove them"
 	@echo "make clean      remove all build results and downloads"

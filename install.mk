@@ -120,7 +120,7 @@ install-completions:
 	put _vhostctl "$(ZSHCOMPLETIONDIR)/_vhostctl"; \
 	put vhostctl.fish "$(FISHCOMPLETIONDIR)/vhostctl.fish"
 
-# Also removes folders that are empty then.
+# Also removes the folders of descriptors, units and needrestart if they are empty then.
 uninstall:
 	@set -e; for p in $(INSTALL_BACKENDS); do rm -fv "$(DESTDIR)$(BACKENDDIR)/$$p"; done; \
 	for p in $(INSTALL_COMMANDS); do rm -fv "$(DESTDIR)$(BINDIR)/$$p"; done; \

@@ -30,7 +30,7 @@ struct Options {
     common: CommonOptions,
 
     /// Most random bytes for a request, up to 256
-    #[arg(long, value_name = "BYTES", default_value = "256", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "BYTES", help_heading = "RNG options", default_value = "256", value_parser = clap::value_parser!(u16).range(1..=256))]
     max_bytes: u16,
 }
 

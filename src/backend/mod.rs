@@ -48,8 +48,8 @@
 //! # Why this is not a crate of its own
 //!
 //! It changes together with the devices here, and there is no user outside yet who needs a version number to
-//! rely on. An author depends on this package with `default-features = false`, which costs the build of two
-//! more modules but no C library. Nothing in here imports `gpu` or `input`, and a check keeps it so: the module
+//! rely on. An author depends on this package (`vhost-user-backends`) with `default-features = false`, which costs the
+//! build of two more modules but no C library, and on `clap` 4 with `derive` for [`Program::Options`]. Nothing in here imports `gpu` or `input`, and a check keeps it so: the module
 //! can become a crate by a move.
 
 mod device;

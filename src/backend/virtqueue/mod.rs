@@ -38,5 +38,7 @@ pub const MAX_QUEUE_SIZE: usize = 32768;
 pub type GuestMemory = GuestMemoryAtomic<GuestMemoryMmap>;
 /// The guest's memory as it was when a pass began.
 pub type MemoryGuard = GuestMemoryLoadGuard<GuestMemoryMmap>;
-/// A descriptor chain: a request of the driver. Its `reader` and `writer` check it against the guest's memory.
+/// A descriptor chain: a request of the driver. `head_index()` is what [`QueuePass::add_used`] takes;
+/// `reader(&memory)` and `writer(&memory)` are `io::Read` and `io::Write` over its buffers, checked against
+/// [`QueuePass::memory`].
 pub type Chain = DescriptorChain<MemoryGuard>;

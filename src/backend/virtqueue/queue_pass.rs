@@ -3,8 +3,7 @@
 //! `virtio-queue` stores the used index for each buffer, and ignores `VIRTQ_AVAIL_F_NO_INTERRUPT`. A pass
 //! collects the used buffers instead: one store of the index and at most one notification for all of them.
 //!
-//! A pass has no limit of its own. Devices limit the work of one in their `queue_turn.rs`: see `MAX_TURN_REQUESTS` and
-//! `MAX_TURN_TIME` of the GPU.
+//! Devices limit the work of a pass in their `queue_turn.rs`: see `MAX_TURN_REQUESTS` and `MAX_TURN_TIME` of the GPU.
 
 use std::num::Wrapping;
 use std::ops::Deref;
@@ -49,6 +48,8 @@ pub enum VirtqueueError {
 
 /// One pass over a virtqueue: take requests ([`QueuePass::pop`]), give them back ([`QueuePass::add_used`]), and
 /// show that to the driver once ([`QueuePass::flush_used`]).
+///
+/// A pass has no limit of its own: bound its requests, bytes or time, so that the other virtqueues have their turn.
 pub struct QueuePass<'a> {
     vring: &'a Vring,
     memory: MemoryGuard,
@@ -132,7 +133,7 @@ impl<'a> QueuePass<'a> {
     ///
     /// # Errors
     /// As [`QueuePass::available`]. Do not try again before the next kick: a broken virtqueue can claim to have
-    /// requests for ever.
+    /// requests for ever. Call [`QueuePass::flush_used`] all the same: requests given back before are the driver's.
     pub fn pop(&mut self) -> Result<Option<Chain>, VirtqueueError> {
         if self.announced == 0 {
             self.announced = self.available()?;
