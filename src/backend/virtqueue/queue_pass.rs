@@ -85,12 +85,6 @@ impl<'a> QueuePass<'a> {
         }
     }
 
-    /// Whether no request was taken yet, as after the start of a driver. (Or a multiple of 65536 requests: the
-    /// index does not tell.)
-    pub fn is_untouched(&self) -> bool {
-        self.vring.next_available() == 0
-    }
-
     /// How many requests are available.
     ///
     /// # Errors
