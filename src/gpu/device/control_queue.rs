@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::completion::complete;
+use super::completion::{complete, complete_unreadable};
 use super::displays::Displays;
 use super::error_log::ErrorLog;
 use super::fenced_requests::FencedRequests;
@@ -10,9 +10,7 @@ use super::queue_turn::{Next, RequestHandler, serve_turn};
 use crate::backend::{Chain, GuestMemory, QueuePass, Vring};
 use crate::gpu::display_info::DisplayReply;
 use crate::gpu::protocol::command::CommandName;
-use crate::gpu::protocol::{
-    Command, ErrorCode, Header, NegotiatedFeatures, RequestReader, Response,
-};
+use crate::gpu::protocol::{Command, NegotiatedFeatures, RequestReader, Response};
 use crate::gpu::renderer::MAX_STEP_WORK;
 use crate::gpu::virtio_gpu::{CommandResult, VirtioGpu};
 
@@ -133,10 +131,7 @@ impl RequestHandler for ControlRequests<'_> {
         let mut reader = match chain.clone().reader(&memory) {
             Ok(reader) => RequestReader::new(reader),
             Err(e) => {
-                self.log
-                    .device(format_args!("Control queue: unreadable request: {e}"));
-                let response = Response::Error(ErrorCode::Unspec);
-                complete(pass, chain, response.encode(&Header::default()));
+                complete_unreadable(pass, chain, "Control queue", e, self.log);
                 return Next::Request;
             }
         };

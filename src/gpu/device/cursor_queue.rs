@@ -1,13 +1,13 @@
 //! The cursor queue (virtio 1.2, 5.7.6.10): its requests wait for control requests where their order
 //! matters.
 
-use super::completion::complete;
+use super::completion::{complete, complete_unreadable};
 use super::cursor_order::CursorOrder;
 use super::error_log::ErrorLog;
 use super::queue_turn::{Next, RequestHandler, serve_turn};
 use crate::backend::{Chain, GuestMemory, QueuePass, Vring};
 use crate::gpu::protocol::command::CommandName;
-use crate::gpu::protocol::{CursorCommand, ErrorCode, Header, RequestReader, Response};
+use crate::gpu::protocol::{CursorCommand, RequestReader, Response};
 use crate::gpu::virtio_gpu::VirtioGpu;
 
 /// The cursor queue, between its turns.
@@ -105,10 +105,7 @@ impl RequestHandler for CursorRequests<'_> {
         let mut reader = match chain.clone().reader(&memory) {
             Ok(reader) => RequestReader::new(reader),
             Err(e) => {
-                self.log
-                    .device(format_args!("Cursor queue: unreadable request: {e}"));
-                let response = Response::Error(ErrorCode::Unspec);
-                complete(pass, chain, response.encode(&Header::default()));
+                complete_unreadable(pass, chain, "Cursor queue", e, self.log);
                 return Next::Request;
             }
         };
