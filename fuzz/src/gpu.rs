@@ -12,7 +12,7 @@ use vmm_sys_util::epoll::EventSet;
 use crate::bytes::Bytes;
 use crate::front_end::FrontEnd;
 use crate::guest::Guest;
-use commands::{command_2d, command_3d, cursor_command, request};
+use commands::{backing_of, command_2d, command_3d, cursor_command, request};
 
 mod commands;
 
@@ -94,6 +94,10 @@ struct Machine {
 impl Machine {
     fn new(build: impl FnOnce(DeviceContext) -> FuzzGpu, mood: Mood) -> Self {
         let mut guest = Guest::new();
+        // TRANSFER_FROM_HOST_3D writes into backings; nothing of 2D does.
+        if mood == Mood::Deep {
+            guest = guest.sharing(backing_of);
+        }
         let program =
             FakeContext::new(guest.memory.clone()).expect("the host has descriptors left");
         let mut bench = build(program.context());

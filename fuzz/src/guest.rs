@@ -3,7 +3,7 @@
 //! What the device does with a queue is checked against what the queue says: it answers a request
 //! once, claims to have written no more than there was room for, and writes nowhere else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
 
@@ -38,6 +38,8 @@ pub const REGIONS: [(u64, usize); 3] = [(BASE, 0x8000), (0x9000, 0x8000), (0x2_0
 /// Buffers and entries of a table after which only the device looks on.
 const MOST_BUFFERS: usize = 2000;
 const MOST_ENTRIES: u32 = 0x200;
+/// Readable bytes of a request that are searched for shared memory.
+const MOST_SHARED: usize = 0x8000;
 
 /// One driver's side of a queue.
 struct Driver {
@@ -60,6 +62,9 @@ pub struct Answer {
     pub len: u32,
 }
 
+/// The ranges that a request, from its readable bytes, lets the device write until it is reset.
+pub type Shares = fn(&[u8]) -> Vec<Range<u64>>;
+
 /// A guest with its drivers.
 pub struct Guest {
     /// The memory that the device has.
@@ -79,6 +84,10 @@ pub struct Guest {
     taken: Vec<Range<u64>>,
     /// Where its indirect tables lie.
     tables: Vec<Range<u64>>,
+    /// Which ranges a request shares with the device for good: those of a backing.
+    shares: Shares,
+    /// All ranges that requests have shared so far, as start and end.
+    shared: BTreeSet<(u64, u64)>,
     /// A buffer lies over what describes it, or there are too many: nothing is checked any more until
     /// the queues begin anew.
     entangled: bool,
@@ -133,8 +142,15 @@ impl Guest {
             writable: Vec::new(),
             taken: Vec::new(),
             tables: Vec::new(),
+            shares: |_| Vec::new(),
+            shared: BTreeSet::new(),
             entangled: false,
         }
+    }
+
+    /// A guest whose requests share memory with the device.
+    pub fn sharing(self, shares: Shares) -> Self {
+        Self { shares, ..self }
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {

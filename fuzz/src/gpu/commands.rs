@@ -1,6 +1,7 @@
 //! Commands of a driver: mostly right, of resources that may exist, with any field wrong now and then.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use vhost_user_backends::gpu::fuzzing::command::*;
 use vhost_user_backends::gpu::fuzzing::fake_virglrenderer;
@@ -193,6 +194,25 @@ fn entries(words: &mut Vec<u32>, bytes: &mut Bytes<'_>) {
         let len = bytes.mostly(&[4096, 1024, 16384, 16, 0, 7, 1]);
         words.extend([at, 0, len, 0]);
     }
+}
+
+/// The ranges of the backing that `request` attaches, if that is what it does.
+pub(super) fn backing_of(request: &[u8]) -> Vec<Range<u64>> {
+    if !request.starts_with(&RESOURCE_ATTACH_BACKING.to_le_bytes()) {
+        return Vec::new();
+    }
+    let entries = request.get(32..).unwrap_or_default();
+    entries
+        .chunks_exact(16)
+        .map(|entry| {
+            let [at, len] = [&entry[..8], &entry[8..12]].map(|field| {
+                let mut bytes = [0; 8];
+                bytes[..field.len()].copy_from_slice(field);
+                u64::from_le_bytes(bytes)
+            });
+            at..at.saturating_add(len)
+        })
+        .collect()
 }
 
 /// A command stream: whole commands, transfers among them, and perhaps something at its end.

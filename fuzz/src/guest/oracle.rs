@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use vhost_user_backends::backend::fuzzing::{Descriptor, Used};
-use vm_memory::{Bytes as _, GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::{
-    Answer, Guest, HEAP, INDIRECT, MOST, MOST_BUFFERS, MOST_ENTRIES, NEXT, QUEUES, USED_LEN, WRITE,
+    Answer, Guest, HEAP, INDIRECT, MOST, MOST_BUFFERS, MOST_ENTRIES, MOST_SHARED, NEXT, QUEUES,
+    USED_LEN, WRITE,
 };
 
 impl Guest {
@@ -37,6 +38,8 @@ impl Guest {
         }
         let tables = &self.tables;
         self.writable.extend_from_slice(&self.taken);
+        let shared = self.shared.iter().map(|(start, end)| *start..*end);
+        self.writable.extend(shared);
         self.entangled |= self.writable.iter().any(|buffer| {
             let meets = |table: &Range<u64>| table.start < buffer.end && buffer.start < table.end;
             buffer.start < HEAP.start || tables.iter().any(meets)
@@ -69,6 +72,7 @@ impl Guest {
         let mut steps = entries;
         let mut is_indirect = false;
         let mut room: u64 = 0;
+        let mut request = Vec::new();
         while steps > 0 && index < entries {
             steps -= 1;
             let bytes: [u8; 16] = self.read(table + u64::from(index) * 16);
@@ -89,12 +93,20 @@ impl Guest {
             if flags & WRITE != 0 {
                 room = room.saturating_add(len.into());
                 self.writable.push(at..at.saturating_add(len.into()));
+            } else if request.len() < MOST_SHARED {
+                let mut part = vec![0; (len as usize).min(MOST_SHARED)];
+                let read = self.whole.read(&mut part, GuestAddress(at));
+                part.truncate(read.unwrap_or(0));
+                request.extend(part);
             }
             if flags & NEXT == 0 {
                 break;
             }
             index = next.into();
         }
+        let shares = (self.shares)(&request);
+        self.shared
+            .extend(shares.into_iter().map(|range| (range.start, range.end)));
         room
     }
 
