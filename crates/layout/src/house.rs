@@ -8,6 +8,7 @@ pub const FOLDERS: &[&str] = &[
     "cli/src",
     "crates/conventions/src",
     "crates/layout/src",
+    "crates/rfb/src",
 ];
 
 /// Where the product's crates name the crates that they depend on.
@@ -16,6 +17,7 @@ pub const MANIFESTS: &[&str] = &[
     "cli/Cargo.toml",
     "crates/conventions/Cargo.toml",
     "crates/layout/Cargo.toml",
+    "crates/rfb/Cargo.toml",
 ];
 
 /// The rules for this repository. Row by row from above to below: a module imports only from rows below its own.
@@ -25,6 +27,7 @@ pub const HOUSE: House = House {
         ("vhostctl", "cli/src/main.rs"),
         ("conventions", "crates/conventions/src/lib.rs"),
         ("layout", "crates/layout/src/lib.rs"),
+        ("rfb", "crates/rfb/src/lib.rs"),
         ("vhost_user_gpu", "src/bin/vhost-user-gpu.rs"),
         ("vhost_user_input", "src/bin/vhost-user-input.rs"),
         ("vhost_user_accept", "src/bin/vhost-user-accept.rs"),
