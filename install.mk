@@ -49,6 +49,7 @@ INSTALL_HELPERS := vhost-user-accept
 # Quoted for the shell: the name of the slice has a backslash, as systemd escapes a dash.
 INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
 	'vhost-user-input@.service' 'vhost-user-input@.socket' \
+	'vhost-user-display@.socket' 'vhost-user-events@.socket' 'vhost-vnc@.service' 'vhost-vnc@.socket' \
 	'vhost-user@.service' 'vhost-user@.socket' 'vhost-user-retry@.service' 'system-vhost\x2duser.slice' \
 	'vhost-user-gpu-virgl.conf'
 INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
@@ -57,7 +58,8 @@ INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-in
 	vhost-user-accept.8
 # The page about the units, under the names of all units.
 INSTALL_PAGE_ALIASES := vhost-user@.socket.5 vhost-user-gpu@.service.5 vhost-user-gpu@.socket.5 \
-	vhost-user-input@.service.5 vhost-user-input@.socket.5
+	vhost-user-input@.service.5 vhost-user-input@.socket.5 vhost-user-display@.socket.5 \
+	vhost-user-events@.socket.5 vhost-vnc@.service.5 vhost-vnc@.socket.5
 
 .PHONY: install uninstall install-programs install-units install-descriptors install-needrestart \
 	install-manual install-completions
@@ -137,5 +139,5 @@ uninstall:
 		[ ! -d "$(DESTDIR)$$d" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$$d"; \
 	done
 ifeq ($(DESTDIR),)
-	@echo "Removed. Instances that still run are stopped by: systemctl stop 'vhost-user*@*'"
+	@echo "Removed. Instances that still run are stopped by: systemctl stop 'vhost-user*@*' 'vhost-vnc@*'"
 endif
