@@ -75,7 +75,6 @@ impl Rect {
     }
 
     /// This rectangle in blocks of at most `width` x `height`, row by row. A size of 0 counts as 1.
-    #[allow(dead_code)]
     pub(crate) fn blocks(self, width: u16, height: u16) -> impl Iterator<Item = Self> {
         let (width, height) = (width.max(1), height.max(1));
         let rows = (0..self.height).step_by(usize::from(height));

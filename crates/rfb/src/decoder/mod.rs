@@ -1,17 +1,23 @@
 //! Pixels that a server sent (RFC 6143, 7.7).
 
+mod inflate;
+mod zrle;
+
 use std::io::Read;
+
+use zrle::Zrle;
 
 use crate::frame::PIXEL_LEN;
 use crate::read;
 use crate::translate::{from_wire, wire_pixel};
 use crate::{Encoding, Frame, PixelFormat, Rect, ServerMessageError};
 
-/// Decodes rectangles of one server, which may send anything.
+/// Decodes rectangles of one server, which may send anything: it keeps some 200 KiB, whatever comes.
 #[derive(Debug)]
 pub struct Decoder {
     format: PixelFormat,
     row: Vec<u8>,
+    zrle: Zrle,
 }
 
 impl Default for Decoder {
@@ -27,6 +33,7 @@ impl Decoder {
         Self {
             format,
             row: Vec::new(),
+            zrle: Zrle::new(),
         }
     }
 
@@ -66,6 +73,7 @@ impl Decoder {
                 }
                 Ok(())
             }
+            Encoding::ZRLE => self.zrle.rect(reader, rect, self.format, frame),
             unknown => Err(ServerMessageError::UnknownEncoding(unknown)),
         }
     }

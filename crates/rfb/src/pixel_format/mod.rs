@@ -248,7 +248,6 @@ impl PixelFormat {
 
     /// Which bytes of a pixel a `CPIXEL` has (RFC 6143, 7.7.5): all of them, or the three that carry colours.
     #[must_use]
-    #[allow(dead_code)]
     pub(crate) fn cpixel_bytes(self) -> std::ops::Range<usize> {
         let all = 0..self.bytes_per_pixel();
         if self.bits_per_pixel != 32 || self.depth > 24 || self.colour_map {

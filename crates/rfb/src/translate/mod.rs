@@ -41,7 +41,6 @@ impl Translator {
     }
 
     /// Replaces pixels by wire pixels.
-    #[allow(dead_code)]
     pub(crate) fn in_place(&self, pixels: &mut [u32]) {
         match &self.tables {
             None => pixels.iter_mut().for_each(|pixel| *pixel &= 0x00ff_ffff),
