@@ -1,8 +1,9 @@
 //! What the backend programs, their units and vhostctl have to agree on: QEMU's "Backend program
-//! conventions" (docs/interop/vhost-user.rst) and its schema (vhost-user.json), the texts of `STATUS=`, sizes,
-//! and the names in the units.
+//! conventions" (docs/interop/vhost-user.rst) and its schema (vhost-user.json), the texts of `STATUS=`, the names
+//! of desktops, sizes, and the names in the units.
 
 mod capabilities;
+mod console;
 mod description;
 mod device_type;
 mod escape;
@@ -12,6 +13,7 @@ mod size;
 mod units;
 
 pub use capabilities::Capabilities;
+pub use console::{DesktopName, ScreenState, ViewersStatus};
 pub use description::BackendDescription;
 pub use device_type::{DeviceType, UnknownDeviceType};
 pub use escape::{is_unprintable, printable, printable_lines};
