@@ -15,15 +15,24 @@
 //!
 //! # Order of start-up
 //!
-//! 1. The command line is parsed (status 2 for a usage error), and the socket that was passed is taken.
+//! 1. The command line is parsed (status 2 for a usage error), and the sockets that were passed are taken.
 //! 2. [`Program::open`] opens files and hardware. An error ends the program with status 1 and the error's
-//!    message, before a socket is made; front-ends that wait on a passed socket are turned away.
-//! 3. The socket is made, if it is a path.
+//!    message, before a socket is made; who waits on a passed socket is turned away.
+//! 3. The sockets are made that have a path.
 //! 4. Privileges and files are given up, but for [`DeviceBuilder::sandbox_policy`].
 //! 5. The worker thread starts and runs [`DeviceBuilder::build`]. An error ends the program as in 2.
 //! 6. The protocol thread starts. System calls are given up, for all threads.
 //! 7. `READY=1`. Only now a front-end is accepted, and the [`Device`] called.
 //! 8. When the front-end disconnects, or after SIGTERM, the worker calls [`Device::end`], and the program ends.
+//!
+//! # Further sockets
+//!
+//! A device may have clients beside its front-end. The program names a socket for them ([`Program::listeners`]): it
+//! comes by the options `--NAME-socket=PATH` and `--NAME-fd=FDNUM`, or by socket activation with this name
+//! (`FileDescriptorName=`), in any order beside the vhost-user socket, which is named `vhost-user` then. The device
+//! accepts clients in the worker ([`DeviceContext::listen`]), with or without a front-end. If the service manager
+//! passed all sockets, and the last client leaves before a front-end came, the program ends with status 0: systemd
+//! starts it again for the next of either.
 //!
 //! # Threads
 //!
@@ -58,6 +67,7 @@ mod logging;
 mod program;
 mod sandbox;
 mod service;
+mod sockets;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 mod transport;
@@ -68,13 +78,17 @@ mod virtqueue;
 pub use testing::fuzzing;
 
 pub use conventions::{Capabilities, DeviceType, SizeError, parse_size, printable};
+pub use device::client_listener::ClientListener;
 pub use device::wake_event::WakeEvent;
 pub use device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
 pub use logging::RateLimitedLog;
-pub use program::endpoint::{SocketError, activated_socket};
 pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions, SandboxSwitch};
 pub use program::{Program, run, usage_text};
 pub use sandbox::{SandboxPolicy, SyscallArgument, SyscallRule};
+pub use sockets::{
+    ListenerOptions, ListeningSocket, PlannedListener, SocketError, SocketOption, activated_socket,
+    plan_listeners, refuse_unparsed, refuse_waiting,
+};
 pub use transport::forward::{ForwardError, forward};
 pub use transport::proxy::ConnectionSide;
 pub use virtqueue::{

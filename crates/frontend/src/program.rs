@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
+use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::event::PollFlags;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -43,9 +44,16 @@ pub struct Command {
     env: Vec<(OsString, OsString)>,
     form: SocketForm,
     given: Option<OwnedFd>,
+    /// The names of the sockets of `Activation`, in their order.
+    activated: Vec<String>,
+    /// Further descriptors, by number.
+    further: Vec<(u8, OwnedFd)>,
     notify: bool,
     waiting: usize,
 }
+
+/// The name of the vhost-user socket in [`Command::activated`].
+const VHOST_USER: &str = "vhost-user";
 
 /// What a service manager passes on, and no program is to find by accident.
 const MANAGER_VARIABLES: [&str; 8] = [
@@ -68,6 +76,8 @@ impl Command {
             env: Vec::new(),
             form: SocketForm::None,
             given: None,
+            activated: Vec::new(),
+            further: Vec::new(),
             notify: false,
             waiting: 0,
         }
@@ -104,13 +114,27 @@ impl Command {
         self
     }
 
+    /// Passes further descriptors as `number`, 3 to 9, beside the socket.
+    pub fn pass(mut self, number: u8, fd: impl Into<OwnedFd>) -> Self {
+        self.further.push((number, fd.into()));
+        self
+    }
+
+    /// Passes several listening sockets by [`SocketForm::Activation`], with these names and in this order. "vhost-user"
+    /// is the program's own; the others lie at [`Program::further_path`].
+    pub fn activated(mut self, names: &[&str]) -> Self {
+        self.form = SocketForm::Activation;
+        self.activated = names.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
     /// Plays the service manager: sets `NOTIFY_SOCKET`, received by [`Program::notify`].
     pub fn notify(mut self) -> Self {
         self.notify = true;
         self
     }
 
-    /// Connects to the listening socket so many times before it starts: see [`Program::take_waiting`].
+    /// Connects to each listening socket so many times before it starts: see [`Program::take_waiting`].
     pub fn waiting(mut self, connections: usize) -> Self {
         self.waiting = connections;
         self
@@ -153,15 +177,58 @@ impl Command {
             }
         };
 
-        for _ in 0..self.waiting {
-            let stream = UnixStream::connect(&path).map_err(Error::io("connecting early"))?;
-            program.waiting.push(stream);
+        let mut mappings = Vec::new();
+        for (number, parent_fd) in self.further {
+            let child_fd = number.into();
+            mappings.push(FdMapping {
+                parent_fd,
+                child_fd,
+            });
+        }
+        let mut given = given;
+        for (child_fd, name) in (3..).zip(&self.activated) {
+            let parent_fd = if name == VHOST_USER {
+                let gone = || Error::Protocol("two sockets are named vhost-user".into());
+                given.take().ok_or_else(gone)?
+            } else {
+                let further = UnixListener::bind(program.further_path(name))
+                    .map_err(Error::io("binding a further socket"))?;
+                let theirs = further.try_clone().map_err(Error::io("dup of a socket"))?;
+                program.further.push((name.clone(), further));
+                theirs.into()
+            };
+            mappings.push(FdMapping {
+                parent_fd,
+                child_fd,
+            });
+        }
+
+        let mut paths = vec![path];
+        for (name, _) in &program.further {
+            paths.push(program.further_path(name));
+        }
+        for path in paths {
+            for _ in 0..self.waiting {
+                let stream = UnixStream::connect(&path).map_err(Error::io("connecting early"))?;
+                program.waiting.push(stream);
+            }
         }
 
         // The shell puts the descriptor where it belongs and knows the process id before the
         // program runs: the same process then becomes the program. No unsafe code between fork
         // and exec, and no descriptor of another test's in the child.
         let mut command = match given {
+            _ if !self.activated.is_empty() => {
+                let count = self.activated.len();
+                let names = self.activated.join(":");
+                let script = format!(
+                    "export LISTEN_FDS={count} LISTEN_FDNAMES={names} LISTEN_PID=$$; exec \"$0\" \"$@\""
+                );
+                let mut command = std::process::Command::new("/bin/sh");
+                command.arg("-c").arg(script).arg(&self.program);
+                command.stdin(Stdio::null());
+                command
+            }
             None => {
                 let mut command = std::process::Command::new(&self.program);
                 command.stdin(Stdio::null());
@@ -198,6 +265,10 @@ impl Command {
         command
             .stdout(output(&program.stdout)?)
             .stderr(output(&program.stderr)?);
+        if !mappings.is_empty() {
+            let twice = |_| Error::Protocol("two sockets have the same number".into());
+            command.fd_mappings(mappings).map_err(twice)?;
+        }
         let what = format!("starting {}", self.program.display());
         let child = command.spawn().map_err(Error::io(what))?;
         let pid = Pid::from_child(&child);
@@ -217,13 +288,14 @@ pub struct Program {
     path: PathBuf,
     stream: Option<UnixStream>,
     listener: Option<UnixListener>,
+    further: Vec<(String, UnixListener)>,
     waiting: Vec<UnixStream>,
     /// In memory, not through pipes: the program never waits for a reader, and the test reads
     /// whenever it likes.
     stdout: File,
     stderr: File,
     notify: Option<NotifySocket>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Program {
@@ -239,11 +311,12 @@ impl Program {
             path,
             stream: None,
             listener: None,
+            further: Vec::new(),
             waiting: Vec::new(),
             stdout: memfd("stdout")?,
             stderr: memfd("stderr")?,
             notify: None,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -265,6 +338,16 @@ impl Program {
         self.listener
             .as_ref()
             .ok_or_else(|| Error::Protocol("the program was given no listening socket".into()))
+    }
+
+    /// The listening sockets that it was given beside that, by name, as its service manager has them.
+    pub fn further_listeners(&self) -> &[(String, UnixListener)] {
+        &self.further
+    }
+
+    /// Where a further socket of this name lies.
+    pub fn further_path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.sock"))
     }
 
     /// The connections of [`Command::waiting`], once.

@@ -88,6 +88,7 @@ pub const HOUSE: House = House {
                 &["program"],
                 &["transport"],
                 &["device"],
+                &["sockets"],
                 &["logging", "sandbox", "service", "virtqueue"],
                 &["lock"],
             ],

@@ -1,5 +1,6 @@
 //! What a program asks of a device, and what a device may ask of the program.
 
+pub(crate) mod client_listener;
 pub(crate) mod wake_event;
 
 use std::fmt::Display;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 
 use vmm_sys_util::epoll::EventSet;
 
+use client_listener::ClientListener;
+pub(crate) use client_listener::DeviceListeners;
 use wake_event::WakeEvent;
 
 use crate::backend::sandbox::SandboxPolicy;
@@ -135,6 +138,7 @@ pub(crate) trait EventLoop: Send + Sync {
 pub struct DeviceContext {
     event_loop: Arc<dyn EventLoop>,
     memory: GuestMemory,
+    listeners: DeviceListeners,
     main_thread: MainThreadHandle,
 }
 
@@ -142,11 +146,13 @@ impl DeviceContext {
     pub(crate) fn new(
         event_loop: Arc<dyn EventLoop>,
         memory: GuestMemory,
+        listeners: DeviceListeners,
         main_thread: MainThreadHandle,
     ) -> Self {
         Self {
             event_loop,
             memory,
+            listeners,
             main_thread,
         }
     }
@@ -185,6 +191,33 @@ impl DeviceContext {
         let event = WakeEvent::new()?;
         self.watch(event.as_fd(), EventSet::IN, token)?;
         Ok(event)
+    }
+
+    /// Accepts clients on the program's further listening socket `name` ([`Program::listeners`]), up to `max` at the
+    /// same time: [`Device::handle_event`] gets `token` while some wait, and calls [`ClientListener::accept`]. None if
+    /// the program has no such socket, or the device took it already.
+    ///
+    /// # Errors
+    /// As `fcntl(2)` and [`DeviceContext::watch`].
+    ///
+    /// [`Program::listeners`]: crate::backend::Program::listeners
+    pub fn listen(&self, name: &str, token: u16, max: usize) -> io::Result<Option<ClientListener>> {
+        match self.listeners.take(name) {
+            Some((name, listener)) => {
+                ClientListener::watch(self.clone(), name, listener, token, max).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// A client of a further listening socket came.
+    fn client_came(&self) {
+        self.main_thread.client_came();
+    }
+
+    /// A client of a further listening socket left.
+    fn client_left(&self) {
+        self.main_thread.client_left();
     }
 
     /// Sets the text about the device in the service's status (`STATUS=`), as `systemctl status` shows it. The

@@ -11,11 +11,12 @@ use rustix::io::Errno;
 use rustix::time::Timespec;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::endpoint::{self, Endpoint};
+use super::endpoint::Endpoint;
 use super::other_front_ends::OtherFrontEnds;
 use crate::backend::service::main_thread_channel::{MainThreadEvent, MainThreadReceiver};
 use crate::backend::service::notify;
 use crate::backend::service::status_line::StatusLine;
+use crate::backend::sockets::is_passing;
 use crate::backend::transport::device_handler::DeviceEnd;
 use crate::backend::transport::proxy::{ConnectionSide, VhostUserProxy};
 
@@ -29,6 +30,9 @@ pub(super) enum ExitReason {
     Signal,
     /// The front-end closed its connection.
     Disconnected,
+    /// The last client of the further listening sockets left, and no front-end came: the service manager starts the
+    /// program again for either.
+    Idle,
     /// The program cannot go on.
     Failed(Box<dyn Error + Send + Sync>),
 }
@@ -59,6 +63,10 @@ pub(super) struct MainLoop {
     stop: UnixStream,
     receiver: MainThreadReceiver,
     status: StatusLine,
+    /// Whether to end when the last client leaves before a front-end comes.
+    ends_idle: bool,
+    /// Clients came, and left again.
+    clients_left: bool,
 }
 
 impl MainLoop {
@@ -72,13 +80,20 @@ impl MainLoop {
             stop,
             receiver,
             status: StatusLine::default(),
+            ends_idle: false,
+            clients_left: false,
         })
     }
 
     /// Waits for `fds`, or an event of another thread.
     fn wait<const N: usize>(&mut self, fds: [PollFd<'_>; N]) -> Result<MainEvent<N>, ExitReason> {
         loop {
-            let timeout = self.tell_status().map(Timespec::try_from);
+            let idle = self.is_idle();
+            let timeout = match self.tell_status() {
+                _ if idle => Some(Duration::ZERO),
+                timeout => timeout,
+            };
+            let timeout = timeout.map(Timespec::try_from);
             let timeout = timeout.transpose().map_err(io::Error::other)?;
             let mut all = vec![
                 PollFd::new(&self.stop, PollFlags::IN),
@@ -101,6 +116,7 @@ impl MainLoop {
             let event = if told { self.receiver.take() } else { None };
             match event {
                 None | Some(MainThreadEvent::DeviceEnded) => {}
+                Some(MainThreadEvent::ClientsLeft) => self.clients_left = true,
                 Some(MainThreadEvent::Failed(message)) => return Err(message.into()),
                 Some(MainThreadEvent::DeviceBuilt(Err(e))) => return Err(e.into()),
                 Some(MainThreadEvent::DeviceBuilt(Ok(()))) => return Ok(MainEvent::DeviceBuilt),
@@ -109,7 +125,21 @@ impl MainLoop {
             if flags.iter().any(|flags| !flags.is_empty()) {
                 return Ok(MainEvent::Ready(flags));
             }
+            // A front-end that connects from here on stays in the queue of the socket, for the next start.
+            if idle && !told {
+                return Err(ExitReason::Idle);
+            }
         }
+    }
+
+    /// From now on, without a front-end the program ends when its last client leaves.
+    pub(super) fn end_when_idle(&mut self) {
+        self.ends_idle = true;
+    }
+
+    fn is_idle(&self) -> bool {
+        let may_end = self.ends_idle && !self.status.is_connected();
+        may_end && self.clients_left && !self.receiver.has_clients()
     }
 
     /// Ends the program, or serves the front-end that is connected without the hardware.
@@ -160,7 +190,7 @@ impl MainLoop {
             self.wait([PollFd::new(listener, PollFlags::IN)])?;
             match listener.accept() {
                 Ok((front_end, _)) => return Ok(front_end),
-                Err(e) if endpoint::is_passing(&e) => {}
+                Err(e) if is_passing(&e) => {}
                 Err(e) => return Err(format!("cannot accept a front-end: {e}").into()),
             }
         }
@@ -212,7 +242,9 @@ impl MainLoop {
                         log::error!("{message}");
                         return;
                     }
-                    MainThreadEvent::DeviceBuilt(_) | MainThreadEvent::HardwareLost(_) => {}
+                    MainThreadEvent::DeviceBuilt(_)
+                    | MainThreadEvent::HardwareLost(_)
+                    | MainThreadEvent::ClientsLeft => {}
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -234,6 +266,7 @@ impl fmt::Display for ExitReason {
         match self {
             Self::Signal => f.write_str("stopped by a signal"),
             Self::Disconnected => f.write_str("the front-end disconnected"),
+            Self::Idle => f.write_str("the last client left, and no front-end is connected"),
             Self::Failed(error) => error.fmt(f),
         }
     }

@@ -13,15 +13,16 @@ use crate::backend::logging;
 use crate::backend::sandbox::Sandbox;
 use crate::backend::service::main_thread_channel::MainThreadHandle;
 use crate::backend::service::notify;
+use crate::backend::sockets::{ListenerOptions, refuse_unparsed, refuse_waiting};
 use crate::backend::transport::display_socket::DisplaySocketMailbox;
 use crate::backend::transport::proxy::{self, ConnectionSide, VhostUserProxy};
 use crate::backend::transport::worker;
-use endpoint::NamedSocket;
+use endpoint::{Endpoint, Sockets};
 use main_loop::{ExitReason, MainLoop};
 use options::{CommonOptions, SandboxSwitch, wants_capabilities};
 use other_front_ends::OtherFrontEnds;
 
-pub(crate) mod endpoint;
+mod endpoint;
 mod main_loop;
 pub(crate) mod options;
 mod other_front_ends;
@@ -38,11 +39,23 @@ pub trait Program {
     /// The program's name, for log and messages.
     const NAME: &'static str;
 
+    /// The names of the sockets that [`Program::listeners`] may have.
+    const LISTENERS: &'static [&'static str] = &[];
+
     /// The answer to `--print-capabilities`: what the program can do on this host. Opens no GPU and no device.
     fn capabilities() -> Capabilities;
 
     /// The common options within `options`.
     fn common(options: &Self::Options) -> &CommonOptions;
+
+    /// The sockets on which the program listens beside the vhost-user socket, for [`DeviceContext::listen`]. The
+    /// program has the options `--NAME-socket` and `--NAME-fd` for each. The default has none.
+    ///
+    /// [`DeviceContext::listen`]: crate::backend::DeviceContext::listen
+    fn listeners(options: &Self::Options) -> Vec<ListenerOptions> {
+        let _ = options;
+        Vec::new()
+    }
 
     /// Opens everything the device is made of. Runs on the main thread, as the only thread and outside the sandbox,
     /// before a socket is made.
@@ -68,33 +81,32 @@ pub fn run<P: Program>() -> ExitCode {
             }
         };
     }
-    let options =
-        P::Options::try_parse().unwrap_or_else(|error| usage(error, P::Options::command()));
+    let options = P::Options::try_parse().unwrap_or_else(|error| usage::<P>(error));
     let common = P::common(&options);
     // Before the log opens a socket, which could get the number that --fd names.
-    let socket = NamedSocket::find(&common.connection);
+    let found = Sockets::find(&common.connection, &P::listeners(&options));
     logging::init(P::NAME, common.general.log_level);
     notify::init();
-    let listener = socket.as_ref().ok().and_then(NamedSocket::shared_listener);
     let mut progress = Progress::default();
-    let reason = match socket {
-        Ok(socket) => {
-            let served = serve::<P>(&options, socket, &mut progress);
+    let reason = match found.sockets {
+        Ok(sockets) => {
+            let served = serve::<P>(&options, sockets, &mut progress);
             served.unwrap_or_else(|reason| reason)
         }
         Err(e) => e.into(),
     };
     if let ExitReason::Failed(e) = &reason {
         logging::last_error(&e.to_string());
-        // Because of a connection left in the queue, systemd would start the program again and again, and
+        // Because of a connection left in a queue, systemd would start the program again and again, and
         // its front-end would wait for ever.
-        if let (Some(listener), false) = (listener, progress.accepted) {
-            endpoint::refuse_waiting(&listener);
+        if !progress.accepted {
+            let shared = found.shared.iter();
+            shared.for_each(|listener| refuse_waiting(listener));
         }
     }
     let status = match (reason, progress.handed_over) {
-        (ExitReason::Signal, _) | (ExitReason::Disconnected, false) => 0,
-        (ExitReason::Disconnected, true) => ANOTHER_WAITS,
+        (ExitReason::Signal, _) | (ExitReason::Disconnected | ExitReason::Idle, false) => 0,
+        (ExitReason::Disconnected | ExitReason::Idle, true) => ANOTHER_WAITS,
         (ExitReason::Failed(_), false) => 1,
         (ExitReason::Failed(_), true) => FAILED_AND_ANOTHER_WAITS,
     };
@@ -104,13 +116,15 @@ pub fn run<P: Program>() -> ExitCode {
 }
 
 /// Prints the help, the version or a usage error, and exits.
-fn usage(error: clap::Error, definition: clap::Command) -> ! {
+fn usage<P: Program>(error: clap::Error) -> ! {
     if !error.use_stderr() {
         error.exit();
     }
     let status = error.exit_code();
-    eprint!("{}", usage_text(error, definition));
-    endpoint::refuse_unparsed(std::env::args_os());
+    eprint!("{}", usage_text(error, P::Options::command()));
+    let further = P::LISTENERS.iter().map(|name| format!("{name}-fd"));
+    let options: Vec<_> = further.chain(["fd".to_owned()]).collect();
+    refuse_unparsed(&options);
     std::process::exit(status)
 }
 
@@ -141,17 +155,20 @@ struct Progress {
 /// Serves one front-end. Returns why the program ends; as an error, before it was ready.
 fn serve<P: Program>(
     options: &P::Options,
-    socket: NamedSocket,
+    sockets: Sockets,
     progress: &mut Progress,
 ) -> Result<ExitReason, ExitReason> {
     let (main_thread, receiver) = MainThreadHandle::new()?;
     let mut main_loop = MainLoop::new(receiver)?;
     main_thread.report_panics();
     let builder = P::open(options).map_err(ExitReason::failed)?;
-    let endpoint = socket.endpoint()?;
+    let (endpoint, further) = sockets.listen()?;
     // Before the first other thread: landlock binds a thread and those that it makes.
     let sandbox = match P::common(options).general.sandbox {
-        SandboxSwitch::On => Some(Sandbox::new(builder.sandbox_policy(), endpoint.file())),
+        SandboxSwitch::On => {
+            let sockets = endpoint.file().into_iter().chain(further.files());
+            Some(Sandbox::new(builder.sandbox_policy(), sockets))
+        }
         SandboxSwitch::Off => {
             log::warn!(
                 "--sandbox=off: a guest that breaks into this process has all rights of its user"
@@ -164,8 +181,13 @@ fn serve<P: Program>(
     }
     logging::detach()?;
     let display_socket = DisplaySocketMailbox::default();
-    let (mut daemon, device_end) =
-        worker::spawn(P::NAME, builder, display_socket.clone(), main_thread)?;
+    let (mut daemon, device_end) = worker::spawn(
+        P::NAME,
+        builder,
+        display_socket.clone(),
+        further.listeners(),
+        main_thread,
+    )?;
     main_loop.wait_for_device()?;
     let (listener, private) = proxy::private_connection()?;
     daemon
@@ -180,6 +202,9 @@ fn serve<P: Program>(
     log::info!("serving on {place}");
     notify::ready(FrontEndStatus::Waiting { place: &place });
     let mut others = OtherFrontEnds::new(&endpoint, &place);
+    if matches!(endpoint, Endpoint::Listening { .. }) && further.are_passed() {
+        main_loop.end_when_idle();
+    }
     let serve_front_end = || {
         let front_end = main_loop.accept(&endpoint)?;
         progress.accepted = true;

@@ -8,9 +8,10 @@ use std::os::unix::net::UnixStream;
 use conventions::Peer;
 use rustix::event::{PollFd, PollFlags};
 
-use super::endpoint::{self, Endpoint};
+use super::endpoint::Endpoint;
 use crate::backend::logging::RateLimitedLog;
 use crate::backend::service::notify;
+use crate::backend::sockets::is_passing;
 
 /// The user id that stands for users outside the user namespace (`kernel.overflowuid`).
 const UNMAPPED: u32 = 65534;
@@ -82,7 +83,7 @@ impl<'a> OtherFrontEnds<'a> {
         };
         match listener.accept() {
             Ok((front_end, _)) => self.take(front_end),
-            Err(e) if endpoint::is_passing(&e) => {}
+            Err(e) if is_passing(&e) => {}
             // It stays in the queue, where poll would report it for ever.
             Err(e) => {
                 self.listens = false;

@@ -1,6 +1,6 @@
 //! Files, by landlock (Linux's Documentation/userspace-api/landlock.rst).
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
@@ -13,13 +13,13 @@ use super::policy::SandboxPolicy;
 const TRIED: ABI = ABI::V7;
 
 /// Restricts this thread, and those that it makes from now on, to the files in `policy` and to removing files in
-/// `socket_folder`. Forbids the network, signals to other processes and their abstract sockets. Returns `false` if
+/// `socket_folders`. Forbids the network, signals to other processes and their abstract sockets. Returns `false` if
 /// the kernel has no landlock.
 ///
 /// Paths that do not exist are ignored.
 pub(super) fn restrict(
     policy: &SandboxPolicy,
-    socket_folder: Option<&Path>,
+    socket_folders: &[PathBuf],
 ) -> Result<bool, RulesetError> {
     let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::ReadDir;
     // No device nodes, and no links out of the directory.
@@ -40,7 +40,7 @@ pub(super) fn restrict(
         .add_rules(path_beneath_rules(&policy.list, AccessFs::ReadDir))?
         .add_rules(path_beneath_rules(&policy.write, write))?
         .add_rules(path_beneath_rules(&policy.devices, device))?
-        .add_rules(path_beneath_rules(socket_folder, AccessFs::RemoveFile))?
+        .add_rules(path_beneath_rules(socket_folders, AccessFs::RemoveFile))?
         .restrict_self()?;
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }

@@ -39,16 +39,20 @@ pub(super) enum SandboxError {
 #[derive(Debug)]
 pub(super) struct Sandbox {
     policy: SandboxPolicy,
-    /// The directory of the socket that the program removes at its end.
-    socket_folder: Option<PathBuf>,
+    /// The directories of the sockets that the program removes at its end.
+    socket_folders: Vec<PathBuf>,
 }
 
 impl Sandbox {
-    /// A sandbox that allows what `policy` says, and to remove the file `socket`.
-    pub(super) fn new(policy: SandboxPolicy, socket: Option<&Path>) -> Self {
+    /// A sandbox that allows what `policy` says, and to remove the files `sockets`.
+    pub(super) fn new<'a>(
+        policy: SandboxPolicy,
+        sockets: impl IntoIterator<Item = &'a Path>,
+    ) -> Self {
+        let folders = sockets.into_iter().filter_map(Path::parent);
         Self {
             policy,
-            socket_folder: socket.and_then(Path::parent).map(Path::to_owned),
+            socket_folders: folders.map(Path::to_owned).collect(),
         }
     }
 
@@ -58,7 +62,7 @@ impl Sandbox {
         // sandbox forbids.
         let _ = rustix::param::page_size();
         give_up_privileges()?;
-        if !file_access::restrict(&self.policy, self.socket_folder.as_deref())? {
+        if !file_access::restrict(&self.policy, &self.socket_folders)? {
             log::warn!(
                 "this kernel has no landlock (Linux 5.13, lsm=landlock): only the system call filter \
                  restricts files"
@@ -69,7 +73,7 @@ impl Sandbox {
 
     /// Drops system calls, for all threads.
     pub(super) fn restrict_syscalls(&self) -> Result<(), SandboxError> {
-        syscalls::restrict(&self.policy, self.socket_folder.is_some())?;
+        syscalls::restrict(&self.policy, !self.socket_folders.is_empty())?;
         log::debug!("the sandbox is set up");
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use crate::backend::lock::lock;
@@ -23,6 +24,8 @@ pub(crate) enum MainThreadEvent {
     HardwareLost(String),
     /// [`Device::end`](crate::backend::Device::end) returned.
     DeviceEnded,
+    /// The last client of the further listening sockets left; see [`MainThreadReceiver::has_clients`].
+    ClientsLeft,
 }
 
 /// The sending end, for any thread.
@@ -30,6 +33,7 @@ pub(crate) enum MainThreadEvent {
 pub(crate) struct MainThreadHandle {
     events: mpsc::Sender<MainThreadEvent>,
     status: StatusSlot,
+    clients: Arc<AtomicUsize>,
     wake: Arc<UnixStream>,
 }
 
@@ -40,6 +44,7 @@ type StatusSlot = Arc<Mutex<Option<String>>>;
 pub(crate) struct MainThreadReceiver {
     events: mpsc::Receiver<MainThreadEvent>,
     status: StatusSlot,
+    clients: Arc<AtomicUsize>,
     woken: UnixStream,
 }
 
@@ -50,14 +55,17 @@ impl MainThreadHandle {
         woken.set_nonblocking(true)?;
         let (sender, receiver) = mpsc::channel();
         let status = StatusSlot::default();
+        let clients = Arc::new(AtomicUsize::new(0));
         let main_thread = Self {
             events: sender,
             status: status.clone(),
+            clients: Arc::clone(&clients),
             wake: Arc::new(wake),
         };
         let receiver = MainThreadReceiver {
             events: receiver,
             status,
+            clients,
             woken,
         };
         Ok((main_thread, receiver))
@@ -89,6 +97,18 @@ impl MainThreadHandle {
         }
     }
 
+    /// A client of a further listening socket came.
+    pub(crate) fn client_came(&self) {
+        self.clients.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A client of a further listening socket left.
+    pub(crate) fn client_left(&self) {
+        if self.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.tell(MainThreadEvent::ClientsLeft);
+        }
+    }
+
     fn wake(&self) {
         // A full socket has woken the main thread.
         let _ = (&*self.wake).write(&[1]);
@@ -100,6 +120,11 @@ impl MainThreadReceiver {
         // One byte per event and status: the rest keeps the socket readable.
         let _ = (&self.woken).read(&mut [0]);
         self.events.try_recv().ok()
+    }
+
+    /// Whether further listening sockets have clients.
+    pub(crate) fn has_clients(&self) -> bool {
+        self.clients.load(Ordering::Acquire) > 0
     }
 
     /// The newest status, once.

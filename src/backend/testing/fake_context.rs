@@ -3,11 +3,12 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::backend::device::{DeviceContext, EventLoop};
+use crate::backend::device::{DeviceContext, DeviceListeners, EventLoop};
 use crate::backend::service::main_thread_channel::{
     MainThreadEvent, MainThreadHandle, MainThreadReceiver,
 };
@@ -17,6 +18,7 @@ use crate::backend::virtqueue::GuestMemory;
 pub struct FakeContext {
     event_loop: Arc<Turns>,
     memory: GuestMemory,
+    listeners: DeviceListeners,
     main_thread: MainThreadHandle,
     receiver: MainThreadReceiver,
 }
@@ -45,9 +47,25 @@ impl FakeContext {
         Ok(Self {
             event_loop: Arc::new(Turns(Epoll::new()?)),
             memory,
+            listeners: DeviceListeners::default(),
             main_thread,
             receiver,
         })
+    }
+
+    /// Gives the program the further listening socket `name`, for [`DeviceContext::listen`].
+    ///
+    /// # Errors
+    /// As `fcntl(2)`.
+    pub fn add_listener(&self, name: &'static str, listener: UnixListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        self.listeners.add(name, Arc::new(listener));
+        Ok(())
+    }
+
+    /// Whether further listening sockets have clients.
+    pub fn has_clients(&self) -> bool {
+        self.receiver.has_clients()
     }
 
     /// The context to build a device with.
@@ -55,6 +73,7 @@ impl FakeContext {
         DeviceContext::new(
             self.event_loop.clone(),
             self.memory.clone(),
+            self.listeners.clone(),
             self.main_thread.clone(),
         )
     }
@@ -111,6 +130,7 @@ pub(crate) fn failure(receiver: &MainThreadReceiver) -> Option<String> {
             MainThreadEvent::DeviceBuilt(Err(error)) => return Some(error.to_string()),
             MainThreadEvent::DeviceBuilt(Ok(()))
             | MainThreadEvent::HardwareLost(_)
+            | MainThreadEvent::ClientsLeft
             | MainThreadEvent::DeviceEnded => {}
         }
     }

@@ -13,7 +13,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::fake_context::failure;
-use crate::backend::device::DeviceBuilder;
+use crate::backend::device::{DeviceBuilder, DeviceListeners};
 use crate::backend::service::main_thread_channel::{
     MainThreadEvent, MainThreadHandle, MainThreadReceiver,
 };
@@ -41,7 +41,8 @@ impl<B: DeviceBuilder> Connection<B> {
     pub fn new(front_end: UnixStream, builder: B) -> io::Result<Self> {
         let (main_thread, receiver) = MainThreadHandle::new()?;
         let slot = DisplaySocketMailbox::default();
-        let (mut daemon, _) = worker::spawn("fuzz", builder, slot.clone(), main_thread)?;
+        let listeners = DeviceListeners::default();
+        let (mut daemon, _) = worker::spawn("fuzz", builder, slot.clone(), listeners, main_thread)?;
         // As a program does: the worker has begun before a front-end is served.
         while has_begun(&receiver)?.is_none() {
             poll(&mut [PollFd::new(&receiver, PollFlags::IN)], None)?;

@@ -11,7 +11,9 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::device_handler::{DeviceEnd, DeviceHandler, Parts};
 use super::display_socket::DisplaySocketMailbox;
-use crate::backend::device::{DeviceBuilder, DeviceContext, EventLoop, FIRST_TOKEN};
+use crate::backend::device::{
+    DeviceBuilder, DeviceContext, DeviceListeners, EventLoop, FIRST_TOKEN,
+};
 use crate::backend::service::main_thread_channel::MainThreadHandle;
 use crate::backend::virtqueue::VringObserver;
 
@@ -25,6 +27,7 @@ pub(crate) fn spawn<B: DeviceBuilder>(
     name: &str,
     builder: B,
     display_socket: DisplaySocketMailbox,
+    listeners: DeviceListeners,
     main_thread: MainThreadHandle,
 ) -> io::Result<(Daemon<B>, DeviceEnd)> {
     let handler = Arc::new(DeviceHandler::new(display_socket, main_thread.clone())?);
@@ -42,7 +45,7 @@ pub(crate) fn spawn<B: DeviceBuilder>(
     let device_loop: Arc<dyn EventLoop> = Arc::new(weak_loop.clone());
     let parts = Parts {
         builder,
-        context: DeviceContext::new(device_loop.clone(), memory, main_thread),
+        context: DeviceContext::new(device_loop.clone(), memory, listeners, main_thread),
         event_loop: device_loop,
         observer: Arc::new(Observer {
             handler: Arc::downgrade(&handler),

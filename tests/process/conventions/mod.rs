@@ -8,6 +8,8 @@ mod sockets;
 mod starts;
 
 use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use frontend::gpu::{
     DisplayOptions, DisplayThread, Format, GpuOptions, Rect, Request, ResponseKind,
 };
 use frontend::{Command, DEFAULT_LIMIT, Deadline, Program, Session, SocketForm};
+use rustix::event::PollFlags;
 use rustix::process::Signal;
 
 const XRGB: Format = Format::B8G8R8X8;
@@ -91,4 +94,20 @@ fn stuck() -> GpuVm {
     vm.display.wait_count(answered, 1).unwrap();
     vm.display.pause();
     vm
+}
+
+/// The connections of [`Command::waiting`] are closed, and none is left on a listening socket.
+fn assert_waiting_closed(program: &mut Program, case: &str) {
+    for stream in program.take_waiting() {
+        let closed = Deadline::after(Duration::from_secs(30)).ready(stream.as_fd(), PollFlags::IN);
+        assert!(closed.unwrap(), "{case}: the connection is open still");
+        assert_eq!((&stream).read(&mut [0]).unwrap(), 0, "{case}");
+    }
+    let further = program.further_listeners().iter();
+    let further = further.map(|(_, listener)| listener);
+    for listener in further.chain(program.listener()) {
+        listener.set_nonblocking(true).unwrap();
+        let left = listener.accept().map(drop).unwrap_err();
+        assert_eq!(left.kind(), std::io::ErrorKind::WouldBlock, "{case}");
+    }
 }

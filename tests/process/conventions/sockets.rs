@@ -20,6 +20,31 @@ fn exactly_one_socket_is_required() {
     }
 }
 
+/// One socket may have any name.
+#[test]
+fn only_activated_socket_may_have_any_name() {
+    for name in ["vhost-user", "vhost-user-gpu@vm.socket"] {
+        for form in [SocketForm::Activation, SocketForm::Listening(3)] {
+            let command = gpu_command(form);
+            let mut program = command.env("LISTEN_FDNAMES", name).spawn().unwrap();
+            serve_once(program.session().unwrap());
+            assert_clean_exit(&mut program);
+        }
+    }
+}
+
+/// A socket that nobody would serve is a failed start: its clients would wait for ever.
+#[test]
+fn activated_socket_of_no_use_is_refused() {
+    for names in [["vhost-user", "other"], ["other", "vhost-user"]] {
+        for command in programs() {
+            let mut program = command.activated(&names).waiting(2).spawn().unwrap();
+            assert_early_failure(&mut program, &["\"other\"", "LISTEN_FDNAMES"]);
+            assert_waiting_closed(&mut program, &format!("{names:?}"));
+        }
+    }
+}
+
 #[test]
 fn descriptor_other_than_a_stream_socket_is_refused() {
     for command in programs() {

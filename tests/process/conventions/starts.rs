@@ -1,10 +1,5 @@
 //! Options that only print, and starts that fail.
 
-use std::io::Read as _;
-use std::os::fd::AsFd as _;
-
-use rustix::event::PollFlags;
-
 use super::*;
 
 #[test]
@@ -217,13 +212,5 @@ fn failed_start_finds_the_descriptors_to_close_connections() {
 
 fn assert_refused(program: &mut Program, case: &str) {
     assert_early_failure(program, &[]);
-    for stream in program.take_waiting() {
-        let closed = Deadline::after(Duration::from_secs(30)).ready(stream.as_fd(), PollFlags::IN);
-        assert!(closed.unwrap(), "{case}: the connection is open still");
-        assert_eq!((&stream).read(&mut [0]).unwrap(), 0, "{case}");
-    }
-    let listener = program.listener().unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let left = listener.accept().map(drop).unwrap_err();
-    assert_eq!(left.kind(), std::io::ErrorKind::WouldBlock, "{case}");
+    assert_waiting_closed(program, case);
 }

@@ -1,0 +1,172 @@
+//! The descriptors of socket activation (sd_listen_fds(3)).
+
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+
+use conventions::FIRST_PASSED_FD;
+use listenfd::ListenFd;
+use rustix::io::Errno;
+
+use super::error::SocketError;
+use super::passed::{Passed, open};
+use crate::backend::service::notify;
+
+/// The name of the vhost-user socket (`FileDescriptorName=`), where others are passed beside it.
+const VHOST_USER: &str = "vhost-user";
+
+/// What socket activation passed, until it is taken: by name, by number, or as what is left. The order says nothing.
+#[derive(Debug)]
+pub(crate) struct PassedSockets {
+    descriptors: Vec<Descriptor>,
+    /// How many descriptors socket activation passed.
+    count: usize,
+    /// A front-end that an earlier run accepted, and the service manager kept.
+    kept: Option<UnixStream>,
+    /// All that listen, taken or not, and those that options name.
+    shared: Vec<Arc<UnixListener>>,
+}
+
+#[derive(Debug)]
+struct Descriptor {
+    number: RawFd,
+    name: String,
+    socket: Result<Passed, SocketError>,
+}
+
+impl PassedSockets {
+    /// Takes all descriptors. Clears `LISTEN_*` in any case.
+    pub(crate) fn take() -> Self {
+        // Without LISTEN_PID listenfd takes the descriptors; sd_listen_fds(3) does not.
+        let addressed = std::env::var_os("LISTEN_PID").is_some_and(|pid| !pid.is_empty());
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let passed = ListenFd::from_env();
+        let count = if addressed { passed.len() } else { 0 };
+        let names = names.split(':').chain(std::iter::repeat(""));
+        let descriptors = (FIRST_PASSED_FD..).zip(names).take(count);
+        let descriptors = descriptors.map(|(number, name)| Descriptor {
+            number,
+            name: name.to_owned(),
+            socket: open("fd", number).and_then(|fd| Passed::adopt(number, fd)),
+        });
+        let mut sockets = Self {
+            descriptors: descriptors.collect(),
+            count,
+            kept: None,
+            shared: Vec::new(),
+        };
+        sockets.part_kept();
+        for descriptor in &sockets.descriptors {
+            if let Ok(Passed::Listening(listener)) = &descriptor.socket {
+                sockets.shared.push(Arc::clone(listener));
+            }
+        }
+        sockets
+    }
+
+    /// Parts the connection that an earlier run had kept. It follows the sockets.
+    fn part_kept(&mut self) {
+        let is_kept = |descriptor: &Descriptor| descriptor.name == notify::FRONT_END;
+        let Some(index) = self.descriptors.iter().position(is_kept) else {
+            return;
+        };
+        if index == 0 {
+            return;
+        }
+        let kept = self.descriptors.drain(index..).next();
+        if let Some(Ok(Passed::Connected(front_end))) = kept.map(|kept| kept.socket) {
+            self.kept = Some(front_end);
+        }
+    }
+
+    /// The connection that an earlier run had kept, once.
+    pub(crate) fn take_kept(&mut self) -> Option<UnixStream> {
+        self.kept.take()
+    }
+
+    /// The listening sockets, taken or not, which outlive this program: for [`refuse_waiting`](super::refuse_waiting).
+    pub(crate) fn into_shared(self) -> Vec<Arc<UnixListener>> {
+        self.shared
+    }
+
+    /// Takes the descriptor that `--OPTION` names: one of socket activation, or another that is open.
+    pub(crate) fn take_fd(&mut self, option: &str, number: RawFd) -> Result<Passed, SocketError> {
+        let mut numbers = self.descriptors.iter();
+        if let Some(index) = numbers.position(|descriptor| descriptor.number == number) {
+            return self.descriptors.remove(index).socket;
+        }
+        let activated = usize::try_from(number - FIRST_PASSED_FD);
+        if activated.is_ok_and(|index| index < self.count) || self.has(number) {
+            return Err(SocketError::Twice(number));
+        }
+        let socket = Passed::adopt(number, open(option, number)?)?;
+        if let Passed::Listening(listener) = &socket {
+            self.shared.push(Arc::clone(listener));
+        }
+        Ok(socket)
+    }
+
+    fn has(&self, number: RawFd) -> bool {
+        let mut numbers = self.shared.iter().map(|listener| listener.as_raw_fd());
+        numbers.any(|taken| taken == number)
+    }
+
+    /// Takes the listening socket `name`, if it was passed.
+    pub(super) fn take_named(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Option<Arc<UnixListener>>, SocketError> {
+        let mut named = self.descriptors.iter();
+        let Some(index) = named.position(|descriptor| descriptor.name == name) else {
+            return Ok(None);
+        };
+        if named.any(|descriptor| descriptor.name == name) {
+            return Err(SocketError::Ambiguous(name));
+        }
+        let Descriptor { number, socket, .. } = self.descriptors.remove(index);
+        Ok(Some(socket?.listening(number)?))
+    }
+
+    /// Takes the vhost-user socket: the one of this name, or the only one that is left. No other may be left, whose
+    /// clients would wait for ever.
+    pub(crate) fn take_vhost_user(&mut self) -> Result<Passed, SocketError> {
+        let mut left = std::mem::take(&mut self.descriptors);
+        let count = left.len();
+        let others = left
+            .iter()
+            .filter(|descriptor| descriptor.name != VHOST_USER);
+        let others: Vec<_> = others.map(|descriptor| descriptor.name.clone()).collect();
+        match (left.pop(), others.first()) {
+            (None, _) => Err(SocketError::None),
+            (Some(only), _) if left.is_empty() => only.socket,
+            (Some(_), Some(other)) if others.len() + 1 == count => {
+                Err(SocketError::Unknown(other.clone()))
+            }
+            (Some(_), _) => Err(SocketError::Several(count)),
+        }
+    }
+
+    /// Takes all sockets in their order, which must listen.
+    pub(super) fn take_all(&mut self) -> Result<Vec<Arc<UnixListener>>, SocketError> {
+        let all = self.descriptors.drain(..);
+        all.map(|descriptor| descriptor.socket?.listening(descriptor.number))
+            .collect()
+    }
+}
+
+/// The only socket of socket activation, for a program that hands it on.
+///
+/// # Errors
+/// Where there is not exactly one Unix stream socket.
+pub fn activated_socket() -> Result<OwnedFd, SocketError> {
+    // All else that has it is dropped by this statement.
+    let socket = PassedSockets::take().take_vhost_user()?;
+    let fd: OwnedFd = match socket {
+        Passed::Listening(listener) => Arc::into_inner(listener).ok_or(SocketError::None)?.into(),
+        Passed::Connected(stream) => stream.into(),
+    };
+    // The program that gets it expects the usual.
+    let unusable = |e: Errno| SocketError::Descriptor(fd.as_raw_fd(), e.into());
+    rustix::io::ioctl_fionbio(&fd, false).map_err(unusable)?;
+    Ok(fd)
+}
