@@ -8,6 +8,7 @@ BUILD_PACKAGES := build-essential pkg-config libudev-dev libvirglrenderer-dev li
 TEST_PACKAGES := systemd libnss-systemd udev dbus polkitd umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils zstd kmod util-linux \
 	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients procps qemu-utils libseccomp2 libcap-ng0 \
 	libvirglrenderer1 libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libgles2 kmscube \
+	xvfb xdotool tigervnc-viewer python3 python3-pip \
 	man-db zsh fish
 PACKAGES := $(BUILD_PACKAGES) $(TEST_PACKAGES)
 # Libraries of QEMU's vhost-user-gpu, and perf to count system calls.
@@ -82,11 +83,16 @@ tools:
 		$(CARGO) install --locked --quiet "$$tool"; \
 	done
 
-# A backend of another project that Debian does not package. If it cannot be built, its test is skipped and named.
+# Programs of other projects that Debian does not package. If one cannot be had, its test is skipped and named.
 peers:
 	@test -x "$(CARGO_TARGET)/peers/bin/vhost-device-rng" || { \
 		echo "Building $(TEST_CRATE) (cargo install --locked; takes some minutes)"; \
 		$(CARGO) install --locked --quiet --root "$(CARGO_TARGET)/peers" $(TEST_CRATE) || true; \
+	}
+	@test -e "$(CARGO_TARGET)/peers/python/vncdotool" || { \
+		echo "Fetching the Python clients of crates/harness/python.txt"; \
+		/usr/bin/python3 -m pip install --quiet --no-deps --require-hashes --only-binary :all: --no-warn-script-location \
+			--target "$(CARGO_TARGET)/peers/python" -r crates/harness/python.txt || true; \
 	}
 
 fmt:

@@ -149,29 +149,39 @@ impl Image {
         ))
     }
 
-    /// Reads a PNG of 8 bits a channel without transparency, as [`save_png`](Self::save_png) and
-    /// QEMU write it.
+    /// Reads a PNG of 8 bits a channel: RGB as [`save_png`](Self::save_png) and QEMU write it, or RGBA as
+    /// browsers do, if it is opaque.
     ///
     /// # Errors
     ///
-    /// If it is none, or cut short.
+    /// If it is none, cut short, or transparent somewhere.
     pub fn from_png(bytes: &[u8]) -> anyhow::Result<Self> {
         let mut png = png::Decoder::new(std::io::Cursor::new(bytes)).read_info()?;
-        let mut rgb = vec![0; png.output_buffer_size().context("a picture too large")?];
-        let info = png.next_frame(&mut rgb)?;
-        let format = (info.color_type, info.bit_depth);
-        ensure!(
-            format == (png::ColorType::Rgb, png::BitDepth::Eight),
-            "not RGB of 8 bits a channel: {format:?}"
-        );
-        let (rgb, _) = rgb.as_chunks::<3>();
-        let pixels = rgb
-            .iter()
-            .map(|&[red, green, blue]| u32::from_be_bytes([0, red, green, blue]));
+        let mut data = vec![0; png.output_buffer_size().context("a picture too large")?];
+        let info = png.next_frame(&mut data)?;
+        let pixels = match (info.color_type, info.bit_depth) {
+            (png::ColorType::Rgb, png::BitDepth::Eight) => {
+                let (rgb, _) = data.as_chunks::<3>();
+                let pixels = rgb
+                    .iter()
+                    .map(|&[red, green, blue]| u32::from_be_bytes([0, red, green, blue]));
+                pixels.collect()
+            }
+            (png::ColorType::Rgba, png::BitDepth::Eight) => {
+                let (rgba, _) = data.as_chunks::<4>();
+                let opaque = rgba.iter().all(|&[.., alpha]| alpha == u8::MAX);
+                ensure!(opaque, "the picture is transparent");
+                let pixels = rgba
+                    .iter()
+                    .map(|&[red, green, blue, _]| u32::from_be_bytes([0, red, green, blue]));
+                pixels.collect()
+            }
+            format => bail!("not RGB or RGBA of 8 bits a channel: {format:?}"),
+        };
         Ok(Self {
             width: info.width,
             height: info.height,
-            pixels: pixels.collect(),
+            pixels,
         })
     }
 

@@ -1,5 +1,6 @@
 //! Real surroundings for the backends: a private systemd ([`systemd`]), QEMU with a
-//! small Linux guest ([`qemu`], [`artifacts`]) and mock input devices ([`mock`]).
+//! small Linux guest ([`qemu`], [`artifacts`]), mock input devices ([`mock`]) and viewers
+//! of a console ([`viewers`]).
 //!
 //! Nothing here changes the machine it runs on: what has to be fetched goes to the
 //! build folder, what has to be mounted is mounted in namespaces that end with the
@@ -9,6 +10,7 @@ pub mod apt;
 pub mod artifacts;
 pub mod compression;
 pub mod console;
+pub mod guarded;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
@@ -22,3 +24,5 @@ pub mod qmp;
 pub mod run;
 pub mod staging;
 pub mod systemd;
+pub mod typing;
+pub mod viewers;

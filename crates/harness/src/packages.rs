@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::apt::{PrivateApt, codename};
+use crate::apt::{PrivateApt, Suite, codename};
 use crate::paths;
 
 /// The files of a package as the host would install it, in a folder that can be staged.
@@ -103,6 +103,39 @@ pub fn vhost_device_rng() -> Option<PathBuf> {
     own.ancestors()
         .map(|folder| folder.join("peers/bin/vhost-device-rng"))
         .find(|program| program.is_file())
+}
+
+/// Viewers of a console that are not installed ([`crate::viewers`]), in one folder with the libraries and modules
+/// that this machine lacks.
+///
+/// # Errors
+///
+/// If one cannot be fetched.
+pub(crate) fn viewers() -> anyhow::Result<PathBuf> {
+    /// What each of them needs, and Chromium itself.
+    const NEEDED: [&str; 6] = [
+        "chromium-headless-shell",
+        "libgdk-pixbuf-2.0-0",
+        "libgvnc-1.0-0",
+        "python3-cryptography",
+        "python3-pil",
+        "python3-twisted",
+    ];
+    /// Packages that depend on more than is used here: a desktop, Node.js, NumPy.
+    const ALONE: [&str; 4] = ["gvncviewer", "novnc", "python3-websockify", "websockify"];
+    obtain("viewers", |apt, folder| {
+        apt.unpack_with_dependencies(&NEEDED, &Suite::Release, folder)?;
+        apt.unpack(&ALONE, folder)
+    })
+}
+
+/// The folder of the Python module vncdotool, which `make peers` fetches from PyPI.
+#[must_use]
+pub fn vncdotool() -> Option<PathBuf> {
+    let own = env::current_exe().ok()?;
+    own.ancestors()
+        .map(|folder| folder.join("peers/python"))
+        .find(|folder| folder.join("vncdotool").is_dir())
 }
 
 fn obtain(

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::artifacts::{Accelerator, Artifacts};
 use crate::console::{Console, Running};
+use crate::guarded::Guard;
 use crate::image::Image;
 use crate::initramfs::Archive;
 use crate::qmp::Qmp;
@@ -336,35 +337,6 @@ impl Drop for Process {
         // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Ends a process if we die before we can: it waits for the end of its input.
-#[derive(Debug)]
-struct Guard(Child);
-
-impl Guard {
-    fn of(child: &Child) -> anyhow::Result<Self> {
-        // A session of its own, or what kills us and QEMU's group kills it first.
-        let guard = Command::new("setsid")
-            .args([
-                "sh",
-                "-c",
-                r#"read -r _; kill -KILL "$0""#,
-                &child.id().to_string(),
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Ok(Self(guard.context("cannot start setsid")?))
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

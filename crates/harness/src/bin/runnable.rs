@@ -4,7 +4,7 @@
 //! Tests are known by their level, which is the name of the test binary, and by their module.
 
 use harness::run::is_installed;
-use harness::{mock, opengl, packages, systemd};
+use harness::{mock, opengl, packages, systemd, viewers};
 
 /// Tests of units, and of guests whose VMM uses the units.
 const NEED_SYSTEMD: &str = "binary(=systemd) | (binary(=vms) & (package(=vhostctl) | test(/^(demo|failed_starts|libvirt|units)::/)))";
@@ -34,6 +34,7 @@ const NEED_ROOT: &str = "(binary(=devices) & test(/^sandbox::/)) | \
      test(=virgl::lifetimes::one_thousand_rounds_leak_nothing) | \
      test(=virgl::lifetimes::gpu_without_virgl_loads_no_gl_library)";
 const NEED_RENDER_NODE: &str = "binary(=vms) & test(/^dmabuf::/)";
+const NEED_VIEWERS: &str = "binary(=vms) & test(/^(console|viewers)::/)";
 const NEED_X86_64: &str = "binary(=vms)";
 
 fn main() {
@@ -61,6 +62,9 @@ fn main() {
     }
     if let Some(reason) = opengl::renderer_missing() {
         lacking.push((reason, NEED_RENDER_NODE));
+    }
+    if let Some(reason) = viewers::missing() {
+        lacking.push((reason, NEED_VIEWERS));
     }
     if !cfg!(target_arch = "x86_64") {
         let reason = "the test guest is an x86-64 one".to_owned();
@@ -110,6 +114,7 @@ mod tests {
             NEED_OPENGL,
             NEED_ROOT,
             NEED_RENDER_NODE,
+            NEED_VIEWERS,
             NEED_X86_64,
         ];
         let names = filters.iter().flat_map(|filter| {
