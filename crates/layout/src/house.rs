@@ -7,6 +7,7 @@ pub const FOLDERS: &[&str] = &[
     "src",
     "cli/src",
     "crates/conventions/src",
+    "crates/display-protocol/src",
     "crates/layout/src",
     "crates/rfb/src",
 ];
@@ -16,6 +17,7 @@ pub const MANIFESTS: &[&str] = &[
     "Cargo.toml",
     "cli/Cargo.toml",
     "crates/conventions/Cargo.toml",
+    "crates/display-protocol/Cargo.toml",
     "crates/layout/Cargo.toml",
     "crates/rfb/Cargo.toml",
 ];
@@ -26,6 +28,7 @@ pub const HOUSE: House = House {
         ("vhost_user_backends", "src/lib.rs"),
         ("vhostctl", "cli/src/main.rs"),
         ("conventions", "crates/conventions/src/lib.rs"),
+        ("display_protocol", "crates/display-protocol/src/lib.rs"),
         ("layout", "crates/layout/src/lib.rs"),
         ("rfb", "crates/rfb/src/lib.rs"),
         ("vhost_user_gpu", "src/bin/vhost-user-gpu.rs"),
