@@ -5,7 +5,7 @@ RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # Packages needed to build the programs, besides Rust.
 BUILD_PACKAGES := build-essential pkg-config libudev-dev libvirglrenderer-dev libclang-dev
 # Packages needed to run the demo and the tests.
-TEST_PACKAGES := systemd libnss-systemd udev dbus polkitd umockdev gir1.2-umockdev-1.0 python3-gi cpio xz-utils zstd kmod util-linux \
+TEST_PACKAGES := systemd libnss-systemd udev dbus polkitd umockdev libxkbcommon0 xkb-data gir1.2-umockdev-1.0 python3-gi cpio xz-utils zstd kmod util-linux \
 	libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients procps qemu-utils libseccomp2 libcap-ng0 \
 	libvirglrenderer1 libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libgles2 kmscube \
 	xvfb xdotool tigervnc-viewer python3 python3-pip \

@@ -9,3 +9,4 @@ pub mod accept;
 pub mod backend;
 pub mod gpu;
 pub mod input;
+pub mod vnc;

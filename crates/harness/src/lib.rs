@@ -14,6 +14,7 @@ pub mod guarded;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
+pub mod keyboard_layouts;
 pub mod manual;
 pub mod mock;
 pub mod opengl;

@@ -39,7 +39,7 @@ pub const HOUSE: House = House {
     layers: &[
         Layers {
             of: "vhost_user_backends",
-            rows: &[&["accept", "gpu", "input"], &["backend"]],
+            rows: &[&["accept", "gpu", "input", "vnc"], &["backend"]],
         },
         Layers {
             of: "vhost_user_backends::gpu",

@@ -4,7 +4,7 @@
 //! Tests are known by their level, which is the name of the test binary, and by their module.
 
 use harness::run::is_installed;
-use harness::{mock, opengl, packages, systemd, viewers};
+use harness::{keyboard_layouts, mock, opengl, packages, systemd, viewers};
 
 /// Tests of units, and of guests whose VMM uses the units.
 const NEED_SYSTEMD: &str = "binary(=systemd) | (binary(=vms) & (package(=vhostctl) | test(/^(demo|failed_starts|libvirt|units)::/)))";
@@ -36,6 +36,7 @@ const NEED_ROOT: &str = "(binary(=devices) & test(/^sandbox::/)) | \
 const NEED_RENDER_NODE: &str = "binary(=vms) & test(/^dmabuf::/)";
 const NEED_VIEWERS: &str = "binary(=vms) & test(/^(console|viewers)::/)";
 const NEED_X86_64: &str = "binary(=vms)";
+const NEED_KEYBOARD_LAYOUTS: &str = "package(=vhost-user-backends) & test(/of_the_system::/)";
 
 fn main() {
     let mut lacking = Vec::new();
@@ -69,6 +70,9 @@ fn main() {
     if !cfg!(target_arch = "x86_64") {
         let reason = "the test guest is an x86-64 one".to_owned();
         lacking.push((reason, NEED_X86_64));
+    }
+    if let Some(reason) = keyboard_layouts::missing() {
+        lacking.push((reason, NEED_KEYBOARD_LAYOUTS));
     }
     let mut filterset = "all()".to_owned();
     for (reason, tests) in lacking {
