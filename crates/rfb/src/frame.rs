@@ -53,7 +53,7 @@ impl<'a> FrameView<'a> {
     }
 
     /// The rows of a rectangle, of which what lies outside the frame is cut off.
-    pub fn rows(&self, rect: Rect) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    pub fn rows(&self, rect: Rect) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         let rect = rect.intersection(self.rect());
         let Self { bytes, stride, .. } = *self;
         let from = usize::from(rect.x) * PIXEL_LEN;

@@ -60,14 +60,6 @@ impl Inflater {
         }
     }
 
-    /// Forgets the stream: a new one follows.
-    #[allow(dead_code)]
-    pub(super) fn reset(&mut self) {
-        self.stream.reset(true);
-        self.input = Window::new();
-        self.output = Window::new();
-    }
-
     /// The next `len` bytes, at most 16 KiB.
     pub(super) fn take(
         &mut self,
@@ -86,6 +78,18 @@ impl Inflater {
             .bytes
             .get(start..start + len)
             .unwrap_or_default())
+    }
+
+    /// Fills `to` with the next bytes.
+    pub(super) fn fill(
+        &mut self,
+        source: &mut Take<impl Read>,
+        to: &mut [u8],
+    ) -> Result<(), ServerMessageError> {
+        for part in to.chunks_mut(WINDOW_LEN) {
+            part.copy_from_slice(self.take(source, part.len())?);
+        }
+        Ok(())
     }
 
     /// The next byte.

@@ -1,10 +1,12 @@
 //! Pixels that a server sent (RFC 6143, 7.7).
 
 mod inflate;
+mod tight;
 mod zrle;
 
 use std::io::Read;
 
+use tight::Tight;
 use zrle::Zrle;
 
 use crate::frame::PIXEL_LEN;
@@ -12,12 +14,13 @@ use crate::read;
 use crate::translate::{from_wire, wire_pixel};
 use crate::{Encoding, Frame, PixelFormat, Rect, ServerMessageError};
 
-/// Decodes rectangles of one server, which may send anything: it keeps some 200 KiB, whatever comes.
+/// Decodes rectangles of one server, which may send anything: it keeps less than 1 MiB, whatever comes.
 #[derive(Debug)]
 pub struct Decoder {
     format: PixelFormat,
     row: Vec<u8>,
     zrle: Zrle,
+    tight: Tight,
 }
 
 impl Default for Decoder {
@@ -34,6 +37,7 @@ impl Decoder {
             format,
             row: Vec::new(),
             zrle: Zrle::new(),
+            tight: Tight::default(),
         }
     }
 
@@ -74,6 +78,7 @@ impl Decoder {
                 Ok(())
             }
             Encoding::ZRLE => self.zrle.rect(reader, rect, self.format, frame),
+            Encoding::TIGHT => self.tight.rect(reader, rect, self.format, frame),
             unknown => Err(ServerMessageError::UnknownEncoding(unknown)),
         }
     }

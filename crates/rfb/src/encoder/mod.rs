@@ -3,9 +3,11 @@
 mod deflate;
 mod palette;
 mod raw;
+mod tight;
 mod tile;
 mod zrle;
 
+use tight::Tight;
 use tile::Tile;
 use zrle::Zrle;
 
@@ -26,6 +28,7 @@ pub struct Encoder {
     compress_level: u8,
     tile: Box<Tile>,
     zrle: Zrle,
+    tight: Tight,
 }
 
 impl Default for Encoder {
@@ -43,6 +46,7 @@ impl Encoder {
             compress_level: DEFAULT_LEVEL,
             tile: Box::new(Tile::new()),
             zrle: Zrle::default(),
+            tight: Tight::default(),
         }
     }
 
@@ -86,6 +90,10 @@ impl Encoder {
                 let (tile, from) = (&mut *self.tile, (rect, frame));
                 self.zrle.encode(&self.translator, tile, from, level, out);
                 1
+            }
+            Encoding::TIGHT => {
+                let (tile, from) = (&mut *self.tile, (rect, frame));
+                self.tight.encode(&self.translator, tile, from, level, out)
             }
             _ => {
                 write_rect_header(rect, Encoding::RAW, out);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::server_message::read_rect_header;
+use crate::translate::{from_wire, wire_pixel};
 use crate::{Channel, Decoder, Frame};
 
 /// A small generator of numbers (xorshift), the same in each run.
@@ -96,8 +97,9 @@ fn through(format: PixelFormat, frame: &Frame) -> Frame {
     let mut seen = frame.clone();
     let translator = Translator::new(format);
     for pixel in seen.bytes_mut().chunks_exact_mut(4) {
-        let wire = translator.pixel(crate::translate::wire_pixel(pixel));
-        pixel.copy_from_slice(&crate::translate::from_wire(format, wire).to_le_bytes());
+        let mut wire = [wire_pixel(pixel)];
+        translator.in_place(&mut wire);
+        pixel.copy_from_slice(&from_wire(format, wire[0]).to_le_bytes());
     }
     seen
 }
@@ -112,7 +114,7 @@ fn decode(decoder: &mut Decoder, bytes: &[u8], rects: u16, frame: &mut Frame) {
     assert!(reader.is_empty(), "{} bytes are left", reader.len());
 }
 
-const ENCODINGS: [Encoding; 2] = [Encoding::RAW, Encoding::ZRLE];
+const ENCODINGS: [Encoding; 3] = [Encoding::RAW, Encoding::ZRLE, Encoding::TIGHT];
 
 const KINDS: [Kind; 12] = [
     Kind::Solid,

@@ -2,7 +2,6 @@
 
 use super::palette::Palette;
 use crate::frame::pixels;
-use crate::translate::Translator;
 use crate::{FrameView, Rect};
 
 /// Equal pixels one after the other, also from row to row.
@@ -35,23 +34,19 @@ impl Tile {
         }
     }
 
-    /// Takes the pixels of a rectangle as wire pixels, shifted right by so many bits.
+    /// Takes the pixels 0xXXRRGGBB of a rectangle, and has them translated.
     pub(super) fn load(
         &mut self,
         frame: &FrameView<'_>,
         rect: Rect,
-        translator: &Translator,
-        shift: u32,
+        translate: impl FnOnce(&mut [u32]),
     ) {
         self.width = rect.width.into();
         self.pixels.clear();
         for row in frame.rows(rect) {
             self.pixels.extend(pixels(row));
         }
-        translator.in_place(&mut self.pixels);
-        if shift != 0 {
-            self.pixels.iter_mut().for_each(|pixel| *pixel >>= shift);
-        }
+        translate(&mut self.pixels);
     }
 
     /// All pixels, row by row.
@@ -119,20 +114,21 @@ impl Tile {
         rows * (self.width * usize::from(bits)).div_ceil(8)
     }
 
-    /// Rows of colours' indices, a byte each; of the runs that [`Tile::find_palette`] found.
-    pub(super) fn index_rows(&mut self) -> impl Iterator<Item = &[u8]> {
+    /// Colours' indices, a byte each; of the runs that [`Tile::find_palette`] found.
+    pub(super) fn indices(&mut self) -> &[u8] {
         self.indices.clear();
         for run in &self.runs {
             let len = usize::try_from(run.len).unwrap_or(0);
             self.indices.resize(self.indices.len() + len, run.index);
         }
-        self.indices.chunks_exact(self.width.max(1))
+        &self.indices
     }
 
     /// Appends rows of colours' indices of `bits` (1, 2 or 4) each, the first in the most significant bits.
     pub(super) fn append_packed(&mut self, bits: u8, out: &mut Vec<u8>) {
         let per_byte = usize::from(8 / bits.clamp(1, 8));
-        for row in self.index_rows() {
+        let width = self.width.max(1);
+        for row in self.indices().chunks_exact(width) {
             let mut bytes = row.chunks_exact(per_byte);
             out.extend(bytes.by_ref().map(|indices| pack(indices, bits)));
             let left = bytes.remainder();
@@ -151,6 +147,16 @@ fn first_run(pixels: &[u32]) -> Option<(u32, usize)> {
     let (first, after) = pixels.split_first()?;
     let others = after.iter().position(|pixel| pixel != first);
     Some((*first, others.map_or(pixels.len(), |others| others + 1)))
+}
+
+/// Whether a rectangle has but one colour.
+pub(super) fn is_solid(frame: &FrameView<'_>, rect: Rect) -> bool {
+    let mut rows = frame.rows(rect);
+    let first = rows.clone().flat_map(pixels).next().unwrap_or(0);
+    rows.all(|row| {
+        let differences = pixels(row).fold(0, |all, pixel| all | (pixel ^ first));
+        differences & 0x00ff_ffff == 0
+    })
 }
 
 #[inline]

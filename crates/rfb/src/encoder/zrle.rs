@@ -35,7 +35,12 @@ impl Zrle {
         out.extend_from_slice(&[0; 4]);
         self.batch.clear();
         for block in rect.blocks(TILE, TILE) {
-            tile.load(frame, block, translator, shift);
+            tile.load(frame, block, |pixels| {
+                translator.in_place(pixels);
+                if shift != 0 {
+                    pixels.iter_mut().for_each(|pixel| *pixel >>= shift);
+                }
+            });
             append_tile(tile, cpixel.len(), &mut self.batch);
             if self.batch.len() >= BATCH {
                 self.deflater.append(&self.batch, level, false, out);

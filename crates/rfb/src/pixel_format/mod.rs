@@ -271,7 +271,6 @@ impl PixelFormat {
 
     /// Whether Tight's `TPIXEL` is three bytes, red, green, blue (community wiki: Tight encoding).
     #[must_use]
-    #[allow(dead_code)]
     pub(crate) fn has_tpixel(self) -> bool {
         self.bits_per_pixel == 32
             && self.depth == 24

@@ -31,15 +31,6 @@ impl Translator {
         self.format
     }
 
-    /// The wire pixel of one pixel.
-    #[allow(dead_code)]
-    pub(crate) fn pixel(&self, pixel: u32) -> u32 {
-        match &self.tables {
-            None => pixel & 0x00ff_ffff,
-            Some(tables) => translate(tables, pixel),
-        }
-    }
-
     /// Replaces pixels by wire pixels.
     pub(crate) fn in_place(&self, pixels: &mut [u32]) {
         match &self.tables {
@@ -73,7 +64,8 @@ fn translate(tables: &[[u32; 256]; 3], pixel: u32) -> u32 {
     reds[usize::from(red)] | greens[usize::from(green)] | blues[usize::from(blue)]
 }
 
-fn to_wire(format: PixelFormat, pixel: u32) -> u32 {
+/// A pixel as a number in its format, as a wire pixel; and back, as swapping twice is the identity.
+pub(crate) fn to_wire(format: PixelFormat, pixel: u32) -> u32 {
     match (format.is_big_endian(), format.bits_per_pixel()) {
         (true, 32) => pixel.swap_bytes(),
         (true, 16) => pixel.swap_bytes() >> 16,
@@ -86,7 +78,6 @@ pub(crate) fn from_wire(format: PixelFormat, wire: u32) -> u32 {
     if format.is_native() {
         return wire & 0x00ff_ffff;
     }
-    // Swapping twice is the identity.
     let pixel = to_wire(format, wire);
     let [red, green, blue] = format.channels().map(|channel| channel.to_8_bits(pixel));
     u32::from_le_bytes([blue, green, red, 0])

@@ -6,6 +6,12 @@ fn format(bits: u8, big_endian: bool, channels: [(u16, u8); 3]) -> PixelFormat {
     PixelFormat::true_colour(bits, bits.min(24), big_endian, channels).expect("a format")
 }
 
+fn wire_of(translator: &Translator, pixel: u32) -> u32 {
+    let mut pixels = [pixel];
+    translator.in_place(&mut pixels);
+    pixels[0]
+}
+
 fn bytes(format: PixelFormat, pixel: u32) -> Vec<u8> {
     let mut out = Vec::new();
     Translator::new(format).append_row(&pixel.to_le_bytes(), &mut out);
@@ -38,10 +44,10 @@ fn a_translated_pixel_comes_back_in_what_its_format_has() {
     for format in formats {
         let translator = Translator::new(format);
         for pixel in (0..1 << 24).step_by(4099) {
-            let wire = translator.pixel(pixel | 0xab00_0000);
+            let wire = wire_of(&translator, pixel | 0xab00_0000);
             let back = from_wire(format, wire);
             // Once through the format, nothing more is lost.
-            assert_eq!(translator.pixel(back), wire, "{format:?} {pixel:#x}");
+            assert_eq!(wire_of(&translator, back), wire, "{format:?} {pixel:#x}");
             if format.channels().iter().all(|channel| channel.max >= 255) {
                 assert_eq!(back, pixel, "{format:?}");
             }
