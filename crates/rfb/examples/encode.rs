@@ -72,7 +72,7 @@ fn text(seed: u64) -> Frame {
         let colour =
             [0x00aa_aaaa, 0x00aa_aaaa, 0x0055_ff55, 0x0055_55ff][random.next() as usize & 3];
         for column in 0..columns {
-            let is_space = column > end || random.next() % 6 == 0;
+            let is_space = column > end || random.next() % 6 < 1;
             cells.push((
                 if is_space {
                     None

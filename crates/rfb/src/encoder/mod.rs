@@ -15,13 +15,14 @@ use crate::server_message::write_rect_header;
 use crate::translate::Translator;
 use crate::{Encoding, FrameView, PixelFormat, Rect};
 
-/// The level of zlib where a viewer names none.
-const DEFAULT_LEVEL: u8 = 2;
+/// The level of zlib where a viewer names none. On zlib-rs it gives fewer bytes than level 6 of zlib, which QEMU uses
+/// for ZRLE, in a third of the time.
+const DEFAULT_LEVEL: u8 = 7;
 
 /// Encodes rectangles for one viewer.
 ///
-/// Its buffers are made when an encoding is first used, and used again for each rectangle: ZRLE needs some 450 KiB
-/// a viewer.
+/// Its buffers are made when an encoding is first used, and used again for each rectangle: 0.5 MiB for ZRLE, 1.7 MiB
+/// for Tight. What it appends is never much more than Raw: pixels x bytes of a pixel.
 #[derive(Debug)]
 pub struct Encoder {
     translator: Translator,

@@ -33,6 +33,24 @@ impl Palette {
         self.colours.get(..self.len).unwrap_or_default()
     }
 
+    /// Sorts the colours, and gives each old index its new one. Equal sets of colours are then equal palettes, with
+    /// equal indices, which deflate finds again. No colour can be added until all are cleared.
+    pub(super) fn sort(&mut self) -> [u8; Self::COLOURS_MAX] {
+        let mut order = [(0, 0); Self::COLOURS_MAX];
+        let numbered = self.colours.iter().copied().zip(0..=u8::MAX);
+        for (to, from) in order.iter_mut().zip(numbered) {
+            *to = from;
+        }
+        let used = order.get_mut(..self.len).unwrap_or_default();
+        used.sort_unstable();
+        let mut new_indices = [0; Self::COLOURS_MAX];
+        for (((colour, old), to), new) in used.iter().zip(&mut self.colours).zip(0..=u8::MAX) {
+            *to = *colour;
+            new_indices[usize::from(*old)] = new;
+        }
+        new_indices
+    }
+
     /// The index of a colour, which is added if it is new; `None`: it would be one more than `limit`.
     #[inline]
     pub(super) fn index(&mut self, colour: u32, limit: usize) -> Option<u8> {

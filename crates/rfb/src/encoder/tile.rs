@@ -72,7 +72,7 @@ impl Tile {
         ends.count() + usize::from(!self.pixels.is_empty())
     }
 
-    /// Finds colours and runs. False: there are more than `limit` colours.
+    /// Finds colours, in ascending order, and runs. False: there are more than `limit` colours.
     pub(super) fn find_palette(&mut self, limit: usize) -> bool {
         self.palette.clear();
         self.runs.clear();
@@ -84,6 +84,10 @@ impl Tile {
             rest = rest.get(len..).unwrap_or_default();
             let len = u32::try_from(len).unwrap_or(u32::MAX);
             self.runs.push(Run { index, len });
+        }
+        let new_indices = self.palette.sort();
+        for run in &mut self.runs {
+            run.index = new_indices[usize::from(run.index)];
         }
         true
     }
