@@ -141,9 +141,38 @@ impl PrivateApt {
         suite: &Suite,
         into: &Path,
     ) -> anyhow::Result<()> {
+        self.unpack_beside(&[], packages, suite, into)
+    }
+
+    /// As [`unpack_with_dependencies`](Self::unpack_with_dependencies), with all that a machine with nothing
+    /// installed would need, the C library too: for programs of another release.
+    ///
+    /// # Errors
+    ///
+    /// If a package cannot be had.
+    pub fn unpack_whole(
+        &self,
+        packages: &[&str],
+        suite: &Suite,
+        into: &Path,
+    ) -> anyhow::Result<()> {
+        let nothing = self.dir.join("nothing-installed");
+        fs::write(&nothing, "").context("cannot write an empty list of packages")?;
+        let status = format!("Dir::State::status={}", nothing.display());
+        self.unpack_beside(&["-o", &status], packages, suite, into)
+    }
+
+    /// Unpacks `packages` with what is missing beside what is installed; `options` may say what that is.
+    fn unpack_beside(
+        &self,
+        options: &[&str],
+        packages: &[&str],
+        suite: &Suite,
+        into: &Path,
+    ) -> anyhow::Result<()> {
         let archives = self.dir.join("cache/archives");
         let mut command = self.command("apt-get");
-        command.args([
+        command.args(options).args([
             "install",
             "--download-only",
             "--yes",

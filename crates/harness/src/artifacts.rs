@@ -18,11 +18,13 @@ use crate::apt::{PrivateApt, Suite};
 use crate::initramfs::Contents;
 use crate::qemu::Vm;
 use crate::run::{is_installed, read};
-use crate::{kernel, paths};
+use crate::{kernel, packages, paths};
 
 /// The first QEMU whose vhost-user devices work without KVM, as far as we know.
 const FIRST_QEMU: (u32, u32) = (10, 0);
 const PROGRAM: &str = "qemu-system-x86_64";
+/// Where a package's libraries are.
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 /// What QEMU needs to run a guest from a kernel file.
 const QEMU_PACKAGES: [&str; 3] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data"];
 const KERNEL_PACKAGE: &str = "linux-image-amd64";
@@ -98,6 +100,8 @@ pub struct Qemu {
     pub program: PathBuf,
     /// The root of its package if it was unpacked and not installed.
     pub root: Option<PathBuf>,
+    /// The C library's loader in that root, if QEMU needs another one than the host's.
+    loader: Option<PathBuf>,
     /// Major and minor version.
     pub version: (u32, u32),
 }
@@ -124,21 +128,53 @@ impl Qemu {
     /// The program with its environment.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        if let Some(root) = &self.root {
-            // Its modules and data it finds by the bundle.
-            command.env("LD_LIBRARY_PATH", root.join("usr/lib/x86_64-linux-gnu"));
+        // Its modules and data it finds by the bundle.
+        match (&self.root, &self.loader) {
+            (Some(root), Some(loader)) => {
+                let mut command = Command::new(loader);
+                command.arg("--library-path").arg(root.join(LIBRARIES));
+                command.arg(&self.program);
+                command
+            }
+            (Some(root), None) => {
+                let mut command = Command::new(&self.program);
+                command.env("LD_LIBRARY_PATH", root.join(LIBRARIES));
+                command
+            }
+            (None, _) => Command::new(&self.program),
         }
-        command
+    }
+
+    /// The newest QEMU of a Debian release, unpacked with all it needs: it serves, and has devices that older
+    /// ones lack.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be fetched.
+    pub fn newest() -> anyhow::Result<Self> {
+        let root = packages::newest_qemu()?;
+        let loader = root.join(LIBRARIES).join("ld-linux-x86-64.so.2");
+        // To the program, its own file seems to be the loader's.
+        bundle(&root.join(LIBRARIES), "../../..")?;
+        Self::with_loader(root.join("usr/bin").join(PROGRAM), Some(root), Some(loader))
     }
 
     fn at(program: PathBuf, root: Option<PathBuf>) -> anyhow::Result<Self> {
         if let Some(root) = &root {
-            bundle(root)?;
+            bundle(&root.join("usr/bin"), "../..")?;
         }
+        Self::with_loader(program, root, None)
+    }
+
+    fn with_loader(
+        program: PathBuf,
+        root: Option<PathBuf>,
+        loader: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
         let mut qemu = Self {
             program,
             root,
+            loader,
             version: (0, 0),
         };
         let text = read(qemu.command().arg("--version"))?;
@@ -152,11 +188,11 @@ impl Qemu {
     }
 }
 
-/// Has the QEMU that is unpacked in `root` look for its modules and data there, and nowhere else: it would load
-/// modules of another version that is installed, and abort.
-fn bundle(root: &Path) -> anyhow::Result<()> {
-    let link = root.join("usr/bin/qemu-bundle");
-    match symlink("../..", &link) {
+/// Has the QEMU that seems to lie in `folder` look for its modules and data in the root that it was unpacked in,
+/// and nowhere else: it would load modules of another version that is installed, and abort.
+fn bundle(folder: &Path, root: &str) -> anyhow::Result<()> {
+    let link = folder.join("qemu-bundle");
+    match symlink(root, &link) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(error).with_context(|| format!("cannot create {}", link.display()))
         }
@@ -194,6 +230,17 @@ impl Artifacts {
     /// If something cannot be fetched or made.
     pub fn obtain(progress: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
         Self::obtain_with(Kernel::Release, progress)
+    }
+
+    /// As [`obtain`](Self::obtain), with the newest QEMU.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be fetched or made.
+    pub fn obtain_newest(progress: &mut dyn FnMut(&str)) -> anyhow::Result<Self> {
+        let artifacts = Self::obtain(progress)?;
+        let qemu = Qemu::newest()?;
+        Ok(Self { qemu, ..artifacts })
     }
 
     /// As [`obtain`](Self::obtain), for a guest that plays a host with a render node (vgem) whose

@@ -11,6 +11,8 @@ use rustix::fs::{FlockOperation, flock};
 use crate::apt::{PrivateApt, Suite, codename};
 use crate::paths;
 
+const DEBIAN_13: &str = "trixie";
+
 /// The files of a package as the host would install it, in a folder that can be staged.
 ///
 /// # Errors
@@ -76,7 +78,6 @@ pub fn storage_daemon() -> anyhow::Result<PathBuf> {
 ///
 /// If it cannot be fetched.
 pub fn passt() -> anyhow::Result<PathBuf> {
-    const NEXT: &str = "trixie";
     const FOLDER: &str = "usr/lib/debian-13";
     const PROGRAM: &str = "#!/bin/sh\nd=/usr/lib/debian-13/usr\n\
         exec $d/lib64/ld-linux-x86-64.so.2 --library-path $d/lib/x86_64-linux-gnu $d/bin/passt \"$@\"\n";
@@ -85,13 +86,28 @@ pub fn passt() -> anyhow::Result<PathBuf> {
     }
     let build = paths::build_dir();
     kept("passt-of-debian-13", |folder| {
-        let apt = PrivateApt::open_release(&build.join("apt-debian-13"), NEXT)?;
+        let apt = PrivateApt::open_release(&build.join("apt-debian-13"), DEBIAN_13)?;
         apt.unpack(&["passt", "libc6"], &folder.join(FOLDER))?;
         let program = folder.join("usr/bin/passt");
         fs::create_dir_all(folder.join("usr/bin"))?;
         fs::write(&program, PROGRAM).context("cannot write a script")?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         Ok(())
+    })
+}
+
+/// The newest QEMU that a release of Debian has: that of Debian 13's backports, with the C library and all else
+/// that it needs.
+///
+/// # Errors
+///
+/// If it cannot be fetched.
+pub(crate) fn newest_qemu() -> anyhow::Result<PathBuf> {
+    let build = paths::build_dir();
+    kept("qemu-of-debian-13-backports", |folder| {
+        let apt = PrivateApt::open_release(&build.join("apt-debian-13"), DEBIAN_13)?;
+        let suite = apt.backports().context("Debian 13 has no backports")?;
+        apt.unpack_whole(&["qemu-system-x86", "qemu-system-data"], &suite, folder)
     })
 }
 

@@ -13,6 +13,7 @@ pub const MANY: usize = 1_000_000;
 
 const LEFT_SHIFT: u16 = 42;
 const RIGHT_SHIFT: u16 = 54;
+const CAPS_LOCK: u16 = 58;
 const LEFT_BUTTON: u16 = 272;
 /// The last value of an absolute axis.
 const AXIS_END: u32 = 0x7fff;
@@ -137,6 +138,7 @@ pub(crate) fn strokes(character: char) -> Option<(u16, &'static str, bool)> {
 #[derive(Debug, Default)]
 struct Typist {
     down: BTreeSet<u16>,
+    has_caps: bool,
     text: String,
 }
 
@@ -153,15 +155,28 @@ impl Typist {
             2 => {}
             _ => {
                 ensure!(self.down.insert(code), "key {code} was down: {line}");
-                if ![LEFT_SHIFT, RIGHT_SHIFT].contains(&code) {
-                    let key = KEYS.iter().find(|(key, ..)| *key == code);
-                    let (_, plain, shifted) = key.with_context(|| format!("no text: {line}"))?;
-                    let with_shift =
-                        self.down.contains(&LEFT_SHIFT) || self.down.contains(&RIGHT_SHIFT);
-                    self.text.push(if with_shift { *shifted } else { *plain });
+                match code {
+                    LEFT_SHIFT | RIGHT_SHIFT => {}
+                    CAPS_LOCK => self.has_caps = !self.has_caps,
+                    _ => self.write(code)?,
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Adds what a key writes now.
+    fn write(&mut self, code: u16) -> anyhow::Result<()> {
+        let key = KEYS.iter().find(|(key, ..)| *key == code);
+        let (_, plain, shifted) = key.with_context(|| format!("key {code} writes nothing"))?;
+        let has_shift = self.down.contains(&LEFT_SHIFT) || self.down.contains(&RIGHT_SHIFT);
+        let has_caps = self.has_caps && plain.is_ascii_lowercase();
+        let written = if has_shift == has_caps {
+            plain
+        } else {
+            shifted
+        };
+        self.text.push(*written);
         Ok(())
     }
 }
@@ -177,7 +192,9 @@ pub fn expect_text(listening: &Running, text: &str, timeout: Duration) -> anyhow
     while typist.text != text || !typist.down.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         let line = listening.line(left).with_context(|| {
-            let Typist { text: got, down } = &typist;
+            let Typist {
+                text: got, down, ..
+            } = &typist;
             format!("typed {text:?}, the guest got {got:?}, and the keys {down:?} are down")
         })?;
         typist.event(&line.context("the guest listens no more")?)?;
@@ -267,6 +284,14 @@ mod tests {
         let typist = typed(&lines).expect("text");
         assert_eq!(typist.text, "Hi");
         assert!(typist.down.is_empty());
+    }
+
+    #[test]
+    fn caps_lock_is_for_letters() {
+        let taps = [58, 35, 2, 58, 35];
+        let lines = taps.map(|code| [format!("key {code} 1"), format!("key {code} 0")]);
+        let lines: Vec<&str> = lines.iter().flatten().map(String::as_str).collect();
+        assert_eq!(typed(&lines).expect("text").text, "H1h");
     }
 
     #[test]

@@ -2,13 +2,16 @@
 //!
 //! Each is given a Unix socket on which somebody speaks RFB, and does what a person would have it do: show the
 //! screen, type, click. TigerVNC, its X server and xdotool are installed; the others are unpacked into the
-//! build folder ([`Unpacked`]), as they are large or would bring a desktop along.
+//! build folder ([`Unpacked`]), as they are large or would bring a desktop along. [`RfbViewer`] is our own, and
+//! [`Tour`] tries them all.
 
 mod browser;
 mod gvnccapture;
 mod novnc;
 mod relay;
+mod rfb_viewer;
 mod tigervnc;
+mod tour;
 mod vncdotool;
 mod x_server;
 
@@ -24,7 +27,9 @@ use crate::run::is_installed;
 
 pub use self::gvnccapture::gvnccapture;
 pub use self::novnc::NoVnc;
+pub use self::rfb_viewer::RfbViewer;
 pub use self::tigervnc::{Encoding, TigerVnc};
+pub use self::tour::{TEXT, Tour};
 pub use self::vncdotool::Vncdotool;
 pub use self::x_server::XServer;
 

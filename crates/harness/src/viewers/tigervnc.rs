@@ -178,6 +178,18 @@ impl<'a> TigerVnc<'a> {
         Ok(())
     }
 
+    /// Presses a key of the X server's keyboard and holds it.
+    ///
+    /// # Errors
+    ///
+    /// If xdotool fails.
+    pub fn press(&self, key: &str) -> anyhow::Result<()> {
+        self.server
+            .xdotool(&["windowfocus", "--sync", &self.window])?;
+        self.server.xdotool(&["keydown", key])?;
+        Ok(())
+    }
+
     /// Clicks with the X server's pointer, at a pixel of the guest's screen.
     ///
     /// # Errors

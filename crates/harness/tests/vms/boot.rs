@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use harness::artifacts::Artifacts;
 use harness::image::Image;
 use harness::qemu::{SECOND_OUTPUT, Vm};
+use harness::run::read;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -150,5 +151,21 @@ fn qemu_error_is_reported() -> anyhow::Result<()> {
         .boot()
         .expect_err("refused");
     assert!(format!("{error:#}").contains("no-such-device"), "{error:#}");
+    Ok(())
+}
+
+#[test]
+fn newest_qemu_boots_the_guest_and_has_a_generic_device() -> anyhow::Result<()> {
+    let artifacts = Artifacts::obtain_newest(&mut |step| eprintln!("{step}"))?;
+    let devices = read(artifacts.qemu.command().args(["-device", "help"]))?;
+    assert!(
+        devices.contains("\"vhost-user-test-device-pci\""),
+        "{devices}"
+    );
+    let mut vm = Vm::builder(&artifacts)
+        .device("virtio-gpu-pci,id=gpu")
+        .boot()?;
+    vm.command("testcard 640x480")?;
+    vm.wait_screen(&Image::test_card(640, 480), SOON)?;
     Ok(())
 }

@@ -1,0 +1,166 @@
+//! A guest that is seen and used through every viewer, one after the other.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+use super::{Encoding, NoVnc, RfbViewer, TigerVnc, Unpacked, Vncdotool, XServer, gvnccapture};
+use crate::image::Image;
+use crate::qemu::Vm;
+use crate::typing::{MANY, expect_click, expect_text};
+
+/// For what takes no time, but for a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+/// What is typed in each viewer: both cases, and characters with Shift and without.
+pub const TEXT: &str = "Hello, World 42!";
+
+/// A guest whose console is looked at.
+#[derive(Debug)]
+pub struct Tour<'a> {
+    /// The guest; its GPU has the id `gpu`.
+    pub vm: &'a mut Vm,
+    /// Where the console speaks RFB.
+    pub socket: PathBuf,
+    /// The names of its keyboard and its tablet, as the guest sees them.
+    pub keyboard: String,
+    /// See `keyboard`.
+    pub tablet: String,
+    /// What is typed in a viewer that sends keysyms alone, and no Shift.
+    pub by_keysym: &'static str,
+    /// Whether QEMU can say what the GPU shows.
+    pub has_screendump: bool,
+}
+
+impl Tour<'_> {
+    /// Has the guest draw a test card and change it, looks at it in every viewer, types and clicks.
+    ///
+    /// # Errors
+    ///
+    /// If a pixel, a key or a position is wrong, or something does not come in time.
+    pub fn all(&mut self) -> anyhow::Result<()> {
+        let viewers = Unpacked::obtain()?;
+        let (width, height) = (800, 600);
+        let card = self.draw(width, height)?;
+        let begin = Instant::now();
+        let tell = |what: &str| eprintln!("[{:.2} s] {what}", begin.elapsed().as_secs_f64());
+
+        let socket = self.socket.clone();
+        let picture = gvnccapture(&viewers, &socket)?;
+        same(&picture, &card).context("gvnccapture")?;
+        tell("gvnccapture");
+
+        let card = self.tigervnc(card)?;
+        tell("TigerVNC, in three encodings");
+
+        let client = Vncdotool::new(&viewers, &socket)?;
+        same(&client.capture()?, &card).context("vncdotool")?;
+        self.gets_text(self.by_keysym, |text| client.type_text(text))
+            .context("vncdotool")?;
+        let size = (width, height);
+        self.gets_clicks(size, |position| client.click(position))
+            .context("vncdotool")?;
+        tell("vncdotool");
+
+        let mut page = NoVnc::open(&viewers, &socket, SOON)?;
+        page.wait_picture(&card, SOON)?;
+        // A click makes the page listen to the keyboard.
+        self.gets_clicks(size, |position| page.click(position))
+            .context("noVNC")?;
+        self.gets_text(TEXT, |text| page.type_text(text))
+            .context("noVNC")?;
+        tell("noVNC in Chromium");
+        Ok(())
+    }
+
+    /// Has the guest draw a test card of that size and waits until QEMU shows it.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    pub fn draw(&mut self, width: u32, height: u32) -> anyhow::Result<Image> {
+        let card = Image::test_card(width, height);
+        self.vm.command(&format!("testcard {width}x{height}"))?;
+        if self.has_screendump {
+            self.vm.wait_screen(&card, SOON)?;
+        }
+        Ok(card)
+    }
+
+    /// Has the guest change a part of its screen, and QEMU show that.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    pub fn patch(
+        &mut self,
+        card: &mut Image,
+        (x, y): (u32, u32),
+        (width, height): (u32, u32),
+        colour: u32,
+    ) -> anyhow::Result<()> {
+        let command = format!("patch {x} {y} {width} {height} {colour:06x}");
+        self.vm.command(&command)?;
+        card.fill(x, y, width, height, colour);
+        if self.has_screendump {
+            self.vm.wait_screen(card, SOON)?;
+        }
+        Ok(())
+    }
+
+    fn tigervnc(&mut self, mut card: Image) -> anyhow::Result<Image> {
+        let server = XServer::start()?;
+        let size = (card.width, card.height);
+        for (encoding, y) in Encoding::ALL.into_iter().zip([10, 50, 90]) {
+            let viewer = TigerVnc::start(&server, &self.socket, encoding, SOON)?;
+            viewer.wait_picture(&card, SOON)?;
+            self.patch(&mut card, (10, y), (300, 20), 0x12_ab_34)?;
+            viewer.wait_picture(&card, SOON)?;
+            let used = self.gets_text(TEXT, |text| viewer.type_text(text));
+            used.and_then(|()| self.gets_clicks(size, |position| viewer.click(position)))
+                .with_context(|| format!("TigerVNC, {encoding:?}: {}", viewer.said()))?;
+        }
+        Ok(card)
+    }
+
+    /// Looks at the screen, types and clicks by a viewer of our own.
+    ///
+    /// # Errors
+    ///
+    /// If anything is wrong.
+    pub fn our_viewer(&mut self, viewer: &mut RfbViewer, card: &Image) -> anyhow::Result<()> {
+        viewer.wait_picture(card)?;
+        self.gets_text(TEXT, |text| viewer.type_text(text))?;
+        self.gets_clicks((card.width, card.height), |position| viewer.click(position))
+    }
+
+    /// Has something type `text`, and the guest get it.
+    fn gets_text(
+        &mut self,
+        text: &str,
+        type_text: impl FnOnce(&str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let listening = self.vm.listen(MANY, &self.keyboard)?;
+        type_text(text)?;
+        expect_text(&listening, text, SOON)
+    }
+
+    fn gets_clicks(
+        &mut self,
+        size: (u32, u32),
+        mut click: impl FnMut((u32, u32)) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let listening = self.vm.listen(MANY, &self.tablet)?;
+        for position in [(37, 41), (611, 305)] {
+            click(position)?;
+            expect_click(&listening, position, size, SOON)?;
+        }
+        Ok(())
+    }
+}
+
+fn same(picture: &Image, expected: &Image) -> anyhow::Result<()> {
+    let difference = picture.difference(expected);
+    ensure!(difference.is_none(), "{}", difference.unwrap_or_default());
+    Ok(())
+}
