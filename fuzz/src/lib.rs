@@ -16,6 +16,7 @@ pub mod gpu;
 pub mod guest;
 pub mod input;
 pub mod replies;
+pub mod rfb;
 pub mod vhost_user;
 
 /// Has a closed socket be an error, as it is in any program that Rust starts, also where libFuzzer does.
@@ -31,7 +32,7 @@ pub fn begin() {
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("control_2d", gpu::control_2d),
     ("control_3d", gpu::control_3d),
     ("cursor", gpu::cursor),
@@ -39,5 +40,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("display_replies", replies::display_replies),
     ("input_hostile", input::input_hostile),
     ("input_reports", input::input_reports),
+    ("rfb_server", rfb::rfb_server),
+    ("rfb_viewer", rfb::rfb_viewer),
     ("vhost_user", vhost_user::vhost_user),
 ];

@@ -52,5 +52,7 @@ corpora!(
     display_replies,
     input_hostile,
     input_reports,
+    rfb_server,
+    rfb_viewer,
     vhost_user
 );
