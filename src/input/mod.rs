@@ -1,5 +1,5 @@
 //! vhost-user-input: a virtio input device (virtio 1.2, 5.8) for a guest, with the events of an evdev
-//! device of the host.
+//! device of the host, or of programs that make them up.
 //!
 //! ```text
 //! EventSource ── events ──▶ ReportQueue ── reports ──▶ event queue ──▶ driver
@@ -28,4 +28,5 @@ pub use device_info::DeviceInfo;
 pub use device_state::{Contact, DeviceState, Touch};
 pub use protocol::{AbsInfo, Bitmap, DevIds, Event, event_codes};
 pub use source::evdev_source::{EvdevOpenError, EvdevOptions, EvdevSource};
+pub use source::virtual_source::{EVENTS_SOCKET, VirtualDevice, VirtualSource};
 pub use source::{EventSource, HostAccess, ReadOutcome};

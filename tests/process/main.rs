@@ -15,3 +15,4 @@ mod memory_slots;
 mod notify;
 #[cfg(feature = "virgl")]
 mod virgl;
+mod virtual_input;

@@ -87,7 +87,7 @@ impl Event {
         (self.kind, self.code) == (0, 0)
     }
 
-    fn to_bytes(self) -> [u8; EVENT_SIZE as usize] {
+    pub(crate) fn to_bytes(self) -> [u8; EVENT_SIZE as usize] {
         let mut bytes = [0; EVENT_SIZE as usize];
         bytes[..2].copy_from_slice(&self.kind.to_le_bytes());
         bytes[2..4].copy_from_slice(&self.code.to_le_bytes());
@@ -95,7 +95,7 @@ impl Event {
         bytes
     }
 
-    fn from_bytes([a, b, c, d, value @ ..]: [u8; EVENT_SIZE as usize]) -> Self {
+    pub(crate) fn from_bytes([a, b, c, d, value @ ..]: [u8; EVENT_SIZE as usize]) -> Self {
         Self::new(
             u16::from_le_bytes([a, b]),
             u16::from_le_bytes([c, d]),

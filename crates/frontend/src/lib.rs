@@ -12,6 +12,7 @@
 
 mod channel;
 mod error;
+pub mod events;
 pub mod features;
 pub mod gpu;
 pub mod input;

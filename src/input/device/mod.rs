@@ -26,7 +26,7 @@ use event_queue::EventQueue;
 use ownership::{Owner, OwnerChange, Ownership};
 use queue_turn::TurnEnd;
 use status_queue::StatusQueue;
-use watched_fds::{SOURCE, TIMER, WAKE, WatchedFds};
+use watched_fds::{CLIENTS, SOURCE, TIMER, WAKE, WatchedFds};
 
 /// An input device with events from `S`.
 pub struct Input<S = EvdevSource> {
@@ -44,7 +44,7 @@ impl<S: EventSource> Input<S> {
             virtio_input: VirtioInput::new(source.info()),
             fds: WatchedFds::new(&context, source.fd())?,
             memory: context.memory().clone(),
-            ownership: Ownership::new(source, context),
+            ownership: Ownership::new(source, context)?,
             event_queue: EventQueue::default(),
             status_queue: StatusQueue::default(),
         })
@@ -69,6 +69,7 @@ impl<S: EventSource> Input<S> {
         self.ownership
             .take_from_guest(&mut self.virtio_input, &self.fds);
         self.event_queue.reset();
+        self.ownership.pace_source(self.virtio_input.reports_mut());
     }
 
     /// Sends the driver the reports that it has buffers for.
@@ -164,9 +165,11 @@ impl<S: EventSource> Device for Input<S> {
                 self.ownership.timer_rang(&self.fds);
                 self.send_reports(vrings);
             }
+            CLIENTS => self.ownership.accept_client(),
             queue if usize::from(queue) == STATUS_QUEUE => self.execute_status(vrings),
             _ => self.send_reports(vrings),
         }
+        self.ownership.pace_source(self.virtio_input.reports_mut());
         // Never an error, which would end the worker.
         Ok(())
     }

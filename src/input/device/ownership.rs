@@ -12,6 +12,7 @@ use crate::backend::{DeviceContext, EventSet};
 use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::Event;
+use crate::input::report::ReportQueue;
 use crate::input::source::{EventSource, HostAccess};
 use crate::input::virtio_input::VirtioInput;
 
@@ -19,7 +20,7 @@ use super::driver_session::DriverSession;
 use super::key_to_release::key_the_host_waits_for;
 use super::service_status::InputStatus;
 use super::source_link::SourceLink;
-use super::watched_fds::WatchedFds;
+use super::watched_fds::{SOURCE, WatchedFds};
 
 /// A guest's wait for the host to release a key is logged if it takes longer than this.
 const LONG_WAIT: Timespec = Timespec {
@@ -58,18 +59,26 @@ pub(super) struct Ownership<S> {
     context: DeviceContext,
     /// The program is about to exit: no guest gets the source any more.
     is_shut_down: bool,
+    /// The source is not watched, because the guest has to take reports first.
+    is_source_paused: bool,
 }
 
 impl<S: EventSource> Ownership<S> {
     /// The source `source`, which the host has.
-    pub(super) fn new(source: S, context: DeviceContext) -> Self {
-        Self {
-            source: SourceLink::new(source),
+    ///
+    /// # Errors
+    /// Those of [`EventSource::listen`].
+    pub(super) fn new(source: S, context: DeviceContext) -> io::Result<Self> {
+        let mut source = SourceLink::new(source);
+        source.listen(&context)?;
+        Ok(Self {
+            source,
             owner: Owner::Host,
             service_status: InputStatus::new(context.clone()),
             context,
             is_shut_down: false,
-        }
+            is_source_paused: false,
+        })
     }
 
     /// Who has the source's events.
@@ -135,6 +144,33 @@ impl<S: EventSource> Ownership<S> {
             // The event would come for ever from a source that says so and does not fail reads.
             Ok(()) if hung_up => self.lose_source(&Errno::NODEV.into(), virtio_input, fds),
             Ok(()) => {}
+        }
+    }
+
+    /// Accepts a program that waits to send events.
+    pub(super) fn accept_client(&mut self) {
+        self.source.accept();
+    }
+
+    /// Stops to wait for events of a source that keeps them while the guest is slow to take `reports`, and waits
+    /// again once there is room.
+    pub(super) fn pace_source(&mut self, reports: &ReportQueue) {
+        let pauses = self.owner == Owner::Guest && self.source.has_to_wait(reports);
+        if self.source.is_gone() || pauses == self.is_source_paused {
+            return;
+        }
+        let changed = if pauses {
+            self.context.unwatch(self.source.fd())
+        } else {
+            self.context.watch(self.source.fd(), EventSet::IN, SOURCE)
+        };
+        match changed {
+            Ok(()) => self.is_source_paused = pauses,
+            Err(error) => {
+                let label = self.source.label();
+                self.context
+                    .fail(format_args!("cannot wait for events of {label}: {error}"));
+            }
         }
     }
 

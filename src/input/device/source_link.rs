@@ -4,12 +4,14 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use crate::backend::RateLimitedLog;
+use crate::backend::{DeviceContext, RateLimitedLog};
 use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::{Bitmap, Event};
 use crate::input::report::ReportQueue;
 use crate::input::source::{EventSource, HostAccess, ReadOutcome};
+
+use super::watched_fds::CLIENTS;
 
 /// Most reads of the source in a row. One of evdev returns up to 32 events.
 const MAX_READS: usize = 32;
@@ -60,6 +62,21 @@ impl<S: EventSource> SourceLink<S> {
         !std::mem::replace(&mut self.gone, true)
     }
 
+    /// Begins to listen for programs that send events: see [`EventSource::listen`].
+    pub(super) fn listen(&mut self, context: &DeviceContext) -> io::Result<()> {
+        self.source.listen(context, CLIENTS)
+    }
+
+    /// Accepts a program that waits, if one does.
+    pub(super) fn accept(&mut self) {
+        self.source.accept();
+    }
+
+    /// Whether the next events have to wait in the source until the guest has taken some of `reports`.
+    pub(super) fn has_to_wait(&self, reports: &ReportQueue) -> bool {
+        self.source.keeps_events() && !reports.has_room()
+    }
+
     /// Reads and drops the events that the source has.
     ///
     /// # Errors
@@ -85,6 +102,9 @@ impl<S: EventSource> SourceLink<S> {
     pub(super) fn read(&mut self, hung_up: bool, reports: &mut ReportQueue) -> io::Result<()> {
         let mut events = Vec::new();
         for _ in 0..MAX_READS {
+            if self.has_to_wait(reports) {
+                break;
+            }
             events.clear();
             match self.source.read(&mut events) {
                 Ok(outcome) => {

@@ -15,6 +15,8 @@ pub(super) const SOURCE: u16 = FIRST_TOKEN;
 pub(super) const WAKE: u16 = FIRST_TOKEN + 1;
 /// Token of [`WatchedFds::set_timer`].
 pub(super) const TIMER: u16 = FIRST_TOKEN + 2;
+/// Token of the source's listening socket: a program waits that sends events.
+pub(super) const CLIENTS: u16 = FIRST_TOKEN + 3;
 
 /// An eventfd by which the device wakes itself, and a timer.
 #[derive(Debug)]

@@ -112,6 +112,12 @@ impl ReportQueue {
         self.clear();
     }
 
+    /// Whether there is room for as many events as a source that keeps them returns at once. A half of the
+    /// queue is far more than that.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting_events <= MAX_WAITING / 2
+    }
+
     fn clear(&mut self) {
         self.partial.clear();
         self.intake = Intake::InReport;

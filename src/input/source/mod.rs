@@ -3,12 +3,14 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use crate::backend::SandboxPolicy;
+use crate::backend::{DeviceContext, SandboxPolicy};
 use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::{Bitmap, Event};
 
+mod boxed;
 pub(crate) mod evdev_source;
+pub(crate) mod virtual_source;
 
 /// The source of an input device's events: an evdev device, or a program that makes up events, such as
 /// a console.
@@ -29,6 +31,25 @@ pub trait EventSource: Send + Sync + 'static {
     /// exists. Of a source with several descriptors, such as connections that come and go, an epoll
     /// descriptor that contains them.
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Begins to listen for programs that send events, if there are to be any: the device calls
+    /// [`accept`](Self::accept) after each event `token` of `context`. Called once, before all else.
+    ///
+    /// # Errors
+    /// Those of [`DeviceContext::listen`].
+    fn listen(&mut self, context: &DeviceContext, token: u16) -> io::Result<()> {
+        let _ = (context, token);
+        Ok(())
+    }
+
+    /// Accepts a program that waits, if one does.
+    fn accept(&mut self) {}
+
+    /// Whether events wait in the source, and its programs with them, until they are read: the device then
+    /// reads no faster than the guest, and loses none.
+    fn keeps_events(&self) -> bool {
+        false
+    }
 
     /// Appends the next events to `events`: whole reports in the end, each closed by `SYN_REPORT`.
     /// `SYN_DROPPED` says that events were lost, and that [`state`](Self::state) is to be read.
