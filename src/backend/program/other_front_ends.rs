@@ -1,8 +1,5 @@
 //! Front-ends that connect while another is served.
 
-use std::io;
-use std::mem;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 
 use conventions::Peer;
@@ -12,9 +9,7 @@ use super::endpoint::Endpoint;
 use crate::backend::logging::RateLimitedLog;
 use crate::backend::service::notify;
 use crate::backend::sockets::is_passing;
-
-/// The user id that stands for users outside the user namespace (`kernel.overflowuid`).
-const UNMAPPED: u32 = 65534;
+use crate::backend::sockets::peer;
 
 /// On a socket that the program made, they are turned away at once. On a socket that was passed, the first of them is
 /// accepted, to log who it is, and kept for the next start of the program if the service manager keeps descriptors
@@ -129,32 +124,4 @@ impl<'a> OtherFrontEnds<'a> {
             None => false,
         }
     }
-}
-
-/// The process at the other end.
-fn peer(stream: &UnixStream) -> io::Result<Peer> {
-    // Not by rustix, whose process ids are never 0: the kernel's answer for a process outside this pid namespace.
-    let mut cred = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
-    let mut length = mem::size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the socket is open, and `cred` has room for the `length` bytes that the kernel may write.
-    let result = unsafe {
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut cred).cast(),
-            &raw mut length,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Peer {
-        pid: cred.pid.unsigned_abs(),
-        uid: Some(cred.uid).filter(|uid| *uid != UNMAPPED),
-    })
 }

@@ -9,7 +9,7 @@ use listenfd::ListenFd;
 use rustix::io::Errno;
 
 use super::error::SocketError;
-use super::passed::{Passed, open};
+use super::passed::{Adopted, Passed, open};
 use crate::backend::service::notify;
 
 /// The name of the vhost-user socket (`FileDescriptorName=`), where others are passed beside it.
@@ -31,7 +31,22 @@ pub(crate) struct PassedSockets {
 struct Descriptor {
     number: RawFd,
     name: String,
-    socket: Result<Passed, SocketError>,
+    socket: Result<Adopted, SocketError>,
+}
+
+impl Descriptor {
+    /// The Unix socket; an error for a TCP socket.
+    fn unix(self) -> Result<Passed, SocketError> {
+        self.socket?.unix(self.number)
+    }
+}
+
+/// A listening socket that was passed.
+#[derive(Debug)]
+pub(super) struct PassedListener {
+    pub(super) listener: Arc<UnixListener>,
+    /// Whether it is a TCP socket.
+    pub(super) is_port: bool,
 }
 
 impl PassedSockets {
@@ -47,7 +62,7 @@ impl PassedSockets {
         let descriptors = descriptors.map(|(number, name)| Descriptor {
             number,
             name: name.to_owned(),
-            socket: open("fd", number).and_then(|fd| Passed::adopt(number, fd)),
+            socket: open("fd", number).and_then(|fd| Adopted::take(number, fd)),
         });
         let mut sockets = Self {
             descriptors: descriptors.collect(),
@@ -57,9 +72,9 @@ impl PassedSockets {
         };
         sockets.part_kept();
         for descriptor in &sockets.descriptors {
-            if let Ok(Passed::Listening(listener)) = &descriptor.socket {
-                sockets.shared.push(Arc::clone(listener));
-            }
+            let socket = descriptor.socket.as_ref().ok();
+            let listener = socket.and_then(Adopted::listener);
+            sockets.shared.extend(listener.map(Arc::clone));
         }
         sockets
     }
@@ -74,7 +89,8 @@ impl PassedSockets {
             return;
         }
         let kept = self.descriptors.drain(index..).next();
-        if let Some(Ok(Passed::Connected(front_end))) = kept.map(|kept| kept.socket) {
+        if let Some(Ok(Adopted::Unix(Passed::Connected(front_end)))) = kept.map(|kept| kept.socket)
+        {
             self.kept = Some(front_end);
         }
     }
@@ -93,13 +109,13 @@ impl PassedSockets {
     pub(crate) fn take_fd(&mut self, option: &str, number: RawFd) -> Result<Passed, SocketError> {
         let mut numbers = self.descriptors.iter();
         if let Some(index) = numbers.position(|descriptor| descriptor.number == number) {
-            return self.descriptors.remove(index).socket;
+            return self.descriptors.remove(index).unix();
         }
         let activated = usize::try_from(number - FIRST_PASSED_FD);
         if activated.is_ok_and(|index| index < self.count) || self.has(number) {
             return Err(SocketError::Twice(number));
         }
-        let socket = Passed::adopt(number, open(option, number)?)?;
+        let socket = Adopted::take(number, open(option, number)?)?.unix(number)?;
         if let Passed::Listening(listener) = &socket {
             self.shared.push(Arc::clone(listener));
         }
@@ -123,8 +139,9 @@ impl PassedSockets {
         if named.any(|descriptor| descriptor.name == name) {
             return Err(SocketError::Ambiguous(name));
         }
-        let Descriptor { number, socket, .. } = self.descriptors.remove(index);
-        Ok(Some(socket?.listening(number)?))
+        let descriptor = self.descriptors.remove(index);
+        let number = descriptor.number;
+        Ok(Some(descriptor.unix()?.listening(number)?))
     }
 
     /// Takes the vhost-user socket: the one of this name, or the only one that is left. No other may be left, whose
@@ -138,7 +155,7 @@ impl PassedSockets {
         let others: Vec<_> = others.map(|descriptor| descriptor.name.clone()).collect();
         match (left.pop(), others.first()) {
             (None, _) => Err(SocketError::None),
-            (Some(only), _) if left.is_empty() => only.socket,
+            (Some(only), _) if left.is_empty() => only.unix(),
             (Some(_), Some(other)) if others.len() + 1 == count => {
                 Err(SocketError::Unknown(other.clone()))
             }
@@ -147,10 +164,21 @@ impl PassedSockets {
     }
 
     /// Takes all sockets in their order, which must listen.
-    pub(super) fn take_all(&mut self) -> Result<Vec<Arc<UnixListener>>, SocketError> {
+    pub(super) fn take_all(&mut self) -> Result<Vec<PassedListener>, SocketError> {
         let all = self.descriptors.drain(..);
-        all.map(|descriptor| descriptor.socket?.listening(descriptor.number))
-            .collect()
+        all.map(|descriptor| {
+            Ok(match descriptor.socket? {
+                Adopted::Unix(socket) => PassedListener {
+                    listener: socket.listening(descriptor.number)?,
+                    is_port: false,
+                },
+                Adopted::Port(listener) => PassedListener {
+                    listener,
+                    is_port: true,
+                },
+            })
+        })
+        .collect()
     }
 }
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
 
-use super::activation::PassedSockets;
+use super::activation::{PassedListener, PassedSockets};
 use super::error::{SocketError, SocketOption};
 use super::passed::{is_passing, named_fd};
 use super::path::{self, SocketFile};
@@ -37,7 +38,7 @@ pub struct PlannedListener(Plan);
 
 #[derive(Debug)]
 enum Plan {
-    Passed(Arc<UnixListener>),
+    Passed(PassedListener),
     Path(SocketOption),
 }
 
@@ -45,6 +46,7 @@ enum Plan {
 #[derive(Debug)]
 pub struct ListeningSocket {
     listener: Arc<UnixListener>,
+    is_port: bool,
     file: Option<SocketFile>,
 }
 
@@ -57,14 +59,17 @@ impl PlannedListener {
     }
 
     fn passed(listener: Arc<UnixListener>) -> Self {
-        Self(Plan::Passed(listener))
+        Self(Plan::Passed(PassedListener {
+            listener,
+            is_port: false,
+        }))
     }
 
     /// The socket, if it was passed: it outlives this program, see [`refuse_waiting`].
     #[must_use]
     pub fn shared(&self) -> Option<Arc<UnixListener>> {
         match &self.0 {
-            Plan::Passed(listener) => Some(Arc::clone(listener)),
+            Plan::Passed(passed) => Some(Arc::clone(&passed.listener)),
             Plan::Path(_) => None,
         }
     }
@@ -75,14 +80,16 @@ impl PlannedListener {
     /// Where the path cannot have a socket.
     pub fn listen(self) -> Result<ListeningSocket, SocketError> {
         match self.0 {
-            Plan::Passed(listener) => Ok(ListeningSocket {
+            Plan::Passed(PassedListener { listener, is_port }) => Ok(ListeningSocket {
                 listener,
+                is_port,
                 file: None,
             }),
             Plan::Path(option) => {
                 let (listener, file) = path::listen(&option)?;
                 Ok(ListeningSocket {
                     listener: Arc::new(listener),
+                    is_port: false,
                     file: Some(file),
                 })
             }
@@ -91,10 +98,17 @@ impl PlannedListener {
 }
 
 impl ListeningSocket {
-    /// The socket, to wait on and to accept from.
+    /// The socket, to wait on and to accept from. Of a TCP socket ([`Self::is_port`]) only the descriptor may be used:
+    /// the standard library accepts no connection of it.
     #[must_use]
     pub fn listener(&self) -> &Arc<UnixListener> {
         &self.listener
+    }
+
+    /// Whether it is a TCP socket. [`plan_listeners`] takes those that socket activation passed.
+    #[must_use]
+    pub fn is_port(&self) -> bool {
+        self.is_port
     }
 
     /// The file that is removed at the end, if the program made it.
@@ -143,7 +157,7 @@ pub(crate) fn plan_further(
 }
 
 /// The sockets of a program that listens on several, in their order: at `paths`; or else the descriptor `fd`; or else
-/// all that socket activation passed. Only at the very start of the program. Clears `LISTEN_*` in any case.
+/// all that socket activation passed, among which may be TCP sockets. Only at the very start of the program. Clears `LISTEN_*` in any case.
 ///
 /// # Errors
 /// Where there is none, or one cannot be listened on. The connections that wait on sockets that were passed are
@@ -171,14 +185,18 @@ fn plan_all(
         let planned = paths.map(|path| PlannedListener::at_path("socket-path", path));
         return Ok(planned.collect());
     }
-    let listeners = match fd {
-        Some(fd) => vec![passed.take_fd("fd", fd)?.listening(fd)?],
-        None => passed.take_all()?,
-    };
-    if listeners.is_empty() {
+    if let Some(fd) = fd {
+        let listener = passed.take_fd("fd", fd)?.listening(fd)?;
+        return Ok(vec![PlannedListener::passed(listener)]);
+    }
+    let listeners = passed.take_all()?.into_iter();
+    let planned: Vec<_> = listeners
+        .map(|passed| PlannedListener(Plan::Passed(passed)))
+        .collect();
+    if planned.is_empty() {
         return Err(SocketError::None);
     }
-    Ok(listeners.into_iter().map(PlannedListener::passed).collect())
+    Ok(planned)
 }
 
 /// Closes the connections that wait on the sockets of a command line that cannot be parsed: on those that socket
@@ -202,7 +220,8 @@ pub fn refuse_unparsed(options: &[String]) {
 pub fn refuse_waiting(listener: &UnixListener) {
     let mut has_stdin = listener.as_raw_fd() != rustix::stdio::raw_stdin();
     for _ in 0..=BACKLOG_MAX {
-        match listener.accept() {
+        // Not by the standard library, which takes no connection of a TCP socket.
+        match accept_with(listener, SocketFlags::CLOEXEC).map_err(io::Error::from) {
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
             Err(e) if is_passing(&e) => {}

@@ -9,6 +9,7 @@ mod error;
 mod listener;
 mod passed;
 mod path;
+mod peer;
 
 pub(crate) use activation::PassedSockets;
 pub use activation::activated_socket;
@@ -20,3 +21,4 @@ pub use listener::{
 };
 pub(crate) use passed::{Passed, is_passing};
 pub(crate) use path::SocketFile;
+pub(crate) use peer::peer;

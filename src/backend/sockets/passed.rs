@@ -11,23 +11,33 @@ use rustix::net::{self, AddressFamily, SocketType, sockopt};
 
 use super::error::SocketError;
 
-/// A socket that another process passed.
+/// A Unix socket that another process passed.
 #[derive(Debug)]
 pub(crate) enum Passed {
     Listening(Arc<UnixListener>),
     Connected(UnixStream),
 }
 
-impl Passed {
+/// A socket that another process passed, of any kind that a program here serves.
+#[derive(Debug)]
+pub(super) enum Adopted {
+    Unix(Passed),
+    /// A TCP socket that listens. Of the standard library's type only the descriptor counts.
+    Port(Arc<UnixListener>),
+}
+
+impl Adopted {
     /// Takes a descriptor that was passed, and asks the kernel what it is.
-    pub(super) fn adopt(number: RawFd, fd: OwnedFd) -> Result<Self, SocketError> {
+    pub(super) fn take(number: RawFd, fd: OwnedFd) -> Result<Self, SocketError> {
         let unusable = |e: Errno| SocketError::Descriptor(number, e.into());
         let kind = match sockopt::socket_type(&fd) {
             Err(Errno::NOTSOCK) => return Err(SocketError::NotUnixStream(number)),
             kind => kind.map_err(unusable)?,
         };
         let domain = sockopt::socket_domain(&fd).map_err(unusable)?;
-        if kind != SocketType::STREAM || domain != AddressFamily::UNIX {
+        let is_unix = domain == AddressFamily::UNIX;
+        let is_tcp = [AddressFamily::INET, AddressFamily::INET6].contains(&domain);
+        if kind != SocketType::STREAM || !(is_unix || is_tcp) {
             return Err(SocketError::NotUnixStream(number));
         }
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(unusable)?;
@@ -35,14 +45,40 @@ impl Passed {
         // took the connection in between.
         rustix::io::ioctl_fionbio(&fd, true).map_err(unusable)?;
         if sockopt::socket_acceptconn(&fd).map_err(unusable)? {
-            return Ok(Self::Listening(Arc::new(fd.into())));
+            let listener = Arc::new(fd.into());
+            return Ok(if is_unix {
+                Self::Unix(Passed::Listening(listener))
+            } else {
+                Self::Port(listener)
+            });
+        }
+        if is_tcp {
+            return Err(SocketError::NotUnixStream(number));
         }
         match net::getpeername(&fd) {
-            Ok(_) => Ok(Self::Connected(fd.into())),
+            Ok(_) => Ok(Self::Unix(Passed::Connected(fd.into()))),
             Err(_) => Err(SocketError::Idle(number)),
         }
     }
 
+    /// The Unix socket; an error for a TCP socket.
+    pub(super) fn unix(self, number: RawFd) -> Result<Passed, SocketError> {
+        match self {
+            Self::Unix(socket) => Ok(socket),
+            Self::Port(_) => Err(SocketError::NotUnixStream(number)),
+        }
+    }
+
+    /// The socket, if it listens.
+    pub(super) fn listener(&self) -> Option<&Arc<UnixListener>> {
+        match self {
+            Self::Unix(Passed::Listening(listener)) | Self::Port(listener) => Some(listener),
+            Self::Unix(Passed::Connected(_)) => None,
+        }
+    }
+}
+
+impl Passed {
     /// The listening socket; an error for a connected one.
     pub(super) fn listening(self, number: RawFd) -> Result<Arc<UnixListener>, SocketError> {
         match self {
@@ -105,6 +141,7 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -129,17 +166,30 @@ mod tests {
 
     #[test]
     fn descriptors_are_classified() {
-        let error = |fd: OwnedFd| Passed::adopt(3, fd).map(drop).unwrap_err();
+        let take = |fd: OwnedFd| Adopted::take(3, fd);
+        let error = |fd: OwnedFd| take(fd).map(drop).unwrap_err();
         let (one, _other) = UnixStream::pair().unwrap();
         assert!(matches!(
-            Passed::adopt(3, one.into()).unwrap(),
-            Passed::Connected(_)
+            take(one.into()).unwrap(),
+            Adopted::Unix(Passed::Connected(_))
         ));
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("s")).unwrap();
         assert!(matches!(
-            Passed::adopt(3, listener.into()).unwrap(),
-            Passed::Listening(_)
+            take(listener.into()).unwrap(),
+            Adopted::Unix(Passed::Listening(_))
+        ));
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let viewer = TcpStream::connect(port.local_addr().unwrap()).unwrap();
+        let port = take(port.into()).unwrap();
+        assert!(port.listener().is_some());
+        assert!(matches!(
+            port.unix(3).unwrap_err(),
+            SocketError::NotUnixStream(3)
+        ));
+        assert!(matches!(
+            error(viewer.into()),
+            SocketError::NotUnixStream(3)
         ));
         let idle = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         assert!(matches!(error(idle), SocketError::Idle(3)));
