@@ -95,6 +95,11 @@ impl PassedSockets {
         }
     }
 
+    /// Whether socket activation passed any descriptor.
+    pub(super) fn is_activated(&self) -> bool {
+        self.count > 0
+    }
+
     /// The connection that an earlier run had kept, once.
     pub(crate) fn take_kept(&mut self) -> Option<UnixStream> {
         self.kept.take()

@@ -28,7 +28,8 @@ pub struct ListenerOptions {
     pub path: Option<PathBuf>,
     /// The value of `--NAME-fd`.
     pub fd: Option<RawFd>,
-    /// Whether the program cannot do without it.
+    /// Whether the program does not start without it. By socket activation it does: the socket unit may have failed or
+    /// may start later, and a VM must not be kept from starting by it.
     pub required: bool,
 }
 
@@ -147,7 +148,9 @@ pub(crate) fn plan_further(
             }
             (None, None) => match passed.take_named(name)? {
                 Some(listener) => PlannedListener::passed(listener),
-                None if options.required => return Err(SocketError::NoListener { name }),
+                None if options.required && !passed.is_activated() => {
+                    return Err(SocketError::NoListener { name });
+                }
                 None => continue,
             },
         };

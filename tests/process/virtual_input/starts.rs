@@ -99,6 +99,24 @@ fn empty_evdev_path_leaves_the_choice_to_virtual() {
     assert_clean_exit(&mut program);
 }
 
+/// The unit of the events socket may have failed: the VM starts with the device nevertheless.
+#[test]
+fn device_starts_without_the_events_socket_of_its_unit() {
+    let mut program = Command::new(input_program())
+        .args(["--evdev-path=", "--virtual=keyboard"])
+        .activated(&[VHOST_USER])
+        .spawn()
+        .unwrap();
+    let memory = Memory::with_size(1 << 20).unwrap();
+    let session = program.session().unwrap();
+    let mut input = Input::start(session, &memory, InputOptions::default()).unwrap();
+    assert_eq!(input.name().unwrap(), "vhost-user keyboard");
+    drop(input);
+    assert_clean_exit(&mut program);
+    let log = program.stderr();
+    assert!(log.contains("no socket named \"events\""), "{log}");
+}
+
 #[test]
 fn program_that_only_consoles_started_ends_with_the_last() {
     let mut program = command("keyboard").spawn().unwrap();

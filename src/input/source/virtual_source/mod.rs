@@ -203,6 +203,13 @@ impl EventSource for VirtualSource {
 
     fn listen(&mut self, context: &DeviceContext, token: u16) -> io::Result<()> {
         self.listener = context.listen(EVENTS_SOCKET, token, MAX_CLIENTS)?;
+        if self.listener.is_none() {
+            log::warn!(
+                "no program can use {} until the next start: no socket named \"{EVENTS_SOCKET}\" was passed \
+                 (FileDescriptorName=)",
+                self.label()
+            );
+        }
         Ok(())
     }
 
