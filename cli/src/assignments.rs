@@ -79,7 +79,7 @@ impl DeviceAssignments {
 fn is_shared(settings: &Settings) -> bool {
     match &settings.options {
         ProgramOptions::Input(options) => options.no_grab,
-        ProgramOptions::Gpu(_) | ProgramOptions::None => false,
+        ProgramOptions::Gpu(_) | ProgramOptions::Vnc(_) | ProgramOptions::None => false,
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
             let options = InputOptions {
                 evdev_path: Some((*device).to_owned()),
                 no_grab: *no_grab,
-                others: Vec::new(),
+                ..InputOptions::default()
             };
             let settings = Settings {
                 options: ProgramOptions::Input(options),

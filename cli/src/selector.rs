@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use glob::Pattern;
 
-use crate::instance::{Instance, UnitKind, UnitType};
+use crate::instance::{Instance, UnitKind};
 
-/// A selection of backends: `VM`, `VM:NAME`, `VM:gpu` for the GPU, or the name of a unit. Each part may be a
-/// pattern with `*`, `?` and `[...]`.
+/// A selection of backends: `VM`, `VM:NAME`, `VM:gpu` for the GPU, `VM:vnc` for the VNC server, or the name of a unit.
+/// Each part may be a pattern with `*`, `?` and `[...]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Selector {
     text: String,
@@ -93,7 +93,7 @@ impl Selector {
     /// Whether it selects this backend. A VM alone selects all of its backends.
     pub(crate) fn matches(&self, instance: &Instance) -> bool {
         match &self.meaning {
-            Meaning::Unit(unit) => unit.matches(&stem(instance)),
+            Meaning::Unit(unit) => stems(instance).iter().any(|stem| unit.matches(stem)),
             Meaning::Device { vm, name } => {
                 vm.matches(instance.vm()) && name.iter().all(|name| name.matches(instance.label()))
             }
@@ -102,46 +102,68 @@ impl Selector {
 
     /// The units of these backends in the journal, including removed ones: names, or glob(7) patterns.
     pub(crate) fn units(&self) -> Vec<String> {
-        let both =
-            |stem: String| ["socket", "service"].map(|unit_type| format!("{stem}.{unit_type}"));
         let (vm, name) = match &self.meaning {
-            Meaning::Unit(unit) => return both(in_glob(&unit.text, unit.pattern.is_some())).into(),
+            Meaning::Unit(unit) => {
+                let stem = in_glob(&unit.text, unit.pattern.is_some());
+                return ["socket", "service"]
+                    .map(|suffix| format!("{stem}.{suffix}"))
+                    .into();
+            }
             Meaning::Device { vm, name } => (vm, name),
         };
         let named = name.iter().any(|name| name.pattern.is_some());
         let is_glob = named || vm.pattern.is_some();
-        UnitKind::ALL
-            .into_iter()
-            .flat_map(|kind| {
-                let template = kind.template();
-                let stem = |instance: &str| format!("{template}@{}", in_glob(instance, is_glob));
-                match (kind.is_named(), name) {
-                    (false, Some(name)) if !name.matches(kind.name()) => Vec::new(),
-                    (false, _) => both(stem(&vm.text)).into(),
-                    (true, Some(name)) => both(stem(&format!("{}:{}", vm.text, name.text))).into(),
-                    (true, None) => vec![format!("{template}@{}:*", in_glob(&vm.text, true))],
+        let mut units = Vec::new();
+        for kind in UnitKind::ALL {
+            let of_each = |instance: &str| {
+                let instance = in_glob(instance, is_glob);
+                let types = kind.unit_types().iter();
+                let units = types.map(|unit_type| {
+                    let (template, suffix) = (kind.template_of(*unit_type), unit_type.suffix());
+                    format!("{template}@{instance}.{suffix}")
+                });
+                units.collect::<Vec<_>>()
+            };
+            match (kind.is_named(), name) {
+                (false, Some(name)) if !name.matches(kind.name()) => {}
+                (false, _) => units.extend(of_each(&vm.text)),
+                (true, Some(name)) => units.extend(of_each(&format!("{}:{}", vm.text, name.text))),
+                (true, None) => {
+                    let vm = in_glob(&vm.text, true);
+                    units.extend(templates(kind).map(|template| format!("{template}@{vm}:*")));
                 }
-            })
-            .collect()
+            }
+        }
+        units
     }
 }
 
-/// The name of both units of a backend, without the suffix.
-fn stem(instance: &Instance) -> String {
-    format!("{}@{}", instance.kind().template(), instance.specifier())
+/// The names of the units of a backend, without the suffix.
+fn stems(instance: &Instance) -> Vec<String> {
+    templates(instance.kind())
+        .map(|template| format!("{template}@{}", instance.specifier()))
+        .collect()
+}
+
+/// The templates of the units of a kind, each once.
+fn templates(kind: UnitKind) -> impl Iterator<Item = &'static str> {
+    let mut templates: Vec<_> = kind
+        .unit_types()
+        .iter()
+        .map(|unit_type| kind.template_of(*unit_type))
+        .collect();
+    templates.sort_unstable_by_key(|template| *template != kind.template());
+    templates.dedup();
+    templates.into_iter()
 }
 
 /// The units of all backends in the journal.
 pub(crate) fn every_unit() -> Vec<String> {
     UnitKind::ALL
-        .iter()
-        .map(|kind| format!("{}@*", kind.template()))
+        .into_iter()
+        .flat_map(templates)
+        .map(|template| format!("{template}@*"))
         .collect()
-}
-
-/// The two units of a backend.
-pub(crate) fn both_units(instance: &Instance) -> [String; 2] {
-    [UnitType::Socket, UnitType::Service].map(|unit_type| instance.unit(unit_type))
 }
 
 /// A part of a name as journalctl(1) takes it: in a glob(7) pattern, `\` is an escape.
@@ -194,6 +216,9 @@ mod tests {
         assert_eq!(selected("vhost-user-gpu@vm1.socket"), UNITS[..1]);
         assert_eq!(selected("vhost-user-gpu@vm1"), UNITS[..1]);
         assert_eq!(selected("vhost-user-input@vm1:kbd"), UNITS[1..2]);
+        // The sockets of the console belong to the device.
+        assert_eq!(selected("vhost-user-display@vm1.socket"), UNITS[..1]);
+        assert_eq!(selected("vhost-user-events@vm1:kbd"), UNITS[1..2]);
     }
 
     #[test]
@@ -216,19 +241,33 @@ mod tests {
             units("vm1"),
             [
                 "vhost-user-gpu@vm1.socket",
+                "vhost-user-display@vm1.socket",
                 "vhost-user-gpu@vm1.service",
                 "vhost-user-input@vm1:*",
+                "vhost-user-events@vm1:*",
                 "vhost-user@vm1:*",
+                "vhost-vnc@vm1.socket",
+                "vhost-vnc@vm1.service",
             ]
         );
         assert_eq!(
-            units("vm1:gpu")[..2],
-            ["vhost-user-gpu@vm1.socket", "vhost-user-gpu@vm1.service"]
+            units("vm1:gpu")[..3],
+            [
+                "vhost-user-gpu@vm1.socket",
+                "vhost-user-display@vm1.socket",
+                "vhost-user-gpu@vm1.service"
+            ]
         );
+        let vnc = units("vm1:vnc");
+        assert!(vnc.ends_with(&[
+            "vhost-vnc@vm1.socket".to_owned(),
+            "vhost-vnc@vm1.service".to_owned()
+        ]));
         assert_eq!(
             units("vm1:kbd"),
             [
                 "vhost-user-input@vm1:kbd.socket",
+                "vhost-user-events@vm1:kbd.socket",
                 "vhost-user-input@vm1:kbd.service",
                 "vhost-user@vm1:kbd.socket",
                 "vhost-user@vm1:kbd.service",
@@ -239,7 +278,7 @@ mod tests {
             ["vhost-user-gpu@vm1.socket", "vhost-user-gpu@vm1.service"]
         );
         assert_eq!(
-            units(r"a\x2d")[2],
+            units(r"a\x2d")[3],
             r"vhost-user-input@a\\x2d:*",
             "what is meant as it is"
         );
@@ -248,6 +287,7 @@ mod tests {
             units("vm*:k?d"),
             [
                 "vhost-user-input@vm*:k?d.socket",
+                "vhost-user-events@vm*:k?d.socket",
                 "vhost-user-input@vm*:k?d.service",
                 "vhost-user@vm*:k?d.socket",
                 "vhost-user@vm*:k?d.service",

@@ -1,6 +1,6 @@
 //! Everything about a backend.
 
-use conventions::FrontEndStatus;
+use conventions::{FrontEndStatus, ViewersStatus};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -26,16 +26,20 @@ pub(crate) struct Details {
     pub socket_mode: Option<String>,
     pub socket_file: Option<String>,
     pub service_file: Option<String>,
-    /// The drop-ins of both units.
+    /// The second socket of a device, for the VM's VNC server; none if it has none.
+    pub console: Option<ConsoleSocket>,
+    /// The drop-ins of all units.
     pub drop_ins: Vec<String>,
     /// Whether the socket is started at boot, in systemctl's words.
     pub enabled: Option<String>,
     /// When the state began.
     pub since: Option<Timestamp>,
-    /// Whether a front-end is connected; none if the backend does not report it.
+    /// Whether a front-end is connected; none if the backend does not report it, and for a VNC server.
     pub front_end: Option<bool>,
     /// Another front-end that waits until this one disconnects.
     pub front_end_waits: Option<WaitingFrontEnd>,
+    /// How many viewers are connected to a VNC server; none if it does not report it, and for devices.
+    pub viewers: Option<usize>,
     /// The status text of the backend (`STATUS=`).
     pub status: Option<String>,
     /// Whether its device is missing; none without a device, or on another host.
@@ -60,6 +64,50 @@ pub(crate) struct Details {
     pub control_group: Option<String>,
 }
 
+/// The second socket of a device, by which the VM's VNC server uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ConsoleSocket {
+    /// The name of its unit.
+    pub unit: String,
+    /// Its path.
+    pub path: Option<String>,
+    /// The state of the unit (SUB of systemctl).
+    pub state: Option<String>,
+    /// Whether it is started at boot, in systemctl's words.
+    pub enabled: Option<String>,
+    #[serde(skip)]
+    drop_ins: Vec<String>,
+}
+
+impl ConsoleSocket {
+    /// Reads the properties of its unit. `None` if the device has none: each could have one by the template, but nobody
+    /// set it up or started it.
+    pub(super) fn new(unit: String, properties: &Properties) -> Option<Self> {
+        let drop_ins = properties.list("DropInPaths");
+        let of_instance = format!("/{unit}.d/");
+        let is_set_up = drop_ins.iter().any(|path| path.contains(&of_instance));
+        let enabled = properties.text("UnitFileState");
+        let state = properties.text("ActiveState");
+        let is_there = is_set_up
+            || enabled
+                .as_deref()
+                .is_some_and(|it| it.starts_with("enabled"))
+            || state.is_some_and(|it| it != "inactive");
+        is_there.then(|| Self {
+            unit,
+            path: properties.listen().into_iter().next(),
+            state: properties.text("SubState"),
+            enabled,
+            drop_ins,
+        })
+    }
+
+    /// Whether somebody can connect to it, or is connected.
+    pub(crate) fn is_active(&self) -> bool {
+        matches!(self.state.as_deref(), Some("listening" | "running"))
+    }
+}
+
 /// A front-end that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct WaitingFrontEnd {
@@ -69,8 +117,13 @@ pub(crate) struct WaitingFrontEnd {
 }
 
 impl Details {
-    /// Reads the properties of both units.
-    pub(super) fn new(backend: Backend, socket: &Properties, service: &Properties) -> Self {
+    /// Reads the properties of its units.
+    pub(super) fn new(
+        backend: Backend,
+        socket: &Properties,
+        console: Option<ConsoleSocket>,
+        service: &Properties,
+    ) -> Self {
         let since = match backend.state {
             BackendState::Running => service.since("active"),
             // Since the socket was created or the last VMM left, whichever came later.
@@ -92,10 +145,13 @@ impl Details {
         };
         let runs = backend.pid.is_some();
         let status = service.text("StatusText").filter(|_| runs);
-        let drop_ins = [socket, service]
-            .iter()
-            .flat_map(|unit| unit.list("DropInPaths"))
-            .collect();
+        let drop_ins_of_console = console.iter().flat_map(|console| console.drop_ins.clone());
+        let drop_ins = [
+            socket.list("DropInPaths"),
+            drop_ins_of_console.collect(),
+            service.list("DropInPaths"),
+        ]
+        .concat();
         let load_state = [socket, service]
             .iter()
             .filter_map(|unit| unit.text("LoadState"))
@@ -117,10 +173,18 @@ impl Details {
             socket_mode: mode.map(|mode| format!("{mode:04o}")),
             socket_file: socket.text("FragmentPath"),
             service_file: service.text("FragmentPath"),
+            console,
             drop_ins,
             enabled: socket.text("UnitFileState"),
             since,
-            front_end: front_end(backend.state, status.as_deref()),
+            front_end: match backend.instance.is_device() {
+                true => front_end(backend.state, status.as_deref()),
+                false => None,
+            },
+            viewers: match backend.instance.is_device() {
+                true => None,
+                false => viewers(backend.state, status.as_deref()),
+            },
             front_end_waits: status.as_deref().and_then(front_end_waits),
             status,
             device_missing: None,
@@ -139,6 +203,25 @@ impl Details {
             backend,
         }
     }
+
+    /// Whether somebody uses it, a front-end or a viewer; none if it does not report it.
+    pub(crate) fn is_used(&self) -> Option<bool> {
+        match self.backend.instance.is_device() {
+            true => self.front_end,
+            false => self.viewers.map(|viewers| viewers > 0),
+        }
+    }
+
+    /// Whether its service runs and its socket for a console does not: systemd starts such a socket only while the
+    /// service is off.
+    pub(crate) fn runs_without_console(&self) -> bool {
+        let runs = matches!(
+            self.backend.state,
+            BackendState::Running | BackendState::Starting | BackendState::Stopping
+        );
+        let listens = self.console.as_ref().is_some_and(ConsoleSocket::is_active);
+        runs && !listens
+    }
 }
 
 /// Whether a front-end is connected. A backend that was started by its socket has one from the start; one that was
@@ -155,6 +238,16 @@ fn front_end(state: BackendState, status: Option<&str>) -> Option<bool> {
             | BackendState::Inactive,
             _,
         ) => Some(false),
+    }
+}
+
+/// How many viewers are connected.
+fn viewers(state: BackendState, status: Option<&str>) -> Option<usize> {
+    let told = status.and_then(ViewersStatus::parse);
+    match (state, told) {
+        (_, Some(status)) => Some(status.count),
+        (BackendState::Running | BackendState::Starting | BackendState::Stopping, None) => None,
+        (_, None) => Some(0),
     }
 }
 
@@ -189,5 +282,17 @@ mod tests {
         assert_eq!(front_end(BackendState::Running, None), None);
         assert_eq!(front_end(BackendState::Listening, None), Some(false));
         assert_eq!(front_end(BackendState::Failed, connected), Some(false));
+    }
+
+    #[test]
+    fn viewers_are_counted_by_the_server() {
+        let looks = Some("2 viewers: root (pid 7), alice (pid 8)");
+        assert_eq!(viewers(BackendState::Running, looks), Some(2));
+        assert_eq!(
+            viewers(BackendState::Running, Some("nobody looks")),
+            Some(0)
+        );
+        assert_eq!(viewers(BackendState::Running, None), None);
+        assert_eq!(viewers(BackendState::Listening, None), Some(0));
     }
 }

@@ -15,7 +15,7 @@ use crate::settings::{ProgramOptions, Settings};
 use crate::systemd::{BackendState, Error, LoadedUnits, Manager};
 use crate::unit_folders::{self, UnitFolders};
 
-pub(crate) use details::{Details, WaitingFrontEnd};
+pub(crate) use details::{ConsoleSocket, Details, WaitingFrontEnd};
 
 /// A backend: a socket, and the service that it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,12 +23,15 @@ pub(crate) struct Backend {
     #[serde(skip)]
     pub instance: Instance,
     pub vm: String,
-    /// The device's name within the VM; a GPU is "gpu".
+    /// The name within the VM; a GPU is "gpu", a VNC server "vnc".
     pub name: String,
-    /// The type of device by the conventions' names; "backend" if it is unknown.
+    /// The type of device by the conventions' names; "backend" if it is unknown, "vnc" for a VNC server.
     #[serde(rename = "type")]
     pub device_type: String,
     pub state: BackendState,
+    /// The number of screens of a GPU.
+    #[serde(skip)]
+    pub heads: usize,
     /// The path of the socket.
     pub socket: Option<String>,
     /// The device of the host that it uses.
@@ -71,11 +74,19 @@ pub(crate) async fn details(
         let backend = backend(manager, &instance, units).await?;
         let socket = manager.properties(instance.unit(UnitType::Socket)).await?;
         let service = manager.properties(instance.unit(UnitType::Service)).await?;
+        let console = match instance.kind().unit_types().contains(&UnitType::Console) {
+            true => {
+                let unit = instance.unit(UnitType::Console);
+                let properties = manager.properties(unit.clone()).await?;
+                ConsoleSocket::new(unit, &properties)
+            }
+            false => None,
+        };
         let missing = backend.device.as_ref().filter(|_| manager.is_local());
         let missing = missing.map(|path| is_missing(manager, path));
         Ok(Details {
             device_missing: missing,
-            ..Details::new(backend, &socket, &service)
+            ..Details::new(backend, &socket, console, &service)
         })
     });
     try_join_all(details).await
@@ -103,15 +114,14 @@ async fn backend(
         false => manager.main_pid(&units).await?,
     };
     let socket = manager.socket_path(instance, &units).await?;
-    let device = match instance.kind() {
+    let options = match instance.kind() {
         UnitKind::Gpu | UnitKind::Input => {
             let environment = manager.environment(instance, &units).await?;
             ProgramOptions::from_environment(instance.kind(), &environment)
-                .device()
-                .map(str::to_owned)
         }
-        UnitKind::Program => None,
+        UnitKind::Program | UnitKind::Vnc => ProgramOptions::None,
     };
+    let device = options.device().map(str::to_owned);
     let state = match units.state() {
         BackendState::Listening
             if device
@@ -128,6 +138,7 @@ async fn backend(
         name: instance.label().to_owned(),
         device_type: device_type(manager, instance),
         state,
+        heads: options.heads(),
         socket,
         device,
         pid,

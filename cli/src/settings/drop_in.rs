@@ -3,7 +3,7 @@
 use conventions::{GpuMemory, OPTIONS};
 
 use super::dynamic_user::dynamic_user;
-use super::options::{GpuOptions, ProgramOptions};
+use super::options::{GpuOptions, InputOptions, ProgramOptions};
 use super::{SECTION, Settings, is_root};
 use crate::accounts;
 use crate::instance::{Instance, UnitType};
@@ -39,9 +39,13 @@ pub(crate) fn service_text(settings: &Settings, instance: &Instance) -> Result<S
     Ok(text)
 }
 
-/// The text of a drop-in for the socket.
-pub(crate) fn socket_text(instance: &Instance, directives: Vec<Directive>) -> String {
-    let mut text = head(instance, UnitType::Socket);
+/// The text of a drop-in for a socket; without directives it only says that the backend has this socket.
+pub(crate) fn socket_text(
+    instance: &Instance,
+    unit_type: UnitType,
+    directives: Vec<Directive>,
+) -> String {
+    let mut text = head(instance, unit_type);
     section(&mut text, "Socket", directives);
     text
 }
@@ -91,6 +95,15 @@ fn service(settings: &Settings, instance: &Instance) -> Vec<Directive> {
     {
         directives.push(Directive::new("PrivateDevices", "no"));
         directives.push(Directive::new("SupplementaryGroups", "render"));
+    }
+    if let ProgramOptions::Input(InputOptions {
+        virtual_kind: Some(_),
+        ..
+    }) = &settings.options
+    {
+        // It opens no device.
+        directives.push(Directive::new("PrivateDevices", "yes"));
+        directives.push(Directive::new("SupplementaryGroups", ""));
     }
     directives.extend(settings.options.environment());
     if !settings.command.is_empty() {

@@ -11,6 +11,7 @@ pub(super) fn dynamic_user(instance: &Instance) -> Option<String> {
         UnitKind::Gpu => "gpu",
         UnitKind::Input => "input",
         UnitKind::Program => "dev",
+        UnitKind::Vnc => "vnc",
     };
     let joined = match instance.name() {
         Some(name) => format!("{}-{name}", instance.vm()),

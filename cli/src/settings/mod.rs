@@ -14,7 +14,10 @@ use crate::instance::{Instance, UnitKind};
 use crate::unit_folders::UnitFolders;
 use crate::unit_syntax::{self, Assignment, Directive, expand, words};
 
-pub(crate) use options::{GpuOptions, InputOptions, MaxHostmem, ProgramOptions};
+pub(crate) use options::{
+    GpuOptions, HEADS_MAX, InputOptions, MaxHostmem, ProgramOptions, Resolutions, VirtualKind,
+    VncOptions,
+};
 
 /// A section of ours, which systemd leaves alone as its name begins with "X-".
 const SECTION: &str = "X-vhostctl";

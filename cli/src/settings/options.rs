@@ -1,6 +1,7 @@
 //! The options of our own programs, as the units pass them: in `$OPTIONS` and `$EVDEV_PATH`. The only place that
 //! reads or writes them.
 
+use std::fmt;
 use std::str::FromStr;
 
 use conventions::{EVDEV_PATH, OPTIONS, SizeError, parse_size};
@@ -11,7 +12,10 @@ use crate::unit_syntax::{Directive, quoted, variable_word, variable_words};
 const RENDER_NODE: &str = "--render-node=";
 const VIRGL: &str = "--virgl";
 const MAX_HOSTMEM: &str = "--max-hostmem=";
+const RESOLUTION: &str = "--resolution=";
 const NO_GRAB: &str = "--no-grab";
+const VIRTUAL: &str = "--virtual=";
+const KEYBOARD_LAYOUT: &str = "--keyboard-layout=";
 
 /// The options of a program, by the kind of its unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +25,7 @@ pub(crate) enum ProgramOptions {
     None,
     Gpu(GpuOptions),
     Input(InputOptions),
+    Vnc(VncOptions),
 }
 
 /// Options of vhost-user-gpu.
@@ -29,6 +34,8 @@ pub(crate) struct GpuOptions {
     pub render_node: Option<String>,
     pub virgl: bool,
     pub max_hostmem: Option<MaxHostmem>,
+    /// The size of each head's screen where no VMM says it; empty for the program's default, one head.
+    pub resolutions: Resolutions,
     /// Options that vhostctl does not set.
     pub others: Vec<String>,
 }
@@ -38,8 +45,120 @@ pub(crate) struct GpuOptions {
 pub(crate) struct InputOptions {
     pub evdev_path: Option<String>,
     pub no_grab: bool,
+    /// A device without hardware, instead of one of the host.
+    pub virtual_kind: Option<VirtualKind>,
     /// Options that vhostctl does not set.
     pub others: Vec<String>,
+}
+
+/// Options of vhost-vnc.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct VncOptions {
+    pub keyboard_layout: Option<String>,
+    /// Options that vhostctl does not set.
+    pub others: Vec<String>,
+}
+
+/// The value of `--virtual`: an input device that the console plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum VirtualKind {
+    Keyboard,
+    Tablet,
+}
+
+impl VirtualKind {
+    /// All kinds, as a console has them.
+    pub(crate) const ALL: [Self; 2] = [Self::Keyboard, Self::Tablet];
+
+    /// Its name, which is also that of the console's device within the VM.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Keyboard => "keyboard",
+            Self::Tablet => "tablet",
+        }
+    }
+}
+
+/// The value of `--resolution`: the sizes of the heads' screens, in pixels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resolutions(Vec<(u32, u32)>);
+
+/// Why something is not a list of sizes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ResolutionError {
+    #[error("'{0}' is not WIDTHxHEIGHT, such as 1920x1080")]
+    Form(String),
+    #[error("'{0}': a width and a height are from 1 to {SIDE_MAX}")]
+    Side(String),
+    #[error("a GPU has at most {HEADS_MAX} heads")]
+    Heads,
+}
+
+/// The most pixels of a width or height.
+const SIDE_MAX: u32 = 16384;
+/// The most heads of a virtio-gpu (VIRTIO_GPU_MAX_SCANOUTS of its header).
+pub(crate) const HEADS_MAX: usize = 16;
+/// The size of a head that nobody named: the program's default.
+const DEFAULT_SIZE: (u32, u32) = (1280, 800);
+
+impl FromStr for Resolutions {
+    type Err = ResolutionError;
+
+    fn from_str(text: &str) -> Result<Self, ResolutionError> {
+        let side = |digits: &str| {
+            let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| digits.parse::<u32>().unwrap_or(u32::MAX))
+        };
+        let size = |size: &str| {
+            let sides = size
+                .split_once('x')
+                .and_then(|(width, height)| Some((side(width)?, side(height)?)));
+            let (width, height) = sides.ok_or_else(|| ResolutionError::Form(size.to_owned()))?;
+            match [width, height]
+                .iter()
+                .all(|side| (1..=SIDE_MAX).contains(side))
+            {
+                true => Ok((width, height)),
+                false => Err(ResolutionError::Side(size.to_owned())),
+            }
+        };
+        let sizes: Vec<_> = text.split(',').map(size).collect::<Result<_, _>>()?;
+        match sizes.len() > HEADS_MAX {
+            true => Err(ResolutionError::Heads),
+            false => Ok(Self(sizes)),
+        }
+    }
+}
+
+impl fmt::Display for Resolutions {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let sizes: Vec<_> = self
+            .0
+            .iter()
+            .map(|(width, height)| format!("{width}x{height}"))
+            .collect();
+        f.pad(&sizes.join(","))
+    }
+}
+
+impl Resolutions {
+    /// The number of heads.
+    pub(crate) fn heads(&self) -> usize {
+        self.0.len().max(1)
+    }
+
+    /// With that many heads: further ones have the size of the last. `None` if there are more already.
+    pub(crate) fn with_heads(mut self, heads: usize) -> Option<Self> {
+        if self.0.len() > heads {
+            return None;
+        }
+        let last = self.0.last().copied();
+        // One head of the default size needs no word.
+        if last.is_some() || heads > 1 {
+            self.0.resize(heads, last.unwrap_or(DEFAULT_SIZE));
+        }
+        Some(self)
+    }
 }
 
 /// The value of `--max-hostmem`.
@@ -84,6 +203,7 @@ impl ProgramOptions {
                 Self::Input(InputOptions::from_words(path, words))
             }
             UnitKind::Program => Self::None,
+            UnitKind::Vnc => Self::Vnc(VncOptions::from_words(words)),
         }
     }
 
@@ -93,6 +213,7 @@ impl ProgramOptions {
             Self::None => (None, Vec::new()),
             Self::Gpu(options) => (None, options.words()),
             Self::Input(options) => (options.evdev_path.as_ref(), options.words()),
+            Self::Vnc(options) => (None, options.words()),
         };
         let path = path.map(|path| format!("{EVDEV_PATH}={path}"));
         let words: Vec<_> = words.iter().map(|word| variable_word(word)).collect();
@@ -109,13 +230,22 @@ impl ProgramOptions {
             Self::None => Vec::new(),
             Self::Gpu(options) => options.words(),
             Self::Input(options) => options.words(),
+            Self::Vnc(options) => options.words(),
+        }
+    }
+
+    /// The number of screens of a GPU.
+    pub(crate) fn heads(&self) -> usize {
+        match self {
+            Self::Gpu(options) => options.resolutions.heads(),
+            Self::None | Self::Input(_) | Self::Vnc(_) => 1,
         }
     }
 
     /// The device of the host that the program opens.
     pub(crate) fn device(&self) -> Option<&str> {
         match self {
-            Self::None => None,
+            Self::None | Self::Vnc(_) => None,
             Self::Gpu(options) => options.render_node.as_deref(),
             Self::Input(options) => options.evdev_path.as_deref(),
         }
@@ -127,12 +257,15 @@ impl GpuOptions {
         let mut options = Self::default();
         for word in words {
             let hostmem = word.strip_prefix(MAX_HOSTMEM).map(str::parse);
+            let resolutions = word.strip_prefix(RESOLUTION).map(str::parse);
             if let Some(path) = word.strip_prefix(RENDER_NODE) {
                 options.render_node = Some(path.to_owned());
             } else if word == VIRGL {
                 options.virgl = true;
             } else if let Some(Ok(hostmem)) = hostmem {
                 options.max_hostmem = Some(hostmem);
+            } else if let Some(Ok(resolutions)) = resolutions {
+                options.resolutions = resolutions;
             } else {
                 options.others.push(word);
             }
@@ -144,9 +277,11 @@ impl GpuOptions {
     fn words(&self) -> Vec<String> {
         let node = self.render_node.iter();
         let hostmem = self.max_hostmem.iter();
+        let resolutions = Some(&self.resolutions).filter(|sizes| **sizes != Resolutions::default());
         node.map(|path| format!("{RENDER_NODE}{path}"))
             .chain(self.virgl.then(|| VIRGL.to_owned()))
             .chain(hostmem.map(|size| format!("{MAX_HOSTMEM}{}", size.text)))
+            .chain(resolutions.map(|sizes| format!("{RESOLUTION}{sizes}")))
             .chain(self.others.iter().cloned())
             .collect()
     }
@@ -154,18 +289,53 @@ impl GpuOptions {
 
 impl InputOptions {
     fn from_words(path: Option<&str>, words: Vec<String>) -> Self {
-        let (no_grab, others): (Vec<_>, _) = words.into_iter().partition(|word| word == NO_GRAB);
-        Self {
+        let mut options = Self {
             evdev_path: path.map(str::to_owned),
-            no_grab: !no_grab.is_empty(),
-            others,
+            ..Self::default()
+        };
+        for word in words {
+            let kind = word.strip_prefix(VIRTUAL).and_then(|name| {
+                VirtualKind::ALL
+                    .into_iter()
+                    .find(|kind| kind.name() == name)
+            });
+            if word == NO_GRAB {
+                options.no_grab = true;
+            } else if let Some(kind) = kind {
+                options.virtual_kind = Some(kind);
+            } else {
+                options.others.push(word);
+            }
         }
+        options
     }
 
     fn words(&self) -> Vec<String> {
         let no_grab = self.no_grab.then(|| NO_GRAB.to_owned());
-        no_grab
-            .into_iter()
+        let kind = self.virtual_kind.iter();
+        kind.map(|kind| format!("{VIRTUAL}{}", kind.name()))
+            .chain(no_grab)
+            .chain(self.others.iter().cloned())
+            .collect()
+    }
+}
+
+impl VncOptions {
+    fn from_words(words: Vec<String>) -> Self {
+        let mut options = Self::default();
+        for word in words {
+            match word.strip_prefix(KEYBOARD_LAYOUT) {
+                Some(layout) => options.keyboard_layout = Some(layout.to_owned()),
+                None => options.others.push(word),
+            }
+        }
+        options
+    }
+
+    fn words(&self) -> Vec<String> {
+        let layout = self.keyboard_layout.iter();
+        layout
+            .map(|layout| format!("{KEYBOARD_LAYOUT}{layout}"))
             .chain(self.others.iter().cloned())
             .collect()
     }
@@ -220,6 +390,14 @@ mod tests {
                 "OPTIONS=--max-hostmem=none --render-node-of=x",
             ),
             (UnitKind::Input, "OPTIONS=--no-grab --log-level=debug"),
+            (UnitKind::Gpu, "OPTIONS=--resolution=1920x1080,800x600"),
+            (UnitKind::Gpu, "OPTIONS=--resolution=wide"),
+            (UnitKind::Input, "OPTIONS=--virtual=tablet --sandbox=off"),
+            (UnitKind::Input, "OPTIONS=--virtual=piano"),
+            (
+                UnitKind::Vnc,
+                "OPTIONS=--keyboard-layout=de --log-level=debug",
+            ),
         ] {
             let options = options(kind, &[variables]);
             let written = options.environment();
@@ -232,5 +410,43 @@ mod tests {
             panic!("not a GPU's");
         };
         assert_eq!(gpu.max_hostmem.map(|size| size.bytes()), Some(4 << 30));
+    }
+
+    #[test]
+    fn sizes_are_checked_and_repeated_for_further_heads() {
+        let sizes = |text: &str| text.parse::<Resolutions>();
+        assert_eq!(sizes("1920x1080").map(|it| it.heads()), Ok(1));
+        let two = sizes("1920x1080,800x600").expect("good");
+        assert_eq!(
+            (two.heads(), two.to_string().as_str()),
+            (2, "1920x1080,800x600")
+        );
+        assert_eq!(
+            two.clone().with_heads(3).expect("more").to_string(),
+            "1920x1080,800x600,800x600"
+        );
+        assert_eq!(two.with_heads(1), None);
+        let none = Resolutions::default();
+        assert_eq!(none.clone().with_heads(1), Some(none.clone()));
+        assert_eq!(
+            none.with_heads(2).expect("more").to_string(),
+            "1280x800,1280x800"
+        );
+        for form in [
+            "", "x", "800", "800x", "800X600", "+800x600", "800x600,", "-1x1",
+        ] {
+            assert!(
+                matches!(sizes(form), Err(ResolutionError::Form(_))),
+                "{form}"
+            );
+        }
+        for side in ["0x600", "800x16385", "99999999999x1"] {
+            assert!(
+                matches!(sizes(side), Err(ResolutionError::Side(_))),
+                "{side}"
+            );
+        }
+        let many = vec!["1x1"; 17].join(",");
+        assert_eq!(sizes(&many), Err(ResolutionError::Heads));
     }
 }

@@ -14,7 +14,7 @@ fn keyboard() -> (Instance, Settings) {
         options: ProgramOptions::Input(InputOptions {
             evdev_path: Some("/dev/input/by-id/usb-A\\x20B-event-kbd".into()),
             no_grab: true,
-            others: Vec::new(),
+            ..InputOptions::default()
         }),
         ..Settings::default()
     };

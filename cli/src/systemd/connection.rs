@@ -1,12 +1,14 @@
 //! Which service manager is asked, and the connection to its bus.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zbus::address::Address;
+use zbus::address::transport::{Transport, Unixexec};
 use zbus::connection::Builder;
 
 use super::error::Error;
-use super::remote_host::RemoteHost;
+use crate::remote_host::RemoteHost;
 
 /// How long an answer may take: the limit of sd-bus, and so of systemctl.
 const TIMEOUT: Duration = Duration::from_secs(25);
@@ -52,7 +54,7 @@ impl Target {
     pub(super) async fn connect(&self) -> Result<zbus::Connection, Error> {
         let connect = async || {
             let builder = match &self.host {
-                Some(host) => Builder::address(host.address())?,
+                Some(host) => Builder::address(bus_of(host))?,
                 None => Builder::system()?,
             };
             builder.method_timeout(TIMEOUT).build().await
@@ -70,7 +72,33 @@ impl Target {
     }
 }
 
+/// The bus of another machine, as what runs there passes it on.
+fn bus_of(host: &RemoteHost) -> Address {
+    // No terminal and no X11: this connection is for the bus alone.
+    let arguments = std::iter::once("-xT".to_owned())
+        .chain(host.ssh_words())
+        .chain(["systemd-stdio-bridge".to_owned()])
+        .map(Into::into)
+        .collect();
+    Transport::Unixexec(Unixexec::new(PathBuf::from("ssh"), None, arguments)).into()
+}
+
 /// The test of sd_booted(3).
 fn booted() -> bool {
     Path::new("/run/systemd/system").is_dir()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bus_of_another_machine_comes_by_ssh() {
+        let host = "root@web:2222".parse().expect("a host");
+        assert_eq!(
+            bus_of(&host).to_string(),
+            "unixexec:path=ssh,argv1=-xT,argv2=-p,argv3=2222,argv4=--,argv5=root%40web,\
+             argv6=systemd-stdio-bridge"
+        );
+    }
 }

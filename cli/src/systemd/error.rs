@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 
 use super::mask::Mask;
-use super::remote_host::RemoteHost;
 use crate::exit;
+use crate::remote_host::RemoteHost;
 
 /// Why a request to systemd failed.
 #[derive(Debug, thiserror::Error)]

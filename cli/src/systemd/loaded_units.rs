@@ -36,15 +36,16 @@ pub(crate) struct LoadedUnit {
     pub(super) path: OwnedObjectPath,
 }
 
-/// The two units of a backend, as far as they are loaded.
+/// The units of a backend, as far as they are loaded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LoadedUnits {
     pub socket: Option<LoadedUnit>,
+    pub console: Option<LoadedUnit>,
     pub service: Option<LoadedUnit>,
 }
 
 impl LoadedUnits {
-    /// What both make together.
+    /// What socket and service make together.
     pub(crate) fn state(&self) -> BackendState {
         BackendState::new(active(self.socket.as_ref()), active(self.service.as_ref()))
     }
@@ -62,7 +63,11 @@ fn active(unit: Option<&LoadedUnit>) -> &str {
 /// The patterns of the names of our units.
 pub(super) fn patterns() -> Vec<String> {
     let of_kind = |kind: &UnitKind| {
-        UnitType::ALL.map(|unit_type| format!("{}@*.{}", kind.template(), unit_type.suffix()))
+        let kind = *kind;
+        let types = kind.unit_types().iter();
+        types.map(move |unit_type| {
+            format!("{}@*.{}", kind.template_of(*unit_type), unit_type.suffix())
+        })
     };
     UnitKind::ALL.iter().flat_map(of_kind).collect()
 }
@@ -82,6 +87,7 @@ pub(super) fn by_instance(listed: Vec<ListedUnit>) -> BTreeMap<Instance, LoadedU
         let unit = Some(LoadedUnit { active, sub, path });
         match name.unit_type {
             UnitType::Socket => units.socket = unit,
+            UnitType::Console => units.console = unit,
             UnitType::Service => units.service = unit,
         }
     }

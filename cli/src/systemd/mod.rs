@@ -8,7 +8,6 @@ mod loaded_units;
 mod manager;
 mod mask;
 mod properties;
-mod remote_host;
 mod start_stop_jobs;
 mod state;
 mod watch;

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use zbus::zvariant::OwnedValue;
 
+use super::loaded_units::unescaped_address;
+
 /// A unit's properties.
 #[derive(Default)]
 pub(crate) struct Properties(HashMap<String, OwnedValue>);
@@ -35,6 +37,16 @@ impl Properties {
 
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
         self.get(name).unwrap_or_default()
+    }
+
+    /// The paths on which a socket listens, in the order of its settings.
+    pub(crate) fn listen(&self) -> Vec<String> {
+        let listen: Vec<(String, String)> = self.get("Listen").unwrap_or_default();
+        listen
+            .into_iter()
+            .filter(|(kind, _)| kind == "Stream")
+            .map(|(_, path)| unescaped_address(&path))
+            .collect()
     }
 
     /// When it came into its state, as systemctl reads it.

@@ -8,6 +8,7 @@ use zbus::zvariant::OwnedObjectPath;
 use super::error::{Error, during, unless_refused};
 use super::manager::Manager;
 use crate::accounts;
+use crate::instance::{Instance, UnitType};
 
 /// What to do with units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +130,12 @@ impl<'a> JobRunner<'a> {
     /// The error for a job that failed.
     async fn job_error(&self, what: &'static str, unit: &str, result: &str) -> Error {
         if result == "failed" {
-            let service = unit.replace(".socket", ".service");
-            if service != unit && self.manager.mask(&service).await.is_some() {
+            let service = Instance::from_unit(unit).map(|one| one.unit(UnitType::Service));
+            let masked = match service.filter(|service| service != unit) {
+                Some(service) => self.manager.mask(&service).await.map(|_| service),
+                None => None,
+            };
+            if let Some(service) = masked {
                 return self.manager.masked(what, unit, &service).await;
             }
         }

@@ -26,7 +26,7 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 pub(crate) struct Change {
     pub unit: String,
     pub vm: String,
-    /// The device's name within the VM; a GPU is "gpu".
+    /// The name within the VM; a GPU is "gpu", a VNC server "vnc".
     pub name: String,
     #[serde(rename = "type")]
     pub kind: UnitKind,
@@ -66,7 +66,15 @@ impl From<LoadedUnit> for UnitState {
 
 /// The states that were reported last.
 #[derive(Default)]
-struct Known(BTreeMap<Instance, [UnitState; 2]>);
+struct Known(BTreeMap<Instance, UnitStates>);
+
+/// The states of the units of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct UnitStates {
+    socket: UnitState,
+    console: UnitState,
+    service: UnitState,
+}
 
 impl Known {
     /// Updates the state of a unit; returns the change, if there is one.
@@ -76,17 +84,17 @@ impl Known {
             unit_type,
         } = name;
         let units = self.0.entry(instance.clone()).or_default();
-        let [socket, service] = units;
         let unit = match unit_type {
-            UnitType::Socket => &mut *socket,
-            UnitType::Service => &mut *service,
+            UnitType::Socket => &mut units.socket,
+            UnitType::Console => &mut units.console,
+            UnitType::Service => &mut units.service,
         };
         if *unit == new {
             return None;
         }
         *unit = new.clone();
-        let state = BackendState::new(&socket.active, &service.active);
-        if units.iter().all(|unit| *unit == UnitState::default()) {
+        let state = BackendState::new(&units.socket.active, &units.service.active);
+        if *units == UnitStates::default() {
             self.0.remove(&instance);
         }
         Some(Change {
@@ -150,6 +158,7 @@ impl UnitWatch {
         for (instance, units) in loaded_units::by_instance(listed) {
             for (unit_type, unit) in [
                 (UnitType::Socket, units.socket),
+                (UnitType::Console, units.console),
                 (UnitType::Service, units.service),
             ] {
                 if let Some(unit) = unit {
@@ -232,6 +241,7 @@ fn state_of(listed: Vec<ListedUnit>, name: &UnitName) -> UnitState {
     let units = units.unwrap_or_default();
     let unit = match name.unit_type {
         UnitType::Socket => units.socket,
+        UnitType::Console => units.console,
         UnitType::Service => units.service,
     };
     unit.map(UnitState::from).unwrap_or_default()

@@ -23,10 +23,11 @@ profiles, the lines for the profile of the domain are printed on standard error.
 this domain to use the sockets of this VM. SELinux was not tested.
 
 With a vhost-user GPU, a <graphics type='vnc'/> keeps the domain from starting: QEMU exits with \"The console
-requires display DMABUF support.\" Remove it; virsh screenshot shows the screen.
+requires display DMABUF support.\" Remove it; vhostctl view shows the screen of a VM with a console, and virsh
+screenshot that of any.
 
 libvirt itself can start a GPU without settings: <video> with the driver 'vhostuser'. This XML uses the GPU that
-'vhostctl add gpu' created.")]
+'vhostctl add gpu' or 'add console' created.")]
 pub(crate) struct Args {
     /// The VM
     #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
@@ -52,7 +53,7 @@ const MEMORY: &str =
     "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>";
 /// Without it, libvirt adds a VGA that is not the guest's screen.
 const NO_VIDEO: &str = "\
-<!-- No <graphics type='vnc'/> here: it would keep the domain from starting. -->
+<!-- No <graphics type='vnc'/> here: it would keep the domain from starting. See vhostctl view. -->
 <video>
   <model type='none'/>
 </video>";

@@ -12,10 +12,12 @@ mod list_devices;
 mod monitor;
 mod qemu_args;
 mod remove;
+mod screenshot;
 mod shared;
 mod show_log;
 mod start_stop;
 mod status;
+mod view;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,8 @@ pub(crate) enum Verb {
     Status(status::Args),
     Log(show_log::Args),
     Monitor(monitor::Args),
+    View(view::Args),
+    Screenshot(screenshot::Args),
     Add(Box<add::Args>),
     Remove(remove::Args),
     Start(start_stop::StartArgs),
@@ -65,6 +69,8 @@ pub(crate) fn run(
         Verb::Status(args) => return status::run(&args, target, &output),
         Verb::Log(args) => show_log::run(&args, target, &output),
         Verb::Monitor(args) => monitor::run(&args, target, &output),
+        Verb::View(args) => return view::run(&args, target, &output),
+        Verb::Screenshot(args) => screenshot::run(&args, target, &output),
         Verb::Add(args) => add::run(&args, target, &output),
         Verb::Remove(args) => remove::run(&args, target, &output),
         Verb::Start(args) => start_stop::run(&args, target, &output),

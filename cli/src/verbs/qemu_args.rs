@@ -22,7 +22,7 @@ machine whose memory is shared by other arguments.
 
 With a GPU, -display none is set. QEMU shows a vhost-user GPU only on displays that accept dmabufs, such as
 egl-headless or gtk,gl=on; with others, including VNC, it exits with \"The console requires display DMABUF
-support.\" A -display after these arguments replaces this one.
+support.\" A -display after these arguments replaces this one. A console needs none: see vhostctl view.
 
 The user that runs QEMU must be allowed to connect: vhostctl status shows the access, and vhostctl add
 --socket-user= sets it. QEMU before 10.0 supports GPU and input devices only with KVM.")]

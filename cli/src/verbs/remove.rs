@@ -1,7 +1,7 @@
 //! `vhostctl remove`: undoes `add`.
 
 use crate::completion;
-use crate::instance::{Instance, UnitType};
+use crate::instance::Instance;
 use crate::output::Output;
 use crate::selector::Selector;
 use crate::systemd::Target;
@@ -11,7 +11,7 @@ use super::error::Error;
 use super::shared::confirm;
 use super::shared::delete_drop_in::delete;
 use super::shared::lock::lock;
-use super::shared::unit_control::{Step, UnitController, units};
+use super::shared::unit_control::{BackendUnits, Step, UnitController};
 
 /// Stop backends, disable them and delete what was added for them
 #[derive(Debug, clap::Args)]
@@ -39,17 +39,29 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         confirm::confirm(&controller, &instances, args.force).await?;
         let folders = UnitFolders::system();
         let lock = lock()?;
+        // Before the drop-ins are gone, which tell of sockets for a console.
+        let units = controller.units(&instances).await?;
         // First the step that may be denied: a user who cannot delete must not stop anything.
-        let mut instances = delete_drop_ins(&mut controller, &folders, instances).await?;
+        let mut instances = delete_drop_ins(&mut controller, &folders, &units).await?;
         drop(lock);
         instances = controller.apply(Step::Stop, instances).await?;
-        instances = disable_all(&mut controller, instances).await?;
-        let all = UnitType::ALL.map(|unit_type| units(&instances, unit_type));
-        controller.jobs().reset_failed(&all.concat()).await?;
-        for instance in &instances {
+        let mut removed = Vec::new();
+        for units in &units {
+            if !instances.contains(&units.instance) {
+                continue;
+            }
+            let disabled = controller.disable_all(units).await;
+            if controller.keep(disabled)?.is_some() {
+                removed.push(units);
+            }
+        }
+        controller.manager().reload().await?;
+        let all: Vec<_> = removed.iter().flat_map(|units| units.all()).collect();
+        controller.jobs().reset_failed(&all).await?;
+        for BackendUnits { instance, .. } in removed {
             output.hint(&format!("Removed {instance}."));
-            for unit_type in UnitType::ALL {
-                let folder = folders.drop_in_folder(instance, unit_type);
+            for unit_type in instance.kind().unit_types() {
+                let folder = folders.drop_in_folder(instance, *unit_type);
                 if folder.exists() {
                     output.hint(&format!(
                         "Kept {}, which has other drop-ins.",
@@ -66,45 +78,32 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
 async fn delete_drop_ins(
     controller: &mut UnitController<'_>,
     folders: &UnitFolders,
-    instances: Vec<Instance>,
+    all: &[BackendUnits],
 ) -> Result<Vec<Instance>, Error> {
     let mut deleted = Vec::new();
-    for instance in instances {
+    for units in all {
         // systemd does not even disable a masked unit.
-        let units = UnitType::ALL.map(|unit_type| instance.unit(unit_type));
-        let unmasked = controller.manager().check_unmasked("remove", &units).await;
+        let unmasked = controller
+            .manager()
+            .check_unmasked("remove", &units.all())
+            .await;
         if controller.keep(unmasked)?.is_none() {
             continue;
         }
-        if controller.keep(delete_all(folders, &instance))?.is_some() {
-            deleted.push(instance);
+        if controller
+            .keep(delete_all(folders, &units.instance))?
+            .is_some()
+        {
+            deleted.push(units.instance.clone());
         }
     }
     Ok(deleted)
 }
 
-async fn disable_all(
-    controller: &mut UnitController<'_>,
-    instances: Vec<Instance>,
-) -> Result<Vec<Instance>, Error> {
-    let mut disabled = Vec::new();
-    for instance in instances {
-        let done = controller
-            .enablement()
-            .disable(&instance.unit(UnitType::Socket))
-            .await;
-        if controller.keep(done)?.is_some() {
-            disabled.push(instance);
-        }
-    }
-    controller.manager().reload().await?;
-    Ok(disabled)
-}
-
-/// Deletes both of our files.
+/// Deletes our files, that of the service first.
 fn delete_all(folders: &UnitFolders, instance: &Instance) -> Result<(), Error> {
-    for unit_type in [UnitType::Service, UnitType::Socket] {
-        delete(&folders.own_file(instance, unit_type))?;
+    for unit_type in instance.kind().unit_types().iter().rev() {
+        delete(&folders.own_file(instance, *unit_type))?;
     }
     Ok(())
 }

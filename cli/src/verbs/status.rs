@@ -12,7 +12,7 @@ use crate::exit;
 use crate::format;
 use crate::journal::{self, Entry};
 use crate::output::{Emphasis, Glyph, Output};
-use crate::selector::{self, Selector};
+use crate::selector::Selector;
 use crate::socket_permissions::SocketPermissions;
 use crate::systemd::{BackendState, Manager, Target};
 
@@ -104,7 +104,7 @@ fn log(details: &Details, lines: u32, target: &Target, output: &Output) -> Vec<E
     if lines == 0 || !target.is_local() {
         return Vec::new();
     }
-    let units = selector::both_units(&details.backend.instance);
+    let units = details.backend.instance.units();
     journal::last(&units, lines).unwrap_or_else(|error| {
         output.hint(&error.to_string());
         Vec::new()
@@ -156,15 +156,29 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         output.paint(format_args!("{}{reason}", backend.state), style),
         output.plain(since.unwrap_or_default()),
     ])?;
-    let units = [&backend.socket_unit, &backend.service_unit];
-    field("Units", &units.map(String::as_str).join(", "))?;
+    let console = details.console.as_ref().map(|console| &console.unit);
+    let units = [
+        Some(&backend.socket_unit),
+        console,
+        Some(&backend.service_unit),
+    ];
+    let units: Vec<_> = units.into_iter().flatten().map(String::as_str).collect();
+    field("Units", &units.join(", "))?;
     if let Some(socket) = &backend.socket {
         field("Socket", socket)?;
     }
     if let Some(text) = access(details, target) {
         field("Access", &text)?;
     }
-    field("Front-end", &front_end(details, target))?;
+    if let Some(console) = &details.console {
+        let state = console.state.as_deref().unwrap_or("unknown");
+        let path = console.path.as_deref().unwrap_or(&console.unit);
+        field("Console", &format_args!("{path} ({state})"))?;
+    }
+    match backend.instance.is_device() {
+        true => field("Front-end", &front_end(details, target))?,
+        false => field("Viewers", &viewers(details))?,
+    };
     if let Some(device) = &backend.device {
         let note = match details.device_missing {
             Some(true) => " (missing)",
@@ -294,6 +308,15 @@ fn front_end(details: &Details, target: &Target) -> String {
         }
     }
     text
+}
+
+/// How many viewers are connected; who they are says the status.
+fn viewers(details: &Details) -> String {
+    match details.viewers {
+        Some(0) => "none".to_owned(),
+        Some(count) => count.to_string(),
+        None => "unknown, the server does not report it".to_owned(),
+    }
 }
 
 /// The user id of a process.

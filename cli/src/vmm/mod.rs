@@ -16,6 +16,8 @@ pub(crate) struct VmDevice {
     /// The name that a guest may see.
     name: String,
     socket: String,
+    /// The number of screens of a GPU.
+    heads: usize,
 }
 
 /// QEMU and libvirt have no front-end for it.
@@ -39,7 +41,13 @@ impl VmDevice {
             device_type: device_type.to_owned(),
             name: instance.name().unwrap_or(instance.vm()).to_owned(),
             socket: socket.to_owned(),
+            heads: 1,
         }
+    }
+
+    /// The same with that many screens.
+    pub(crate) fn with_heads(self, heads: usize) -> Self {
+        Self { heads, ..self }
     }
 
     /// The path of its backend's socket.

@@ -43,7 +43,13 @@ pub(crate) fn options(device: &VmDevice) -> Result<Vec<QemuOption>, NoVmDevice> 
     )];
     match device.device_type.as_str() {
         "gpu" => {
-            options.push(pci("vhost-user-gpu-pci"));
+            let mut option = pci("vhost-user-gpu-pci");
+            if device.heads > 1 {
+                option
+                    .value
+                    .push_str(&format!(",max_outputs={}", device.heads));
+            }
+            options.push(option);
             // QEMU's own VGA is not the guest's screen then, and most of its displays refuse this one.
             options.extend(MACHINE_OPTIONS.map(|option| QemuOption::new(option, "none")));
         }
@@ -116,6 +122,12 @@ mod tests {
             line(&device("vhost-user-gpu@vm1.socket", "gpu", "/run/a,b.sock")),
             "-chardev socket,id=gpu-socket,path=/run/a,,b.sock \
              -device vhost-user-gpu-pci,id=gpu,chardev=gpu-socket -vga none -display none"
+        );
+        let two = device("vhost-user-gpu@vm1.socket", "gpu", "/s").with_heads(2);
+        assert!(
+            line(&two).contains("vhost-user-gpu-pci,id=gpu,chardev=gpu-socket,max_outputs=2 "),
+            "{}",
+            line(&two)
         );
         assert_eq!(
             line(&device("vhost-user@vm1:data.socket", "fs", "/s")),

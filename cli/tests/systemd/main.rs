@@ -7,6 +7,7 @@ mod access;
 mod add;
 mod backends;
 mod change;
+mod console;
 mod devices;
 mod monitor;
 mod polkit;

@@ -4,7 +4,6 @@ use std::fs;
 
 use crate::accounts::{self, AccountError};
 use crate::instance::{Instance, UnitKind};
-use crate::settings::drop_in;
 use crate::unit_syntax::{Directive, quoted};
 
 use super::args::AccessArgs;
@@ -62,14 +61,33 @@ impl Access {
         self.user == ROOT && self.group == ROOT && self.mode == PRIVATE
     }
 
-    /// The text of the drop-in for the socket.
-    pub(super) fn text(&self, instance: &Instance) -> String {
-        let directives = vec![
+    /// Who may connect, as the subject of a sentence.
+    pub(super) fn named(&self) -> String {
+        format!("User {} and root", self.user)
+    }
+
+    /// Who may view a VM's screen, by the command line. `None` for root alone, as in the template of the unit.
+    pub(super) fn of_viewers(
+        user: Option<&str>,
+        group: Option<&str>,
+    ) -> Result<Option<Self>, AccountError> {
+        user.map_or(Ok(()), accounts::check_user)?;
+        group.map_or(Ok(()), accounts::check_group)?;
+        let access = Self {
+            user: user.unwrap_or(ROOT).to_owned(),
+            group: group.unwrap_or(ROOT).to_owned(),
+            mode: if group.is_some() { 0o660 } else { PRIVATE },
+        };
+        Ok((!access.is_roots()).then_some(access))
+    }
+
+    /// The directives of the socket.
+    pub(super) fn directives(&self) -> Vec<Directive> {
+        vec![
             Directive::new("SocketUser", quoted(&self.user)),
             Directive::new("SocketGroup", quoted(&self.group)),
             Directive::new("SocketMode", format!("{:04o}", self.mode)),
-        ];
-        drop_in::socket_text(instance, directives)
+        ]
     }
 }
 
@@ -85,8 +103,8 @@ pub(super) fn hint(args: &AccessArgs, access: Option<&Access>, kind: UnitKind) -
     match access {
         None if kind == UnitKind::Gpu => None,
         Some(access) if access.user != ROOT => Some(format!(
-            "User {} and root may connect. Use --socket-user= for a VMM that runs as another user.",
-            access.user
+            "{} may connect. Use --socket-user= for a VMM that runs as another user.",
+            access.named()
         )),
         _ => Some(
             "Only root may connect. Use --socket-user= for a VMM that runs as another user."
@@ -179,6 +197,18 @@ mod tests {
     }
 
     #[test]
+    fn viewers_are_root_and_who_was_named() {
+        let viewers = |user, group| Access::of_viewers(user, group).expect("accounts that exist");
+        assert_eq!(viewers(None, None), None);
+        assert_eq!(viewers(Some("root"), None), None);
+        let modes = [(Some("daemon"), None), (None, Some("daemon"))]
+            .map(|(user, group)| viewers(user, group).map(|access| access.mode));
+        assert_eq!(modes, [Some(0o600), Some(0o660)]);
+        assert!(Access::of_viewers(Some("vhostctl-nobodys"), None).is_err());
+        assert!(Access::of_viewers(None, Some("x\ny")).is_err());
+    }
+
+    #[test]
     fn the_templates_are_as_safe() {
         let template = |text: &str| {
             let all = crate::unit_syntax::parse(text);
@@ -196,6 +226,10 @@ mod tests {
         );
         assert_eq!(
             template(include_str!("../../../../systemd/vhost-user@.socket")),
+            private
+        );
+        assert_eq!(
+            template(include_str!("../../../../systemd/vhost-vnc@.socket")),
             private
         );
         let gpu = template(include_str!("../../../../systemd/vhost-user-gpu@.socket"));

@@ -6,14 +6,16 @@ use conventions::DeviceType;
 
 use crate::completion;
 use crate::instance::parse_name;
-use crate::settings::MaxHostmem;
+use crate::settings::{HEADS_MAX, MaxHostmem, Resolutions, VirtualKind};
 
-/// Give a VM a device: a GPU, an input device, or any installed backend
+/// Give a VM a console, or a device: a GPU, an input device, or any installed backend
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "\
-vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
+vhostctl add console VM [--heads=N] [--resolution=WxH] [--keyboard-layout=LAYOUT]
+       vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
        vhostctl add input VM DEVICE [--name=NAME] [--no-grab]
+       vhostctl add input VM --virtual=keyboard|tablet [--name=NAME]
        vhostctl add fs VM --backend=virtiofsd --shared-dir=PATH [--name=NAME]
        vhostctl add block VM --backend=qemu-storage-daemon --blk-file=PATH [--name=NAME]
        vhostctl add net VM --backend=passt [--name=NAME] [-- ARGS...]
@@ -22,6 +24,11 @@ vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
 The settings are written to drop-ins of the units, 50-vhostctl.conf, in /etc/systemd/system. The socket
 listens from the next boot, with --now at once; the program runs while a VMM is connected. Then:
 vhostctl qemu-args VM, or vhostctl libvirt-xml VM.
+
+A console is the VM's screen, keyboard and mouse for vhostctl view and other VNC viewers: a GPU, the virtual
+devices VM:keyboard and VM:tablet, and a VNC server on a Unix socket. It takes the options of a GPU as well; a
+GPU that the VM has already is kept. The VNC server runs while somebody looks. Whoever may connect to its socket
+sees the screen and types: by default only root, else those that --viewer-user= and --viewer-group= name.
 
 Whoever may connect to the socket controls the device: what is typed, the files, the disk, and the rights
 of the program. By default, these are root and the user that libvirt runs QEMU as (user= in
@@ -42,7 +49,7 @@ vhost-user@.service(5). All but the first need no descriptor. Any other program 
 without network, and may write only to the paths of --shared-dir, --blk-file and --allow-path."
 )]
 pub(crate) struct Args {
-    /// Type of the device: gpu, input, or with --backend any type of the conventions, such as fs or block
+    /// console, gpu, input, or with --backend any type of the conventions, such as fs or block
     #[arg(value_name = "TYPE", value_parser = crate::verbs::shared::arguments::device_type(), hide_possible_values = true)]
     pub(super) device_type: DeviceType,
 
@@ -57,6 +64,26 @@ pub(crate) struct Args {
     /// Name of the device within the VM [default: by its type]
     #[arg(help_heading = HEADING, long, value_name = "NAME", value_parser = parse_name)]
     pub(super) name: Option<String>,
+
+    /// console, gpu: the number of the VM's screens [default: one, or as many as there are sizes]
+    #[arg(help_heading = HEADING, long, value_name = "N", value_parser = heads)]
+    pub(super) heads: Option<usize>,
+
+    /// console, gpu: the size of the screen where the VMM does not say it; one for each head [default: 1280x800]
+    #[arg(help_heading = HEADING, long, value_name = "WxH[,WxH...]")]
+    pub(super) resolution: Option<Resolutions>,
+
+    /// console: the layout of the viewers' keyboards, such as us or de, for viewers that send no key codes [default: us]
+    #[arg(help_heading = HEADING, long, value_name = "LAYOUT", value_parser = layout)]
+    pub(super) keyboard_layout: Option<String>,
+
+    /// console: let this user view and use it [default: root]
+    #[arg(help_heading = HEADING, long, value_name = "USER")]
+    pub(super) viewer_user: Option<String>,
+
+    /// console: let this group view and use it [default: none]
+    #[arg(help_heading = HEADING, long, value_name = "GROUP")]
+    pub(super) viewer_group: Option<String>,
 
     /// gpu: use this render node; 'auto' means the host's main GPU
     #[arg(help_heading = HEADING, long, value_name = "auto|PATH", add = completion::render_nodes())]
@@ -73,6 +100,10 @@ pub(crate) struct Args {
     /// input: share the device with the host
     #[arg(help_heading = HEADING, long)]
     pub(super) no_grab: bool,
+
+    /// input: a device without hardware, which the VM's console plays
+    #[arg(help_heading = HEADING, long = "virtual", value_name = "keyboard|tablet", value_enum, hide_possible_values = true)]
+    pub(super) virtual_kind: Option<VirtualKind>,
 
     /// Use this installed backend
     #[arg(help_heading = HEADING, long, value_name = "BACKEND", add = completion::installed_programs())]
@@ -126,6 +157,37 @@ pub(crate) struct Args {
     pub(super) arguments: Vec<String>,
 }
 
+impl Args {
+    /// The options of a console alone, for the types that have none of them.
+    pub(super) fn console_options(&self) -> [(&'static str, bool); 3] {
+        [
+            ("--keyboard-layout", self.keyboard_layout.is_some()),
+            ("--viewer-user", self.viewer_user.is_some()),
+            ("--viewer-group", self.viewer_group.is_some()),
+        ]
+    }
+
+    /// The options of screens, for the types that have none.
+    pub(super) fn screen_options(&self) -> [(&'static str, bool); 2] {
+        [
+            ("--heads", self.heads.is_some()),
+            ("--resolution", self.resolution.is_some()),
+        ]
+    }
+
+    /// The sizes of the heads that it names, as changes of those before.
+    pub(super) fn resolutions(&self, before: Resolutions) -> Result<Resolutions, String> {
+        let sizes = self.resolution.clone().unwrap_or(before);
+        let Some(heads) = self.heads else {
+            return Ok(sizes);
+        };
+        let named = sizes.heads();
+        sizes.with_heads(heads).ok_or_else(|| {
+            format!("--heads={heads} is fewer than the {named} sizes of the GPU. Name a size for each head: --resolution=")
+        })
+    }
+}
+
 /// The heading of its options, apart from those of all verbs.
 const HEADING: &str = "Settings";
 
@@ -148,6 +210,27 @@ pub(super) struct AccessArgs {
 impl AccessArgs {
     pub(super) fn are_given(&self) -> bool {
         self.socket_user.is_some() || self.socket_group.is_some() || self.socket_mode.is_some()
+    }
+}
+
+/// A number of heads.
+fn heads(text: &str) -> Result<usize, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=HEADS_MAX).contains(number));
+    number
+        .filter(|_| digits)
+        .ok_or_else(|| format!("a GPU has 1 to {HEADS_MAX} heads"))
+}
+
+/// The name of a keyboard layout; the program checks whether it knows it.
+fn layout(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '(' | ')');
+    match !text.is_empty() && text.chars().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("a layout is a name such as us, de or fr-ch".to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::descriptors;
 use crate::devices::RenderNode;
 use crate::instance::{Instance, UnitKind};
-use crate::settings::{GpuOptions, ProgramOptions, Settings};
+use crate::settings::{GpuOptions, ProgramOptions, Resolutions, Settings};
 use crate::verbs::error::{AddError, Error};
 
 use super::args::Args;
@@ -15,10 +15,20 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     reject_options(
         "a GPU",
         &[
-            ("DEVICE", args.device.is_some()),
-            ("--no-grab", args.no_grab),
-        ],
+            &[
+                ("DEVICE", args.device.is_some()),
+                ("--no-grab", args.no_grab),
+                ("--virtual", args.virtual_kind.is_some()),
+            ][..],
+            &args.console_options(),
+        ]
+        .concat(),
     )?;
+    new(args, host)
+}
+
+/// A GPU by the options of the command line.
+pub(super) fn new(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     let instance =
         Instance::checked(UnitKind::Gpu, &args.vm, args.name.as_deref()).map_err(AddError::Name)?;
     let mut hints = Vec::new();
@@ -54,18 +64,16 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         render_node: device,
         virgl: args.virgl,
         max_hostmem: args.max_hostmem.clone(),
+        resolutions: args
+            .resolutions(Resolutions::default())
+            .map_err(AddError::Usage)?,
         others: Vec::new(),
     };
     let settings = Settings {
         options: ProgramOptions::Gpu(options),
         ..Settings::default()
     };
-    Ok(Plan {
-        instance,
-        settings,
-        access: None,
-        hints,
-    })
+    Ok(Plan::new(instance, settings, hints))
 }
 
 /// The render node that the command line names.

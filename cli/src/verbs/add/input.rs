@@ -4,7 +4,7 @@ use conventions::printable;
 
 use crate::devices::{InputDevice, InputKind};
 use crate::instance::{Instance, UnitKind};
-use crate::settings::{InputOptions, ProgramOptions, Settings};
+use crate::settings::{InputOptions, ProgramOptions, Settings, VirtualKind};
 use crate::verbs::error::{AddError, Error};
 
 use super::args::Args;
@@ -14,11 +14,26 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     reject_options(
         "an input device",
         &[
-            ("--render-node", args.render_node.is_some()),
-            ("--virgl", args.virgl),
-            ("--max-hostmem", args.max_hostmem.is_some()),
-        ],
+            &[
+                ("--render-node", args.render_node.is_some()),
+                ("--virgl", args.virgl),
+                ("--max-hostmem", args.max_hostmem.is_some()),
+            ][..],
+            &args.screen_options(),
+            &args.console_options(),
+        ]
+        .concat(),
     )?;
+    if let Some(kind) = args.virtual_kind {
+        reject_options(
+            "a virtual input device",
+            &[
+                ("DEVICE", args.device.is_some()),
+                ("--no-grab", args.no_grab),
+            ],
+        )?;
+        return Ok(virtual_device(args, args.name.as_deref(), kind)?);
+    }
     let Some(wanted) = &args.device else {
         let text = "Which input device? See 'vhostctl list-devices --type=input'.";
         return Err(AddError::Usage(text.to_owned()).into());
@@ -50,18 +65,34 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     let options = InputOptions {
         evdev_path: Some(found.path().to_owned()),
         no_grab: args.no_grab,
-        others: Vec::new(),
+        ..InputOptions::default()
     };
     let settings = Settings {
         options: ProgramOptions::Input(options),
         ..Settings::default()
     };
-    Ok(Plan {
-        instance,
-        settings,
-        access: None,
-        hints: found.hint(&all).into_iter().collect(),
-    })
+    let hints = found.hint(&all).into_iter().collect();
+    Ok(Plan::new(instance, settings, hints))
+}
+
+/// A device without hardware, by default with the name by which a console looks for it.
+pub(super) fn virtual_device(
+    args: &Args,
+    name: Option<&str>,
+    kind: VirtualKind,
+) -> Result<Plan, AddError> {
+    let name = name.unwrap_or_else(|| kind.name());
+    let instance = Instance::checked(UnitKind::Input, &args.vm, Some(name))?;
+    instance.check_console()?;
+    let options = InputOptions {
+        virtual_kind: Some(kind),
+        ..InputOptions::default()
+    };
+    let settings = Settings {
+        options: ProgramOptions::Input(options),
+        ..Settings::default()
+    };
+    Ok(Plan::new(instance, settings, Vec::new()).with_console())
 }
 
 /// The device that the command line names, and the link that the user chose, if it is to be kept.

@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 mod args;
+mod console;
 mod drop_in_edit;
 mod gpu;
 mod input;
@@ -11,15 +12,14 @@ mod program;
 
 use conventions::DeviceType;
 
-use crate::instance::{Instance, UnitType};
+use crate::instance::{Instance, UnitKind, UnitType};
 use crate::output::Output;
 use crate::systemd::Target;
 
 use super::error::{AddError, Error};
 use crate::verbs::shared::lock::lock;
 use crate::verbs::shared::unit_control::UnitController;
-use access::Access;
-use plan::HostInventory;
+use plan::{HostInventory, Plan};
 
 pub(crate) use args::Args;
 
@@ -27,10 +27,23 @@ pub(crate) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     target.local_only("add")?;
     let lock = lock()?;
     let host = HostInventory::read();
+    let plans = plans(args, &host)?;
+    zbus::block_on(async {
+        let mut controller = UnitController::connect(target, output).await?;
+        for plan in &plans {
+            check_program(args, &controller, &plan.instance).await?;
+        }
+        apply::apply(args, &mut controller, &host.folders, &plans, lock, output).await
+    })
+}
+
+/// The plans for what is to be added: several for a console.
+fn plans(args: &Args, host: &HostInventory) -> Result<Vec<Plan>, Error> {
     let mut plan = match (args.device_type, &args.backend) {
-        (_, Some(name)) => program::plan(args, name, &host)?,
-        (DeviceType::Gpu, None) => gpu::plan(args, &host)?,
-        (DeviceType::Input, None) => input::plan(args, &host)?,
+        (_, Some(name)) => program::plan(args, name, host)?,
+        (DeviceType::Console, None) => return console::plans(args, host),
+        (DeviceType::Gpu, None) => gpu::plan(args, host)?,
+        (DeviceType::Input, None) => input::plan(args, host)?,
         (device_type, None) => {
             let text = format!(
                 "Which backend of type {device_type}? Use --backend=BACKEND. See 'vhostctl list-backends'."
@@ -38,18 +51,11 @@ pub(crate) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
             return Err(AddError::Usage(text).into());
         }
     };
-    let host_gpu = args.virgl || plan.settings.device().is_some();
-    let access = Access::choose(&args.access, &plan.instance, host_gpu)
-        .map_err(|error| AddError::Value(error.into()))?;
+    let access = plan.set_access(args)?;
     let kind = plan.instance.kind();
     plan.hints
         .extend(access::hint(&args.access, access.as_ref(), kind));
-    plan.access = access;
-    zbus::block_on(async {
-        let mut controller = UnitController::connect(target, output).await?;
-        check_program(args, &controller, &plan.instance).await?;
-        apply::apply(args, &mut controller, &host.folders, &plan, lock, output).await
-    })
+    Ok(vec![plan])
 }
 
 /// Checks that the unit is installed, and that its program can do what is asked of it.
@@ -62,7 +68,7 @@ async fn check_program(
     let Some(program) = controller.manager().program(&unit).await? else {
         return Err(AddError::NotInstalled { unit }.into());
     };
-    if args.virgl {
+    if args.virgl && instance.kind() == UnitKind::Gpu {
         gpu::check_virgl(&program)?;
     }
     Ok(())

@@ -5,18 +5,73 @@ use crate::devices::Devices;
 use crate::instance::Instance;
 use crate::settings::Settings;
 use crate::unit_folders::UnitFolders;
+use crate::unit_syntax::Directive;
 use crate::verbs::error::AddError;
 
 use super::access::Access;
+use super::args::Args;
 
 /// What is to be added.
 pub(super) struct Plan {
     pub instance: Instance,
-    pub settings: Settings,
-    /// Who may connect, unless as in the template of the unit.
-    pub access: Option<Access>,
+    pub service: ServicePlan,
+    /// The directives of its socket; `None` to leave its drop-in as it is.
+    pub socket: Option<Vec<Directive>>,
+    /// Whether it gets a socket for the VM's console.
+    pub console: bool,
     /// Hints for the user.
     pub hints: Vec<String>,
+}
+
+/// The settings of a service.
+pub(super) enum ServicePlan {
+    /// These; others that are there already are replaced only with --force.
+    New(Settings),
+    /// The same, but only what may be changed without being asked differs from those that are there.
+    Changed(Settings),
+    /// Those that are there.
+    Kept,
+}
+
+impl ServicePlan {
+    /// The settings to write.
+    pub(super) fn settings(&self) -> Option<&Settings> {
+        match self {
+            Self::New(settings) | Self::Changed(settings) => Some(settings),
+            Self::Kept => None,
+        }
+    }
+}
+
+impl Plan {
+    /// A plan of new settings, before it is known who may connect.
+    pub(super) fn new(instance: Instance, settings: Settings, hints: Vec<String>) -> Self {
+        Self {
+            instance,
+            service: ServicePlan::New(settings),
+            socket: Some(Vec::new()),
+            console: false,
+            hints,
+        }
+    }
+
+    /// The same with a socket for the VM's console.
+    pub(super) fn with_console(self) -> Self {
+        Self {
+            console: true,
+            ..self
+        }
+    }
+
+    /// Sets who may connect: by the command line, or by a safe default. Returns who that is.
+    pub(super) fn set_access(&mut self, args: &Args) -> Result<Option<Access>, AddError> {
+        let device = self.service.settings().and_then(Settings::device);
+        let host_gpu = args.virgl || device.is_some();
+        let access = Access::choose(&args.access, &self.instance, host_gpu)
+            .map_err(|error| AddError::Value(error.into()))?;
+        self.socket = Some(access.as_ref().map_or_else(Vec::new, Access::directives));
+        Ok(access)
+    }
 }
 
 /// The devices and assignments of the host.

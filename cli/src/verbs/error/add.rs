@@ -45,6 +45,16 @@ pub(crate) enum AddError {
         selector: String,
         file: String,
     },
+    #[error(
+        "{instance} is {device} already, and the console's own device needs this name. Run 'vhostctl remove {instance}' \
+         and add it again with another --name=, or use --force to replace it."
+    )]
+    ConsoleName { instance: String, device: String },
+    #[error(
+        "{instance} serves a VM without a socket for the console, and systemd starts none while it does. Shut the VM \
+         down first. Without --now, the socket is started with the VM's next start."
+    )]
+    RunsWithoutConsole { instance: String },
     #[error("{unit} is not installed, or systemd has not loaded it yet (systemctl daemon-reload).")]
     NotInstalled { unit: String },
     #[error(

@@ -1,12 +1,14 @@
 //! Why a verb failed.
 
 mod add;
+mod console;
 mod monitor;
 
 use std::io::ErrorKind;
 use std::path::Path;
 
 pub(crate) use add::{AddError, FileError};
+pub(crate) use console::ConsoleError;
 pub(crate) use monitor::MonitorError;
 
 use crate::exit;
@@ -47,8 +49,21 @@ pub(crate) enum Error {
         error: crate::systemd::Error,
         log: Vec<String>,
     },
+    /// systemd starts no second socket of a service that runs.
+    #[error(
+        "{instance} serves a VM without {unit}, which cannot be started now. Shut the VM down, run 'vhostctl restart \
+         {instance}', and start the VM again."
+    )]
+    NoConsoleSocket { instance: String, unit: String },
     #[error(transparent)]
     Add(#[from] AddError),
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    #[error("Failed to write {path}: {source}.")]
+    Picture {
+        path: String,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     NoVmDevice(#[from] crate::vmm::NoVmDevice),
     #[error("Failed to {what} {path}: {source}.{}", advice(source))]
@@ -66,10 +81,13 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NoSuchBackend { exit_code, .. } => *exit_code,
-            Self::File { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            Self::File { source, .. } | Self::Picture { source, .. }
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
                 exit::DENIED
             }
             Self::Add(error) => error.exit_code(),
+            Self::Console(error) => error.exit_code(),
             Self::Systemd(error) | Self::Logged { error, .. } => error.exit_code(),
             Self::Several(errors) => errors.first().map_or(exit::FAILURE, Self::exit_code),
             _ => exit::FAILURE,
@@ -88,7 +106,10 @@ impl Error {
     /// Whether it is about one backend, so that the others can go on.
     pub(super) fn is_of_one(&self) -> bool {
         match self {
-            Self::NoSuchBackend { .. } | Self::File { .. } | Self::Logged { .. } => true,
+            Self::NoSuchBackend { .. }
+            | Self::NoConsoleSocket { .. }
+            | Self::File { .. }
+            | Self::Logged { .. } => true,
             Self::Systemd(error) => error.is_of_unit(),
             _ => false,
         }

@@ -2,6 +2,7 @@
 
 pub(super) mod arguments;
 pub(super) mod confirm;
+pub(super) mod console_socket;
 pub(super) mod delete_drop_in;
 pub(super) mod lock;
 pub(super) mod state_style;

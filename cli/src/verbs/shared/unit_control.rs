@@ -9,7 +9,7 @@ use crate::instance::{Instance, UnitType};
 use crate::journal;
 use crate::output::Output;
 use crate::selector::Selector;
-use crate::systemd::{Enablement, Failure, Job, JobRunner, Manager, Target};
+use crate::systemd::{self, Enablement, Failure, Job, JobRunner, Manager, Target};
 
 use crate::verbs::error::Error;
 
@@ -90,24 +90,65 @@ impl<'a> UnitController<'a> {
         }
     }
 
+    /// The units of some backends: the sockets for a console only where there are some.
+    pub(crate) async fn units(&self, instances: &[Instance]) -> Result<Vec<BackendUnits>, Error> {
+        let details = self.details(instances).await?;
+        let known = |instance: &Instance| {
+            let mut all = details.iter();
+            all.find(|details| details.backend.instance == *instance)
+        };
+        let units = instances.iter().map(|instance| BackendUnits {
+            instance: instance.clone(),
+            console: known(instance)
+                .and_then(|details| details.console.as_ref())
+                .map(|console| console.unit.clone()),
+        });
+        Ok(units.collect())
+    }
+
     /// Starts the sockets. The failures of a failed socket are reset first: a start limit that it reached would
     /// otherwise refuse the next VMM although the cause is gone.
-    async fn start(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+    async fn start(&mut self, mut instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+        let mut sockets = Vec::new();
         for details in self.details(&instances).await? {
-            let backend = details.backend;
-            if backend.socket_state.as_deref() == Some("failed") {
-                let units = [backend.socket_unit, backend.service_unit];
+            let backend = &details.backend;
+            let console = details.console.as_ref();
+            let console_failed =
+                console.is_some_and(|console| console.state.as_deref() == Some("failed"));
+            if console_failed || backend.socket_state.as_deref() == Some("failed") {
+                let units = [&backend.socket_unit, &backend.service_unit];
+                let units = units.into_iter().chain(console.map(|it| &it.unit));
+                let units: Vec<_> = units.cloned().collect();
                 self.jobs().reset_failed(&units).await?;
             }
+            if let Some(console) = console {
+                if details.runs_without_console() {
+                    self.failed.push(Error::NoConsoleSocket {
+                        instance: backend.instance.to_string(),
+                        unit: console.unit.clone(),
+                    });
+                    instances.retain(|instance| *instance != backend.instance);
+                } else {
+                    sockets.push(console.unit.clone());
+                }
+            }
+            sockets.push(backend.socket_unit.clone());
         }
-        let sockets = units(&instances, UnitType::Socket);
+        // Those that systemd does not know yet.
+        for instance in &instances {
+            let socket = instance.unit(UnitType::Socket);
+            if !sockets.contains(&socket) {
+                sockets.push(socket);
+            }
+        }
         self.run(Job::Start, &sockets, instances).await
     }
 
     /// Stops sockets and services, also those that are connected.
     async fn stop(&mut self, instances: Vec<Instance>) -> Result<Vec<Instance>, Error> {
-        let all = UnitType::ALL.map(|unit_type| units(&instances, unit_type));
-        self.run(Job::Stop, &all.concat(), instances).await
+        let units = self.units(&instances).await?;
+        let units: Vec<_> = units.iter().flat_map(BackendUnits::all).collect();
+        self.run(Job::Stop, &units, instances).await
     }
 
     /// Stops the sockets alone, where no front-end is connected.
@@ -131,15 +172,15 @@ impl<'a> UnitController<'a> {
         instances: Vec<Instance>,
     ) -> Result<Vec<Instance>, Error> {
         let mut done = Vec::new();
-        for instance in instances {
-            let socket = instance.unit(UnitType::Socket);
+        for units in self.units(&instances).await? {
             let changed = match step {
-                Step::Enable => self.enablement().enable(&socket).await,
-                _ => self.enablement().disable(&socket).await,
+                Step::Enable => self.enable_all(&units).await,
+                _ => self.disable_all(&units).await,
             };
             let Some(is_new) = self.keep(changed)? else {
                 continue;
             };
+            let instance = units.instance;
             self.output.hint(&match (step, is_new) {
                 (Step::Enable, true) => format!("Enabled {instance}: its socket starts at boot."),
                 (Step::Enable, false) => format!("{instance} was already enabled."),
@@ -150,6 +191,23 @@ impl<'a> UnitController<'a> {
         }
         self.manager().reload().await?;
         Ok(done)
+    }
+
+    async fn enable_all(&self, units: &BackendUnits) -> Result<bool, systemd::Error> {
+        let mut is_new = false;
+        for socket in units.sockets() {
+            is_new |= self.enablement().enable(&socket).await?;
+        }
+        Ok(is_new)
+    }
+
+    /// Disables the sockets of a backend; returns whether that changed anything.
+    pub(crate) async fn disable_all(&self, units: &BackendUnits) -> Result<bool, systemd::Error> {
+        let mut is_new = false;
+        for socket in units.sockets() {
+            is_new |= self.enablement().disable(&socket).await?;
+        }
+        Ok(is_new)
     }
 
     /// Keeps an error about one backend, and returns any other.
@@ -200,11 +258,9 @@ impl<'a> UnitController<'a> {
             return Vec::new();
         }
         // The service's too: it may be the cause of the socket's failure.
-        let service = unit.replace(".socket", ".service");
+        let service = Instance::from_unit(unit).map(|instance| instance.unit(UnitType::Service));
         let mut units = vec![unit.to_owned()];
-        if service != unit {
-            units.push(service);
-        }
+        units.extend(service.filter(|service| service != unit));
         journal::sync();
         let entries = journal::last(&units, LOG_LINES).unwrap_or_default();
         entries
@@ -212,6 +268,28 @@ impl<'a> UnitController<'a> {
             .filter(|entry| entry.time >= since)
             .map(|entry| format!("  {}", printable(&entry.message)))
             .collect()
+    }
+}
+
+/// The units that a backend has.
+#[derive(Clone, Debug)]
+pub(crate) struct BackendUnits {
+    pub instance: Instance,
+    /// The socket for a console.
+    console: Option<String>,
+}
+
+impl BackendUnits {
+    /// The sockets.
+    pub(crate) fn sockets(&self) -> Vec<String> {
+        let socket = self.instance.unit(UnitType::Socket);
+        [socket].into_iter().chain(self.console.clone()).collect()
+    }
+
+    /// All units.
+    pub(crate) fn all(&self) -> Vec<String> {
+        let service = self.instance.unit(UnitType::Service);
+        self.sockets().into_iter().chain([service]).collect()
     }
 }
 

@@ -12,11 +12,11 @@ pub(crate) fn vm_devices(vm: &str, target: &Target) -> Result<Vec<VmDevice>, Err
     let all = zbus::block_on(async { backends::list(&Manager::connect(target).await?).await })?;
     let devices: Vec<_> = all
         .iter()
-        .filter(|backend| backend.vm == vm)
+        .filter(|backend| backend.vm == vm && backend.instance.is_device())
         .map(|backend| {
             let default = backend.instance.socket();
             let socket = backend.socket.as_deref().unwrap_or(&default);
-            VmDevice::new(&backend.instance, &backend.device_type, socket)
+            VmDevice::new(&backend.instance, &backend.device_type, socket).with_heads(backend.heads)
         })
         .collect();
     if devices.is_empty() {

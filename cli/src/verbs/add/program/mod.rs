@@ -24,12 +24,18 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
     reject_options(
         "--backend",
         &[
-            ("DEVICE", args.device.is_some()),
-            ("--render-node", args.render_node.is_some()),
-            ("--virgl", args.virgl),
-            ("--max-hostmem", args.max_hostmem.is_some()),
-            ("--no-grab", args.no_grab),
-        ],
+            &[
+                ("DEVICE", args.device.is_some()),
+                ("--render-node", args.render_node.is_some()),
+                ("--virgl", args.virgl),
+                ("--max-hostmem", args.max_hostmem.is_some()),
+                ("--no-grab", args.no_grab),
+                ("--virtual", args.virtual_kind.is_some()),
+            ][..],
+            &args.screen_options(),
+            &args.console_options(),
+        ]
+        .concat(),
     )?;
     let InstalledProgram {
         name: program_name,
@@ -126,12 +132,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
         service,
         ..Settings::default()
     };
-    Ok(Plan {
-        instance,
-        settings,
-        access: None,
-        hints,
-    })
+    Ok(Plan::new(instance, settings, hints))
 }
 
 /// The directives that give a service the host's network, which the template denies.

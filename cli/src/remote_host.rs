@@ -1,11 +1,7 @@
 //! Another machine, reached by ssh.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
-
-use zbus::address::Address;
-use zbus::address::transport::{Transport, Unixexec};
 
 /// Another machine, as ssh(1) names it: `[USER@]HOST[:PORT]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,24 +60,15 @@ impl fmt::Display for RemoteHost {
 }
 
 impl RemoteHost {
-    /// The bus of that machine, as what runs there passes it on.
-    pub(super) fn address(&self) -> Address {
+    /// The last words of a command line of ssh(1) before the command, with those of the port before them.
+    pub(crate) fn ssh_words(&self) -> Vec<String> {
         let port = self
             .port
             .map(|port| ["-p".to_owned(), port.to_string()])
             .into_iter()
             .flatten();
-        // No terminal and no X11: this connection is for the bus alone.
-        let arguments = std::iter::once("-xT".to_owned())
-            .chain(port)
-            .chain([
-                "--".to_owned(),
-                self.destination.clone(),
-                "systemd-stdio-bridge".to_owned(),
-            ])
-            .map(Into::into)
-            .collect();
-        Transport::Unixexec(Unixexec::new(PathBuf::from("ssh"), None, arguments)).into()
+        port.chain(["--".to_owned(), self.destination.clone()])
+            .collect()
     }
 }
 
@@ -89,33 +76,22 @@ impl RemoteHost {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> String {
+    fn words(text: &str) -> String {
         text.parse::<RemoteHost>()
             .expect(text)
-            .address()
-            .to_string()
+            .ssh_words()
+            .join(" ")
     }
 
     #[test]
     fn hosts_are_as_ssh_names_them() {
-        const START: &str = "unixexec:path=ssh,argv1=-xT";
-        const BRIDGE: &str = "systemd-stdio-bridge";
+        assert_eq!(words("web"), "-- web");
         assert_eq!(
-            address("web"),
-            format!("{START},argv2=--,argv3=web,argv4={BRIDGE}")
+            words("root@web.example:2222"),
+            "-p 2222 -- root@web.example"
         );
-        assert_eq!(
-            address("root@web.example:2222"),
-            format!("{START},argv2=-p,argv3=2222,argv4=--,argv5=root%40web.example,argv6={BRIDGE}")
-        );
-        assert_eq!(
-            address("[fe80::1]:22"),
-            format!("{START},argv2=-p,argv3=22,argv4=--,argv5=fe80%3a%3a1,argv6={BRIDGE}")
-        );
-        assert_eq!(
-            address("::1"),
-            format!("{START},argv2=--,argv3=%3a%3a1,argv4={BRIDGE}")
-        );
+        assert_eq!(words("[fe80::1]:22"), "-p 22 -- fe80::1");
+        assert_eq!(words("::1"), "-- ::1");
     }
 
     #[test]

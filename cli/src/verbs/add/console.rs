@@ -1,0 +1,137 @@
+//! `vhostctl add console`: a GPU, a keyboard, a tablet, and a VNC server that shows the one and plays the others.
+
+use crate::instance::{Instance, UnitKind};
+use crate::settings::{ProgramOptions, Resolutions, Settings, VirtualKind, VncOptions};
+use crate::unit_syntax::{Directive, quoted};
+use crate::verbs::error::{AddError, Error};
+
+use super::access::Access;
+use super::args::Args;
+use super::plan::{HostInventory, Plan, ServicePlan, reject_options};
+use super::{gpu, input};
+
+/// The plans for all parts of a console, the VNC server last.
+pub(super) fn plans(args: &Args, host: &HostInventory) -> Result<Vec<Plan>, Error> {
+    reject_options(
+        "a console",
+        &[
+            ("DEVICE", args.device.is_some()),
+            ("--name", args.name.is_some()),
+            ("--no-grab", args.no_grab),
+            ("--virtual", args.virtual_kind.is_some()),
+        ],
+    )?;
+    let gpu = gpu(args, host)?;
+    let heads = settings(&gpu, host).options.heads();
+    let mut plans = vec![gpu];
+    let mut may_connect = None;
+    for kind in VirtualKind::ALL {
+        let mut plan = input::virtual_device(args, None, kind)?;
+        check_name(args, host, &plan.instance)?;
+        may_connect = plan.set_access(args)?;
+        plans.push(plan);
+    }
+    if let (Some(plan), false) = (plans.last_mut(), args.access.are_given()) {
+        let who = may_connect.map_or_else(|| "Only root".to_owned(), |access| access.named());
+        plan.hints.push(format!(
+            "{who} may connect a VMM to keyboard and tablet. Use --socket-user= for a VMM that runs as another user."
+        ));
+    }
+    plans.push(vnc(args, heads)?);
+    Ok(plans)
+}
+
+/// The VM's GPU: a new one, or the one that is there with what was asked for in addition.
+fn gpu(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
+    let instance = Instance::checked(UnitKind::Gpu, &args.vm, None).map_err(AddError::Name)?;
+    instance.check_console().map_err(AddError::Name)?;
+    let is_asked = args.render_node.is_some() || args.virgl || args.max_hostmem.is_some();
+    let is_there = host.assignments.instances().any(|one| *one == instance);
+    if is_asked || !is_there {
+        let mut plan = gpu::new(args, host)?.with_console();
+        plan.set_access(args)?;
+        return Ok(plan);
+    }
+    let kept = Plan {
+        instance,
+        service: ServicePlan::Kept,
+        socket: None,
+        console: true,
+        hints: Vec::new(),
+    };
+    let before = settings(&kept, host);
+    let old = resolutions(&before);
+    let new = args.resolutions(old.clone()).map_err(AddError::Usage)?;
+    if new == old {
+        return Ok(kept);
+    }
+    let mut options = match before.options.clone() {
+        ProgramOptions::Gpu(options) => options,
+        _ => return Ok(kept),
+    };
+    options.resolutions = new;
+    let changed = Settings {
+        options: ProgramOptions::Gpu(options),
+        ..before
+    };
+    let service = match old == Resolutions::default() {
+        true => ServicePlan::Changed(changed),
+        false => ServicePlan::New(changed),
+    };
+    Ok(Plan { service, ..kept })
+}
+
+/// The settings of a GPU by a plan, or those that it has.
+fn settings(plan: &Plan, host: &HostInventory) -> Settings {
+    match plan.service.settings() {
+        Some(settings) => settings.clone(),
+        None => Settings::read(&host.folders, &plan.instance),
+    }
+}
+
+fn resolutions(settings: &Settings) -> Resolutions {
+    match &settings.options {
+        ProgramOptions::Gpu(options) => options.resolutions.clone(),
+        _ => Resolutions::default(),
+    }
+}
+
+/// Fails if a device of the host has the name that the console's device needs.
+fn check_name(args: &Args, host: &HostInventory, instance: &Instance) -> Result<(), AddError> {
+    match host.assignments.path(instance) {
+        Some(device) if !args.force => Err(AddError::ConsoleName {
+            instance: instance.to_string(),
+            device: device.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn vnc(args: &Args, heads: usize) -> Result<Plan, AddError> {
+    let instance = Instance::checked(UnitKind::Vnc, &args.vm, None)?;
+    let viewers = Access::of_viewers(args.viewer_user.as_deref(), args.viewer_group.as_deref())
+        .map_err(|error| AddError::Value(error.into()))?;
+    let mut socket = Vec::new();
+    for head in 1..heads {
+        let path = instance.socket_of_head(head)?;
+        socket.push(Directive::new("ListenStream", quoted(&path)));
+    }
+    socket.extend(viewers.iter().flat_map(Access::directives));
+    let options = VncOptions {
+        keyboard_layout: args.keyboard_layout.clone(),
+        ..VncOptions::default()
+    };
+    let settings = Settings {
+        options: ProgramOptions::Vnc(options),
+        ..Settings::default()
+    };
+    let mut hints = Vec::new();
+    if viewers.is_none() && args.viewer_user.is_none() {
+        hints.push(
+            "Only root may view it. Use --viewer-user= or --viewer-group= for others.".to_owned(),
+        );
+    }
+    let mut plan = Plan::new(instance, settings, hints);
+    plan.socket = Some(socket);
+    Ok(plan)
+}
