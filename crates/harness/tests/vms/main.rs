@@ -2,4 +2,5 @@
 
 mod boot;
 mod demo;
+mod rfb;
 mod viewers;

@@ -30,7 +30,11 @@ pub struct Channel {
 }
 
 impl Channel {
-    fn check(self, bits: u8) -> Result<(), PixelFormatError> {
+    /// The channel, if it fits a pixel of so many bits. A channel without bits has no shift.
+    fn checked(self, bits: u8) -> Result<Self, PixelFormatError> {
+        if self.max == 0 {
+            return Ok(Self { max: 0, shift: 0 });
+        }
         let room = u32::from(bits).saturating_sub(u32::from(self.shift));
         let needed = u16::BITS - self.max.leading_zeros();
         if needed > room {
@@ -40,7 +44,7 @@ impl Channel {
                 bits,
             });
         }
-        Ok(())
+        Ok(self)
     }
 
     /// `value`, one of 0 to 255, as this channel has it.
@@ -126,17 +130,14 @@ impl PixelFormat {
         if !matches!(bits_per_pixel, 8 | 16 | 32) {
             return Err(PixelFormatError::BitsPerPixel(bits_per_pixel));
         }
-        for channel in [red, green, blue] {
-            channel.check(bits_per_pixel)?;
-        }
         Ok(Self {
             bits_per_pixel,
             depth,
             big_endian,
             colour_map: false,
-            red,
-            green,
-            blue,
+            red: red.checked(bits_per_pixel)?,
+            green: green.checked(bits_per_pixel)?,
+            blue: blue.checked(bits_per_pixel)?,
         })
     }
 

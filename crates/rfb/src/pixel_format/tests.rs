@@ -79,3 +79,14 @@ fn eight_bits_survive_channels_that_have_them() {
     }
     assert_eq!(Channel { max: 0, shift: 3 }.to_8_bits(u32::MAX), 0);
 }
+
+#[test]
+fn a_channel_without_bits_may_have_any_shift() {
+    let mut asked = bytes(PixelFormat::XRGB8888);
+    asked[8..10].fill(0);
+    asked[12] = 0xb8;
+    let format = PixelFormat::read(asked).expect("a format");
+    let [_, _, blue] = format.channels();
+    assert_eq!(blue.of_8_bits(255), 0);
+    assert_eq!(blue.to_8_bits(u32::MAX), 0);
+}
