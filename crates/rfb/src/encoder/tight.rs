@@ -2,14 +2,15 @@
 
 use super::deflate::Deflater;
 use super::tile::{Tile, append_pixels, is_solid};
+use super::{DEFAULT_LEVEL, DEFAULT_LEVEL_OF_PIXELS};
 use crate::server_message::write_rect_header;
 use crate::translate::Translator;
 use crate::{Encoding, FrameView, Rect};
 
-/// Columns and rows of the rectangles that larger ones become.
-const BLOCK: u16 = 256;
 /// The most columns of a rectangle.
 const WIDTH_MAX: u16 = 2048;
+/// The most pixels of a rectangle, but for one of one colour. Wide and low ones take the fewest bytes.
+const PIXELS_MAX: usize = 1 << 16;
 /// The most colours of a palette.
 const PALETTE_MAX: usize = 256;
 /// Data shorter than this is not compressed.
@@ -50,7 +51,7 @@ impl Tight {
         translator: &Translator,
         tile: &mut Tile,
         (rect, frame): (Rect, &FrameView<'_>),
-        level: u32,
+        level: Option<u32>,
         out: &mut Vec<u8>,
     ) -> u16 {
         let format = translator.format();
@@ -60,16 +61,18 @@ impl Tight {
         } else {
             format.bytes_per_pixel()
         };
-        let block = if is_solid(frame, rect) {
-            (WIDTH_MAX, u16::MAX)
+        let is_fill = is_solid(frame, rect);
+        let width = rect.width.clamp(1, WIDTH_MAX);
+        let height = if is_fill {
+            u16::MAX
         } else {
-            (BLOCK, BLOCK)
+            u16::try_from(PIXELS_MAX / usize::from(width)).unwrap_or(u16::MAX)
         };
         let mut rects: u16 = 0;
-        for block in rect.blocks(block.0, block.1) {
+        for block in rect.blocks(width, height) {
             write_rect_header(block, Encoding::TIGHT, out);
-            // A fill has one colour: a pixel tells it.
-            let seen = if block.width > BLOCK || block.height > BLOCK {
+            let seen = if is_fill {
+                // A pixel tells the colour.
                 Rect {
                     width: 1,
                     height: 1,
@@ -94,7 +97,7 @@ impl Tight {
         rects
     }
 
-    fn block(&mut self, tile: &mut Tile, pixel_len: usize, level: u32, out: &mut Vec<u8>) {
+    fn block(&mut self, tile: &mut Tile, pixel_len: usize, level: Option<u32>, out: &mut Vec<u8>) {
         if let Some(colour) = tile.solid() {
             out.push(control::FILL);
             append_pixels(&[colour], pixel_len, out);
@@ -116,7 +119,13 @@ impl Tight {
         self.pixels(tile.pixels(), pixel_len, level, out);
     }
 
-    fn palette(&mut self, tile: &mut Tile, pixel_len: usize, level: u32, out: &mut Vec<u8>) {
+    fn palette(
+        &mut self,
+        tile: &mut Tile,
+        pixel_len: usize,
+        level: Option<u32>,
+        out: &mut Vec<u8>,
+    ) {
         let colours = tile.colours();
         let is_mono = colours.len() == 2;
         let stream = if is_mono {
@@ -132,20 +141,26 @@ impl Tight {
             self.batch.clear();
             tile.append_packed(1, &mut self.batch);
             let deflater = &mut self.deflaters[stream as usize];
-            append_data(deflater, &self.batch, level, out);
+            append_data(deflater, &self.batch, level.unwrap_or(DEFAULT_LEVEL), out);
         } else {
             let deflater = &mut self.deflaters[stream as usize];
-            append_data(deflater, tile.indices(), level, out);
+            append_data(
+                deflater,
+                tile.indices(),
+                level.unwrap_or(DEFAULT_LEVEL),
+                out,
+            );
         }
     }
 
-    fn pixels(&mut self, pixels: &[u32], pixel_len: usize, level: u32, out: &mut Vec<u8>) {
+    fn pixels(&mut self, pixels: &[u32], pixel_len: usize, level: Option<u32>, out: &mut Vec<u8>) {
         if pixels.len() * pixel_len < COMPRESS_MIN {
             append_pixels(pixels, pixel_len, out);
             return;
         }
         let Self { deflaters, batch } = self;
         let deflater = &mut deflaters[Stream::Pixels as usize];
+        let level = level.unwrap_or(DEFAULT_LEVEL_OF_PIXELS);
         with_len(out, |out| {
             for pixels in pixels.chunks(BATCH) {
                 batch.clear();

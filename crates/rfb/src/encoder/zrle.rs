@@ -2,6 +2,7 @@
 
 use super::deflate::Deflater;
 use super::tile::{Tile, append_pixels};
+use super::{DEFAULT_LEVEL, DEFAULT_LEVEL_OF_PIXELS};
 use crate::translate::Translator;
 use crate::{FrameView, Rect};
 
@@ -26,11 +27,12 @@ impl Zrle {
         translator: &Translator,
         tile: &mut Tile,
         (rect, frame): (Rect, &FrameView<'_>),
-        level: u32,
+        level: Option<u32>,
         out: &mut Vec<u8>,
     ) {
         let cpixel = translator.format().cpixel_bytes();
         let shift = u32::try_from(cpixel.start * 8).unwrap_or(0);
+        let level = level.unwrap_or_else(|| default_level(tile, rect, frame));
         let len_at = out.len();
         out.extend_from_slice(&[0; 4]);
         self.batch.clear();
@@ -53,6 +55,29 @@ impl Zrle {
         if let Some(at) = out.get_mut(len_at..data_at) {
             at.copy_from_slice(&len.to_be_bytes());
         }
+    }
+}
+
+/// The level for a rectangle: that of pixels if some of its tiles have too many colours for a palette. These tiles
+/// are then most of the bytes.
+fn default_level(tile: &mut Tile, rect: Rect, frame: &FrameView<'_>) -> u32 {
+    /// One tile in so many is looked at.
+    const STEP: usize = 8;
+    if rect.area() < STEP * usize::from(TILE) * usize::from(TILE) {
+        return DEFAULT_LEVEL;
+    }
+    let (mut seen, mut colourful) = (0, 0);
+    for block in rect.blocks(TILE, TILE).step_by(STEP) {
+        tile.load(frame, block, |pixels| {
+            pixels.iter_mut().for_each(|pixel| *pixel &= 0x00ff_ffff);
+        });
+        seen += 1;
+        colourful += usize::from(!tile.find_palette(PALETTE_MAX));
+    }
+    if colourful * 8 >= seen {
+        DEFAULT_LEVEL_OF_PIXELS
+    } else {
+        DEFAULT_LEVEL
     }
 }
 
