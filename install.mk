@@ -43,7 +43,7 @@ INSTALL ?= install
 
 INSTALL_TOP := $(dir $(lastword $(MAKEFILE_LIST)))
 INSTALL_BACKENDS := vhost-user-gpu vhost-user-input
-INSTALL_COMMANDS := vhostctl
+INSTALL_COMMANDS := vhostctl vhost-vnc
 # Units run it before a backend; users do not call it.
 INSTALL_HELPERS := vhost-user-accept
 # Quoted for the shell: the name of the slice has a backslash, as systemd escapes a dash.
@@ -55,7 +55,7 @@ INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
 INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
 
 INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-input.8 \
-	vhost-user-accept.8
+	vhost-user-accept.8 vhost-vnc.8
 # The page about the units, under the names of all units.
 INSTALL_PAGE_ALIASES := vhost-user@.socket.5 vhost-user-gpu@.service.5 vhost-user-gpu@.socket.5 \
 	vhost-user-input@.service.5 vhost-user-input@.socket.5 vhost-user-display@.socket.5 \

@@ -3,7 +3,7 @@
 //!
 //! [`backend`] holds what every such program needs, whatever its device; authors of other devices can use it as
 //! well. `examples/vhost-user-rng.rs` is a whole program in under 150 lines. [`gpu`] and [`input`] are the devices
-//! of this project's own programs, and [`accept`] the program that helps backends without a listening socket.
+//! of this project's own programs, [`vnc`] is the console that shows a GPU's screen, and [`accept`] the program that helps backends without a listening socket.
 
 pub mod accept;
 pub mod backend;

@@ -63,10 +63,10 @@
 
 mod device;
 mod lock;
-mod logging;
+pub(crate) mod logging;
 mod program;
-mod sandbox;
-mod service;
+pub(crate) mod sandbox;
+pub(crate) mod service;
 mod sockets;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
@@ -82,7 +82,9 @@ pub use device::client_listener::ClientListener;
 pub use device::wake_event::WakeEvent;
 pub use device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
 pub use logging::RateLimitedLog;
-pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions, SandboxSwitch};
+pub use program::options::{
+    CommonOptions, ConnectionOptions, GeneralOptions, SandboxSwitch, log_level_parser,
+};
 pub use program::{Program, run, usage_text};
 pub use sandbox::{SandboxPolicy, SyscallArgument, SyscallRule};
 pub use sockets::{

@@ -1,3 +1,24 @@
-//! vhost-vnc: the console of a VM, a VNC server for its screen, keyboard and pointer.
+//! The console: shows the screen of a VM's GPU to viewers (VNC), and gives what they type and point at to its virtual
+//! keyboard and tablet.
+//!
+//! ```text
+//!  display socket ──▶ Display ──▶ Head ──▶ Viewer ──▶ viewers' sockets
+//!  events sockets ◀── ConsoleInput ◀────────┘
+//! ```
+//!
+//! The server ([`run`]) is one thread. The GPU's messages are decoded into the pictures of the heads
+//! (`display`, `head`); each viewer gets what changed since its last update (`viewer`), at its own pace.
+//!
+//! Guest, GPU and viewers are hostile: sizes and counts are checked before they are used, memory is bounded for each
+//! viewer and each head, and whoever breaks a protocol loses the connection.
 
+mod display;
+mod geometry;
+mod head;
+#[doc(hidden)]
 pub mod input;
+mod program;
+mod server;
+mod viewer;
+
+pub use program::{Options, run};

@@ -41,6 +41,11 @@ pub(crate) fn input_program() -> PathBuf {
     )
 }
 
+/// The console.
+pub(crate) fn vnc_program() -> PathBuf {
+    env!("CARGO_BIN_EXE_vhost-vnc").into()
+}
+
 /// The library's example. Cargo builds it with all targets, and tells no test where.
 pub(crate) fn rng_program() -> PathBuf {
     let programs = Path::new(env!("CARGO_BIN_EXE_vhost-user-gpu")).parent();

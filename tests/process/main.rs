@@ -16,3 +16,4 @@ mod notify;
 #[cfg(feature = "virgl")]
 mod virgl;
 mod virtual_input;
+mod vnc;

@@ -34,6 +34,7 @@ pub const HOUSE: House = House {
         ("vhost_user_gpu", "src/bin/vhost-user-gpu.rs"),
         ("vhost_user_input", "src/bin/vhost-user-input.rs"),
         ("vhost_user_accept", "src/bin/vhost-user-accept.rs"),
+        ("vhost_vnc", "src/bin/vhost-vnc.rs"),
     ],
     max_lines: 500,
     layers: &[
@@ -84,6 +85,16 @@ pub const HOUSE: House = House {
                 &["report"],
                 &["device_info", "device_state"],
                 &["protocol"],
+            ],
+        },
+        Layers {
+            of: "vhost_user_backends::vnc",
+            rows: &[
+                &["program"],
+                &["server"],
+                &["display", "input", "viewer"],
+                &["head"],
+                &["geometry"],
             ],
         },
         Layers {

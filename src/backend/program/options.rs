@@ -11,6 +11,11 @@ use log::LevelFilter;
 /// Values of `--log-level`. There is no "off": the reason for a failure is always logged.
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
+/// Parses the value of `--log-level`.
+pub fn log_level_parser() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(LOG_LEVELS).try_map(|level| level.parse())
+}
+
 /// Where the front-end connects (QEMU's "Backend program conventions", "Command line options").
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Connection (exactly one, or a socket passed by socket activation)")]
@@ -38,7 +43,7 @@ pub struct GeneralOptions {
         value_name = "LEVEL",
         default_value = "info",
         ignore_case = true,
-        value_parser = PossibleValuesParser::new(LOG_LEVELS).try_map(|level| level.parse::<LevelFilter>())
+        value_parser = log_level_parser()
     )]
     pub log_level: LevelFilter,
 

@@ -22,7 +22,7 @@ pub use policy::{SandboxPolicy, SyscallArgument, SyscallRule};
 
 /// Why the sandbox cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SandboxError {
+pub(crate) enum SandboxError {
     #[error("cannot set up the sandbox: {attempt}: {error}; --sandbox=off starts without it")]
     Privileges {
         attempt: &'static str,
@@ -37,7 +37,7 @@ pub(super) enum SandboxError {
 
 /// A program's sandbox.
 #[derive(Debug)]
-pub(super) struct Sandbox {
+pub(crate) struct Sandbox {
     policy: SandboxPolicy,
     /// The directories of the sockets that the program removes at its end.
     socket_folders: Vec<PathBuf>,
@@ -45,7 +45,7 @@ pub(super) struct Sandbox {
 
 impl Sandbox {
     /// A sandbox that allows what `policy` says, and to remove the files `sockets`.
-    pub(super) fn new<'a>(
+    pub(crate) fn new<'a>(
         policy: SandboxPolicy,
         sockets: impl IntoIterator<Item = &'a Path>,
     ) -> Self {
@@ -57,7 +57,7 @@ impl Sandbox {
     }
 
     /// Drops privileges and files, for this thread and those that it makes from now on.
-    pub(super) fn restrict_files(&self) -> Result<(), SandboxError> {
+    pub(crate) fn restrict_files(&self) -> Result<(), SandboxError> {
         // rustix reads the auxiliary vector at its first use, by a system call or from /proc, which the
         // sandbox forbids.
         let _ = rustix::param::page_size();
@@ -72,7 +72,7 @@ impl Sandbox {
     }
 
     /// Drops system calls, for all threads.
-    pub(super) fn restrict_syscalls(&self) -> Result<(), SandboxError> {
+    pub(crate) fn restrict_syscalls(&self) -> Result<(), SandboxError> {
         syscalls::restrict(&self.policy, !self.socket_folders.is_empty())?;
         log::debug!("the sandbox is set up");
         Ok(())

@@ -1,0 +1,266 @@
+//! The connection to the GPU, and when to connect.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use display_protocol::{Features, ResizeResult};
+use rustix::io::Errno;
+use rustix::net::{
+    self, AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
+
+use crate::backend::RateLimitedLog;
+use crate::vnc::geometry::Size;
+use crate::vnc::head::{Head, HeadState};
+
+use super::DisplayError;
+use super::decoder::{Decoder, Progress, Request};
+use super::message;
+
+/// Before the second attempt to connect; twice as long before each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Bytes that are read before viewers have their turn.
+const TURN: usize = 4 << 20;
+/// Most messages that want something, in the same time.
+const MAX_REQUESTS: usize = 32;
+/// Most bytes that wait until the GPU reads them.
+const MAX_UNSENT: usize = 4 << 10;
+/// Most resizes without an answer.
+const MAX_RESIZES: usize = 16;
+/// Bytes that the socket is to buffer: fewer and larger reads. The GPU sets as much for its end.
+const RECEIVE_BUFFER: usize = 416 << 10;
+
+/// Who asked for another size of a head.
+pub(crate) type Requester = u64;
+
+/// The GPU as the console's source of pictures.
+pub(crate) struct Display {
+    path: PathBuf,
+    link: Link,
+    pause: Duration,
+    log: RateLimitedLog,
+}
+
+enum Link {
+    /// Nobody looks.
+    Idle,
+    /// The GPU cannot be reached; the next attempt comes then.
+    Waiting(Instant),
+    Connected(Box<Connection>),
+}
+
+struct Connection {
+    socket: UnixStream,
+    decoder: Decoder,
+    unsent: VecDeque<u8>,
+    /// Whether the GPU takes resizes.
+    resizes: bool,
+    requested: VecDeque<Requester>,
+}
+
+impl Display {
+    /// The GPU whose display socket is at `path`. Does not connect yet.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            link: Link::Idle,
+            pause: FIRST_PAUSE,
+            log: RateLimitedLog::default(),
+        }
+    }
+
+    /// The socket, if there is a connection.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.link {
+            Link::Connected(connection) => Some(connection.socket.as_fd()),
+            Link::Idle | Link::Waiting(_) => None,
+        }
+    }
+
+    /// Whether it has to be told when the socket takes more bytes.
+    pub(crate) fn has_unsent(&self) -> bool {
+        match &self.link {
+            Link::Connected(connection) => !connection.unsent.is_empty(),
+            Link::Idle | Link::Waiting(_) => false,
+        }
+    }
+
+    /// When [`Self::connect`] is due, if it is.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        match self.link {
+            Link::Idle => Some(now),
+            Link::Waiting(until) => Some(until),
+            Link::Connected(_) => None,
+        }
+    }
+
+    /// Connects if that is due. Returns whether there is a new connection.
+    pub(crate) fn connect(&mut self, heads: &mut [Head], now: Instant) -> bool {
+        if self.due(now).is_none_or(|due| due > now) {
+            return false;
+        }
+        match connect(&self.path) {
+            Ok(socket) => {
+                log::debug!("connected to {}", self.path.display());
+                for head in heads {
+                    head.lose_pixels(HeadState::Waiting);
+                }
+                self.link = Link::Connected(Box::new(Connection {
+                    socket,
+                    decoder: Decoder::new(),
+                    unsent: VecDeque::new(),
+                    resizes: false,
+                    requested: VecDeque::new(),
+                }));
+                true
+            }
+            Err(e) => {
+                let path = self.path.display();
+                self.log
+                    .warn(format_args!("cannot connect to the GPU at {path}: {e}"));
+                self.wait(heads, now);
+                false
+            }
+        }
+    }
+
+    /// Closes the connection: nobody looks any more.
+    pub(crate) fn disconnect(&mut self, heads: &mut [Head]) {
+        self.link = Link::Idle;
+        self.pause = FIRST_PAUSE;
+        lose(heads);
+    }
+
+    /// Reads what the GPU sent, draws on `heads`, and sends what is due. Returns whether there may be more to read.
+    /// The answers to resizes are added to `answers`.
+    pub(crate) fn serve(
+        &mut self,
+        heads: &mut [Head],
+        answers: &mut Vec<(Requester, ResizeResult)>,
+        now: Instant,
+    ) -> bool {
+        let Link::Connected(connection) = &mut self.link else {
+            return false;
+        };
+        match connection.serve(heads, answers) {
+            Ok(more) => {
+                if heads.iter().any(|head| head.state() == HeadState::On) {
+                    self.pause = FIRST_PAUSE;
+                }
+                more
+            }
+            Err(e) => {
+                // Whoever waits for an answer gets it.
+                let unanswered = connection.requested.drain(..);
+                answers.extend(unanswered.map(|requester| (requester, ResizeResult::Refused)));
+                match e {
+                    DisplayError::Closed => log::info!("{e}"),
+                    e => self.log.warn(format_args!("{e}: connecting again")),
+                }
+                self.wait(heads, now);
+                false
+            }
+        }
+    }
+
+    fn wait(&mut self, heads: &mut [Head], now: Instant) {
+        self.link = Link::Waiting(now + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        lose(heads);
+    }
+
+    /// Asks for another size of a head. Returns the answer, if it is known at once.
+    pub(crate) fn resize(
+        &mut self,
+        scanout: u32,
+        size: Size,
+        by: Requester,
+    ) -> Option<ResizeResult> {
+        let Link::Connected(connection) = &mut self.link else {
+            return Some(ResizeResult::Refused);
+        };
+        if !connection.resizes || connection.requested.len() >= MAX_RESIZES {
+            return Some(ResizeResult::Refused);
+        }
+        connection.requested.push_back(by);
+        connection.unsent.extend(message::resize(scanout, size));
+        // What fails here fails at the next turn too, which reports it.
+        let _ = connection.send();
+        None
+    }
+}
+
+fn lose(heads: &mut [Head]) {
+    for head in heads {
+        head.lose_pixels(HeadState::Unreachable);
+    }
+}
+
+fn connect(path: &std::path::Path) -> Result<UnixStream, Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // A smaller buffer works too.
+    let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
+    net::connect(&socket, &address)?;
+    Ok(socket.into())
+}
+
+impl Connection {
+    fn serve(
+        &mut self,
+        heads: &mut [Head],
+        answers: &mut Vec<(Requester, ResizeResult)>,
+    ) -> Result<bool, DisplayError> {
+        let mut requests = 0;
+        let more = loop {
+            if requests > MAX_REQUESTS {
+                break true;
+            }
+            requests += 1;
+            match self.decoder.read(&self.socket, heads, TURN)? {
+                Progress::Drained => break false,
+                Progress::More => break true,
+                Progress::Request(Request::Features) => {
+                    if self.unsent.len() >= MAX_UNSENT {
+                        return Err(DisplayError::NotReading);
+                    }
+                    self.unsent.extend(message::features_reply());
+                    self.send()?;
+                }
+                Progress::Request(Request::SetFeatures(features)) => {
+                    self.resizes = features.contains(Features::RESIZE);
+                }
+                Progress::Request(Request::ResizeReply(result)) => {
+                    let requester = self.requested.pop_front();
+                    let requester = requester.ok_or(DisplayError::UnexpectedReply)?;
+                    answers.push((requester, result));
+                }
+            }
+        };
+        self.send()?;
+        Ok(more)
+    }
+
+    /// Sends what waits, as far as the socket takes it.
+    fn send(&mut self) -> Result<(), DisplayError> {
+        while !self.unsent.is_empty() {
+            let (bytes, _) = self.unsent.as_slices();
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match net::send(&self.socket, bytes, flags) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(e) => return Err(DisplayError::io("answer the GPU")(e)),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

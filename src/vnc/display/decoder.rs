@@ -1,0 +1,290 @@
+//! Reads the GPU's messages: their fields into a small buffer, their pixels straight into the head's picture.
+
+use std::io::IoSliceMut;
+use std::os::fd::AsFd;
+
+use display_protocol::{CursorUpdate, Features, ResizeResult};
+use rustix::io::{Errno, readv};
+
+use crate::vnc::geometry::Rect;
+use crate::vnc::head::{
+    CursorShape, Head, HeadState, PIXEL_LEN, SENT_CURSOR_LEN, SharedFramebuffer,
+};
+
+use super::DisplayError;
+use super::message::{HEAD_LEN, Message};
+
+/// Most pieces of one `readv(2)`, with the one for the next message's head (`IOV_MAX`).
+const MAX_PIECES: usize = 1024;
+/// What a read counts at least against the limit, in bytes.
+const LEAST_COST: usize = 4 << 10;
+/// Pixels of a head that nobody looks at are read into this.
+const DISCARDED: usize = 64 << 10;
+
+/// What a message asks of the connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// To say which protocol features the console has.
+    Features,
+    /// To use these protocol features.
+    SetFeatures(Features),
+    /// To take the answer to a resize.
+    ResizeReply(ResizeResult),
+}
+
+/// How a read ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Everything that was there has been read.
+    Drained,
+    /// There may be more.
+    More,
+    /// A message wants something.
+    Request(Request),
+}
+
+/// Reads messages piece by piece.
+pub(super) struct Decoder {
+    /// The head of a message, and perhaps bytes of the next one.
+    head: [u8; HEAD_LEN],
+    filled: usize,
+    body: Body,
+}
+
+/// What follows the message that was decoded last.
+enum Body {
+    None,
+    Pixels {
+        scanout: u32,
+        rect: Rect,
+        /// The head's picture when the message began; none if nobody looks at it.
+        picture: Option<SharedFramebuffer>,
+        done: usize,
+    },
+    Cursor {
+        update: CursorUpdate,
+        pixels: Box<[u8; SENT_CURSOR_LEN]>,
+        done: usize,
+    },
+}
+
+impl Body {
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            // The message's size, of 32 bits, includes it.
+            Self::Pixels { rect, .. } => rect.area() as usize * PIXEL_LEN,
+            Self::Cursor { .. } => SENT_CURSOR_LEN,
+        }
+    }
+
+    fn done(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Pixels { done, .. } | Self::Cursor { done, .. } => *done,
+        }
+    }
+}
+
+impl Decoder {
+    pub(super) fn new() -> Self {
+        Self {
+            head: [0; HEAD_LEN],
+            filled: 0,
+            body: Body::None,
+        }
+    }
+
+    /// Reads from `socket` and draws on `heads`, until nothing is left there, about `limit` bytes are read or a message
+    /// wants something.
+    pub(super) fn read(
+        &mut self,
+        socket: impl AsFd,
+        heads: &mut [Head],
+        limit: usize,
+    ) -> Result<Progress, DisplayError> {
+        let mut total = 0;
+        loop {
+            if let Some(request) = self.take_messages(heads)? {
+                return Ok(Progress::Request(request));
+            }
+            if total >= limit {
+                return Ok(Progress::More);
+            }
+            let (wanted, read) = match self.read_some(&socket) {
+                Ok(counts) => counts,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Ok(Progress::Drained),
+                Err(e) => return Err(DisplayError::io("read from the GPU")(e)),
+            };
+            if read == 0 {
+                return Err(DisplayError::Closed);
+            }
+            self.add(read, heads);
+            // Small messages cost a system call each, too.
+            total += read.max(LEAST_COST);
+            if read < wanted {
+                // The socket has no more, which another call need not find out.
+                let request = self.take_messages(heads)?;
+                return Ok(request.map_or(Progress::Drained, Progress::Request));
+            }
+        }
+    }
+
+    /// One system call. Returns how many bytes there was room for, and how many came.
+    fn read_some(&mut self, socket: impl AsFd) -> Result<(usize, usize), Errno> {
+        let left = self.body.len() - self.body.done();
+        let mut discarded;
+        let mut picture;
+        let mut pieces: Vec<IoSliceMut<'_>> = Vec::new();
+        match &mut self.body {
+            Body::None => {}
+            Body::Pixels {
+                rect,
+                picture: Some(shared),
+                done,
+                ..
+            } => {
+                picture = shared.borrow_mut();
+                let rows = picture.rows_mut(*rect, *done).take(MAX_PIECES - 1);
+                pieces.extend(rows.map(IoSliceMut::new));
+            }
+            Body::Pixels { picture: None, .. } => {
+                discarded = vec![0; left.min(DISCARDED)];
+                pieces.push(IoSliceMut::new(&mut discarded));
+            }
+            Body::Cursor { pixels, done, .. } => {
+                pieces.extend(pixels.get_mut(*done..).map(IoSliceMut::new));
+            }
+        }
+        let mut wanted = pieces.iter().map(|piece| piece.len()).sum();
+        if wanted == left {
+            // The next message's head comes with it.
+            let head = self.head.get_mut(self.filled..).unwrap_or_default();
+            wanted += head.len();
+            pieces.push(IoSliceMut::new(head));
+        }
+        let read = readv(socket, &mut pieces)?;
+        Ok((wanted, read))
+    }
+
+    /// Takes into account that so many bytes were read.
+    fn add(&mut self, read: usize, heads: &mut [Head]) {
+        let body = read.min(self.body.len() - self.body.done());
+        self.filled += read - body;
+        if let Body::Pixels { done, .. } | Body::Cursor { done, .. } = &mut self.body {
+            *done += body;
+        }
+        if self.body.done() == self.body.len() {
+            finish(std::mem::replace(&mut self.body, Body::None), heads);
+        }
+    }
+
+    /// Decodes the messages in the buffer; up to one with pixels, or one that wants something.
+    fn take_messages(&mut self, heads: &mut [Head]) -> Result<Option<Request>, DisplayError> {
+        while matches!(self.body, Body::None) {
+            let bytes = self.head.get(..self.filled).unwrap_or_default();
+            let Some((message, len)) = Message::decode(bytes)? else {
+                break;
+            };
+            self.head.copy_within(len.min(self.filled).., 0);
+            self.filled = self.filled.saturating_sub(len);
+            match message {
+                Message::GetProtocolFeatures => return Ok(Some(Request::Features)),
+                Message::SetProtocolFeatures(features) => {
+                    return Ok(Some(Request::SetFeatures(features)));
+                }
+                Message::ResizeReply(status) => return Ok(Some(Request::ResizeReply(status))),
+                message => self.draw(message, heads)?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn draw(&mut self, message: Message, heads: &mut [Head]) -> Result<(), DisplayError> {
+        match message {
+            Message::Scanout { scanout, size } => {
+                if let Some(head) = heads.get_mut(scanout as usize) {
+                    head.set_scanout(size);
+                }
+            }
+            Message::Cursor { position, visible } => {
+                if let Some(head) = heads.get_mut(position.scanout as usize) {
+                    head.move_cursor(visible, position.x, position.y);
+                }
+            }
+            Message::CursorShape(update) => {
+                self.body = Body::Cursor {
+                    update,
+                    pixels: Box::new([0; SENT_CURSOR_LEN]),
+                    done: 0,
+                };
+            }
+            Message::Update { scanout, rect } => {
+                let head = heads.get(scanout as usize);
+                let picture = head.map(|head| target(head, scanout, rect)).transpose()?;
+                if !rect.is_empty() {
+                    self.body = Body::Pixels {
+                        scanout,
+                        rect,
+                        picture: picture.flatten(),
+                        done: 0,
+                    };
+                }
+            }
+            Message::GetProtocolFeatures
+            | Message::SetProtocolFeatures(_)
+            | Message::ResizeReply(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Where the pixels of a message go; nowhere if the picture is too large to be kept.
+fn target(
+    head: &Head,
+    scanout: u32,
+    rect: Rect,
+) -> Result<Option<SharedFramebuffer>, DisplayError> {
+    let (picture, size) = match head.state() {
+        HeadState::On => (head.guest_picture(), head.size()),
+        HeadState::TooLarge(size) => (None, size),
+        HeadState::Unreachable | HeadState::Waiting | HeadState::Off => {
+            return Err(DisplayError::NoPicture(scanout));
+        }
+    };
+    if !rect.lies_within(size) {
+        return Err(DisplayError::Outside {
+            scanout,
+            rect,
+            size,
+        });
+    }
+    Ok(picture)
+}
+
+/// Has the head show what came.
+fn finish(body: Body, heads: &mut [Head]) {
+    match body {
+        Body::None => {}
+        Body::Pixels {
+            scanout,
+            rect,
+            picture,
+            ..
+        } => {
+            if let (Some(head), Some(_)) = (heads.get_mut(scanout as usize), picture) {
+                head.add_damage(rect);
+            }
+        }
+        Body::Cursor { update, pixels, .. } => {
+            if let Some(head) = heads.get_mut(update.scanout as usize) {
+                let shape = CursorShape::from_sent(&pixels, update.hot_x, update.hot_y);
+                head.set_cursor_shape(shape, update.x, update.y);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! The VM's heads (virtio-gpu's scanouts) as viewers see them: the guest's pixels, or a text that says why there are
+//! none.
+
+mod cursor;
+mod framebuffer;
+mod placeholder;
+mod state;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use conventions::DesktopName;
+
+use crate::vnc::geometry::{Rect, Region, Size};
+
+pub(crate) use cursor::{Cursor, CursorShape, SENT_CURSOR_LEN};
+pub(crate) use framebuffer::{Framebuffer, PIXEL_LEN, SharedFramebuffer};
+pub(crate) use state::HeadState;
+
+/// Size of the first picture, when nothing is known of the guest's.
+const FIRST_SIZE: Size = Size::new(1024, 768);
+
+/// One head.
+pub(crate) struct Head {
+    /// What viewers call it.
+    screen: String,
+    state: HeadState,
+    picture: SharedFramebuffer,
+    cursor: Cursor,
+    changes: Changes,
+}
+
+/// What changed on a head since it was taken the last time.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Another picture replaced the former one, perhaps of another size: all of it changed.
+    pub(crate) picture: bool,
+    /// These pixels changed.
+    pub(crate) damage: Region,
+    /// What viewers call it.
+    pub(crate) name: bool,
+    /// The cursor's shape, or whether it is visible.
+    pub(crate) cursor_shape: bool,
+    /// The cursor's position: what it covered, if it moved.
+    pub(crate) cursor_left: Region,
+}
+
+impl Changes {
+    /// Whether nothing changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.picture
+            && !self.name
+            && self.damage.is_empty()
+            && !self.cursor_shape
+            && self.cursor_left.is_empty()
+    }
+}
+
+impl Head {
+    /// A head that viewers call `screen`. Its GPU was not reached yet.
+    pub(crate) fn new(screen: String) -> Self {
+        let mut head = Self {
+            screen,
+            state: HeadState::Unreachable,
+            picture: Rc::new(RefCell::new(Framebuffer::new(FIRST_SIZE))),
+            cursor: Cursor::default(),
+            changes: Changes::default(),
+        };
+        head.show_text();
+        head
+    }
+
+    /// What it shows.
+    pub(crate) fn state(&self) -> HeadState {
+        self.state
+    }
+
+    /// What viewers call it now: its name, and what it shows.
+    pub(crate) fn name(&self) -> String {
+        let state = self.state.screen_state();
+        let screen = &self.screen;
+        DesktopName { screen, state }.to_string()
+    }
+
+    /// What viewers see now, without the cursor.
+    pub(crate) fn picture(&self) -> &SharedFramebuffer {
+        &self.picture
+    }
+
+    /// Its size.
+    pub(crate) fn size(&self) -> Size {
+        self.picture.borrow().size()
+    }
+
+    /// The guest's pointer on it.
+    pub(crate) fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// What changed since the last call.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Sets the size of the guest's picture, which is black at first; 0 by 0 for a head that is off.
+    pub(crate) fn set_scanout(&mut self, size: Size) {
+        if size.is_empty() {
+            self.lose_pixels(HeadState::Off);
+        } else if !Framebuffer::fits(size) {
+            self.lose_pixels(HeadState::TooLarge(size));
+        } else if self.state == HeadState::On && self.size() == size {
+            // The GPU sends all pixels again: until then the former ones are better than none.
+        } else {
+            self.set_state(HeadState::On);
+            self.set_picture(Framebuffer::new(size));
+        }
+    }
+
+    /// Shows why there are no pixels of the guest.
+    pub(crate) fn lose_pixels(&mut self, state: HeadState) {
+        if self.state == state {
+            return;
+        }
+        self.set_state(state);
+        self.show_text();
+        self.set_cursor(|cursor| *cursor = Cursor::default());
+    }
+
+    fn set_state(&mut self, state: HeadState) {
+        self.changes.name |= self.state != state;
+        self.state = state;
+    }
+
+    fn show_text(&mut self) {
+        let reason = self.state.to_string();
+        // As large as before: the windows of viewers stay as they are.
+        let picture = placeholder::picture(self.size(), &[&self.screen, &reason]);
+        self.set_picture(picture);
+    }
+
+    fn set_picture(&mut self, picture: Framebuffer) {
+        // Updates under way read the former one to their end.
+        self.picture = Rc::new(RefCell::new(picture));
+        self.changes.picture = true;
+        self.changes.damage.clear();
+    }
+
+    /// The guest's picture, to write pixels to.
+    pub(crate) fn guest_picture(&self) -> Option<SharedFramebuffer> {
+        (self.state == HeadState::On).then(|| Rc::clone(&self.picture))
+    }
+
+    /// Says that pixels were written to the guest's picture.
+    pub(crate) fn add_damage(&mut self, rect: Rect) {
+        self.changes.damage.add(rect);
+    }
+
+    /// Changes the cursor's shape and shows it at a position.
+    pub(crate) fn set_cursor_shape(&mut self, shape: CursorShape, x: u32, y: u32) {
+        self.set_cursor(|cursor| {
+            *cursor = Cursor {
+                shape: Some(Rc::new(shape)),
+                visible: true,
+                x,
+                y,
+            }
+        });
+    }
+
+    /// Moves the cursor, and shows or hides it.
+    pub(crate) fn move_cursor(&mut self, visible: bool, x: u32, y: u32) {
+        self.set_cursor(|cursor| {
+            cursor.visible = visible;
+            cursor.x = x;
+            cursor.y = y;
+        });
+    }
+
+    fn set_cursor(&mut self, change: impl FnOnce(&mut Cursor)) {
+        let before = self.cursor.clone();
+        change(&mut self.cursor);
+        let (covered, covers) = (before.covers(), self.cursor.covers());
+        let same_shape = before.visible_shape() == self.cursor.visible_shape();
+        if same_shape && covered == covers {
+            return;
+        }
+        self.changes.cursor_left.add(covered);
+        self.changes.cursor_shape |= !same_shape;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+use super::*;
+
+fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {
+    Rect {
+        x,
+        y,
+        width,
+        height,
+    }
+}
+
+fn pixel_count(head: &Head) -> usize {
+    let picture = head.picture().borrow();
+    picture.bytes().iter().filter(|byte| **byte != 0).count()
+}
+
+#[test]
+fn head_without_pixels_shows_a_text_of_the_former_size() {
+    let mut head = Head::new("vm1".to_owned());
+    assert!(head.take_changes().picture);
+    assert_eq!(head.size(), FIRST_SIZE);
+    let unreachable = pixel_count(&head);
+    assert!(unreachable > 100);
+    head.lose_pixels(HeadState::Waiting);
+    assert!(head.take_changes().picture);
+    assert_ne!(pixel_count(&head), unreachable);
+
+    head.set_scanout(Size::new(1920, 1080));
+    assert!(head.take_changes().picture);
+    assert_eq!(
+        (head.state(), head.size()),
+        (HeadState::On, Size::new(1920, 1080))
+    );
+    assert_eq!(head.name(), "vm1");
+    assert_eq!(pixel_count(&head), 0);
+    head.set_scanout(Size::default());
+    assert_eq!(
+        (head.state(), head.size()),
+        (HeadState::Off, Size::new(1920, 1080))
+    );
+    assert!(head.take_changes().name);
+    assert_eq!(head.name(), "vm1 (switched off by the guest)");
+    assert!(head.guest_picture().is_none());
+    assert!(pixel_count(&head) > 100);
+}
+
+#[test]
+fn state_that_stays_changes_nothing() {
+    let mut head = Head::new("vm1".to_owned());
+    head.set_scanout(Size::new(64, 64));
+    head.take_changes();
+    head.set_scanout(Size::new(64, 64));
+    assert!(head.take_changes().is_empty());
+    head.lose_pixels(HeadState::Off);
+    head.take_changes();
+    head.lose_pixels(HeadState::Off);
+    assert!(head.take_changes().is_empty());
+}
+
+#[test]
+fn picture_beyond_the_limits_is_refused_with_a_text() {
+    let mut head = Head::new("vm1".to_owned());
+    let size = Size::new(u32::MAX, u32::MAX);
+    head.set_scanout(size);
+    assert_eq!(head.state(), HeadState::TooLarge(size));
+    assert_eq!(head.size(), FIRST_SIZE);
+    assert!(head.guest_picture().is_none());
+}
+
+#[test]
+fn moved_cursor_says_what_it_covered() {
+    let mut head = Head::new("vm1".to_owned());
+    head.set_scanout(Size::new(640, 480));
+    head.take_changes();
+    let mut sent = [0; SENT_CURSOR_LEN];
+    sent[3] = 255;
+    head.set_cursor_shape(CursorShape::from_sent(&sent, 0, 0), 10, 20);
+    let changes = head.take_changes();
+    assert!(changes.cursor_shape && !changes.picture && changes.damage.is_empty());
+    assert!(changes.cursor_left.is_empty());
+    head.move_cursor(true, 11, 20);
+    let changes = head.take_changes();
+    assert!(!changes.cursor_shape);
+    assert_eq!(changes.cursor_left.rects(), [rect(10, 20, 1, 1)]);
+    head.move_cursor(true, 11, 20);
+    assert!(head.take_changes().is_empty());
+    head.move_cursor(false, 11, 20);
+    let changes = head.take_changes();
+    assert!(changes.cursor_shape);
+    assert_eq!(changes.cursor_left.rects(), [rect(11, 20, 1, 1)]);
+    // A guest that hides what is hidden, elsewhere.
+    head.move_cursor(false, 1, 2);
+    assert!(head.take_changes().is_empty());
+}

@@ -1,0 +1,176 @@
+//! The viewers that are connected.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::peer::{ViewerPeer, status_text};
+use super::poller::{EventFlags, Poller};
+use crate::vnc::head::Head;
+use crate::vnc::input::ViewerId;
+use crate::vnc::viewer::{Viewer, ViewerError};
+
+/// Most viewers, of all heads together.
+pub(super) const MAX_VIEWERS: usize = 32;
+/// Most viewers that are just being told that there are too many. Further ones are told nothing.
+const MAX_REFUSED: usize = 8;
+/// Tokens of viewers begin here.
+pub(super) const FIRST_TOKEN: u64 = 1 << 32;
+/// How long a viewer waits for the guest's picture before it gets a text.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A connected viewer.
+pub(super) struct Connected {
+    pub(super) viewer: Viewer,
+    /// Which head it looks at.
+    pub(super) head: usize,
+    pub(super) peer: ViewerPeer,
+    /// Whether it has done its handshake: then it counts.
+    looks: bool,
+    /// Until when it waits for the picture.
+    patience: Option<Instant>,
+    interest: EventFlags,
+    refused: bool,
+}
+
+/// The viewers that are connected, by number.
+#[derive(Default)]
+pub(super) struct Viewers {
+    connected: BTreeMap<u64, Connected>,
+    last: u64,
+}
+
+impl Viewers {
+    /// Adds a viewer of `head`, or one that is refused because there are too many; `None` if it is closed at once.
+    pub(super) fn add(
+        &mut self,
+        socket: OwnedFd,
+        peer: ViewerPeer,
+        head: usize,
+        poller: &Poller,
+        now: Instant,
+    ) -> io::Result<Option<&Connected>> {
+        let refused = self.connected.values().filter(|viewer| viewer.refused);
+        let refused = refused.count();
+        let is_full = self.connected.len() - refused >= MAX_VIEWERS;
+        if is_full && refused >= MAX_REFUSED {
+            return Ok(None);
+        }
+        let viewer = if is_full {
+            let reason = format!("there are {MAX_VIEWERS} viewers already");
+            Viewer::refused(socket, &reason, now)
+        } else {
+            Viewer::new(socket, now)
+        };
+        self.last += 1;
+        let interest = EventFlags::IN;
+        poller.add(viewer.socket(), FIRST_TOKEN + self.last, interest)?;
+        let connected = Connected {
+            viewer,
+            head,
+            peer,
+            looks: false,
+            patience: None,
+            interest,
+            refused: is_full,
+        };
+        Ok(Some(self.connected.entry(self.last).or_insert(connected)))
+    }
+
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Connected> {
+        self.connected.get_mut(&id)
+    }
+
+    /// Removes a viewer. Its connection is closed when it is dropped.
+    pub(super) fn remove(&mut self, id: u64) -> Option<Connected> {
+        self.connected.remove(&id)
+    }
+
+    /// The numbers of all, those after `start` first.
+    pub(super) fn ids_after(&self, start: u64) -> Vec<u64> {
+        let after = self.connected.range(start.saturating_add(1)..);
+        let before = self.connected.range(..=start);
+        after.chain(before).map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut Connected)> {
+        self.connected.iter_mut().map(|(id, viewer)| (*id, viewer))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.connected.is_empty()
+    }
+
+    /// Whether anybody looks, or is about to.
+    pub(super) fn look(&self) -> bool {
+        self.connected.values().any(|viewer| viewer.looks)
+    }
+
+    /// The text for `STATUS=`.
+    pub(super) fn status(&self) -> String {
+        let looking = self.connected.values().filter(|viewer| viewer.looks);
+        status_text(looking.map(|viewer| &viewer.peer))
+    }
+
+    /// When one of them has to be looked after.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let all = self.connected.values();
+        all.flat_map(|viewer| [viewer.viewer.deadline(), viewer.patience])
+            .flatten()
+            .min()
+    }
+}
+
+impl Connected {
+    /// Whether it has just done its handshake.
+    pub(super) fn begins_to_look(&mut self, now: Instant) -> bool {
+        let begins = !self.looks && self.viewer.is_waiting();
+        if begins {
+            self.looks = true;
+            self.patience = Some(now + PATIENCE);
+        }
+        begins
+    }
+
+    /// Whether it is to get the picture's size now. `settled`: the head's picture is the one that will stay.
+    pub(super) fn is_due(&mut self, settled: bool, now: Instant) -> bool {
+        let patient = self.patience.is_some_and(|until| now < until);
+        let due = self.viewer.is_waiting() && (settled || !patient);
+        if due {
+            self.patience = None;
+        }
+        due
+    }
+
+    /// Whether it counts as a viewer.
+    pub(super) fn looks(&self) -> bool {
+        self.looks
+    }
+
+    /// Encodes and sends what is due. Returns whether there is more.
+    pub(super) fn send(
+        &mut self,
+        head: &Head,
+        stop: impl Fn() -> bool,
+    ) -> Result<bool, ViewerError> {
+        self.viewer.send(head, stop)
+    }
+
+    /// Waits for what it waits for.
+    pub(super) fn update_interest(&mut self, id: u64, poller: &Poller) -> io::Result<()> {
+        let mut interest = EventFlags::empty();
+        interest.set(EventFlags::IN, self.viewer.wants_input());
+        interest.set(EventFlags::OUT, self.viewer.is_blocked());
+        if interest != self.interest {
+            self.interest = interest;
+            poller.modify(self.viewer.socket(), FIRST_TOKEN + id, interest)?;
+        }
+        Ok(())
+    }
+}
+
+/// The viewer's name for the input devices.
+pub(super) fn input_id(id: u64) -> ViewerId {
+    ViewerId(id)
+}

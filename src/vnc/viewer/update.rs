@@ -1,0 +1,218 @@
+//! An update on its way to a viewer, encoded slice by slice.
+
+use std::collections::VecDeque;
+
+use rfb::server_message::{
+    UNTIL_LAST_RECT, write_last_rect, write_rect_header, write_update_header,
+};
+use rfb::{Encoder, Encoding, EncodingSet, FrameView};
+
+use crate::vnc::geometry::{Rect, Region, Size};
+use crate::vnc::head::{Cursor, Framebuffer, SharedFramebuffer};
+
+use super::output::Output;
+
+/// Most pixels of a rectangle that is encoded at once.
+const SLICE: u32 = 128 << 10;
+/// Rows of a tile of ZRLE, to which slices are aligned.
+const TILE: u32 = 64;
+/// Most columns of a slice: Tight allows no more.
+const MAX_COLUMNS: u32 = 2048;
+
+/// Pixels that are still to be encoded for an update. Its header, and its rectangles without pixels, are written.
+pub(super) struct Update {
+    slices: VecDeque<Slice>,
+    encoding: Encoding,
+    /// The cursor, for a viewer that cannot show it by itself.
+    painted: Option<Cursor>,
+    ends_with_last_rect: bool,
+}
+
+struct Slice {
+    picture: SharedFramebuffer,
+    rect: Rect,
+}
+
+/// What an update is made of.
+pub(super) struct Contents<'a> {
+    /// The pixels, within what the viewer knows of the picture's size.
+    pub(super) region: &'a Region,
+    /// The picture.
+    pub(super) picture: &'a SharedFramebuffer,
+    /// The size that the viewer knows. What lies outside the picture is black.
+    pub(super) known: Size,
+    pub(super) painted: Option<Cursor>,
+}
+
+impl Update {
+    /// Writes the header of an update with these pixels after `others` rectangles without pixels, which are to be
+    /// written before [`Self::encode_slice`].
+    pub(super) fn begin(
+        contents: &Contents<'_>,
+        others: u16,
+        encodings: &EncodingSet,
+        encoder: &Encoder,
+        output: &mut Output,
+    ) -> Self {
+        let ends_with_last_rect = encodings.contains(Encoding::LAST_RECT);
+        let encoding = pixel_encoding(encodings);
+        let whole_rects = encoding == Encoding::RAW && encoder.format().is_native();
+        let mut slices = VecDeque::new();
+        for (rect, picture) in contents.rects() {
+            let size = if whole_rects {
+                None
+            } else {
+                Some(slice_size(rect))
+            };
+            slices.extend(cut(rect, size).map(|rect| Slice {
+                picture: SharedFramebuffer::clone(&picture),
+                rect,
+            }));
+        }
+        let count = slices.len() + usize::from(others);
+        let count = u16::try_from(count).ok().filter(|_| !ends_with_last_rect);
+        output.write(|out| write_update_header(count.unwrap_or(UNTIL_LAST_RECT), out));
+        Self {
+            slices,
+            encoding,
+            painted: contents.painted.clone(),
+            ends_with_last_rect,
+        }
+    }
+
+    /// Whether all pixels are encoded.
+    pub(super) fn is_done(&self) -> bool {
+        self.slices.is_empty()
+    }
+
+    /// Encodes the next slice, and ends the update after the last one.
+    pub(super) fn encode_slice(&mut self, encoder: &mut Encoder, output: &mut Output) {
+        if let Some(Slice { picture, rect }) = self.slices.pop_front() {
+            let covered = self.painted.as_ref().filter(|cursor| {
+                let covers = cursor.covers();
+                covers.intersection(&rect).is_some()
+            });
+            let wire = to_wire(rect);
+            if self.encoding == Encoding::RAW && encoder.format().is_native() && covered.is_none() {
+                output.write(|out| write_rect_header(wire, Encoding::RAW, out));
+                output.add_rows(&picture, rect);
+            } else {
+                let mut encode = |picture: &Framebuffer| {
+                    let Size { width, height } = picture.size();
+                    let (width, height) = (to_u16(width), to_u16(height));
+                    let view = FrameView::new(picture.bytes(), picture.stride(), width, height);
+                    let Some(view) = view else { return };
+                    output.write(|out| {
+                        let rects = encoder.encode(self.encoding, wire, &view, out);
+                        debug_assert!(rects == 1 || self.ends_with_last_rect, "{rects}");
+                    });
+                };
+                match covered {
+                    Some(cursor) => cursor.with_painted(&mut picture.borrow_mut(), encode),
+                    None => encode(&picture.borrow()),
+                }
+            }
+        }
+        if self.slices.is_empty() && self.ends_with_last_rect {
+            output.write(write_last_rect);
+        }
+    }
+}
+
+impl Contents<'_> {
+    /// The rectangles, each with the picture that it is read from.
+    fn rects(&self) -> Vec<(Rect, SharedFramebuffer)> {
+        let picture = Rect::from(self.picture.borrow().size());
+        let mut inside = self.region.clone();
+        let within = inside.take_within(&picture);
+        let pixels = within.rects().iter();
+        let mut rects: Vec<_> = pixels
+            .map(|rect| (*rect, SharedFramebuffer::clone(self.picture)))
+            .collect();
+        if !inside.is_empty() {
+            // No page of it is ever written, so it takes no memory.
+            let black = Framebuffer::new(self.known);
+            let black = SharedFramebuffer::new(std::cell::RefCell::new(black));
+            let outside = inside.rects().iter();
+            rects.extend(outside.map(|rect| (*rect, SharedFramebuffer::clone(&black))));
+        }
+        rects
+    }
+}
+
+/// The encoding that the viewer prefers. One rectangle may become several in Tight, which is too late for the number of
+/// rectangles in the header.
+fn pixel_encoding(encodings: &EncodingSet) -> Encoding {
+    match encodings.preferred() {
+        Encoding::TIGHT if encodings.contains(Encoding::LAST_RECT) => Encoding::TIGHT,
+        Encoding::TIGHT if encodings.contains(Encoding::ZRLE) => Encoding::ZRLE,
+        Encoding::TIGHT => Encoding::RAW,
+        other => other,
+    }
+}
+
+fn slice_size(rect: Rect) -> Size {
+    let width = rect.width.clamp(1, MAX_COLUMNS);
+    let rows = SLICE / width / TILE * TILE;
+    Size::new(width, rows.max(TILE))
+}
+
+/// Cuts a rectangle into pieces of at most `size`.
+fn cut(rect: Rect, size: Option<Size>) -> impl Iterator<Item = Rect> {
+    let size = size.unwrap_or(Size::new(rect.width, rect.height));
+    let rows = (rect.y..rect.bottom()).step_by(size.height.max(1) as usize);
+    rows.flat_map(move |y| {
+        let columns = (rect.x..rect.right()).step_by(size.width.max(1) as usize);
+        columns.map(move |x| {
+            let right = rect.right().min(x.saturating_add(size.width));
+            let bottom = rect.bottom().min(y.saturating_add(size.height));
+            Rect::from_edges(x, y, right, bottom)
+        })
+    })
+}
+
+/// As RFB has it. All sizes of pictures fit.
+fn to_wire(rect: Rect) -> rfb::Rect {
+    rfb::Rect::new(
+        to_u16(rect.x),
+        to_u16(rect.y),
+        to_u16(rect.width),
+        to_u16(rect.height),
+    )
+}
+
+/// A number within a picture, as RFB has it.
+pub(super) fn to_u16(number: u32) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_the_rectangle_without_overlap() {
+        let rect = Rect::from_edges(5, 7, 5000, 300);
+        let pieces: Vec<_> = cut(rect, Some(slice_size(rect))).collect();
+        let area: u64 = pieces.iter().map(Rect::area).sum();
+        assert_eq!(area, rect.area());
+        let mut region = Region::default();
+        for piece in &pieces {
+            assert!(piece.width <= MAX_COLUMNS && piece.area() <= u64::from(SLICE));
+            region.add(*piece);
+        }
+        assert_eq!(region.rects(), [rect]);
+        assert_eq!(cut(rect, None).collect::<Vec<_>>(), [rect]);
+    }
+
+    #[test]
+    fn tight_needs_last_rect() {
+        let encodings = |list: &[Encoding]| pixel_encoding(&list.iter().copied().collect());
+        let (tight, zrle, last) = (Encoding::TIGHT, Encoding::ZRLE, Encoding::LAST_RECT);
+        assert_eq!(encodings(&[tight, zrle, last]), tight);
+        assert_eq!(encodings(&[tight, zrle]), zrle);
+        assert_eq!(encodings(&[tight]), Encoding::RAW);
+        assert_eq!(encodings(&[zrle, tight, last]), zrle);
+        assert_eq!(encodings(&[]), Encoding::RAW);
+    }
+}

@@ -1,0 +1,112 @@
+//! What viewers see while there is no picture of the guest.
+
+use conventions::ScreenState;
+use display_protocol::{Features, request};
+use rfb::Encoding;
+
+use super::{Console, FakeGpu, assert_shows, assert_shows_text, picture};
+use crate::common::QUICK;
+
+const ENCODINGS: [Encoding; 3] = [
+    Encoding::ZRLE,
+    Encoding::DESKTOP_SIZE,
+    Encoding::DESKTOP_NAME,
+];
+
+#[test]
+fn gpu_that_comes_later_is_shown() {
+    let mut console = Console::start(&[]);
+    let mut viewer = console.viewer();
+    viewer.set_encodings(&ENCODINGS).unwrap();
+    assert_shows_text(&mut viewer, ScreenState::Unreachable);
+    let mut gpu = FakeGpu::listen(&console.display());
+    gpu.accept(Features::default());
+    assert_shows_text(&mut viewer, ScreenState::Waiting);
+    let pixels = picture(300, 200, 1);
+    gpu.scanout(0, 300, 200);
+    gpu.update(0, 0, 300, 200, &pixels);
+    assert_shows(&mut viewer, (300, 200), &pixels);
+    assert_eq!(viewer.name(), "vm1");
+}
+
+#[test]
+fn head_that_is_switched_off_and_on_again_keeps_its_viewers() {
+    let first = picture(640, 480, 1);
+    let (_console, mut gpu, mut viewer) = Console::showing((640, 480), &first, &ENCODINGS);
+    gpu.scanout(0, 0, 0);
+    assert_shows_text(&mut viewer, ScreenState::Off);
+    // The window stays as it is.
+    assert_eq!(
+        (viewer.frame().width(), viewer.frame().height()),
+        (640, 480)
+    );
+    let second = picture(800, 600, 2);
+    gpu.scanout(0, 800, 600);
+    gpu.update(0, 0, 800, 600, &second);
+    assert_shows(&mut viewer, (800, 600), &second);
+}
+
+#[test]
+fn gpu_that_ends_is_shown_again_when_it_is_back() {
+    let pixels = picture(640, 480, 1);
+    let (console, mut gpu, mut viewer) = Console::showing((640, 480), &pixels, &ENCODINGS);
+    drop(gpu);
+    std::fs::remove_file(console.display()).unwrap();
+    assert_shows_text(&mut viewer, ScreenState::Unreachable);
+    gpu = FakeGpu::listen(&console.display());
+    gpu.accept(Features::default());
+    gpu.scanout(0, 640, 480);
+    gpu.update(0, 0, 640, 480, &pixels);
+    assert_shows(&mut viewer, (640, 480), &pixels);
+}
+
+#[test]
+fn gpu_that_breaks_the_protocol_is_left_and_tried_again() {
+    let pixels = picture(640, 480, 1);
+    let (console, mut gpu, mut viewer) = Console::showing((640, 480), &pixels, &ENCODINGS);
+    // Pixels outside the picture.
+    gpu.update(640, 0, 1, 1, &[0; 4]);
+    gpu.wait_closed();
+    console
+        .program
+        .wait_stderr("head 0, which has 640x480")
+        .unwrap();
+    gpu.accept(Features::default());
+    gpu.scanout(0, 640, 480);
+    gpu.update(0, 0, 640, 480, &pixels);
+    assert_shows(&mut viewer, (640, 480), &pixels);
+    gpu.send(request::UPDATE, 0, &[0; 19]);
+    gpu.wait_closed();
+}
+
+#[test]
+fn gpu_is_connected_while_somebody_looks() {
+    let (mut console, mut gpu) = Console::with_gpu();
+    // One that does not even speak does not look.
+    let silent = console.program.connect().unwrap();
+    assert!(!gpu.is_wanted(std::time::Duration::from_millis(300)));
+    let joining = console.join();
+    gpu.accept(Features::default());
+    gpu.scanout(0, 64, 64);
+    let viewer = joining.join().unwrap();
+    drop(viewer);
+    gpu.wait_closed();
+    drop(silent);
+    let joining = console.join();
+    assert!(gpu.is_wanted(QUICK));
+    gpu.accept(Features::default());
+    gpu.scanout(0, 64, 64);
+    joining.join().unwrap();
+}
+
+#[test]
+fn picture_that_is_too_large_is_shown_as_such() {
+    let pixels = picture(640, 480, 1);
+    let (_console, mut gpu, mut viewer) = Console::showing((640, 480), &pixels, &ENCODINGS);
+    gpu.scanout(0, 16384, 16384);
+    assert_shows_text(&mut viewer, ScreenState::TooLarge);
+    gpu.update(16383, 16383, 1, 1, &[0; 4]);
+    gpu.scanout(0, 640, 480);
+    gpu.update(0, 0, 640, 480, &pixels);
+    assert_shows(&mut viewer, (640, 480), &pixels);
+}
