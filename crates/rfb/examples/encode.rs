@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use rfb::{Encoder, Encoding, Frame, Rect};
+use rfb::{Channel, Encoder, Encoding, Frame, PixelFormat, Rect};
 
 const WIDTH: u16 = 1920;
 const HEIGHT: u16 = 1080;
@@ -126,6 +126,35 @@ fn photo(seed: u64) -> Frame {
     })
 }
 
+/// What other pixel formats cost.
+fn formats(frame: &Frame) {
+    let bytes = [0, 8, 16].map(|shift| Channel { max: 255, shift });
+    let bytes = PixelFormat::true_colour(32, 24, false, bytes).expect("a format");
+    for (name, format) in [
+        ("XRGB", PixelFormat::XRGB8888),
+        ("XBGR", bytes),
+        ("RGB565", PixelFormat::RGB565),
+        ("BGR233", PixelFormat::BGR233),
+    ] {
+        for encoding in [Encoding::RAW, Encoding::ZRLE] {
+            let (mut best, mut out) = (Duration::MAX, Vec::new());
+            for _ in 0..5 {
+                let mut encoder = Encoder::new();
+                encoder.set_format(format);
+                out.clear();
+                let start = Instant::now();
+                let _ = encoder.encode(encoding, frame.rect(), &frame.view(), &mut out);
+                best = best.min(start.elapsed());
+            }
+            let best = best.as_secs_f64() * 1e3;
+            println!(
+                "desktop  {encoding:?} in {name}: {best:.2} ms, {} bytes",
+                out.len()
+            );
+        }
+    }
+}
+
 fn main() {
     let folder = env::args().nth(1);
     let pictures = [
@@ -143,6 +172,7 @@ fn main() {
         ("zrle", Encoding::ZRLE),
         ("tight", Encoding::TIGHT),
     ];
+    formats(&pictures[1].2);
     for (picture, before, frame) in &pictures {
         for (encoding, number) in encodings {
             let levels: &[Option<u8>] = if encoding == "raw" {
