@@ -153,6 +153,17 @@ fn a_server_that_says_nothing_is_not_waited_for() {
 }
 
 #[test]
+fn no_time_at_all_is_a_timeout_too() {
+    let (socket, server) = serve(|_, _| {});
+    let mut client = Client::connect(socket, LIMIT).expect("a connection");
+    client.set_limit(Duration::ZERO);
+    let waited = client.next_event();
+    assert!(matches!(waited, Err(ClientError::Timeout(_))), "{waited:?}");
+    drop(client);
+    server.join().expect("a server");
+}
+
+#[test]
 fn a_connection_that_ends_is_an_error() {
     let (socket, mut theirs) = UnixStream::pair().expect("cannot make a socket");
     theirs.write_all(b"RFB 003.008\n\x01").expect("a beginning");
