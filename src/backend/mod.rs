@@ -87,6 +87,7 @@ pub use program::options::{
 };
 pub use program::{Program, run, usage_text};
 pub use sandbox::{SandboxPolicy, SyscallArgument, SyscallRule};
+pub(crate) use sockets::peer;
 pub use sockets::{
     ListenerOptions, ListeningSocket, PlannedListener, SocketError, SocketOption, activated_socket,
     plan_listeners, refuse_unparsed, refuse_waiting,

@@ -14,7 +14,7 @@ use crate::backend::{
 };
 use crate::vnc::display::Display;
 use crate::vnc::input::{ConsoleInput, KeyboardLayout};
-use crate::vnc::server::{ExitReason, Parts, Server};
+use crate::vnc::server::{ExitReason, HeadSocket, Parts, Server};
 
 const NAME: &str = "vhost-vnc";
 
@@ -87,10 +87,7 @@ fn serve(
     let sockets: Vec<ListeningSocket> = sockets.collect::<Result<_, _>>()?;
     let input = ConsoleInput::new(options.keyboard.clone(), options.tablet.clone(), layout)?;
     let parts = Parts {
-        listeners: sockets
-            .iter()
-            .map(|socket| socket.listener().clone())
-            .collect(),
+        listeners: HeadSocket::in_order(&sockets),
         ends_idle: options.socket_paths.is_empty() && options.fd.is_none(),
         vm: options.name.clone(),
         display: Display::new(options.display.clone()),

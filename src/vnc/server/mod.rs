@@ -12,8 +12,7 @@ mod viewer_status;
 mod viewers;
 
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use display_protocol::ResizeResult;
@@ -27,6 +26,7 @@ use crate::vnc::input::ConsoleInput;
 use crate::vnc::viewer::{Action, ViewerError};
 
 use accounts::Accounts;
+pub(super) use listeners::HeadSocket;
 use listeners::Listeners;
 use peer::ViewerPeer;
 use poller::{EventFlags, Poller};
@@ -45,7 +45,7 @@ const FIRST_LISTENER: u64 = 16;
 /// What the server is made of.
 pub(super) struct Parts {
     /// Where viewers connect, for each head.
-    pub(super) listeners: Vec<Arc<UnixListener>>,
+    pub(super) listeners: Vec<HeadSocket>,
     /// Whether to end when nobody looks: the service manager starts the program again.
     pub(super) ends_idle: bool,
     /// The VM's name.
@@ -109,8 +109,9 @@ impl Server {
         let poller = Poller::new()?;
         poller.add(&signals, SIGNAL, EventFlags::IN)?;
         poller.add(parts.input.fd(), INPUT, EventFlags::IN)?;
-        let heads = (0..).zip(&parts.listeners).map(|(index, _)| {
-            let screen = if parts.listeners.len() > 1 {
+        let count = HeadSocket::count_heads(&parts.listeners);
+        let heads = (0..count).map(|index| {
+            let screen = if count > 1 {
                 format!("{} - head {index}", parts.vm)
             } else {
                 parts.vm.clone()

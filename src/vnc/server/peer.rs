@@ -4,30 +4,28 @@ use std::fmt;
 use std::os::fd::AsFd;
 
 use conventions::ViewersStatus;
-use rustix::net::sockopt;
 
 use super::accounts::Accounts;
+use crate::backend::peer;
 
 /// The process at the other end of a connection, when it connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ViewerPeer {
     user: String,
-    pid: Option<i32>,
+    pid: Option<u32>,
 }
 
 impl ViewerPeer {
     /// Asks the kernel (`SO_PEERCRED`).
     pub(super) fn of(socket: impl AsFd, accounts: &Accounts) -> Self {
-        match sockopt::socket_peercred(socket) {
-            Ok(peer) => Self {
-                user: accounts.name(peer.uid.as_raw()),
-                pid: Some(peer.pid.as_raw_nonzero().get()),
-            },
-            // A TCP socket, by a drop-in of the socket unit.
-            Err(_) => Self {
-                user: "somebody".to_owned(),
-                pid: None,
-            },
+        let peer = peer(socket).ok();
+        // Of a TCP socket, which a drop-in of the socket unit may add, the kernel knows none.
+        let uid = peer.and_then(|peer| peer.uid);
+        let uid = uid.filter(|uid| *uid != u32::MAX);
+        Self {
+            user: uid.map_or_else(|| "somebody".to_owned(), |uid| accounts.name(uid)),
+            // 0 is a process outside this pid namespace.
+            pid: peer.map(|peer| peer.pid).filter(|pid| *pid != 0),
         }
     }
 }
@@ -51,7 +49,24 @@ pub(super) fn status_text<'a>(viewers: impl Iterator<Item = &'a ViewerPeer>) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    #[test]
+    fn viewer_by_tcp_is_somebody() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let viewer = TcpStream::connect(port.local_addr().unwrap()).unwrap();
+        let (accepted, _) = port.accept().unwrap();
+        let accounts = Accounts::default();
+        assert_eq!(ViewerPeer::of(&accepted, &accounts).to_string(), "somebody");
+        drop(viewer);
+        let (one, _other) = UnixStream::pair().unwrap();
+        let pid = std::process::id();
+        let said = ViewerPeer::of(&one, &accounts).to_string();
+        assert!(said.ends_with(&format!(" (pid {pid})")), "{said}");
+    }
 
     #[test]
     fn status_names_every_viewer() {
