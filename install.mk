@@ -9,7 +9,7 @@
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 
-# The backends. QEMU's own programs have the same names, so with PREFIX=/usr neither /usr/lib/qemu (Debian)
+# The backends and the console. QEMU's own programs have the same names, so with PREFIX=/usr neither /usr/lib/qemu (Debian)
 # nor /usr/libexec (Fedora) can hold them; and the AppArmor profile of libvirt allows
 # programs in /usr/bin. Override to install them elsewhere, such as $(LIBEXECDIR)/vhost-user.
 LIBEXECDIR ?= $(PREFIX)/libexec
@@ -42,8 +42,8 @@ CARGO_TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 INSTALL ?= install
 
 INSTALL_TOP := $(dir $(lastword $(MAKEFILE_LIST)))
-INSTALL_BACKENDS := vhost-user-gpu vhost-user-input
-INSTALL_COMMANDS := vhostctl vhost-vnc
+INSTALL_BACKENDS := vhost-user-gpu vhost-user-input vhost-vnc
+INSTALL_COMMANDS := vhostctl
 # Units run it before a backend; users do not call it.
 INSTALL_HELPERS := vhost-user-accept
 # Quoted for the shell: the name of the slice has a backslash, as systemd escapes a dash.

@@ -262,6 +262,8 @@ fn installation_is_complete_and_leaves_no_trace() -> anyhow::Result<()> {
         "vhost-user-input@kbd.service",
         "vhost-user-display@vm1.socket",
         "vhost-user-events@keyboard.socket",
+        "vhost-vnc@vm1.socket",
+        "vhost-vnc@vm1.service",
         "vhost-user-retry@vhost-user-gpu@vm1.socket.service",
         r"system-vhost\x2duser.slice",
     ] {
@@ -281,6 +283,7 @@ fn installation_is_complete_and_leaves_no_trace() -> anyhow::Result<()> {
     for program in [
         "vhost-user-gpu",
         "vhost-user-input",
+        "vhost-vnc",
         "vhostctl",
         "vhost-user-accept",
     ] {
@@ -335,10 +338,6 @@ fn installation_is_complete_and_leaves_no_trace() -> anyhow::Result<()> {
                 continue;
             };
             let binary = binary.with_context(|| format!("{name} names no program"))?;
-            // Its program is not there yet.
-            if name == "vhost-vnc@.service" {
-                continue;
-            }
             // Units that run a program of the system: any backend's, until it is told its own, and the
             // one that waits.
             let of_the_system = ["vhost-user@.service", "vhost-user-retry@.service"];

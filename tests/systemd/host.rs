@@ -10,6 +10,7 @@ use harness::mock::{KEYBOARD, MockInput};
 use harness::packages;
 use harness::staging;
 use harness::systemd::Sandbox;
+use rfb::client::Client;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -20,11 +21,21 @@ const BACKENDS: [(&str, &str); 3] = [
     ("vhost-user@vm1:data", "backend/vm1:data"),
 ];
 
-/// A backend of each kind that runs, with its front-end.
+/// The console of a VM.
+const CONSOLE: &str = "vhost-vnc@vm1";
+
+/// The names of the backends and of the console, without a suffix.
+fn instances() -> Vec<&'static str> {
+    let backends = BACKENDS.iter().map(|(instance, _)| *instance);
+    backends.chain([CONSOLE]).collect()
+}
+
+/// A backend of each kind that runs, with its front-end, and a console with its viewer.
 struct Backends {
     host: Sandbox,
     _mock: MockInput,
     sessions: Vec<Session>,
+    viewer: Option<Client<UnixStream>>,
 }
 
 impl Backends {
@@ -42,13 +53,14 @@ impl Backends {
             &format!("{data}.service"),
             "[Service]\nUser=vu-data\nExecStart=\nExecStart=/usr/bin/vhost-user-gpu --fd=3\n",
         )?;
-        for (instance, _) in BACKENDS {
+        for instance in instances() {
             host.systemctl(&["start", &format!("{instance}.socket")])?;
         }
         Ok(Self {
             host,
             _mock: mock,
             sessions: Vec::new(),
+            viewer: None,
         })
     }
 
@@ -61,6 +73,8 @@ impl Backends {
                 .with_context(|| format!("{instance} does not serve"))?;
             self.sessions.push(session);
         }
+        let path = self.host.path("/run/vhost-user/vnc/vm1.sock");
+        self.viewer = Some(Client::connect(UnixStream::connect(path)?, SOON)?);
         Ok(())
     }
 }
@@ -69,7 +83,10 @@ impl Backends {
 /// and stops is
 /// written down: the states of the backends, one in each line.
 fn write_guests(host: &Sandbox) -> anyhow::Result<()> {
-    let names = BACKENDS.map(|(instance, _)| format!("'{instance}.service'"));
+    let names: Vec<_> = instances()
+        .iter()
+        .map(|instance| format!("'{instance}.service'"))
+        .collect();
     let names = names.join(" ");
     host.write(
         "/run/systemd/system/virt-guest-shutdown.target",
@@ -87,7 +104,7 @@ fn write_guests(host: &Sandbox) -> anyhow::Result<()> {
 }
 
 #[test]
-fn backends_outlive_the_guests_at_shutdown() -> anyhow::Result<()> {
+fn backends_and_consoles_outlive_the_guests_at_shutdown() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let mut backends = Backends::listen(&[staging.path()])?;
     write_guests(&backends.host)?;
@@ -98,8 +115,8 @@ fn backends_outlive_the_guests_at_shutdown() -> anyhow::Result<()> {
     host.systemctl(&["isolate", "harness.target"])?;
     host.wait_property("libvirt-guests.service", "ActiveState", "inactive", SOON)?;
     let states = fs::read_to_string(host.path("/run/stopped"))?;
-    ensure!(states == "active\nactive\nactive\n", "{states:?}");
-    for (instance, _) in BACKENDS {
+    ensure!(states == "active\n".repeat(4), "{states:?}");
+    for instance in instances() {
         host.wait_property(
             &format!("{instance}.service"),
             "ActiveState",
@@ -117,7 +134,7 @@ fn backends_start_while_guests_start_at_boot() -> anyhow::Result<()> {
     let backends = Backends::listen(&[staging.path()])?;
     let host = &backends.host;
     write_guests(host)?;
-    for (instance, _) in BACKENDS {
+    for instance in instances() {
         host.systemctl(&["stop", &format!("{instance}.socket")])?;
         host.systemctl(&["enable", &format!("{instance}.socket")])?;
     }
@@ -129,7 +146,7 @@ fn backends_start_while_guests_start_at_boot() -> anyhow::Result<()> {
     host.systemctl(&["daemon-reload"])?;
     host.systemctl(&["start", "boot.target"])?;
     let states = fs::read_to_string(host.path("/run/booted"))?;
-    ensure!(states == "active\nactive\nactive\n", "{states:?}");
+    ensure!(states == "active\n".repeat(4), "{states:?}");
     Ok(())
 }
 
@@ -156,14 +173,17 @@ fn needrestart_leaves_running_backends_alone() -> anyhow::Result<()> {
     backends.host.systemctl(&["start", "other.service"])?;
     backends.connect()?;
     let host = &backends.host;
-    let services = BACKENDS.map(|(instance, _)| format!("{instance}.service"));
+    let services = instances().into_iter();
+    let services: Vec<_> = services
+        .map(|instance| format!("{instance}.service"))
+        .collect();
     let pids = || -> anyhow::Result<Vec<String>> {
         let pid = |service: &String| host.property(service, "MainPID");
         services.iter().map(pid).collect()
     };
     let before = pids()?;
     let other = host.property("other.service", "MainPID")?;
-    let upgrade = "for f in /usr/bin/vhost-user-gpu /usr/bin/vhost-user-input; do \
+    let upgrade = "for f in /usr/bin/vhost-user-gpu /usr/bin/vhost-user-input /usr/bin/vhost-vnc; do \
                    cp $f $f.new && mv $f.new $f; done";
     ensure!(host.exec(["sh", "-c", upgrade])?.status.success());
     let restart = [

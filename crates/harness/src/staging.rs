@@ -10,9 +10,10 @@ use tempfile::TempDir;
 use crate::paths;
 use crate::run::run;
 
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("usr/bin", "vhost-user-gpu"),
     ("usr/bin", "vhost-user-input"),
+    ("usr/bin", "vhost-vnc"),
     ("usr/bin", "vhostctl"),
     ("usr/libexec", "vhost-user-accept"),
 ];
