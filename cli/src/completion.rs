@@ -14,6 +14,7 @@ use conventions::printable;
 use crate::backends;
 use crate::descriptors::{self, DescriptorState, known};
 use crate::devices::Devices;
+use crate::instance::UnitKind;
 use crate::systemd::{Manager, Target};
 
 /// The variable by which the shell scripts request candidates.
@@ -41,6 +42,19 @@ pub(crate) fn vms() -> ArgValueCompleter {
         candidates(current, || {
             let mut vms = every_backend();
             vms.retain(|vm| !vm.name.contains(':'));
+            vms
+        })
+    })
+}
+
+/// Completes VMs with a console.
+pub(crate) fn vms_with_console() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        candidates(current, || {
+            let mut vms = every_backend();
+            let server = |vm: &str| format!("{vm}:{}", UnitKind::Vnc.name());
+            let names: Vec<_> = vms.iter().map(|vm| vm.name.clone()).collect();
+            vms.retain(|vm| names.contains(&server(&vm.name)));
             vms
         })
     })

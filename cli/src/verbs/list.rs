@@ -1,7 +1,5 @@
 //! `vhostctl list`: the backends that systemd knows, per VM.
 
-use conventions::DeviceType;
-
 use crate::backends::{self, Backend};
 use crate::completion;
 use crate::output::{Cell, Output, Row};
@@ -16,10 +14,10 @@ use super::shared::state_style::emphasis;
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 A backend is an instance of vhost-user-gpu@.socket, vhost-user-input@.socket or, for all other types,
-vhost-user@.socket. The list has the backends that systemd has loaded, and those that are enabled or have
+vhost-user@.socket. The VNC server of a console, vhost-vnc@.socket, is listed as one of type vnc. The list has the backends that systemd has loaded, and those that are enabled or have
 drop-ins.
 
-STATE is 'listening' while the backend waits for a VMM and 'running' while it serves one; 'no-device' if it
+STATE is 'listening' while the backend waits for a VMM or a viewer and 'running' while it serves one; 'no-device' if it
 listens but its host device is missing, so that a VMM that connects is refused; otherwise starting, stopping,
 failed or inactive.")]
 pub(crate) struct Args {
@@ -27,15 +25,15 @@ pub(crate) struct Args {
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]
     backends: Vec<Selector>,
 
-    /// List backends of one type only, such as gpu, input or fs
+    /// List backends of one type only, such as gpu, input, fs or vnc
     #[arg(
         short = 't',
         long = "type",
         value_name = "TYPE",
-        value_parser = arguments::device_type(),
+        value_parser = arguments::listed_type(),
         hide_possible_values = true
     )]
-    device_type: Option<DeviceType>,
+    device_type: Option<String>,
 }
 
 impl Row for Backend {
@@ -58,7 +56,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         zbus::block_on(async { backends::list(&Manager::connect(target).await?).await })?;
     backends.retain(|backend| {
         let is_meant = |selector: &Selector| selector.matches(&backend.instance);
-        let is_of_type = |wanted: &DeviceType| wanted.name() == backend.device_type;
+        let is_of_type = |wanted: &String| *wanted == backend.device_type;
         (args.backends.is_empty() || args.backends.iter().any(is_meant))
             && args.device_type.iter().all(is_of_type)
     });

@@ -29,7 +29,7 @@ If there is nothing to see, as the guest has not begun to draw or has switched t
 written, and the exit status is 3.")]
 pub(crate) struct Args {
     /// The VM
-    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
+    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms_with_console())]
     vm: String,
 
     /// Write this file; '-' is standard output [default: VM.png]
@@ -43,7 +43,7 @@ pub(crate) struct Args {
 
 /// How long the server may take for each answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it may take to reach the GPU, which may have to be started.
+/// How long it may take to reach the GPU, which may have to be started, and to be shown its screen.
 const GPU_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the GPU may take to show what it has.
 const SCREEN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -146,11 +146,14 @@ fn state(client: &Client<UnixStream>) -> ScreenState {
 
 /// Waits until the guest's screen is shown: the server has to reach the GPU first.
 fn wait_for_screen(client: &mut Client<UnixStream>, vm: &str) -> Result<(), ConsoleError> {
+    // For all states together: a GPU that fails is reached and lost again and again.
+    let deadline = Instant::now() + GPU_TIMEOUT;
     let mut was = state(client);
     while was != ScreenState::On {
+        let left = deadline.saturating_duration_since(Instant::now());
         client.set_limit(match was {
-            ScreenState::Unreachable => GPU_TIMEOUT,
-            _ => SCREEN_TIMEOUT,
+            ScreenState::Unreachable => left,
+            _ => left.min(SCREEN_TIMEOUT),
         });
         let changed = client.wait_until(|client| state(client) != was);
         match changed {

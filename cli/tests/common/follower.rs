@@ -21,8 +21,17 @@ pub(crate) struct Follower {
 
 impl Follower {
     pub(crate) fn start(sandbox: &Sandbox, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(sandbox, &[], arguments)
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn start_with(
+        sandbox: &Sandbox,
+        variables: &[&str],
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         let mut child = sandbox
-            .command([&["vhostctl"], arguments].concat())
+            .command([&["env"], variables, &["vhostctl"], arguments].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -76,6 +76,25 @@ fn console_is_added_started_and_removed() -> anyhow::Result<()> {
     let one = host.ok(&["list", "--no-legend", DISPLAY])?;
     assert!(one.contains(" gpu ") && one.lines().count() == 1, "{one}");
 
+    let one = host.ok(&["list", "--no-legend", "--type=vnc"])?;
+    assert!(
+        one.starts_with("vm1 vnc ") && one.lines().count() == 1,
+        "{one}"
+    );
+    host.ok(&["add", "gpu", "vm2"])?;
+    let complete = host.sandbox.exec([
+        "env",
+        "VHOSTCTL_COMPLETE=bash",
+        "_CLAP_COMPLETE_INDEX=2",
+        "vhostctl",
+        "--",
+        "vhostctl",
+        "view",
+        "v",
+    ])?;
+    assert_eq!(String::from_utf8_lossy(&complete.stdout), "vm1");
+    host.ok(&["remove", "vm2"])?;
+
     let status = host.ok(&["status", "vm1", "-n0"])?;
     for line in [
         "Units: vhost-user-gpu@vm1.socket, vhost-user-display@vm1.socket, vhost-user-gpu@vm1.service\n",
@@ -348,6 +367,26 @@ fn heads_and_viewers_are_those_that_were_named() -> anyhow::Result<()> {
         left.contains("vm1.sock") && !left.contains("vm1:1"),
         "{left}"
     );
+    Ok(())
+}
+
+#[test]
+fn virtual_device_is_added_alone() -> anyhow::Result<()> {
+    let host = Host::new(&[])?;
+    host.ok(&[
+        "add",
+        "input",
+        "vm1",
+        "--virtual=tablet",
+        "--name=pen",
+        "--now",
+    ])?;
+    assert_eq!(host.state("vhost-user-events@vm1:pen.socket")?, "active");
+    let session = host.connect("/run/vhost-user/input/vm1:pen.sock")?;
+    assert_eq!(host.state("vhost-user-input@vm1:pen.service")?, "active");
+    drop(session);
+    host.ok(&["remove", "vm1", "--force"])?;
+    assert_eq!(left_files(&host)?, "");
     Ok(())
 }
 

@@ -15,3 +15,4 @@ mod readme;
 mod status;
 mod terminal;
 mod values;
+mod view;

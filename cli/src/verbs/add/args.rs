@@ -230,7 +230,7 @@ fn layout(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '(' | ')');
     match !text.is_empty() && text.chars().all(plain) {
         true => Ok(text.to_owned()),
-        false => Err("a layout is a name such as us, de or fr-ch".to_owned()),
+        false => Err("a layout is a name such as us, de or de(nodeadkeys)".to_owned()),
     }
 }
 

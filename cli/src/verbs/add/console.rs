@@ -131,6 +131,9 @@ fn vnc(args: &Args, heads: usize) -> Result<Plan, AddError> {
             "Only root may view it. Use --viewer-user= or --viewer-group= for others.".to_owned(),
         );
     }
+    if args.now {
+        hints.push(format!("To see and use it: vhostctl view {}", args.vm));
+    }
     let mut plan = Plan::new(instance, settings, hints);
     plan.socket = Some(socket);
     Ok(plan)

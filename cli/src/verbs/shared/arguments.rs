@@ -3,10 +3,18 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use conventions::DeviceType;
 
+use crate::instance::UnitKind;
+
 /// A type of device, by its name in the schema.
 pub(crate) fn device_type() -> impl TypedValueParser<Value = DeviceType> {
     PossibleValuesParser::new(DeviceType::ALL.map(DeviceType::name))
         .try_map(|name| name.parse::<DeviceType>())
+}
+
+/// A type as `list` shows it: of a device, or that of a VNC server.
+pub(crate) fn listed_type() -> impl TypedValueParser<Value = String> {
+    let devices = DeviceType::ALL.map(DeviceType::name);
+    PossibleValuesParser::new(devices.into_iter().chain([UnitKind::Vnc.name()]))
 }
 
 /// A number of lines.

@@ -31,7 +31,7 @@ With -H, ssh forwards the socket to a private folder of this machine while the v
 The exit status is that of the viewer, or as vhostctl(1) says if it was not started.")]
 pub(crate) struct Args {
     /// The VM
-    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms())]
+    #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms_with_console())]
     vm: String,
 
     /// Show this head of a VM with several; the first one is 0
