@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::SIGPIPE;
 
 pub mod bytes;
+pub mod console;
 pub mod descriptors;
 pub mod front_end;
 pub mod gpu;
@@ -32,7 +33,8 @@ pub fn begin() {
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
+    ("console", console::console),
     ("control_2d", gpu::control_2d),
     ("control_3d", gpu::control_3d),
     ("cursor", gpu::cursor),

@@ -45,6 +45,7 @@ macro_rules! corpora {
 }
 
 corpora!(
+    console,
     control_2d,
     control_3d,
     cursor,

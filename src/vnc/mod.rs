@@ -19,6 +19,9 @@ mod head;
 pub mod input;
 mod program;
 mod server;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod testing;
 mod viewer;
 
 pub use program::{Options, run};

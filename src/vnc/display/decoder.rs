@@ -23,7 +23,7 @@ const DISCARDED: usize = 64 << 10;
 
 /// What a message asks of the connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(crate) enum Request {
     /// To say which protocol features the console has.
     Features,
     /// To use these protocol features.
@@ -34,7 +34,7 @@ pub(super) enum Request {
 
 /// How a read ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// Everything that was there has been read.
     Drained,
     /// There may be more.
@@ -44,7 +44,7 @@ pub(super) enum Progress {
 }
 
 /// Reads messages piece by piece.
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     /// The head of a message, and perhaps bytes of the next one.
     head: [u8; HEAD_LEN],
     filled: usize,
@@ -87,7 +87,7 @@ impl Body {
 }
 
 impl Decoder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             head: [0; HEAD_LEN],
             filled: 0,
@@ -97,7 +97,7 @@ impl Decoder {
 
     /// Reads from `socket` and draws on `heads`, until nothing is left there, about `limit` bytes are read or a message
     /// wants something.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         socket: impl AsFd,
         heads: &mut [Head],

@@ -42,6 +42,11 @@ impl Framebuffer {
         Self { size, pixels }
     }
 
+    /// A black picture to read. No page of it is ever written, so it takes no memory.
+    pub(crate) fn black(size: Size) -> SharedFramebuffer {
+        Rc::new(RefCell::new(Self::new(size)))
+    }
+
     /// Its size.
     pub(crate) fn size(&self) -> Size {
         self.size

@@ -227,7 +227,6 @@ impl Server {
             }
         }
         self.idle.set(self.viewers.is_empty(), now);
-        self.status.set(self.viewers.status());
         self.status.tell(now);
         Ok(())
     }
@@ -277,6 +276,7 @@ impl Server {
             if connected.begins_to_look(Instant::now()) {
                 log::info!("{} looks at head {}", connected.peer, connected.head);
                 self.input.viewer_joined(input_id(id));
+                self.status.set(self.viewers.status());
             }
         }
         self.act(id, &actions);
@@ -343,6 +343,7 @@ impl Server {
             self.viewer_log
                 .warn(format_args!("{peer} was turned away: {why}"));
         }
+        self.status.set(self.viewers.status());
         if !self.viewers.look() {
             self.display.disconnect(&mut self.heads);
         }

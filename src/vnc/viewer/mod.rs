@@ -171,6 +171,12 @@ impl Viewer {
         self.blocked = false;
     }
 
+    /// Bytes that wait in memory of its own.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn kept(&self) -> usize {
+        self.output.kept() + self.input.len()
+    }
+
     /// Reads what the viewer sent, and adds what it asks of the VM to `actions`.
     ///
     /// # Errors
@@ -263,6 +269,9 @@ impl Viewer {
     pub(crate) fn note(&mut self, changes: &Changes, head: &Head) {
         if let Stage::Running(running) = &mut self.stage {
             running.session.note(changes, head.cursor());
+            if changes.picture {
+                self.output.forget_pixels();
+            }
         }
     }
 

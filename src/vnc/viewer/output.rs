@@ -57,6 +57,17 @@ impl Output {
         self.unsent
     }
 
+    /// Bytes in memory of its own.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn kept(&self) -> usize {
+        let pieces = self.queue.iter();
+        let bytes = pieces.map(|piece| match piece {
+            Piece::Bytes { bytes, .. } => bytes.len(),
+            Piece::Rows { .. } => 0,
+        });
+        bytes.sum()
+    }
+
     /// Has `write` append bytes.
     pub(super) fn write<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let has_room = match self.queue.back() {
@@ -91,6 +102,16 @@ impl Output {
             rect,
             sent: 0,
         });
+    }
+
+    /// Sends black for the rows that are still to be sent, so that their picture need not be kept.
+    pub(super) fn forget_pixels(&mut self) {
+        for piece in &mut self.queue {
+            if let Piece::Rows { picture, .. } = piece {
+                let size = picture.borrow().size();
+                *picture = Framebuffer::black(size);
+            }
+        }
     }
 
     /// Sends as much as one system call takes. Returns whether the socket took all that was offered, so that more may
@@ -205,6 +226,30 @@ mod tests {
         assert!(received == expected);
         assert!(calls > 10, "{calls}");
         assert!(output.queue.is_empty());
+    }
+
+    #[test]
+    fn picture_that_was_replaced_is_not_kept() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let size = Size::new(4, 2);
+        let mut picture = Framebuffer::new(size);
+        picture
+            .rows_mut(size.into(), 0)
+            .flatten()
+            .for_each(|byte| *byte = 7);
+        let picture = Rc::new(RefCell::new(picture));
+        let mut output = Output::default();
+        output.write(|bytes| bytes.push(1));
+        output.add_rows(&picture, size.into());
+        output.forget_pixels();
+        assert_eq!(Rc::strong_count(&picture), 1);
+        // As many bytes as were announced.
+        assert!(output.send(&ours).unwrap());
+        let mut received = [9; 33];
+        theirs.read_exact(&mut received).unwrap();
+        assert_eq!(received[..2], [1, 0]);
+        assert!(received[1..].iter().all(|byte| *byte == 0));
+        assert_eq!(output.unsent(), 0);
     }
 
     #[test]

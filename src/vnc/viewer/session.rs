@@ -100,7 +100,7 @@ impl Session {
             }
             ClientMessage::EnableContinuousUpdates { enable, rect } => {
                 self.flow.reset();
-                if self.continuous.is_some() && !enable {
+                if !enable {
                     self.control.end_continuous_updates();
                 }
                 self.continuous = enable.then(|| from_wire(rect));
@@ -132,7 +132,8 @@ impl Session {
                     buttons,
                     x,
                     y,
-                    size: self.size.known(),
+                    // A viewer that keeps its size sees a part of it, not a smaller picture.
+                    size: head.size(),
                 });
             }
             ClientMessage::SetDesktopSize {
@@ -196,6 +197,9 @@ impl Session {
     /// Takes what changed on the head.
     pub(super) fn note(&mut self, changes: &Changes, cursor: &Cursor) {
         if changes.picture {
+            if let Some(update) = &mut self.update {
+                update.forget_pixels();
+            }
             self.damage(self.size.known().into());
         }
         self.owed.name |= changes.name;
@@ -267,6 +271,8 @@ impl Session {
             if self.continuous.is_some() && self.encodings.contains(Encoding::FENCE) {
                 self.control.request(self.flow.next_fence());
             }
+            // Now, so that it is sent by the same system call.
+            self.write_control(output);
         }
     }
 

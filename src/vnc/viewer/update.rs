@@ -56,14 +56,15 @@ impl Update {
     ) -> Self {
         let ends_with_last_rect = encodings.contains(Encoding::LAST_RECT);
         let encoding = pixel_encoding(encodings);
-        let whole_rects = encoding == Encoding::RAW && encoder.format().is_native();
+        // Without a copy, so of any size.
+        let is_whole = |rect: &Rect| {
+            let cursor = contents.painted.as_ref().map(Cursor::covers);
+            let covered = cursor.and_then(|cursor| cursor.intersection(rect));
+            encoding == Encoding::RAW && encoder.format().is_native() && covered.is_none()
+        };
         let mut slices = VecDeque::new();
         for (rect, picture) in contents.rects() {
-            let size = if whole_rects {
-                None
-            } else {
-                Some(slice_size(rect))
-            };
+            let size = (!is_whole(&rect)).then(|| slice_size(rect));
             slices.extend(cut(rect, size).map(|rect| Slice {
                 picture: SharedFramebuffer::clone(&picture),
                 rect,
@@ -83,6 +84,20 @@ impl Update {
     /// Whether all pixels are encoded.
     pub(super) fn is_done(&self) -> bool {
         self.slices.is_empty()
+    }
+
+    /// Sends black for the pixels that are still to be encoded, so that their picture need not be kept: it was replaced,
+    /// and the viewer gets all of the new one next.
+    pub(super) fn forget_pixels(&mut self) {
+        let mut black: Option<SharedFramebuffer> = None;
+        for slice in &mut self.slices {
+            let size = slice.picture.borrow().size();
+            let same = black.filter(|black| black.borrow().size() == size);
+            let same = same.unwrap_or_else(|| Framebuffer::black(size));
+            slice.picture = SharedFramebuffer::clone(&same);
+            black = Some(same);
+        }
+        self.painted = None;
     }
 
     /// Encodes the next slice, and ends the update after the last one.
@@ -130,9 +145,7 @@ impl Contents<'_> {
             .map(|rect| (*rect, SharedFramebuffer::clone(self.picture)))
             .collect();
         if !inside.is_empty() {
-            // No page of it is ever written, so it takes no memory.
-            let black = Framebuffer::new(self.known);
-            let black = SharedFramebuffer::new(std::cell::RefCell::new(black));
+            let black = Framebuffer::black(self.known);
             let outside = inside.rects().iter();
             rects.extend(outside.map(|rect| (*rect, SharedFramebuffer::clone(&black))));
         }
@@ -203,6 +216,36 @@ mod tests {
         }
         assert_eq!(region.rects(), [rect]);
         assert_eq!(cut(rect, None).collect::<Vec<_>>(), [rect]);
+    }
+
+    #[test]
+    fn update_ends_as_it_was_announced_without_its_picture() {
+        let size = Size::new(600, 400);
+        let picture = Framebuffer::black(size);
+        picture
+            .borrow_mut()
+            .rows_mut(size.into(), 0)
+            .flatten()
+            .for_each(|byte| *byte = 7);
+        let mut region = Region::default();
+        region.add(size.into());
+        let contents = Contents {
+            region: &region,
+            picture: &picture,
+            known: Size::new(700, 400),
+            painted: None,
+        };
+        let encodings: EncodingSet = [Encoding::ZRLE].into_iter().collect();
+        let (mut encoder, mut output) = (Encoder::new(), Output::default());
+        let mut update = Update::begin(&contents, 0, &encodings, &encoder, &mut output);
+        let slices = update.slices.len();
+        assert!(slices > 1);
+        update.forget_pixels();
+        assert_eq!(SharedFramebuffer::strong_count(&picture), 1);
+        assert_eq!(update.slices.len(), slices);
+        while !update.is_done() {
+            update.encode_slice(&mut encoder, &mut output);
+        }
     }
 
     #[test]

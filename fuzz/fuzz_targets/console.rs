@@ -1,0 +1,4 @@
+#![no_main]
+//! See `fuzz::console::console`.
+
+libfuzzer_sys::fuzz_target!(init: fuzz::begin(), |data: &[u8]| fuzz::console::console(data));
