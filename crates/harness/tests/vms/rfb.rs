@@ -1,14 +1,22 @@
-//! The crate `rfb` on QEMU's own VNC server, which another project wrote.
+//! The crate `rfb` on what other projects wrote: QEMU's own VNC server, and viewers.
 
-use std::os::unix::net::UnixStream;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use harness::artifacts::Artifacts;
 use harness::image::Image;
 use harness::qemu::Vm;
+use harness::viewers::{self, NoVnc, TigerVnc, Unpacked, Vncdotool, XServer, gvnccapture};
 use rfb::client::Client;
-use rfb::{Encoder, Encoding, Frame, PixelFormat, Version};
+use rfb::server_message::Update;
+use rfb::{
+    ClientMessage, ClientMessageParser, Encoder, Encoding, Frame, PixelFormat, Rect,
+    ServerHandshake, ServerInit, Version,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -88,4 +96,124 @@ fn a_viewer_sees_what_qemu_shows_in_every_encoding() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A test card with what the tiles of encodings tell apart: two colours, some, many, and runs.
+fn picture() -> Image {
+    let mut picture = Image::test_card(837, 611);
+    let mut noise = 1u32;
+    for y in 100..300 {
+        for x in 50..750 {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let colour = match x / 64 {
+                0..=2 => (noise >> 31) * 0x00ff_8040,
+                3 => (noise >> 30) * 0x0011_2233,
+                4 => (noise >> 28) * 0x0001_0f07,
+                5 | 6 => (noise >> 25) * 0x0001_0f07,
+                7 => (x / 9 + y / 7) % 5 * 0x0020_3010,
+                _ => continue,
+            };
+            let at = usize::try_from(y * picture.width + x).expect("a small picture");
+            picture.pixels[at] = colour & 0x00ff_ffff;
+        }
+    }
+    picture
+}
+
+/// Shows a frame to one viewer: all of it at first, then parts of it again, so that streams go on.
+fn show(mut socket: UnixStream, frame: &Frame) -> anyhow::Result<()> {
+    let mut out = Vec::new();
+    let mut handshake = ServerHandshake::new(&mut out);
+    let (mut parser, mut encoder) = (ClientMessageParser::default(), Encoder::new());
+    let (mut established, mut encoding) = (false, Encoding::RAW);
+    let mut parts = vec![
+        Rect::new(13, 70, 777, 400),
+        Rect::new(100, 90, 64, 64),
+        frame.rect(),
+    ];
+    let mut left = Vec::new();
+    loop {
+        socket.write_all(&out)?;
+        out.clear();
+        let mut piece = [0; 4096];
+        let len = socket.read(&mut piece)?;
+        if len == 0 {
+            return Ok(());
+        }
+        left.extend_from_slice(&piece[..len]);
+        let mut input = &left[..];
+        if !established {
+            established = handshake.advance(&mut input, &mut out)?.is_some();
+            if established {
+                let init = ServerInit {
+                    width: frame.width(),
+                    height: frame.height(),
+                    format: PixelFormat::XRGB8888,
+                    name: "card".to_owned(),
+                };
+                init.write(&mut out);
+            }
+        }
+        let mut next = |input: &mut &[u8]| match established {
+            true => parser.next(input),
+            false => Ok(None),
+        };
+        while let Some(message) = next(&mut input)? {
+            match message {
+                ClientMessage::SetPixelFormat(format) => encoder.set_format(format),
+                ClientMessage::SetEncodings(set) => {
+                    encoding = set.preferred();
+                    encoder.set_compress_level(set.compress_level());
+                }
+                ClientMessage::FramebufferUpdateRequest { incremental, .. } => {
+                    let rect = if incremental {
+                        parts.pop()
+                    } else {
+                        Some(frame.rect())
+                    };
+                    if let Some(rect) = rect {
+                        let mut update = Update::begin(&mut out);
+                        let rects = encoder.encode(encoding, rect, &frame.view(), &mut out);
+                        assert!(update.count(rects));
+                        update.finish(&mut out);
+                    }
+                }
+                _ => {}
+            }
+        }
+        left = input.to_vec();
+    }
+}
+
+#[test]
+fn every_viewer_decodes_what_we_encode() -> anyhow::Result<()> {
+    let picture = picture();
+    let mut frame = Frame::new(837, 611).context("a frame")?;
+    for (pixel, colour) in frame.bytes_mut().chunks_exact_mut(4).zip(&picture.pixels) {
+        // What the unused byte is must not matter.
+        pixel.copy_from_slice(&(colour | 0x5a00_0000).to_le_bytes());
+    }
+    let frame = Arc::new(frame);
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("vnc.sock");
+    let listener = UnixListener::bind(&socket)?;
+    thread::spawn(move || {
+        for viewer in listener.incoming().flatten() {
+            let frame = Arc::clone(&frame);
+            // A viewer that is ended breaks its connection.
+            thread::spawn(move || show(viewer, &frame));
+        }
+    });
+    let server = XServer::start()?;
+    for encoding in viewers::Encoding::ALL {
+        let viewer = TigerVnc::start(&server, &socket, encoding, SOON)?;
+        viewer.wait_picture(&picture, SOON)?;
+        eprintln!("TigerVNC shows {encoding:?}");
+    }
+    let unpacked = Unpacked::obtain()?;
+    let seen = gvnccapture(&unpacked, &socket)?;
+    assert_eq!(seen.difference(&picture), None, "gvnccapture");
+    let seen = Vncdotool::new(&unpacked, &socket)?.capture()?;
+    assert_eq!(seen.difference(&picture), None, "vncdotool");
+    NoVnc::open(&unpacked, &socket, SOON)?.wait_picture(&picture, SOON)
 }
