@@ -16,7 +16,7 @@ use crate::translate::Translator;
 use crate::{Encoding, FrameView, PixelFormat, Rect};
 
 /// The level of zlib where a viewer names none. For palettes zlib-rs packs better at 7 than zlib at 6, which is what QEMU
-/// has for ZRLE, in a third of the time; 9 takes twice as long for nothing.
+/// has for ZRLE, in a third to a half of the time; 9 takes up to twice as long for nothing.
 const DEFAULT_LEVEL: u32 = 7;
 /// The same for pixels that are no palette's: only here zlib-rs looks for matches of three bytes, a pixel's length.
 const DEFAULT_LEVEL_OF_PIXELS: u32 = 9;
