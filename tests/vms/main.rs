@@ -16,3 +16,4 @@ mod screen;
 mod units;
 #[cfg(feature = "virgl")]
 mod virgl;
+mod virtual_input;
