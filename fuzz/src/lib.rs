@@ -11,6 +11,7 @@ use signal_hook::consts::SIGPIPE;
 
 pub mod bytes;
 pub mod console;
+pub mod console_input;
 pub mod descriptors;
 pub mod front_end;
 pub mod gpu;
@@ -19,6 +20,7 @@ pub mod input;
 pub mod replies;
 pub mod rfb;
 pub mod vhost_user;
+pub mod virtual_input;
 
 /// Has a closed socket be an error, as it is in any program that Rust starts, also where libFuzzer does.
 ///
@@ -33,8 +35,9 @@ pub fn begin() {
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("console", console::console),
+    ("console_input", console_input::console_input),
     ("control_2d", gpu::control_2d),
     ("control_3d", gpu::control_3d),
     ("cursor", gpu::cursor),
@@ -45,4 +48,5 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("rfb_server", rfb::rfb_server),
     ("rfb_viewer", rfb::rfb_viewer),
     ("vhost_user", vhost_user::vhost_user),
+    ("virtual_input", virtual_input::virtual_input),
 ];

@@ -46,6 +46,7 @@ macro_rules! corpora {
 
 corpora!(
     console,
+    console_input,
     control_2d,
     control_3d,
     cursor,
@@ -55,5 +56,6 @@ corpora!(
     input_reports,
     rfb_server,
     rfb_viewer,
-    vhost_user
+    vhost_user,
+    virtual_input
 );

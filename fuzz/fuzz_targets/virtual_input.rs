@@ -1,0 +1,4 @@
+#![no_main]
+//! See `fuzz::virtual_input::virtual_input`.
+
+libfuzzer_sys::fuzz_target!(init: fuzz::begin(), |data: &[u8]| fuzz::virtual_input::virtual_input(data));
