@@ -1,10 +1,13 @@
 //! vhost-user-gpu: a virtio-gpu for a virtual machine, as a host process.
 
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use vhost_user_backends::backend::{self, Capabilities, CommonOptions, DeviceType, Program};
+use vhost_user_backends::backend::{
+    self, Capabilities, CommonOptions, DeviceType, ListenerOptions, Program,
+};
 use vhost_user_backends::gpu;
 use vhost_user_backends::gpu::render_node::{self, RenderNodeError};
 
@@ -36,6 +39,35 @@ struct Options {
     /// [default: 512M, with --virgl 2G]
     #[arg(long, value_name = "SIZE", help_heading = "GPU options", value_parser = backend::parse_size)]
     max_hostmem: Option<u64>,
+
+    /// Sizes of the guest's screens, one for each of its heads, where the VMM gives no display
+    /// (where it does, they are the VMM's)
+    #[arg(
+        long,
+        value_name = "WxH[,WxH...]",
+        help_heading = "GPU options",
+        default_value = "1280x800",
+        value_parser = clap::value_parser!(gpu::Resolutions)
+    )]
+    resolution: gpu::Resolutions,
+
+    /// Listen for consoles on a Unix socket made at PATH; it is removed at the end
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Consoles (or a socket named \"display\" passed by socket activation)",
+        conflicts_with = "display_fd"
+    )]
+    display_socket: Option<PathBuf>,
+
+    /// Listen for consoles on the open Unix stream socket FDNUM
+    #[arg(
+        long,
+        value_name = "FDNUM",
+        help_heading = "Consoles (or a socket named \"display\" passed by socket activation)",
+        value_parser = clap::value_parser!(RawFd).range(0..)
+    )]
+    display_fd: Option<RawFd>,
 }
 
 /// Why there is no GPU.
@@ -56,6 +88,7 @@ impl Program for VhostUserGpu {
     type Error = Error;
 
     const NAME: &'static str = "vhost-user-gpu";
+    const LISTENERS: &'static [&'static str] = &[gpu::CONSOLE_SOCKET];
 
     /// `render-node` only where there is one: libvirt asks for a node whenever it is listed, and
     /// could not start a guest on a host without a GPU.
@@ -74,10 +107,20 @@ impl Program for VhostUserGpu {
         &options.common
     }
 
+    fn listeners(options: &Options) -> Vec<ListenerOptions> {
+        vec![ListenerOptions {
+            name: gpu::CONSOLE_SOCKET,
+            path: options.display_socket.clone(),
+            fd: options.display_fd,
+            required: false,
+        }]
+    }
+
     fn open(options: &Options) -> Result<gpu::Options, Error> {
         let node = options.render_node.as_deref();
         let device = gpu::Options {
             max_hostmem: options.max_hostmem,
+            resolutions: options.resolution.clone(),
             #[cfg(feature = "virgl")]
             virgl: None,
         };

@@ -4,6 +4,7 @@
 mod common;
 
 mod accept;
+mod consoles;
 mod conventions;
 mod cve;
 mod faults;

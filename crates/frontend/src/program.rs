@@ -48,6 +48,8 @@ pub struct Command {
     activated: Vec<String>,
     /// Further descriptors, by number.
     further: Vec<(u8, OwnedFd)>,
+    /// The names of further sockets that the program makes.
+    listens: Vec<String>,
     notify: bool,
     waiting: usize,
 }
@@ -78,6 +80,7 @@ impl Command {
             given: None,
             activated: Vec::new(),
             further: Vec::new(),
+            listens: Vec::new(),
             notify: false,
             waiting: 0,
         }
@@ -117,6 +120,12 @@ impl Command {
     /// Passes further descriptors as `number`, 3 to 9, beside the socket.
     pub fn pass(mut self, number: u8, fd: impl Into<OwnedFd>) -> Self {
         self.further.push((number, fd.into()));
+        self
+    }
+
+    /// Has it listen on a further socket, by `--NAME-socket=PATH`: see [`Program::further_path`].
+    pub fn listen(mut self, name: &str) -> Self {
+        self.listens.push(name.to_owned());
         self
     }
 
@@ -252,6 +261,11 @@ impl Command {
             }
         };
         command.args(option).args(&self.args);
+        for name in &self.listens {
+            let mut option = OsString::from(format!("--{name}-socket="));
+            option.push(program.further_path(name));
+            command.arg(option);
+        }
         for name in MANAGER_VARIABLES {
             command.env_remove(name);
         }
@@ -375,9 +389,22 @@ impl Program {
             let gone = || Error::Protocol("the connected socket was taken already".into());
             return self.stream.take().ok_or_else(gone);
         }
-        let what = format!("a socket at {}", self.path.display());
-        let deadline = Deadline::default();
         let path = self.path.clone();
+        self.connect_to(path)
+    }
+
+    /// Connects to a further socket of it, waiting for the socket to be there.
+    ///
+    /// # Errors
+    /// As [`Program::connect`].
+    pub fn connect_further(&mut self, name: &str) -> Result<UnixStream> {
+        let path = self.further_path(name);
+        self.connect_to(path)
+    }
+
+    fn connect_to(&mut self, path: PathBuf) -> Result<UnixStream> {
+        let what = format!("a socket at {}", path.display());
+        let deadline = Deadline::default();
         let connected = deadline.until(what, || match UnixStream::connect(&path) {
             Ok(stream) => Ok(Some(stream)),
             Err(e) => match self.try_exit()? {

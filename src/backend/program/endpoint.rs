@@ -63,12 +63,14 @@ impl Sockets {
         passed: &mut PassedSockets,
     ) -> Result<Self, SocketError> {
         let kept = passed.take_kept();
+        // First: if another cannot be found, those who wait on this one are turned away.
+        let by_fd = connection.fd.map(|fd| passed.take_fd("fd", fd));
         let further = plan_further(further, passed)?;
-        let vhost_user = match (&connection.socket_path, connection.fd) {
+        let vhost_user = match (&connection.socket_path, by_fd) {
             (Some(path), _) => {
                 VhostUserSocket::Planned(PlannedListener::at_path("socket-path", path))
             }
-            (None, Some(fd)) => VhostUserSocket::Passed(passed.take_fd("fd", fd)?, kept),
+            (None, Some(by_fd)) => VhostUserSocket::Passed(by_fd?, kept),
             (None, None) => VhostUserSocket::Passed(passed.take_vhost_user()?, kept),
         };
         Ok(Self {

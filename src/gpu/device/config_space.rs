@@ -2,8 +2,6 @@
 
 use std::io;
 
-use crate::gpu::protocol::MAX_SCANOUTS;
-
 /// `struct virtio_gpu_config`: events_read, events_clear, num_scanouts, num_capsets.
 const CONFIG_LEN: usize = 16;
 /// Most bytes of configuration that a front-end asks for (`VHOST_USER_CONFIG_SIZE`).
@@ -11,13 +9,21 @@ const MAX_CONFIG_LEN: usize = 256;
 
 /// `struct virtio_gpu_config`.
 pub(super) struct ConfigSpace {
+    num_scanouts: u32,
     /// How many capability sets there are: none without 3D.
     num_capsets: u32,
 }
 
 impl ConfigSpace {
-    pub(super) fn new(num_capsets: u32) -> Self {
-        Self { num_capsets }
+    pub(super) fn new(num_scanouts: u32, num_capsets: u32) -> Self {
+        Self {
+            num_scanouts,
+            num_capsets,
+        }
+    }
+
+    pub(super) fn num_scanouts(&self) -> u32 {
+        self.num_scanouts
     }
 
     pub(super) fn num_capsets(&self) -> u32 {
@@ -28,7 +34,7 @@ impl ConfigSpace {
     pub(super) fn read(&self, offset: u32, size: u32) -> Vec<u8> {
         let mut config = [0; MAX_CONFIG_LEN];
         // QEMU overwrites the number of scanouts and the events with its own.
-        config[8..12].copy_from_slice(&(MAX_SCANOUTS as u32).to_le_bytes());
+        config[8..12].copy_from_slice(&self.num_scanouts.to_le_bytes());
         config[12..16].copy_from_slice(&self.num_capsets.to_le_bytes());
         let start = offset as usize;
         let end = start.saturating_add(size as usize);

@@ -1,18 +1,25 @@
 //! The device's side of its displays: queries go to them and scanouts are shown by them.
 //!
-//! There may be several: queries go to the first that can answer, updates to each at its own pace.
+//! There may be several: the VMM's, which is asked and may be passed dmabufs, and those of consoles. Each gets updates at
+//! its own pace.
 
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
+use display_protocol::{Resize, ResizeResult};
+
 use super::error_log::ErrorLog;
+use super::tokens::{CONSOLES, DISPLAY};
 use crate::backend::EventSet;
-use crate::gpu::display::{ACK_LIMIT, Display, DisplayError, PixelFallback};
+use crate::gpu::display::{ACK_LIMIT, Display, DisplayError, DisplayRole, PixelFallback};
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
 use crate::gpu::scanout::{DisplayId, DmabufSupport, Scanouts};
 use crate::gpu::virtio_gpu::VirtioGpu;
+
+/// Most consoles at the same time.
+pub(super) const MAX_CONSOLES: usize = 4;
 
 /// One of the displays.
 struct DisplayEntry {
@@ -27,56 +34,109 @@ struct DisplayEntry {
 /// The displays of a device.
 pub(super) struct Displays {
     entries: Vec<DisplayEntry>,
+    has_vmm: bool,
 }
 
 impl Displays {
-    /// The VMM's display, not connected yet; its socket's events have `token`. It is passed dmabufs if
-    /// there are any.
-    pub(super) fn new(token: u16, has_dmabufs: bool) -> Self {
+    /// The VMM's display, not connected yet. It is passed dmabufs if the renderer exports them.
+    pub(super) fn new(has_dmabufs: bool) -> Self {
         let vmm = DisplayEntry {
             id: DisplayId::VMM,
-            token,
-            display: Display::new(has_dmabufs),
+            token: DISPLAY,
+            display: Display::new(DisplayRole::Vmm { has_dmabufs }),
             support: DmabufSupport::default(),
         };
-        Self { entries: vec![vmm] }
+        Self {
+            entries: vec![vmm],
+            has_vmm: false,
+        }
     }
 
-    /// Adds a display that is not connected yet, to be asked after those before it.
-    #[cfg(test)]
-    pub(super) fn add(&mut self, id: DisplayId, token: u16) {
+    /// Uses `socket` for the VMM's display from now on. It is sent what the scanouts show.
+    pub(super) fn attach_vmm(&mut self, socket: UnixStream, scanouts: &mut Scanouts) {
+        self.has_vmm = true;
+        self.attach(DisplayId::VMM, socket, scanouts);
+    }
+
+    /// Whether the VMM has given a display so far. It gives a new one to each driver.
+    pub(super) fn has_vmm(&self) -> bool {
+        self.has_vmm
+    }
+
+    /// Adds the display of a console. It is sent what the scanouts show. Of more than [`MAX_CONSOLES`] the socket is
+    /// closed.
+    pub(super) fn add_console(&mut self, socket: UnixStream, scanouts: &mut Scanouts) {
+        let is_free = |id| !self.entries.iter().any(|entry| entry.id == id);
+        let mut free = (CONSOLES..).zip(0..MAX_CONSOLES as u16);
+        let free = free.find(|(_, number)| is_free(DisplayId::console(*number)));
+        let Some((token, number)) = free else {
+            return;
+        };
+        let id = DisplayId::console(number);
         self.entries.push(DisplayEntry {
             id,
             token,
-            display: Display::default(),
+            display: Display::new(DisplayRole::Console),
             support: DmabufSupport::default(),
         });
+        log::debug!("{id} is connected");
+        self.attach(id, socket, scanouts);
     }
 
-    /// Uses `socket` for a display from now on. It is sent what the scanouts show.
-    pub(super) fn attach(&mut self, id: DisplayId, socket: UnixStream, scanouts: &mut Scanouts) {
+    fn attach(&mut self, id: DisplayId, socket: UnixStream, scanouts: &mut Scanouts) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
             entry.display.attach(socket, Instant::now());
             scanouts.attach_display(id);
         }
     }
 
-    /// Whether a display's socket has this token.
-    pub(super) fn has_token(&self, token: u16) -> bool {
-        self.entries.iter().any(|entry| entry.token == token)
+    /// Whether a display's socket has this token, or had it: an event may be under way still.
+    pub(super) fn has_token(token: u16) -> bool {
+        token == DISPLAY
+            || (CONSOLES..)
+                .take(MAX_CONSOLES)
+                .any(|console| console == token)
     }
 
-    /// Reads what came by the socket with this token.
-    pub(super) fn receive(&mut self, token: u16, scanouts: &mut Scanouts, log: &mut ErrorLog) {
+    /// Reads what came by the socket with this token, which is `ready`.
+    pub(super) fn receive(
+        &mut self,
+        token: u16,
+        ready: EventSet,
+        scanouts: &mut Scanouts,
+        log: &mut ErrorLog,
+    ) {
         for entry in &mut self.entries {
             if entry.token == token {
-                let result = entry.display.receive(Instant::now());
+                let is_over = ready.intersects(EventSet::HANG_UP | EventSet::ERROR);
+                let result = match is_over {
+                    true => entry.display.hung_up(),
+                    false => Ok(()),
+                };
+                let result = result.and_then(|()| entry.display.receive(Instant::now()));
                 entry.handle(result, scanouts, log);
             }
         }
     }
 
-    /// Sends queries, and what the scanouts show if the `driver_is_known`, as far as the displays read.
+    /// The next request of a console for another size, to be answered by [`Displays::answer_resize`].
+    pub(super) fn take_resize(&mut self) -> Option<(DisplayId, Resize)> {
+        self.entries
+            .iter_mut()
+            .find_map(|entry| Some((entry.id, entry.display.take_resize()?)))
+    }
+
+    /// Answers a request for another size.
+    pub(super) fn answer_resize(&mut self, console: DisplayId, result: ResizeResult) {
+        let mut entries = self.entries.iter_mut();
+        if let Some(entry) = entries.find(|entry| entry.id == console) {
+            entry.display.answer_resize(result);
+        }
+    }
+
+    /// Sends queries, and what the scanouts show, as far as the displays read. The VMM's display is only shown the
+    /// scanouts of a driver that is known. Consoles keep what the last driver showed until the next one is known: a
+    /// guest that is paused looks the same.
     pub(super) fn send(
         &mut self,
         scanouts: &mut Scanouts,
@@ -84,9 +144,8 @@ impl Displays {
         log: &mut ErrorLog,
     ) {
         for entry in &mut self.entries {
-            let updates = scanouts
-                .pending_updates(entry.id)
-                .filter(|_| driver_is_known);
+            let is_shown = driver_is_known || entry.id != DisplayId::VMM;
+            let updates = scanouts.pending_updates(entry.id).filter(|_| is_shown);
             let result = entry.display.send(updates, Instant::now());
             entry.handle(result, scanouts, log);
         }
@@ -158,27 +217,39 @@ impl Displays {
                 ));
             }
             if expired.query {
-                log.device(
-                    "the front-end did not answer on the display socket in time; \
-                     the guest gets what the device knows itself",
-                );
+                match entry.id {
+                    DisplayId::VMM => log.device(
+                        "the front-end did not answer on the display socket in time; \
+                         the guest gets what the device knows itself",
+                    ),
+                    id => log.device(format_args!(
+                        "{id} did not say in time what it can do; it is sent pixels"
+                    )),
+                }
             }
         }
     }
 
     /// Calls `watch` with each display's token, its socket, and the events to watch that for.
-    /// A display that cannot be watched is disconnected.
+    /// A display that cannot be watched is disconnected. Returns how many consoles are gone since the last time.
     pub(super) fn watch(
         &mut self,
         mut watch: impl FnMut(u16, Option<(&Arc<UnixStream>, EventSet)>) -> io::Result<()>,
+        scanouts: &mut Scanouts,
         log: &mut ErrorLog,
-    ) {
+    ) -> usize {
         for entry in &mut self.entries {
             if let Err(e) = watch(entry.token, entry.display.interest()) {
-                log.device(format_args!("cannot watch the display socket: {e}"));
+                log.device(format_args!("cannot watch the socket of {}: {e}", entry.id));
                 entry.display.detach();
+                scanouts.detach_display(entry.id);
             }
         }
+        let before = self.entries.len();
+        let stays =
+            |entry: &DisplayEntry| entry.id == DisplayId::VMM || entry.display.is_connected();
+        self.entries.retain(stays);
+        before.saturating_sub(self.entries.len())
     }
 }
 
@@ -195,8 +266,10 @@ impl DisplayEntry {
         };
         scanouts.detach_display(self.id);
         match error {
-            DisplayError::Closed => log::debug!("{error}"),
-            DisplayError::Socket(_) | DisplayError::Protocol { .. } => log.device(error),
+            DisplayError::Closed => log::debug!("{}: {error}", self.id),
+            DisplayError::Socket(_) | DisplayError::Protocol(_) | DisplayError::Unasked => {
+                log.device(format_args!("{}: {error}", self.id));
+            }
         }
     }
 }

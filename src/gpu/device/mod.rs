@@ -14,6 +14,7 @@ mod queue_turn;
 mod service_status;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
+mod tokens;
 mod watched_fds;
 
 pub use options::Options;
@@ -22,24 +23,30 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use display_protocol::{Resize, ResizeResult};
 use virtio_bindings::virtio_gpu::{
     VIRTIO_GPU_F_EDID, VIRTIO_GPU_F_RESOURCE_UUID, VIRTIO_GPU_F_VIRGL,
 };
 use vm_memory::GuestAddressSpace;
 
-use crate::backend::{Device, DeviceContext, EventSet, GuestMemory, Vring};
-use crate::gpu::protocol::NegotiatedFeatures;
+use crate::backend::{ClientListener, Device, DeviceContext, EventSet, GuestMemory, Vring};
+use crate::gpu::display_info::Resolutions;
+use crate::gpu::protocol::{MAX_SCANOUTS, NegotiatedFeatures};
+use crate::gpu::region::Size;
 use crate::gpu::renderer::Renderer;
-use crate::gpu::scanout::DisplayId;
 use crate::gpu::virtio_gpu::VirtioGpu;
 use config_space::ConfigSpace;
 use control_queue::ControlQueue;
 use cursor_queue::CursorQueue;
-use displays::Displays;
+use displays::{Displays, MAX_CONSOLES};
 use driver_session::{Driver, DriverSession};
 use error_log::ErrorLog;
 use service_status::GpuStatus;
-use watched_fds::{DISPLAY, FENCE, TIMER, WAKE, WatchedFds};
+use tokens::{CONSOLE_LISTENER, FENCE, TIMER, WAKE};
+use watched_fds::WatchedFds;
+
+/// The name of the socket on which consoles connect (`FileDescriptorName=`).
+pub const CONSOLE_SOCKET: &str = "display";
 
 const CONTROL_QUEUE: u16 = 0;
 const CURSOR_QUEUE: u16 = 1;
@@ -52,6 +59,8 @@ pub struct Gpu {
     cursor_queue: CursorQueue,
     session: DriverSession,
     displays: Displays,
+    /// Where consoles connect, if they can.
+    consoles: Option<ClientListener>,
     watched: WatchedFds,
     status: GpuStatus,
     config: ConfigSpace,
@@ -68,8 +77,12 @@ struct Deferred {
 
 impl Gpu {
     /// A device that draws with `renderer`, and to which no driver did anything yet.
-    fn new(context: DeviceContext, renderer: Box<dyn Renderer>) -> io::Result<Self> {
-        let mut virtio_gpu = VirtioGpu::new(renderer);
+    fn new(
+        context: DeviceContext,
+        renderer: Box<dyn Renderer>,
+        resolutions: Resolutions,
+    ) -> io::Result<Self> {
+        let mut virtio_gpu = VirtioGpu::new(renderer, &resolutions);
         let memory = context.memory();
         let control_queue = ControlQueue::new(memory.clone());
         let cursor_queue = CursorQueue::new(memory.clone());
@@ -79,6 +92,7 @@ impl Gpu {
             memory_changed: false,
         };
         let status = GpuStatus::new(context.clone());
+        let consoles = context.listen(CONSOLE_SOCKET, CONSOLE_LISTENER, MAX_CONSOLES)?;
         let watched = WatchedFds::new(context)?;
         let mut num_capsets = 0;
         if let Some(renderer) = virtio_gpu.renderer_3d_mut() {
@@ -89,11 +103,12 @@ impl Gpu {
             control_queue,
             cursor_queue,
             session: DriverSession::default(),
-            displays: Displays::new(DISPLAY, virtio_gpu.exports()),
+            displays: Displays::new(virtio_gpu.exports()),
+            consoles,
             virtio_gpu,
             watched,
             status,
-            config: ConfigSpace::new(num_capsets),
+            config: ConfigSpace::new(resolutions.heads() as u32, num_capsets),
             deferred,
             log: ErrorLog::default(),
         })
@@ -178,7 +193,13 @@ impl Gpu {
         let driver_is_known = self.driver_is_known();
         let scanouts = self.virtio_gpu.scanouts_mut();
         self.displays.send(scanouts, driver_is_known, &mut self.log);
-        self.watched.rearm(&mut self.displays, &mut self.log);
+        let scanouts = self.virtio_gpu.scanouts_mut();
+        let gone = self
+            .watched
+            .rearm(&mut self.displays, scanouts, &mut self.log);
+        if let Some(consoles) = &mut self.consoles {
+            (0..gone).for_each(|_| consoles.leave());
+        }
         self.resume_control_queue();
         let has_work = self.control_queue.is_notified() || self.cursor_queue.is_notified();
         // A virtqueue that is started again brings an event of its own.
@@ -198,6 +219,30 @@ impl Gpu {
         if let Some(reply) = self.displays.take_reply() {
             self.control_queue.resume(reply);
         }
+    }
+
+    /// Answers the consoles that ask for another size.
+    fn answer_resizes(&mut self) {
+        while let Some((console, wanted)) = self.displays.take_resize() {
+            let result = self.resize(&wanted);
+            self.displays.answer_resize(console, result);
+        }
+    }
+
+    /// A console asks for another size of a head.
+    fn resize(&self, wanted: &Resize) -> ResizeResult {
+        let heads = match self.displays.has_vmm() {
+            // How many of them it uses, only the VMM knows.
+            true => MAX_SCANOUTS as u32,
+            false => self.config.num_scanouts(),
+        };
+        if wanted.scanout >= heads {
+            return ResizeResult::NoSuchScanout;
+        }
+        if !Resolutions::is_valid(Size::new(wanted.width, wanted.height)) {
+            return ResizeResult::InvalidSize;
+        }
+        ResizeResult::Refused
     }
 
     /// After every event: applies display replies and changed dmabuf support, then serves the queues.
@@ -247,7 +292,7 @@ impl Device for Gpu {
 
     fn set_gpu_socket(&mut self, socket: UnixStream) -> io::Result<()> {
         let scanouts = self.virtio_gpu.scanouts_mut();
-        self.displays.attach(DisplayId::VMM, socket, scanouts);
+        self.displays.attach_vmm(socket, scanouts);
         self.show();
         Ok(())
     }
@@ -269,7 +314,7 @@ impl Device for Gpu {
         Ok(())
     }
 
-    fn handle_event(&mut self, event: u16, _ready: EventSet, vrings: &[Vring]) -> io::Result<()> {
+    fn handle_event(&mut self, event: u16, ready: EventSet, vrings: &[Vring]) -> io::Result<()> {
         self.apply_deferred();
         match event {
             CONTROL_QUEUE => self.control_queue.notify(),
@@ -285,9 +330,16 @@ impl Device for Gpu {
                 self.control_queue.notify();
             }
             WAKE => self.watched.woke(),
-            token if self.displays.has_token(token) => {
+            CONSOLE_LISTENER => {
+                if let Some(console) = self.consoles.as_mut().and_then(ClientListener::accept) {
+                    let scanouts = self.virtio_gpu.scanouts_mut();
+                    self.displays.add_console(console, scanouts);
+                }
+            }
+            token if Displays::has_token(token) => {
                 let scanouts = self.virtio_gpu.scanouts_mut();
-                self.displays.receive(token, scanouts, &mut self.log);
+                self.displays.receive(token, ready, scanouts, &mut self.log);
+                self.answer_resizes();
             }
             unknown => {
                 self.log

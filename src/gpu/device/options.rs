@@ -6,6 +6,7 @@ use conventions::GpuMemory;
 
 use super::Gpu;
 use crate::backend::{DeviceBuilder, DeviceContext, SandboxPolicy};
+use crate::gpu::display_info::Resolutions;
 use crate::gpu::renderer::SoftwareRenderer;
 #[cfg(feature = "virgl")]
 use crate::gpu::renderer::{VirglRenderer, virgl};
@@ -17,6 +18,8 @@ pub struct Options {
     /// Limit on host memory used by guest resources, in bytes. By default 512 MiB in 2D and 2 GiB in
     /// 3D.
     pub max_hostmem: Option<u64>,
+    /// The sizes of the guest's heads where the VMM gives no display.
+    pub resolutions: Resolutions,
     /// 3D by virglrenderer, and its options.
     #[cfg(feature = "virgl")]
     pub virgl: Option<virgl::Options>,
@@ -44,9 +47,10 @@ impl DeviceBuilder for Options {
         if let Some(options) = self.virgl {
             let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::VIRGL.max_hostmem));
             let renderer = VirglRenderer::new(options, budget).map_err(io::Error::other)?;
-            return Gpu::new(context, Box::new(renderer));
+            return Gpu::new(context, Box::new(renderer), self.resolutions);
         }
         let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem));
-        Gpu::new(context, Box::new(SoftwareRenderer::new(budget)))
+        let renderer = Box::new(SoftwareRenderer::new(budget));
+        Gpu::new(context, renderer, self.resolutions)
     }
 }

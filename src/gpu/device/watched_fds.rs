@@ -14,16 +14,9 @@ use rustix::time::{
 
 use super::displays::Displays;
 use super::error_log::ErrorLog;
-use crate::backend::{DeviceContext, EventSet, FIRST_TOKEN, WakeEvent};
-
-/// Token of the VMM's display socket.
-pub(super) const DISPLAY: u16 = FIRST_TOKEN;
-/// Token of the timer.
-pub(super) const TIMER: u16 = FIRST_TOKEN + 1;
-/// Token of the event that the device sends itself.
-pub(super) const WAKE: u16 = FIRST_TOKEN + 2;
-/// Token of the renderer's fence event.
-pub(super) const FENCE: u16 = FIRST_TOKEN + 3;
+use super::tokens::{FENCE, TIMER, WAKE};
+use crate::backend::{DeviceContext, EventSet, WakeEvent};
+use crate::gpu::scanout::Scanouts;
 
 /// A socket that is watched.
 struct WatchedSocket {
@@ -64,12 +57,23 @@ impl WatchedFds {
         self.context.watch(event, EventSet::IN, FENCE)
     }
 
-    /// Watches the displays' sockets and sets the timer, as the displays need it now.
-    pub(super) fn rearm(&mut self, displays: &mut Displays, log: &mut ErrorLog) {
-        displays.watch(|token, wanted| self.watch_socket(token, wanted), log);
+    /// Watches the displays' sockets and sets the timer, as the displays need it now. Returns how many consoles are
+    /// gone since the last time.
+    pub(super) fn rearm(
+        &mut self,
+        displays: &mut Displays,
+        scanouts: &mut Scanouts,
+        log: &mut ErrorLog,
+    ) -> usize {
+        let gone = displays.watch(
+            |token, wanted| self.watch_socket(token, wanted),
+            scanouts,
+            log,
+        );
         if let Err(e) = self.set_timer(displays.deadline()) {
             log.device(format_args!("cannot set the display's timer: {e}"));
         }
+        gone
     }
 
     /// Watches a socket with `token`, and no other with that token any more.

@@ -6,13 +6,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use display_protocol::{Features, Resize, ResizeResult};
 use rustix::net::sockopt;
 
-use super::DisplayError;
 use super::dmabuf_ack::PixelFallback;
+use super::message_receiver::{Incoming, MessageReceiver, Reply};
 use super::message_sender::{MessageSender, SendProgress};
 use super::outgoing_message::FrontEndRequest;
-use super::reply_receiver::{Reply, ReplyReceiver};
+use super::read_limit::ReadLimit;
+use super::{DisplayError, DisplayRole};
 use crate::backend::EventSet;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
 use crate::gpu::protocol::DisplayInfo;
@@ -27,20 +29,24 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(30);
 const SEND_BUFFER: usize = 416 << 10;
 /// Most queries without a reply.
 pub(super) const MAX_UNANSWERED: usize = 8;
-
-/// `VHOST_USER_GPU_PROTOCOL_F_EDID`, as a mask: the front-end answers `GET_EDID`.
-const PROTOCOL_F_EDID: u64 = 1 << 0;
-/// `VHOST_USER_GPU_PROTOCOL_F_DMABUF2`, as a mask: the front-end takes `DMABUF_SCANOUT2`.
-const PROTOCOL_F_DMABUF2: u64 = 1 << 1;
+/// Most answers to a console that wait for it to read, before no more of its requests are read.
+const MAX_ANSWERS: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Negotiation {
     /// `GET_PROTOCOL_FEATURES` is not answered yet: nothing else is sent.
     Pending,
-    Done {
-        edid: bool,
-        dmabuf2: bool,
-    },
+    /// These features are in use.
+    Done(Features),
+}
+
+impl Negotiation {
+    fn has(self, feature: Features) -> bool {
+        match self {
+            Self::Pending => false,
+            Self::Done(features) => features.contains(feature),
+        }
+    }
 }
 
 /// What was not answered in time.
@@ -61,15 +67,17 @@ pub(super) enum Received {
     Other,
     /// The reply to the pending query.
     Reply(DisplayReply),
+    /// A console asks for this, and [awaits an answer](DisplayConnection::answer_resize).
+    Resize(Resize),
 }
 
 /// A connected display.
 pub(super) struct DisplayConnection {
     socket: Arc<UnixStream>,
-    /// Whether the renderer exports dmabufs.
-    has_dmabufs: bool,
+    role: DisplayRole,
     sender: MessageSender,
-    receiver: ReplyReceiver,
+    receiver: MessageReceiver,
+    read_limit: ReadLimit,
     negotiation: Negotiation,
     unanswered: VecDeque<FrontEndRequest>,
     /// When the first of the unanswered requests expires.
@@ -82,14 +90,15 @@ pub(super) struct DisplayConnection {
 
 impl DisplayConnection {
     /// Starts the negotiation on `socket`.
-    pub(super) fn new(socket: UnixStream, has_dmabufs: bool, now: Instant) -> Self {
+    pub(super) fn new(socket: UnixStream, role: DisplayRole, now: Instant) -> Self {
         // A smaller buffer works too.
         let _ = sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER);
         let mut connection = Self {
             socket: Arc::new(socket),
-            has_dmabufs,
+            role,
             sender: MessageSender::default(),
-            receiver: ReplyReceiver::default(),
+            receiver: MessageReceiver::default(),
+            read_limit: ReadLimit::default(),
             negotiation: Negotiation::Pending,
             unanswered: VecDeque::new(),
             deadline: None,
@@ -107,10 +116,10 @@ impl DisplayConnection {
             return DmabufSupport::None;
         }
         match self.negotiation {
-            Negotiation::Done { dmabuf2: false, .. } => DmabufSupport::LinearOnly,
-            Negotiation::Done { dmabuf2: true, .. } | Negotiation::Pending => {
-                DmabufSupport::Modifiers
+            Negotiation::Done(features) if !features.contains(Features::DMABUF2) => {
+                DmabufSupport::LinearOnly
             }
+            Negotiation::Done(_) | Negotiation::Pending => DmabufSupport::Modifiers,
         }
     }
 
@@ -139,9 +148,10 @@ impl DisplayConnection {
 
     /// Sends the next request that `query` needs, once the negotiation is done.
     pub(super) fn send_query(&mut self, query: DisplayQuery, now: Instant) {
-        let Negotiation::Done { edid, .. } = self.negotiation else {
+        if self.negotiation == Negotiation::Pending {
             return;
-        };
+        }
+        let edid = self.negotiation.has(Features::EDID);
         match query {
             DisplayQuery::Edid(scanout) if edid && self.has_display(scanout) => {
                 self.send_request(FrontEndRequest::Edid(scanout), now);
@@ -163,32 +173,34 @@ impl DisplayConnection {
 
     /// The socket, and the events to watch it for.
     pub(super) fn interest(&self) -> (&Arc<UnixStream>, EventSet) {
-        let interest = if self.blocked {
-            EventSet::IN | EventSet::OUT
-        } else {
-            EventSet::IN
-        };
+        let mut interest = EventSet::empty();
+        if !self.is_read_later() {
+            interest |= EventSet::IN;
+        }
+        if self.blocked {
+            interest |= EventSet::OUT;
+        }
         (&self.socket, interest)
     }
 
     /// When [`DisplayConnection::expire`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let update = self.sender.dmabuf_ack().deadline();
-        self.deadline.into_iter().chain(update).min()
+        let read = self.read_limit.deadline();
+        let deadlines = [self.deadline, update, read];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Gives up waiting for what is late.
     pub(super) fn expire(&mut self, now: Instant) -> Expired {
+        self.read_limit.expire(now);
         let dmabuf_update = self.sender.expire(now);
         let query = self.deadline.is_some_and(|at| at <= now);
         if query {
             self.deadline = None;
             self.silent_since = Some(now);
             if self.negotiation == Negotiation::Pending {
-                self.negotiation = Negotiation::Done {
-                    edid: false,
-                    dmabuf2: false,
-                };
+                self.negotiation = Negotiation::Done(Features::default());
             }
         }
         Expired {
@@ -203,11 +215,42 @@ impl DisplayConnection {
         pending: Option<DisplayQuery>,
         now: Instant,
     ) -> Result<Received, DisplayError> {
-        let Some(reply) = self.receiver.receive(&self.socket)? else {
+        if self.is_read_later() {
+            return Ok(Received::Nothing);
+        }
+        let may_resize = self.negotiation.has(Features::RESIZE);
+        let Some(message) = self.receiver.receive(&self.socket, may_resize)? else {
             return Ok(Received::Nothing);
         };
-        let replied = self.take_reply(reply, pending, now);
-        Ok(replied.map_or(Received::Other, Received::Reply))
+        if self.role == DisplayRole::Console {
+            self.read_limit.count(now);
+        }
+        match message {
+            Incoming::Resize(resize) => Ok(Received::Resize(resize)),
+            Incoming::Reply(reply) if !self.may_reply(&reply) => Err(DisplayError::Unasked),
+            Incoming::Reply(reply) => {
+                let replied = self.take_reply(reply, pending, now);
+                Ok(replied.map_or(Received::Other, Received::Reply))
+            }
+        }
+    }
+
+    /// Whether this reply is tolerated: a VMM's may be late, or answer something else.
+    fn may_reply(&self, reply: &Reply) -> bool {
+        let is_asked = || self.unanswered.iter().any(|asked| reply.answers(asked));
+        self.role != DisplayRole::Console || is_asked()
+    }
+
+    /// Whether a console has sent more than is read now: too much in a short time, or without reading the answers.
+    fn is_read_later(&self) -> bool {
+        let answers = self.sender.waiting_requests();
+        let is_console = self.role == DisplayRole::Console;
+        is_console && (self.read_limit.is_reached() || answers >= MAX_ANSWERS)
+    }
+
+    /// Answers [`Received::Resize`].
+    pub(super) fn answer_resize(&mut self, result: ResizeResult) {
+        self.sender.request(FrontEndRequest::Resized(result));
     }
 
     fn take_reply(
@@ -235,7 +278,7 @@ impl DisplayConnection {
             }
             Reply::DisplayInfo(info) => {
                 self.display_info = Some(*info);
-                let edid = matches!(self.negotiation, Negotiation::Done { edid: true, .. });
+                let edid = self.negotiation.has(Features::EDID);
                 match pending? {
                     DisplayQuery::Edid(id) if edid && info.enabled(id).is_some() => {
                         self.send_request(FrontEndRequest::Edid(id), now);
@@ -256,17 +299,15 @@ impl DisplayConnection {
         }
     }
 
-    fn accept_features(&mut self, offered: u64, now: Instant) {
-        let mut known = PROTOCOL_F_EDID;
-        if self.has_dmabufs {
-            known |= PROTOCOL_F_DMABUF2;
-        }
-        let accepted = offered & known;
-        self.send_request(FrontEndRequest::SetFeatures(accepted), now);
-        self.negotiation = Negotiation::Done {
-            edid: accepted & PROTOCOL_F_EDID != 0,
-            dmabuf2: accepted & PROTOCOL_F_DMABUF2 != 0,
+    fn accept_features(&mut self, offered: Features, now: Instant) {
+        let known = match self.role {
+            DisplayRole::Vmm { has_dmabufs: false } => Features::EDID,
+            DisplayRole::Vmm { has_dmabufs: true } => Features::EDID.union(Features::DMABUF2),
+            DisplayRole::Console => Features::RESIZE,
         };
+        let accepted = offered.intersection(known);
+        self.send_request(FrontEndRequest::SetFeatures(accepted), now);
+        self.negotiation = Negotiation::Done(accepted);
     }
 
     /// Sends as much as the socket takes: requests, then `updates` once the negotiation is done.

@@ -2,26 +2,24 @@
 
 use std::io;
 
+use display_protocol::Header;
+
 /// Why a display socket is closed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DisplayError {
-    /// The front-end closed it, as it does when the guest's driver stops using the device.
-    #[error("the front-end closed the display socket")]
+    /// The other side closed it, as a front-end does when the guest's driver stops using the device.
+    #[error("the display socket was closed")]
     Closed,
     /// It failed.
     #[error("the display socket failed: {0}")]
     Socket(#[from] io::Error),
-    /// The front-end violates the protocol.
+    /// The other side violates the protocol.
     #[error(
-        "the front-end sent an unexpected message on the display socket: \
-         request {request}, flags {flags:#x}, {size} bytes"
+        "an unexpected message came by the display socket: \
+         request {}, flags {:#x}, {} bytes", .0.request, .0.flags, .0.size
     )]
-    Protocol {
-        /// The message's request code.
-        request: u32,
-        /// Its flags.
-        flags: u32,
-        /// The length of its payload in bytes.
-        size: u32,
-    },
+    Protocol(Header),
+    /// A console replied to what it was not asked.
+    #[error("a reply came by the display socket that nobody asked for")]
+    Unasked,
 }

@@ -35,6 +35,11 @@ impl MessageSender {
         self.requests.push_back(request);
     }
 
+    /// How many requests wait to be sent.
+    pub(super) fn waiting_requests(&self) -> usize {
+        self.requests.len()
+    }
+
     /// The answer to `DMABUF_UPDATE`.
     pub(super) fn dmabuf_ack(&self) -> &DmabufAck {
         &self.dmabuf_ack

@@ -1,18 +1,22 @@
-//! A display: a front-end's display socket, what it is asked and what it is shown
-//! (QEMU, docs/interop/vhost-user-gpu.rst).
+//! A display: the VMM's or a console's socket, what it is asked and what it is shown
+//! (QEMU, docs/interop/vhost-user-gpu.rst; the crate `display_protocol` for consoles).
 //!
 //! Nothing here blocks. Queries are sent and their replies come with a later event; updates go out as
-//! far as the front-end reads, the rest when it reads again. A device may have several displays, each
+//! far as the display reads, the rest when it reads again. A device may have several displays, each
 //! at its own pace: what one is still to be sent is kept by the [scanouts](crate::gpu::scanout).
+//!
+//! The VMM is trusted, and knows the sizes of the guest's heads. A console is neither: it is sent pixels only, asked
+//! nothing, and what it sends is bounded in rate.
 
 mod connection;
 mod dmabuf_ack;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz_display;
+mod message_receiver;
 mod message_sender;
 mod outgoing_message;
-mod reply_receiver;
+mod read_limit;
 
 pub(crate) use connection::Expired;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -20,6 +24,7 @@ pub(crate) use connection::REPLY_LIMIT;
 pub(crate) use dmabuf_ack::{ACK_LIMIT, PixelFallback};
 pub(crate) use error::DisplayError;
 
+use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,6 +33,26 @@ use crate::backend::EventSet;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
 use crate::gpu::scanout::{DmabufSupport, PendingUpdates};
 use connection::{DisplayConnection, Received};
+use display_protocol::{Resize, ResizeResult};
+
+/// Whose display it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DisplayRole {
+    /// The VMM's.
+    Vmm {
+        /// Whether the renderer exports dmabufs, which it is passed.
+        has_dmabufs: bool,
+    },
+    /// A console's.
+    Console,
+}
+
+impl Default for DisplayRole {
+    /// The VMM's, without dmabufs.
+    fn default() -> Self {
+        Self::Vmm { has_dmabufs: false }
+    }
+}
 
 /// State of the driver's query; at most one is outstanding.
 #[derive(Debug, Default)]
@@ -44,26 +69,34 @@ enum Query {
 /// A display, connected or not.
 #[derive(Default)]
 pub(crate) struct Display {
-    /// Whether the renderer exports dmabufs.
-    has_dmabufs: bool,
+    role: DisplayRole,
     connection: Option<DisplayConnection>,
     query: Query,
+    /// What a console asked for and was not answered yet. No more than is read at a time.
+    resizes: VecDeque<Resize>,
 }
 
 impl Display {
-    /// A display that is not connected. It is passed dmabufs if the renderer exports them.
-    pub(crate) fn new(has_dmabufs: bool) -> Self {
+    /// A display that is not connected.
+    pub(crate) fn new(role: DisplayRole) -> Self {
         Self {
-            has_dmabufs,
+            role,
             ..Self::default()
         }
+    }
+
+    /// Whether its socket is open.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connection.is_some()
     }
 
     /// Which dmabufs the display can be passed now. The protocol has a feature only for those with
     /// modifiers; every front-end takes the others, unless it does not answer in time.
     pub(crate) fn dmabuf_support(&self) -> DmabufSupport {
+        let DisplayRole::Vmm { has_dmabufs: true } = self.role else {
+            return DmabufSupport::None;
+        };
         match &self.connection {
-            _ if !self.has_dmabufs => DmabufSupport::None,
             None => DmabufSupport::default(),
             Some(connection) => connection.dmabuf_support(),
         }
@@ -72,12 +105,13 @@ impl Display {
     /// Uses `socket` from now on and closes the one before.
     pub(crate) fn attach(&mut self, socket: UnixStream, now: Instant) {
         self.detach();
-        self.connection = Some(DisplayConnection::new(socket, self.has_dmabufs, now));
+        self.connection = Some(DisplayConnection::new(socket, self.role, now));
     }
 
     /// Closes the socket; a query that is pending is replied with nothing.
     pub(crate) fn detach(&mut self) {
         self.connection = None;
+        self.resizes.clear();
         self.fail_query();
     }
 
@@ -88,8 +122,11 @@ impl Display {
     }
 
     /// Asks the front-end; the reply comes with [`Display::take_reply`] after some event. `false` if
-    /// nobody would reply.
+    /// nobody would reply, and for a console.
     pub(crate) fn ask(&mut self, query: DisplayQuery, now: Instant) -> bool {
+        if self.role == DisplayRole::Console {
+            return false;
+        }
         let Some(connection) = &mut self.connection else {
             return false;
         };
@@ -122,6 +159,18 @@ impl Display {
         }
     }
 
+    /// The next request for another size, to be answered by [`Display::answer_resize`].
+    pub(crate) fn take_resize(&mut self) -> Option<Resize> {
+        self.resizes.pop_front()
+    }
+
+    /// Answers a request for another size.
+    pub(crate) fn answer_resize(&mut self, result: ResizeResult) {
+        if let Some(connection) = &mut self.connection {
+            connection.answer_resize(result);
+        }
+    }
+
     /// The socket, and the events to watch it for.
     pub(crate) fn interest(&self) -> Option<(&Arc<UnixStream>, EventSet)> {
         self.connection.as_ref().map(DisplayConnection::interest)
@@ -144,7 +193,7 @@ impl Display {
         expired
     }
 
-    /// Reads what the front-end sent.
+    /// Reads what the other side sent.
     ///
     /// # Errors
     /// If the socket is of no more use. It is closed then, and a pending query is replied with nothing.
@@ -154,6 +203,18 @@ impl Display {
             self.detach();
         }
         result
+    }
+
+    /// The event loop says that the socket is of no more use; a console's is closed. The VMM's is read to its end.
+    ///
+    /// # Errors
+    /// If it is closed.
+    pub(crate) fn hung_up(&mut self) -> Result<(), DisplayError> {
+        if self.role != DisplayRole::Console {
+            return Ok(());
+        }
+        self.detach();
+        Err(DisplayError::Closed)
     }
 
     fn try_receive(&mut self, now: Instant) -> Result<(), DisplayError> {
@@ -169,6 +230,7 @@ impl Display {
                 Received::Nothing => return Ok(()),
                 Received::Other => {}
                 Received::Reply(reply) => self.query = Query::Replied(reply),
+                Received::Resize(resize) => self.resizes.push_back(resize),
             }
         }
     }

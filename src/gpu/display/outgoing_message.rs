@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use display_protocol::{Features, Header, REPLY, ResizeResult, request};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use vhost::vhost_user::gpu_message::{
     GpuBackendReq, VhostUserGpuCursorPos, VhostUserGpuCursorUpdate, VhostUserGpuDMABUFScanout,
@@ -20,25 +21,25 @@ use crate::gpu::resource::{CURSOR_LEN, CursorPixels};
 use crate::gpu::resource::{Image, PIXEL_LEN, SharedImage};
 use crate::gpu::scanout::{Position, Update};
 
-/// Bytes of a message's header: request, flags, size of the payload.
-pub(super) const MESSAGE_HEADER_LEN: usize = 12;
 /// Most bytes of a message before its pixels.
-const MAX_HEAD_LEN: usize = MESSAGE_HEADER_LEN + size_of::<VhostUserGpuDMABUFScanout2>();
+const MAX_HEAD_LEN: usize = Header::LEN + size_of::<VhostUserGpuDMABUFScanout2>();
 /// Most pieces of one `sendmsg(2)` (`IOV_MAX`).
 const MAX_PIECES: usize = 1024;
 
-/// A message other than a picture update: negotiation or a query.
+/// A message other than a picture update: negotiation, a query, or an answer to a console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrontEndRequest {
     Features,
-    SetFeatures(u64),
+    SetFeatures(Features),
     DisplayInfo,
     Edid(u32),
+    /// The answer to `RESIZE`.
+    Resized(ResizeResult),
 }
 
 impl FrontEndRequest {
     pub(super) fn has_reply(&self) -> bool {
-        !matches!(self, Self::SetFeatures(_))
+        !matches!(self, Self::SetFeatures(_) | Self::Resized(_))
     }
 }
 
@@ -67,6 +68,10 @@ pub(super) struct OutgoingMessage {
 
 impl OutgoingMessage {
     fn new(kind: GpuBackendReq, payload: &[u8], body: Body) -> Self {
+        Self::with_flags(kind.into(), 0, payload, body)
+    }
+
+    fn with_flags(request: u32, flags: u32, payload: &[u8], body: Body) -> Self {
         let body_len = match &body {
             Body::Empty => 0,
             Body::Cursor(_) => CURSOR_LEN,
@@ -74,14 +79,19 @@ impl OutgoingMessage {
         };
         let size = (payload.len() + body_len) as u32;
         let mut head = [0; MAX_HEAD_LEN];
-        let words = [u32::from(kind), 0, size].map(u32::to_ne_bytes);
-        let bytes = words.iter().flatten().chain(payload);
+        let header = Header {
+            request,
+            flags,
+            size,
+        };
+        let header = header.encode();
+        let bytes = header.iter().chain(payload);
         for (to, from) in head.iter_mut().zip(bytes) {
             *to = *from;
         }
         Self {
             head,
-            head_len: MESSAGE_HEADER_LEN + payload.len(),
+            head_len: Header::LEN + payload.len(),
             body,
             body_len,
             dmabuf: None,
@@ -90,18 +100,20 @@ impl OutgoingMessage {
         }
     }
 
-    pub(super) fn request(request: FrontEndRequest) -> Self {
+    pub(super) fn request(message: FrontEndRequest) -> Self {
         let new = |kind, payload: &[u8]| Self::new(kind, payload, Body::Empty);
-        match request {
+        match message {
             FrontEndRequest::Features => new(GpuBackendReq::GET_PROTOCOL_FEATURES, &[]),
-            FrontEndRequest::SetFeatures(accepted) => new(
-                GpuBackendReq::SET_PROTOCOL_FEATURES,
-                &accepted.to_ne_bytes(),
-            ),
+            FrontEndRequest::SetFeatures(accepted) => {
+                new(GpuBackendReq::SET_PROTOCOL_FEATURES, &accepted.encode())
+            }
             FrontEndRequest::DisplayInfo => new(GpuBackendReq::GET_DISPLAY_INFO, &[]),
             FrontEndRequest::Edid(scanout_id) => {
                 let payload = VhostUserGpuEdidRequest { scanout_id };
                 new(GpuBackendReq::GET_EDID, payload.as_slice())
+            }
+            FrontEndRequest::Resized(result) => {
+                Self::with_flags(request::RESIZE, REPLY, &result.encode(), Body::Empty)
             }
         }
     }

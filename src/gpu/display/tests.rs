@@ -615,5 +615,6 @@ fn unanswered_queries_are_bounded_if_cancelled() {
     assert!(display.ask(DisplayQuery::DisplayInfo, front_end.now));
 }
 
+mod consoles;
 mod dmabuf_acks;
 mod dmabufs;

@@ -4,6 +4,9 @@
 use super::protocol::{DisplayInfo, MAX_EDID_LEN};
 
 mod edid;
+mod resolutions;
+
+pub use resolutions::{ResolutionError, Resolutions};
 
 /// A query that the front-end answers (vhost-user-gpu.rst, `VHOST_USER_GPU_GET_DISPLAY_INFO` and
 /// `VHOST_USER_GPU_GET_EDID`).
@@ -33,6 +36,11 @@ pub enum DisplayReply {
 pub(super) struct LastDisplayInfo(DisplayInfo);
 
 impl LastDisplayInfo {
+    /// With these modes until the front-end tells others.
+    pub(super) fn new(resolutions: &Resolutions) -> Self {
+        Self(resolutions.display_info())
+    }
+
     /// The modes to answer GET_DISPLAY_INFO with.
     pub(super) fn display_info(&mut self, reply: DisplayReply) -> &DisplayInfo {
         self.update(&reply);

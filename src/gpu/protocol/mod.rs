@@ -22,9 +22,9 @@ pub(crate) use command::{
 #[cfg(feature = "virgl")]
 pub(crate) use commands_3d::Box3;
 pub(crate) use commands_3d::{CapsetInfo, CtxCreate, ResourceCreate3d, Submit3d, Transfer3d};
-pub(crate) use display_info::DisplayInfo;
 #[cfg(feature = "fuzzing")]
 pub(crate) use display_info::MODES_LEN;
+pub(crate) use display_info::{DisplayInfo, DisplayMode};
 pub(crate) use error::{DecodeError, ReadError};
 pub(crate) use format::Format;
 pub(crate) use header::{HEADER_LEN, Header};

@@ -8,9 +8,11 @@ use crate::gpu::region::{Rect, Region, Size};
 /// What a display was told last of a scanout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum LastSent {
-    /// Nothing, or that it is disabled.
+    /// That it is disabled; the VMM's display starts so.
     #[default]
     Disabled,
+    /// Nothing: a console does not know whether it is disabled.
+    Nothing,
     /// Its size; pixels come with updates.
     Pixels(Size),
     /// A dmabuf.
@@ -43,9 +45,13 @@ impl DisplayScanout {
         };
     }
 
-    /// Starts over with a display that knows nothing.
-    pub(super) fn restart(&mut self) {
-        self.last_sent = LastSent::Disabled;
+    /// Starts over with a display that knows nothing, and which is told of disabled scanouts too if it `is_console`.
+    pub(super) fn restart(&mut self, is_console: bool) {
+        self.last_sent = if is_console {
+            LastSent::Nothing
+        } else {
+            LastSent::Disabled
+        };
         self.dmabuf_sent = false;
         // An image that is still to be read back has a dmabuf, which is passed again.
         self.needs_readback = false;

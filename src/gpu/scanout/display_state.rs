@@ -36,7 +36,7 @@ impl DisplayState {
     pub(super) fn restart(&mut self, cursors: &[Cursor]) {
         self.support = DmabufSupport::default();
         for scanout in &mut self.scanouts {
-            scanout.restart();
+            scanout.restart(self.id != DisplayId::VMM);
         }
         for (display_cursor, cursor) in self.cursors.iter_mut().zip(cursors) {
             display_cursor.restart(cursor);

@@ -2,7 +2,7 @@
 //! response as a value.
 
 use crate::backend::MemoryGuard;
-use crate::gpu::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo};
+use crate::gpu::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo, Resolutions};
 use crate::gpu::protocol::{
     Command, CursorCommand, DecodeError, Request, RequestBytes, RequestReader, Response,
 };
@@ -51,12 +51,13 @@ pub(crate) struct VirtioGpu {
 }
 
 impl VirtioGpu {
-    /// A device without resources that draws with `renderer`.
-    pub(crate) fn new(renderer: Box<dyn Renderer>) -> Self {
+    /// A device without resources that draws with `renderer`. Where no front-end tells the sizes of its heads, these are
+    /// `resolutions`.
+    pub(crate) fn new(renderer: Box<dyn Renderer>, resolutions: &Resolutions) -> Self {
         Self {
             renderer,
             scanouts: Scanouts::default(),
-            last_display_info: LastDisplayInfo::default(),
+            last_display_info: LastDisplayInfo::new(resolutions),
             partial: None,
         }
     }

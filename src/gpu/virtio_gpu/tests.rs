@@ -63,7 +63,7 @@ impl Guest {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
         let memory = GuestMemoryAtomic::new(memory).memory();
         Self {
-            state: VirtioGpu::new(Box::new(renderer)),
+            state: VirtioGpu::new(Box::new(renderer), &Resolutions::default()),
             reply: None,
             work: 0,
             error: None,

@@ -71,7 +71,12 @@ impl Display {
                 set_socket_recv_buffer_size(socket, size).map_err(Error::os("SO_RCVBUF"))?;
             }
         }
-        let display = Self {
+        Ok((Self::on(ours, options), theirs))
+    }
+
+    /// A display on a connected socket, such as a console's.
+    pub fn on(socket: UnixStream, options: DisplayOptions) -> Self {
+        Self {
             surfaces: vec![None; MAX_SCANOUTS],
             dmabufs: (0..MAX_SCANOUTS).map(|_| None).collect(),
             cursor: Cursor::default(),
@@ -80,11 +85,10 @@ impl Display {
             protocol_features: None,
             closed: false,
             held_updates: 0,
-            socket: Some(ours),
+            socket: Some(socket),
             scratch: Vec::new(),
             options,
-        };
-        Ok((display, theirs))
+        }
     }
 
     pub(super) fn socket(&self) -> Option<&UnixStream> {

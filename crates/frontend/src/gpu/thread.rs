@@ -47,6 +47,14 @@ impl DisplayThread {
         Ok((Self::run(display, false)?, theirs))
     }
 
+    /// A display on a connected socket that begins to serve at once, such as a console's.
+    ///
+    /// # Errors
+    /// As `dup(2)` and `pthread_create(3)`.
+    pub fn on(socket: UnixStream, options: DisplayOptions) -> Result<Self> {
+        Self::run(Display::on(socket, options), false)
+    }
+
     /// A display that does not read: stuck until [`DisplayThread::resume`].
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::backend::{DeviceContext, Vring};
 use crate::gpu::device::Gpu;
 use crate::gpu::display::ACK_LIMIT;
+use crate::gpu::display_info::Resolutions;
 #[cfg(feature = "virgl")]
 use crate::gpu::renderer::virgl::testing::fake_virglrenderer;
 use crate::gpu::renderer::{Renderer, SoftwareRenderer};
@@ -40,7 +41,7 @@ impl FuzzGpu {
         renderer: impl FnOnce(Budget) -> Box<dyn Renderer>,
     ) -> Self {
         let budget = Budget::new(max_hostmem);
-        let gpu = Gpu::new(context, renderer(budget.clone()));
+        let gpu = Gpu::new(context, renderer(budget.clone()), Resolutions::default());
         let gpu = gpu.expect("the host has descriptors left");
         Self { gpu, budget }
     }

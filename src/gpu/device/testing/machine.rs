@@ -10,6 +10,7 @@ pub(crate) use crate::backend::testing::split_queue::{NEXT, WRITE};
 
 use crate::backend::testing::split_queue::{Descriptor, SplitQueue};
 use crate::backend::{DeviceBuilder, FakeContext, MAX_QUEUE_SIZE};
+use crate::gpu::device::tokens::DISPLAY;
 use crate::gpu::device::*;
 use crate::gpu::protocol::{HEADER_LEN, command, response};
 
@@ -36,7 +37,7 @@ impl Machine {
 
     /// With a device that draws with `renderer`.
     pub(crate) fn drawing_with(renderer: impl Renderer + 'static) -> Self {
-        Self::with(|context| Gpu::new(context, Box::new(renderer)))
+        Self::with(|context| Gpu::new(context, Box::new(renderer), Resolutions::default()))
     }
 
     fn with(build: impl FnOnce(DeviceContext) -> io::Result<Gpu>) -> Self {

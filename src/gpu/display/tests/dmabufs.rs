@@ -58,7 +58,7 @@ impl Scene {
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
         let now = Instant::now();
-        let mut display = Display::new(true);
+        let mut display = Display::new(DisplayRole::Vmm { has_dmabufs: true });
         display.attach(ours, now);
         let mut front_end = FrontEnd { socket, now };
         display.send(None, Instant::now()).unwrap();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::gpu::resource::PIXEL_LEN;
 
-const CONSOLE: DisplayId = DisplayId::other(1);
-const LATER: DisplayId = DisplayId::other(2);
+const CONSOLE: DisplayId = DisplayId::console(1);
+const LATER: DisplayId = DisplayId::console(2);
 const SIZE: u32 = 100;
 const ALL: Rect = Rect::sized(SIZE, SIZE);
 

@@ -41,7 +41,7 @@ impl Device {
     fn new(renderer: impl Renderer + 'static) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
         Self {
-            gpu: VirtioGpu::new(Box::new(renderer)),
+            gpu: VirtioGpu::new(Box::new(renderer), &Resolutions::default()),
             memory: GuestMemoryAtomic::new(memory).memory(),
         }
     }

@@ -1,23 +1,24 @@
-//! Receives replies from the front-end, one at a time, however their bytes arrive.
+//! Receives messages from a display, one at a time, however their bytes arrive: replies, and requests of consoles.
 
 use std::io;
 use std::os::unix::net::UnixStream;
 
+use display_protocol::{Features, Header, Resize, request};
 use rustix::net::{RecvFlags, recv};
-use vhost::vhost_user::gpu_message::{GpuBackendReq, VhostUserGpuHeaderFlag};
+use vhost::vhost_user::gpu_message::GpuBackendReq;
 
 use super::DisplayError;
-use super::outgoing_message::{FrontEndRequest, MESSAGE_HEADER_LEN};
+use super::outgoing_message::FrontEndRequest;
 use crate::gpu::protocol::DisplayInfo;
 use crate::gpu::protocol::response::{EDID_RESPONSE_LEN, decode_edid};
 
-const MAX_LEN: usize = MESSAGE_HEADER_LEN + EDID_RESPONSE_LEN;
+const MAX_LEN: usize = Header::LEN + EDID_RESPONSE_LEN;
 
 /// A reply of the front-end.
 #[derive(Debug)]
 pub(super) enum Reply {
     /// `GET_PROTOCOL_FEATURES`: the features it offers.
-    Features(u64),
+    Features(Features),
     /// `GET_DISPLAY_INFO`.
     DisplayInfo(Box<DisplayInfo>),
     /// `GET_EDID`; `None` if the front-end replied that it has none.
@@ -39,11 +40,9 @@ impl Reply {
 
     fn parse(kind: GpuBackendReq, payload: &[u8]) -> Option<Self> {
         match (kind, payload.len()) {
-            (GpuBackendReq::GET_PROTOCOL_FEATURES, 8) => {
-                // In native byte order, like all of this protocol but for virtio's structures.
-                let mut offered = [0; 8];
-                offered.copy_from_slice(payload);
-                Some(Self::Features(u64::from_ne_bytes(offered)))
+            (GpuBackendReq::GET_PROTOCOL_FEATURES, Features::LEN) => {
+                let offered = payload.try_into().ok()?;
+                Some(Self::Features(Features::decode(offered)))
             }
             (GpuBackendReq::GET_DISPLAY_INFO, DisplayInfo::RESPONSE_LEN) => {
                 let modes = DisplayInfo::decode_response(payload).ok()?;
@@ -58,39 +57,66 @@ impl Reply {
     }
 }
 
-/// The reply that is arriving.
+/// A message of a display.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// A reply.
+    Reply(Reply),
+    /// `RESIZE` of a console.
+    Resize(Resize),
+}
+
+impl Incoming {
+    /// The message of a `header` that [is plausible](is_plausible).
+    fn parse(header: Header, payload: &[u8]) -> Option<Self> {
+        if !header.is_reply() {
+            return Resize::decode(payload).map(Self::Resize);
+        }
+        let kind = GpuBackendReq::try_from(header.request).ok()?;
+        Reply::parse(kind, payload).map(Self::Reply)
+    }
+}
+
+/// Whether a message may have this header, so that its rest is worth waiting for.
+fn is_plausible(header: Header, may_resize: bool) -> bool {
+    if header.is_reply() {
+        return header.size as usize <= MAX_LEN - Header::LEN;
+    }
+    let resize = Header {
+        request: request::RESIZE,
+        flags: 0,
+        size: Resize::LEN as u32,
+    };
+    may_resize && header == resize
+}
+
+/// The message that is arriving.
 #[derive(Default)]
-pub(super) struct ReplyReceiver {
+pub(super) struct MessageReceiver {
     bytes: Vec<u8>,
 }
 
-impl ReplyReceiver {
-    /// The next whole reply; `None` while its end has not arrived.
-    pub(super) fn receive(&mut self, socket: &UnixStream) -> Result<Option<Reply>, DisplayError> {
+impl MessageReceiver {
+    /// The next whole message; `None` while its end has not arrived. `RESIZE` only if the display `may_resize`.
+    pub(super) fn receive(
+        &mut self,
+        socket: &UnixStream,
+        may_resize: bool,
+    ) -> Result<Option<Incoming>, DisplayError> {
         loop {
             let wanted = match self.header() {
-                None => MESSAGE_HEADER_LEN,
-                Some((request, flags, size)) => {
-                    let protocol = DisplayError::Protocol {
-                        request,
-                        flags,
-                        size,
-                    };
-                    let reply = flags & VhostUserGpuHeaderFlag::REPLY.bits() != 0;
-                    let len = MESSAGE_HEADER_LEN.saturating_add(size as usize);
-                    if !reply || len > MAX_LEN {
-                        return Err(protocol);
-                    }
+                None => Header::LEN,
+                Some(header) if is_plausible(header, may_resize) => {
+                    let len = Header::LEN.saturating_add(header.size as usize);
                     if self.bytes.len() == len {
-                        let payload = self.bytes.get(MESSAGE_HEADER_LEN..).unwrap_or_default();
-                        let parsed = GpuBackendReq::try_from(request)
-                            .ok()
-                            .and_then(|kind| Reply::parse(kind, payload));
+                        let payload = self.bytes.get(Header::LEN..).unwrap_or_default();
+                        let message = Incoming::parse(header, payload);
                         self.bytes.clear();
-                        return parsed.ok_or(protocol).map(Some);
+                        return message.ok_or(DisplayError::Protocol(header)).map(Some);
                     }
                     len
                 }
+                Some(header) => return Err(DisplayError::Protocol(header)),
             };
             let mut buffer = [0; MAX_LEN];
             let missing = wanted.saturating_sub(self.bytes.len());
@@ -106,11 +132,7 @@ impl ReplyReceiver {
         }
     }
 
-    fn header(&self) -> Option<(u32, u32, u32)> {
-        let word = |at: usize| {
-            let bytes = self.bytes.get(at..at + 4)?;
-            Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-        };
-        Some((word(0)?, word(4)?, word(8)?))
+    fn header(&self) -> Option<Header> {
+        self.bytes.first_chunk().map(Header::decode)
     }
 }
