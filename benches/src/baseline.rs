@@ -111,8 +111,8 @@ impl Baseline {
 }
 
 impl Workload for Baseline {
-    fn pid(&self) -> u32 {
-        self.child.id()
+    fn pids(&self) -> Vec<u32> {
+        vec![self.child.id()]
     }
 
     fn batch(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>> {

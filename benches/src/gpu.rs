@@ -12,9 +12,9 @@ use virtio_bindings::virtio_gpu as v;
 
 use crate::baseline::Baseline;
 use crate::program::{MeasuredProgram, Started, Style};
+use crate::scattered::{PAGE, Scattered};
 use crate::workload::{Batch, Sample, Workload};
 
-const PAGE: u64 = 4096;
 const RESOURCE: u32 = 1;
 const CONTEXT: u32 = 1;
 const TRANSFER: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_TRANSFER_TO_HOST_2D;
@@ -186,7 +186,7 @@ impl Machine {
         if let Scenario::Resources(count) = self.scenario {
             for id in (1..=count).map(|n| RESOURCE + n) {
                 ok(gpu.create_2d(id, Format::B8G8R8X8, 8, 8))?;
-                ok(gpu.attach_backing(id, &[(self.screen.pages[0], 256)]))?;
+                ok(gpu.attach_backing(id, &[(self.screen.page(0), 256)]))?;
             }
         }
         ok(gpu.create_2d(RESOURCE, Format::B8G8R8X8, width, height))?;
@@ -201,7 +201,7 @@ impl Machine {
         self.display.wait_count(Request::Update, 1)?;
         if self.scenario == Scenario::Cursor {
             ok(gpu.create_2d(2, Format::B8G8R8A8, 64, 64))?;
-            ok(gpu.attach_backing(2, &[(self.screen.pages[0], 64 * 64 * 4)]))?;
+            ok(gpu.attach_backing(2, &[(self.screen.page(0), 64 * 64 * 4)]))?;
             ok(gpu.transfer_to_host_2d(2, Rect::sized(64, 64), 0))?;
             gpu.update_cursor(0, (0, 0), 2, (0, 0))?;
             self.display.wait_count(Request::CursorUpdate, 1)?;
@@ -346,90 +346,12 @@ impl Machine {
 }
 
 impl Workload for Machine {
-    fn pid(&self) -> u32 {
-        self.program.pid()
+    fn pids(&self) -> Vec<u32> {
+        vec![self.program.pid()]
     }
 
     fn batch(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>> {
         let done = batch.run(|| self.piece());
         done.map_err(|e| told(&self.program, e))
-    }
-}
-
-/// Pixels in pages that lie anywhere, as a guest's do after a while.
-struct Scattered {
-    memory: Memory,
-    /// In the order of the pixels.
-    pages: Vec<u64>,
-    row: Vec<u8>,
-}
-
-impl Scattered {
-    fn new(memory: &Memory, len: u64) -> anyhow::Result<Self> {
-        let base = memory.alloc(len.next_multiple_of(PAGE), PAGE)?;
-        let mut pages: Vec<u64> = (0..len.div_ceil(PAGE)).map(|n| base + n * PAGE).collect();
-        // Fisher and Yates, with a generator that is the same in each run (Knuth's constants).
-        let mut state: u64 = 1;
-        for i in (1..pages.len()).rev() {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            pages.swap(i, (state >> 33) as usize % (i + 1));
-        }
-        Ok(Self {
-            memory: memory.clone(),
-            pages,
-            row: Vec::new(),
-        })
-    }
-
-    fn entries(&self) -> Vec<(u64, u32)> {
-        self.pages.iter().map(|page| (*page, PAGE as u32)).collect()
-    }
-
-    /// Changes every pixel of `rect`.
-    fn draw(&mut self, width: u32, rect: Rect, round: u32) -> anyhow::Result<()> {
-        let mut row = std::mem::take(&mut self.row);
-        row.clear();
-        let color = round.wrapping_mul(0x0001_0305);
-        row.extend((0..rect.width).flat_map(|x| color.wrapping_add(x).to_le_bytes()));
-        let stride = u64::from(width) * 4;
-        for y in rect.y..rect.y + rect.height {
-            let mut at = u64::from(y) * stride + u64::from(rect.x) * 4;
-            let mut rest = &row[..];
-            while !rest.is_empty() {
-                let within = at % PAGE;
-                let (now, later) = rest.split_at(rest.len().min((PAGE - within) as usize));
-                self.memory
-                    .write(self.pages[(at / PAGE) as usize] + within, now)?;
-                at += now.len() as u64;
-                rest = later;
-            }
-        }
-        self.row = row;
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn drawing_is_scattered_and_whole() {
-        let memory = Memory::with_size(1 << 20).unwrap();
-        let mut screen = Scattered::new(&memory, 64 * 64 * 4).unwrap();
-        assert!(!screen.pages.is_sorted());
-        screen.draw(64, Rect::new(8, 60, 8, 4), 1).unwrap();
-        let mut page = [0; PAGE as usize];
-        memory.read(screen.pages[3], &mut page).unwrap();
-        let drawn = page.chunks(4).enumerate().filter(|(_, p)| **p != [0; 4]);
-        let places: Vec<_> = drawn.map(|(n, _)| (n % 64, 48 + n / 64)).collect();
-        assert_eq!(places.len(), 8 * 4);
-        assert!(
-            places
-                .iter()
-                .all(|(x, y)| (8..16).contains(x) && (60..64).contains(y))
-        );
     }
 }

@@ -155,8 +155,8 @@ impl Desk {
 }
 
 impl Workload for Desk {
-    fn pid(&self) -> u32 {
-        self.program.pid()
+    fn pids(&self) -> Vec<u32> {
+        vec![self.program.pid()]
     }
 
     fn batch(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>> {

@@ -4,11 +4,13 @@
 //! is charged for the processor time that the kernel counted for it. See docs/performance.md.
 
 mod baseline;
+mod console;
 mod gpu;
 mod input;
 mod measure;
 mod pipe;
 mod program;
+mod scattered;
 mod startup_and_idle;
 mod syscalls;
 mod table;
@@ -95,6 +97,18 @@ fn main() -> anyhow::Result<()> {
     }
     for (name, scenario) in INPUT_WORK.into_iter().filter(|(name, _)| wanted(name)) {
         bench.show(name, &inputs, |who| input::start(who, scenario));
+    }
+    let mut consoles = vec![MeasuredProgram::part("ours", Style::Console)];
+    if !args.no_peers {
+        consoles.push(MeasuredProgram::part("QEMU", Style::Qemu));
+    }
+    for work in console::work().filter(|work| wanted(&work.name)) {
+        let effort = Effort {
+            time: bench.effort.time * work.times,
+            ..bench.effort
+        };
+        let bench = Bench { effort, ..bench };
+        bench.show(&work.name, &consoles, |who| console::start(who, work.kind));
     }
     if wanted(startup_and_idle::NAME) {
         startup_and_idle::show(&gpus, &inputs, bench.effort.rounds);

@@ -86,14 +86,17 @@ struct Running {
 impl Running {
     fn round(&mut self, batch: Batch) -> anyhow::Result<()> {
         std::thread::sleep(SETTLE);
-        let before = Usage::of(self.workload.pid())?;
+        self.workload.take_excess();
+        let pids = self.workload.pids();
+        let before = Usage::of_all(&pids)?;
         let samples = self.workload.batch(batch)?;
         std::thread::sleep(SETTLE);
-        let used = Usage::of(self.workload.pid())?.since(before);
+        let used = Usage::of_all(&pids)?.since(before);
+        let cpu = used.cpu.saturating_sub(self.workload.take_excess());
         let pieces = samples.len() as f64;
         let sum = |of: fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>();
         self.record.rounds.push(Round {
-            cpu: used.cpu.as_secs_f64() * 1e6 / pieces,
+            cpu: cpu.as_secs_f64() * 1e6 / pieces,
             sleeps: used.sleeps as f64 / pieces,
             latency: sum(|s| s.latency.as_secs_f64()) / pieces,
             bytes: sum(|s| s.bytes as f64) / pieces,
@@ -104,7 +107,7 @@ impl Running {
     }
 
     fn count_syscalls(&mut self, batch: Batch) -> anyhow::Result<()> {
-        let counter = Counter::start(self.workload.pid())?;
+        let counter = Counter::start(&self.workload.pids())?;
         let samples = self.workload.batch(batch)?;
         let count = counter.stop()?;
         self.record.syscalls = Some(count as f64 / samples.len() as f64);

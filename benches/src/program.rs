@@ -18,6 +18,10 @@ pub(crate) enum Style {
     VhostDevice,
     /// No backend at all: see [`crate::baseline`].
     Baseline,
+    /// Several programs of ours with a VNC server: see [`crate::console`].
+    Console,
+    /// A QEMU with its own devices and VNC server: see [`crate::console`].
+    Qemu,
 }
 
 /// A program that is measured.
@@ -53,6 +57,15 @@ impl MeasuredProgram {
             path: paths::program(program)?,
             style: Style::Conventions,
         })
+    }
+
+    /// Programs that are found where they are started.
+    pub(crate) fn part(name: &str, style: Style) -> Self {
+        Self {
+            name: name.into(),
+            path: PathBuf::new(),
+            style,
+        }
     }
 
     /// From `NAME=PATH` of the command line.

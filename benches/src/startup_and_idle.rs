@@ -130,11 +130,12 @@ fn start(who: &MeasuredProgram, args: &[String], env: &[(&str, String)]) -> anyh
 fn idle(workload: Option<Box<dyn Workload>>) -> anyhow::Result<Idle> {
     let workload = workload.context("there is no program to watch")?;
     std::thread::sleep(WATCHED / 10);
-    let before = Usage::of(workload.pid())?;
+    let before = Usage::of_all(&workload.pids())?;
     std::thread::sleep(WATCHED);
-    let used = Usage::of(workload.pid())?.since(before);
+    let used = Usage::of_all(&workload.pids())?.since(before);
+    let pid = *workload.pids().first().context("it has no process")?;
     Ok(Idle {
-        memory: Resident::of(workload.pid())?,
+        memory: Resident::of(pid)?,
         sleeps: used.sleeps,
         cpu: used.cpu,
     })

@@ -41,16 +41,18 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// Begins to count the system calls of all threads that `pid` has.
+    /// Begins to count the system calls of all threads that `pids` have.
     ///
     /// # Errors
     /// If perf does not run.
-    pub(crate) fn start(pid: u32) -> anyhow::Result<Self> {
+    pub(crate) fn start(pids: &[u32]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let [control, acknowledged] = ["control", "acknowledged"].map(|n| folder.path().join(n));
         for path in [&control, &acknowledged] {
             nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
         }
+        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+        let pids = pids.join(",");
         // Open for both directions: nobody waits for the other side to come.
         let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
         let mut counter = Self {
@@ -58,7 +60,7 @@ impl Counter {
             acknowledged: open(&acknowledged)?,
             perf: Command::new("perf")
                 .args(["stat", "-x,", "-e", EVENT, "--delay=-1", "-p"])
-                .arg(pid.to_string())
+                .arg(pids)
                 .arg("-o")
                 .arg(folder.path().join("count"))
                 .arg(format!(

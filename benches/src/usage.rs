@@ -35,6 +35,20 @@ impl Usage {
         Ok(Self { cpu, sleeps })
     }
 
+    /// Of several processes together until now.
+    ///
+    /// # Errors
+    /// If one has ended.
+    pub(crate) fn of_all(pids: &[u32]) -> anyhow::Result<Self> {
+        let mut sum = Self::default();
+        for pid in pids {
+            let one = Self::of(*pid)?;
+            sum.cpu += one.cpu;
+            sum.sleeps += one.sleeps;
+        }
+        Ok(sum)
+    }
+
     /// What was used since `before`.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {

@@ -41,12 +41,17 @@ pub(crate) struct Sample {
 
 /// A program at work.
 pub(crate) trait Workload {
-    /// Its process.
-    fn pid(&self) -> u32;
+    /// Its processes.
+    fn pids(&self) -> Vec<u32>;
 
     /// Has it do some work.
     ///
     /// # Errors
     /// If it does not do it, or does it wrong.
     fn batch(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>>;
+
+    /// Processor time of its processes since the last call that is the measurement's own.
+    fn take_excess(&mut self) -> Duration {
+        Duration::ZERO
+    }
 }
