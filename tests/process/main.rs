@@ -18,3 +18,4 @@ mod notify;
 mod virgl;
 mod virtual_input;
 mod vnc;
+mod vnc_hostile;

@@ -1,8 +1,8 @@
-//! Rate limit for log messages that a guest can cause.
+//! Rate limit for log messages that a guest or a viewer can cause.
 
 use std::time::{Duration, Instant};
 
-/// Logs at most 10 messages in 10 seconds and counts the others, so that a guest cannot fill the journal. Use one for
+/// Logs at most 10 messages in 10 seconds and counts the others, so that a guest or a viewer cannot fill the journal. Use one for
 /// each kind of message.
 #[derive(Debug, Default)]
 pub struct RateLimitedLog {
@@ -17,11 +17,20 @@ impl RateLimitedLog {
 
     /// Logs `message` as a warning, unless the limit is reached.
     pub fn warn(&mut self, message: impl std::fmt::Display) {
+        self.log(log::Level::Warn, message);
+    }
+
+    /// Logs `message` for information, unless the limit is reached.
+    pub fn info(&mut self, message: impl std::fmt::Display) {
+        self.log(log::Level::Info, message);
+    }
+
+    fn log(&mut self, level: log::Level, message: impl std::fmt::Display) {
         if let Some(dropped) = self.admit(Instant::now()) {
             if dropped != 0 {
-                log::warn!("{dropped} similar messages dropped");
+                log::log!(level, "{dropped} similar messages dropped");
             }
-            log::warn!("{message}");
+            log::log!(level, "{message}");
         }
     }
 

@@ -88,6 +88,8 @@ pub(super) struct Server {
     watchdog: Option<WatchdogTimer>,
     idle: Idle,
     viewer_log: RateLimitedLog,
+    joined_log: RateLimitedLog,
+    left_log: RateLimitedLog,
     /// The viewer that was the last to have its turn.
     last_turn: u64,
     /// There is more to do at once.
@@ -133,6 +135,8 @@ impl Server {
             watchdog: WatchdogTimer::of_unit(now),
             idle: Idle::new(parts.ends_idle, now),
             viewer_log: RateLimitedLog::default(),
+            joined_log: RateLimitedLog::default(),
+            left_log: RateLimitedLog::default(),
             last_turn: 0,
             busy: false,
             display_busy: false,
@@ -274,7 +278,9 @@ impl Server {
                 Ok(())
             };
             if connected.begins_to_look(Instant::now()) {
-                log::info!("{} looks at head {}", connected.peer, connected.head);
+                let (peer, head) = (&connected.peer, connected.head);
+                self.joined_log
+                    .info(format_args!("{peer} looks at head {head}"));
                 self.input.viewer_joined(input_id(id));
                 self.status.set(self.viewers.status());
             }
@@ -337,7 +343,8 @@ impl Server {
         };
         let peer = &connected.peer;
         if connected.looks() {
-            log::info!("{peer} looks no more: {why}");
+            self.left_log
+                .info(format_args!("{peer} looks no more: {why}"));
             self.input.viewer_left(input_id(id));
         } else {
             self.viewer_log

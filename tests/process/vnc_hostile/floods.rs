@@ -1,0 +1,171 @@
+//! Viewers that send or ask without end, slowly or quickly, alone or by the thousand.
+
+use std::io::Write as _;
+
+use super::*;
+
+/// Byte by byte, with the other viewer served between any two of them.
+#[test]
+fn bytes_one_at_a_time_hold_up_nobody() {
+    let mut console = Console::start();
+    let mut slow = console.connect();
+    let mut said = b"RFB 003.008\n\x01\x01".to_vec();
+    said.extend(set_encodings(&[encoding::RAW]));
+    said.extend(update_request(false, 0, 0, 64, 64));
+    for byte in said {
+        slow.write_all(&[byte]).unwrap();
+        console.assert_served();
+    }
+    // It is a viewer like any other.
+    let mut greeting = [0; 12 + 2 + 4 + 24];
+    slow.read_exact(&mut greeting).unwrap();
+    console.finish();
+}
+
+/// A viewer that takes a byte now and then.
+#[test]
+fn viewer_that_reads_byte_by_byte_slows_nobody() {
+    let mut console = Console::start();
+    let mut slow = console.viewer();
+    slow.set_encodings(&[encoding::RAW]);
+    for _ in 0..100 {
+        slow.send(&update_request(false, 0, 0, 640, 480));
+        let [_] = slow.read();
+        console.assert_served();
+    }
+    console.finish();
+}
+
+#[test]
+fn thousand_connections_leave_the_first_viewer_served() {
+    let mut console = Console::start();
+    let before = console.settled();
+    // As many as the kernel keeps and the program takes; those above its limits it closes.
+    let mut streams = Vec::new();
+    for n in 0..1000 {
+        let path = console.vnc.socket_path().to_owned();
+        match UnixStream::connect(&path) {
+            Ok(stream) => streams.push(stream),
+            Err(e) => panic!("connection {n}: {e}"),
+        }
+    }
+    console.assert_served();
+    let grown = Holdings::of(&console.vnc)
+        .resident
+        .saturating_sub(before.resident);
+    assert!(grown < 64 << 10, "{grown} KiB more for 1000 connections");
+    drop(streams);
+    // A new one is served again.
+    let mut last = None;
+    Deadline::default()
+        .until("a place for a viewer", || {
+            let mut stream = console.vnc.connect()?;
+            stream
+                .set_read_timeout(Some(Duration::from_secs(1)))
+                .unwrap();
+            let mut version = [0; 12];
+            let served = stream.read_exact(&mut version).is_ok();
+            last = served.then_some(stream);
+            Ok(served.then_some(()))
+        })
+        .unwrap();
+    console.finish();
+}
+
+#[test]
+fn keys_without_end_are_bounded() {
+    let mut console = Console::start();
+    let viewer = console.viewer();
+    let before = Holdings::of(&console.vnc);
+    let keys: Vec<u8> = (0..500)
+        .flat_map(|n| [key(true, 0x61 + n % 26), key(false, 0x61 + n % 26)].concat())
+        .collect();
+    for _ in 0..20 {
+        flood(&viewer.stream, &keys, 5);
+        console.assert_served();
+    }
+    before.assert_not_grown(&console.vnc, VIEWER_KIB);
+    console.finish();
+}
+
+#[test]
+fn fences_whose_answers_nobody_reads_are_bounded() {
+    let mut console = Console::start();
+    let mut viewer = console.viewer();
+    viewer.set_encodings(&[encoding::RAW, encoding::FENCE, encoding::CONTINUOUS_UPDATES]);
+    let before = Holdings::of(&console.vnc);
+    let mut fence = vec![message::FENCE, 0, 0, 0];
+    fence.extend(0x8000_0000_u32.to_be_bytes());
+    fence.push(64);
+    fence.extend([7; 64]);
+    flood(&viewer.stream, &fence.repeat(1000), 300);
+    console.assert_served();
+    before.assert_not_grown(&console.vnc, VIEWER_KIB);
+    console.finish();
+}
+
+#[test]
+fn formats_and_encodings_without_end_are_bounded() {
+    let mut console = Console::start();
+    let viewer = console.viewer();
+    let before = Holdings::of(&console.vnc);
+    let mut round = Vec::new();
+    for bits in [8, 16, 32] {
+        let (max, shift) = if bits == 8 {
+            ([7, 7, 3], [0, 3, 6])
+        } else {
+            ([31, 63, 31], [11, 5, 0])
+        };
+        round.extend(pixel_format(bits, 8, true, max, shift));
+        round.extend(set_encodings(&[
+            encoding::TIGHT,
+            encoding::ZRLE,
+            encoding::RAW,
+            encoding::CURSOR,
+        ]));
+        round.extend(update_request(false, 0, 0, 640, 480));
+    }
+    flood(&viewer.stream, &round.repeat(200), 20);
+    console.assert_served();
+    before.assert_not_grown(&console.vnc, VIEWER_KIB);
+    console.finish();
+}
+
+#[test]
+fn broken_viewers_do_not_flood_the_log() {
+    let mut console = Console::start();
+    for _ in 0..500 {
+        let mut viewer = console.viewer();
+        viewer.send(&[200; 16]);
+        is_closed(&viewer.stream);
+    }
+    console.assert_served();
+    let log = console.vnc.stderr();
+    // Some of a kind in ten seconds, then their number.
+    assert!(log.lines().count() < 100, "{} lines", log.lines().count());
+    assert!(log.contains("viewer"), "{log}");
+    console.finish();
+}
+
+/// One of them does not read.
+#[test]
+fn twenty_viewers_see_the_same() {
+    let mut console = Console::start();
+    let mut viewers: Vec<Viewer> = (0..20).map(|_| console.viewer()).collect();
+    for viewer in &mut viewers {
+        viewer.set_encodings(&[encoding::RAW, encoding::DESKTOP_SIZE]);
+    }
+    let stuck = console.viewer();
+    flood(
+        &stuck.stream,
+        &update_request(false, 0, 0, 640, 480).repeat(100),
+        1,
+    );
+    for color in [[1, 2, 3], [200, 100, 50]] {
+        console.link.fill(0, SIZE, color);
+        for viewer in &mut viewers {
+            viewer.assert_sees(SIZE, color);
+        }
+    }
+    console.finish();
+}
