@@ -113,7 +113,15 @@ fn console_is_added_started_and_removed() -> anyhow::Result<()> {
     assert_eq!(json[3]["viewers"], 0);
     assert_eq!(json[3]["front_end"], Value::Null);
 
-    host.ok(&["stop", "vm1"])?;
+    // A VMM and a console are served by one process each.
+    let session = host.connect(GPU)?;
+    assert_eq!(host.state("vhost-user-gpu@vm1.service")?, "active");
+    assert_eq!(host.state(DISPLAY)?, "active");
+    let said = host.fails(&["stop", "vm1"], 1)?;
+    assert!(said.contains("vm1:gpu has a front-end connected"), "{said}");
+    assert_eq!(states(&host)?, ["active"; 7]);
+    drop(session);
+    host.ok(&["stop", "vm1", "--force"])?;
     assert_eq!(states(&host)?, ["inactive"; 7]);
     host.ok(&["disable", "vm1"])?;
     assert_eq!(enabled(&host)?, [false; 7]);

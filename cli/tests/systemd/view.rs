@@ -4,6 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use frontend::Memory;
+use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect};
+use harness::image::Image;
 use serde_json::Value;
 
 use crate::common::follower::Follower;
@@ -252,6 +255,93 @@ fn console_of_another_machine_is_forwarded_as_long_as_the_viewer_runs() -> anyho
         );
     }
     ensure!(!is_forwarding(&host, &forwarded(&host)?)?, "ssh is left");
+    Ok(())
+}
+
+/// A colour for each place, as in a PNG.
+fn colour(x: u32, y: u32) -> u32 {
+    (x * 3) << 16 | (y * 5) << 8 | (x ^ y)
+}
+
+#[test]
+fn screenshot_is_the_screen_of_the_guest() -> anyhow::Result<()> {
+    const WIDTH: u32 = 64;
+    const HEIGHT: u32 = 48;
+    let host = host()?;
+    // Nobody has drawn anything: no file.
+    let (code, said) = run(&host, &[], &["screenshot", "vm1", "/tmp/none.png"])?;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("There is no screen to show"), "{said}");
+    assert!(!host.sandbox.path("/tmp/none.png").exists());
+
+    // The driver and the display of a VMM.
+    let service = "vhost-user-gpu@vm1.service";
+    host.sandbox
+        .wait_property(service, "ActiveState", "inactive", SOON)?;
+    let session = host.connect("/run/vhost-user/gpu/vm1.sock")?;
+    let (display, socket) = DisplayThread::start(DisplayOptions::default())?;
+    let memory = Memory::with_size(16 << 20)?;
+    let mut gpu = Gpu::start(session, &memory, Some(socket), GpuOptions::default())?;
+    let backing = memory.alloc(u64::from(WIDTH * HEIGHT * 4), 4096)?;
+    for (number, (x, y)) in (0..HEIGHT)
+        .flat_map(|y| (0..WIDTH).map(move |x| (x, y)))
+        .enumerate()
+    {
+        let pixel = colour(x, y).to_le_bytes();
+        memory.write(backing + 4 * number as u64, &pixel)?;
+    }
+    let whole = Rect::sized(WIDTH, HEIGHT);
+    gpu.create_2d(1, Format::B8G8R8X8, WIDTH, HEIGHT)?;
+    gpu.attach_backing(1, &[(backing, WIDTH * HEIGHT * 4)])?;
+    gpu.set_scanout(0, 1, whole)?;
+    gpu.transfer_to_host_2d(1, whole, 0)?;
+    gpu.flush(1, whole)?;
+
+    let check = |bytes: &[u8]| -> anyhow::Result<()> {
+        let image = Image::from_png(bytes)?;
+        for (x, y) in (0..HEIGHT).flat_map(|y| (0..WIDTH).map(move |x| (x, y))) {
+            ensure!(image.get(x, y) == Some(colour(x, y)), "{x},{y}");
+        }
+        ensure!(image.get(WIDTH, 0).is_none() && image.get(0, HEIGHT).is_none());
+        Ok(())
+    };
+    let output = host.run(&["screenshot", "vm1", "-"])?;
+    ensure!(output.status.success(), "{}", stderr(&output));
+    check(&output.stdout)?;
+    // Into the folder where it runs.
+    let there = host
+        .sandbox
+        .exec(["sh", "-c", "cd /tmp && vhostctl screenshot vm1"])?;
+    ensure!(there.status.success(), "{}", stderr(&there));
+    assert_eq!(stderr(&there), "Wrote vm1.png (64x48).\n");
+    check(&fs::read(host.sandbox.path("/tmp/vm1.png"))?)?;
+    let json: Value =
+        serde_json::from_str(&host.ok(&["screenshot", "vm1", "/tmp/b.png", "-j"])?)?;
+    assert_eq!(json[0]["file"], "/tmp/b.png");
+    assert_eq!(json[0]["width"], 64);
+    // From another machine.
+    program(&host, "/usr/local/bin/ssh", SSH)?;
+    let output = host.run(&["-H", "web", "screenshot", "vm1", "-"])?;
+    ensure!(output.status.success(), "{}", stderr(&output));
+    check(&output.stdout)?;
+    ensure!(!is_forwarding(&host, &forwarded(&host)?)?, "ssh is left");
+
+    // A head that is off.
+    let (code, said) = run(&host, &[], &["screenshot", "vm1", "-", "--head=1"])?;
+    assert_eq!(code, Some(3), "{said}");
+    gpu.set_scanout(0, 0, Rect::sized(0, 0))?;
+    let (code, said) = run(&host, &[], &["screenshot", "vm1", "-"])?;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("the guest has switched it off"), "{said}");
+    // A file that cannot be written.
+    gpu.set_scanout(0, 1, whole)?;
+    gpu.flush(1, whole)?;
+    let said = host.fails(&["screenshot", "vm1", "/nonexistent/a.png"], 1)?;
+    assert!(
+        said.contains("Failed to write /nonexistent/a.png: No such file"),
+        "{said}"
+    );
+    drop((gpu, display));
     Ok(())
 }
 

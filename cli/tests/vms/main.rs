@@ -5,4 +5,5 @@ mod common;
 
 mod access;
 mod backends;
+mod console;
 mod qemu_args;
