@@ -5,6 +5,7 @@ mod common;
 
 mod backends;
 mod confined;
+mod console;
 mod failed_starts;
 mod faults;
 mod host;
