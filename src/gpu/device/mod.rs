@@ -229,7 +229,9 @@ impl Gpu {
         }
     }
 
-    /// A console asks for another size of a head.
+    /// A console asks for another size of a head. What a head could have is refused too, also where there is no VMM's
+    /// display: the guest would be told by a configuration change, and one that reaches QEMU while it stops the device
+    /// ends QEMU (tried with 10.0 and 11.1). A backend cannot exclude that: it hears of the stop only afterwards.
     fn resize(&self, wanted: &Resize) -> ResizeResult {
         let heads = match self.displays.has_vmm() {
             // How many of them it uses, only the VMM knows.
