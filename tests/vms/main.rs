@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod console;
 #[cfg(feature = "virgl")]
 mod dmabuf;
 mod evdev;

@@ -14,7 +14,7 @@ pub const MANY: usize = 1_000_000;
 const LEFT_SHIFT: u16 = 42;
 const RIGHT_SHIFT: u16 = 54;
 const CAPS_LOCK: u16 = 58;
-const LEFT_BUTTON: u16 = 272;
+pub(crate) const LEFT_BUTTON: u16 = 272;
 /// The last value of an absolute axis.
 const AXIS_END: u32 = 0x7fff;
 
@@ -145,6 +145,8 @@ struct Typist {
 impl Typist {
     /// Takes a line of the agent's `keys`.
     fn event(&mut self, line: &str) -> anyhow::Result<()> {
+        // SYN_DROPPED.
+        ensure!(line != "syn 3 0", "the guest's kernel dropped events");
         let Some((code, value)) = parse("key", line) else {
             return Ok(());
         };

@@ -1,6 +1,7 @@
 //! The vhost-user messages of each VMM, from its source (2026): how it sets a device up, resets it and
 //! pauses it. And what a front-end may do to a running virtqueue.
 
+mod console;
 mod sequences;
 mod virtqueues;
 
@@ -138,7 +139,11 @@ fn paused_guest_resumes_with_its_input_device() {
 }
 
 fn connect_gpu(vmm: FrontEnd) -> (GpuVm, std::os::unix::net::UnixStream) {
-    let mut program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
+    let program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
+    connect_gpu_of(vmm, program)
+}
+
+fn connect_gpu_of(vmm: FrontEnd, mut program: Program) -> (GpuVm, std::os::unix::net::UnixStream) {
     let mut session = program.session().unwrap();
     let offer = vmm.connect(&mut session);
     let size = vmm.queue_size().max(16);

@@ -1,14 +1,15 @@
 //! A guest that is seen and used through every viewer, one after the other.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
 use super::{Encoding, NoVnc, RfbViewer, TigerVnc, Unpacked, Vncdotool, XServer, gvnccapture};
+use crate::console::Running;
 use crate::image::Image;
 use crate::qemu::Vm;
-use crate::typing::{MANY, expect_click, expect_text};
+use crate::typing::{LEFT_BUTTON, MANY, expect_click, expect_text};
 
 /// For what takes no time, but for a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -30,9 +31,45 @@ pub struct Tour<'a> {
     pub by_keysym: &'static str,
     /// Whether QEMU can say what the GPU shows.
     pub has_screendump: bool,
+    keys: Option<Running>,
+    clicks: Option<Running>,
 }
 
-impl Tour<'_> {
+impl<'a> Tour<'a> {
+    /// Of a guest that QEMU shows, and whose keyboard and tablet are those with a name that fits.
+    ///
+    /// # Errors
+    ///
+    /// If the guest has no such devices.
+    pub fn of(
+        vm: &'a mut Vm,
+        socket: &Path,
+        is_meant: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<Self> {
+        let list = vm.command("evdev-list")?;
+        let mut named = String::new();
+        let (mut keyboard, mut tablet) = (None, None);
+        for line in &list {
+            match line.split_once(' ') {
+                Some(("name", name)) => name.clone_into(&mut named),
+                Some(("led", _)) if is_meant(&named) => keyboard = Some(named.clone()),
+                Some(("abs", _)) if is_meant(&named) => tablet = Some(named.clone()),
+                _ => {}
+            }
+        }
+        let missing = || format!("the guest has other devices: {list:?}");
+        Ok(Self {
+            keyboard: keyboard.with_context(missing)?,
+            tablet: tablet.with_context(missing)?,
+            vm,
+            socket: socket.to_owned(),
+            by_keysym: TEXT,
+            has_screendump: true,
+            keys: None,
+            clicks: None,
+        })
+    }
+
     /// Has the guest draw a test card and change it, looks at it in every viewer, types and clicks.
     ///
     /// # Errors
@@ -130,8 +167,37 @@ impl Tour<'_> {
     /// If anything is wrong.
     pub fn our_viewer(&mut self, viewer: &mut RfbViewer, card: &Image) -> anyhow::Result<()> {
         viewer.wait_picture(card)?;
-        self.gets_text(TEXT, |text| viewer.type_text(text))?;
+        // It types faster than any person, and the guest's kernel keeps 64 events for who reads them.
+        for character in TEXT.chars() {
+            self.gets_text(&character.to_string(), |text| viewer.type_text(text))?;
+        }
         self.gets_clicks((card.width, card.height), |position| viewer.click(position))
+    }
+
+    /// Has something press or release a key, and the guest get that.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    pub fn gets_key(
+        &mut self,
+        code: u16,
+        is_down: bool,
+        act: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let keys = listener(&mut self.keys, self.vm, &self.keyboard)?;
+        act()?;
+        keys.expect(&format!("key {code} {}", u8::from(is_down)), SOON)
+    }
+
+    /// Restarts the guest from inside and waits until it is up again.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up.
+    pub fn reboot(&mut self) -> anyhow::Result<()> {
+        (self.keys, self.clicks) = (None, None);
+        self.vm.reboot()
     }
 
     /// Has something type `text`, and the guest get it.
@@ -140,9 +206,9 @@ impl Tour<'_> {
         text: &str,
         type_text: impl FnOnce(&str) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let listening = self.vm.listen(MANY, &self.keyboard)?;
+        let keys = listener(&mut self.keys, self.vm, &self.keyboard)?;
         type_text(text)?;
-        expect_text(&listening, text, SOON)
+        expect_text(keys, text, SOON)
     }
 
     fn gets_clicks(
@@ -150,12 +216,27 @@ impl Tour<'_> {
         size: (u32, u32),
         mut click: impl FnMut((u32, u32)) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let listening = self.vm.listen(MANY, &self.tablet)?;
+        let clicks = listener(&mut self.clicks, self.vm, &self.tablet)?;
+        // The first one tells nothing of an axis on which the pointer was there already.
+        click((5, 5))?;
+        clicks.expect(&format!("key {LEFT_BUTTON} 0"), SOON)?;
         for position in [(37, 41), (611, 305)] {
             click(position)?;
-            expect_click(&listening, position, size, SOON)?;
+            expect_click(clicks, position, size, SOON)?;
         }
         Ok(())
+    }
+}
+
+/// The guest's report of a device's events: begun once, as it cannot be ended.
+fn listener<'l>(
+    slot: &'l mut Option<Running>,
+    vm: &mut Vm,
+    device: &str,
+) -> anyhow::Result<&'l Running> {
+    match slot {
+        Some(running) => Ok(running),
+        None => Ok(slot.insert(vm.listen(MANY, device)?)),
     }
 }
 

@@ -20,15 +20,9 @@ fn every_viewer_shows_the_guest_and_types() -> anyhow::Result<()> {
         .device("virtio-tablet-pci")
         .arguments(&words)
         .boot()?;
-    let mut tour = Tour {
-        vm: &mut vm,
-        socket: socket.clone(),
-        keyboard: "QEMU Virtio Keyboard".to_owned(),
-        tablet: "QEMU Virtio Tablet".to_owned(),
-        // QEMU presses no Shift of its own accord.
-        by_keysym: "Hello, World 42",
-        has_screendump: true,
-    };
+    let mut tour = Tour::of(&mut vm, &socket, |_| true)?;
+    // QEMU presses no Shift of its own accord.
+    tour.by_keysym = "Hello, World 42";
     tour.all()?;
     let card = tour.draw(1024, 768)?;
     tour.our_viewer(&mut RfbViewer::connect(&socket, SOON)?, &card)

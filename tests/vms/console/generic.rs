@@ -1,0 +1,72 @@
+//! On QEMU 11's generic device, which has no display at all: the console is the only one, and says how large the
+//! screen is.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, bail, ensure};
+use harness::artifacts::Artifacts;
+use harness::qemu::Vm;
+use harness::viewers::RfbViewer;
+
+use super::viewers::resize;
+use super::{Console, SOON};
+
+const GPU: &str =
+    "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16,chardev=gpu";
+
+/// Answers to a viewer that wants another size (wiki: ExtendedDesktopSize).
+const DONE: u16 = 0;
+const PROHIBITED: u16 = 1;
+
+#[test]
+fn console_is_the_display_of_a_vmm_that_has_none() -> anyhow::Result<()> {
+    let artifacts = Artifacts::obtain_newest(&mut |step| eprintln!("{step}"))?;
+    ensure!(artifacts.qemu.version >= (11, 0), "{:?}", artifacts.qemu);
+    let console = Console::start(&["--resolution=1152x864"])?;
+    let chardev = format!("socket,id=gpu,path={}", console.gpu.socket_path().display());
+    let words = ["-chardev", &chardev, "-device", GPU].map(str::to_owned);
+    let mut vm = Vm::builder(&artifacts)
+        .arguments(&words)
+        .input_socket(console.keyboard.socket_path())
+        .input_socket(console.tablet.socket_path())
+        .boot()
+        .with_context(|| console.said())?;
+    prefers(&mut vm, "1152x864").with_context(|| console.said())?;
+
+    let mut tour = console.tour(&mut vm)?;
+    tour.has_screendump = false;
+    tour.all().with_context(|| console.said())?;
+
+    let mut viewer = RfbViewer::connect(&console.socket(), SOON)?;
+    let card = tour.draw(1152, 864)?;
+    viewer.wait_picture(&card)?;
+    // Where the GPU takes the wish, the guest is told by this QEMU; where it does not, nothing changes.
+    let wanted = match resize(&mut viewer, 1024, 700)? {
+        DONE => (1024, 700),
+        PROHIBITED => (1152, 864),
+        status => bail!("status {status}: {}", console.said()),
+    };
+    let (width, height) = wanted;
+    prefers(tour.vm, &format!("{width}x{height}")).with_context(|| console.said())?;
+    let card = tour.draw(width, height)?;
+    tour.our_viewer(&mut viewer, &card)
+        .with_context(|| console.said())?;
+    drop(vm);
+    console.finish()
+}
+
+/// Waits until the guest's connector prefers a mode of that size.
+fn prefers(vm: &mut Vm, size: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let info = vm.command("drm-info")?;
+        let mut preferred = info.iter().filter(|line| line.ends_with(" preferred"));
+        if preferred.any(|line| line.split(' ').nth(1) == Some(size)) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the guest does not prefer {size}: {info:?}"
+        );
+    }
+}
