@@ -42,10 +42,11 @@ TARGET_DIR = $(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.
 all:
 	$(CARGO) build --release --workspace
 
-# The private systemd needs root. Cargo runs as the calling user, who also owns the files that the demo leaves.
+# KEEP=1 leaves the VM up until Enter is pressed. The private systemd needs root. Cargo runs as the calling user,
+# who also owns the files that the demo leaves.
 demo: deps all
 	@demo="$$($(TARGET_DIR))/release/demo"; \
-	status=0; $(SUDO) "$$demo" || status=$$?; \
+	status=0; $(SUDO) "$$demo" $(if $(KEEP),--keep) || status=$$?; \
 	[ -z "$(SUDO)" ] || for made in build demo.png; do \
 		[ ! -e "$$made" ] || $(SUDO) chown -R --reference=Makefile "$$made"; \
 	done; \
@@ -171,7 +172,7 @@ clean:
 
 help:
 	@echo "make            build the programs (target/release)"
-	@echo "make demo       run them with a small Linux guest; saves demo.png"
+	@echo "make demo       run them with a small Linux guest; saves demo.png. KEEP=1: leave the guest up to be looked at"
 	@echo "make check      check format, lints, documentation, licenses; run all tests and some seconds of fuzzing"
 	@echo "make test       run all tests that this machine can run"
 	@echo "make doc        build the documentation of all items (target/doc)"

@@ -16,9 +16,11 @@ fn demo_succeeds_and_its_picture_is_the_test_card() -> anyhow::Result<()> {
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{complained}");
     for step in [
-        "systemctl start vhost-user-gpu@demo.socket",
+        "vhostctl add console demo --now",
         "pixels are right",
         "keys typed",
+        "sees the same by VNC",
+        "vhostctl screenshot demo: the same",
     ] {
         assert!(said.contains(step), "{step}: {said}");
     }

@@ -1,11 +1,14 @@
-//! Shows the product at work: units of a real systemd serve a screen and a keyboard to
-//! a real Linux guest in QEMU.
+//! Shows the product at work: units of a real systemd serve a screen and a keyboard to a real Linux guest in QEMU,
+//! and a console through which one sees and uses it.
 //!
-//! `demo [PICTURE]` saves the guest's screen as PICTURE (default `demo.png`) and ends
-//! with status 0 only if every pixel and every key was right.
+//! `demo [--keep] [PICTURE]` saves the guest's screen as PICTURE (default `demo.png`) and ends with status 0 only if
+//! every pixel and every key was right. With `--keep` the VM stays up to be looked at.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+mod console;
+mod keep;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -13,11 +16,20 @@ use harness::artifacts::Artifacts;
 use harness::image::Image;
 use harness::mock::{KEYBOARD, MockInput};
 use harness::qemu::Vm;
+use harness::run::read;
 use harness::staging;
 use harness::systemd::Sandbox;
 
-const GPU: &str = "vhost-user-gpu@demo";
+/// The keyboard of the host, beside those of the console.
 const INPUT: &str = "vhost-user-input@demo:kbd";
+/// Services that the VM uses, and the console's.
+const SERVICES: [&str; 5] = [
+    "vhost-user-gpu@demo",
+    "vhost-user-input@demo:keyboard",
+    "vhost-user-input@demo:tablet",
+    INPUT,
+    "vhost-vnc@demo",
+];
 const SCREEN: (u32, u32) = (1280, 800);
 /// The keys of "hello".
 const KEYS: [u16; 5] = [35, 18, 38, 38, 24];
@@ -35,10 +47,14 @@ impl Clock {
 
 fn main() -> ExitCode {
     let clock = Clock(Instant::now());
-    let picture = std::env::args_os()
-        .nth(1)
+    let mut words: Vec<_> = std::env::args_os().skip(1).collect();
+    let count = words.len();
+    words.retain(|word| word != "--keep");
+    let is_kept = words.len() < count;
+    let picture = words
+        .first()
         .map_or_else(|| PathBuf::from("demo.png"), PathBuf::from);
-    match demo(&clock, &picture) {
+    match demo(&clock, &picture, is_kept) {
         Ok(()) => {
             clock.say("done: every pixel and every key was right");
             ExitCode::SUCCESS
@@ -51,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn demo(clock: &Clock, picture: &std::path::Path) -> anyhow::Result<()> {
+fn demo(clock: &Clock, picture: &Path, is_kept: bool) -> anyhow::Result<()> {
     let artifacts = Artifacts::obtain(&mut |step| clock.say(step))?;
     let (major, minor) = artifacts.qemu.version;
     clock.say(&format!(
@@ -64,6 +80,8 @@ fn demo(clock: &Clock, picture: &std::path::Path) -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let sandbox = Sandbox::start(&[staging.path()])?;
     clock.say("a private systemd is up with the units installed");
+    vhostctl(&sandbox, &["add", "console", "demo", "--now"])?;
+    clock.say("vhostctl add console demo --now");
     let mut keyboard = MockInput::start_in(&sandbox, &[KEYBOARD])?;
     let drop_in = format!(
         "{}Environment=EVDEV_PATH={}\nUser=vu-input-demo-kbd\n",
@@ -71,18 +89,13 @@ fn demo(clock: &Clock, picture: &std::path::Path) -> anyhow::Result<()> {
         keyboard.path(0)
     );
     sandbox.drop_in(&format!("{INPUT}.service"), &drop_in)?;
-    for unit in [GPU, INPUT] {
-        sandbox.systemctl(&["start", &format!("{unit}.socket")])?;
-        clock.say(&format!("systemctl start {unit}.socket"));
-    }
+    sandbox.systemctl(&["start", &format!("{INPUT}.socket")])?;
+    clock.say(&format!("systemctl start {INPUT}.socket"));
 
-    let mut vm = Vm::builder(&artifacts)
-        .gpu_socket(&sandbox.path("/run/vhost-user/gpu/demo.sock"))
-        .input_socket(&sandbox.path("/run/vhost-user/input/demo:kbd.sock"))
-        .boot()
-        .map_err(|error| with_journal(error, &sandbox))?;
-    clock.say("Linux has booted in QEMU, on the two sockets");
-    for unit in [GPU, INPUT] {
+    let mut vm =
+        boot(&artifacts, &sandbox, is_kept).map_err(|error| with_journal(error, &sandbox))?;
+    clock.say("Linux has booted in QEMU, with what vhostctl qemu-args demo says");
+    for unit in SERVICES.into_iter().take(4) {
         let unit = format!("{unit}.service");
         let status = sandbox.property(&unit, "StatusText")?;
         clock.say(&format!(
@@ -91,20 +104,46 @@ fn demo(clock: &Clock, picture: &std::path::Path) -> anyhow::Result<()> {
         ));
     }
 
-    let shown = show(&mut vm, &mut keyboard, clock).map_err(|error| with_journal(error, &sandbox));
+    let shown = show(&mut vm, &mut keyboard, clock)
+        .and_then(|screen| console::show(&mut vm, &sandbox, &screen, clock))
+        .map_err(|error| with_journal(error, &sandbox));
     shown?.save_png(picture)?;
     clock.say(&format!("the screen is saved as {}", picture.display()));
+    if is_kept {
+        keep::until_told(&mut vm, &sandbox)?;
+    }
 
     drop(vm);
-    for unit in [GPU, INPUT] {
+    for unit in SERVICES {
         let service = format!("{unit}.service");
         sandbox.wait_property(&service, "ActiveState", "inactive", SOON)?;
         let result = sandbox.property(&service, "Result")?;
         ensure!(result == "success", "{service} ended with {result}");
         sandbox.wait_property(&format!("{unit}.socket"), "SubState", "listening", SOON)?;
     }
-    clock.say("QEMU is gone, the backends have ended well, the sockets listen again");
+    clock.say("QEMU is gone, all services have ended well, the sockets listen again");
     Ok(())
+}
+
+/// Starts the VM with the arguments that `vhostctl` prints.
+fn boot(artifacts: &Artifacts, sandbox: &Sandbox, is_kept: bool) -> anyhow::Result<Vm> {
+    let line = String::from_utf8(vhostctl(sandbox, &["qemu-args", "demo"])?)?;
+    // As a shell takes them; QEMU runs outside, where the sockets have other paths.
+    let script = format!("eval 'printf \"%s\\n\"' {line}");
+    let root = sandbox.path("/run/vhost-user").display().to_string();
+    let words = read(Command::new("sh").args(["-c", &script]))?;
+    let words: Vec<String> = words
+        .lines()
+        .map(|word| word.replace("/run/vhost-user", &root))
+        .collect();
+    let mut builder = Vm::builder(artifacts).arguments(&words);
+    if is_kept {
+        builder = builder.kernel_options(keep::KERNEL_OPTIONS);
+    }
+    if !line.contains("demo:kbd") {
+        builder = builder.input_socket(&sandbox.path("/run/vhost-user/input/demo:kbd.sock"));
+    }
+    builder.boot()
 }
 
 /// Lets the guest draw and listen; returns its screen.
@@ -114,7 +153,7 @@ fn show(vm: &mut Vm, keyboard: &mut MockInput, clock: &Clock) -> anyhow::Result<
     let screen = vm.wait_screen(&Image::test_card(width, height), SOON)?;
     let count = screen.pixels.len();
     clock.say(&format!(
-        "the guest drew a test card; all {count} pixels are right"
+        "the guest drew a test card; QEMU shows it, all {count} pixels are right"
     ));
 
     let host = keyboard.description(0)?.clone();
@@ -151,6 +190,19 @@ fn show(vm: &mut Vm, keyboard: &mut MockInput, clock: &Clock) -> anyhow::Result<
         .context("the LED stays dark")?;
     clock.say("the guest lit the keyboard's Caps Lock LED on the host");
     Ok(screen)
+}
+
+/// Runs `vhostctl` beside the private systemd, which has to succeed, and returns what it prints.
+fn vhostctl(sandbox: &Sandbox, words: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let command = ["vhostctl"].into_iter().chain(words.iter().copied());
+    let output = sandbox.exec(command)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "vhostctl {}: {said}",
+        words.join(" ")
+    );
+    Ok(output.stdout)
 }
 
 fn with_journal(error: anyhow::Error, sandbox: &Sandbox) -> anyhow::Error {
