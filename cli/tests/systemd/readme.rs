@@ -5,12 +5,15 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use frontend::Session;
+use frontend::gpu::{Format, Gpu, GpuOptions, Rect, ResponseKind};
+use frontend::{Memory, Session};
+use harness::image::Image;
 use harness::packages;
 use harness::staging::stage;
 use harness::systemd::Sandbox;
 
 use crate::common::have;
+use crate::common::host::Host;
 
 const DEVICES: &str = "/run/laptop.umockdev";
 
@@ -92,5 +95,84 @@ fn backends_of_the_readme_serve() -> anyhow::Result<()> {
             .negotiate(Session::usual_protocol_features())
             .with_context(|| sandbox.journal(&["--lines=30"]).unwrap_or_default())?;
     }
+    Ok(())
+}
+
+/// The lines of the README's first block, without what they say of themselves.
+fn first_lines(readme: &str) -> Vec<&str> {
+    let block = readme.split("```sh\n").nth(1).unwrap_or_default();
+    let block = block.split("```").next().unwrap_or_default();
+    let lines = block.lines();
+    lines
+        .map(|line| line.split(" #").next().unwrap_or_default().trim_end())
+        .collect()
+}
+
+/// All of them but for QEMU: a guest that is played draws.
+#[test]
+fn first_lines_of_the_readme_show_a_screen() -> anyhow::Result<()> {
+    const SIZE: (u32, u32) = (64, 48);
+    let cli = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(cli.join("../README.md"))?;
+    let [add, qemu, view, screenshot] = first_lines(&readme)[..] else {
+        bail!("the README does not begin with four lines");
+    };
+    let host = Host::new(&[])?;
+    let run = |line: &str, before: &[&str]| -> anyhow::Result<String> {
+        let words: Vec<&str> = before.iter().copied().chain(line.split(' ')).collect();
+        let output = host.sandbox.exec(words)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{line}: {said}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    run(add, &[])?;
+
+    let (_, words) = qemu.split_once("$(").context("no $( in QEMU's line")?;
+    let devices = run(words.trim_end_matches(')'), &[])?;
+    for socket in ["gpu/vm1", "input/vm1:keyboard", "input/vm1:tablet"] {
+        let path = format!("path=/run/vhost-user/{socket}.sock");
+        ensure!(devices.contains(&path), "{devices}");
+    }
+    ensure!(devices.contains("-display none"), "{devices}");
+    // The shell only splits the words.
+    ensure!(!devices.contains(['\'', '"', '\\']), "{devices}");
+
+    let socket = "/run/vhost-user/vnc/vm1.sock";
+    let viewed = run(view, &["env", "VHOSTCTL_VIEWER=echo"])?;
+    assert_eq!(viewed.trim_end(), socket);
+
+    let memory = Memory::with_size(1 << 20)?;
+    let gpu = UnixStream::connect(host.sandbox.path("/run/vhost-user/gpu/vm1.sock"))?;
+    let no_display = None::<UnixStream>;
+    let mut gpu = Gpu::start(
+        Session::new(gpu),
+        &memory,
+        no_display,
+        GpuOptions::default(),
+    )?;
+    let (width, height) = SIZE;
+    let pixels = memory.alloc(u64::from(width * height * 4), 4096)?;
+    let place = |n: u32| [n as u8, (n >> 8) as u8, 77, 0];
+    let picture: Vec<u8> = (0..width * height).flat_map(place).collect();
+    memory.write(pixels, &picture)?;
+    let whole = Rect::sized(width, height);
+    for response in [
+        gpu.create_2d(1, Format::B8G8R8X8, width, height),
+        gpu.attach_backing(1, &[(pixels, width * height * 4)]),
+        gpu.set_scanout(0, 1, whole),
+        gpu.transfer_to_host_2d(1, whole, 0),
+        gpu.flush(1, whole),
+    ] {
+        response?.expect("drawing", ResponseKind::OkNodata)?;
+    }
+    run(screenshot, &["env", "--chdir=/root"])?;
+    let shown = fs::read(host.sandbox.path("/root/screen.png"))?;
+    let shown = Image::from_png(&shown)?;
+    for (x, y) in [(0, 0), (width - 1, 0), (3, 40), (width - 1, height - 1)] {
+        let [blue, green, red, _] = place(y * width + x);
+        let expected = u32::from_be_bytes([0, red, green, blue]);
+        assert_eq!(shown.get(x, y), Some(expected), "{x}, {y}");
+    }
+    assert_eq!(shown.get(width, 0), None);
     Ok(())
 }
