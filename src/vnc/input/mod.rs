@@ -7,8 +7,8 @@
 //!         ◀── LedState ────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`Keyboard`](keyboard::Keyboard) and [`Tablet`](tablet::Tablet) know who presses what and turn changes into reports.
-//! [`EventsLink`](events_link::EventsLink) knows what the device was told. If it could not be told everything (the socket was full, or there
+//! `Keyboard` and `Tablet` know who presses what and turn changes into reports.
+//! `EventsLink` knows what the device was told. If it could not be told everything (the socket was full, or there
 //! was no connection), the link later tells the difference to what is pressed then: nothing stays pressed, and nothing
 //! that is out of date is typed.
 
