@@ -162,7 +162,7 @@ bench: PACKAGES += $(BENCH_PACKAGES)
 bench: deps
 	@test -x build/peers/bin/vhost-device-input \
 		|| $(CARGO) install --quiet --root build/peers $(BENCH_CRATE) || true
-	$(CARGO) build --release -p vhost-user-backends -p bench -p bench-evdev
+	$(CARGO) build --release -p vhost-user-backends -p bench -p bench-evdev -p guest
 	$(CARGO) run --release --quiet -p bench
 
 clean:

@@ -246,11 +246,25 @@ impl Console {
         Ok(())
     }
 
-    /// Whether the viewer has the last pixel of the frame.
+    /// Whether the viewer has the frame: a row of eight, and the last one, for updates come in any order. (After
+    /// a batch all are compared.)
     fn is_shown(&self) -> bool {
-        let marker = self.picture.marker();
-        let pixel = |pixels: &[u8]| pixels.get(marker..marker + 3).map(<[u8]>::to_vec);
-        pixel(self.viewer.frame().bytes()) == pixel(self.picture.pixels())
+        let Rect { y, height, .. } = self.picture.changed();
+        let rows = (y..y + height).skip(3).step_by(8);
+        std::iter::once(y + height - 1)
+            .chain(rows)
+            .all(|y| self.has_row(y))
+    }
+
+    /// Whether the viewer has this row of what changes.
+    fn has_row(&self, y: u32) -> bool {
+        let (at, drawn) = self.picture.row(self.picture.changed(), y);
+        let shown = self.viewer.frame().bytes().get(at..at + drawn.len());
+        let pairs = |shown: &[u8]| {
+            let mut pairs = shown.chunks_exact(4).zip(drawn.chunks_exact(4));
+            pairs.all(|(shown, drawn)| shown[..3] == drawn[..3])
+        };
+        shown.is_some_and(pairs)
     }
 
     fn wait_shown(&mut self) -> anyhow::Result<()> {
