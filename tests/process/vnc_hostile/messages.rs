@@ -202,22 +202,12 @@ fn viewers_that_vanish_within_a_message_leave_nothing() {
 #[test]
 fn noise_ends_only_its_own_connection() {
     let mut console = Console::start();
-    let mut state = 1_u64;
-    let mut noise = |length: usize| -> Vec<u8> {
-        std::iter::repeat_with(|| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 56) as u8
-        })
-        .take(length)
-        .collect()
-    };
+    let mut state = 1;
     for n in 0..200 {
         let mut stream = console.connect();
-        let _ = stream.write_all(&noise(1 + n));
+        let _ = stream.write_all(&noise(&mut state, 1 + n));
         let mut viewer = console.viewer();
-        let bytes = noise(8 * n + 1);
+        let bytes = noise(&mut state, 8 * n + 1);
         viewer.send(&bytes);
         if n % 20 == 0 {
             console.assert_served();

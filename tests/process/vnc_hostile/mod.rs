@@ -222,6 +222,17 @@ fn flood(mut stream: &UnixStream, bytes: &[u8], times: usize) {
     }
 }
 
+/// Bytes without sense, the same in each run (Knuth's constants).
+fn noise(state: &mut u64, length: usize) -> Vec<u8> {
+    let next = || {
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
 /// A viewer.
 struct Viewer {
     stream: UnixStream,
