@@ -32,6 +32,9 @@ pub(crate) struct Backend {
     /// The number of screens of a GPU.
     #[serde(skip)]
     pub heads: usize,
+    /// The width and height of a GPU's first screen in pixels, if they are not the default ones.
+    #[serde(skip)]
+    pub screen_size: Option<(u32, u32)>,
     /// The path of the socket.
     pub socket: Option<String>,
     /// The device of the host that it uses.
@@ -139,6 +142,7 @@ async fn backend(
         device_type: device_type(manager, instance),
         state,
         heads: options.heads(),
+        screen_size: options.screen_size(),
         socket,
         device,
         pid,

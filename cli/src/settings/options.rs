@@ -147,6 +147,11 @@ impl Resolutions {
         self.0.len().max(1)
     }
 
+    /// The size of the first head, unless it is the default one, which QEMU has too.
+    pub(crate) fn first(&self) -> Option<(u32, u32)> {
+        self.0.first().copied().filter(|size| *size != DEFAULT_SIZE)
+    }
+
     /// With that many heads: further ones have the size of the last. `None` if there are more already.
     pub(crate) fn with_heads(mut self, heads: usize) -> Option<Self> {
         if self.0.len() > heads {
@@ -239,6 +244,14 @@ impl ProgramOptions {
         match self {
             Self::Gpu(options) => options.resolutions.heads(),
             Self::None | Self::Input(_) | Self::Vnc(_) => 1,
+        }
+    }
+
+    /// The size of the first screen of a GPU, if it is not the default one.
+    pub(crate) fn screen_size(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::Gpu(options) => options.resolutions.first(),
+            Self::None | Self::Input(_) | Self::Vnc(_) => None,
         }
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct VmDevice {
     socket: String,
     /// The number of screens of a GPU.
     heads: usize,
+    /// The width and height of a GPU's first screen in pixels, if they are not QEMU's default ones.
+    screen_size: Option<(u32, u32)>,
 }
 
 /// QEMU and libvirt have no front-end for it.
@@ -42,12 +44,21 @@ impl VmDevice {
             name: instance.name().unwrap_or(instance.vm()).to_owned(),
             socket: socket.to_owned(),
             heads: 1,
+            screen_size: None,
         }
     }
 
     /// The same with that many screens.
     pub(crate) fn with_heads(self, heads: usize) -> Self {
         Self { heads, ..self }
+    }
+
+    /// The same with a first screen of that size.
+    pub(crate) fn with_screen_size(self, screen_size: Option<(u32, u32)>) -> Self {
+        Self {
+            screen_size,
+            ..self
+        }
     }
 
     /// The path of its backend's socket.

@@ -49,6 +49,12 @@ pub(crate) fn options(device: &VmDevice) -> Result<Vec<QemuOption>, NoVmDevice> 
                     .value
                     .push_str(&format!(",max_outputs={}", device.heads));
             }
+            // This front-end says the sizes itself: the backend's --resolution= is not asked for.
+            if let Some((width, height)) = device.screen_size {
+                option
+                    .value
+                    .push_str(&format!(",xres={width},yres={height}"));
+            }
             options.push(option);
             // QEMU's own VGA is not the guest's screen then, and most of its displays refuse this one.
             options.extend(MACHINE_OPTIONS.map(|option| QemuOption::new(option, "none")));
@@ -128,6 +134,12 @@ mod tests {
             line(&two).contains("vhost-user-gpu-pci,id=gpu,chardev=gpu-socket,max_outputs=2 "),
             "{}",
             line(&two)
+        );
+        let large = device("vhost-user-gpu@vm1.socket", "gpu", "/s");
+        let large = line(&large.with_screen_size(Some((1920, 1080))));
+        assert!(
+            large.contains("vhost-user-gpu-pci,id=gpu,chardev=gpu-socket,xres=1920,yres=1080 "),
+            "{large}"
         );
         assert_eq!(
             line(&device("vhost-user@vm1:data.socket", "fs", "/s")),

@@ -339,7 +339,7 @@ fn heads_and_viewers_are_those_that_were_named() -> anyhow::Result<()> {
     assert_eq!(
         words,
         "-chardev socket,id=gpu-socket,path=/run/vhost-user/gpu/vm1.sock \
-         -device vhost-user-gpu-pci,id=gpu,chardev=gpu-socket,max_outputs=3 -vga none -display none \
+         -device vhost-user-gpu-pci,id=gpu,chardev=gpu-socket,max_outputs=3,xres=1920,yres=1080 -vga none -display none \
          -chardev socket,id=input-keyboard-socket,path=/run/vhost-user/input/vm1:keyboard.sock \
          -device vhost-user-input-pci,id=input-keyboard,chardev=input-keyboard-socket \
          -chardev socket,id=input-tablet-socket,path=/run/vhost-user/input/vm1:tablet.sock \
@@ -350,7 +350,10 @@ fn heads_and_viewers_are_those_that_were_named() -> anyhow::Result<()> {
     let devices = arguments.iter().filter_map(Value::as_str);
     let devices: Vec<_> = devices.filter(|word| word.contains("-pci,")).collect();
     assert_eq!(devices.len(), 3, "{xml}");
-    assert!(devices[0].ends_with("max_outputs=3"), "{xml}");
+    assert!(
+        devices[0].ends_with("max_outputs=3,xres=1920,yres=1080"),
+        "{xml}"
+    );
 
     // Fewer heads, and other viewers.
     let said = host.fails(&["add", "console", "vm1", "--heads=1", "--force"], 1)?;

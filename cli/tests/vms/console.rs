@@ -34,7 +34,7 @@ fn guest_is_seen_and_used() -> anyhow::Result<()> {
         );
         Ok(output.stdout)
     };
-    vhostctl(&["add", "console", "vm1", "--now"])?;
+    vhostctl(&["add", "console", "vm1", "--resolution=1440x900", "--now"])?;
 
     // The words as a shell has them, and the sockets where QEMU finds them from outside.
     let line = String::from_utf8(vhostctl(&["qemu-args", "vm1", "--memory=384"])?)?;
@@ -49,6 +49,12 @@ fn guest_is_seen_and_used() -> anyhow::Result<()> {
         .arguments(&words)
         .boot()
         .with_context(|| line.clone())?;
+    let info = vm.command("drm-info")?;
+    ensure!(
+        info.iter()
+            .any(|line| line.starts_with("mode 1440x900 ") && line.ends_with(" preferred")),
+        "{info:?}"
+    );
     vm.command("testcard 640x480")?;
     let card = Image::test_card(640, 480);
     vm.wait_screen(&card, SOON)?;

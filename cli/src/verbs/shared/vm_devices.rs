@@ -16,7 +16,9 @@ pub(crate) fn vm_devices(vm: &str, target: &Target) -> Result<Vec<VmDevice>, Err
         .map(|backend| {
             let default = backend.instance.socket();
             let socket = backend.socket.as_deref().unwrap_or(&default);
-            VmDevice::new(&backend.instance, &backend.device_type, socket).with_heads(backend.heads)
+            VmDevice::new(&backend.instance, &backend.device_type, socket)
+                .with_heads(backend.heads)
+                .with_screen_size(backend.screen_size)
         })
         .collect();
     if devices.is_empty() {
