@@ -25,8 +25,8 @@ use super::shared::console_socket::ConsoleSocket;
 #[command(after_help = "\
 The VM needs a console: vhostctl add console VM --now. The pointer is not in the picture.
 
-If there is nothing to see, as the guest has not begun to draw or has switched the screen off, no file is
-written, and the exit status is 3.")]
+If there is no screen to see (the guest has not begun to draw or has switched it off, the GPU is not
+reached, or the screen is too large), no file is written, and the exit status is 3.")]
 pub(crate) struct Args {
     /// The VM
     #[arg(value_name = "VM", value_parser = parse_name, add = completion::vms_with_console())]

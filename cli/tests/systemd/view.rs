@@ -167,7 +167,7 @@ fn what_cannot_be_viewed_is_explained() -> anyhow::Result<()> {
     )?;
     assert_eq!(code, Some(1));
     assert!(
-        said.contains("vhostctl screenshot vm1") && said.contains("ssh -N -L /tmp/vm1.sock:/run/"),
+        said.contains("vhostctl screenshot vm1") && said.contains("ssh -fN -L /tmp/vm1.sock:/run/"),
         "{said}"
     );
     let program = "env DISPLAY=:7 PATH=/nonexistent $(command -v vhostctl) view vm1";

@@ -73,7 +73,7 @@ pub(crate) struct Args {
     #[arg(help_heading = HEADING, long, value_name = "WxH[,WxH...]")]
     pub(super) resolution: Option<Resolutions>,
 
-    /// console: the layout of the viewers' keyboards, such as us or de, for viewers that send no key codes [default: us]
+    /// console: the guest's keyboard layout, such as us or 'de(nodeadkeys)', for viewers that send characters instead of keys [default: us]
     #[arg(help_heading = HEADING, long, value_name = "LAYOUT", value_parser = layout)]
     pub(super) keyboard_layout: Option<String>,
 

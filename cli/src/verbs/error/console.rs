@@ -31,7 +31,7 @@ pub(crate) enum ConsoleError {
     },
     #[error(
         "Permission to connect to {path} was denied ({access}). Run it as root (sudo), or let others view it: vhostctl \
-         add console {vm} --viewer-user=USER --force"
+         add console {vm} --viewer-user=USER --force (repeat its other options)."
     )]
     Denied {
         vm: String,
@@ -48,7 +48,7 @@ pub(crate) enum ConsoleError {
     Forward(#[from] ForwardError),
     #[error(
         "The console of {vm} does not answer on {host}. See 'vhostctl -H {host} status {vm}': the user that ssh connects \
-         as must be allowed to connect to {path} ('vhostctl add console {vm} --viewer-user=USER --force' there)."
+         as must be allowed to connect to {path} ('vhostctl add console {vm} --viewer-user=USER --force' there, with its other options)."
     )]
     NoAnswer {
         vm: String,
@@ -58,7 +58,7 @@ pub(crate) enum ConsoleError {
     #[error(
         "There is no display to show {vm} on: neither DISPLAY nor WAYLAND_DISPLAY is set. For a picture: vhostctl \
          screenshot {vm}. From a machine with a display: vhostctl -H HOST view {vm}, or\n  \
-         ssh -N -L /tmp/{vm}.sock:{path} HOST &\n  vncviewer /tmp/{vm}.sock"
+         ssh -fN -L /tmp/{vm}.sock:{path} HOST\n  vncviewer /tmp/{vm}.sock"
     )]
     NoDisplay { vm: String, path: String },
     #[error(

@@ -22,9 +22,9 @@ use viewer::Viewer;
 /// Show the screen of a VM in a VNC viewer, and use its keyboard and mouse
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The VM needs a console: vhostctl add console VM --now. The viewer is TigerVNC's (xtigervncviewer, vncviewer) or
-gvncviewer, whichever is installed. Another one gets the path of the socket as its argument; remote-viewer, of
-which 11.0 opens no Unix socket, gets a URI, vnc+unix:///PATH.
+The VM needs a console: vhostctl add console VM --now. TigerVNC's viewer is preferred (xtigervncviewer,
+vncviewer), then gvncviewer. Another one (--viewer=) gets the path of the socket as its argument, and
+remote-viewer the URI vnc+unix:///PATH, which its version 11.0 does not open.
 
 With -H, ssh forwards the socket to a private folder of this machine while the viewer runs.
 

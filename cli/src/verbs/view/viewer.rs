@@ -44,7 +44,7 @@ impl Viewer {
         let mut command = Command::new(&self.program);
         let name = self.program.file_name().unwrap_or_default();
         command.arg(match name.to_string_lossy().as_ref() {
-            "remote-viewer" | "virt-viewer" => uri(socket),
+            "remote-viewer" => uri(socket),
             _ => socket.into(),
         });
         command
