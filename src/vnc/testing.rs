@@ -51,7 +51,10 @@ impl Console {
         loop {
             let sent = self.gpu.write(bytes).unwrap_or(0);
             bytes = bytes.get(sent..).unwrap_or_default();
-            match self.decoder.read(&self.display, &mut self.heads, TURN) {
+            match self
+                .decoder
+                .read(&self.display, &mut self.heads, &mut { TURN })
+            {
                 Ok(Progress::Drained) if bytes.is_empty() => break,
                 Ok(_) => {}
                 Err(_) => return false,

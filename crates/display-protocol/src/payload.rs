@@ -75,7 +75,8 @@ words! {
 }
 
 words! {
-    /// Where a cursor is: the position of its hot spot.
+    /// Where a cursor is: its upper left corner, as Linux sends it and QEMU draws it. Left of the head and above it the
+    /// numbers wrap below 0.
     CursorPosition {
         /// The head.
         scanout,

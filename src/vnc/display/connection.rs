@@ -217,12 +217,14 @@ impl Connection {
         answers: &mut Vec<(Requester, ResizeResult)>,
     ) -> Result<bool, DisplayError> {
         let mut requests = 0;
+        // For all of them together.
+        let mut budget = TURN;
         let more = loop {
             if requests > MAX_REQUESTS {
                 break true;
             }
             requests += 1;
-            match self.decoder.read(&self.socket, heads, TURN)? {
+            match self.decoder.read(&self.socket, heads, &mut budget)? {
                 Progress::Drained => break false,
                 Progress::More => break true,
                 Progress::Request(Request::Features) => {

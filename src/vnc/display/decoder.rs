@@ -16,7 +16,7 @@ use super::message::{HEAD_LEN, Message};
 
 /// Most pieces of one `readv(2)`, with the one for the next message's head (`IOV_MAX`).
 const MAX_PIECES: usize = 1024;
-/// What a read counts at least against the limit, in bytes.
+/// What a read counts at least against the budget, in bytes.
 const LEAST_COST: usize = 4 << 10;
 /// Pixels of a head that nobody looks at are read into this.
 const DISCARDED: usize = 64 << 10;
@@ -95,20 +95,19 @@ impl Decoder {
         }
     }
 
-    /// Reads from `socket` and draws on `heads`, until nothing is left there, about `limit` bytes are read or a message
-    /// wants something.
+    /// Reads from `socket` and draws on `heads`, until nothing is left there, `budget` is used up or a message wants
+    /// something. The bytes that are read are taken from `budget`, which may be exceeded by those of one system call.
     pub(crate) fn read(
         &mut self,
         socket: impl AsFd,
         heads: &mut [Head],
-        limit: usize,
+        budget: &mut usize,
     ) -> Result<Progress, DisplayError> {
-        let mut total = 0;
         loop {
             if let Some(request) = self.take_messages(heads)? {
                 return Ok(Progress::Request(request));
             }
-            if total >= limit {
+            if *budget == 0 {
                 return Ok(Progress::More);
             }
             let (wanted, read) = match self.read_some(&socket) {
@@ -122,7 +121,7 @@ impl Decoder {
             }
             self.add(read, heads);
             // Small messages cost a system call each, too.
-            total += read.max(LEAST_COST);
+            *budget = budget.saturating_sub(read.max(LEAST_COST));
             if read < wanted {
                 // The socket has no more, which another call need not find out.
                 let request = self.take_messages(heads)?;

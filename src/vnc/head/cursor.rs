@@ -72,9 +72,9 @@ pub(crate) struct Cursor {
     /// Its shape; none before the guest gave one.
     pub(super) shape: Option<Rc<CursorShape>>,
     pub(super) visible: bool,
-    /// Its upper left corner.
-    pub(super) x: u32,
-    pub(super) y: u32,
+    /// Its upper left corner, which may lie left of the picture or above it.
+    pub(super) x: i32,
+    pub(super) y: i32,
 }
 
 impl Cursor {
@@ -84,17 +84,19 @@ impl Cursor {
         shape.filter(|_| self.visible)
     }
 
-    /// The pixels that it covers, which may lie outside the picture.
+    /// The pixels that it covers, which may lie right of the picture or below it; without those left of it or above it.
     pub(crate) fn covers(&self) -> Rect {
         let size = self
             .visible_shape()
             .map_or(Size::default(), |shape| shape.size);
-        Rect {
-            x: self.x,
-            y: self.y,
-            width: size.width,
-            height: size.height,
-        }
+        // Beyond the right and lower edges of any picture, the numbers need not be right.
+        let edge = |start: i32, len: u32| start.saturating_add_unsigned(len).max(0).unsigned_abs();
+        Rect::from_edges(
+            edge(self.x, 0),
+            edge(self.y, 0),
+            edge(self.x, size.width),
+            edge(self.y, size.height),
+        )
     }
 
     /// Calls `read` with the picture as it looks with the cursor.
@@ -109,13 +111,16 @@ impl Cursor {
         };
         let below: Vec<u8> = picture.rows(covered, 0).flatten().copied().collect();
         let row_len = covered.width as usize * PIXEL_LEN;
-        // From the shape's upper left corner, which lies within the picture.
+        // The shape's first row and column within the picture.
+        let hidden = |start: i32| start.min(0).unsigned_abs() as usize;
+        let (rows, columns) = (hidden(self.y), hidden(self.x));
         let above = shape
             .pixels
-            .chunks_exact(shape.size.width as usize * PIXEL_LEN);
+            .chunks_exact(shape.size.width as usize * PIXEL_LEN)
+            .skip(rows);
         for (row, above) in rows_of(picture, covered).zip(above) {
             let pixels = row.chunks_exact_mut(PIXEL_LEN);
-            for (below, above) in pixels.zip(above.chunks_exact(PIXEL_LEN)) {
+            for (below, above) in pixels.zip(above.chunks_exact(PIXEL_LEN).skip(columns)) {
                 blend(below, above);
             }
         }
@@ -218,13 +223,36 @@ mod tests {
             assert_eq!(pixel(picture, 1, 6), [9, 9, 9, 0]);
         });
         assert!(narrow.bytes().iter().all(|byte| *byte == 0));
+        // Over the left and the upper edge.
+        let corner = Cursor {
+            x: -1,
+            y: -1,
+            ..cursor.clone()
+        };
+        assert_eq!(corner.covers(), Rect::from_edges(0, 0, 1, 1));
+        corner.with_painted(&mut picture, |picture| {
+            assert_eq!(pixel(picture, 0, 0), [9, 9, 9, 200]);
+            assert_eq!(
+                picture.bytes().iter().filter(|byte| **byte != 200).count(),
+                3
+            );
+        });
+        assert!(picture.bytes().iter().all(|byte| *byte == 200));
         for hidden in [
             Cursor {
                 visible: false,
                 ..cursor.clone()
             },
             Cursor {
-                x: u32::MAX,
+                x: i32::MAX,
+                ..cursor.clone()
+            },
+            Cursor {
+                x: -2,
+                ..cursor.clone()
+            },
+            Cursor {
+                y: i32::MIN,
                 ..cursor.clone()
             },
             Cursor { y: 6, ..cursor },

@@ -155,24 +155,25 @@ impl Head {
         self.changes.damage.add(rect);
     }
 
-    /// Changes the cursor's shape and shows it at a position.
+    /// Changes the cursor's shape and shows it at a position, which wraps below 0 as [`Self::move_cursor`] says.
     pub(crate) fn set_cursor_shape(&mut self, shape: CursorShape, x: u32, y: u32) {
         self.set_cursor(|cursor| {
             *cursor = Cursor {
                 shape: Some(Rc::new(shape)),
                 visible: true,
-                x,
-                y,
+                x: x as i32,
+                y: y as i32,
             }
         });
     }
 
-    /// Moves the cursor, and shows or hides it.
+    /// Moves the cursor's upper left corner, and shows or hides it. Linux lets a cursor that reaches over the left or
+    /// upper edge wrap below 0.
     pub(crate) fn move_cursor(&mut self, visible: bool, x: u32, y: u32) {
         self.set_cursor(|cursor| {
             cursor.visible = visible;
-            cursor.x = x;
-            cursor.y = y;
+            cursor.x = x as i32;
+            cursor.y = y as i32;
         });
     }
 

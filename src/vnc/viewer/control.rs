@@ -33,9 +33,14 @@ impl ControlMessages {
         }
     }
 
-    /// Says that a message took effect.
-    pub(super) fn release_next(&mut self) {
-        self.fences.extend(self.before_next.take());
+    /// The answer that waits for the next message to take effect; then it is to be given to [`Self::release`].
+    pub(super) fn take_held(&mut self) -> Option<Fence> {
+        self.before_next.take()
+    }
+
+    /// Says that the message after a fence took effect.
+    pub(super) fn release(&mut self, held: Option<Fence>) {
+        self.fences.extend(held);
     }
 
     /// Has the viewer told that continuous updates are known, or off.

@@ -29,7 +29,7 @@ pub(super) struct DesktopSize {
     known: Size,
     extended: bool,
     plain: bool,
-    /// The viewer does not know yet that it may ask for other sizes.
+    /// The viewer is to be told its size, though it may know it: it has just said that it takes others, or asked.
     announce: bool,
     answers: VecDeque<DesktopSizeStatus>,
 }
@@ -57,6 +57,11 @@ impl DesktopSize {
         self.announce |= extended && !self.extended;
         self.extended = extended;
         self.plain = encodings.contains(Encoding::DESKTOP_SIZE);
+    }
+
+    /// Has a viewer that takes ExtendedDesktopSize told its size, as each request for all pixels wants it.
+    pub(super) fn announce(&mut self) {
+        self.announce = self.extended;
     }
 
     /// Whether the viewer understands answers to requests.

@@ -81,8 +81,10 @@ impl Session {
 
     /// Takes a message of the viewer. Returns what it asks of the VM.
     pub(super) fn take(&mut self, message: ClientMessage, head: &Head) -> Option<Action> {
+        // What was held before: a fence holds its answer until the message after it.
+        let held = self.control.take_held();
         let action = self.obey(message, head);
-        self.control.release_next();
+        self.control.release(held);
         action
     }
 
@@ -94,6 +96,7 @@ impl Session {
                 let rect = from_wire(rect);
                 if !incremental {
                     self.damage(rect);
+                    self.size.announce();
                 }
                 let before = self.requested.unwrap_or_default();
                 self.requested = Some(rect.around(&before));
@@ -407,3 +410,6 @@ fn from_wire(rect: rfb::Rect) -> Rect {
         height: rect.height.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,16 +138,23 @@ impl Contents<'_> {
     /// The rectangles, each with the picture that it is read from.
     fn rects(&self) -> Vec<(Rect, SharedFramebuffer)> {
         let picture = Rect::from(self.picture.borrow().size());
-        let mut inside = self.region.clone();
-        let within = inside.take_within(&picture);
-        let pixels = within.rects().iter();
-        let mut rects: Vec<_> = pixels
-            .map(|rect| (*rect, SharedFramebuffer::clone(self.picture)))
-            .collect();
-        if !inside.is_empty() {
+        let Size { width, height } = self.known;
+        let (right, bottom) = (picture.right(), picture.bottom());
+        let outside = [
+            Rect::from_edges(right, 0, width, height),
+            Rect::from_edges(0, bottom, right.min(width), height),
+        ];
+        let mut rects = Vec::new();
+        let mut add = |part: &Rect, picture: &SharedFramebuffer| {
+            // Each part for itself: rectangles of a region that become one then stay within the part.
+            let within = self.region.clone().take_within(part);
+            let within = within.rects().iter();
+            rects.extend(within.map(|rect| (*rect, SharedFramebuffer::clone(picture))));
+        };
+        add(&picture, self.picture);
+        if outside.iter().any(|part| !part.is_empty()) {
             let black = Framebuffer::black(self.known);
-            let outside = inside.rects().iter();
-            rects.extend(outside.map(|rect| (*rect, SharedFramebuffer::clone(&black))));
+            outside.iter().for_each(|part| add(part, &black));
         }
         rects
     }
@@ -246,6 +253,38 @@ mod tests {
         while !update.is_done() {
             update.encode_slice(&mut encoder, &mut output);
         }
+    }
+
+    #[test]
+    fn black_around_the_picture_covers_none_of_it() {
+        let size = Size::new(1000, 1000);
+        let picture = Framebuffer::black(size);
+        let mut region = Region::default();
+        // What lies outside is more rectangles than a region has; those at the corner are the nearest ones.
+        for i in 0..16 {
+            region.add(Rect::from_edges(1500, i * 40, 1501, i * 40 + 1));
+        }
+        for i in 0..15 {
+            region.add(Rect::from_edges(i * 40, 1500, i * 40 + 1, 1501));
+        }
+        region.add(Rect::from_edges(995, 995, 1005, 1005));
+        let contents = Contents {
+            region: &region,
+            picture: &picture,
+            known: Size::new(2000, 2000),
+            painted: None,
+        };
+        let mut black = Region::default();
+        for (rect, source) in contents.rects() {
+            if SharedFramebuffer::ptr_eq(&source, &picture) {
+                assert_eq!(rect, Rect::from_edges(995, 995, 1000, 1000));
+            } else {
+                assert_eq!(rect.intersection(&size.into()), None, "{rect:?}");
+                black.add(rect);
+            }
+        }
+        let area: u64 = black.rects().iter().map(Rect::area).sum();
+        assert!(area >= 31 + 75, "{area}");
     }
 
     #[test]

@@ -26,6 +26,8 @@ fn fences_of_unknown_flags_are_answered_without_them() {
     let mut bytes = vec![message::FENCE, 0, 0, 0];
     bytes.extend(u32::MAX.to_be_bytes());
     bytes.extend([3, 1, 2, 3]);
+    // SyncNext is one of the flags: the answer waits for the message after the fence, a PointerEvent.
+    bytes.extend([5, 0, 0, 0, 0, 0]);
     viewer.send(&bytes);
     loop {
         let [kind, _, _, _, a, b, c, d, length] = viewer.read();

@@ -44,6 +44,8 @@ pub struct VirtualSource {
     /// The LEDs that the guest has switched on.
     leds: Bitmap,
     log: RateLimitedLog,
+    connected_log: RateLimitedLog,
+    disconnected_log: RateLimitedLog,
 }
 
 impl VirtualSource {
@@ -62,6 +64,8 @@ impl VirtualSource {
             axes: BTreeMap::new(),
             leds: Bitmap::default(),
             log: RateLimitedLog::default(),
+            connected_log: RateLimitedLog::default(),
+            disconnected_log: RateLimitedLog::default(),
         })
     }
 
@@ -135,7 +139,9 @@ impl VirtualSource {
     fn end(&mut self, client: EventsClient, error: &ClientError, events: &mut Vec<Event>) {
         let label = self.label();
         match error {
-            ClientError::Disconnected => log::info!("a program that uses {label} disconnected"),
+            ClientError::Disconnected => self
+                .disconnected_log
+                .info(format_args!("a program that uses {label} disconnected")),
             error => self.log.warn(format_args!(
                 "disconnected a program that uses {label}: {error}"
             )),
@@ -219,7 +225,9 @@ impl EventSource for VirtualSource {
         };
         let label = self.label();
         match self.add_client(stream) {
-            Ok(()) => log::info!("a program is connected that uses {label}"),
+            Ok(()) => self
+                .connected_log
+                .info(format_args!("a program is connected that uses {label}")),
             Err(error) => {
                 self.log.warn(format_args!(
                     "cannot serve a program that uses {label}: {error}"

@@ -37,7 +37,7 @@ fn read(bytes: &[u8], piece: usize, heads: &mut [Head]) -> Result<Vec<Request>, 
     for piece in bytes.chunks(piece) {
         gpu.write_all(piece).unwrap();
         loop {
-            match decoder.read(&console, heads, 1 << 20)? {
+            match decoder.read(&console, heads, &mut { 1 << 20 })? {
                 Progress::Drained => break,
                 Progress::More => {}
                 Progress::Request(request) => requests.push(request),
@@ -105,7 +105,9 @@ fn damage_is_reported_when_all_pixels_are_there() {
     let mut heads = [head()];
     gpu.write_all(&scanout(0, SIZE)).unwrap();
     assert_eq!(
-        decoder.read(&console, &mut heads, 1 << 20).unwrap(),
+        decoder
+            .read(&console, &mut heads, &mut { 1 << 20 })
+            .unwrap(),
         Progress::Drained
     );
     heads[0].take_changes();
@@ -113,13 +115,17 @@ fn damage_is_reported_when_all_pixels_are_there() {
     let (first, last) = bytes.split_at(bytes.len() - 1);
     gpu.write_all(first).unwrap();
     assert_eq!(
-        decoder.read(&console, &mut heads, 1 << 20).unwrap(),
+        decoder
+            .read(&console, &mut heads, &mut { 1 << 20 })
+            .unwrap(),
         Progress::Drained
     );
     assert!(heads[0].take_changes().is_empty());
     gpu.write_all(last).unwrap();
     assert_eq!(
-        decoder.read(&console, &mut heads, 1 << 20).unwrap(),
+        decoder
+            .read(&console, &mut heads, &mut { 1 << 20 })
+            .unwrap(),
         Progress::Drained
     );
     assert_eq!(
@@ -172,7 +178,11 @@ fn turn_ends_at_its_limit() {
     let mut decoder = Decoder::new();
     let mut heads = [head()];
     let mut turns = 1;
-    while decoder.read(&console, &mut heads, 16 << 10).unwrap() == Progress::More {
+    while decoder
+        .read(&console, &mut heads, &mut { 16 << 10 })
+        .unwrap()
+        == Progress::More
+    {
         turns += 1;
     }
     assert!(turns > 10, "{turns}");
@@ -258,6 +268,23 @@ fn broken_messages_are_errors() {
 fn closed_connection_is_an_error() {
     let (gpu, console) = UnixStream::pair().unwrap();
     drop(gpu);
-    let result = Decoder::new().read(&console, &mut [], 4096);
+    let result = Decoder::new().read(&console, &mut [], &mut { 4096 });
     assert!(matches!(result, Err(DisplayError::Closed)));
+}
+
+#[test]
+fn requests_do_not_refill_the_budget() {
+    let (mut gpu, console) = UnixStream::pair().unwrap();
+    console.set_nonblocking(true).unwrap();
+    gpu.write_all(&message(1, 0, &[], &[]).repeat(100)).unwrap();
+    let (mut decoder, mut budget) = (Decoder::new(), 2 * LEAST_COST);
+    let mut requests = 0;
+    let end = loop {
+        match decoder.read(&console, &mut [], &mut budget).unwrap() {
+            Progress::Request(Request::Features) => requests += 1,
+            end => break end,
+        }
+    };
+    assert_eq!(end, Progress::More);
+    assert!((2..100).contains(&requests), "{requests}");
 }

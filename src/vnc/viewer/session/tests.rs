@@ -1,0 +1,81 @@
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::net::UnixStream;
+
+use super::*;
+
+fn session(encodings: &[Encoding]) -> (Session, Head) {
+    let head = Head::new("vm1".to_owned());
+    let mut session = Session::new(head.size(), LedState::default());
+    let encodings = encodings.iter().copied().collect();
+    session.take(ClientMessage::SetEncodings(encodings), &head);
+    (session, head)
+}
+
+/// All that the viewer is sent now.
+fn sent(session: &mut Session, head: &Head) -> Vec<u8> {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let mut output = Output::default();
+    while session.encode(head, &mut output) {}
+    output.send(&ours).unwrap();
+    assert_eq!(output.unsent(), 0);
+    let mut bytes = Vec::new();
+    match theirs.read_to_end(&mut bytes) {
+        Err(e) if e.kind() == ErrorKind::WouldBlock => bytes,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn fence(number: u8) -> (ClientMessage, Vec<u8>) {
+    let flags = Fence::REQUEST | Fence::SYNC_NEXT;
+    let fence = Fence::new(flags, &[number]).unwrap();
+    let mut answer = Vec::new();
+    fence.answer().write(&mut answer);
+    (ClientMessage::Fence(fence), answer)
+}
+
+#[test]
+fn fence_for_the_next_message_is_answered_after_that_one() {
+    let (mut session, head) = session(&[]);
+    let (first, first_answer) = fence(1);
+    let (second, second_answer) = fence(2);
+    session.take(first, &head);
+    assert!(sent(&mut session, &head).is_empty());
+    session.take(second, &head);
+    assert_eq!(sent(&mut session, &head), first_answer);
+    let pointer = ClientMessage::PointerEvent {
+        buttons: 0,
+        x: 1,
+        y: 1,
+    };
+    session.take(pointer, &head);
+    assert_eq!(sent(&mut session, &head), second_answer);
+    assert!(sent(&mut session, &head).is_empty());
+}
+
+#[test]
+fn each_request_for_all_pixels_is_answered_with_the_size() {
+    let request = |incremental| ClientMessage::FramebufferUpdateRequest {
+        incremental,
+        rect: rfb::Rect::of_size(1, 1),
+    };
+    // An update of one rectangle, whose encoding follows its four numbers.
+    let encoding = |update: &[u8]| -> Encoding {
+        assert_eq!(update[..4], [0, 0, 0, 1]);
+        Encoding(i32::from_be_bytes(update[12..16].try_into().unwrap()))
+    };
+    let (mut extended, head) = session(&[Encoding::EXTENDED_DESKTOP_SIZE]);
+    let (mut plain, _) = session(&[Encoding::DESKTOP_SIZE]);
+    for _ in 0..2 {
+        extended.take(request(false), &head);
+        let update = sent(&mut extended, &head);
+        assert_eq!(encoding(&update), Encoding::EXTENDED_DESKTOP_SIZE);
+        // The head of the update, of the rectangle and of the list, and one screen; then the pixel.
+        assert_eq!(encoding(&update[4 + 12 + 4 + 16..]), Encoding::RAW);
+        extended.take(request(true), &head);
+        assert!(sent(&mut extended, &head).is_empty());
+        plain.take(request(false), &head);
+        assert_eq!(encoding(&sent(&mut plain, &head)), Encoding::RAW);
+    }
+}
