@@ -4,7 +4,6 @@
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -65,15 +64,9 @@ impl Host {
     /// vm1 as `vhostctl qemu-args` says.
     fn vm(&self, artifacts: &Artifacts) -> anyhow::Result<Vm> {
         let line = self.run(&["vhostctl", "qemu-args", "vm1", "--memory=384M"])?;
-        let script = format!("eval 'printf \"%s\\n\"' {line}");
-        let words = Command::new("sh").args(["-c", &script]).output()?.stdout;
-        let root = self.path("/run/vhost-user").display().to_string();
-        let words: Vec<String> = String::from_utf8(words)?
-            .lines()
-            .map(|word| word.replace("/run/vhost-user", &root))
-            // More processors than a backend has queues of its own accord.
-            .chain(["-smp".to_owned(), "2".to_owned()])
-            .collect();
+        let mut words = self.0.words_outside(&line)?;
+        // More processors than a backend has queues of its own accord.
+        words.extend(["-smp".to_owned(), "2".to_owned()]);
         let vm = Vm::builder(artifacts).arguments(&words).boot();
         vm.with_context(|| self.0.journal(&["--lines=40"]).unwrap_or_default())
     }

@@ -1,7 +1,6 @@
 //! A console that was added by one command shows a guest and types in it.
 
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -38,13 +37,7 @@ fn guest_is_seen_and_used() -> anyhow::Result<()> {
 
     // The words as a shell has them, and the sockets where QEMU finds them from outside.
     let line = String::from_utf8(vhostctl(&["qemu-args", "vm1", "--memory=384"])?)?;
-    let script = format!("eval 'printf \"%s\\n\"' {line}");
-    let words = Command::new("sh").args(["-c", &script]).output()?.stdout;
-    let root = sandbox.path("/run/vhost-user").display().to_string();
-    let words: Vec<String> = String::from_utf8(words)?
-        .lines()
-        .map(|word| word.replace("/run/vhost-user", &root))
-        .collect();
+    let words = sandbox.words_outside(&line)?;
     let mut vm = Vm::builder(&artifacts)
         .arguments(&words)
         .boot()

@@ -1,7 +1,7 @@
 //! The output of `qemu-args` boots a guest with its devices.
 
 use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -55,13 +55,7 @@ fn guest_has_the_devices_of_two_commands() -> anyhow::Result<()> {
     // The words as a shell has them, and the sockets where QEMU finds them from outside.
     let output = sandbox.exec(["vhostctl", "qemu-args", "vm1", "--memory=384"])?;
     let line = String::from_utf8(output.stdout)?;
-    let script = format!("eval 'printf \"%s\\n\"' {line}");
-    let words = Command::new("sh").args(["-c", &script]).output()?.stdout;
-    let root = sandbox.path("/run/vhost-user").display().to_string();
-    let words: Vec<String> = String::from_utf8(words)?
-        .lines()
-        .map(|word| word.replace("/run/vhost-user", &root))
-        .collect();
+    let words = sandbox.words_outside(&line)?;
 
     let mut vm = Vm::builder(&artifacts)
         .arguments(&words)

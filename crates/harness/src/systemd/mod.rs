@@ -172,6 +172,22 @@ impl Sandbox {
         PathBuf::from(format!("/proc/{}/root{inside}", self.pid))
     }
 
+    /// The words of `line`, as a shell splits it, for a program outside: there the sockets of `vhostctl qemu-args` have
+    /// other paths.
+    ///
+    /// # Errors
+    /// If the shell does not run or takes the line for wrong.
+    pub fn words_outside(&self, line: &str) -> anyhow::Result<Vec<String>> {
+        let script = format!("eval 'printf \"%s\\n\"' {line}");
+        let output = Command::new("sh").args(["-c", &script]).output()?;
+        ensure!(output.status.success(), "sh cannot split {line}");
+        let root = self.path("/run/vhost-user").display().to_string();
+        Ok(String::from_utf8(output.stdout)?
+            .lines()
+            .map(|word| word.replace("/run/vhost-user", &root))
+            .collect())
+    }
+
     /// The address of its system bus, for `DBUS_SYSTEM_BUS_ADDRESS`.
     #[must_use]
     pub fn bus_address(&self) -> String {

@@ -8,7 +8,7 @@ mod console;
 mod keep;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -16,7 +16,6 @@ use harness::artifacts::Artifacts;
 use harness::image::Image;
 use harness::mock::{KEYBOARD, MockInput};
 use harness::qemu::Vm;
-use harness::run::read;
 use harness::staging;
 use harness::systemd::Sandbox;
 
@@ -128,14 +127,7 @@ fn demo(clock: &Clock, picture: &Path, is_kept: bool) -> anyhow::Result<()> {
 /// Starts the VM with the arguments that `vhostctl` prints.
 fn boot(artifacts: &Artifacts, sandbox: &Sandbox, is_kept: bool) -> anyhow::Result<Vm> {
     let line = String::from_utf8(vhostctl(sandbox, &["qemu-args", "demo"])?)?;
-    // As a shell takes them; QEMU runs outside, where the sockets have other paths.
-    let script = format!("eval 'printf \"%s\\n\"' {line}");
-    let root = sandbox.path("/run/vhost-user").display().to_string();
-    let words = read(Command::new("sh").args(["-c", &script]))?;
-    let words: Vec<String> = words
-        .lines()
-        .map(|word| word.replace("/run/vhost-user", &root))
-        .collect();
+    let words = sandbox.words_outside(&line)?;
     let mut builder = Vm::builder(artifacts).arguments(&words);
     if is_kept {
         builder = builder.kernel_options(keep::KERNEL_OPTIONS);
