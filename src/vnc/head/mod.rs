@@ -3,6 +3,7 @@
 
 mod cursor;
 mod framebuffer;
+mod picture_budget;
 mod placeholder;
 mod state;
 
@@ -17,6 +18,8 @@ pub(crate) use cursor::{Cursor, CursorShape, SENT_CURSOR_LEN};
 pub(crate) use framebuffer::{Framebuffer, PIXEL_LEN, SharedFramebuffer};
 pub(crate) use state::HeadState;
 
+use picture_budget::{PictureBudget, PictureShare};
+
 /// Size of the first picture, when nothing is known of the guest's.
 const FIRST_SIZE: Size = Size::new(1024, 768);
 
@@ -26,6 +29,9 @@ pub(crate) struct Head {
     screen: String,
     state: HeadState,
     picture: SharedFramebuffer,
+    /// What all heads may have, and what this one's picture has of it if it is the guest's.
+    budget: PictureBudget,
+    share: Option<PictureShare>,
     cursor: Cursor,
     changes: Changes,
 }
@@ -58,11 +64,26 @@ impl Changes {
 
 impl Head {
     /// A head that viewers call `screen`. Its GPU was not reached yet.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn new(screen: String) -> Self {
+        Self::within(PictureBudget::default(), screen)
+    }
+
+    /// The heads of a VM, which viewers call `screens`: there is a limit on the memory of all their pictures together.
+    pub(crate) fn all(screens: impl Iterator<Item = String>) -> Vec<Self> {
+        let budget = PictureBudget::default();
+        screens
+            .map(|screen| Self::within(budget.clone(), screen))
+            .collect()
+    }
+
+    fn within(budget: PictureBudget, screen: String) -> Self {
         let mut head = Self {
             screen,
             state: HeadState::Unreachable,
             picture: Rc::new(RefCell::new(Framebuffer::new(FIRST_SIZE))),
+            budget,
+            share: None,
             cursor: Cursor::default(),
             changes: Changes::default(),
         };
@@ -106,14 +127,22 @@ impl Head {
     pub(crate) fn set_scanout(&mut self, size: Size) {
         if size.is_empty() {
             self.lose_pixels(HeadState::Off);
-        } else if !Framebuffer::fits(size) {
-            self.lose_pixels(HeadState::TooLarge(size));
         } else if self.state == HeadState::On && self.size() == size {
             // The GPU sends all pixels again: until then the former ones are better than none.
-        } else {
+        } else if let Some(share) = self.share_for(size) {
             self.set_state(HeadState::On);
             self.set_picture(Framebuffer::new(size));
+            self.share = Some(share);
+        } else {
+            self.lose_pixels(HeadState::TooLarge(size));
         }
+    }
+
+    /// The part of the budget for a picture of this size in the place of the present one; none if it is too large.
+    fn share_for(&mut self, size: Size) -> Option<PictureShare> {
+        self.share = None;
+        let fits = Framebuffer::fits(size);
+        fits.then(|| self.budget.take(size)).flatten()
     }
 
     /// Shows why there are no pixels of the guest.
@@ -122,6 +151,7 @@ impl Head {
             return;
         }
         self.set_state(state);
+        self.share = None;
         self.show_text();
         self.set_cursor(|cursor| *cursor = Cursor::default());
     }

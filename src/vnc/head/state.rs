@@ -15,7 +15,8 @@ pub(crate) enum HeadState {
     Waiting,
     /// The guest has switched it off.
     Off,
-    /// Its picture is larger than [`Framebuffer`](super::Framebuffer) allows.
+    /// Its picture is larger than [`Framebuffer`](super::Framebuffer) allows, or than what the other heads' pictures
+    /// leave.
     TooLarge(Size),
     /// The guest's pixels.
     On,

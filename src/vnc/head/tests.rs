@@ -92,3 +92,43 @@ fn moved_cursor_says_what_it_covered() {
     head.move_cursor(false, 1, 2);
     assert!(head.take_changes().is_empty());
 }
+
+/// Sizes of which four take the whole budget.
+const QUARTER: Size = Size::new(8192, 4096);
+const SMALL: Size = Size::new(1, 1);
+
+fn states(heads: &[Head]) -> Vec<bool> {
+    let states = heads.iter().map(Head::state);
+    states.map(|state| state == HeadState::On).collect()
+}
+
+#[test]
+fn heads_share_the_memory_for_their_pictures() {
+    let mut heads = Head::all((0..16).map(|number| number.to_string()));
+    for head in &mut heads {
+        head.set_scanout(QUARTER);
+    }
+    let on = |count: usize| (0..16).map(|n| n < count).collect::<Vec<_>>();
+    assert_eq!(states(&heads), on(4));
+    assert_eq!(heads[4].state(), HeadState::TooLarge(QUARTER));
+    assert!(heads[4].guest_picture().is_none());
+    heads[4].set_scanout(SMALL);
+    assert_eq!(states(&heads), on(4), "not one pixel is left");
+    // A picture makes room for the one that replaces it, and a text needs none.
+    heads[0].set_scanout(Size::new(4096, 8192));
+    assert_eq!(states(&heads), on(4));
+    heads[1].set_scanout(Size::default());
+    heads[4].set_scanout(QUARTER);
+    heads[1].set_scanout(QUARTER);
+    let mut expected = on(5);
+    expected[1] = false;
+    assert_eq!(states(&heads), expected);
+    // What is lost with the GPU is there for the next one, in any order.
+    for head in &mut heads {
+        head.lose_pixels(HeadState::Unreachable);
+    }
+    for head in heads.iter_mut().rev() {
+        head.set_scanout(Size::new(3840, 2160));
+    }
+    assert_eq!(states(&heads), on(16));
+}

@@ -112,15 +112,14 @@ impl Server {
         poller.add(&signals, SIGNAL, EventFlags::IN)?;
         poller.add(parts.input.fd(), INPUT, EventFlags::IN)?;
         let count = HeadSocket::count_heads(&parts.listeners);
-        let heads = (0..count).map(|index| {
-            let screen = if count > 1 {
+        let screens = (0..count).map(|index| {
+            if count > 1 {
                 format!("{} - head {index}", parts.vm)
             } else {
                 parts.vm.clone()
-            };
-            Head::new(screen)
+            }
         });
-        let heads = heads.collect();
+        let heads = Head::all(screens);
         Ok(Self {
             listeners: Listeners::new(parts.listeners, FIRST_LISTENER, &poller)?,
             poller,
