@@ -13,11 +13,11 @@
 //! viewer and each head, and whoever breaks a protocol loses the connection.
 
 mod display;
-mod geometry;
 mod head;
 #[doc(hidden)]
 pub mod input;
 mod program;
+mod region;
 mod server;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

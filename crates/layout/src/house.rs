@@ -40,7 +40,7 @@ pub const HOUSE: House = House {
     layers: &[
         Layers {
             of: "vhost_user_backends",
-            rows: &[&["accept", "gpu", "input", "vnc"], &["backend"]],
+            rows: &[&["accept", "gpu", "input", "vnc"], &["backend", "geometry"]],
         },
         Layers {
             of: "vhost_user_backends::gpu",
@@ -94,7 +94,7 @@ pub const HOUSE: House = House {
                 &["server"],
                 &["display", "input", "viewer"],
                 &["head"],
-                &["geometry"],
+                &["region"],
             ],
         },
         Layers {

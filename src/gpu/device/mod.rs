@@ -30,9 +30,9 @@ use virtio_bindings::virtio_gpu::{
 use vm_memory::GuestAddressSpace;
 
 use crate::backend::{ClientListener, Device, DeviceContext, EventSet, GuestMemory, Vring};
+use crate::geometry::Size;
 use crate::gpu::display_info::Resolutions;
 use crate::gpu::protocol::{MAX_SCANOUTS, NegotiatedFeatures};
-use crate::gpu::region::Size;
 use crate::gpu::renderer::Renderer;
 use crate::gpu::virtio_gpu::VirtioGpu;
 use config_space::ConfigSpace;

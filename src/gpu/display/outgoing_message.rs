@@ -15,7 +15,7 @@ use vhost::vhost_user::gpu_message::{
 };
 use vm_memory::ByteValued;
 
-use crate::gpu::region::Rect;
+use crate::geometry::Rect;
 use crate::gpu::resource::Dmabuf;
 use crate::gpu::resource::{CURSOR_LEN, CursorPixels};
 use crate::gpu::resource::{Image, PIXEL_LEN, SharedImage};

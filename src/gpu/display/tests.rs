@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::connection::{MAX_UNANSWERED, RETRY_AFTER};
 use super::*;
+use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{DisplayInfo, Header, Response};
-use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::region::Region;
 use crate::gpu::resource::{Budget, Image, SharedImage};
 use crate::gpu::scanout::{DisplayId, Position, Readback, ScanoutSource, Scanouts, Shape};
 

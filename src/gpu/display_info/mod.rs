@@ -79,7 +79,7 @@ const _: () = assert!(edid::LEN <= MAX_EDID_LEN);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::region::Rect;
+    use crate::geometry::Rect;
 
     #[test]
     fn the_front_ends_edid_is_passed_on() {

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{DisplayInfo, DisplayMode, MAX_SCANOUTS};
-use crate::gpu::region::{Rect, Size};
 
 /// Most columns or rows of a head.
 const MAX_SIDE: u32 = 16384;

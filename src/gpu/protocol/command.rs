@@ -8,7 +8,7 @@ use super::{
     CtxCreate, DecodeError, Format, Header, MAX_SCANOUTS, ReadError, RequestBytes, RequestReader,
     ResourceCreate3d, Submit3d, Transfer3d,
 };
-use crate::gpu::region::{Rect, Size};
+use crate::geometry::{Rect, Size};
 
 macro_rules! commands {
     ($($name:ident = $number:ident;)*) => {

@@ -1,7 +1,7 @@
 //! The modes of all displays (`struct virtio_gpu_resp_display_info`; virtio 1.2, 5.7.6.8).
 
 use super::{HEADER_LEN, MAX_SCANOUTS, ReadError, RequestReader};
-use crate::gpu::region::Rect;
+use crate::geometry::Rect;
 
 /// Bytes of one mode.
 const MODE_LEN: usize = 24;

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use super::{Header, ReadError};
-use crate::gpu::region::Rect;
+use crate::geometry::Rect;
 
 /// Bytes read at once when a request begins: the header and the fields of every command, without
 /// lists and command streams. (`virtio-queue` allocates for each read.)

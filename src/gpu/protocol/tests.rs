@@ -3,7 +3,7 @@
 use super::display_info::{DisplayMode, MODES_LEN};
 use super::response::decode_edid;
 use super::*;
-use crate::gpu::region::{Rect, Size};
+use crate::geometry::{Rect, Size};
 
 const REQUEST: Header = Header {
     kind: command::RESOURCE_FLUSH,

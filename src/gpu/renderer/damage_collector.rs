@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::gpu::region::{Rect, Region};
+use crate::geometry::Rect;
+use crate::gpu::region::Region;
 
 /// Most unchanged rows between two changes that are still joined to one rectangle.
 const JOINED_ROWS: u32 = 16;

@@ -4,8 +4,9 @@
 use std::os::fd::BorrowedFd;
 
 use crate::backend::MemoryGuard;
+use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{CapsetInfo, Format, ResourceCreate3d, Transfer2d, Transfer3d};
-use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::region::Region;
 use crate::gpu::resource::{Backing, CursorPixels, Dmabuf, ResourceError, SharedImage};
 
 mod context_error;

@@ -1,8 +1,9 @@
 //! The renderer without a GPU: one copy from the guest's memory to an image, and none after it.
 
 use crate::backend::MemoryGuard;
+use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{Format, Transfer2d};
-use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::region::Region;
 use crate::gpu::resource::{
     Backing, BackingError, Budget, CURSOR_LEN, CURSOR_SIDE, CursorPixels, Image, MAX_PIECE,
     PIXEL_LEN, ResourceError, ResourceTable, SharedImage,

@@ -1,8 +1,9 @@
 //! What tests do with a renderer in one go.
 
 use crate::backend::MemoryGuard;
+use crate::geometry::Rect;
 use crate::gpu::protocol::{MemEntry, Transfer2d};
-use crate::gpu::region::{Rect, Region};
+use crate::gpu::region::Region;
 use crate::gpu::resource::{Backing, ResourceError};
 
 use super::Renderer;

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::gpu::region::Size;
+use crate::geometry::Size;
 
 /// `DRM_FORMAT_MOD_LINEAR` (Linux, drm_fourcc.h): the pixels are stored row by row.
 pub(crate) const MODIFIER_LINEAR: u64 = 0;

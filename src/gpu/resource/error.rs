@@ -2,8 +2,8 @@
 
 use std::io;
 
+use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{ResourceCreate3d, Transfer3d};
-use crate::gpu::region::{Rect, Size};
 
 use super::{BackingError, ImageError};
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use memmap2::{Advice, MmapMut};
 
-use crate::gpu::region::{Rect, Size};
+use crate::geometry::{Rect, Size};
 
 use super::{Budget, Charge};
 

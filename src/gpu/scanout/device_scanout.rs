@@ -1,7 +1,8 @@
 //! A scanout, as it is for all displays.
 
 use super::source::ScanoutSource;
-use crate::gpu::region::{Rect, Region, Size};
+use crate::geometry::{Rect, Size};
+use crate::gpu::region::Region;
 use crate::gpu::resource::SharedImage;
 
 /// A scanout, as it is for all displays.

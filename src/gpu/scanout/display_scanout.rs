@@ -3,7 +3,8 @@
 use super::device_scanout::DeviceScanout;
 use super::source::{DmabufSupport, ScanoutSource};
 use super::update::Update;
-use crate::gpu::region::{Rect, Region, Size};
+use crate::geometry::{Rect, Size};
+use crate::gpu::region::Region;
 
 /// What a display was told last of a scanout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::display_id::DisplayId;
 use super::display_scanout::DisplayScanout;
 use super::display_state::DisplayState;
 use super::source::ScanoutSource;
-use crate::gpu::region::Rect;
+use crate::geometry::Rect;
 
 /// The state of each display.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use super::device_scanout::DeviceScanout;
 use super::{DisplayId, Scanouts};
-use crate::gpu::region::Rect;
+use crate::geometry::Rect;
 use crate::gpu::resource::PIXEL_LEN;
 
 /// What a display shows of a scanout once it was sent everything.

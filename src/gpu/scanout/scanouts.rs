@@ -8,8 +8,9 @@ use super::display_scanout::DisplayScanout;
 use super::display_states::DisplayStates;
 use super::pending_updates::PendingUpdates;
 use super::source::{DmabufSupport, ScanoutSource};
+use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::MAX_SCANOUTS;
-use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::region::Region;
 use crate::gpu::renderer::Fence;
 use crate::gpu::resource::SharedImage;
 

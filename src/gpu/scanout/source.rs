@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::gpu::region::{Rect, Size};
+use crate::geometry::{Rect, Size};
 use crate::gpu::resource::Dmabuf;
 use crate::gpu::resource::SharedImage;
 

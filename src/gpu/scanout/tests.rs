@@ -1,7 +1,8 @@
 //! What displays are sent, update by update.
 
 use super::*;
-use crate::gpu::region::{Rect, Region, Size};
+use crate::geometry::{Rect, Size};
+use crate::gpu::region::Region;
 use crate::gpu::resource::{Budget, Image, SharedImage};
 
 fn image() -> SharedImage {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cursor::{Position, Shape};
-use crate::gpu::region::{Rect, Size};
+use crate::geometry::{Rect, Size};
 use crate::gpu::resource::Dmabuf;
 use crate::gpu::resource::SharedImage;
 

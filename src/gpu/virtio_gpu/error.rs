@@ -1,7 +1,7 @@
 //! Command errors and their `VIRTIO_GPU_RESP_ERR_*` codes (virtio 1.2, 5.7.6.7).
 
+use crate::geometry::Rect;
 use crate::gpu::protocol::{DecodeError, ErrorCode, ReadError};
-use crate::gpu::region::Rect;
 use crate::gpu::renderer::ContextError;
 use crate::gpu::resource::{BackingError, ImageError, ResourceError};
 

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::CommandError;
+use crate::geometry::Rect;
 use crate::gpu::protocol::{ResourceFlush, Response, SetScanout};
-use crate::gpu::region::{Rect, Region};
+use crate::gpu::region::Region;
 use crate::gpu::renderer::{Renderer, Renderer3d};
 use crate::gpu::resource::ResourceError;
 use crate::gpu::scanout::{DisplayId, DmabufSupport, ScanoutSource, Scanouts};

@@ -3,11 +3,11 @@
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::*;
+use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{
     DisplayInfo, EncodedResponse, HEADER_LEN, Header, MAX_SCANOUTS, NegotiatedFeatures, command,
     response,
 };
-use crate::gpu::region::{Rect, Size};
 use crate::gpu::renderer::{MAX_STEP_WORK, SoftwareRenderer};
 use crate::gpu::resource::Budget;
 use crate::gpu::scanout::{Position, Update};

@@ -13,7 +13,7 @@ use rustix::net::{
 };
 
 use crate::backend::RateLimitedLog;
-use crate::vnc::geometry::Size;
+use crate::geometry::Size;
 use crate::vnc::head::{Head, HeadState};
 
 use super::DisplayError;

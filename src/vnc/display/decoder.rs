@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use display_protocol::{CursorUpdate, Features, ResizeResult};
 use rustix::io::{Errno, readv};
 
-use crate::vnc::geometry::Rect;
+use crate::geometry::Rect;
 use crate::vnc::head::{
     CursorShape, Head, HeadState, PIXEL_LEN, SENT_CURSOR_LEN, SharedFramebuffer,
 };

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::vnc::geometry::{Rect, Size};
+use crate::geometry::{Rect, Size};
 
 /// Why the connection to the GPU ends.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use display_protocol::{
     REPLY, Resize, ResizeResult, Scanout, Update, request,
 };
 
-use crate::vnc::geometry::{Rect, Size};
+use crate::geometry::{Rect, Size};
 
 use super::DisplayError;
 

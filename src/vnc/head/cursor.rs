@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::vnc::geometry::{Rect, Size};
+use crate::geometry::{Rect, Size};
 
 use super::framebuffer::{Framebuffer, PIXEL_LEN};
 

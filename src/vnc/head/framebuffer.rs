@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::vnc::geometry::{Rect, Size};
+use crate::geometry::{Rect, Size};
 
 /// Bytes of a pixel: blue, green, red, and one that says nothing.
 pub(crate) const PIXEL_LEN: usize = 4;

@@ -12,7 +12,8 @@ use std::rc::Rc;
 
 use conventions::DesktopName;
 
-use crate::vnc::geometry::{Rect, Region, Size};
+use crate::geometry::{Rect, Size};
+use crate::vnc::region::Region;
 
 pub(crate) use cursor::{Cursor, CursorShape, SENT_CURSOR_LEN};
 pub(crate) use framebuffer::{Framebuffer, PIXEL_LEN, SharedFramebuffer};

@@ -2,7 +2,7 @@
 
 use font8x8::{BASIC_FONTS, UnicodeFonts as _};
 
-use crate::vnc::geometry::{Rect, Size};
+use crate::geometry::{Rect, Size};
 
 use super::framebuffer::{Framebuffer, PIXEL_LEN};
 

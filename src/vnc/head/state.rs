@@ -4,7 +4,7 @@ use std::fmt;
 
 use conventions::ScreenState;
 
-use crate::vnc::geometry::Size;
+use crate::geometry::Size;
 
 /// What a head shows: the guest's pixels, or why there are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

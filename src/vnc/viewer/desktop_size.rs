@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rfb::server_message::{DesktopSizeReason, DesktopSizeStatus};
 use rfb::{Encoding, EncodingSet};
 
-use crate::vnc::geometry::Size;
+use crate::geometry::Size;
 
 /// Most answers that wait; a viewer that asks for more gets none for the others.
 const MAX_ANSWERS: usize = 8;

@@ -16,7 +16,7 @@ use rfb::{ClientMessageParser, PixelFormat, ServerHandshake, ServerInit};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, sockopt};
 
-use crate::vnc::geometry::Size;
+use crate::geometry::Size;
 use crate::vnc::head::{Changes, Head};
 
 pub(crate) use error::ViewerError;

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
-use crate::vnc::geometry::Rect;
+use crate::geometry::Rect;
 use crate::vnc::head::{Framebuffer, PIXEL_LEN, SharedFramebuffer};
 
 /// Most pieces of one `sendmsg(2)` (`IOV_MAX`).
@@ -187,7 +187,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::rc::Rc;
 
-    use crate::vnc::geometry::Size;
+    use crate::geometry::Size;
 
     use super::*;
 

@@ -3,8 +3,9 @@
 use rfb::server_message::{self, DesktopSizeStatus, LedState};
 use rfb::{ClientMessage, Encoder, Encoding, EncodingSet, Fence, PixelFormat, Screen};
 
-use crate::vnc::geometry::{Rect, Region, Size};
+use crate::geometry::{Rect, Size};
 use crate::vnc::head::{Changes, Cursor, Framebuffer, Head};
+use crate::vnc::region::Region;
 
 use super::Action;
 use super::control::ControlMessages;

@@ -7,8 +7,9 @@ use rfb::server_message::{
 };
 use rfb::{Encoder, Encoding, EncodingSet, FrameView};
 
-use crate::vnc::geometry::{Rect, Region, Size};
+use crate::geometry::{Rect, Size};
 use crate::vnc::head::{Cursor, Framebuffer, SharedFramebuffer};
+use crate::vnc::region::Region;
 
 use super::output::Output;
 

@@ -8,9 +8,10 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::*;
 use crate::backend::MemoryGuard;
+use crate::geometry::Size;
 use crate::gpu::display::ACK_LIMIT;
 use crate::gpu::protocol::{Format, Transfer2d};
-use crate::gpu::region::{Region, Size};
+use crate::gpu::region::Region;
 use crate::gpu::renderer::SoftwareRenderer;
 use crate::gpu::renderer::{Copied, Renderer};
 use crate::gpu::resource::Backing;

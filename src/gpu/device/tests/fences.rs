@@ -9,9 +9,10 @@ use vm_memory::{GuestAddressSpace as _, GuestMemoryMmap};
 
 use super::*;
 use crate::backend::MemoryGuard;
+use crate::geometry::Size;
 use crate::gpu::device::testing::machine::{Machine, NEXT, QUEUE_SIZE, WRITE, request};
 use crate::gpu::protocol::{CapsetInfo, Format, ResourceCreate3d, Transfer2d, Transfer3d, command};
-use crate::gpu::region::{Region, Size};
+use crate::gpu::region::Region;
 use crate::gpu::renderer::{ContextError, Copied, Direction, Fence, Renderer, Renderer3d};
 use crate::gpu::resource::SharedImage;
 use crate::gpu::resource::{Backing, BackingError};

@@ -1,7 +1,7 @@
 //! Reads the pixels of a resource back, in bands of whole rows.
 
+use crate::geometry::Rect;
 use crate::gpu::protocol::Box3;
-use crate::gpu::region::Rect;
 use crate::gpu::renderer::row_copy::to_display_order;
 use crate::gpu::resource::{PIXEL_LEN, ResourceError};
 

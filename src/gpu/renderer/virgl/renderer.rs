@@ -3,8 +3,9 @@
 use std::os::fd::BorrowedFd;
 
 use crate::backend::MemoryGuard;
+use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{CapsetInfo, Format, ResourceCreate3d, Transfer2d, Transfer3d};
-use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::region::Region;
 use crate::gpu::renderer::damage_collector::DamageCollector;
 use crate::gpu::renderer::{ContextError, Copied, Direction, Fence, Renderer, Renderer3d};
 use crate::gpu::resource::{

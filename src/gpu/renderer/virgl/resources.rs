@@ -6,8 +6,8 @@ use std::sync::Arc;
 use virtio_bindings::virtio_gpu as spec;
 
 use crate::backend::{MemoryGuard, RateLimitedLog};
+use crate::geometry::Size;
 use crate::gpu::protocol::{Format, ResourceCreate3d};
-use crate::gpu::region::Size;
 use crate::gpu::resource::{
     Backing, Budget, Charge, Image, ImageError, ResourceError, ResourceTable, SharedImage,
 };

@@ -3,8 +3,9 @@
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::backend::MemoryGuard;
+use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{Format, Transfer3d};
-use crate::gpu::region::{Rect, Region, Size};
+use crate::gpu::region::Region;
 use crate::gpu::renderer::testing::WholeRequests as _;
 use crate::gpu::renderer::{ContextError, Direction, PIECE_COST, Renderer as _, Renderer3d as _};
 use crate::gpu::resource::{Budget, ResourceError};

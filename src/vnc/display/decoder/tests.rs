@@ -2,7 +2,7 @@ use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 
 use super::*;
-use crate::vnc::geometry::Size;
+use crate::geometry::Size;
 
 const SIZE: Size = Size::new(8, 4);
 

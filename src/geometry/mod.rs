@@ -1,0 +1,7 @@
+//! Sizes and rectangles in pixels.
+
+mod rect;
+mod size;
+
+pub(crate) use rect::Rect;
+pub(crate) use size::Size;
