@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::vnc::geometry::Size;
+use crate::geometry::Size;
 
 use super::framebuffer::PIXEL_LEN;
 
