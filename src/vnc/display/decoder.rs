@@ -245,12 +245,11 @@ fn target(
     scanout: u32,
     rect: Rect,
 ) -> Result<Option<SharedFramebuffer>, DisplayError> {
-    let (picture, size) = match head.state() {
-        HeadState::On => (head.guest_picture(), head.size()),
-        HeadState::TooLarge(size) => (None, size),
-        HeadState::Unreachable | HeadState::Waiting | HeadState::Off => {
-            return Err(DisplayError::NoPicture(scanout));
-        }
+    let picture = head.guest_picture();
+    let size = match (&picture, head.state()) {
+        (Some(picture), _) => picture.borrow().size(),
+        (None, HeadState::TooLarge(size)) => size,
+        (None, _) => return Err(DisplayError::NoPicture(scanout)),
     };
     if !rect.lies_within(size) {
         return Err(DisplayError::Outside {

@@ -37,12 +37,12 @@ impl Framebuffer {
         } else {
             Size::default()
         };
-        // Zeroed by the kernel: pages that nothing is drawn on take no memory.
+        // Zeroed by the kernel.
         let pixels = vec![0; size.area() as usize * PIXEL_LEN];
         Self { size, pixels }
     }
 
-    /// A black picture to read. No page of it is ever written, so it takes no memory.
+    /// A black picture to share. Pages that nothing is drawn on take no memory.
     pub(crate) fn black(size: Size) -> SharedFramebuffer {
         Rc::new(RefCell::new(Self::new(size)))
     }

@@ -33,6 +33,9 @@ pub(crate) struct Head {
     /// What all heads may have, and what this one's picture has of it if it is the guest's.
     budget: PictureBudget,
     share: Option<PictureShare>,
+    /// The guest's next picture, which is shown once the GPU has sent pixels of it: a viewer that looks once is not
+    /// given half a picture.
+    next: Option<(SharedFramebuffer, PictureShare)>,
     cursor: Cursor,
     changes: Changes,
 }
@@ -82,9 +85,10 @@ impl Head {
         let mut head = Self {
             screen,
             state: HeadState::Unreachable,
-            picture: Rc::new(RefCell::new(Framebuffer::new(FIRST_SIZE))),
+            picture: Framebuffer::black(FIRST_SIZE),
             budget,
             share: None,
+            next: None,
             cursor: Cursor::default(),
             changes: Changes::default(),
         };
@@ -124,30 +128,36 @@ impl Head {
         std::mem::take(&mut self.changes)
     }
 
-    /// Sets the size of the guest's picture, which is black at first; 0 by 0 for a head that is off.
+    /// Sets the size of the guest's picture, which is shown with its first pixels; 0 by 0 for a head that is off.
     pub(crate) fn set_scanout(&mut self, size: Size) {
+        self.next = None;
         if size.is_empty() {
             self.lose_pixels(HeadState::Off);
-        } else if self.state == HeadState::On && self.size() == size {
-            // The GPU sends all pixels again: until then the former ones are better than none.
-        } else if let Some(share) = self.share_for(size) {
-            self.set_state(HeadState::On);
-            self.set_picture(Framebuffer::new(size));
-            self.share = Some(share);
-        } else {
-            self.lose_pixels(HeadState::TooLarge(size));
+        } else if self.state != HeadState::On || self.size() != size {
+            match self.share_for(size) {
+                Some(share) => self.next = Some((Framebuffer::black(size), share)),
+                None => self.lose_pixels(HeadState::TooLarge(size)),
+            }
         }
     }
 
-    /// The part of the budget for a picture of this size in the place of the present one; none if it is too large.
+    /// The part of the budget for the next picture; none if it is too large.
     fn share_for(&mut self, size: Size) -> Option<PictureShare> {
-        self.share = None;
-        let fits = Framebuffer::fits(size);
-        fits.then(|| self.budget.take(size)).flatten()
+        if !Framebuffer::fits(size) {
+            return None;
+        }
+        let share = self.budget.take(size);
+        if share.is_none() && self.share.is_some() {
+            // There is no room for both.
+            self.lose_pixels(HeadState::Waiting);
+            return self.budget.take(size);
+        }
+        share
     }
 
     /// Shows why there are no pixels of the guest.
     pub(crate) fn lose_pixels(&mut self, state: HeadState) {
+        self.next = None;
         if self.state == state {
             return;
         }
@@ -166,23 +176,30 @@ impl Head {
         let reason = self.state.to_string();
         // As large as before: the windows of viewers stay as they are.
         let picture = placeholder::picture(self.size(), &[&self.screen, &reason]);
-        self.set_picture(picture);
+        self.set_picture(Rc::new(RefCell::new(picture)));
     }
 
-    fn set_picture(&mut self, picture: Framebuffer) {
+    fn set_picture(&mut self, picture: SharedFramebuffer) {
         // Updates under way read the former one to their end.
-        self.picture = Rc::new(RefCell::new(picture));
+        self.picture = picture;
         self.changes.picture = true;
         self.changes.damage.clear();
     }
 
     /// The guest's picture, to write pixels to.
     pub(crate) fn guest_picture(&self) -> Option<SharedFramebuffer> {
-        (self.state == HeadState::On).then(|| Rc::clone(&self.picture))
+        let shown = (self.state == HeadState::On).then_some(&self.picture);
+        let next = self.next.as_ref().map(|(picture, _)| picture);
+        next.or(shown).cloned()
     }
 
     /// Says that pixels were written to the guest's picture.
     pub(crate) fn add_damage(&mut self, rect: Rect) {
+        if let Some((picture, share)) = self.next.take() {
+            self.set_state(HeadState::On);
+            self.set_picture(picture);
+            self.share = Some(share);
+        }
         self.changes.damage.add(rect);
     }
 

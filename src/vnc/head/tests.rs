@@ -26,6 +26,7 @@ fn head_without_pixels_shows_a_text_of_the_former_size() {
     assert_ne!(pixel_count(&head), unreachable);
 
     head.set_scanout(Size::new(1920, 1080));
+    head.add_damage(rect(0, 0, 1920, 1080));
     assert!(head.take_changes().picture);
     assert_eq!(
         (head.state(), head.size()),
@@ -48,6 +49,7 @@ fn head_without_pixels_shows_a_text_of_the_former_size() {
 fn state_that_stays_changes_nothing() {
     let mut head = Head::new("vm1".to_owned());
     head.set_scanout(Size::new(64, 64));
+    head.add_damage(rect(0, 0, 64, 64));
     head.take_changes();
     head.set_scanout(Size::new(64, 64));
     assert!(head.take_changes().is_empty());
@@ -55,6 +57,34 @@ fn state_that_stays_changes_nothing() {
     head.take_changes();
     head.lose_pixels(HeadState::Off);
     assert!(head.take_changes().is_empty());
+}
+
+#[test]
+fn next_picture_is_shown_with_its_first_pixels() {
+    let (small, large) = (Size::new(64, 64), Size::new(640, 480));
+    let mut head = Head::new("vm1".to_owned());
+    head.lose_pixels(HeadState::Waiting);
+    head.set_scanout(small);
+    head.take_changes();
+    assert_eq!(head.state(), HeadState::Waiting);
+    assert_eq!(head.guest_picture().unwrap().borrow().size(), small);
+    head.add_damage(rect(0, 0, 8, 8));
+    assert_eq!((head.state(), head.size()), (HeadState::On, small));
+    assert!(head.take_changes().picture);
+
+    // A mode that the guest takes back before it draws.
+    head.set_scanout(large);
+    assert_eq!(head.size(), small);
+    head.set_scanout(small);
+    head.add_damage(rect(0, 0, 8, 8));
+    assert!(!head.take_changes().picture);
+    assert_eq!(head.size(), small);
+
+    for gone in [HeadState::Off, HeadState::Off, HeadState::Unreachable] {
+        head.set_scanout(large);
+        head.lose_pixels(gone);
+        assert!(head.guest_picture().is_none());
+    }
 }
 
 #[test]
@@ -71,6 +101,7 @@ fn picture_beyond_the_limits_is_refused_with_a_text() {
 fn moved_cursor_says_what_it_covered() {
     let mut head = Head::new("vm1".to_owned());
     head.set_scanout(Size::new(640, 480));
+    head.add_damage(rect(0, 0, 640, 480));
     head.take_changes();
     let mut sent = [0; SENT_CURSOR_LEN];
     sent[3] = 255;
@@ -97,6 +128,14 @@ fn moved_cursor_says_what_it_covered() {
 const QUARTER: Size = Size::new(8192, 4096);
 const SMALL: Size = Size::new(1, 1);
 
+/// Sets the size and draws a pixel, unless the picture is refused.
+fn show(head: &mut Head, size: Size) {
+    head.set_scanout(size);
+    if head.guest_picture().is_some() {
+        head.add_damage(rect(0, 0, 1, 1));
+    }
+}
+
 fn states(heads: &[Head]) -> Vec<bool> {
     let states = heads.iter().map(Head::state);
     states.map(|state| state == HeadState::On).collect()
@@ -106,20 +145,20 @@ fn states(heads: &[Head]) -> Vec<bool> {
 fn heads_share_the_memory_for_their_pictures() {
     let mut heads = Head::all((0..16).map(|number| number.to_string()));
     for head in &mut heads {
-        head.set_scanout(QUARTER);
+        show(head, QUARTER);
     }
     let on = |count: usize| (0..16).map(|n| n < count).collect::<Vec<_>>();
     assert_eq!(states(&heads), on(4));
     assert_eq!(heads[4].state(), HeadState::TooLarge(QUARTER));
     assert!(heads[4].guest_picture().is_none());
-    heads[4].set_scanout(SMALL);
+    show(&mut heads[4], SMALL);
     assert_eq!(states(&heads), on(4), "not one pixel is left");
     // A picture makes room for the one that replaces it, and a text needs none.
-    heads[0].set_scanout(Size::new(4096, 8192));
+    show(&mut heads[0], Size::new(4096, 8192));
     assert_eq!(states(&heads), on(4));
     heads[1].set_scanout(Size::default());
-    heads[4].set_scanout(QUARTER);
-    heads[1].set_scanout(QUARTER);
+    show(&mut heads[4], QUARTER);
+    show(&mut heads[1], QUARTER);
     let mut expected = on(5);
     expected[1] = false;
     assert_eq!(states(&heads), expected);
@@ -128,7 +167,7 @@ fn heads_share_the_memory_for_their_pictures() {
         head.lose_pixels(HeadState::Unreachable);
     }
     for head in heads.iter_mut().rev() {
-        head.set_scanout(Size::new(3840, 2160));
+        show(head, Size::new(3840, 2160));
     }
     assert_eq!(states(&heads), on(16));
 }

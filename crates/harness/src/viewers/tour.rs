@@ -110,7 +110,8 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Has the guest draw a test card of that size and waits until QEMU shows it.
+    /// Has the guest draw a test card of that size and waits until it is shown: by QEMU, or where that has no
+    /// screendump, by a viewer of our own.
     ///
     /// # Errors
     ///
@@ -118,13 +119,19 @@ impl<'a> Tour<'a> {
     pub fn draw(&mut self, width: u32, height: u32) -> anyhow::Result<Image> {
         let card = Image::test_card(width, height);
         self.vm.command(&format!("testcard {width}x{height}"))?;
-        if self.has_screendump {
-            self.vm.wait_screen(&card, SOON)?;
-        }
+        self.wait_shown(&card)?;
         Ok(card)
     }
 
-    /// Has the guest change a part of its screen, and QEMU show that.
+    /// Waits until the GPU has what the guest drew.
+    fn wait_shown(&mut self, picture: &Image) -> anyhow::Result<()> {
+        if self.has_screendump {
+            return self.vm.wait_screen(picture, SOON).map(drop);
+        }
+        RfbViewer::connect(&self.socket, SOON)?.wait_picture(picture)
+    }
+
+    /// Has the guest change a part of its screen, and waits as [`Self::draw`].
     ///
     /// # Errors
     ///
@@ -139,10 +146,7 @@ impl<'a> Tour<'a> {
         let command = format!("patch {x} {y} {width} {height} {colour:06x}");
         self.vm.command(&command)?;
         card.fill(x, y, width, height, colour);
-        if self.has_screendump {
-            self.vm.wait_screen(card, SOON)?;
-        }
-        Ok(())
+        self.wait_shown(card)
     }
 
     fn tigervnc(&mut self, mut card: Image) -> anyhow::Result<Image> {

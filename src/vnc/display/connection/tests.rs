@@ -85,6 +85,8 @@ fn connection_is_tried_again_after_longer_and_longer_pauses() {
     // A GPU that shows something is tried again at once after its end.
     let (mut peer, _) = listener.accept().unwrap();
     peer.write_all(&words(&[7, 0, 12, 0, 64, 48])).unwrap();
+    peer.write_all(&words(&[8, 0, 24, 0, 0, 0, 1, 1, 0]))
+        .unwrap();
     gpu.serve();
     assert_eq!(gpu.state(), HeadState::On);
     drop(peer);

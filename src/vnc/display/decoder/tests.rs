@@ -156,7 +156,9 @@ fn head_that_nobody_looks_at_is_skipped() {
 fn picture_that_is_too_large_is_skipped() {
     let size = Size::new(20_000, 2);
     let rect = Rect::from_edges(19_999, 0, 20_000, 2);
-    let bytes = [scanout(0, size), update(0, rect, &[7; 8]), scanout(0, SIZE)].concat();
+    let first = update(0, Rect::from_edges(0, 0, 1, 1), &[7; 4]);
+    let skipped = update(0, rect, &[7; 8]);
+    let bytes = [scanout(0, size), skipped, scanout(0, SIZE), first].concat();
     let mut heads = [head()];
     read(&bytes, 4096, &mut heads).unwrap();
     assert_eq!(heads[0].state(), HeadState::On);
