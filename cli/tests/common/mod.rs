@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
+pub(crate) mod document;
 pub(crate) mod follower;
 pub(crate) mod host;
 

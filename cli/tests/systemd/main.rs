@@ -12,6 +12,7 @@ mod devices;
 mod monitor;
 mod polkit;
 mod readme;
+mod recipes;
 mod status;
 mod terminal;
 mod values;

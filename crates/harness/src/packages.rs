@@ -145,6 +145,21 @@ pub(crate) fn viewers() -> anyhow::Result<PathBuf> {
     })
 }
 
+/// What others reach a console by: ssh with its server, stunnel, and noVNC with websockify, with what they need.
+///
+/// # Errors
+///
+/// If one cannot be fetched.
+pub fn ways_to_a_console() -> anyhow::Result<PathBuf> {
+    /// Packages that depend on more than is used here.
+    const ALONE: [&str; 3] = ["novnc", "python3-websockify", "websockify"];
+    obtain("ways-to-a-console", |apt, folder| {
+        let needed = ["openssh-client", "openssh-server", "openssl", "stunnel4"];
+        apt.unpack_with_dependencies(&needed, &Suite::Release, folder)?;
+        apt.unpack(&ALONE, folder)
+    })
+}
+
 /// The folder of the Python module vncdotool, which `make peers` fetches from PyPI.
 #[must_use]
 pub fn vncdotool() -> Option<PathBuf> {

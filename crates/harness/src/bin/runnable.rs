@@ -34,7 +34,8 @@ const NEED_ROOT: &str = "(binary(=devices) & test(/^sandbox::/)) | \
      test(=virgl::lifetimes::one_thousand_rounds_leak_nothing) | \
      test(=virgl::lifetimes::gpu_without_virgl_loads_no_gl_library)";
 const NEED_RENDER_NODE: &str = "binary(=vms) & test(/^dmabuf::/)";
-const NEED_VIEWERS: &str = "binary(=vms) & test(/^(console|viewers)::|^rfb::every_viewer/)";
+const NEED_VIEWERS: &str = "(binary(=vms) & test(/^(console|viewers)::|^rfb::every_viewer/)) | \
+     (binary(=systemd) & test(/^recipes::/))";
 const NEED_X86_64: &str = "binary(=vms)";
 const NEED_KEYBOARD_LAYOUTS: &str = "package(=vhost-user-backends) & test(/of_the_system::/)";
 

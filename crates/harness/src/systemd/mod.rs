@@ -227,6 +227,14 @@ impl Sandbox {
         command
     }
 
+    /// A program of this machine, with its files and its environment, that only has the network of the inside.
+    #[must_use]
+    pub fn command_in_network(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid.to_string(), "--net", "--", program]);
+        command
+    }
+
     /// Runs a command inside to its end, whatever its exit status. It is killed after a
     /// minute and a half.
     ///

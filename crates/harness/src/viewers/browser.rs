@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::Unpacked;
 use crate::guarded::Guarded;
+use crate::systemd::Sandbox;
 
 /// For a browser on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -30,12 +31,20 @@ pub(super) struct Browser {
 }
 
 impl Browser {
-    /// Starts it with `url` in a page of that size.
-    pub(super) fn open(viewers: &Unpacked, url: &str, size: (u32, u32)) -> anyhow::Result<Self> {
+    /// Starts it with `url` in a page of that size, where a private systemd has its network if one is given.
+    pub(super) fn open(
+        viewers: &Unpacked,
+        network: Option<&Sandbox>,
+        url: &str,
+        size: (u32, u32),
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("cannot create a folder for Chromium")?;
         let log = File::create(folder.path().join("log")).context("cannot create a log")?;
         let program = viewers.command("usr/lib/chromium/chromium-headless-shell");
-        let mut command = Command::new("sh");
+        let mut command = match network {
+            Some(sandbox) => sandbox.command_in_network("sh"),
+            None => Command::new("sh"),
+        };
         command
             // The protocol's pipes have the numbers 3 and 4.
             .args(["-c", r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >&2"#])

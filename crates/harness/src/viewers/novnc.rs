@@ -14,11 +14,22 @@ use super::Unpacked;
 use super::browser::Browser;
 use crate::guarded::Guarded;
 use crate::image::Image;
+use crate::systemd::Sandbox;
 use crate::typing::strokes;
 
 /// The page, with room for a screen of 1920x1080.
 const PAGE: (u32, u32) = (2048, 1200);
-const CANVAS: &str = "document.querySelector('#screen canvas')";
+/// Of its small page, and of that for users.
+const CANVAS: &str = "document.querySelector('#screen canvas, #noVNC_container canvas')";
+/// What either says of the connection; the large one once nothing lies over the screen any more.
+const STATUS: &str = "(() => {
+    const page = document.documentElement, canvas = document.querySelector('#noVNC_container canvas');
+    if (!page?.classList.contains('noVNC_connected') || !canvas)
+        return document.querySelector('#status, #noVNC_status')?.textContent;
+    const r = canvas.getBoundingClientRect();
+    const top = document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2);
+    return top === canvas ? 'Connected' : 'covered by ' + top?.id;
+})()";
 /// The bit of Shift in the browser's events.
 const SHIFT: u32 = 8;
 
@@ -26,7 +37,8 @@ const SHIFT: u32 = 8;
 #[derive(Debug)]
 pub struct NoVnc {
     browser: Browser,
-    websockify: Websockify,
+    /// If it is ours.
+    websockify: Option<Websockify>,
 }
 
 impl NoVnc {
@@ -38,21 +50,44 @@ impl NoVnc {
     pub fn open(viewers: &Unpacked, socket: &Path, timeout: Duration) -> anyhow::Result<Self> {
         let websockify = Websockify::start(viewers, socket, timeout)?;
         let url = format!("http://127.0.0.1:{}/vnc_lite.html", websockify.port);
-        let browser = Browser::open(viewers, &url, PAGE)?;
+        let browser = Browser::open(viewers, None, &url, PAGE)?;
+        Self::wait_connected(browser, Some(websockify), timeout)
+    }
+
+    /// Opens a page that somebody serves in the network of a private systemd, and waits until it is connected.
+    ///
+    /// # Errors
+    ///
+    /// If it is not within `timeout`.
+    pub fn open_url(
+        viewers: &Unpacked,
+        network: &Sandbox,
+        url: &str,
+        timeout: Duration,
+    ) -> anyhow::Result<Self> {
+        let browser = Browser::open(viewers, Some(network), url, PAGE)?;
+        Self::wait_connected(browser, None, timeout)
+    }
+
+    fn wait_connected(
+        browser: Browser,
+        websockify: Option<Websockify>,
+        timeout: Duration,
+    ) -> anyhow::Result<Self> {
         let mut this = Self {
             browser,
             websockify,
         };
         let deadline = Instant::now() + timeout;
         loop {
-            let status = "document.getElementById('status')?.textContent";
-            let status = this.browser.evaluate(status)?;
+            let status = this.browser.evaluate(STATUS)?;
             let status = status.as_str().unwrap_or_default();
             if status.starts_with("Connected") {
                 return Ok(this);
             }
             if Instant::now() > deadline {
-                bail!("noVNC says {status:?}: {}", this.websockify.said());
+                let said = this.websockify.as_ref().map(Websockify::said);
+                bail!("noVNC says {status:?}: {}", said.unwrap_or_default());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -118,13 +153,16 @@ impl NoVnc {
     ///
     /// If the browser fails.
     pub fn click(&mut self, (x, y): (u32, u32)) -> anyhow::Result<()> {
-        let corner = format!(
-            "(() => {{ const r = {CANVAS}.getBoundingClientRect(); return [r.x, r.y]; }})()"
+        // Its page may scale it.
+        let place = format!(
+            "(() => {{ const c = {CANVAS}, r = c.getBoundingClientRect(); \
+             return [r.x, r.y, r.width / c.width, r.height / c.height]; }})()"
         );
-        let corner = self.browser.evaluate(&corner)?;
-        let at = |index: usize| corner[index].as_f64().context("the canvas is nowhere");
+        let place = self.browser.evaluate(&place)?;
+        let at = |index: usize| place[index].as_f64().context("the canvas is nowhere");
         // The middle of the pixel: the corner may lie between two of the page's pixels.
-        let (x, y) = (at(0)? + f64::from(x) + 0.5, at(1)? + f64::from(y) + 0.5);
+        let x = at(0)? + (f64::from(x) + 0.5) * at(2)?;
+        let y = at(1)? + (f64::from(y) + 0.5) * at(3)?;
         for kind in ["mouseMoved", "mousePressed", "mouseReleased"] {
             let mut event = json!({"type": kind, "x": x, "y": y});
             if kind != "mouseMoved" {

@@ -51,7 +51,7 @@ struct Area {
 /// A running viewer; dropping it ends it.
 #[derive(Debug)]
 pub struct TigerVnc<'a> {
-    server: &'a XServer,
+    server: &'a XServer<'a>,
     viewer: Guarded,
     /// The window's number, for xdotool.
     window: String,
@@ -65,13 +65,11 @@ impl<'a> TigerVnc<'a> {
     ///
     /// If it shows none within `timeout`; the message has what it said.
     pub fn start(
-        server: &'a XServer,
+        server: &'a XServer<'a>,
         socket: &Path,
         encoding: Encoding,
         timeout: Duration,
     ) -> anyhow::Result<Self> {
-        let home = tempfile::tempdir().context("cannot create a folder for the viewer")?;
-        let log = File::create(home.path().join("log")).context("cannot create a log")?;
         let mut command = Command::new(PROGRAM);
         command
             .args(["-display", server.display(), "-SecurityTypes=None"])
@@ -81,7 +79,23 @@ impl<'a> TigerVnc<'a> {
             // Nothing may lie over the screen: no note about the menu key, no graph as more log brings it.
             .args(["-MenuKey=", "-ReconnectOnError=0", "-Log=*:stderr:30"])
             .arg(format!("-PreferredEncoding={}", encoding.name()))
-            .arg(socket)
+            .arg(socket);
+        Self::start_by(server, command, timeout)
+    }
+
+    /// Starts it by a command that opens exactly one window with a guest's screen on the server.
+    ///
+    /// # Errors
+    ///
+    /// If it shows none within `timeout`; the message has what it said.
+    pub fn start_by(
+        server: &'a XServer<'a>,
+        mut command: Command,
+        timeout: Duration,
+    ) -> anyhow::Result<Self> {
+        let home = tempfile::tempdir().context("cannot create a folder for the viewer")?;
+        let log = File::create(home.path().join("log")).context("cannot create a log")?;
+        command
             .env("HOME", home.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
@@ -10,19 +11,24 @@ use tempfile::TempDir;
 use crate::guarded::Guarded;
 use crate::image::Image;
 use crate::run::read;
+use crate::systemd::Sandbox;
 
 /// Large enough for a window of 1920x1080, wherever its program places it.
 const SCREEN: &str = "2048x1200x24";
 
 /// A running X server of our own; dropping it ends it.
 #[derive(Debug)]
-pub struct XServer {
+pub struct XServer<'a> {
     display: String,
-    folder: TempDir,
+    /// Where it has its screen, by a path for us.
+    folder: PathBuf,
+    /// Where its clients run.
+    sandbox: Option<&'a Sandbox>,
     _server: Guarded,
+    _temporary: Option<TempDir>,
 }
 
-impl XServer {
+impl XServer<'static> {
     /// Starts it and waits until it serves.
     ///
     /// # Errors
@@ -30,8 +36,35 @@ impl XServer {
     /// If it does not start.
     pub fn start() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("cannot create a folder for Xvfb")?;
-        let log = File::create(folder.path().join("log")).context("cannot create Xvfb's log")?;
-        let mut command = Command::new("Xvfb");
+        let command = Command::new("Xvfb");
+        let path = folder.path().to_owned();
+        Self::begin(None, command, &path, path.clone(), Some(folder))
+    }
+}
+
+impl<'a> XServer<'a> {
+    /// The same for programs in a private systemd, where it runs too.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub fn start_in(sandbox: &'a Sandbox) -> anyhow::Result<Self> {
+        let inside = Path::new("/run/x-server");
+        let folder = sandbox.path("/run/x-server");
+        fs::create_dir(&folder).context("cannot create a folder for Xvfb")?;
+        let command = sandbox.command(["Xvfb"]);
+        Self::begin(Some(sandbox), command, inside, folder, None)
+    }
+
+    /// Starts it by a command, with its screen in a folder: by a path for it, and by one for us.
+    fn begin(
+        sandbox: Option<&'a Sandbox>,
+        mut command: Command,
+        its_folder: &Path,
+        folder: PathBuf,
+        temporary: Option<TempDir>,
+    ) -> anyhow::Result<Self> {
+        let log = File::create(folder.join("log")).context("cannot create Xvfb's log")?;
         command
             // It picks a number that is free. The pointer would be part of the picture.
             .args([
@@ -43,7 +76,7 @@ impl XServer {
                 "tcp",
             ])
             .args(["-screen", "0", SCREEN, "-fbdir"])
-            .arg(folder.path())
+            .arg(its_folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
@@ -54,12 +87,14 @@ impl XServer {
         BufReader::new(output)
             .read_line(&mut number)
             .context("Xvfb does not say its number")?;
-        let log = || fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+        let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
         ensure!(!number.trim().is_empty(), "Xvfb does not start: {}", log());
         Ok(Self {
             display: format!(":{}", number.trim()),
             folder,
+            sandbox,
             _server: server,
+            _temporary: temporary,
         })
     }
 
@@ -75,7 +110,12 @@ impl XServer {
     ///
     /// If it fails.
     pub fn xdotool(&self, words: &[&str]) -> anyhow::Result<String> {
-        let mut command = Command::new("xdotool");
+        let mut command = match self.sandbox {
+            Some(sandbox) => {
+                sandbox.command(["env", &format!("DISPLAY={}", self.display), "xdotool"])
+            }
+            None => Command::new("xdotool"),
+        };
         read(command.args(words).env("DISPLAY", &self.display))
     }
 
@@ -85,7 +125,7 @@ impl XServer {
     ///
     /// If its format is unknown.
     pub fn screen(&self) -> anyhow::Result<Image> {
-        let file = self.folder.path().join("Xvfb_screen0");
+        let file = self.folder.join("Xvfb_screen0");
         let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         from_xwd(&bytes)
     }
