@@ -123,9 +123,10 @@ impl Machine {
             215..=219 => self.disconnect(usize::from(bytes.u8() % 2)),
             220..=229 => self.leds(bytes),
             230..=239 => self.tick(),
-            240..=247 => {
+            240..=245 => {
                 self.read(usize::from(bytes.u8() % 2), usize::from(bytes.u8()));
             }
+            246..=247 => self.close(),
             _ => self.turn(),
         }
     }
@@ -133,6 +134,14 @@ impl Machine {
     fn leave(&mut self, viewer: u64) {
         self.console.viewer_left(ViewerId(viewer));
         self.viewers.remove(&viewer);
+        if self.viewers.is_empty() {
+            assert_eq!(self.console.deadline(), None, "nobody looks");
+        }
+    }
+
+    /// The console closes its connections, if it may.
+    fn close(&mut self) {
+        self.console.disconnect();
         if self.viewers.is_empty() {
             self.expect_closed();
         }
@@ -308,7 +317,9 @@ impl Machine {
 
     fn check(&self) {
         if self.viewers.is_empty() {
-            return self.expect_nothing();
+            let devices = self.devices.iter().flatten();
+            devices.for_each(|device| assert!(device.pressed.is_empty(), "nobody looks"));
+            return;
         }
         let keyboard = self.devices[KEYBOARD]
             .as_ref()
@@ -333,14 +344,6 @@ impl Machine {
         );
     }
 
-    fn expect_nothing(&self) {
-        assert!(
-            self.devices.iter().all(Option::is_none),
-            "a connection without viewers"
-        );
-        assert_eq!(self.console.deadline(), None);
-    }
-
     /// No connection is left, and none is tried.
     fn expect_closed(&mut self) {
         for kind in [KEYBOARD, TABLET] {
@@ -355,6 +358,9 @@ impl Machine {
         for viewer in viewers {
             self.leave(viewer);
         }
+        self.settle();
+        self.check();
+        self.close();
         // A later viewer finds nothing pressed, wherever the pointer was.
         self.console.viewer_joined(ViewerId(9));
         self.viewers.insert(9, Viewer::default());

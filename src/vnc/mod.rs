@@ -18,6 +18,7 @@ mod head;
 pub mod input;
 mod program;
 mod region;
+mod retry_pause;
 mod server;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

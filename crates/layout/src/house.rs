@@ -94,7 +94,7 @@ pub const HOUSE: House = House {
                 &["server"],
                 &["display", "input", "viewer"],
                 &["head"],
-                &["region"],
+                &["region", "retry_pause"],
             ],
         },
         Layers {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use display_protocol::{Features, ResizeResult};
 use rustix::io::Errno;
@@ -15,14 +15,12 @@ use rustix::net::{
 use crate::backend::RateLimitedLog;
 use crate::geometry::Size;
 use crate::vnc::head::{Head, HeadState};
+use crate::vnc::retry_pause::RetryPause;
 
 use super::DisplayError;
 use super::decoder::{Decoder, Progress, Request};
 use super::message;
 
-/// Before the second attempt to connect; twice as long before each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Bytes that are read before viewers have their turn.
 const TURN: usize = 4 << 20;
 /// Most messages that want something, in the same time.
@@ -40,17 +38,9 @@ pub(crate) type Requester = u64;
 /// The GPU as the console's source of pictures.
 pub(crate) struct Display {
     path: PathBuf,
-    link: Link,
-    pause: Duration,
+    connection: Option<Connection>,
+    pause: RetryPause,
     log: RateLimitedLog,
-}
-
-enum Link {
-    /// Nobody looks.
-    Idle,
-    /// The GPU cannot be reached; the next attempt comes then.
-    Waiting(Instant),
-    Connected(Box<Connection>),
 }
 
 struct Connection {
@@ -67,34 +57,29 @@ impl Display {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             path,
-            link: Link::Idle,
-            pause: FIRST_PAUSE,
+            connection: None,
+            pause: RetryPause::new(),
             log: RateLimitedLog::default(),
         }
     }
 
     /// The socket, if there is a connection.
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        match &self.link {
-            Link::Connected(connection) => Some(connection.socket.as_fd()),
-            Link::Idle | Link::Waiting(_) => None,
-        }
+        let connection = self.connection.as_ref();
+        connection.map(|connection| connection.socket.as_fd())
     }
 
     /// Whether it has to be told when the socket takes more bytes.
     pub(crate) fn has_unsent(&self) -> bool {
-        match &self.link {
-            Link::Connected(connection) => !connection.unsent.is_empty(),
-            Link::Idle | Link::Waiting(_) => false,
-        }
+        let connection = self.connection.as_ref();
+        connection.is_some_and(|connection| !connection.unsent.is_empty())
     }
 
     /// When [`Self::connect`] is due, if it is.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
-        match self.link {
-            Link::Idle => Some(now),
-            Link::Waiting(until) => Some(until),
-            Link::Connected(_) => None,
+        match self.connection {
+            Some(_) => None,
+            None => Some(self.pause.end().unwrap_or(now)),
         }
     }
 
@@ -109,13 +94,13 @@ impl Display {
                 for head in heads {
                     head.lose_pixels(HeadState::Waiting);
                 }
-                self.link = Link::Connected(Box::new(Connection {
+                self.connection = Some(Connection {
                     socket,
                     decoder: Decoder::new(),
                     unsent: VecDeque::new(),
                     resizes: false,
                     requested: VecDeque::new(),
-                }));
+                });
                 true
             }
             Err(e) => {
@@ -128,10 +113,9 @@ impl Display {
         }
     }
 
-    /// Closes the connection: nobody looks any more.
+    /// Closes the connection: nobody looks any more. A pause before the next attempt goes on.
     pub(crate) fn disconnect(&mut self, heads: &mut [Head]) {
-        self.link = Link::Idle;
-        self.pause = FIRST_PAUSE;
+        self.connection = None;
         lose(heads);
     }
 
@@ -143,13 +127,13 @@ impl Display {
         answers: &mut Vec<(Requester, ResizeResult)>,
         now: Instant,
     ) -> bool {
-        let Link::Connected(connection) = &mut self.link else {
+        let Some(connection) = &mut self.connection else {
             return false;
         };
         match connection.serve(heads, answers) {
             Ok(more) => {
                 if heads.iter().any(|head| head.state() == HeadState::On) {
-                    self.pause = FIRST_PAUSE;
+                    self.pause.forget();
                 }
                 more
             }
@@ -168,8 +152,8 @@ impl Display {
     }
 
     fn wait(&mut self, heads: &mut [Head], now: Instant) {
-        self.link = Link::Waiting(now + self.pause);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.connection = None;
+        self.pause.begin(now);
         lose(heads);
     }
 
@@ -180,7 +164,7 @@ impl Display {
         size: Size,
         by: Requester,
     ) -> Option<ResizeResult> {
-        let Link::Connected(connection) = &mut self.link else {
+        let Some(connection) = &mut self.connection else {
             return Some(ResizeResult::Refused);
         };
         if !connection.resizes || connection.requested.len() >= MAX_RESIZES {

@@ -22,8 +22,8 @@ const TABLET: u64 = 1;
 /// The keyboard and the pointer that all viewers of a VM share.
 ///
 /// A key or button is pressed in the VM while any viewer presses it, and released with the last one. The events sockets are
-/// connected while there are viewers; if one is missing, full or closed, what viewers do is dropped, and the device is told
-/// later what is pressed then. No method blocks, and memory is bounded: some 10 KiB, and 200 bytes and the keys it presses
+/// connected from the first viewer on until [`ConsoleInput::disconnect`]; if one is missing, full or closed, what viewers
+/// do is dropped, and the device is told later what is pressed then. No method blocks, and memory is bounded: some 10 KiB, and 200 bytes and the keys it presses
 /// for a viewer.
 ///
 /// The caller waits for [`ConsoleInput::fd`] to become readable, then calls [`ConsoleInput::handle_ready`]; and calls
@@ -81,7 +81,8 @@ impl ConsoleInput {
         }
     }
 
-    /// A viewer is gone. What only it pressed is released; with the last one the events sockets are closed.
+    /// A viewer is gone. What only it pressed is released. After the last one no events socket is connected again, but
+    /// connections stay, as another viewer may come soon.
     pub fn viewer_left(&mut self, viewer: ViewerId) {
         self.viewers.retain(|other| *other != viewer);
         let keys = self.keyboard.release(viewer);
@@ -89,9 +90,20 @@ impl ConsoleInput {
         let buttons = self.tablet.release(viewer);
         self.send_to_tablet(buttons, Instant::now());
         if self.viewers.is_empty() {
-            let links = [&mut self.keyboard_link, &mut self.tablet_link];
-            links.into_iter().flatten().for_each(EventsLink::close);
+            self.links().for_each(EventsLink::let_be);
         }
+    }
+
+    /// Closes the events sockets, until another viewer comes; not while there are viewers.
+    pub fn disconnect(&mut self) {
+        if self.viewers.is_empty() {
+            self.links().for_each(EventsLink::close);
+        }
+    }
+
+    fn links(&mut self) -> impl Iterator<Item = &mut EventsLink> {
+        let links = [&mut self.keyboard_link, &mut self.tablet_link];
+        links.into_iter().flatten()
     }
 
     /// RFB's KeyEvent: a viewer pressed or released the key that types `keysym` for it. Modifiers that the guest needs to

@@ -5,7 +5,7 @@ mod connection;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::epoll;
 
@@ -15,10 +15,7 @@ use super::event::Event;
 use super::held::Held;
 use super::led_state::LedState;
 use crate::backend::RateLimitedLog;
-
-/// How long to wait with another try after a connection failed: this first, and twice as long each time.
-const FIRST_DELAY: Duration = Duration::from_secs(1);
-const MAX_DELAY: Duration = Duration::from_secs(10);
+use crate::vnc::retry_pause::RetryPause;
 
 /// A connection that is made again when it ends, as long as it is wanted.
 #[derive(Debug)]
@@ -28,11 +25,10 @@ pub(super) struct EventsLink {
     device: &'static str,
     /// By which the epoll descriptor names it.
     token: u64,
+    /// Whether to connect again when the connection ends.
     wanted: bool,
     connection: Option<Connection>,
-    /// When to try again, while there is no connection.
-    next_try: Option<Instant>,
-    delay: Duration,
+    pause: RetryPause,
     log: RateLimitedLog,
 }
 
@@ -44,8 +40,7 @@ impl EventsLink {
             token,
             wanted: false,
             connection: None,
-            next_try: None,
-            delay: FIRST_DELAY,
+            pause: RetryPause::new(),
             log: RateLimitedLog::default(),
         }
     }
@@ -54,13 +49,15 @@ impl EventsLink {
         self.token
     }
 
-    /// Connects, and goes on trying until [`Self::close`].
+    /// Connects, unless it is too early after a failure, and goes on trying until [`Self::let_be`] or [`Self::close`].
     pub(super) fn open(&mut self, held: &Held, epoll: BorrowedFd<'_>, now: Instant) {
-        if !self.wanted {
-            self.wanted = true;
-            self.delay = FIRST_DELAY;
-            self.connect(held, epoll, now);
-        }
+        self.wanted = true;
+        self.tick(held, epoll, now);
+    }
+
+    /// Keeps the connection that there is, but makes no other.
+    pub(super) fn let_be(&mut self) {
+        self.wanted = false;
     }
 
     /// Disconnects: the device releases what was pressed.
@@ -68,17 +65,17 @@ impl EventsLink {
         self.wanted = false;
         // The kernel takes a closed descriptor out of the epoll descriptor.
         self.connection = None;
-        self.next_try = None;
     }
 
     /// When [`Self::tick`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.next_try
+        let waits = self.wanted && self.connection.is_none();
+        self.pause.end().filter(|_| waits)
     }
 
-    /// Connects again if it is time.
+    /// Connects if it is time.
     pub(super) fn tick(&mut self, held: &Held, epoll: BorrowedFd<'_>, now: Instant) {
-        if self.next_try.is_some_and(|next| now >= next) {
+        if self.wanted && self.connection.is_none() && self.pause.is_over(now) {
             self.connect(held, epoll, now);
         }
     }
@@ -129,8 +126,7 @@ impl EventsLink {
     }
 
     fn connect(&mut self, held: &Held, epoll: BorrowedFd<'_>, now: Instant) {
-        self.next_try = None;
-        let connected = Connection::open(&self.path, now).and_then(|mut connection| {
+        let connected = Connection::open(&self.path).and_then(|mut connection| {
             let data = epoll::EventData::new_u64(self.token);
             epoll::add(epoll, connection.as_fd(), data, connection.interest())?;
             connection.tell(held)?;
@@ -146,16 +142,11 @@ impl EventsLink {
     /// After an error the connection is given up, and another one made later.
     fn check(&mut self, result: io::Result<()>, now: Instant) {
         let Err(error) = result else { return };
-        let lasted = self.connection.take().map(|connection| connection.age(now));
-        if lasted.is_some_and(|lasted| lasted >= MAX_DELAY) {
-            self.delay = FIRST_DELAY;
-        }
-        let (device, path, delay) = (self.device, self.path.display(), self.delay);
+        self.connection = None;
+        let pause = self.pause.begin(now).as_secs();
+        let (device, path) = (self.device, self.path.display());
         self.log.warn(format_args!(
-            "the viewers have no {device}: {path}: {error}; the next try is in {} s",
-            delay.as_secs()
+            "the viewers have no {device}: {path}: {error}; the next try is in {pause} s"
         ));
-        self.next_try = now.checked_add(delay);
-        self.delay = (delay * 2).min(MAX_DELAY);
     }
 }

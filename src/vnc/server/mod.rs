@@ -6,6 +6,7 @@
 mod accounts;
 mod listeners;
 mod peer;
+mod places;
 mod poller;
 mod timing;
 mod viewer_status;
@@ -30,7 +31,7 @@ pub(super) use listeners::HeadSocket;
 use listeners::Listeners;
 use peer::ViewerPeer;
 use poller::{EventFlags, Poller};
-use timing::{Idle, WatchdogTimer};
+use timing::{Idle, Linger, WatchdogTimer};
 use viewer_status::ViewerStatus;
 use viewers::{FIRST_TOKEN, Viewers, input_id};
 
@@ -82,6 +83,8 @@ pub(super) struct Server {
     display: Display,
     display_interest: EventFlags,
     input: ConsoleInput,
+    /// How long both stay connected without a viewer.
+    linger: Linger,
     viewers: Viewers,
     accounts: Accounts,
     status: ViewerStatus,
@@ -128,6 +131,7 @@ impl Server {
             display: parts.display,
             display_interest: EventFlags::empty(),
             input: parts.input,
+            linger: Linger::default(),
             viewers: Viewers::default(),
             accounts: Accounts::read(),
             status: ViewerStatus::default(),
@@ -194,6 +198,7 @@ impl Server {
             display,
             self.viewers.deadline(),
             self.input.deadline(),
+            self.linger.deadline(),
             self.status.deadline(now),
             self.idle.deadline(),
             self.listeners.deadline(),
@@ -208,13 +213,7 @@ impl Server {
             watchdog.feed(now);
         }
         self.listeners.resume(&self.poller, now)?;
-        if self
-            .input
-            .deadline()
-            .is_some_and(|deadline| deadline <= now)
-        {
-            self.input.tick(now);
-        }
+        self.input.tick(now);
         for id in self.viewers.ids_after(0) {
             let Some(connected) = self.viewers.get_mut(id) else {
                 continue;
@@ -229,6 +228,10 @@ impl Server {
                 self.poller.add(socket, DISPLAY, EventFlags::IN)?;
             }
         }
+        if self.linger.ends(now) {
+            self.display.disconnect(&mut self.heads);
+            self.input.disconnect();
+        }
         self.idle.set(self.viewers.is_empty(), now);
         self.status.tell(now);
         Ok(())
@@ -239,12 +242,11 @@ impl Server {
         let (head, sockets) = self.listeners.accept(token, &self.poller)?;
         for socket in sockets {
             let peer = ViewerPeer::of(&socket, &self.accounts);
-            let now = Instant::now();
-            let added = self.viewers.add(socket, peer, head, &self.poller, now)?;
-            if added.is_none() {
-                let text = "too many viewers: one was turned away without a word";
-                self.viewer_log.warn(text);
+            if let Some(id) = self.viewers.surplus(peer.user()) {
+                self.disconnect(id, &ViewerError::Overtaken);
             }
+            let now = Instant::now();
+            self.viewers.add(socket, peer, head, &self.poller, now)?;
         }
         Ok(())
     }
@@ -276,17 +278,29 @@ impl Server {
             } else {
                 Ok(())
             };
-            if connected.begins_to_look(Instant::now()) {
-                let (peer, head) = (&connected.peer, connected.head);
-                self.joined_log
-                    .info(format_args!("{peer} looks at head {head}"));
-                self.input.viewer_joined(input_id(id));
-                self.status.set(self.viewers.status());
-            }
         }
+        self.begin_to_look(id);
         self.act(id, &actions);
         if let Err(e) = result {
             self.disconnect(id, &e);
+        }
+    }
+
+    /// Has a viewer that has just done its handshake count, if there is a place for it.
+    fn begin_to_look(&mut self, id: u64) {
+        let now = Instant::now();
+        let mut begins = self.viewers.begin_to_look(id, now);
+        if let Err((leaving, why)) = begins {
+            self.disconnect(leaving, &why);
+            begins = self.viewers.begin_to_look(id, now);
+        }
+        if let (Ok(true), Some(connected)) = (begins, self.viewers.get_mut(id)) {
+            let (peer, head) = (&connected.peer, connected.head);
+            self.joined_log
+                .info(format_args!("{peer} looks at head {head}"));
+            self.linger.cancel();
+            self.input.viewer_joined(input_id(id));
+            self.status.set(self.viewers.status());
         }
     }
 
@@ -345,13 +359,13 @@ impl Server {
             self.left_log
                 .info(format_args!("{peer} looks no more: {why}"));
             self.input.viewer_left(input_id(id));
+            self.status.set(self.viewers.status());
+            if !self.viewers.look() {
+                self.linger.begin(Instant::now());
+            }
         } else {
             self.viewer_log
                 .warn(format_args!("{peer} was turned away: {why}"));
-        }
-        self.status.set(self.viewers.status());
-        if !self.viewers.look() {
-            self.display.disconnect(&mut self.heads);
         }
     }
 

@@ -6,12 +6,14 @@ use std::os::fd::AsFd;
 use conventions::ViewersStatus;
 
 use super::accounts::Accounts;
+use super::places::User;
 use crate::backend::peer;
 
 /// The process at the other end of a connection, when it connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ViewerPeer {
-    user: String,
+    user: User,
+    name: String,
     pid: Option<u32>,
 }
 
@@ -23,18 +25,24 @@ impl ViewerPeer {
         let uid = peer.and_then(|peer| peer.uid);
         let uid = uid.filter(|uid| *uid != u32::MAX);
         Self {
-            user: uid.map_or_else(|| "somebody".to_owned(), |uid| accounts.name(uid)),
+            user: User(uid),
+            name: uid.map_or_else(|| "somebody".to_owned(), |uid| accounts.name(uid)),
             // 0 is a process outside this pid namespace.
             pid: peer.map(|peer| peer.pid).filter(|pid| *pid != 0),
         }
+    }
+
+    /// Whose process it is.
+    pub(super) fn user(&self) -> User {
+        self.user
     }
 }
 
 impl fmt::Display for ViewerPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.pid {
-            Some(pid) => write!(f, "{} (pid {pid})", self.user),
-            None => f.write_str(&self.user),
+            Some(pid) => write!(f, "{} (pid {pid})", self.name),
+            None => f.write_str(&self.name),
         }
     }
 }
@@ -70,8 +78,9 @@ mod tests {
 
     #[test]
     fn status_names_every_viewer() {
-        let peer = |user: &str, pid| ViewerPeer {
-            user: user.to_owned(),
+        let peer = |name: &str, pid| ViewerPeer {
+            user: User(None),
+            name: name.to_owned(),
             pid,
         };
         let peers = [

@@ -6,15 +6,16 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::peer::{ViewerPeer, status_text};
+use super::places::{User, who_gives_up, who_leaves};
 use super::poller::{EventFlags, Poller};
 use crate::vnc::head::Head;
 use crate::vnc::input::ViewerId;
 use crate::vnc::viewer::{Viewer, ViewerError};
 
 /// Most viewers, of all heads together.
-pub(super) const MAX_VIEWERS: usize = 32;
-/// Most viewers that are just being told that there are too many. Further ones are told nothing.
-const MAX_REFUSED: usize = 8;
+const MAX_VIEWERS: usize = 32;
+/// Most connections that have not done their handshake, or are just being told that there are too many viewers.
+const MAX_UNFINISHED: usize = 32;
 /// Tokens of viewers begin here.
 pub(super) const FIRST_TOKEN: u64 = 1 << 32;
 /// How long a viewer waits for the guest's picture before it gets a text.
@@ -31,7 +32,16 @@ pub(super) struct Connected {
     /// Until when it waits for the picture.
     patience: Option<Instant>,
     interest: EventFlags,
-    refused: bool,
+}
+
+/// Where one more viewer can be.
+enum Place {
+    /// There is room.
+    Free,
+    /// In the place of this one, which leaves.
+    Of(u64),
+    /// Nowhere.
+    None,
 }
 
 /// The viewers that are connected, by number.
@@ -42,7 +52,7 @@ pub(super) struct Viewers {
 }
 
 impl Viewers {
-    /// Adds a viewer of `head`, or one that is refused because there are too many; `None` if it is closed at once.
+    /// Adds a viewer of `head`, or one that is told that there are too many.
     pub(super) fn add(
         &mut self,
         socket: OwnedFd,
@@ -50,18 +60,13 @@ impl Viewers {
         head: usize,
         poller: &Poller,
         now: Instant,
-    ) -> io::Result<Option<&Connected>> {
-        let refused = self.connected.values().filter(|viewer| viewer.refused);
-        let refused = refused.count();
-        let is_full = self.connected.len() - refused >= MAX_VIEWERS;
-        if is_full && refused >= MAX_REFUSED {
-            return Ok(None);
-        }
-        let viewer = if is_full {
-            let reason = format!("there are {MAX_VIEWERS} viewers already");
-            Viewer::refused(socket, &reason, now)
-        } else {
-            Viewer::new(socket, now)
+    ) -> io::Result<()> {
+        let viewer = match self.place(peer.user()) {
+            Place::None => {
+                let reason = ViewerError::TooMany(MAX_VIEWERS).to_string();
+                Viewer::refused(socket, &reason, now)
+            }
+            Place::Free | Place::Of(_) => Viewer::new(socket, now),
         };
         self.last += 1;
         let interest = EventFlags::IN;
@@ -73,9 +78,59 @@ impl Viewers {
             looks: false,
             patience: None,
             interest,
-            refused: is_full,
         };
-        Ok(Some(self.connected.entry(self.last).or_insert(connected)))
+        self.connected.insert(self.last, connected);
+        Ok(())
+    }
+
+    /// The connection that is closed before another one of `user` is accepted: there are too many without a handshake.
+    pub(super) fn surplus(&self, user: User) -> Option<u64> {
+        let unfinished = self.users(false);
+        let is_full = unfinished.clone().count() >= MAX_UNFINISHED;
+        is_full.then(|| who_gives_up(unfinished, user)).flatten()
+    }
+
+    /// The place for one more viewer of `user`.
+    fn place(&self, user: User) -> Place {
+        let looking = self.users(true);
+        if looking.clone().count() < MAX_VIEWERS {
+            return Place::Free;
+        }
+        who_leaves(looking, user).map_or(Place::None, Place::Of)
+    }
+
+    /// Has a viewer count if it has just done its handshake.
+    ///
+    /// # Errors
+    /// The viewer that has to leave, if it is the one too many or makes room, and why.
+    pub(super) fn begin_to_look(
+        &mut self,
+        id: u64,
+        now: Instant,
+    ) -> Result<bool, (u64, ViewerError)> {
+        let Some(connected) = self.connected.get(&id) else {
+            return Ok(false);
+        };
+        if connected.looks || !connected.viewer.is_waiting() {
+            return Ok(false);
+        }
+        match self.place(connected.peer.user()) {
+            Place::Free => {}
+            Place::Of(other) => return Err((other, ViewerError::MadeRoom)),
+            Place::None => return Err((id, ViewerError::TooMany(MAX_VIEWERS))),
+        }
+        if let Some(connected) = self.connected.get_mut(&id) {
+            connected.looks = true;
+            connected.patience = Some(now + PATIENCE);
+        }
+        Ok(true)
+    }
+
+    /// The users of those that look, or of those that do not yet.
+    fn users(&self, looking: bool) -> impl Iterator<Item = (u64, User)> + Clone {
+        let all = self.connected.iter();
+        let all = all.filter(move |(_, viewer)| viewer.looks == looking);
+        all.map(|(id, viewer)| (*id, viewer.peer.user()))
     }
 
     pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Connected> {
@@ -123,16 +178,6 @@ impl Viewers {
 }
 
 impl Connected {
-    /// Whether it has just done its handshake.
-    pub(super) fn begins_to_look(&mut self, now: Instant) -> bool {
-        let begins = !self.looks && self.viewer.is_waiting();
-        if begins {
-            self.looks = true;
-            self.patience = Some(now + PATIENCE);
-        }
-        begins
-    }
-
     /// Whether it is to get the picture's size now. `settled`: the head's picture is the one that will stay.
     pub(super) fn is_due(&mut self, settled: bool, now: Instant) -> bool {
         let patient = self.patience.is_some_and(|until| now < until);

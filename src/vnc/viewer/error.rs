@@ -23,6 +23,15 @@ pub(crate) enum ViewerError {
     /// It took too long over the handshake.
     #[error("it did not finish the handshake within {0} s")]
     TooSlow(u64),
+    /// It is one viewer too many.
+    #[error("there are {0} viewers already")]
+    TooMany(usize),
+    /// Another user has fewer viewers, and there was no place left.
+    #[error("it made room for a viewer of another user")]
+    MadeRoom,
+    /// It was the oldest of too many connections whose handshake is not done.
+    #[error("it did not finish the handshake before too many others came")]
+    Overtaken,
     /// It sent something that is no message.
     #[error(transparent)]
     Message(#[from] rfb::ClientMessageError),

@@ -1,5 +1,7 @@
 //! What viewers see while there is no picture of the guest.
 
+use std::time::{Duration, Instant};
+
 use conventions::ScreenState;
 use display_protocol::{Features, request};
 use rfb::Encoding;
@@ -84,19 +86,39 @@ fn gpu_is_connected_while_somebody_looks() {
     let (mut console, mut gpu) = Console::with_gpu();
     // One that does not even speak does not look.
     let silent = console.program.connect().unwrap();
-    assert!(!gpu.is_wanted(std::time::Duration::from_millis(300)));
+    assert!(!gpu.is_wanted(Duration::from_millis(300)));
     let joining = console.join();
     gpu.accept(Features::default());
     gpu.scanout(0, 64, 64);
     let viewer = joining.join().unwrap();
     drop(viewer);
+    let left = Instant::now();
     gpu.wait_closed();
+    assert!(left.elapsed() > Duration::from_secs(4), "{left:?}");
     drop(silent);
     let joining = console.join();
     assert!(gpu.is_wanted(QUICK));
     gpu.accept(Features::default());
     gpu.scanout(0, 64, 64);
     joining.join().unwrap();
+}
+
+/// A program that takes a screenshot now and then.
+#[test]
+fn viewers_that_come_and_go_keep_the_connection_to_the_gpu() {
+    let pixels = picture(64, 48, 1);
+    let (mut console, mut gpu, viewer) = Console::showing((64, 48), &pixels, &ENCODINGS);
+    drop(viewer);
+    for round in 0..10 {
+        // Drawn while nobody looks, it is there at once.
+        let pixels = picture(64, 48, 2 + round);
+        gpu.update(0, 0, 64, 48, &pixels);
+        let mut viewer = console.viewer();
+        viewer.set_encodings(&ENCODINGS).unwrap();
+        assert_shows(&mut viewer, (64, 48), &pixels);
+    }
+    assert!(!gpu.is_wanted(Duration::ZERO), "it connected again");
+    gpu.wait_closed();
 }
 
 #[test]

@@ -72,6 +72,52 @@ fn thousand_connections_leave_the_first_viewer_served() {
     console.finish();
 }
 
+/// Who connects and says nothing, or leaves off in the middle of the handshake, takes no viewer's place.
+#[test]
+fn unfinished_handshakes_keep_nobody_out() {
+    let mut console = Console::start();
+    let said = b"RFB 003.008\n\x01";
+    let mut silent = Vec::new();
+    for n in 0..100 {
+        let mut stream = console.connect();
+        // One that is closed meanwhile takes nothing.
+        let _ = stream.write_all(&said[..n % (said.len() + 1)]);
+        silent.push(stream);
+    }
+    let begun = std::time::Instant::now();
+    let mut viewers: Vec<Viewer> = (0..31).map(|_| console.viewer()).collect();
+    assert!(begun.elapsed() < QUICK / 2, "{:?}", begun.elapsed());
+    // The oldest ones made room for them.
+    assert!(is_closed(&silent[0]));
+    console.assert_served();
+    // Of those that look none was closed.
+    for viewer in &mut viewers {
+        viewer.set_encodings(&[encoding::RAW, encoding::DESKTOP_SIZE]);
+        viewer.send(&update_request(false, 0, 0, 8, 8));
+        viewer.update();
+    }
+    // There is no other place, and who is told so takes none either.
+    let told: Vec<UnixStream> = (0..100).map(|_| console.connect()).collect();
+    let mut last = console.connect();
+    last.write_all(said).unwrap();
+    let mut reason = Vec::new();
+    last.read_to_end(&mut reason).unwrap();
+    let reason = String::from_utf8_lossy(&reason);
+    assert!(reason.contains("32 viewers"), "{reason}");
+    drop(viewers.pop());
+    Deadline::default()
+        .until("a place for a viewer", || {
+            let mut stream = console.connect();
+            stream.write_all(said).unwrap();
+            let mut first = [0; 12 + 2 + 4];
+            let taken = stream.read_exact(&mut first).is_ok() && first[12] == 1;
+            Ok(taken.then_some(()))
+        })
+        .unwrap();
+    drop((silent, told));
+    console.finish();
+}
+
 #[test]
 fn keys_without_end_are_bounded() {
     let mut console = Console::start();

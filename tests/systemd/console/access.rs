@@ -1,16 +1,26 @@
 //! Who reaches a console: its viewers, the devices' sockets, and other VMs.
 
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use frontend::Deadline;
+use rfb::client::Client;
+use rustix::process::Uid;
+use rustix::thread::set_thread_res_uid;
 
-use super::{DEVICES, Host, sees, services, shows_something};
+use super::{DEVICES, Host, SOON, sees, services, shows_something, wait_closed};
 use crate::common::pattern;
 
 const SIZE: (u32, u32) = (320, 200);
 /// The user and group of a viewer.
 const VIEWER: &str = "daemon";
+/// Another user, without a name.
+const OTHER: u32 = 4242;
+const MAX_VIEWERS: usize = 32;
 
 impl Host {
     /// The mode, the owner and the group of a file inside.
@@ -86,6 +96,67 @@ fn nobody_but_root_and_who_was_named_can_look() -> anyhow::Result<()> {
         ensure!(!host.reaches(VIEWER, None, path)?, "{path}");
     }
     Ok(())
+}
+
+/// One who may look keeps nobody else from it, with viewers or with connections that say nothing.
+#[test]
+fn user_with_many_viewers_makes_room_for_others() -> anyhow::Result<()> {
+    let host = Host::boot()?;
+    host.0
+        .drop_in("vhost-vnc@vm1.socket", "[Socket]\nSocketMode=0666\n")?;
+    host.add_console("vm1")?;
+    let mut vm = host.run_vm("vm1")?;
+    vm.show(0, SIZE, pattern);
+    let folder = host.0.path("/run/vhost-user/vnc");
+    let connect = |count| connections_of(OTHER, &folder, "vm1.sock", count);
+    let mut others = Vec::new();
+    for stream in connect(MAX_VIEWERS)? {
+        others.push(Client::connect(stream, SOON)?);
+    }
+    let silent = connect(2 * MAX_VIEWERS)?;
+    let refused = Client::connect(connect(1)?.remove(0), SOON);
+    let reason = refused.err().map(|error| error.to_string());
+    ensure!(
+        reason
+            .as_ref()
+            .is_some_and(|why| why.contains("32 viewers")),
+        "{reason:?}"
+    );
+    // Root has as many as it asks for, up to its share.
+    let mut ours = Vec::new();
+    for _ in 0..3 {
+        let mut viewer = host.view("vm1")?;
+        viewer.wait_until(|viewer| sees(viewer.frame(), SIZE, pattern))?;
+        ours.push(viewer);
+        wait_closed(&mut others.pop().context("no viewer")?)?;
+    }
+    for viewer in others.iter_mut().chain(&mut ours) {
+        viewer.refresh()?;
+        viewer.wait_until(|viewer| sees(viewer.frame(), SIZE, pattern))?;
+    }
+    drop(silent);
+    Ok(())
+}
+
+/// Connections by a process of another user.
+fn connections_of(
+    user: u32,
+    folder: &Path,
+    socket: &str,
+    count: usize,
+) -> anyhow::Result<Vec<UnixStream>> {
+    // The user does not get there by its path.
+    let folder = File::open(folder)?;
+    let path = format!("/proc/self/fd/{}/{socket}", folder.as_raw_fd());
+    let connect = || {
+        let user = Uid::from_raw(user);
+        // Of this thread alone.
+        set_thread_res_uid(user, user, user)?;
+        let streams = (0..count).map(|_| UnixStream::connect(&path));
+        Ok(streams.collect::<Result<_, _>>()?)
+    };
+    let thread = std::thread::scope(|scope| scope.spawn(connect).join());
+    thread.map_err(|_| anyhow::anyhow!("the thread panicked"))?
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use super::*;
 
@@ -93,10 +94,18 @@ fn connection_is_tried_again_after_longer_and_longer_pauses() {
     gpu.serve();
     assert_eq!(gpu.state(), HeadState::Unreachable);
     let due = gpu.display.due(gpu.now).unwrap();
-    assert_eq!(due - gpu.now, FIRST_PAUSE);
+    assert_eq!(due - gpu.now, Duration::from_secs(1));
 
+    // Whoever looks next waits for the same time, and is not one more attempt.
     gpu.display.disconnect(&mut gpu.heads);
-    assert_eq!(gpu.display.due(gpu.now), Some(gpu.now));
+    assert_eq!(gpu.display.due(gpu.now), Some(due));
+    assert!(!gpu.connect());
+    gpu.now = due;
+    assert!(gpu.connect());
+    // What ends well has no pause.
+    gpu.display.disconnect(&mut gpu.heads);
+    assert_eq!(gpu.state(), HeadState::Unreachable);
+    assert!(gpu.connect());
 }
 
 #[test]

@@ -144,9 +144,46 @@ fn sockets_are_connected_while_there_are_viewers() {
     console.input.viewer_left(A);
     assert_eq!(keyboard.report(), [Event::key(KeyCode::KEY_A.0, false)]);
     console.input.extended_key(A, key::a, KEYCODE_A, true);
+    console.input.disconnect();
+    console.input.extended_key(B, 0, 0x30, true);
+    assert_eq!(keyboard.report(), [Event::key(KeyCode::KEY_B.0, true)]);
     console.input.viewer_left(B);
+    assert_eq!(keyboard.report(), [Event::key(KeyCode::KEY_B.0, false)]);
+    console.input.extended_key(B, 0, 0x30, true);
+    // The next viewer finds the connection that there is.
+    console.input.viewer_joined(A);
+    console.input.extended_key(A, key::a, KEYCODE_A, true);
+    assert_eq!(keyboard.report(), [Event::key(KeyCode::KEY_A.0, true)]);
+    console.input.viewer_left(A);
+    keyboard.report();
+    console.input.disconnect();
     assert!(keyboard.was_closed(), "a viewer that left types no more");
     assert_eq!(console.input.deadline(), None);
+    console.input.viewer_joined(A);
+    Device::accept(&console.keyboard);
+}
+
+/// Viewers that come and go have a failing device tried as rarely as one that stays.
+#[test]
+fn pause_between_attempts_outlives_viewers() {
+    let mut console = Console::new();
+    let keyboard = console.folder.path().join("keyboard");
+    std::fs::remove_file(&keyboard).unwrap();
+    console.input.viewer_joined(A);
+    let first = console.input.deadline().unwrap();
+    for _ in 0..100 {
+        console.input.viewer_left(A);
+        console.input.disconnect();
+        assert_eq!(console.input.deadline(), None, "nobody looks");
+        console.input.viewer_joined(A);
+        assert_eq!(console.input.deadline(), Some(first));
+    }
+    console.input.tick(first);
+    let second = console.input.deadline().unwrap();
+    assert!(second - first >= Duration::from_secs(2), "{second:?}");
+    let listener = UnixListener::bind(keyboard).unwrap();
+    console.input.tick(second);
+    Device::accept(&listener);
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 use rustix::net::{
@@ -29,7 +28,6 @@ const READ_SIZE: usize = 512;
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
-    since: Instant,
     waiting: VecDeque<u8>,
     /// The state that the device has after all that waits.
     told: Held,
@@ -46,18 +44,17 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects to the socket at `path`, or fails at once: also if its queue of connections is full.
-    pub(super) fn open(path: &Path, now: Instant) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
         connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(Self::new(UnixStream::from(socket), now))
+        Ok(Self::new(UnixStream::from(socket)))
     }
 
-    fn new(stream: UnixStream, now: Instant) -> Self {
+    fn new(stream: UnixStream) -> Self {
         Self {
             stream,
-            since: now,
             waiting: VecDeque::new(),
             told: Held::default(),
             is_behind: false,
@@ -66,11 +63,6 @@ impl Connection {
             leds: None,
             interest: EventFlags::IN,
         }
-    }
-
-    /// How long it has lasted.
-    pub(super) fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.since)
     }
 
     /// What it waits for.
