@@ -7,22 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with, sockopt};
+use rustix::net::{SocketFlags, accept_with};
 
 use super::poller::{EventFlags, Poller};
+use super::tcp;
 use crate::backend::{ListeningSocket, RateLimitedLog};
 
 /// Most connections that are accepted in one turn.
 const ACCEPTS: usize = 16;
 /// How long nobody is accepted after accept(2) failed.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a viewer by TCP is silent before the kernel asks whether it is still there, and how it goes on asking: one
-/// that vanished is noticed after 30 s.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_PROBES: u32 = 3;
-/// How long what was sent to it may stay unacknowledged, in milliseconds.
-const UNACKNOWLEDGED_MS: u32 = 30_000;
 
 /// A socket on which the viewers of a head connect.
 #[derive(Debug)]
@@ -117,7 +111,7 @@ impl Listeners {
             match accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(viewer) => {
                     if is_port {
-                        tune(&viewer);
+                        tcp::tune(&viewer);
                     }
                     accepted.push(viewer);
                 }
@@ -160,37 +154,9 @@ impl Listeners {
     }
 }
 
-/// Has small updates sent at once, and a viewer that vanished noticed. Without this it works as well.
-fn tune(viewer: &OwnedFd) {
-    let tuned = sockopt::set_tcp_nodelay(viewer, true)
-        .and_then(|()| sockopt::set_socket_keepalive(viewer, true))
-        .and_then(|()| sockopt::set_tcp_keepidle(viewer, KEEPALIVE_AFTER))
-        .and_then(|()| sockopt::set_tcp_keepintvl(viewer, KEEPALIVE_INTERVAL))
-        .and_then(|()| sockopt::set_tcp_keepcnt(viewer, KEEPALIVE_PROBES))
-        .and_then(|()| sockopt::set_tcp_user_timeout(viewer, UNACKNOWLEDGED_MS));
-    if let Err(e) = tuned {
-        log::debug!("cannot set up a TCP connection: {e}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn vanished_viewer_of_a_port_is_noticed_within_half_a_minute() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let viewer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let viewer = OwnedFd::from(viewer);
-        tune(&viewer);
-        assert!(sockopt::tcp_nodelay(&viewer).unwrap());
-        assert!(sockopt::socket_keepalive(&viewer).unwrap());
-        let idle = sockopt::tcp_keepidle(&viewer).unwrap();
-        let interval = sockopt::tcp_keepintvl(&viewer).unwrap();
-        let probes = sockopt::tcp_keepcnt(&viewer).unwrap();
-        assert_eq!(idle + interval * probes, Duration::from_secs(30));
-        assert_eq!(sockopt::tcp_user_timeout(&viewer).unwrap(), 30_000);
-    }
 
     #[test]
     fn unix_sockets_and_ports_each_count_from_the_first_head_on() {

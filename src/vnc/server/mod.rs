@@ -8,6 +8,7 @@ mod listeners;
 mod peer;
 mod places;
 mod poller;
+mod tcp;
 mod timing;
 mod viewer_status;
 mod viewers;
@@ -214,13 +215,8 @@ impl Server {
         }
         self.listeners.resume(&self.poller, now)?;
         self.input.tick(now);
-        for id in self.viewers.ids_after(0) {
-            let Some(connected) = self.viewers.get_mut(id) else {
-                continue;
-            };
-            if let Err(e) = connected.viewer.check_deadline(now) {
-                self.disconnect(id, &e);
-            }
+        for (id, why) in self.viewers.overdue(now) {
+            self.disconnect(id, &why);
         }
         if self.viewers.look() && self.display.connect(&mut self.heads, now) {
             self.display_interest = EventFlags::IN;

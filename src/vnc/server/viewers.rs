@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::peer::{ViewerPeer, status_text};
 use super::places::{User, who_gives_up, who_leaves};
 use super::poller::{EventFlags, Poller};
+use super::tcp;
 use crate::vnc::head::Head;
 use crate::vnc::input::ViewerId;
 use crate::vnc::viewer::{Viewer, ViewerError};
@@ -27,6 +28,8 @@ pub(super) struct Connected {
     /// Which head it looks at.
     pub(super) head: usize,
     pub(super) peer: ViewerPeer,
+    /// Whether it may vanish without the kernel's knowing.
+    is_remote: bool,
     /// Whether it has done its handshake: then it counts.
     looks: bool,
     /// Until when it waits for the picture.
@@ -49,6 +52,8 @@ enum Place {
 pub(super) struct Viewers {
     connected: BTreeMap<u64, Connected>,
     last: u64,
+    /// When to see next whether peers are still there.
+    next_check: Option<Instant>,
 }
 
 impl Viewers {
@@ -72,6 +77,7 @@ impl Viewers {
         let interest = EventFlags::IN;
         poller.add(viewer.socket(), FIRST_TOKEN + self.last, interest)?;
         let connected = Connected {
+            is_remote: tcp::is_remote(viewer.socket()),
             viewer,
             head,
             peer,
@@ -172,8 +178,29 @@ impl Viewers {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let all = self.connected.values();
         all.flat_map(|viewer| [viewer.viewer.deadline(), viewer.patience])
+            .chain([self.next_check])
             .flatten()
             .min()
+    }
+
+    /// Those that are to be disconnected, and why: they took too long, or vanished.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<(u64, ViewerError)> {
+        let checks = self.next_check.is_some_and(|next| next <= now);
+        let check = |connected: &Connected| {
+            connected.viewer.check_deadline(now)?;
+            match checks && connected.is_remote && tcp::is_gone(connected.viewer.socket()) {
+                true => Err(ViewerError::Vanished),
+                false => Ok(()),
+            }
+        };
+        let all = self.connected.iter();
+        let overdue = all.filter_map(|(id, connected)| Some((*id, check(connected).err()?)));
+        let overdue = overdue.collect();
+        if checks || self.next_check.is_none() {
+            let remote = self.connected.values().any(|viewer| viewer.is_remote);
+            self.next_check = remote.then(|| now + tcp::CHECK_INTERVAL);
+        }
+        overdue
     }
 }
 

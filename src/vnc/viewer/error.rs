@@ -32,6 +32,9 @@ pub(crate) enum ViewerError {
     /// It was the oldest of too many connections whose handshake is not done.
     #[error("it did not finish the handshake before too many others came")]
     Overtaken,
+    /// Its end of the network has not answered for some time.
+    #[error("nothing was heard of it for half a minute")]
+    Vanished,
     /// It sent something that is no message.
     #[error(transparent)]
     Message(#[from] rfb::ClientMessageError),

@@ -9,6 +9,7 @@ mod real_input;
 mod resize;
 mod several;
 mod states;
+mod tcp;
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use display_protocol::Features;
 use frontend::{Command, SocketForm};
 use rfb::client::Client;
-use rfb::{Channel, Encoding, PixelFormat};
+use rfb::{Channel, ClientMessage, Encoding, PixelFormat};
 
 use super::{Console, Viewer, assert_shows, picture};
 use crate::common::QUICK;
@@ -63,11 +63,16 @@ fn viewer_that_does_not_read_stalls_nobody_and_gets_no_stale_pictures() {
     let size = (640, 480);
     let first = picture(640, 480, 1);
     let (mut console, mut gpu, mut viewer) = Console::showing(size, &first, &[Encoding::RAW]);
+    // It has asked for every picture that there will be.
     let mut stalled = console.viewer();
-    stalled.set_encodings(&[Encoding::RAW]).unwrap();
-    for _ in 0..100 {
-        stalled.request(false, stalled.frame().rect()).unwrap();
-    }
+    let encodings = [Encoding::RAW, Encoding::CONTINUOUS_UPDATES];
+    stalled.set_encodings(&encodings).unwrap();
+    let all = stalled.frame().rect();
+    let every = ClientMessage::EnableContinuousUpdates {
+        enable: true,
+        rect: all,
+    };
+    stalled.send(&every).unwrap();
     let mut pixels = first;
     for round in 0..10 {
         pixels = picture(640, 480, 2 + round);

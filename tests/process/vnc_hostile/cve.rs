@@ -177,9 +177,8 @@ impl Bits {
 /// QEMU, qemu_clipboard_request: a clipboard that nobody had filled was asked for.
 #[test]
 fn cve_2023_6683_clipboard_of_nobody() {
-    let mut console = Console::start();
-    let mut viewer = console.viewer();
-    viewer.set_encodings(&[encoding::RAW, encoding::EXTENDED_CLIPBOARD]);
+    let (console, mut viewer) =
+        Console::with_viewer(&[encoding::RAW, encoding::EXTENDED_CLIPBOARD]);
     for action in [1 << 24_u32, 1 << 25, 1 << 26, 1 << 27, 1 << 28, u32::MAX] {
         for formats in [0, 1, 0xffff] {
             let text = (action | formats).to_be_bytes();
@@ -345,9 +344,8 @@ fn cve_2013_5745_data_after_a_failed_handshake() {
 /// TigerVNC: sizes of a desktop whose product has more than 32 bits (also CVE-2014-8240).
 #[test]
 fn cve_2014_8241_desktops_of_any_size() {
-    let mut console = Console::start();
-    let mut viewer = console.viewer();
-    viewer.set_encodings(&[encoding::RAW, encoding::EXTENDED_DESKTOP_SIZE]);
+    let (mut console, mut viewer) =
+        Console::with_viewer(&[encoding::RAW, encoding::EXTENDED_DESKTOP_SIZE]);
     for (width, height, screens) in [
         (0, 0, 0_u8),
         (0, 480, 1),

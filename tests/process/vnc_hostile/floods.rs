@@ -1,6 +1,8 @@
 //! Viewers that send or ask without end, slowly or quickly, alone or by the thousand.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use super::*;
 
@@ -84,7 +86,7 @@ fn unfinished_handshakes_keep_nobody_out() {
         let _ = stream.write_all(&said[..n % (said.len() + 1)]);
         silent.push(stream);
     }
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let mut viewers: Vec<Viewer> = (0..31).map(|_| console.viewer()).collect();
     assert!(begun.elapsed() < QUICK / 2, "{:?}", begun.elapsed());
     // The oldest ones made room for them.
@@ -136,9 +138,8 @@ fn keys_without_end_are_bounded() {
 
 #[test]
 fn fences_whose_answers_nobody_reads_are_bounded() {
-    let mut console = Console::start();
-    let mut viewer = console.viewer();
-    viewer.set_encodings(&[encoding::RAW, encoding::FENCE, encoding::CONTINUOUS_UPDATES]);
+    let (mut console, viewer) =
+        Console::with_viewer(&[encoding::RAW, encoding::FENCE, encoding::CONTINUOUS_UPDATES]);
     let before = Holdings::of(&console.vnc);
     let mut fence = vec![message::FENCE, 0, 0, 0];
     fence.extend(0x8000_0000_u32.to_be_bytes());
@@ -190,6 +191,58 @@ fn broken_viewers_do_not_flood_the_log() {
     // Some of a kind in ten seconds, then their number.
     assert!(log.lines().count() < 100, "{} lines", log.lines().count());
     assert!(log.contains("viewer"), "{log}");
+    console.finish();
+}
+
+/// Somebody connects and disconnects as fast as it goes, with a handshake and without: a viewer hardly notices, and the
+/// program is idle again afterwards.
+#[test]
+fn connections_that_come_and_go_all_the_time_delay_nobody() {
+    let mut console = Console::start();
+    let before = console.settled();
+    let path = console.vnc.socket_path().to_owned();
+    let said = b"RFB 003.008\n\x01\x01";
+    let stop = AtomicBool::new(false);
+    let count = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for words in [&said[..], &[]] {
+            let (path, stop, count) = (&path, &stop, &count);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok(mut stream) = UnixStream::connect(path) else {
+                        continue;
+                    };
+                    let _ = stream.write_all(words);
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let begun = Instant::now();
+        let mut longest = Duration::ZERO;
+        let mut served = 0;
+        while begun.elapsed() < Duration::from_secs(3) {
+            let asked = Instant::now();
+            console.witness.send(&update_request(false, 0, 0, 64, 64));
+            console.witness.update();
+            longest = longest.max(asked.elapsed());
+            served += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        let came = count.load(Ordering::Relaxed);
+        println!("{served} updates beside {came} connections, the slowest in {longest:?}");
+        assert!(came > 100, "{came} connections came");
+        assert!(longest < Duration::from_secs(2), "{longest:?}");
+    });
+    console.assert_served();
+    Deadline::default()
+        .until("closed connections", || {
+            let now = Holdings::of(&console.vnc).descriptors;
+            Ok((now == before.descriptors).then_some(()))
+        })
+        .unwrap();
+    before.assert_not_grown(&console.vnc, VIEWER_KIB);
+    let log = console.vnc.stderr();
+    assert!(log.lines().count() < 100, "{} lines", log.lines().count());
     console.finish();
 }
 

@@ -198,9 +198,7 @@ fn descriptors_of_a_gpu_are_not_kept() {
 /// A cursor far outside of its picture and of the screen.
 #[test]
 fn cursors_of_impossible_places_harm_nobody() {
-    let mut console = Console::start();
-    let mut viewer = console.viewer();
-    viewer.set_encodings(&[encoding::RAW, encoding::CURSOR]);
+    let (mut console, mut viewer) = Console::with_viewer(&[encoding::RAW, encoding::CURSOR]);
     for place in [0, 63, 64, 640, 1 << 16, 1 << 31, u32::MAX] {
         let words = [0, place, place, place, place];
         console

@@ -20,9 +20,7 @@ fn fences_with_too_much_payload_end_the_viewer() {
 
 #[test]
 fn fences_of_unknown_flags_are_answered_without_them() {
-    let mut console = Console::start();
-    let mut viewer = console.viewer();
-    viewer.set_encodings(&[encoding::RAW, encoding::FENCE]);
+    let (console, mut viewer) = Console::with_viewer(&[encoding::RAW, encoding::FENCE]);
     let mut bytes = vec![message::FENCE, 0, 0, 0];
     bytes.extend(u32::MAX.to_be_bytes());
     bytes.extend([3, 1, 2, 3]);
@@ -48,9 +46,8 @@ fn fences_of_unknown_flags_are_answered_without_them() {
 
 #[test]
 fn continuous_updates_of_impossible_places_harm_nobody() {
-    let mut console = Console::start();
-    let mut viewer = console.viewer();
-    viewer.set_encodings(&[encoding::RAW, encoding::CONTINUOUS_UPDATES]);
+    let (mut console, mut viewer) =
+        Console::with_viewer(&[encoding::RAW, encoding::CONTINUOUS_UPDATES]);
     for [x, y, width, height] in [
         [u16::MAX; 4],
         [0; 4],
@@ -70,9 +67,7 @@ fn continuous_updates_of_impossible_places_harm_nobody() {
 /// The format of an answer is the one that was last set before the request.
 #[test]
 fn format_changed_between_request_and_answer_keeps_updates_whole() {
-    let mut console = Console::start();
-    let mut viewer = console.viewer();
-    viewer.set_encodings(&[encoding::RAW, encoding::DESKTOP_SIZE]);
+    let (mut console, mut viewer) = Console::with_viewer(&[encoding::RAW, encoding::DESKTOP_SIZE]);
     for _ in 0..20 {
         viewer.send(&pixel_format(8, 8, true, [7, 7, 3], [0, 3, 6]));
         viewer.send(&update_request(false, 0, 0, 64, 64));
@@ -114,9 +109,7 @@ fn format_changed_between_request_and_answer_keeps_updates_whole() {
 /// A palette's colors come before its pixels (RFC 6143, 7.6.2), or the viewer is told to go.
 #[test]
 fn formats_with_a_palette_get_one_or_the_end() {
-    let mut console = Console::start();
-    let mut viewer = console.viewer();
-    viewer.set_encodings(&[encoding::RAW]);
+    let (console, mut viewer) = Console::with_viewer(&[encoding::RAW]);
     viewer.send(&pixel_format(8, 8, false, [0; 3], [0; 3]));
     viewer.send(&update_request(false, 0, 0, 4, 4));
     let mut kind = [0];
@@ -138,9 +131,7 @@ fn messages_of_qemu_that_are_unknown_end_the_viewer() {
 
 #[test]
 fn keys_and_places_that_do_not_exist_harm_nobody() {
-    let mut console = Console::start();
-    let mut viewer = console.viewer();
-    viewer.set_encodings(&[encoding::RAW, encoding::QEMU_KEY]);
+    let (mut console, mut viewer) = Console::with_viewer(&[encoding::RAW, encoding::QEMU_KEY]);
     for code in [
         0,
         1,

@@ -93,6 +93,14 @@ impl Console {
         console
     }
 
+    /// As [`Console::start`], with a further viewer that takes `encodings`.
+    fn with_viewer(encodings: &[i32]) -> (Self, Viewer) {
+        let mut console = Self::start();
+        let mut viewer = console.viewer();
+        viewer.set_encodings(encodings);
+        (console, viewer)
+    }
+
     /// A further viewer, past its handshake.
     fn viewer(&mut self) -> Viewer {
         Viewer::shake_hands(self.vnc.connect().unwrap())
