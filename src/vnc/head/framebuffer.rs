@@ -47,6 +47,18 @@ impl Framebuffer {
         Rc::new(RefCell::new(Self::new(size)))
     }
 
+    /// Replaces each of `pictures` by a black one of its size. Those of the same size that follow each other share one.
+    pub(crate) fn blacken<'a>(pictures: impl Iterator<Item = &'a mut SharedFramebuffer>) {
+        let mut black: Option<SharedFramebuffer> = None;
+        for picture in pictures {
+            let size = picture.borrow().size();
+            let same = black.filter(|black| black.borrow().size() == size);
+            let same = same.unwrap_or_else(|| Self::black(size));
+            *picture = SharedFramebuffer::clone(&same);
+            black = Some(same);
+        }
+    }
+
     /// Its size.
     pub(crate) fn size(&self) -> Size {
         self.size

@@ -106,12 +106,11 @@ impl Output {
 
     /// Sends black for the rows that are still to be sent, so that their picture need not be kept.
     pub(super) fn forget_pixels(&mut self) {
-        for piece in &mut self.queue {
-            if let Piece::Rows { picture, .. } = piece {
-                let size = picture.borrow().size();
-                *picture = Framebuffer::black(size);
-            }
-        }
+        let pictures = self.queue.iter_mut().filter_map(|piece| match piece {
+            Piece::Rows { picture, .. } => Some(picture),
+            Piece::Bytes { .. } => None,
+        });
+        Framebuffer::blacken(pictures);
     }
 
     /// Sends as much as one system call takes. Returns whether the socket took all that was offered, so that more may
@@ -250,6 +249,25 @@ mod tests {
         assert_eq!(received[..2], [1, 0]);
         assert!(received[1..].iter().all(|byte| *byte == 0));
         assert_eq!(output.unsent(), 0);
+    }
+
+    /// A viewer that does not read may have thousands of small ones queued: a picture for each would take up address space.
+    #[test]
+    fn pieces_of_a_picture_that_was_replaced_share_one() {
+        let size = Size::new(4, 2);
+        let picture = Rc::new(RefCell::new(Framebuffer::new(size)));
+        let mut output = Output::default();
+        for _ in 0..3 {
+            output.write(|bytes| bytes.push(1));
+            output.add_rows(&picture, size.into());
+        }
+        output.forget_pixels();
+        let pictures = output.queue.iter().filter_map(|piece| match piece {
+            Piece::Rows { picture, .. } => Some(picture),
+            Piece::Bytes { .. } => None,
+        });
+        assert!(pictures.clone().all(|picture| Rc::strong_count(picture) == 3));
+        assert_eq!(pictures.count(), 3);
     }
 
     #[test]

@@ -294,9 +294,10 @@ impl Session {
         let known = self.size.known();
         if let Some(rect) = self.size.next_rect(head.size()) {
             write_size(rect, output);
+            // It answers the request. With pixels in a further update, a viewer that asked for another format after
+            // this one would take them for pixels of that format.
+            self.requested = None;
             if self.size.known() != known {
-                // Nothing more is sent before the viewer, which may have to make room, asks again.
-                self.requested = None;
                 self.damage.clear();
                 self.damage(self.size.known().into());
             }

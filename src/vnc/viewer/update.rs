@@ -90,14 +90,7 @@ impl Update {
     /// Sends black for the pixels that are still to be encoded, so that their picture need not be kept: it was replaced,
     /// and the viewer gets all of the new one next.
     pub(super) fn forget_pixels(&mut self) {
-        let mut black: Option<SharedFramebuffer> = None;
-        for slice in &mut self.slices {
-            let size = slice.picture.borrow().size();
-            let same = black.filter(|black| black.borrow().size() == size);
-            let same = same.unwrap_or_else(|| Framebuffer::black(size));
-            slice.picture = SharedFramebuffer::clone(&same);
-            black = Some(same);
-        }
+        Framebuffer::blacken(self.slices.iter_mut().map(|slice| &mut slice.picture));
         self.painted = None;
     }
 

@@ -306,6 +306,10 @@ impl<S: Connection> Client<S> {
                 if missing == 0 {
                     return Ok(());
                 }
+                if update.pixels.is_empty() {
+                    // Servers tell the size, for instance, in an update of its own, which is the answer to a request.
+                    self.request(true, self.frame.rect())?;
+                }
             }
         }
     }

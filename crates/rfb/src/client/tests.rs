@@ -119,6 +119,38 @@ fn a_refresh_follows_a_new_size() {
 }
 
 #[test]
+fn a_refresh_goes_on_after_an_update_without_pixels() {
+    let mut requests = 0;
+    let (socket, server) = serve(move |message, out| {
+        let ClientMessage::FramebufferUpdateRequest { incremental, .. } = message else {
+            return;
+        };
+        requests += 1;
+        assert_eq!(incremental, requests == 2);
+        if requests == 1 {
+            // The size that the viewer knows.
+            let mut update = Update::begin(out);
+            server_message::write_extended_desktop_size(
+                DesktopSizeReason::Server,
+                DesktopSizeStatus::NoError,
+                (30, 20),
+                &[],
+                out,
+            );
+            assert!(update.count(1));
+            update.finish(out);
+        } else {
+            send_frame(&picture(30, 20), out);
+        }
+    });
+    let mut client = Client::connect(socket, LIMIT).expect("a connection");
+    client.refresh().expect("a frame");
+    assert_eq!(*client.frame(), picture(30, 20));
+    drop(client);
+    server.join().expect("a server");
+}
+
+#[test]
 fn a_fence_is_answered_while_the_viewer_waits() {
     let fence = Fence::new(Fence::REQUEST | Fence::SYNC_NEXT, b"?").expect("a fence");
     let (socket, server) = serve(move |message, out| match message {

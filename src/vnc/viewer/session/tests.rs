@@ -71,8 +71,10 @@ fn each_request_for_all_pixels_is_answered_with_the_size() {
         extended.take(request(false), &head);
         let update = sent(&mut extended, &head);
         assert_eq!(encoding(&update), Encoding::EXTENDED_DESKTOP_SIZE);
-        // The head of the update, of the rectangle and of the list, and one screen; then the pixel.
-        assert_eq!(encoding(&update[4 + 12 + 4 + 16..]), Encoding::RAW);
+        // The head of the update, of the rectangle and of the list, and one screen. One request has one update.
+        assert_eq!(update.len(), 4 + 12 + 4 + 16);
+        extended.take(request(true), &head);
+        assert_eq!(encoding(&sent(&mut extended, &head)), Encoding::RAW);
         extended.take(request(true), &head);
         assert!(sent(&mut extended, &head).is_empty());
         plain.take(request(false), &head);
