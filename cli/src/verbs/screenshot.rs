@@ -25,7 +25,7 @@ use super::shared::console_socket::ConsoleSocket;
 #[command(after_help = "\
 The VM needs a console: vhostctl add console VM --now. The pointer is not in the picture.
 
-If there is no screen to see (the guest has not begun to draw or has switched it off, the GPU is not
+If there is no screen to see (the VM is off, its guest has not begun to draw or has switched it off, the GPU is not
 reached, or the screen is too large), no file is written, and the exit status is 3.")]
 pub(crate) struct Args {
     /// The VM

@@ -23,7 +23,7 @@ impl ScreenState {
     const NOTES: [(Self, &'static str); 4] = [
         (Self::Unreachable, " (no connection to the GPU)"),
         (Self::Waiting, " (waiting for the guest)"),
-        (Self::Off, " (switched off by the guest)"),
+        (Self::Off, " (off)"),
         (Self::TooLarge, " (too large)"),
     ];
 

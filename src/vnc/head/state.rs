@@ -13,7 +13,7 @@ pub(crate) enum HeadState {
     Unreachable,
     /// The GPU is connected and has said nothing of this head: no guest uses it.
     Waiting,
-    /// The guest has switched it off.
+    /// The guest has switched it off, or no guest runs: the GPU says the same of both.
     Off,
     /// Its picture is larger than [`Framebuffer`](super::Framebuffer) allows, or than what the other heads' pictures
     /// leave.
@@ -40,7 +40,7 @@ impl fmt::Display for HeadState {
         match self {
             Self::Unreachable => f.write_str("The VM's GPU cannot be reached."),
             Self::Waiting => f.write_str("The VM does not show anything yet."),
-            Self::Off => f.write_str("The VM has switched this display off."),
+            Self::Off => f.write_str("The VM is off, or has switched this display off."),
             Self::TooLarge(size) => write!(f, "A screen of {size} is too large for this console."),
             Self::On => f.write_str("The VM's screen is shown."),
         }

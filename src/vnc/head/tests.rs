@@ -40,7 +40,7 @@ fn head_without_pixels_shows_a_text_of_the_former_size() {
         (HeadState::Off, Size::new(1920, 1080))
     );
     assert!(head.take_changes().name);
-    assert_eq!(head.name(), "vm1 (switched off by the guest)");
+    assert_eq!(head.name(), "vm1 (off)");
     assert!(head.guest_picture().is_none());
     assert!(pixel_count(&head) > 100);
 }

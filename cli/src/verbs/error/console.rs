@@ -100,7 +100,7 @@ fn why(state: ScreenState, vm: &str) -> String {
             format!("the console does not reach the GPU of {vm}. See 'vhostctl status {vm}'")
         }
         ScreenState::Waiting => format!("the guest of {vm} has not begun to draw"),
-        ScreenState::Off => "the guest has switched it off".to_owned(),
+        ScreenState::Off => format!("{vm} is off, or its guest has switched the display off"),
         ScreenState::TooLarge => "it is too large for the console".to_owned(),
     }
 }
