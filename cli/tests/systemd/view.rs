@@ -332,7 +332,10 @@ fn screenshot_is_the_screen_of_the_guest() -> anyhow::Result<()> {
     gpu.set_scanout(0, 0, Rect::sized(0, 0))?;
     let (code, said) = run(&host, &[], &["screenshot", "vm1", "-"])?;
     assert_eq!(code, Some(3), "{said}");
-    assert!(said.contains("vm1 is off, or its guest has switched the display off"), "{said}");
+    assert!(
+        said.contains("vm1 is off, or its guest has switched the display off"),
+        "{said}"
+    );
     // A file that cannot be written.
     gpu.set_scanout(0, 1, whole)?;
     gpu.flush(1, whole)?;

@@ -266,7 +266,11 @@ mod tests {
             Piece::Rows { picture, .. } => Some(picture),
             Piece::Bytes { .. } => None,
         });
-        assert!(pictures.clone().all(|picture| Rc::strong_count(picture) == 3));
+        assert!(
+            pictures
+                .clone()
+                .all(|picture| Rc::strong_count(picture) == 3)
+        );
         assert_eq!(pictures.count(), 3);
     }
 
