@@ -1,19 +1,21 @@
-//! The front-end's end of the display socket. Checks each message as QEMU would.
+//! The other end of a display socket: the front-end's, which checks each message as QEMU would, or a console's.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use vhost_user_backends::gpu::fuzzing::{
-    ExpectedDisplay, HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN,
-};
+use vhost_user_backends::gpu::fuzzing::{ExpectedDisplay, MAX_SCANOUTS};
 
 use crate::bytes::Bytes;
+use replies::{edid, modes};
+
+mod replies;
 
 const GET_PROTOCOL_FEATURES: u32 = 1;
 const SET_PROTOCOL_FEATURES: u32 = 2;
@@ -27,10 +29,18 @@ const DMABUF_SCANOUT: u32 = 9;
 const DMABUF_UPDATE: u32 = 10;
 const GET_EDID: u32 = 11;
 const DMABUF_SCANOUT2: u32 = 12;
+const RESIZE: u32 = 0x1000;
 const REPLY: u32 = 4;
+/// Answers to `RESIZE`; other numbers are less.
+const INVALID_SIZE: u32 = 2;
+const NO_SUCH_SCANOUT: u32 = 3;
 /// Bytes of a message's header, and of a cursor.
 const HEADER: usize = 12;
 const CURSOR: usize = 64 * 64 * 4;
+/// The feature bit of `RESIZE`.
+const FEATURE_RESIZE: u64 = 1 << 32;
+/// Sizes that it asks for before it has an answer.
+const MOST_RESIZES: usize = 200;
 /// Questions that may be without an answer.
 const MOST_QUESTIONS: usize = 10;
 
@@ -43,14 +53,30 @@ enum Shown {
     Dmabuf(OwnedFd, u32, u32, bool),
 }
 
-/// A front-end that knows the protocol, and may do without it.
+/// Whose end of the socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    FrontEnd,
+    Console,
+}
+
+/// A front-end or a console that knows the protocol, and may do without it.
 pub struct FrontEnd {
     socket: UnixStream,
+    role: Role,
     arrived: Vec<u8>,
     /// Descriptors that came, in their order.
     fds: VecDeque<OwnedFd>,
     scanouts: BTreeMap<u32, Shown>,
-    /// Whether all it said was an answer, and went out.
+    /// The scanouts that it was told of.
+    told: BTreeSet<u32>,
+    /// The protocol features in use, once it was told.
+    features: Option<u64>,
+    /// The sizes that it asked for and has no answer to.
+    resizes: VecDeque<[u32; 3]>,
+    /// What it has to say and has not sent.
+    outbox: Vec<u8>,
+    /// Whether all it said was an answer or what it may ask, and went out.
     is_honest: bool,
     /// Messages that came.
     heard: usize,
@@ -64,20 +90,33 @@ impl FrontEnd {
     /// A front-end, and the device's end of its socket.
     pub fn new() -> (Self, UnixStream) {
         let (socket, theirs) = UnixStream::pair().expect("cannot make a socket");
+        (Self::on(socket, Role::FrontEnd), theirs)
+    }
+
+    /// A console that is connected by `socket`.
+    pub fn console(socket: UnixStream) -> Self {
+        Self::on(socket, Role::Console)
+    }
+
+    fn on(socket: UnixStream, role: Role) -> Self {
         socket
             .set_nonblocking(true)
             .expect("fcntl(2) does not fail");
-        let front_end = Self {
+        Self {
             socket,
+            role,
             arrived: Vec::new(),
             fds: VecDeque::new(),
             scanouts: BTreeMap::new(),
+            told: BTreeSet::new(),
+            features: None,
+            resizes: VecDeque::new(),
+            outbox: Vec::new(),
             is_honest: true,
             heard: 0,
             questions: VecDeque::new(),
             most: MOST_QUESTIONS,
-        };
-        (front_end, theirs)
+        }
     }
 
     /// Reads at most `most` bytes and looks at what is whole of them.
@@ -111,11 +150,15 @@ impl FrontEnd {
                 break;
             };
             let (kind, flags, len) = (header[0], header[1], payload.len());
-            assert_eq!(flags, 0, "a request has no flags");
             let payload = words(payload);
             at += HEADER + len;
             self.heard += 1;
-            self.take(kind, &payload, len);
+            if kind == RESIZE {
+                self.take_resized(flags, &payload);
+            } else {
+                assert_eq!(flags, 0, "a request has no flags");
+                self.take(kind, &payload, len);
+            }
             assert!(
                 self.questions.len() <= self.most,
                 "questions without an end"
@@ -139,7 +182,11 @@ impl FrontEnd {
     pub fn answer(&mut self, bytes: &mut Bytes<'_>) {
         while let Some(question) = self.questions.pop_front() {
             let payload = match question {
-                GET_PROTOCOL_FEATURES => u64::from(bytes.u8() & 3).to_ne_bytes().to_vec(),
+                GET_PROTOCOL_FEATURES => {
+                    let offered = bytes.u8();
+                    let resize = u64::from(offered >> 2 & 1) << 32;
+                    (u64::from(offered & 3) | resize).to_ne_bytes().to_vec()
+                }
                 GET_DISPLAY_INFO => modes(bytes),
                 DMABUF_UPDATE => Vec::new(),
                 _ => edid(bytes),
@@ -150,15 +197,18 @@ impl FrontEnd {
 
     /// Sends a message of any content.
     pub fn rave(&mut self, bytes: &mut Bytes<'_>) {
-        let kind = bytes.mostly(&[
-            GET_PROTOCOL_FEATURES,
-            GET_DISPLAY_INFO,
-            GET_EDID,
-            9,
-            12,
-            0,
-            DMABUF_UPDATE,
-        ]);
+        let kind = match self.role {
+            Role::Console if bytes.u8() & 1 == 0 => RESIZE,
+            _ => bytes.mostly(&[
+                GET_PROTOCOL_FEATURES,
+                GET_DISPLAY_INFO,
+                GET_EDID,
+                9,
+                12,
+                0,
+                DMABUF_UPDATE,
+            ]),
+        };
         let flags = bytes.mostly(&[REPLY, REPLY, REPLY, 0]);
         let payload = match bytes.u8() {
             0..=63 => modes(bytes),
@@ -179,13 +229,65 @@ impl FrontEnd {
         let _ = self.socket.write(bytes.some(512));
     }
 
+    /// Asks for a size, if that was agreed on. A console's messages go out with [`FrontEnd::send`].
+    pub fn resize(&mut self, size: [u32; 3]) {
+        let may_resize = self
+            .features
+            .is_some_and(|features| features & FEATURE_RESIZE != 0);
+        if may_resize && self.resizes.len() < MOST_RESIZES {
+            self.resizes.push_back(size);
+            let payload: Vec<u8> = size.into_iter().flat_map(u32::to_ne_bytes).collect();
+            self.reply(RESIZE, 0, &payload);
+        }
+    }
+
     fn reply(&mut self, kind: u32, flags: u32, payload: &[u8]) {
         let header = [kind, flags, payload.len() as u32];
-        let mut message: Vec<u8> = header.into_iter().flat_map(u32::to_ne_bytes).collect();
-        message.extend(payload);
-        // Where there is no room, the rest is lost: that is a front-end, too.
-        let sent = self.socket.write(&message);
-        self.is_honest &= sent.is_ok_and(|count| count == message.len());
+        self.outbox
+            .extend(header.into_iter().flat_map(u32::to_ne_bytes));
+        self.outbox.extend(payload);
+        if self.role == Role::FrontEnd {
+            self.send(usize::MAX);
+            // Where there is no room, the rest is lost: that is a front-end, too.
+            self.is_honest &= self.outbox.is_empty();
+            self.outbox.clear();
+        }
+    }
+
+    /// Sends at most `most` bytes of what it has to say, as far as the socket takes them.
+    pub fn send(&mut self, most: usize) {
+        let len = most.min(self.outbox.len());
+        if let Ok(sent) = self.socket.write(&self.outbox[..len]) {
+            self.outbox.drain(..sent);
+        }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    /// It does from now on what the protocol does not provide for.
+    pub fn misbehave(&mut self) {
+        self.is_honest = false;
+    }
+
+    /// Whether it keeps to the protocol.
+    pub fn is_honest(&self) -> bool {
+        self.is_honest
+    }
+
+    /// Whether the device closed the socket.
+    pub fn is_closed(&self) -> bool {
+        let mut sockets = [PollFd::new(&self.socket, PollFlags::empty())];
+        let polled = poll(&mut sockets, Some(&Timespec::default()));
+        polled.expect("poll(2) does not fail");
+        sockets[0].revents().contains(PollFlags::HUP)
+    }
+
+    /// How many sizes that it asked for have no answer.
+    pub fn unanswered(&self) -> usize {
+        self.resizes.len()
     }
 
     /// How many messages came.
@@ -198,6 +300,8 @@ impl FrontEnd {
         if !self.is_honest {
             return;
         }
+        let is_told = self.role != Role::Console || self.told.len() == MAX_SCANOUTS;
+        assert!(is_told, "a console knows {:?} only", self.told);
         for (id, expected) in (0..).zip(expected) {
             match (expected, self.scanouts.get(&id)) {
                 (ExpectedDisplay::Unchanged, _) | (ExpectedDisplay::Disabled, None) => {}
@@ -228,6 +332,25 @@ impl FrontEnd {
 }
 
 impl FrontEnd {
+    /// Takes the answer to a request for another size.
+    fn take_resized(&mut self, flags: u32, payload: &[u32]) {
+        assert_eq!(flags, REPLY, "a console is not asked for a size");
+        let [result] = payload else {
+            panic!("an answer of {} words", payload.len());
+        };
+        let asked = self.resizes.pop_front();
+        if self.is_honest {
+            let [id, width, height] = asked.expect("an answer to nothing");
+            let is_head = (id as usize) < MAX_SCANOUTS;
+            let right = match (is_head, width.min(height)) {
+                (false, _) => *result == NO_SUCH_SCANOUT,
+                (true, 0) => [INVALID_SIZE, NO_SUCH_SCANOUT].contains(result),
+                (true, _) => *result <= NO_SUCH_SCANOUT,
+            };
+            assert!(right, "{width}x{height} of {id} is answered by {result}");
+        }
+    }
+
     fn take(&mut self, kind: u32, payload: &[u32], len: usize) {
         let on_scanout = |wanted: usize| {
             assert_eq!(len, wanted, "message {kind} has {len} bytes");
@@ -246,6 +369,20 @@ impl FrontEnd {
             );
             assert!(rect[2] != 0 && rect[3] != 0, "an update of nothing");
         };
+        let is_for_consoles = matches!(
+            kind,
+            GET_PROTOCOL_FEATURES
+                | SET_PROTOCOL_FEATURES
+                | CURSOR_POS
+                | CURSOR_POS_HIDE
+                | CURSOR_UPDATE
+                | SCANOUT
+                | UPDATE
+        );
+        assert!(
+            self.role != Role::Console || is_for_consoles,
+            "a console is sent message {kind}"
+        );
         match kind {
             GET_PROTOCOL_FEATURES | GET_DISPLAY_INFO => {
                 assert_eq!(len, 0);
@@ -255,7 +392,22 @@ impl FrontEnd {
                 on_scanout(4);
                 self.questions.push_back(kind);
             }
-            SET_PROTOCOL_FEATURES => assert_eq!(len, 8),
+            SET_PROTOCOL_FEATURES => {
+                let [low, high] = payload else {
+                    panic!("features of {len} bytes");
+                };
+                let features = u64::from(*low) | u64::from(*high) << 32;
+                let known = match self.role {
+                    Role::FrontEnd => 3,
+                    Role::Console => FEATURE_RESIZE,
+                };
+                assert_eq!(
+                    features & !known,
+                    0,
+                    "features {features:#x} are not for it"
+                );
+                self.features = Some(features);
+            }
             CURSOR_POS | CURSOR_POS_HIDE => on_scanout(12),
             CURSOR_UPDATE => on_scanout(20 + CURSOR),
             SCANOUT => {
@@ -264,6 +416,7 @@ impl FrontEnd {
                     unreachable!("of 12 bytes")
                 };
                 self.scanouts.remove(id);
+                self.told.insert(*id);
                 if *width != 0 && *height != 0 {
                     // What nothing is sent of is not by chance what it should be.
                     let pixels = vec![0xdead_beef; *width as usize * *height as usize];
@@ -329,36 +482,4 @@ impl FrontEnd {
 fn words(bytes: &[u8]) -> Vec<u32> {
     let (words, _) = bytes.as_chunks::<4>();
     words.iter().map(|word| u32::from_ne_bytes(*word)).collect()
-}
-
-/// The payload of a reply to `GET_DISPLAY_INFO`.
-pub fn modes(bytes: &mut Bytes<'_>) -> Vec<u8> {
-    let mut payload = vec![0; HEADER_LEN + MODES_LEN];
-    let count = usize::from(bytes.u8()) % (MAX_SCANOUTS + 1);
-    for mode in payload[HEADER_LEN..].chunks_mut(24).take(count) {
-        let fields = [
-            0,
-            0,
-            bytes.mostly(&[640, 1280, 0, 1]),
-            bytes.mostly(&[480, 800, 0, 1]),
-            bytes.mostly(&[1, 1, 0]),
-            0,
-        ];
-        for (to, field) in mode.chunks_mut(4).zip(fields) {
-            to.copy_from_slice(&field.to_le_bytes());
-        }
-    }
-    payload
-}
-
-/// The payload of a reply to `GET_EDID`.
-pub fn edid(bytes: &mut Bytes<'_>) -> Vec<u8> {
-    const OK_EDID: u32 = 0x1104;
-    let mut payload = vec![0; HEADER_LEN + 8 + MAX_EDID_LEN];
-    let kind = bytes.mostly(&[OK_EDID, OK_EDID, 0x1200, 0]);
-    let size = bytes.mostly(&[128, 256, 1024, 0, 1025]);
-    payload[..4].copy_from_slice(&kind.to_le_bytes());
-    payload[HEADER_LEN..][..4].copy_from_slice(&size.to_le_bytes());
-    payload[HEADER_LEN + 8..].fill(bytes.u8());
-    payload
 }

@@ -1,10 +1,11 @@
-//! The GPU: a hostile driver on both queues, and a front-end in any state.
+//! The GPU: a hostile driver on both queues, a front-end in any state, and consoles.
 
 use std::collections::BTreeSet;
 
 use vhost_user_backend::VringT;
 use vhost_user_backends::backend::fuzzing::FakeContext;
 use vhost_user_backends::backend::{Device, DeviceContext};
+use vhost_user_backends::gpu::CONSOLE_SOCKET;
 use vhost_user_backends::gpu::fuzzing::command::*;
 use vhost_user_backends::gpu::fuzzing::{FuzzGpu, fake_virglrenderer};
 use vmm_sys_util::epoll::EventSet;
@@ -13,8 +14,10 @@ use crate::bytes::Bytes;
 use crate::front_end::FrontEnd;
 use crate::guest::Guest;
 use commands::{backing_of, command_2d, command_3d, cursor_command, request};
+use consoles::Consoles;
 
 mod commands;
+mod consoles;
 
 /// What resources may take: a few screens, so that it is soon used up.
 const MAX_HOSTMEM: u64 = 2 << 20;
@@ -22,6 +25,8 @@ const MAX_HOSTMEM: u64 = 2 << 20;
 const MAX_HOSTMEM_3D: u64 = 9 << 20;
 /// Steps of one run. What takes more tells nothing new.
 const MAX_STEPS: usize = 200;
+/// Messages that may be kept for a display or of one: what is read at a time, and as many answers as wait then.
+const MAX_KEPT: usize = 64;
 /// Turns of the event loop after which there must be nothing to do.
 const MAX_TURNS: usize = 1000;
 
@@ -30,16 +35,28 @@ const CURSOR: usize = 1;
 
 /// A 2D device.
 pub fn control_2d(data: &[u8]) {
-    Machine::new(|context| FuzzGpu::in_2d(MAX_HOSTMEM, context), Mood::Flat).run(data);
+    Machine::in_2d().run(data);
 }
 
 /// A 3D device with the fake virglrenderer.
 pub fn control_3d(data: &[u8]) {
-    Machine::new(
-        |context| FuzzGpu::in_3d(MAX_HOSTMEM_3D, context),
-        Mood::Deep,
-    )
-    .run(data);
+    Machine::in_3d().run(data);
+    check_nothing_is_left();
+}
+
+/// A device in 2D or in 3D with consoles, hostile ones among them.
+pub fn display_consoles(data: &[u8]) {
+    match data.split_first() {
+        Some((mode, data)) if mode & 1 != 0 => {
+            Machine::in_3d().run_with_consoles(data);
+            check_nothing_is_left();
+        }
+        Some((_, data)) => Machine::in_2d().run_with_consoles(data),
+        None => {}
+    }
+}
+
+fn check_nothing_is_left() {
     assert_eq!(
         fake_virglrenderer::population(),
         (0, 0),
@@ -86,12 +103,24 @@ struct Machine {
     program: FakeContext,
     guest: Guest,
     front_end: Option<FrontEnd>,
+    consoles: Consoles,
     mood: Mood,
     /// The resources that were spoken of.
     ids: BTreeSet<u32>,
 }
 
 impl Machine {
+    fn in_2d() -> Self {
+        Self::new(|context| FuzzGpu::in_2d(MAX_HOSTMEM, context), Mood::Flat)
+    }
+
+    fn in_3d() -> Self {
+        Self::new(
+            |context| FuzzGpu::in_3d(MAX_HOSTMEM_3D, context),
+            Mood::Deep,
+        )
+    }
+
     fn new(build: impl FnOnce(DeviceContext) -> FuzzGpu, mood: Mood) -> Self {
         let mut guest = Guest::new();
         // TRANSFER_FROM_HOST_3D writes into backings; nothing of 2D does.
@@ -100,6 +129,9 @@ impl Machine {
         }
         let program =
             FakeContext::new(guest.memory.clone()).expect("the host has descriptors left");
+        let (consoles, listener) = Consoles::new();
+        let added = program.add_listener(CONSOLE_SOCKET, listener);
+        added.expect("fcntl(2) does not fail");
         let mut bench = build(program.context());
         let gpu = &mut bench.gpu;
         gpu.memory_changed();
@@ -110,6 +142,7 @@ impl Machine {
             program,
             guest,
             front_end: None,
+            consoles,
             mood,
             ids: (1..6).collect(),
         }
@@ -126,6 +159,53 @@ impl Machine {
         }
         self.rest();
         self.end();
+    }
+
+    fn run_with_consoles(mut self, data: &[u8]) {
+        let mut bytes = Bytes::new(data);
+        for _ in 0..MAX_STEPS {
+            if bytes.is_empty() {
+                break;
+            }
+            match bytes.u8() {
+                0..=15 => {
+                    self.rest();
+                    self.consoles.connect();
+                    self.rest();
+                    self.consoles.accepted();
+                }
+                16..=119 => self.consoles.act(&mut bytes),
+                120..=127 => self.check_shown(),
+                128..=143 => self.show(&mut bytes),
+                144..=159 => self.rest(),
+                _ => self.step(&mut bytes),
+            }
+            self.check();
+        }
+        self.rest();
+        self.end();
+    }
+
+    /// The driver does what it must for the screen to change.
+    fn show(&mut self, bytes: &mut Bytes<'_>) {
+        let [id, scanout] = [1 + u32::from(bytes.u8() % 3), u32::from(bytes.u8() % 2)];
+        let side = bytes.of(&[64, 16, 300, 1]);
+        self.guest.fill(bytes);
+        for (kind, words) in [
+            (RESOURCE_CREATE_2D, &[id, 2, side, side][..]),
+            (RESOURCE_ATTACH_BACKING, &[id, 1, 0x9000, 0, 0x8000, 0]),
+            (
+                TRANSFER_TO_HOST_2D,
+                &[0, 0, side, side.min(100), 0, 0, id, 0],
+            ),
+            (SET_SCANOUT, &[0, 0, side, side, scanout, id]),
+            (RESOURCE_FLUSH, &[0, 0, side, side, id, 0]),
+        ] {
+            let request = request(kind, [0; 5], words);
+            self.guest.submit(CONTROL, &request, &mut Bytes::new(&[]));
+        }
+        self.ids.insert(id);
+        self.turn(CONTROL as u16, EventSet::IN);
     }
 
     fn step(&mut self, bytes: &mut Bytes<'_>) {
@@ -275,36 +355,55 @@ impl Machine {
             let used = self.bench.used();
             assert!(pixels * 4 <= used, "{pixels} pixels in {used} bytes");
         }
+        let kept = self.bench.kept_messages();
+        assert!(kept <= MAX_KEPT, "{kept} messages are kept for a display");
         assert_eq!(self.program.failure(), None);
     }
 
-    /// A front-end that reads and answers, at last, has what the scanouts show.
+    /// A front-end and consoles that read and answer, at last, have what the scanouts show.
     fn check_shown(&mut self) {
-        let Some(mut front_end) = self.front_end.take() else {
+        let mut front_end = self.front_end.take();
+        if front_end.is_none() && self.consoles.is_empty() {
             return;
-        };
+        }
         // The first retired fence may have the device find requests, which begin another one.
         let mut quiet = 0;
         for _ in 0..MAX_TURNS {
-            let heard = front_end.heard();
-            front_end.read_all();
-            front_end.answer(&mut Bytes::new(&[]));
+            let heard = self.heard(front_end.as_ref());
+            if let Some(front_end) = &mut front_end {
+                front_end.read_all();
+                front_end.answer(&mut Bytes::new(&[]));
+            }
+            self.consoles.converse();
             fake_virglrenderer::retire(usize::MAX);
             self.rest();
-            front_end.read_all();
-            quiet = if front_end.heard() == heard {
-                quiet + 1
-            } else {
-                0
+            if let Some(front_end) = &mut front_end {
+                front_end.read_all();
+            }
+            self.consoles.converse();
+            quiet = match self.heard(front_end.as_ref()) == heard {
+                true => quiet + 1,
+                false => 0,
             };
-            if quiet == 2 {
+            if quiet < 2 {
+                continue;
+            }
+            if !self.consoles.wait() {
                 break;
             }
+            // What consoles say is read at a limited rate.
+            self.within(|bench, guest| bench.expire(&guest.vrings));
         }
-        if let Some(expected) = self.bench.expected_display() {
+        if let (Some(front_end), Some(expected)) = (&front_end, self.bench.expected_display()) {
             front_end.check(&expected);
         }
-        self.front_end = Some(front_end);
+        self.consoles.check(&self.bench.expected_console());
+        self.front_end = front_end;
+    }
+
+    /// Messages that came to a front-end or a console.
+    fn heard(&mut self, front_end: Option<&FrontEnd>) -> usize {
+        front_end.map_or(0, FrontEnd::heard) + self.consoles.heard()
     }
 
     /// A reset gives everything back.
@@ -319,7 +418,9 @@ impl Machine {
         // With the display goes the message that is on its way, and what it reads from.
         self.front_end(|front_end| front_end.read_all());
         self.front_end = None;
+        self.consoles.leave();
         self.rest();
+        assert!(!self.program.has_clients(), "a console is still served");
         self.plug();
         self.front_end = None;
         self.rest();

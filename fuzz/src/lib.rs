@@ -35,13 +35,14 @@ pub fn begin() {
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("console", console::console),
     ("console_input", console_input::console_input),
     ("control_2d", gpu::control_2d),
     ("control_3d", gpu::control_3d),
     ("cursor", gpu::cursor),
     ("descriptors", descriptors::descriptors),
+    ("display_consoles", gpu::display_consoles),
     ("display_replies", replies::display_replies),
     ("input_hostile", input::input_hostile),
     ("input_reports", input::input_reports),

@@ -51,6 +51,7 @@ corpora!(
     control_3d,
     cursor,
     descriptors,
+    display_consoles,
     display_replies,
     input_hostile,
     input_reports,

@@ -6,6 +6,8 @@ pub(crate) mod evdev;
 pub(crate) mod growth;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod inject;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tally;
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -230,6 +230,14 @@ impl Displays {
         }
     }
 
+    /// Messages that are kept for a display or of one: the most of any.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn kept_messages(&self) -> usize {
+        let displays = self.entries.iter();
+        let kept = displays.map(|entry| entry.display.kept_messages());
+        kept.max().unwrap_or(0)
+    }
+
     /// Calls `watch` with each display's token, its socket, and the events to watch that for.
     /// A display that cannot be watched is disconnected. Returns how many consoles are gone since the last time.
     pub(super) fn watch(

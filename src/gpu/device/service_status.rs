@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::backend::DeviceContext;
-use crate::gpu::scanout::ActiveScanout;
+use crate::gpu::scanout::{ActiveScanout, Shown};
 use crate::gpu::virtio_gpu::VirtioGpu;
 
 /// The `STATUS=` line, and the scanouts that it was made of last.
@@ -39,9 +39,11 @@ impl GpuStatus {
             let _ = write!(text, "{separator}{}", scanout.size);
         }
         if let Some(renderer) = renderer {
-            let by_dmabuf = |scanout: &ActiveScanout| scanout.by_dmabuf;
+            let is_unseen = |scanout: &ActiveScanout| scanout.shown == Shown::Nowhere;
+            let by_dmabuf = |scanout: &ActiveScanout| scanout.shown == Shown::Dmabuf;
             let how = match () {
                 () if self.scanouts.is_empty() => "",
+                () if self.scanouts.iter().all(is_unseen) => ", no display",
                 () if self.scanouts.iter().all(by_dmabuf) => ", screens as dmabufs",
                 () if self.scanouts.iter().any(by_dmabuf) => ", some screens as dmabufs",
                 () => ", screens read back",

@@ -329,6 +329,13 @@ impl DisplayConnection {
         }
     }
 
+    /// See [`Display::kept_messages`](super::Display::kept_messages).
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn kept_messages(&self) -> usize {
+        let waiting = self.sender.waiting_requests();
+        waiting.saturating_add(self.unanswered.len())
+    }
+
     #[cfg(test)]
     pub(super) fn awaits_dmabuf_ack(&self) -> bool {
         self.sender.dmabuf_ack().is_pending()

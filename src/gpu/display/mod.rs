@@ -171,6 +171,14 @@ impl Display {
         }
     }
 
+    /// Messages that are kept for it or of it.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn kept_messages(&self) -> usize {
+        let connection = self.connection.as_ref();
+        let kept = connection.map_or(0, DisplayConnection::kept_messages);
+        kept.saturating_add(self.resizes.len())
+    }
+
     /// The socket, and the events to watch it for.
     pub(crate) fn interest(&self) -> Option<(&Arc<UnixStream>, EventSet)> {
         self.connection.as_ref().map(DisplayConnection::interest)

@@ -113,7 +113,7 @@ fn scanouts(width: u32, height: u32) -> (Scanouts, SharedImage) {
         image.merge_row(0, y, &row);
     }
     let image = SharedImage::new(image);
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     scanouts.show(
         0,
         ScanoutSource::of_pixels(&image, Rect::sized(width, height)),
@@ -420,7 +420,7 @@ fn message_larger_than_the_socket_is_sent_in_parts() {
     ] {
         let (front_end, mut display) = FrontEnd::settled(0);
         let (_, image) = scanouts(700, 1500);
-        let mut scanouts = Scanouts::default();
+        let mut scanouts = Scanouts::with_vmm();
         scanouts.show(0, ScanoutSource::of_pixels(&image, part));
         scanouts.flush(&image, &part);
         display
@@ -570,7 +570,7 @@ fn new_socket_ends_the_wait_on_the_old_one() {
 #[test]
 fn cursor_positions_are_sent() {
     let (mut front_end, mut display) = FrontEnd::settled(0);
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let position = Position {
         x: 8,
         y: 9,

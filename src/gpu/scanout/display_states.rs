@@ -6,22 +6,13 @@ use super::display_cursor::DisplayCursor;
 use super::display_id::DisplayId;
 use super::display_scanout::DisplayScanout;
 use super::display_state::DisplayState;
-use super::source::ScanoutSource;
+use super::source::{ScanoutSource, Shown};
 use crate::geometry::Rect;
 
-/// The state of each display.
-#[derive(Debug)]
+/// The state of each display that is connected.
+#[derive(Debug, Default)]
 pub(super) struct DisplayStates {
     states: Vec<DisplayState>,
-}
-
-impl Default for DisplayStates {
-    /// With the VMM's display.
-    fn default() -> Self {
-        Self {
-            states: vec![DisplayState::new(DisplayId::VMM)],
-        }
-    }
 }
 
 impl DisplayStates {
@@ -51,6 +42,15 @@ impl DisplayStates {
     /// Whether a display shows `source` by its pixels.
     pub(super) fn show_pixels(&self, source: &ScanoutSource) -> bool {
         self.states.iter().any(|d| d.shows_pixels(source))
+    }
+
+    /// How displays show `source`.
+    pub(super) fn shown(&self, source: &ScanoutSource) -> Shown {
+        match self.states.is_empty() {
+            true => Shown::Nowhere,
+            false if self.show_pixels(source) => Shown::Pixels,
+            false => Shown::Dmabuf,
+        }
     }
 
     /// Whether a scanout's image is to be read back for a display.

@@ -32,7 +32,7 @@ pub(crate) use pending_updates::PendingUpdates;
 #[cfg(test)]
 pub(crate) use scanouts::Readback;
 pub(crate) use scanouts::{ActiveScanout, Scanouts};
-pub(crate) use source::{DmabufSupport, ScanoutSource};
+pub(crate) use source::{DmabufSupport, ScanoutSource, Shown};
 pub(crate) use update::Update;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::display_id::DisplayId;
 use super::display_scanout::DisplayScanout;
 use super::display_states::DisplayStates;
 use super::pending_updates::PendingUpdates;
-use super::source::{DmabufSupport, ScanoutSource};
+use super::source::{DmabufSupport, ScanoutSource, Shown};
 use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::MAX_SCANOUTS;
 use crate::gpu::region::Region;
@@ -18,8 +18,7 @@ use crate::gpu::resource::SharedImage;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ActiveScanout {
     pub(crate) size: Size,
-    /// Whether all displays show it by its dmabuf.
-    pub(crate) by_dmabuf: bool,
+    pub(crate) shown: Shown,
 }
 
 /// An image that is to be read back because its pixels take the place of its dmabuf.
@@ -33,7 +32,7 @@ pub(crate) struct Readback {
 
 /// All scanouts and cursors of a device, and what each display was told of them.
 ///
-/// The VMM's display is always among these: it is kept up to date while its socket is absent.
+/// Nothing is kept, and nothing read back, for displays that are not connected.
 #[derive(Debug, Default)]
 pub(crate) struct Scanouts {
     scanouts: [DeviceScanout; MAX_SCANOUTS],
@@ -195,7 +194,7 @@ impl Scanouts {
             let source = scanout.source()?;
             Some(ActiveScanout {
                 size: source.size(),
-                by_dmabuf: !self.display_states.show_pixels(source),
+                shown: self.display_states.shown(source),
             })
         })
     }
@@ -238,11 +237,9 @@ impl Scanouts {
         }
     }
 
-    /// A display is gone. Nothing more is kept for it, except for the VMM's, which comes back.
+    /// A display is gone. Nothing more is kept for it.
     pub(crate) fn detach_display(&mut self, id: DisplayId) {
-        if id != DisplayId::VMM {
-            self.display_states.remove(id);
-        }
+        self.display_states.remove(id);
     }
 
     /// The updates that a display is to be sent; `None` if there is no such display.
@@ -302,6 +299,14 @@ impl Scanouts {
             self.display_states
                 .for_scanout(index, DisplayScanout::readback_done);
         }
+    }
+
+    /// With a VMM's display, while there is nothing to show.
+    #[cfg(test)]
+    pub(crate) fn with_vmm() -> Self {
+        let mut scanouts = Self::default();
+        scanouts.attach_display(DisplayId::VMM);
+        scanouts
     }
 
     /// The next update of the VMM's display.

@@ -29,6 +29,17 @@ impl DmabufSupport {
     }
 }
 
+/// How displays show a scanout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// Nobody looks.
+    Nowhere,
+    /// One or more by its pixels.
+    Pixels,
+    /// All by its dmabuf.
+    Dmabuf,
+}
+
 /// What a scanout shows: a part of a resource.
 #[derive(Clone, Debug)]
 pub(crate) struct ScanoutSource {

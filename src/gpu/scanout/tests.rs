@@ -42,7 +42,7 @@ fn change(scanouts: &mut Scanouts, image: &SharedImage, rect: Rect) {
 
 #[test]
 fn two_scanouts_show_parts_in_their_own_coordinates() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let image = image();
     scanouts.show(0, ScanoutSource::of_pixels(&image, rect(0, 0, 50, 100)));
     scanouts.show(1, ScanoutSource::of_pixels(&image, rect(50, 0, 50, 100)));
@@ -76,7 +76,7 @@ fn two_scanouts_show_parts_in_their_own_coordinates() {
 
 #[test]
 fn new_source_is_sent_whole_with_its_first_flush() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let (first, second) = (image(), image());
     let all = Rect::sized(100, 100);
     scanouts.show(0, ScanoutSource::of_pixels(&first, all));
@@ -91,7 +91,7 @@ fn new_source_is_sent_whole_with_its_first_flush() {
 
 #[test]
 fn flushed_damage_is_sent_although_the_source_is_set_again() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let image = image();
     let all = Rect::sized(100, 100);
     scanouts.show(0, ScanoutSource::of_pixels(&image, all));
@@ -110,7 +110,7 @@ fn flushed_damage_is_sent_although_the_source_is_set_again() {
 
 #[test]
 fn unflushed_damage_waits() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let image = image();
     let all = Rect::sized(100, 100);
     scanouts.show(0, ScanoutSource::of_pixels(&image, all));
@@ -128,7 +128,7 @@ fn unflushed_damage_waits() {
 
 #[test]
 fn new_display_is_sent_everything_flushed_before() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let image = image();
     let all = Rect::sized(100, 100);
     scanouts.show(2, ScanoutSource::of_pixels(&image, all));
@@ -151,7 +151,7 @@ fn new_display_is_sent_everything_flushed_before() {
 
 #[test]
 fn destroyed_image_disables_its_scanouts() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let (first, second) = (image(), image());
     let all = Rect::sized(100, 100);
     scanouts.show(0, ScanoutSource::of_pixels(&first, all));
@@ -161,7 +161,7 @@ fn destroyed_image_disables_its_scanouts() {
     assert_eq!(sent(&mut scanouts), [(0, Rect::default(), None)]);
     let active = ActiveScanout {
         size: Size::new(100, 100),
-        by_dmabuf: false,
+        shown: Shown::Pixels,
     };
     assert!(scanouts.active_scanouts().eq([active]));
     scanouts.reset();
@@ -171,7 +171,7 @@ fn destroyed_image_disables_its_scanouts() {
 
 #[test]
 fn display_is_not_told_of_scanouts_it_never_showed() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     scanouts.disable(4);
     scanouts.reset();
     assert_eq!(sent(&mut scanouts), []);
@@ -189,7 +189,7 @@ fn cursor_updates(scanouts: &mut Scanouts) -> Vec<(bool, Position)> {
 
 #[test]
 fn cursor_moves_are_merged() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let at = |x, visible| Position { x, y: 1, visible };
     let shape = Shape {
         hot_x: 0,

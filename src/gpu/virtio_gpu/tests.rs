@@ -10,7 +10,7 @@ use crate::gpu::protocol::{
 };
 use crate::gpu::renderer::{MAX_STEP_WORK, SoftwareRenderer};
 use crate::gpu::resource::Budget;
-use crate::gpu::scanout::{Position, Update};
+use crate::gpu::scanout::{DisplayId, Position, Update};
 
 mod cursors;
 mod display_info;
@@ -62,8 +62,10 @@ impl Guest {
         let renderer = SoftwareRenderer::new(Budget::new(bytes));
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
         let memory = GuestMemoryAtomic::new(memory).memory();
+        let mut state = VirtioGpu::new(Box::new(renderer), &Resolutions::default());
+        state.scanouts_mut().attach_display(DisplayId::VMM);
         Self {
-            state: VirtioGpu::new(Box::new(renderer), &Resolutions::default()),
+            state,
             reply: None,
             work: 0,
             error: None,

@@ -4,6 +4,8 @@ mod hostile;
 mod pictures;
 mod resize;
 mod starts;
+#[cfg(target_arch = "x86_64")]
+mod unseen;
 
 use std::io::Read as _;
 use std::os::fd::AsFd as _;

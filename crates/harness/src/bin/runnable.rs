@@ -30,6 +30,7 @@ const NEED_VHOST_DEVICE_RNG: &str = "binary(=vms) & \
 const NEED_OPENGL: &str = "binary(=vms) & test(/^virgl::/)";
 /// Tests that look into a program in its sandbox.
 const NEED_ROOT: &str = "(binary(=devices) & test(/^sandbox::/)) | \
+     test(/^consoles::unseen::/) | \
      test(=gpu_2d::lifetimes::new_driver_gets_a_new_display_and_begins_with_no_resources) | \
      test(=virgl::lifetimes::one_thousand_rounds_leak_nothing) | \
      test(=virgl::lifetimes::gpu_without_virgl_loads_no_gl_library)";

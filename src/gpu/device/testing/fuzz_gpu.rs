@@ -78,6 +78,17 @@ impl FuzzGpu {
         driver_is_known.then(|| scanouts.expected_display(DisplayId::VMM))
     }
 
+    /// What a console shows of each scanout once it was sent everything.
+    pub fn expected_console(&self) -> Vec<ExpectedDisplay> {
+        let scanouts = self.gpu.virtio_gpu.scanouts();
+        scanouts.expected_display(DisplayId::console(0))
+    }
+
+    /// Messages that are kept for a display or of one: the most of any.
+    pub fn kept_messages(&self) -> usize {
+        self.gpu.displays.kept_messages()
+    }
+
     /// Lets the time for all replies of the front-end pass.
     pub fn expire(&mut self, vrings: &[Vring]) {
         let late = Instant::now() + ACK_LIMIT;

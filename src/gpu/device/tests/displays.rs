@@ -13,7 +13,7 @@ const RESIZE: u32 = 0x1000;
 const HEADS: [u32; MAX_SCANOUTS] = [SCANOUT; MAX_SCANOUTS];
 
 /// Connects a console with these features. It has the messages of its negotiation.
-fn connect(machine: &mut Machine, features: u64) -> FrontEnd {
+pub(super) fn connect(machine: &mut Machine, features: u64) -> FrontEnd {
     let (socket, ours) = UnixStream::pair().unwrap();
     socket.set_nonblocking(true).unwrap();
     let gpu = &mut machine.gpu;

@@ -2,13 +2,13 @@
 //! each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::*;
 use crate::backend::MemoryGuard;
-use crate::geometry::Size;
+use crate::geometry::{Rect, Size};
 use crate::gpu::display::ACK_LIMIT;
 use crate::gpu::protocol::{Format, Transfer2d};
 use crate::gpu::region::Region;
@@ -25,8 +25,17 @@ const PASSED_ON: u32 = 12;
 const NO_MORE: u32 = 9;
 const CURSOR_POS: u32 = 4;
 
-/// The resources, and whether a GPU drew something that is still to be read back.
-struct Exporting(SoftwareRenderer, Arc<AtomicBool>);
+/// What a GPU has drawn and given back.
+#[derive(Default)]
+struct Drawing {
+    /// Whether something is still to be read back.
+    is_new: AtomicBool,
+    /// Pixels that were read back so far.
+    read: AtomicU64,
+}
+
+/// The resources, what a GPU draws of them, and whether they are exported.
+struct Exporting(SoftwareRenderer, Arc<Drawing>, bool);
 
 impl Renderer for Exporting {
     fn create_2d(&mut self, id: u32, format: Format, size: Size) -> Result<(), ResourceError> {
@@ -82,18 +91,20 @@ impl Renderer for Exporting {
         wanted: &Region,
         changed: &mut Region,
     ) -> Result<(), ResourceError> {
-        if self.1.swap(false, Ordering::Relaxed) {
+        let pixels = wanted.rects().iter().map(Rect::area).sum();
+        self.1.read.fetch_add(pixels, Ordering::Relaxed);
+        if self.1.is_new.swap(false, Ordering::Relaxed) {
             wanted.rects().iter().for_each(|rect| changed.add(*rect));
         }
         Ok(())
     }
 
     fn exports(&self) -> bool {
-        true
+        self.2
     }
 
     fn export(&mut self, id: u32) -> Option<Dmabuf> {
-        let size = self.0.size(id).ok()?;
+        let size = self.0.size(id).ok().filter(|_| self.2)?;
         Some(Dmabuf {
             fd: memfd_create("dmabuf", MemfdFlags::CLOEXEC).ok()?,
             size,
@@ -125,10 +136,14 @@ fn machine() -> Machine {
     machine_that_draws(&Arc::default())
 }
 
-/// One whose resources changed, on the GPU alone, while `drawn` is set.
-fn machine_that_draws(drawn: &Arc<AtomicBool>) -> Machine {
+/// One whose resources changed, on the GPU alone, while `drawn` is new.
+fn machine_that_draws(drawn: &Arc<Drawing>) -> Machine {
+    machine_with_gpu(drawn, true)
+}
+
+fn machine_with_gpu(drawn: &Arc<Drawing>, exports: bool) -> Machine {
     let renderer = SoftwareRenderer::new(Budget::new(1 << 20));
-    let renderer = Exporting(renderer, drawn.clone());
+    let renderer = Exporting(renderer, drawn.clone(), exports);
     let mut machine = Machine::drawing_with(renderer);
     machine.start(0);
     machine
@@ -201,7 +216,7 @@ fn part_of_a_resource_is_sent_as_pixels() {
 
 #[test]
 fn readback_is_damage_of_other_scanouts_too() {
-    let drawn = Arc::default();
+    let drawn = Arc::<Drawing>::default();
     let mut machine = machine_that_draws(&drawn);
     let mut front_end = plug(&mut machine);
     machine.show();
@@ -213,7 +228,7 @@ fn readback_is_damage_of_other_scanouts_too() {
     machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
     assert_eq!(front_end.messages(), [SCANOUT, UPDATED, UPDATE]);
     // The front-end does not answer, and is sent pixels from now on.
-    drawn.store(true, Ordering::Relaxed);
+    drawn.is_new.store(true, Ordering::Relaxed);
     let late = Instant::now() + ACK_LIMIT;
     let gpu = &mut machine.gpu;
     assert!(gpu.displays.deadline().is_some_and(|at| at <= late));
@@ -263,4 +278,60 @@ fn front_end_without_features_is_passed_linear_dmabufs() {
     machine.show();
     let mut front_end = machine.plug_settled_display();
     assert_eq!(front_end.messages()[1..], [NO_MORE, UPDATED]);
+}
+
+/// Pixels that are read back when the guest flushes its 16 by 16 pixels.
+fn flush(machine: &mut Machine, drawn: &Drawing) -> u64 {
+    let before = drawn.read.load(Ordering::Relaxed);
+    machine.control(command::RESOURCE_FLUSH, &[0, 0, 16, 16, 1, 0]);
+    drawn.read.load(Ordering::Relaxed) - before
+}
+
+/// Without a console, a VMM that takes dmabufs costs no readback; nor do consoles that left.
+#[test]
+fn only_a_console_is_read_back_for() {
+    let drawn = Arc::<Drawing>::default();
+    let mut machine = machine_that_draws(&drawn);
+    let mut vmm = plug(&mut machine);
+    machine.show();
+    assert_eq!(drawn.read.load(Ordering::Relaxed), 0);
+    for _ in 0..2 {
+        assert_eq!(flush(&mut machine, &drawn), 0);
+        let before = drawn.read.load(Ordering::Relaxed);
+        let console = displays::connect(&mut machine, 0);
+        // What it is shown first.
+        assert_eq!(drawn.read.load(Ordering::Relaxed) - before, 256);
+        assert_eq!(flush(&mut machine, &drawn), 256);
+        drop(console);
+        machine.run();
+        assert_eq!(flush(&mut machine, &drawn), 0);
+        vmm.reply(UPDATED, &[]);
+        machine.run();
+    }
+}
+
+/// A GPU whose buffers cannot be passed on is read back for displays that are connected, and for no others.
+#[test]
+fn nothing_is_read_back_for_nobody() {
+    let drawn = Arc::<Drawing>::default();
+    let mut machine = machine_with_gpu(&drawn, false);
+    machine.show();
+    assert_eq!(flush(&mut machine, &drawn), 0);
+    let told = machine.program.take_status().unwrap();
+    assert_eq!(told, "16x16, a GPU, no display");
+    let mut console = displays::connect(&mut machine, 0);
+    assert_eq!(console.messages().last(), Some(&UPDATE));
+    assert_eq!(flush(&mut machine, &drawn), 256);
+    drop(console);
+    machine.run();
+    assert_eq!(flush(&mut machine, &drawn), 0);
+
+    let mut vmm = machine.plug_settled_display();
+    assert_eq!(vmm.messages().last(), Some(&UPDATE));
+    assert_eq!(flush(&mut machine, &drawn), 256);
+    let told = machine.program.take_status().unwrap();
+    assert_eq!(told, "16x16, a GPU, screens read back");
+    drop(vmm);
+    machine.run();
+    assert_eq!(flush(&mut machine, &drawn), 0);
 }

@@ -67,7 +67,7 @@ impl Scene {
         let mut scene = Self {
             front_end,
             display,
-            scanouts: Scanouts::default(),
+            scanouts: Scanouts::with_vmm(),
         };
         scene.receive();
         scene.send();

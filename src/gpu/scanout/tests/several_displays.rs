@@ -65,7 +65,7 @@ fn draw(scanouts: &mut Scanouts, image: &SharedImage, rect: Rect, color: u8) {
 
 #[test]
 fn displays_at_different_paces_end_with_the_same_picture() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let image = image();
     let (mut fast, mut slow, mut late) = Default::default();
     scanouts.attach_display(CONSOLE);
@@ -128,7 +128,7 @@ fn displays_at_different_paces_end_with_the_same_picture() {
 
 #[test]
 fn unflushed_damage_sent_to_a_new_display_is_sent_to_the_others_too() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let image = image();
     scanouts.show(0, ScanoutSource::of_pixels(&image, ALL));
     scanouts.flush(&image, &ALL);
@@ -146,7 +146,7 @@ fn unflushed_damage_sent_to_a_new_display_is_sent_to_the_others_too() {
 
 #[test]
 fn displays_that_are_gone_have_no_updates() {
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let image = image();
     scanouts.attach_display(CONSOLE);
     scanouts.show(0, ScanoutSource::of_pixels(&image, ALL));
@@ -155,8 +155,17 @@ fn displays_that_are_gone_have_no_updates() {
         scanouts.detach_display(id);
     }
     assert!(scanouts.pending_updates(CONSOLE).is_none());
-    // The VMM comes back, and its display is kept up to date.
-    assert_eq!(sent(&mut scanouts), [(0, ALL, None), (0, ALL, Some(ALL))]);
+    assert!(scanouts.pending_updates(DisplayId::VMM).is_none());
+    // While nobody looks nothing is read back.
+    assert!(scanouts.region_to_flush(&image, &ALL).is_empty());
+    let active = scanouts.active_scanouts().map(|scanout| scanout.shown);
+    assert_eq!(active.collect::<Vec<_>>(), [Shown::Nowhere]);
+    // One that comes back is shown all, once it is read back.
+    scanouts.attach_display(DisplayId::VMM);
+    assert_eq!(sent(&mut scanouts), [(0, ALL, None)]);
+    let readback = scanouts.next_readback().unwrap();
+    scanouts.readback_done(&readback, true);
+    assert_eq!(sent(&mut scanouts), [(0, ALL, Some(ALL))]);
 }
 
 #[test]
@@ -164,7 +173,7 @@ fn one_display_is_sent_pixels_while_another_has_the_dmabuf() {
     use crate::gpu::resource::{Dmabuf, MODIFIER_LINEAR};
     use rustix::fs::{MemfdFlags, memfd_create};
 
-    let mut scanouts = Scanouts::default();
+    let mut scanouts = Scanouts::with_vmm();
     let image = image();
     let dmabuf = Dmabuf {
         fd: memfd_create("dmabuf", MemfdFlags::CLOEXEC).unwrap(),
@@ -204,8 +213,8 @@ fn one_display_is_sent_pixels_while_another_has_the_dmabuf() {
         let vmm = std::iter::from_fn(|| scanouts.take_update(false)).last();
         assert!(matches!(vmm, Some(Update::DmabufDamage { rect, .. }) if rect == flushed));
     }
-    let active = scanouts.active_scanouts().map(|scanout| scanout.by_dmabuf);
-    assert_eq!(active.collect::<Vec<_>>(), [false]);
+    let active = scanouts.active_scanouts().map(|scanout| scanout.shown);
+    assert_eq!(active.collect::<Vec<_>>(), [Shown::Pixels]);
     scanouts.detach_display(CONSOLE);
     assert!(scanouts.region_to_flush(&image, &ALL).is_empty());
 }

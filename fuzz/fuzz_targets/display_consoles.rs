@@ -1,0 +1,4 @@
+#![no_main]
+//! See `fuzz::gpu::display_consoles`.
+
+libfuzzer_sys::fuzz_target!(init: fuzz::begin(), |data: &[u8]| fuzz::gpu::display_consoles(data));
