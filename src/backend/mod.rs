@@ -62,6 +62,7 @@
 //! can become a crate by a move.
 
 mod device;
+mod helper;
 mod lock;
 pub(crate) mod logging;
 mod program;
@@ -81,6 +82,7 @@ pub use conventions::{Capabilities, DeviceType, SizeError, parse_size, printable
 pub use device::client_listener::ClientListener;
 pub use device::wake_event::WakeEvent;
 pub use device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
+pub use helper::{HelperError, start_helper};
 pub use logging::RateLimitedLog;
 pub use program::options::{
     CommonOptions, ConnectionOptions, GeneralOptions, SandboxSwitch, log_level_parser,

@@ -102,7 +102,7 @@ pub const HOUSE: House = House {
             rows: &[
                 &["program"],
                 &["transport"],
-                &["device"],
+                &["device", "helper"],
                 &["sockets"],
                 &["logging", "sandbox", "service", "virtqueue"],
                 &["lock"],
