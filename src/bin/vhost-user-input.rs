@@ -9,7 +9,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Parser, ValueEnum};
 use conventions::EVDEV_PATH;
 use vhost_user_backends::backend::{
-    self, Capabilities, CommonOptions, DeviceType, ListenerOptions, Program,
+    self, Capabilities, CommonOptions, DeviceType, ListenerOptions, Program, SandboxSwitch,
 };
 use vhost_user_backends::input::{
     EVENTS_SOCKET, EvdevOpenError, EvdevOptions, EvdevSource, EventSource, InputBuilder,
@@ -146,6 +146,7 @@ impl Program for VhostUserInput {
             (None, Some(path)) => Box::new(EvdevSource::open(EvdevOptions {
                 path: path.clone(),
                 grab: !options.no_grab,
+                sandboxed: options.common.general.sandbox == SandboxSwitch::On,
             })?),
         };
         Ok(InputBuilder::new(source))

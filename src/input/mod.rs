@@ -29,4 +29,4 @@ pub use device_state::{Contact, DeviceState, Touch};
 pub use protocol::{AbsInfo, Bitmap, DevIds, Event, event_codes};
 pub use source::evdev_source::{EvdevOpenError, EvdevOptions, EvdevSource};
 pub use source::virtual_source::{EVENTS_SOCKET, VirtualDevice, VirtualSource};
-pub use source::{EventSource, HostAccess, ReadOutcome};
+pub use source::{EventSource, HostAccess, ReadOutcome, SourceReturn};

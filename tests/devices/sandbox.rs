@@ -141,6 +141,88 @@ fn every_thread_of_every_program_is_sandboxed() {
     }
 }
 
+/// The process that opens an unplugged device again.
+fn opener(program: &Program) -> u32 {
+    let pid = program.pid();
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    let children = fs::read_to_string(children).unwrap();
+    let children: Vec<_> = children.split_whitespace().collect();
+    assert_eq!(children.len(), 1, "{children:?}");
+    children[0].parse().unwrap()
+}
+
+#[test]
+fn opener_has_a_sandbox_and_no_descriptor_of_the_program() {
+    let served = serve(Kind::Input, &[]);
+    let opener = opener(&served.program);
+    let threads = threads(opener).unwrap();
+    let [(thread, name)] = threads.as_slice() else {
+        panic!("{threads:?}");
+    };
+    assert_eq!(name, "evdev-opener");
+    let status = fs::read_to_string(format!("/proc/{opener}/status")).unwrap();
+    for (field_name, value) in [
+        ("Seccomp:", "2"),
+        ("NoNewPrivs:", "1"),
+        ("CapPrm:", "0000000000000000"),
+        ("CapEff:", "0000000000000000"),
+    ] {
+        assert_eq!(field(&status, field_name), value, "{field_name}");
+    }
+    let descriptors = fs::read_dir(format!("/proc/{opener}/fd")).unwrap();
+    let mut targets: Vec<_> = descriptors
+        .map(|entry| fs::read_link(entry.unwrap().path()).unwrap())
+        .map(|target| target.to_string_lossy().into_owned())
+        .collect();
+    targets.sort();
+    let socket = targets.pop().unwrap();
+    assert!(socket.starts_with("socket:["), "{socket}");
+    assert_eq!(
+        targets,
+        ["/dev/null", "/dev/null", "/dev/null", "anon_inode:inotify"]
+    );
+    let opens = |path| {
+        let words = [Number(libc::AT_FDCWD.into()), Text(path), Number(0)];
+        inject(*thread, libc::SYS_openat, &words).unwrap()
+    };
+    for path in ["/etc/passwd", "/dev/null", "/proc/self/status"] {
+        assert_eq!(opens(path), fails(Errno::ACCESS), "{path}");
+    }
+    // It has nothing to do with the network, and the program serves on without it.
+    let socket = [
+        Number(libc::AF_UNIX.into()),
+        Number(libc::SOCK_STREAM.into()),
+    ];
+    let ended = inject(*thread, libc::SYS_socket, &socket).unwrap();
+    assert_eq!(ended, Ended(Signal::SIGSYS));
+    served
+        .program
+        .wait_stderr("will not be noticed when it comes back")
+        .unwrap();
+    let status = served.status(served.program.pid().cast_signed());
+    assert_eq!(field(&status, "Seccomp:"), "2");
+}
+
+#[test]
+fn opener_ends_with_its_program() {
+    let mut served = serve(Kind::Input, &[]);
+    let opener = opener(&served.program);
+    served
+        .program
+        .signal(rustix::process::Signal::KILL)
+        .unwrap();
+    served.program.wait_exit(DEFAULT_LIMIT).unwrap();
+    let deadline = std::time::Instant::now() + DEFAULT_LIMIT;
+    let is_there = || {
+        let status = fs::read_to_string(format!("/proc/{opener}/status"));
+        status.is_ok_and(|status| !field(&status, "State:").starts_with('Z'))
+    };
+    while is_there() {
+        assert!(std::time::Instant::now() < deadline, "it is there still");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn disabled_sandbox_is_reported_loudly() {
     let served = serve(Kind::Gpu2d, &["--sandbox=off"]);

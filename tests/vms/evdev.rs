@@ -7,18 +7,29 @@ use harness::artifacts::Artifacts;
 use harness::paths;
 use harness::qemu::Vm;
 
-#[test]
-fn kernel_devices_are_served() -> anyhow::Result<()> {
+/// Runs the checks of `evdev-check` that `argument` names.
+fn check(argument: &str, patience: Duration) -> anyhow::Result<()> {
     let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
     let mut host = Vm::builder(&artifacts)
         .device("virtio-keyboard-pci")
         .program(Path::new(env!("CARGO_BIN_EXE_vhost-user-input")))
         .program(&paths::program("evdev-check")?)
         .boot()?;
-    let said = host.command_within("run /usr/bin/evdev-check", Duration::from_secs(90))?;
+    let said = host.command_within(&format!("run /usr/bin/evdev-check{argument}"), patience)?;
     assert!(
         said.iter().any(|line| line.contains("all checks held")),
         "{said:?}"
     );
     Ok(())
+}
+
+#[test]
+fn kernel_devices_are_served() -> anyhow::Result<()> {
+    check("", Duration::from_secs(90))
+}
+
+/// With a key held, and with touches; under other numbers; of another kind, and another one of the same model.
+#[test]
+fn kernel_devices_come_back() -> anyhow::Result<()> {
+    check(" replug", Duration::from_secs(240))
 }

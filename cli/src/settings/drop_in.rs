@@ -113,7 +113,7 @@ fn service(settings: &Settings, instance: &Instance) -> Vec<Directive> {
         directives.push(Directive::new("ExecStart", words.join(" ")));
     }
     let nodes = settings.nodes.iter().map(String::as_str);
-    for node in settings.options.device().into_iter().chain(nodes) {
+    for node in settings.options.allowed_devices().into_iter().chain(nodes) {
         directives.push(Directive::new(
             "DeviceAllow",
             format!("{} rw", quoted(node)),

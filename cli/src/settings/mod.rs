@@ -90,8 +90,10 @@ impl Settings {
             None => Some("root".to_owned()),
             user => user,
         };
-        let device = settings.options.device();
-        settings.nodes.retain(|node| Some(node.as_str()) != device);
+        let options = &settings.options;
+        let own =
+            |node: &str| options.device() == Some(node) || options.allowed_devices() == Some(node);
+        settings.nodes.retain(|node| !own(node));
         settings
     }
 }

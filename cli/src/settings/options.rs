@@ -263,6 +263,25 @@ impl ProgramOptions {
             Self::Input(options) => options.evdev_path.as_deref(),
         }
     }
+
+    /// What the service may open for that: the device or, where that is an input device with a lasting name, all input
+    /// devices (`DeviceAllow=` knows no single one but by its number, which another time it comes back is another one).
+    pub(crate) fn allowed_devices(&self) -> Option<&str> {
+        let device = self.device()?;
+        match self {
+            Self::Input(_) if !is_input_node(device) => Some(ALL_INPUT_DEVICES),
+            _ => Some(device),
+        }
+    }
+}
+
+/// All input devices, for `DeviceAllow=`.
+const ALL_INPUT_DEVICES: &str = "char-input";
+
+/// Whether a path is a node by its number, and no lasting name.
+fn is_input_node(path: &str) -> bool {
+    let number = path.strip_prefix("/dev/input/event");
+    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 impl GpuOptions {

@@ -80,11 +80,18 @@ impl Machine {
     /// The device that a backend is configured for.
     fn device_of(&self, backend: &str) -> anyhow::Result<String> {
         let text = self.host.file(&format!("{backend}.service"))?;
-        let device = text
-            .lines()
-            .find_map(|line| line.strip_prefix("DeviceAllow=")?.strip_suffix(" rw"));
-        let device = device.unwrap_or_default().to_owned();
-        ensure!(text.matches(&device).count() == 2, "{text}");
+        let line = |start: &str| {
+            let mut lines = text.lines();
+            let value = lines.find_map(|line| line.strip_prefix(start));
+            value.unwrap_or_default().to_owned()
+        };
+        let device = line("Environment=EVDEV_PATH=");
+        // A name that lasts leads to other numbers.
+        let allowed = match device.starts_with("/dev/input/event") {
+            true => format!("{device} rw"),
+            false => "char-input rw".to_owned(),
+        };
+        ensure!(line("DeviceAllow=") == allowed, "{text}");
         Ok(device)
     }
 

@@ -227,8 +227,8 @@ impl DeviceContext {
     }
 
     /// Reports that the hardware is gone. Without a front-end the program ends with `message` and status 1. With a
-    /// front-end it goes on until that disconnects: a VMM may exit when it loses its backend (QEMU does while no
-    /// driver runs the device).
+    /// front-end it goes on, with `message` in the log: a VMM may exit when it loses its backend (QEMU does while no
+    /// driver runs the device). The device says in its [status](Self::status) what it waits for.
     pub fn lose_hardware(&self, message: impl Display) {
         self.main_thread
             .tell(MainThreadEvent::HardwareLost(message.to_string()));

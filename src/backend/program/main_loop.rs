@@ -147,9 +147,7 @@ impl MainLoop {
         if !self.status.is_connected() {
             return Err(message.into());
         }
-        log::error!("{message}; the front-end is served without it until it disconnects");
-        self.receiver.take_status();
-        self.status.set_detail(message);
+        log::error!("{message}; the front-end is served without it");
         Ok(())
     }
 

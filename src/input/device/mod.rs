@@ -26,7 +26,7 @@ use event_queue::EventQueue;
 use ownership::{Owner, OwnerChange, Ownership};
 use queue_turn::TurnEnd;
 use status_queue::StatusQueue;
-use watched_fds::{CLIENTS, SOURCE, TIMER, WAKE, WatchedFds};
+use watched_fds::{CLIENTS, RETURN, SOURCE, TIMER, WAKE, WatchedFds};
 
 /// An input device with events from `S`.
 pub struct Input<S = EvdevSource> {
@@ -42,7 +42,7 @@ impl<S: EventSource> Input<S> {
     fn new(source: S, context: DeviceContext) -> io::Result<Self> {
         Ok(Self {
             virtio_input: VirtioInput::new(source.info()),
-            fds: WatchedFds::new(&context, source.fd())?,
+            fds: WatchedFds::new(&context, source.fd(), source.return_fd())?,
             memory: context.memory().clone(),
             ownership: Ownership::new(source, context)?,
             event_queue: EventQueue::default(),
@@ -166,6 +166,11 @@ impl<S: EventSource> Device for Input<S> {
                 self.send_reports(vrings);
             }
             CLIENTS => self.ownership.accept_client(),
+            RETURN => {
+                self.ownership
+                    .take_return(&mut self.virtio_input, &self.fds);
+                self.send_reports(vrings);
+            }
             queue if usize::from(queue) == STATUS_QUEUE => self.execute_status(vrings),
             _ => self.send_reports(vrings),
         }

@@ -1,7 +1,8 @@
 //! Who has the source's events: the host, until a guest runs. Here the device is grabbed, released to
-//! the host, and found to be unplugged. After an unplug,
+//! the host, and found to be unplugged and to be back. After an unplug,
 //! [`ReportQueue::release_all`](crate::input::report::ReportQueue::release_all) releases its keys in the
-//! guest.
+//! guest; [`ReportQueue::device_returned`](crate::input::report::ReportQueue::device_returned) brings the guest to the
+//! state in which it comes back.
 
 use std::io;
 
@@ -13,7 +14,7 @@ use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::Event;
 use crate::input::report::ReportQueue;
-use crate::input::source::{EventSource, HostAccess};
+use crate::input::source::{EventSource, HostAccess, SourceReturn};
 use crate::input::virtio_input::VirtioInput;
 
 use super::driver_session::DriverSession;
@@ -71,10 +72,14 @@ impl<S: EventSource> Ownership<S> {
     pub(super) fn new(source: S, context: DeviceContext) -> io::Result<Self> {
         let mut source = SourceLink::new(source);
         source.listen(&context)?;
+        let service_status = InputStatus::new(context.clone());
+        if source.is_gone() {
+            service_status.publish_gone(&source.label(), None);
+        }
         Ok(Self {
             source,
             owner: Owner::Host,
-            service_status: InputStatus::new(context.clone()),
+            service_status,
             context,
             is_shut_down: false,
             is_source_paused: false,
@@ -156,13 +161,14 @@ impl<S: EventSource> Ownership<S> {
     /// again once there is room.
     pub(super) fn pace_source(&mut self, reports: &ReportQueue) {
         let pauses = self.owner == Owner::Guest && self.source.has_to_wait(reports);
-        if self.source.is_gone() || pauses == self.is_source_paused {
-            return;
-        }
+        let fd = match self.source.fd() {
+            Some(fd) if !self.source.is_gone() && pauses != self.is_source_paused => fd,
+            _ => return,
+        };
         let changed = if pauses {
-            self.context.unwatch(self.source.fd())
+            self.context.unwatch(fd)
         } else {
-            self.context.watch(self.source.fd(), EventSet::IN, SOURCE)
+            self.context.watch(fd, EventSet::IN, SOURCE)
         };
         match changed {
             Ok(()) => self.is_source_paused = pauses,
@@ -235,6 +241,7 @@ impl<S: EventSource> Ownership<S> {
     /// Gives the source to the guest, unless a key is pressed that the host would never see released.
     fn give_to_guest(&mut self, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
         let waited = self.owner == Owner::HostUntilReleased;
+        let had_it = self.owner == Owner::Guest;
         self.owner = Owner::HostUntilReleased;
         // Events that nobody has read were meant for the host.
         if let Err(error) = self.source.discard() {
@@ -266,8 +273,12 @@ impl<S: EventSource> Ownership<S> {
         self.owner = Owner::Guest;
         let host_leds = self.source.leds();
         let state = state.unwrap_or_else(|| DeviceState::new(self.source.info().slots()));
-        self.source
-            .send(virtio_input.guest_got_device(state, host_leds));
+        let leds = if had_it {
+            virtio_input.device_returned(state, host_leds)
+        } else {
+            virtio_input.guest_got_device(state, host_leds)
+        };
+        self.source.send(leds);
         let label = self.source.label();
         self.service_status.publish_guest(&label, host_access);
     }
@@ -313,10 +324,62 @@ impl<S: EventSource> Ownership<S> {
             }
             Owner::Guest => virtio_input.source_gone(),
         }
-        if let Err(error) = self.context.unwatch(self.source.fd()) {
+        // A source that was paused is not watched.
+        let watched = self.source.fd().filter(|_| !self.is_source_paused);
+        let unwatched = watched.map(|fd| self.context.unwatch(fd));
+        if let Some(Err(error)) = unwatched {
             log::debug!("cannot stop watching {label}: {error}");
         }
+        self.is_source_paused = false;
         self.context
             .lose_hardware(format_args!("{label} was unplugged: {error}"));
+        match self.source.return_fd() {
+            Some(_) => {
+                self.source.await_return();
+                self.service_status.publish_gone(&label, None);
+            }
+            None => self.service_status.publish_gone_for_good(&label),
+        }
+    }
+
+    /// Takes a source that is back, and gives it to the guest that had it.
+    pub(super) fn take_return(&mut self, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
+        let label = self.source.label();
+        match self.source.take_return() {
+            SourceReturn::NotYet => {}
+            SourceReturn::Back => {
+                let watched = self
+                    .source
+                    .fd()
+                    .map(|fd| self.context.watch(fd, EventSet::IN, SOURCE));
+                if let Some(Err(error)) = watched {
+                    self.context
+                        .fail(format_args!("cannot wait for events of {label}: {error}"));
+                    return;
+                }
+                log::info!("{label} is back");
+                match self.owner {
+                    Owner::Guest => self.give_to_guest(virtio_input, fds),
+                    Owner::Host | Owner::HostUntilReleased => {
+                        self.service_status.publish_no_guest(&label);
+                    }
+                }
+            }
+            SourceReturn::Refused(why) => {
+                self.source.warn(format_args!("waiting for {label}: {why}"));
+                self.service_status.publish_gone(&label, Some(&why));
+            }
+            SourceReturn::Never(why) => {
+                if let Some(fd) = self.source.return_fd() {
+                    let unwatched = self.context.unwatch(fd);
+                    unwatched.unwrap_or_else(|error| log::debug!("cannot stop watching: {error}"));
+                }
+                self.source.set_never_returns();
+                log::error!("{label} will not be noticed when it comes back: {why}");
+                if self.source.is_gone() {
+                    self.service_status.publish_gone_for_good(&label);
+                }
+            }
+        }
     }
 }

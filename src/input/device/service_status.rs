@@ -21,6 +21,23 @@ impl InputStatus {
         self.context.status(format_args!("no guest uses {label}"));
     }
 
+    /// The source is gone, and waited for; `why` it cannot be used now, if it is there.
+    pub(super) fn publish_gone(&self, label: &str, why: Option<&str>) {
+        match why {
+            Some(why) => self
+                .context
+                .status(format_args!("waiting for {label}: {why}")),
+            None => self.context.status(format_args!("waiting for {label}")),
+        }
+    }
+
+    /// The source is gone for good.
+    pub(super) fn publish_gone_for_good(&self, label: &str) {
+        self.context.status(format_args!(
+            "{label} was unplugged, and will not come back"
+        ));
+    }
+
     /// A guest waits for the source until `key` is released.
     pub(super) fn publish_waiting(&self, label: &str, key: KeyCode) {
         self.context.status(format_args!(

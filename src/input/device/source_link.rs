@@ -9,25 +9,27 @@ use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::{Bitmap, Event};
 use crate::input::report::ReportQueue;
-use crate::input::source::{EventSource, HostAccess, ReadOutcome};
+use crate::input::source::{EventSource, HostAccess, ReadOutcome, SourceReturn};
 
 use super::watched_fds::CLIENTS;
 
 /// Most reads of the source in a row. One of evdev returns up to 32 events.
 const MAX_READS: usize = 32;
 
-/// An event source, until it is gone.
+/// An event source, which may be gone for a while or for good.
 pub(super) struct SourceLink<S> {
     source: S,
     gone: bool,
+    never_returns: bool,
     device_errors: RateLimitedLog,
 }
 
 impl<S: EventSource> SourceLink<S> {
     pub(super) fn new(source: S) -> Self {
         Self {
+            gone: source.fd().is_none(),
             source,
-            gone: false,
+            never_returns: false,
             device_errors: RateLimitedLog::default(),
         }
     }
@@ -42,8 +44,8 @@ impl<S: EventSource> SourceLink<S> {
         self.source.label()
     }
 
-    /// Readable while the source has events.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    /// Readable while the source has events; `None` while it is gone.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.source.fd()
     }
 
@@ -60,6 +62,30 @@ impl<S: EventSource> SourceLink<S> {
     /// The source is gone. Returns `false` if that was known.
     pub(super) fn set_gone(&mut self) -> bool {
         !std::mem::replace(&mut self.gone, true)
+    }
+
+    /// Readable when a source that is gone may be back; `None` if it never comes back.
+    pub(super) fn return_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.source.return_fd().filter(|_| !self.never_returns)
+    }
+
+    /// Its return will not be noticed.
+    pub(super) fn set_never_returns(&mut self) {
+        self.never_returns = true;
+    }
+
+    /// Begins to wait for a source that is gone.
+    pub(super) fn await_return(&mut self) {
+        self.source.await_return();
+    }
+
+    /// Whether a source that is gone is back.
+    pub(super) fn take_return(&mut self) -> SourceReturn {
+        let answer = self.source.take_return();
+        if answer == SourceReturn::Back {
+            self.gone = false;
+        }
+        answer
     }
 
     /// Begins to listen for programs that send events: see [`EventSource::listen`].

@@ -19,6 +19,7 @@ use super::*;
 
 mod event_queue;
 mod ownership;
+mod returned;
 mod state;
 mod status_queue;
 mod unplugged;

@@ -17,6 +17,8 @@ pub(super) const WAKE: u16 = FIRST_TOKEN + 1;
 pub(super) const TIMER: u16 = FIRST_TOKEN + 2;
 /// Token of the source's listening socket: a program waits that sends events.
 pub(super) const CLIENTS: u16 = FIRST_TOKEN + 3;
+/// Token of [`EventSource::return_fd`](crate::input::EventSource::return_fd): the source may be back.
+pub(super) const RETURN: u16 = FIRST_TOKEN + 4;
 
 /// An eventfd by which the device wakes itself, and a timer.
 #[derive(Debug)]
@@ -26,13 +28,23 @@ pub(super) struct WatchedFds {
 }
 
 impl WatchedFds {
-    /// Makes the descriptors. The worker watches them and `source` from now on.
-    pub(super) fn new(context: &DeviceContext, source: BorrowedFd<'_>) -> io::Result<Self> {
+    /// Makes the descriptors. The worker watches them from now on, and those of the source: `source` for events,
+    /// `source_return` for its return.
+    pub(super) fn new(
+        context: &DeviceContext,
+        source: Option<BorrowedFd<'_>>,
+        source_return: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
-        context.watch(source, EventSet::IN, SOURCE)?;
+        if let Some(source) = source {
+            context.watch(source, EventSet::IN, SOURCE)?;
+        }
+        if let Some(source_return) = source_return {
+            context.watch(source_return, EventSet::IN, RETURN)?;
+        }
         let wake = context.wake_event(WAKE)?;
         context.watch(timer.as_fd(), EventSet::IN, TIMER)?;
         Ok(Self { wake, timer })

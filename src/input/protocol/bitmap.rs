@@ -49,6 +49,11 @@ impl Bitmap {
         left
     }
 
+    /// The codes in both sets.
+    pub fn and(&self, other: &Self) -> Self {
+        self.without(&self.without(other))
+    }
+
     /// The bitmap without the zero bytes at its end, as the configuration space reports it.
     pub(super) fn trimmed(&self) -> &[u8] {
         let length = self

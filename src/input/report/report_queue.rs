@@ -231,6 +231,19 @@ impl ReportQueue {
     /// Releases all keys and contacts in the guest, because the device is gone (unplugged): right after
     /// the rest of a report that the guest has a part of.
     pub(crate) fn release_all(&mut self) {
+        self.keep_rest_of_report();
+        self.device_state.release_all();
+        self.resync_needed = true;
+    }
+
+    /// The device that was gone is back in the state `device_state`, while the guest runs.
+    pub(crate) fn device_returned(&mut self, device_state: DeviceState) {
+        self.keep_rest_of_report();
+        self.recover(Some(device_state));
+    }
+
+    /// Drops all that waits, but the rest of a report that the guest has a part of.
+    fn keep_rest_of_report(&mut self) {
         let rest = self.waiting.pop_front().filter(|_| self.partly_sent);
         self.clear();
         if let Some(report) = rest {
@@ -238,8 +251,6 @@ impl ReportQueue {
             self.waiting_events = report.len();
             self.waiting.push_back(report);
         }
-        self.device_state.release_all();
-        self.resync_needed = true;
     }
 
     /// Number of events left of the next report; `None` if nothing waits.

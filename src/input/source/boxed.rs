@@ -7,7 +7,7 @@ use crate::backend::{DeviceContext, SandboxPolicy};
 use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::{Bitmap, Event};
-use crate::input::source::{EventSource, HostAccess, ReadOutcome};
+use crate::input::source::{EventSource, HostAccess, ReadOutcome, SourceReturn};
 
 impl EventSource for Box<dyn EventSource> {
     fn info(&self) -> &DeviceInfo {
@@ -18,7 +18,7 @@ impl EventSource for Box<dyn EventSource> {
         (**self).label()
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
         (**self).fd()
     }
 
@@ -60,6 +60,18 @@ impl EventSource for Box<dyn EventSource> {
 
     fn ungrab(&mut self) -> io::Result<()> {
         (**self).ungrab()
+    }
+
+    fn return_fd(&self) -> Option<BorrowedFd<'_>> {
+        (**self).return_fd()
+    }
+
+    fn await_return(&mut self) {
+        (**self).await_return();
+    }
+
+    fn take_return(&mut self) -> SourceReturn {
+        (**self).take_return()
     }
 
     fn sandbox_policy(&self) -> SandboxPolicy {

@@ -28,9 +28,9 @@ pub trait EventSource: Send + Sync + 'static {
     fn label(&self) -> String;
 
     /// The file descriptor that is readable while there are events, the same one as long as the source
-    /// exists. Of a source with several descriptors, such as connections that come and go, an epoll
-    /// descriptor that contains them.
-    fn fd(&self) -> BorrowedFd<'_>;
+    /// is not gone; `None` while it is. Of a source with several descriptors, such as connections that
+    /// come and go, an epoll descriptor that contains them.
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// Begins to listen for programs that send events, if there are to be any: the device calls
     /// [`accept`](Self::accept) after each event `token` of `context`. Called once, before all else.
@@ -56,7 +56,7 @@ pub trait EventSource: Send + Sync + 'static {
     ///
     /// # Errors
     /// `WouldBlock` if there are no events now, `Interrupted` to be called again. Any other kind means
-    /// that the source is gone for good: the hardware was unplugged.
+    /// that the source is gone: the hardware was unplugged.
     fn read(&mut self, events: &mut Vec<Event>) -> io::Result<ReadOutcome>;
 
     /// What is pressed, switched and touched now, including events that are still to be read.
@@ -100,6 +100,21 @@ pub trait EventSource: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The descriptor that is readable when [`take_return`](Self::take_return) has an answer, the same
+    /// one as long as the source exists; `None` if a source that is gone never comes back.
+    fn return_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Begins to wait for the hardware of a source that is gone. [`fd`](Self::fd) is no longer watched.
+    fn await_return(&mut self) {}
+
+    /// Whether the hardware is back. If it is, the source is as it was when it was new, but for
+    /// [`fd`](Self::fd).
+    fn take_return(&mut self) -> SourceReturn {
+        SourceReturn::NotYet
+    }
+
     /// What the source needs from the system once it is open.
     fn sandbox_policy(&self) -> SandboxPolicy {
         SandboxPolicy::default()
@@ -113,6 +128,19 @@ pub enum ReadOutcome {
     Drained,
     /// There may be more events.
     MaybeMore,
+}
+
+/// Whether the hardware of a source that is gone is back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceReturn {
+    /// Nothing new is known.
+    NotYet,
+    /// It is.
+    Back,
+    /// Something came that cannot be used, for this reason. The wait goes on.
+    Refused(String),
+    /// It will not be noticed, for this reason.
+    Never(String),
 }
 
 /// What other programs of the host see of a source's events.

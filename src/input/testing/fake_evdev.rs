@@ -12,7 +12,7 @@ use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::event_codes::{EV_LED, EV_SND};
 use crate::input::protocol::{Bitmap, Event};
-use crate::input::source::{EventSource, HostAccess, ReadOutcome};
+use crate::input::source::{EventSource, HostAccess, ReadOutcome, SourceReturn};
 
 /// Events that a read returns at most: few, so that reads end within reports.
 const READ_CAPACITY: usize = 7;
@@ -36,6 +36,10 @@ pub struct FakeHardware {
     pub unreadable: bool,
     /// Whether the hardware is gone.
     pub unplugged: bool,
+    /// What is found out about its return.
+    pub returns: VecDeque<SourceReturn>,
+    /// Whether its return is waited for.
+    pub awaited: bool,
 }
 
 /// An evdev device with [`FakeHardware`].
@@ -45,6 +49,7 @@ pub struct FakeEvdev {
     info: DeviceInfo,
     host_access: HostAccess,
     fd: OwnedFd,
+    return_fd: OwnedFd,
 }
 
 impl FakeEvdev {
@@ -62,6 +67,7 @@ impl FakeEvdev {
             info,
             host_access,
             fd: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+            return_fd: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         })
     }
 
@@ -85,8 +91,8 @@ impl EventSource for FakeEvdev {
     }
 
     /// Never readable: tests say when there are events.
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> io::Result<ReadOutcome> {
@@ -150,5 +156,26 @@ impl EventSource for FakeEvdev {
     fn ungrab(&mut self) -> io::Result<()> {
         self.lock().grabbed = false;
         Ok(())
+    }
+
+    /// Never readable: tests say when it may be back.
+    fn return_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.return_fd.as_fd())
+    }
+
+    fn await_return(&mut self) {
+        let mut hardware = self.lock();
+        hardware.awaited = true;
+        hardware.grabbed = false;
+    }
+
+    fn take_return(&mut self) -> SourceReturn {
+        let mut hardware = self.lock();
+        let answer = hardware.returns.pop_front();
+        if answer == Some(SourceReturn::Back) {
+            hardware.awaited = false;
+            hardware.unplugged = false;
+        }
+        answer.unwrap_or(SourceReturn::NotYet)
     }
 }

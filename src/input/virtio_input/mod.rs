@@ -69,6 +69,17 @@ impl VirtioInput {
         self.leds_and_sounds.guest_got_device(host_leds)
     }
 
+    /// The device that was gone is back in the state `device_state`, while the guest has it; `host_leds` are on. The
+    /// guest is told what differs from what it knows. Returns the LED events to send to the device.
+    pub(crate) fn device_returned(
+        &mut self,
+        device_state: DeviceState,
+        host_leds: Bitmap,
+    ) -> Vec<Event> {
+        self.reports.device_returned(device_state);
+        self.leds_and_sounds.guest_got_device(host_leds)
+    }
+
     /// The guest gets a device that is gone and reports nothing any more. The guest is told that
     /// everything is released.
     pub(crate) fn guest_got_gone_device(&mut self) {

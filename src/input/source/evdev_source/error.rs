@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::backend::HelperError;
+
 /// Why an evdev device cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EvdevOpenError {
@@ -30,6 +32,9 @@ pub enum EvdevOpenError {
         .0.display()
     )]
     Grabbed(PathBuf),
+    /// The process that opens it again cannot be started.
+    #[error(transparent)]
+    Opener(#[from] HelperError),
     /// Any other error.
     #[error("cannot open the input device {}: {error}", .path.display())]
     Io {

@@ -1,31 +1,35 @@
 //! An evdev device of the host as the source.
 
 mod error;
+mod open_file;
+mod opener;
 mod read_info;
 mod sandbox_policy;
 
 pub use error::EvdevOpenError;
 
-use std::fs::{File, OpenOptions};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use evdev::InputEvent;
 use evdev::raw_stream::RawDevice;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use vmm_sys_util::ioctl;
 
 use crate::backend::SandboxPolicy;
-use crate::input::device_info::{DeviceInfo, MAX_SLOTS};
+use crate::input::device_info::{DeviceInfo, Difference, MAX_SLOTS};
 use crate::input::device_state::{Contact, DeviceState, Touch};
 use crate::input::protocol::event_codes::{
-    ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_ABS, EV_KEY, EV_LED, EV_SW, is_contact_axis,
+    ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_ABS, EV_KEY, EV_LED, EV_SW, EV_SYN, is_contact_axis,
 };
 use crate::input::protocol::{Bitmap, Event};
-use crate::input::source::{EventSource, HostAccess, ReadOutcome};
+use crate::input::source::{EventSource, HostAccess, ReadOutcome, SourceReturn};
 
+use open_file::open_file;
+use opener::{Answer, Opener};
 use read_info::{bitmap, read_info};
 
 /// Events that the crate `evdev` has room for in a read, or more.
@@ -39,15 +43,28 @@ pub struct EvdevOptions {
     /// Whether to grab the device while a guest has it (`EVIOCGRAB`), so that other programs of the
     /// host do not see its events.
     pub grab: bool,
+    /// Whether the process that opens the device again when it comes back enters a sandbox.
+    pub sandboxed: bool,
 }
 
 /// An evdev device of the host.
 #[derive(Debug)]
 pub struct EvdevSource {
-    device: RawDevice,
+    /// The device, unless it is gone.
+    device: Option<OpenDevice>,
+    /// What the guest is told.
     info: DeviceInfo,
     options: EvdevOptions,
+    opener: Opener,
+}
+
+/// A device that is there.
+#[derive(Debug)]
+struct OpenDevice {
+    device: RawDevice,
     writable: bool,
+    /// Whether it can report what the guest was not told of.
+    exceeds_info: bool,
 }
 
 impl EvdevSource {
@@ -58,50 +75,91 @@ impl EvdevSource {
     /// be grabbed and another process has done so.
     pub fn open(options: EvdevOptions) -> Result<Self, EvdevOpenError> {
         let path = &options.path;
-        let not_evdev = |error| EvdevOpenError::NotEvdev {
-            path: path.clone(),
-            error,
-        };
-        let opened = open_file(path)?;
-        let device = RawDevice::from_fd(OwnedFd::from(opened.file)).map_err(not_evdev)?;
-        let info = read_info(&device).map_err(not_evdev)?;
-        if !opened.writable {
+        // Nobody has to wait for the opener to hear that.
+        fs::metadata(path).map_err(|error| cannot_open(path, error))?;
+        // Before it, so that it notices whatever comes up beside the device from now on.
+        let opener = Opener::start(path, options.sandboxed)?;
+        let file = open_file(path).map_err(|error| cannot_open(path, error))?;
+        let (device, info) = OpenDevice::new(file.into(), &options)?;
+        if !device.writable {
             log::warn!(
                 "{} cannot be written: its LEDs will not follow the guest",
                 path.display()
             );
         }
-        let mut source = Self {
-            device,
+        Ok(Self {
+            device: Some(device),
             info,
             options,
-            writable: opened.writable,
-        };
-        if source.options.grab {
-            source.try_grab()?;
-        }
-        Ok(source)
-    }
-
-    /// Fails now if a guest could not get the device later.
-    fn try_grab(&mut self) -> Result<(), EvdevOpenError> {
-        let grabbed = self.grab().and_then(|()| self.ungrab());
-        grabbed.map_err(|error| match error.kind() {
-            io::ErrorKind::ResourceBusy => EvdevOpenError::Grabbed(self.options.path.clone()),
-            _ => EvdevOpenError::Io {
-                path: self.options.path.clone(),
-                error,
-            },
+            opener,
         })
     }
 
+    /// Takes the device `file` for the one that is gone, if it can take its place.
+    fn take_device(&mut self, file: OwnedFd) -> Result<(), Refusal> {
+        let (mut device, info) = OpenDevice::new(file, &self.options)?;
+        if let Some(difference) = self.info.difference(&info) {
+            return Err(Refusal::Different(difference));
+        }
+        device.exceeds_info = self.info.is_exceeded_by(&info);
+        self.device = Some(device);
+        Ok(())
+    }
+
+    fn device(&self) -> io::Result<&OpenDevice> {
+        self.device.as_ref().ok_or_else(|| Errno::NODEV.into())
+    }
+
+    fn device_mut(&mut self) -> io::Result<&mut OpenDevice> {
+        self.device.as_mut().ok_or_else(|| Errno::NODEV.into())
+    }
+}
+
+/// Why a device that came up is not taken.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Unusable(#[from] EvdevOpenError),
+    #[error("{0}")]
+    Different(Difference),
+}
+
+impl OpenDevice {
+    /// The device of an open file, and what it is. Fails now if a guest could not get it later.
+    fn new(file: OwnedFd, options: &EvdevOptions) -> Result<(Self, DeviceInfo), EvdevOpenError> {
+        let path = &options.path;
+        let not_evdev = |error| EvdevOpenError::NotEvdev {
+            path: path.clone(),
+            error,
+        };
+        let flags = rustix::fs::fcntl_getfl(&file).map_err(|error| not_evdev(error.into()))?;
+        let mut device = RawDevice::from_fd(file).map_err(not_evdev)?;
+        let info = read_info(&device).map_err(not_evdev)?;
+        if options.grab {
+            let grabbed = device.grab().and_then(|()| device.ungrab());
+            grabbed.map_err(|error| match error.kind() {
+                io::ErrorKind::ResourceBusy => EvdevOpenError::Grabbed(path.clone()),
+                _ => EvdevOpenError::Io {
+                    path: path.clone(),
+                    error,
+                },
+            })?;
+        }
+        let device = Self {
+            device,
+            writable: flags.contains(OFlags::RDWR),
+            exceeds_info: false,
+        };
+        Ok((device, info))
+    }
+
     /// Reads the contacts in the slots of a multitouch device.
-    fn read_contacts(&self, touch: &mut Touch) -> io::Result<()> {
+    fn read_contacts(&self, touch: &mut Touch, info: &DeviceInfo) -> io::Result<()> {
         let ids = self.slot_values(ABS_MT_TRACKING_ID, touch.contacts.len())?;
         for (contact, id) in touch.contacts.iter_mut().zip(ids) {
             *contact = Contact::new(id);
         }
-        let axes = self.info.axes.keys().copied();
+        let axes = info.axes.keys().copied();
         for axis in axes.filter(|axis| is_contact_axis(*axis) && *axis != ABS_MT_TRACKING_ID) {
             let values = self.slot_values(axis, touch.contacts.len())?;
             for (contact, value) in touch.contacts.iter_mut().zip(values) {
@@ -143,17 +201,26 @@ impl EventSource for EvdevSource {
         format!("{} ({})", self.options.path.display(), self.info.name)
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        let device = self.device.as_ref()?;
+        Some(device.device.as_fd())
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> io::Result<ReadOutcome> {
         let before = events.len();
-        let read = self.device.fetch_events()?;
+        let open = self.device_mut()?;
+        let exceeds_info = open.exceeds_info;
+        let read = open.device.fetch_events()?;
         events.extend(
             read.map(|event| Event::new(event.event_type().0, event.code(), event.value())),
         );
-        match events.len() - before {
+        let count = events.len() - before;
+        if exceeds_info {
+            let mut new = events.split_off(before);
+            new.retain(|event| event.kind == EV_SYN || self.info.has(event.kind, event.code));
+            events.append(&mut new);
+        }
+        match count {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             count if count >= READ_CAPACITY => Ok(ReadOutcome::MaybeMore),
             _ => Ok(ReadOutcome::Drained),
@@ -161,16 +228,19 @@ impl EventSource for EvdevSource {
     }
 
     fn state(&self) -> io::Result<DeviceState> {
+        let open = self.device()?;
+        let device = &open.device;
         let mut state = DeviceState::new(self.info.slots());
-        if self.info.codes(EV_KEY).is_some() {
-            state.keys = bitmap(&*self.device.get_key_state()?, |key| key.0);
+        if let Some(keys) = self.info.codes(EV_KEY) {
+            state.keys = bitmap(&*device.get_key_state()?, |key| key.0).and(keys);
         }
-        if self.info.codes(EV_SW).is_some() {
-            state.switches = bitmap(&*self.device.get_switch_state()?, |switch| switch.0);
+        if let Some(switches) = self.info.codes(EV_SW) {
+            state.switches = bitmap(&*device.get_switch_state()?, |switch| switch.0).and(switches);
         }
         if self.info.codes(EV_ABS).is_some() {
-            for (axis, info) in self.device.get_absinfo()? {
+            for (axis, info) in device.get_absinfo()? {
                 match axis.0 {
+                    axis if !self.info.axes.contains_key(&axis) => {}
                     ABS_MT_SLOT => state.touch.slot = usize::try_from(info.value()).ok(),
                     axis if is_contact_axis(axis) => {}
                     axis => {
@@ -178,7 +248,7 @@ impl EventSource for EvdevSource {
                     }
                 }
             }
-            self.read_contacts(&mut state.touch)?;
+            open.read_contacts(&mut state.touch, &self.info)?;
         }
         Ok(state)
     }
@@ -187,18 +257,21 @@ impl EventSource for EvdevSource {
         if self.info.codes(EV_LED).is_none() {
             return Ok(Bitmap::default());
         }
-        Ok(bitmap(&*self.device.get_led_state()?, |led| led.0))
+        Ok(bitmap(&*self.device()?.device.get_led_state()?, |led| {
+            led.0
+        }))
     }
 
     fn send(&mut self, events: &[Event]) -> io::Result<()> {
-        if !self.writable {
+        let open = self.device_mut()?;
+        if !open.writable {
             return Ok(());
         }
         let events: Vec<_> = events
             .iter()
             .map(|event| InputEvent::new(event.kind, event.code, event.value))
             .collect();
-        self.device.send_events(&events)
+        open.device.send_events(&events)
     }
 
     fn host_access(&self) -> HostAccess {
@@ -210,11 +283,63 @@ impl EventSource for EvdevSource {
     }
 
     fn grab(&mut self) -> io::Result<()> {
-        self.device.grab()
+        self.device_mut()?.device.grab()
     }
 
     fn ungrab(&mut self) -> io::Result<()> {
-        self.device.ungrab()
+        self.device_mut()?.device.ungrab()
+    }
+
+    fn return_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.opener.as_fd())
+    }
+
+    fn await_return(&mut self) {
+        self.device = None;
+        self.opener.lost();
+    }
+
+    fn take_return(&mut self) -> SourceReturn {
+        loop {
+            let (file, node, settled) = match self.opener.answer() {
+                Ok(Answer::Opened {
+                    file,
+                    node,
+                    settled,
+                }) => (file, node, settled),
+                Ok(Answer::Another { node }) => {
+                    return SourceReturn::Refused(format!(
+                        "the name leads to {} now, which was there beside it",
+                        node.display()
+                    ));
+                }
+                Ok(Answer::Failed(error)) => {
+                    let error = cannot_open(&self.options.path, error);
+                    return SourceReturn::Refused(error.to_string());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return SourceReturn::NotYet;
+                }
+                Err(error) => {
+                    return SourceReturn::Never(format!(
+                        "the process that opens it again has ended: {error}"
+                    ));
+                }
+            };
+            match self.take_device(file) {
+                Ok(()) => {
+                    self.opener.accepted();
+                    return SourceReturn::Back;
+                }
+                Err(refusal) => {
+                    self.opener.refused();
+                    if settled {
+                        let node = node.display();
+                        return SourceReturn::Refused(format!("{node} is refused: {refusal}"));
+                    }
+                }
+            }
+        }
     }
 
     fn sandbox_policy(&self) -> SandboxPolicy {
@@ -222,39 +347,15 @@ impl EventSource for EvdevSource {
     }
 }
 
-struct OpenedFile {
-    file: File,
-    writable: bool,
-}
-
-/// Opens `path` for reading, and for writing as well if the user may: LEDs and sounds need that.
-fn open_file(path: &Path) -> Result<OpenedFile, EvdevOpenError> {
-    let open = |writable: bool| {
-        // A terminal given by mistake must not become the program's own.
-        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(writable)
-            .custom_flags(flags.bits().cast_signed())
-            .open(path)?;
-        Ok(OpenedFile { file, writable })
-    };
-    let opened = open(true).or_else(|error: io::Error| match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => open(false),
-        _ => Err(error),
-    });
-    opened.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => EvdevOpenError::Missing(path.into()),
-        io::ErrorKind::PermissionDenied => EvdevOpenError::Denied(path.into()),
-        io::ErrorKind::IsADirectory => EvdevOpenError::NotEvdev {
-            path: path.into(),
-            error,
-        },
-        _ => EvdevOpenError::Io {
-            path: path.into(),
-            error,
-        },
-    })
+/// Why the file at `path` cannot be opened.
+fn cannot_open(path: &Path, error: io::Error) -> EvdevOpenError {
+    let path = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound => EvdevOpenError::Missing(path),
+        io::ErrorKind::PermissionDenied => EvdevOpenError::Denied(path),
+        io::ErrorKind::IsADirectory => EvdevOpenError::NotEvdev { path, error },
+        _ => EvdevOpenError::Io { path, error },
+    }
 }
 
 #[cfg(test)]
@@ -266,7 +367,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("cannot make a folder");
         let open = |path: &Path| {
             let path = path.to_path_buf();
-            EvdevSource::open(EvdevOptions { path, grab: true })
+            EvdevSource::open(EvdevOptions {
+                path,
+                grab: true,
+                sandboxed: true,
+            })
         };
         let missing = folder.path().join("event0");
         let error = open(&missing).expect_err("there is no such file");

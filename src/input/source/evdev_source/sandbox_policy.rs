@@ -1,4 +1,4 @@
-//! What an open evdev device needs from the system: ioctls that read its state and grab it.
+//! What an open evdev device needs from the system: ioctls that read what it is and its state, and grab it.
 
 use crate::backend::{SandboxPolicy, SyscallArgument, SyscallRule};
 
@@ -13,8 +13,8 @@ const fn evdev(mask: u32, request: u32) -> SyscallRule {
     SyscallRule::with(libc::SYS_ioctl, SyscallArgument::masked(1, mask, request))
 }
 
-/// Requests of Linux's linux/input.h. Not on the list: key maps, force feedback, `EVIOCREVOKE`.
-const IOCTLS: [SyscallRule; 6] = [
+/// Requests of Linux's linux/input.h. Not on the list: key maps, force feedback, `EVIOCREVOKE`, all that sets anything.
+const IOCTLS: [SyscallRule; 15] = [
     // EVIOCGMTSLOTS, EVIOCGKEY, EVIOCGLED, EVIOCGSW
     evdev(ALL_BUT_SIZE, READ | 0x0a),
     evdev(ALL_BUT_SIZE, READ | 0x18),
@@ -24,6 +24,19 @@ const IOCTLS: [SyscallRule; 6] = [
     evdev(0xc000_ffc0, READ | 0x40),
     // EVIOCGRAB
     evdev(ALL_BUT_SIZE, WRITE | 0x90),
+    // What a device is that comes back: EVIOCGVERSION, EVIOCGID, EVIOCGREP, EVIOCGNAME, EVIOCGPHYS, EVIOCGUNIQ,
+    // EVIOCGPROP.
+    evdev(ALL_BUT_SIZE, READ | 0x01),
+    evdev(ALL_BUT_SIZE, READ | 0x02),
+    evdev(ALL_BUT_SIZE, READ | 0x03),
+    evdev(ALL_BUT_SIZE, READ | 0x06),
+    evdev(ALL_BUT_SIZE, READ | 0x07),
+    evdev(ALL_BUT_SIZE, READ | 0x08),
+    evdev(ALL_BUT_SIZE, READ | 0x09),
+    // EVIOCGBIT: a number for each of 32 event types.
+    evdev(0xc000_ffe0, READ | 0x20),
+    // EVIOCGEFFECTS, which the crate asks a device with force feedback.
+    evdev(ALL_BUT_SIZE, READ | 0x84),
 ];
 
 pub(super) fn sandbox_policy() -> SandboxPolicy {

@@ -203,8 +203,8 @@ impl EventSource for VirtualSource {
         self.device.label().to_owned()
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.epoll.as_fd())
     }
 
     fn listen(&mut self, context: &DeviceContext, token: u16) -> io::Result<()> {

@@ -1,7 +1,10 @@
 //! Runs vhost-user-input on a kernel's own evdev devices and checks what a guest would get.
 //!
 //! For a Linux guest that plays the host: it needs /dev/uinput, the program as
-//! `/usr/bin/vhost-user-input`, and QEMU's virtio keyboard. Each check that held is a line.
+//! `/usr/bin/vhost-user-input`, and QEMU's virtio keyboard. Each check that held is a line. The argument `replug` is for
+//! those of devices that come back.
+
+mod replug;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,6 +27,11 @@ const REL: u16 = EventType::RELATIVE.0;
 const LED: u16 = EventType::LED.0;
 
 fn main() -> anyhow::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("replug") {
+        replug::check()?;
+        println!("all checks held");
+        return Ok(());
+    }
     description_and_keys()?;
     grab()?;
     lost_events()?;
@@ -41,18 +49,26 @@ struct Played {
 
 impl Played {
     fn new() -> anyhow::Result<Self> {
+        Self::named(NAME)
+    }
+
+    fn named(name: &str) -> anyhow::Result<Self> {
         let keys: AttributeSet<KeyCode> = (1..=88).map(KeyCode::new).collect();
         let axes: AttributeSet<RelativeAxisCode> =
             [RelativeAxisCode::REL_X, RelativeAxisCode::REL_Y]
                 .into_iter()
                 .collect();
-        let mut device = VirtualDevice::builder()
+        let device = VirtualDevice::builder()
             .context("cannot open /dev/uinput")?
-            .name(NAME)
+            .name(name)
             .input_id(InputId::new(BusType::BUS_USB, 0x1d6b, 0x0104, 0x0111))
             .with_keys(&keys)?
             .with_relative_axes(&axes)?
             .build()?;
+        Self::of(device)
+    }
+
+    fn of(mut device: VirtualDevice) -> anyhow::Result<Self> {
         let node = device.enumerate_dev_nodes_blocking()?.next();
         let node = node.context("the device has no node")??;
         Ok(Self { device, node })

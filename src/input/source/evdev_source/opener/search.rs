@@ -1,0 +1,335 @@
+//! The opener at work, within its own process.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::time::Timespec;
+
+use crate::input::source::evdev_source::open_file::open_file;
+
+use super::message::{Answer, Order};
+use super::names::{self, Link};
+
+/// A new device is settled when nothing has changed for this long. udev sets its group, its links and the ranges of
+/// its axes within milliseconds.
+const SETTLES: Duration = Duration::from_secs(1);
+
+/// The search for a device by its name, whenever it is gone.
+///
+/// Two devices of the same model may share a name, which leads to the other one when one is gone. So the names of all
+/// nodes that came up while the device was there are kept: they belong to others, until they are deleted. inotify
+/// reports creations and deletions in their order, however late they are read: what is created after the device's own
+/// node was deleted may be the device.
+#[derive(Debug)]
+pub(super) struct Search {
+    path: PathBuf,
+    /// The folder with the nodes.
+    folder: PathBuf,
+    inotify: Inotify,
+    folder_watch: Option<WatchDescriptor>,
+    /// The device's own node, while it exists.
+    own: Option<OsString>,
+    /// The nodes beside it.
+    others: BTreeSet<OsString>,
+    /// The nodes that the program has refused.
+    refused: BTreeSet<OsString>,
+    /// The link by which the device was found last.
+    link: Option<Link>,
+    /// What was opened last, until the program says whether it is the device.
+    opened: Option<Opened>,
+    /// Whether the device is gone.
+    searches: bool,
+    /// When the last change is to be taken as settled.
+    settled_at: Option<Instant>,
+}
+
+/// What was opened, as if it were the device.
+#[derive(Debug)]
+struct Opened {
+    link: Option<Link>,
+    settled: bool,
+    /// The nodes that came up since, which may be the device if this is not.
+    since: BTreeSet<OsString>,
+}
+
+impl Search {
+    /// The search for a device that is there, if `path` leads to a node in `folder`.
+    pub(super) fn new(path: &Path, folder: PathBuf) -> io::Result<Self> {
+        let mut search = Self {
+            path: path.to_owned(),
+            folder,
+            inotify: Inotify::init()?,
+            folder_watch: None,
+            own: None,
+            others: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            link: None,
+            opened: None,
+            searches: false,
+            settled_at: None,
+        };
+        search.watch()?;
+        search.link = Link::read(path);
+        // What is there when the device is not may be the device: udev may be about to make its link.
+        if let Ok((_, own)) = names::node(path, &search.folder) {
+            search.hold(own);
+        }
+        Ok(search)
+    }
+
+    /// Serves the program until it ends.
+    pub(super) fn run(mut self, socket: &OwnedFd) -> io::Result<()> {
+        loop {
+            let now = Instant::now();
+            let timeout = self.settled_at.map(|at| at.saturating_duration_since(now));
+            let timeout = timeout.map(Timespec::try_from).transpose();
+            let timeout = timeout.map_err(io::Error::other)?;
+            let mut fds = [
+                PollFd::new(socket, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.inotify.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let ordered = !fds[0].revents().is_empty();
+            let order = if ordered {
+                match Order::receive(socket)? {
+                    None => return Ok(()),
+                    order => order,
+                }
+            } else {
+                None
+            };
+            // After the order: the node of a device that is lost was deleted before.
+            let changed = self.follow_changes()?;
+            let begun = order.is_some_and(|order| self.obey(order));
+            if self.searches {
+                self.search(changed || begun, socket)?;
+            }
+        }
+    }
+
+    /// Returns whether a search begins.
+    fn obey(&mut self, order: Order) -> bool {
+        let opened = self.opened.take();
+        match order {
+            Order::Accepted => {
+                if let Some(opened) = opened {
+                    self.link = opened.link;
+                }
+                self.searches = false;
+                self.settled_at = None;
+                false
+            }
+            Order::Lost => {
+                self.own = None;
+                self.searches = true;
+                true
+            }
+            Order::Refused => {
+                let own = self.own.take();
+                self.searches = true;
+                let Some(opened) = opened else {
+                    return false;
+                };
+                self.others.retain(|node| !opened.since.contains(node));
+                if opened.settled {
+                    self.refused.extend(own);
+                } else {
+                    // It is opened once more: its owner or the ranges of its axes may be set late.
+                    self.settled_at = Some(Instant::now() + SETTLES);
+                }
+                false
+            }
+        }
+    }
+
+    /// The device has the node `own`; all others belong to others.
+    fn hold(&mut self, own: Option<OsString>) {
+        self.others = nodes(&self.folder);
+        if let Some(own) = &own {
+            self.others.remove(own);
+        }
+        self.own = own;
+        self.refused.clear();
+    }
+
+    /// Watches the folders that say when the device is back.
+    fn watch(&mut self) -> io::Result<()> {
+        let mask = WatchMask::CREATE
+            | WatchMask::DELETE
+            | WatchMask::MOVED_TO
+            | WatchMask::MOVED_FROM
+            | WatchMask::ATTRIB
+            | WatchMask::DELETE_SELF
+            | WatchMask::ONLYDIR;
+        let mut watches = self.inotify.watches();
+        self.folder_watch = watches.add(&self.folder, mask).ok();
+        // A folder may be made just before the one above is watched: then it is the nearest one the next time.
+        let mut before = Vec::new();
+        loop {
+            let folders = names::folders(&self.path);
+            if folders == before {
+                return Ok(());
+            }
+            for folder in &folders {
+                match watches.add(folder, mask) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            before = folders;
+        }
+    }
+
+    /// Takes note of the nodes that were made and deleted. Returns whether anything changed.
+    fn follow_changes(&mut self) -> io::Result<bool> {
+        let mut changed = false;
+        let mut buffer = [0; 4096];
+        loop {
+            let events = match self.inotify.read_events(&mut buffer) {
+                Ok(events) => events,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changed),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let mut overflow = false;
+            for event in events {
+                changed = true;
+                overflow |= event.mask.contains(EventMask::Q_OVERFLOW);
+                let of_node = self.folder_watch.as_ref() == Some(&event.wd);
+                let Some(node) = event.name.filter(|_| of_node) else {
+                    continue;
+                };
+                if event
+                    .mask
+                    .intersects(EventMask::CREATE | EventMask::MOVED_TO)
+                {
+                    self.created(node);
+                } else if event
+                    .mask
+                    .intersects(EventMask::DELETE | EventMask::MOVED_FROM)
+                {
+                    self.deleted(node);
+                }
+            }
+            if overflow {
+                self.follow_overflow();
+            }
+        }
+    }
+
+    fn created(&mut self, node: &OsStr) {
+        self.refused.remove(node);
+        if self.own.is_none() {
+            // It may have been seen before this was told.
+            self.others.remove(node);
+        } else if self.own.as_deref() != Some(node) {
+            self.others.insert(node.to_owned());
+            if let Some(opened) = &mut self.opened {
+                opened.since.insert(node.to_owned());
+            }
+        }
+    }
+
+    fn deleted(&mut self, node: &OsStr) {
+        self.others.remove(node);
+        self.refused.remove(node);
+        if self.own.as_deref() == Some(node) {
+            self.own = None;
+        }
+    }
+
+    /// Changes were lost.
+    fn follow_overflow(&mut self) {
+        let mut there = nodes(&self.folder);
+        match &self.own {
+            Some(own) if there.remove(own) => self.others = there,
+            _ => {
+                self.own = None;
+                self.others.retain(|node| there.contains(node));
+            }
+        }
+    }
+
+    /// Opens the device if it is back.
+    fn search(&mut self, changed: bool, socket: &OwnedFd) -> io::Result<()> {
+        if changed {
+            self.settled_at = Some(Instant::now() + SETTLES);
+        }
+        let settled = self.settled_at.is_some_and(|at| Instant::now() >= at);
+        if !changed && !settled {
+            return Ok(());
+        }
+        if settled {
+            self.settled_at = None;
+        }
+        self.watch()?;
+        let Some(answer) = self.find(settled) else {
+            return Ok(());
+        };
+        if let Answer::Opened { .. } = answer {
+            self.searches = false;
+        }
+        answer.send(socket)?;
+        Ok(())
+    }
+
+    /// What the name leads to now; `None` if it is to be looked for again after the next change.
+    fn find(&mut self, settled: bool) -> Option<Answer> {
+        let link = Link::read(&self.path);
+        let (node, name) = match names::node(&self.path, &self.folder) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => return settled.then_some(Answer::Failed(error)),
+        };
+        if name
+            .as_ref()
+            .is_some_and(|name| self.refused.contains(name))
+        {
+            return None;
+        }
+        let is_another = name.as_ref().filter(|name| self.others.contains(*name));
+        if let Some(node) = is_another {
+            let node = node.clone();
+            return settled.then_some(Answer::Another { node });
+        }
+        // udev may not have noticed yet that the link's device is gone, and the node may be of another one already.
+        if link.is_some() && link == self.link && !settled {
+            return None;
+        }
+        match open_file(&node) {
+            Ok(file) => {
+                self.hold(name);
+                self.opened = Some(Opened {
+                    link,
+                    settled,
+                    since: BTreeSet::new(),
+                });
+                Some(Answer::Opened {
+                    file: file.into(),
+                    node: node.file_name().unwrap_or_default().to_owned(),
+                    settled,
+                })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => settled.then_some(Answer::Failed(error)),
+        }
+    }
+}
+
+/// The names of the nodes in `folder`.
+fn nodes(folder: &Path) -> BTreeSet<OsString> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.flatten().map(|entry| entry.file_name()).collect()
+}
