@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::net::UnixStream;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use vhost::vhost_user::VhostUserVirtioFeatures;
+use vhost::vhost_user::{VhostUserProtocolFeatures as Protocol, VhostUserVirtioFeatures};
 use vhost_user_backends::backend::DeviceBuilder;
 use vhost_user_backends::backend::fuzzing::Connection;
 use vhost_user_backends::gpu::Options as GpuOptions;
@@ -56,19 +56,21 @@ pub fn vhost_user(data: &[u8]) {
             let info = device_info(&mut bytes);
             let source = FakeEvdev::new(info, HostAccess::UntilGrab);
             let source = source.expect("the host has descriptors left");
-            serve(InputBuilder::new(source), &mut bytes);
+            serve(InputBuilder::new(source), Protocol::empty(), &mut bytes);
         }
         _ => {
             let options = GpuOptions {
                 max_hostmem: Some(2 << 20),
+                allow_resize: true,
                 ..GpuOptions::default()
             };
-            serve(options, &mut bytes);
+            serve(options, Protocol::BACKEND_REQ, &mut bytes);
         }
     }
 }
 
-fn serve(builder: impl DeviceBuilder, bytes: &mut Bytes<'_>) {
+/// `protocol`: features that this device alone offers.
+fn serve(builder: impl DeviceBuilder, protocol: Protocol, bytes: &mut Bytes<'_>) {
     let memory = memfd_create("guest", MemfdFlags::CLOEXEC).expect("the host has memory left");
     let len: usize = REGIONS.iter().map(|(_, len)| len).sum();
     let memory = File::from(memory);
@@ -83,7 +85,7 @@ fn serve(builder: impl DeviceBuilder, bytes: &mut Bytes<'_>) {
     let mut connection = Connection::new(ours, builder).expect("the host has threads left");
     let mut front_end = FrontEnd::new(socket, memory);
     if bytes.u8() & 1 == 0 {
-        front_end.set_up(bytes);
+        front_end.set_up(protocol, bytes);
     }
     for _ in 0..MAX_STEPS {
         if bytes.is_empty() {

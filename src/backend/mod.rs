@@ -80,6 +80,7 @@ pub use testing::fuzzing;
 
 pub use conventions::{Capabilities, DeviceType, SizeError, parse_size, printable};
 pub use device::client_listener::ClientListener;
+pub use device::config_change::{ConfigChange, ConfigChangeState};
 pub use device::wake_event::WakeEvent;
 pub use device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
 pub use helper::{HelperError, start_helper};

@@ -51,6 +51,12 @@ struct Options {
     )]
     resolution: gpu::Resolutions,
 
+    /// Let consoles ask for other sizes of the guest's screens, where the VMM gives no display and
+    /// tells the guest of changes: QEMU up to 11.1 may crash when a size changes just as the VM is
+    /// paused, reset or shut down
+    #[arg(long, help_heading = "GPU options")]
+    allow_resize: bool,
+
     /// Listen for consoles on a Unix socket made at PATH; it is removed at the end
     #[arg(
         long,
@@ -121,6 +127,7 @@ impl Program for VhostUserGpu {
         let device = gpu::Options {
             max_hostmem: options.max_hostmem,
             resolutions: options.resolution.clone(),
+            allow_resize: options.allow_resize,
             #[cfg(feature = "virgl")]
             virgl: None,
         };

@@ -13,6 +13,7 @@ const RENDER_NODE: &str = "--render-node=";
 const VIRGL: &str = "--virgl";
 const MAX_HOSTMEM: &str = "--max-hostmem=";
 const RESOLUTION: &str = "--resolution=";
+const ALLOW_RESIZE: &str = "--allow-resize";
 const NO_GRAB: &str = "--no-grab";
 const VIRTUAL: &str = "--virtual=";
 const KEYBOARD_LAYOUT: &str = "--keyboard-layout=";
@@ -36,6 +37,8 @@ pub(crate) struct GpuOptions {
     pub max_hostmem: Option<MaxHostmem>,
     /// The size of each head's screen where no VMM says it; empty for the program's default, one head.
     pub resolutions: Resolutions,
+    /// Viewers may change the sizes where no VMM says them.
+    pub allow_resize: bool,
     /// Options that vhostctl does not set.
     pub others: Vec<String>,
 }
@@ -294,6 +297,8 @@ impl GpuOptions {
                 options.render_node = Some(path.to_owned());
             } else if word == VIRGL {
                 options.virgl = true;
+            } else if word == ALLOW_RESIZE {
+                options.allow_resize = true;
             } else if let Some(Ok(hostmem)) = hostmem {
                 options.max_hostmem = Some(hostmem);
             } else if let Some(Ok(resolutions)) = resolutions {
@@ -314,6 +319,7 @@ impl GpuOptions {
             .chain(self.virgl.then(|| VIRGL.to_owned()))
             .chain(hostmem.map(|size| format!("{MAX_HOSTMEM}{}", size.text)))
             .chain(resolutions.map(|sizes| format!("{RESOLUTION}{sizes}")))
+            .chain(self.allow_resize.then(|| ALLOW_RESIZE.to_owned()))
             .chain(self.others.iter().cloned())
             .collect()
     }
@@ -424,6 +430,8 @@ mod tests {
             (UnitKind::Input, "OPTIONS=--no-grab --log-level=debug"),
             (UnitKind::Gpu, "OPTIONS=--resolution=1920x1080,800x600"),
             (UnitKind::Gpu, "OPTIONS=--resolution=wide"),
+            (UnitKind::Gpu, "OPTIONS=--virgl --allow-resize --no-dmabuf"),
+            (UnitKind::Gpu, "OPTIONS=--allow-resize=no"),
             (UnitKind::Input, "OPTIONS=--virtual=tablet --sandbox=off"),
             (UnitKind::Input, "OPTIONS=--virtual=piano"),
             (

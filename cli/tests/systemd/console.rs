@@ -186,6 +186,12 @@ fn existing_gpu_is_kept_and_gets_what_it_lacks() -> anyhow::Result<()> {
     assert!(said.contains("has other settings already"), "{said}");
     host.ok(&["add", "console", "vm1", "--resolution=800x600", "--force"])?;
     assert!(host.file(gpu)?.contains("--resolution=800x600\"\n"));
+    // Resizing is added to what is there.
+    host.ok(&["add", "console", "vm1", "--allow-resize"])?;
+    assert!(
+        host.file(gpu)?
+            .contains("OPTIONS=--max-hostmem=64M --resolution=800x600 --allow-resize\"\n"),
+    );
     // The GPU outlives its console's server.
     host.ok(&["remove", "vm1:vnc", "vm1:keyboard", "vm1:tablet"])?;
     let names: Vec<_> = host.list()?.iter().map(|one| one["name"].clone()).collect();
@@ -302,6 +308,7 @@ fn heads_and_viewers_are_those_that_were_named() -> anyhow::Result<()> {
         "vm1",
         "--heads=3",
         "--resolution=1920x1080,800x600",
+        "--allow-resize",
         "--keyboard-layout=de",
         "--viewer-user=daemon",
         "--viewer-group=daemon",
@@ -309,7 +316,9 @@ fn heads_and_viewers_are_those_that_were_named() -> anyhow::Result<()> {
     ])?;
     let text = host.file("vhost-user-gpu@vm1.service")?;
     assert!(
-        text.contains("Environment=OPTIONS=--resolution=1920x1080,800x600,800x600\n"),
+        text.contains(
+            "Environment=\"OPTIONS=--resolution=1920x1080,800x600,800x600 --allow-resize\"\n"
+        ),
         "{text}"
     );
     let text = host.file("vhost-vnc@vm1.socket")?;

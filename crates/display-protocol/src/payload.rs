@@ -118,7 +118,7 @@ words! {
 /// The GPU's answer to [`Resize`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResizeResult {
-    /// The guest is told of the size, by a configuration change. It need not follow.
+    /// The guest is told of the size, by a configuration change now or soon, or has it. It need not follow.
     Done,
     /// The guest's size is the VMM's, or the guest cannot be told.
     Refused,

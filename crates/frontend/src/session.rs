@@ -317,6 +317,15 @@ impl Session {
         self.request(FrontendReq::GPU_SET_SOCKET, &[], &[socket.as_fd()])
     }
 
+    /// Gives the backend a channel for messages of its own, by `socket` (VHOST_USER_SET_BACKEND_REQ_FD).
+    ///
+    /// # Errors
+    /// As [`Session::request`].
+    pub fn set_backend_channel(&mut self, socket: impl AsFd) -> Result<()> {
+        let fds = [socket.as_fd()];
+        self.request(FrontendReq::SET_BACKEND_REQ_FD, &[], &fds)
+    }
+
     /// Sends a message that has no answer of its own; where REPLY_ACK was negotiated and
     /// [`Session::acknowledge`] is on, waits until the backend has done it.
     ///

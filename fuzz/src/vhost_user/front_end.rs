@@ -8,7 +8,6 @@ use std::os::unix::net::UnixStream;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
 
 use super::*;
 use crate::guest::{Guest, QUEUES, REGIONS};
@@ -48,9 +47,10 @@ impl FrontEnd {
     }
 
     /// What QEMU does until the guest's driver runs.
-    pub(super) fn set_up(&mut self, bytes: &mut Bytes<'_>) {
+    pub(super) fn set_up(&mut self, protocol: Protocol, bytes: &mut Bytes<'_>) {
         self.features(PROTOCOL_FEATURES | VERSION_1 | u64::from(bytes.u8()) << 28);
-        let protocol = Protocol::MQ
+        let protocol = protocol
+            | Protocol::MQ
             | Protocol::REPLY_ACK
             | Protocol::CONFIG
             | Protocol::RESET_DEVICE

@@ -1,6 +1,7 @@
 //! What a program asks of a device, and what a device may ask of the program.
 
 pub(crate) mod client_listener;
+pub(crate) mod config_change;
 pub(crate) mod wake_event;
 
 use std::fmt::Display;
@@ -13,6 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use client_listener::ClientListener;
 pub(crate) use client_listener::DeviceListeners;
+use config_change::{ConfigChange, ConfigChangeLink};
 use wake_event::WakeEvent;
 
 use crate::backend::sandbox::SandboxPolicy;
@@ -139,6 +141,7 @@ pub struct DeviceContext {
     event_loop: Arc<dyn EventLoop>,
     memory: GuestMemory,
     listeners: DeviceListeners,
+    config_changes: ConfigChangeLink,
     main_thread: MainThreadHandle,
 }
 
@@ -147,12 +150,14 @@ impl DeviceContext {
         event_loop: Arc<dyn EventLoop>,
         memory: GuestMemory,
         listeners: DeviceListeners,
+        config_changes: ConfigChangeLink,
         main_thread: MainThreadHandle,
     ) -> Self {
         Self {
             event_loop,
             memory,
             listeners,
+            config_changes,
             main_thread,
         }
     }
@@ -208,6 +213,17 @@ impl DeviceContext {
             }
             None => Ok(None),
         }
+    }
+
+    /// Lets the device have the driver told that its configuration space changed. The front-end is offered a channel
+    /// for that (`VHOST_USER_PROTOCOL_F_BACKEND_REQ`), and [`Device::handle_event`] gets `token` when the
+    /// [state](ConfigChange::state) is another one.
+    ///
+    /// # Errors
+    /// As [`DeviceContext::wake_event`].
+    pub fn config_change(&self, token: u16) -> io::Result<ConfigChange> {
+        let wake = self.wake_event(token)?;
+        Ok(self.config_changes.offer(self.main_thread.clone(), wake))
     }
 
     /// A client of a further listening socket came.

@@ -53,7 +53,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for ExitReason {
 enum MainEvent<const N: usize> {
     /// The worker has built the device.
     DeviceBuilt,
-    /// Descriptors are ready.
+    /// Descriptors are ready, or the device wants the driver to be told of a change.
     Ready([PollFlags; N]),
 }
 
@@ -117,6 +117,7 @@ impl MainLoop {
             match event {
                 None | Some(MainThreadEvent::DeviceEnded) => {}
                 Some(MainThreadEvent::ClientsLeft) => self.clients_left = true,
+                Some(MainThreadEvent::ConfigChanged) => return Ok(MainEvent::Ready(flags)),
                 Some(MainThreadEvent::Failed(message)) => return Err(message.into()),
                 Some(MainThreadEvent::DeviceBuilt(Err(e))) => return Err(e.into()),
                 Some(MainThreadEvent::DeviceBuilt(Ok(()))) => return Ok(MainEvent::DeviceBuilt),
@@ -201,14 +202,16 @@ impl MainLoop {
         others: &mut OtherFrontEnds<'_>,
     ) -> Result<ConnectionSide, ExitReason> {
         loop {
-            let [front_end, daemon] = proxy.poll_fds();
+            let [front_end, daemon, channel] = proxy.poll_fds();
             let (connection, other) = match others.poll_fd() {
-                Some(other) => match self.wait([front_end, daemon, other])? {
-                    MainEvent::Ready([front_end, daemon, other]) => ([front_end, daemon], other),
+                Some(other) => match self.wait([front_end, daemon, channel, other])? {
+                    MainEvent::Ready([front_end, daemon, _, other]) => ([front_end, daemon], other),
                     MainEvent::DeviceBuilt => continue,
                 },
-                None => match self.wait([front_end, daemon])? {
-                    MainEvent::Ready(connection) => (connection, PollFlags::empty()),
+                None => match self.wait([front_end, daemon, channel])? {
+                    MainEvent::Ready([front_end, daemon, _]) => {
+                        ([front_end, daemon], PollFlags::empty())
+                    }
                     MainEvent::DeviceBuilt => continue,
                 },
             };
@@ -242,7 +245,8 @@ impl MainLoop {
                     }
                     MainThreadEvent::DeviceBuilt(_)
                     | MainThreadEvent::HardwareLost(_)
-                    | MainThreadEvent::ClientsLeft => {}
+                    | MainThreadEvent::ClientsLeft
+                    | MainThreadEvent::ConfigChanged => {}
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());

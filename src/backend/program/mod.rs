@@ -9,6 +9,7 @@ use conventions::{Capabilities, FrontEndStatus, printable_lines};
 use vhost_user_backend::Error as DaemonError;
 
 use crate::backend::device::DeviceBuilder;
+use crate::backend::device::config_change::ConfigChangeLink;
 use crate::backend::logging;
 use crate::backend::sandbox::Sandbox;
 use crate::backend::service::main_thread_channel::MainThreadHandle;
@@ -181,11 +182,13 @@ fn serve<P: Program>(
     }
     logging::detach()?;
     let display_socket = DisplaySocketMailbox::default();
+    let config_changes = ConfigChangeLink::default();
     let (mut daemon, device_end) = worker::spawn(
         P::NAME,
         builder,
         display_socket.clone(),
         further.listeners(),
+        config_changes.clone(),
         main_thread,
     )?;
     main_loop.wait_for_device()?;
@@ -211,7 +214,7 @@ fn serve<P: Program>(
         others.serve(&front_end);
         log::info!("a front-end is connected");
         main_loop.connect_status();
-        let mut proxy = VhostUserProxy::new(front_end, private, display_socket)?;
+        let mut proxy = VhostUserProxy::new(front_end, private, display_socket, config_changes)?;
         match main_loop.forward(&mut proxy, &mut others)? {
             ConnectionSide::FrontEnd => Ok(ExitReason::Disconnected),
             ConnectionSide::Backend => Err(explain(daemon.wait())),

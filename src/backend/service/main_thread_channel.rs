@@ -26,6 +26,8 @@ pub(crate) enum MainThreadEvent {
     DeviceEnded,
     /// The last client of the further listening sockets left; see [`MainThreadReceiver::has_clients`].
     ClientsLeft,
+    /// The device wants the driver to be told that its configuration space changed.
+    ConfigChanged,
 }
 
 /// The sending end, for any thread.

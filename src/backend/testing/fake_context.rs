@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
+use crate::backend::device::config_change::ConfigChangeLink;
 use crate::backend::device::{DeviceContext, DeviceListeners, EventLoop};
 use crate::backend::service::main_thread_channel::{
     MainThreadEvent, MainThreadHandle, MainThreadReceiver,
@@ -19,6 +20,7 @@ pub struct FakeContext {
     event_loop: Arc<Turns>,
     memory: GuestMemory,
     listeners: DeviceListeners,
+    config_changes: ConfigChangeLink,
     main_thread: MainThreadHandle,
     receiver: MainThreadReceiver,
 }
@@ -48,6 +50,7 @@ impl FakeContext {
             event_loop: Arc::new(Turns(Epoll::new()?)),
             memory,
             listeners: DeviceListeners::default(),
+            config_changes: ConfigChangeLink::default(),
             main_thread,
             receiver,
         })
@@ -74,6 +77,7 @@ impl FakeContext {
             self.event_loop.clone(),
             self.memory.clone(),
             self.listeners.clone(),
+            self.config_changes.clone(),
             self.main_thread.clone(),
         )
     }
@@ -89,6 +93,12 @@ impl FakeContext {
         Ok(ready
             .map(|event| (event.data() as u16, event.event_set()))
             .collect())
+    }
+
+    /// What the proxy shares with a device that has the driver told of changes.
+    #[cfg(test)]
+    pub(crate) fn config_changes(&self) -> &ConfigChangeLink {
+        &self.config_changes
     }
 
     /// How many descriptors are watched with `token`.
@@ -131,6 +141,7 @@ pub(crate) fn failure(receiver: &MainThreadReceiver) -> Option<String> {
             MainThreadEvent::DeviceBuilt(Ok(()))
             | MainThreadEvent::HardwareLost(_)
             | MainThreadEvent::ClientsLeft
+            | MainThreadEvent::ConfigChanged
             | MainThreadEvent::DeviceEnded => {}
         }
     }

@@ -13,6 +13,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::fake_context::failure;
+use crate::backend::device::config_change::ConfigChangeLink;
 use crate::backend::device::{DeviceBuilder, DeviceListeners};
 use crate::backend::service::main_thread_channel::{
     MainThreadEvent, MainThreadHandle, MainThreadReceiver,
@@ -42,7 +43,15 @@ impl<B: DeviceBuilder> Connection<B> {
         let (main_thread, receiver) = MainThreadHandle::new()?;
         let slot = DisplaySocketMailbox::default();
         let listeners = DeviceListeners::default();
-        let (mut daemon, _) = worker::spawn("fuzz", builder, slot.clone(), listeners, main_thread)?;
+        let config_changes = ConfigChangeLink::default();
+        let (mut daemon, _) = worker::spawn(
+            "fuzz",
+            builder,
+            slot.clone(),
+            listeners,
+            config_changes.clone(),
+            main_thread,
+        )?;
         // As a program does: the worker has begun before a front-end is served.
         while has_begun(&receiver)?.is_none() {
             poll(&mut [PollFd::new(&receiver, PollFlags::IN)], None)?;
@@ -52,7 +61,7 @@ impl<B: DeviceBuilder> Connection<B> {
             .start(&mut listener.into())
             .map_err(|e| io::Error::other(e.to_string()))?;
         Ok(Self {
-            proxy: VhostUserProxy::new(front_end, private, slot)?,
+            proxy: VhostUserProxy::new(front_end, private, slot, config_changes)?,
             goes_on: true,
             daemon,
             receiver,
@@ -117,12 +126,13 @@ fn has_begun(receiver: &MainThreadReceiver) -> io::Result<Option<()>> {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn wait(fds: &[PollFd<'_>; 2]) -> [PollFlags; 2] {
+fn wait(fds: &[PollFd<'_>; 3]) -> [PollFlags; 2] {
     let mut fds = fds.clone();
     let patience = Timespec::try_from(PATIENCE).ok();
     let ready = poll(&mut fds, patience.as_ref());
     assert_ne!(ready, Ok(0), "the connection hangs");
-    fds.map(|fd| fd.revents())
+    let [front_end, daemon, _] = fds.map(|fd| fd.revents());
+    [front_end, daemon]
 }
 
 /// The proxy alone, between two sockets.
@@ -134,7 +144,12 @@ impl Passage {
     /// # Errors
     /// As `fcntl(2)`.
     pub fn new(front_end: UnixStream, daemon: UnixStream) -> io::Result<Self> {
-        let proxy = VhostUserProxy::new(front_end, daemon, DisplaySocketMailbox::default())?;
+        let proxy = VhostUserProxy::new(
+            front_end,
+            daemon,
+            DisplaySocketMailbox::default(),
+            ConfigChangeLink::default(),
+        )?;
         Ok(Self(proxy))
     }
 

@@ -16,6 +16,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::display_socket::DisplaySocketMailbox;
 use super::watchdog::Watchdog;
+use crate::backend::device::config_change::ConfigChangeLink;
 use crate::backend::device::{Device, DeviceBuilder, DeviceContext, EventLoop, FIRST_TOKEN};
 use crate::backend::lock::lock;
 use crate::backend::service::main_thread_channel::{BuildError, MainThreadEvent, MainThreadHandle};
@@ -28,7 +29,7 @@ const END: u16 = FIRST_TOKEN - 3;
 pub(crate) const BEGIN: u16 = FIRST_TOKEN - 2;
 const WATCHDOG: u16 = FIRST_TOKEN - 1;
 
-/// Protocol features of every device.
+/// Protocol features of every device; those with configuration changes have `BACKEND_REQ` too.
 const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::CONFIG
     .union(VhostUserProtocolFeatures::MQ)
     .union(VhostUserProtocolFeatures::REPLY_ACK)
@@ -41,6 +42,7 @@ pub(crate) struct DeviceHandler<B: DeviceBuilder> {
     parts: Mutex<Option<Parts<B>>>,
     device: BuiltDevice<B::Device>,
     display_socket: DisplaySocketMailbox,
+    config_changes: ConfigChangeLink,
     main_thread: MainThreadHandle,
     begin: EventFd,
     end: EventFd,
@@ -131,12 +133,14 @@ impl Drop for WorkerExitGuard {
 impl<B: DeviceBuilder> DeviceHandler<B> {
     pub(super) fn new(
         display_socket: DisplaySocketMailbox,
+        config_changes: ConfigChangeLink,
         main_thread: MainThreadHandle,
     ) -> io::Result<Self> {
         Ok(Self {
             parts: Mutex::new(None),
             device: BuiltDevice::default(),
             display_socket,
+            config_changes,
             main_thread,
             begin: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             end: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
@@ -229,7 +233,11 @@ impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        PROTOCOL_FEATURES
+        match self.config_changes.is_offered() {
+            // The proxy takes the channel.
+            true => PROTOCOL_FEATURES | VhostUserProtocolFeatures::BACKEND_REQ,
+            false => PROTOCOL_FEATURES,
+        }
     }
 
     fn reset_device(&self) {

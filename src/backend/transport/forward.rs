@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::display_socket::DisplaySocketMailbox;
 use super::proxy::{ConnectionSide, ProxyError, VhostUserProxy};
+use crate::backend::device::config_change::ConfigChangeLink;
 
 /// Why messages cannot be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +32,12 @@ pub fn forward(front_end: UnixStream, backend: UnixStream) -> Result<ConnectionS
 }
 
 fn run(front_end: UnixStream, backend: UnixStream) -> Result<ConnectionSide, Failure> {
-    let mut proxy = VhostUserProxy::new(front_end, backend, DisplaySocketMailbox::default())?;
+    let mut proxy = VhostUserProxy::new(
+        front_end,
+        backend,
+        DisplaySocketMailbox::default(),
+        ConfigChangeLink::default(),
+    )?;
     loop {
         let mut waiting = proxy.poll_fds();
         match poll(&mut waiting, None) {
@@ -39,8 +45,8 @@ fn run(front_end: UnixStream, backend: UnixStream) -> Result<ConnectionSide, Fai
             Err(Errno::INTR) => continue,
             Err(error) => return Err(Failure::Wait(error.into())),
         }
-        let events = waiting.map(|fd| fd.revents());
-        if let Some(side) = proxy.pass(events)? {
+        let [front_end, backend, _] = waiting.map(|fd| fd.revents());
+        if let Some(side) = proxy.pass([front_end, backend])? {
             return Ok(side);
         }
     }

@@ -18,8 +18,10 @@ use rustix::net::{
 };
 use vhost::vhost_user::message::FrontendReq;
 
+use super::backend_channel::BackendChannel;
 use super::display_socket::DisplaySocketMailbox;
 use super::sanitize::{RequestError, RequestSanitizer};
+use crate::backend::device::config_change::ConfigChangeLink;
 
 /// Request, flags and payload size, 32 bits each, in host order.
 const HEADER: usize = 12;
@@ -65,6 +67,7 @@ pub(crate) struct VhostUserProxy {
     requests: MessageForwarder,
     replies: MessageForwarder,
     display_socket: DisplaySocketMailbox,
+    channel: BackendChannel,
     sanitizer: RequestSanitizer,
 }
 
@@ -73,6 +76,7 @@ impl VhostUserProxy {
         front_end: UnixStream,
         daemon: UnixStream,
         display_socket: DisplaySocketMailbox,
+        config_changes: ConfigChangeLink,
     ) -> io::Result<Self> {
         front_end.set_nonblocking(true)?;
         daemon.set_nonblocking(true)?;
@@ -82,6 +86,7 @@ impl VhostUserProxy {
             requests: MessageForwarder::default(),
             replies: MessageForwarder::default(),
             display_socket,
+            channel: BackendChannel::new(config_changes),
             sanitizer: RequestSanitizer::default(),
         })
     }
@@ -92,8 +97,9 @@ impl VhostUserProxy {
         (self.front_end, self.daemon)
     }
 
-    /// What to poll before [`VhostUserProxy::pass`]: the front-end, then the daemon.
-    pub(crate) fn poll_fds(&self) -> [PollFd<'_>; 2] {
+    /// What to poll before [`VhostUserProxy::pass`]: the front-end, then the daemon, then the channel back to the
+    /// front-end.
+    pub(crate) fn poll_fds(&self) -> [PollFd<'_>; 3] {
         let interest = |incoming: &MessageForwarder, outgoing: &MessageForwarder| {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, !incoming.is_complete());
@@ -103,11 +109,16 @@ impl VhostUserProxy {
         [
             PollFd::new(&self.front_end, interest(&self.requests, &self.replies)),
             PollFd::new(&self.daemon, interest(&self.replies, &self.requests)),
+            match self.channel.awaits_answer() {
+                Some(channel) => PollFd::from_borrowed_fd(channel, PollFlags::IN),
+                // Which is polled already.
+                None => PollFd::new(&self.front_end, PollFlags::empty()),
+            },
         ]
     }
 
     /// Passes on what can be passed without blocking; `events` is what poll returned for
-    /// [`VhostUserProxy::poll_fds`]. Returns the side that closed the connection.
+    /// the first two of [`VhostUserProxy::poll_fds`]. Returns the side that closed the connection.
     pub(crate) fn pass(
         &mut self,
         events: [PollFlags; 2],
@@ -118,6 +129,7 @@ impl VhostUserProxy {
             requests,
             replies,
             display_socket,
+            channel,
             sanitizer,
         } = self;
         // Replies first: the daemon's last reply must reach the front-end.
@@ -127,8 +139,10 @@ impl VhostUserProxy {
         })?;
         let requested = requests.pump(front_end, daemon, |message| {
             keep(display_socket, message);
+            message.note_request(channel);
             message.sanitize(sanitizer)
         })?;
+        channel.serve(requested == ForwardResult::Waiting && requests.is_empty());
         let [front_end_events, daemon_events] = events;
         let gone = PollFlags::HUP | PollFlags::ERR;
         Ok(
@@ -165,6 +179,8 @@ fn keep(display_socket: &DisplaySocketMailbox, message: &MessageForwarder) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ForwardResult {
     Waiting,
+    /// More may be there.
+    Limit,
     SourceClosed,
     SinkClosed,
 }
@@ -206,6 +222,12 @@ impl MessageForwarder {
         Ok(())
     }
 
+    fn note_request(&self, channel: &mut BackendChannel) {
+        if let (Some(request), Some(payload)) = (self.request(), self.bytes.get(HEADER..)) {
+            channel.note(request, payload, &self.fds);
+        }
+    }
+
     fn note_reply(&self, sanitizer: &mut RequestSanitizer) {
         if let (Some(request), Some(payload)) = (self.request(), self.bytes.get(HEADER..)) {
             sanitizer.reply(request, payload);
@@ -216,6 +238,11 @@ impl MessageForwarder {
     fn length(&self) -> usize {
         // `receive` refuses a size that is too large.
         HEADER + self.payload_size().map_or(0, |size| size as usize)
+    }
+
+    /// Whether no message is under way.
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
 
     fn is_complete(&self) -> bool {
@@ -248,7 +275,7 @@ impl MessageForwarder {
                 Received::Closed => return Ok(ForwardResult::SourceClosed),
             }
         }
-        Ok(ForwardResult::Waiting)
+        Ok(ForwardResult::Limit)
     }
 
     /// Receives more of the message, and nothing of the next one.

@@ -11,6 +11,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::device_handler::{DeviceEnd, DeviceHandler, Parts};
 use super::display_socket::DisplaySocketMailbox;
+use crate::backend::device::config_change::ConfigChangeLink;
 use crate::backend::device::{
     DeviceBuilder, DeviceContext, DeviceListeners, EventLoop, FIRST_TOKEN,
 };
@@ -28,9 +29,11 @@ pub(crate) fn spawn<B: DeviceBuilder>(
     builder: B,
     display_socket: DisplaySocketMailbox,
     listeners: DeviceListeners,
+    config_changes: ConfigChangeLink,
     main_thread: MainThreadHandle,
 ) -> io::Result<(Daemon<B>, DeviceEnd)> {
-    let handler = Arc::new(DeviceHandler::new(display_socket, main_thread.clone())?);
+    let handler = DeviceHandler::new(display_socket, config_changes.clone(), main_thread.clone())?;
+    let handler = Arc::new(handler);
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let daemon = VhostUserDaemon::new(name.to_owned(), handler.clone(), memory.clone())
         .map(ManuallyDrop::new)
@@ -45,7 +48,13 @@ pub(crate) fn spawn<B: DeviceBuilder>(
     let device_loop: Arc<dyn EventLoop> = Arc::new(weak_loop.clone());
     let parts = Parts {
         builder,
-        context: DeviceContext::new(device_loop.clone(), memory, listeners, main_thread),
+        context: DeviceContext::new(
+            device_loop.clone(),
+            memory,
+            listeners,
+            config_changes,
+            main_thread,
+        ),
         event_loop: device_loop,
         observer: Arc::new(Observer {
             handler: Arc::downgrade(&handler),

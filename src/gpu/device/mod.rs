@@ -11,6 +11,7 @@ mod error_log;
 mod fenced_requests;
 mod options;
 mod queue_turn;
+mod resizes;
 mod service_status;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
@@ -41,8 +42,9 @@ use cursor_queue::CursorQueue;
 use displays::{Displays, MAX_CONSOLES};
 use driver_session::{Driver, DriverSession};
 use error_log::ErrorLog;
+use resizes::Resizes;
 use service_status::GpuStatus;
-use tokens::{CONSOLE_LISTENER, FENCE, TIMER, WAKE};
+use tokens::{CONFIG_CHANGE, CONSOLE_LISTENER, FENCE, TIMER, WAKE};
 use watched_fds::WatchedFds;
 
 /// The name of the socket on which consoles connect (`FileDescriptorName=`).
@@ -61,6 +63,7 @@ pub struct Gpu {
     displays: Displays,
     /// Where consoles connect, if they can.
     consoles: Option<ClientListener>,
+    resizes: Resizes,
     watched: WatchedFds,
     status: GpuStatus,
     config: ConfigSpace,
@@ -80,9 +83,10 @@ impl Gpu {
     fn new(
         context: DeviceContext,
         renderer: Box<dyn Renderer>,
-        resolutions: Resolutions,
+        resolutions: &Resolutions,
+        allow_resize: bool,
     ) -> io::Result<Self> {
-        let mut virtio_gpu = VirtioGpu::new(renderer, &resolutions);
+        let mut virtio_gpu = VirtioGpu::new(renderer, resolutions);
         let memory = context.memory();
         let control_queue = ControlQueue::new(memory.clone());
         let cursor_queue = CursorQueue::new(memory.clone());
@@ -93,6 +97,7 @@ impl Gpu {
         };
         let status = GpuStatus::new(context.clone());
         let consoles = context.listen(CONSOLE_SOCKET, CONSOLE_LISTENER, MAX_CONSOLES)?;
+        let resizes = Resizes::new(&context, allow_resize)?;
         let watched = WatchedFds::new(context)?;
         let mut num_capsets = 0;
         if let Some(renderer) = virtio_gpu.renderer_3d_mut() {
@@ -105,6 +110,7 @@ impl Gpu {
             session: DriverSession::default(),
             displays: Displays::new(virtio_gpu.exports()),
             consoles,
+            resizes,
             virtio_gpu,
             watched,
             status,
@@ -119,6 +125,8 @@ impl Gpu {
         self.virtio_gpu.reset();
         self.displays.cancel_query();
         self.control_queue.reset();
+        self.resizes.forget();
+        self.config.reset();
     }
 
     /// Does what the protocol thread left to the worker.
@@ -193,10 +201,11 @@ impl Gpu {
         let driver_is_known = self.driver_is_known();
         let scanouts = self.virtio_gpu.scanouts_mut();
         self.displays.send(scanouts, driver_is_known, &mut self.log);
+        let deadline = self.tell_sizes();
         let scanouts = self.virtio_gpu.scanouts_mut();
         let gone = self
             .watched
-            .rearm(&mut self.displays, scanouts, &mut self.log);
+            .rearm(&mut self.displays, scanouts, deadline, &mut self.log);
         if let Some(consoles) = &mut self.consoles {
             (0..gone).for_each(|_| consoles.leave());
         }
@@ -229,10 +238,10 @@ impl Gpu {
         }
     }
 
-    /// A console asks for another size of a head. What a head could have is refused too, also where there is no VMM's
-    /// display: the guest would be told by a configuration change, and one that reaches QEMU while it stops the device
-    /// ends QEMU (tried with 10.0 and 11.1). A backend cannot exclude that: it hears of the stop only afterwards.
-    fn resize(&self, wanted: &Resize) -> ResizeResult {
+    /// A console asks for another size of a head. The VMM decides where it has a display. Elsewhere the guest has to be
+    /// told by a configuration change, which is done only with `--allow-resize`: one that reaches QEMU while it stops
+    /// the device ends QEMU (tried with 10.0 and 11.1), and a backend cannot exclude that.
+    fn resize(&mut self, wanted: &Resize) -> ResizeResult {
         let heads = match self.displays.has_vmm() {
             // How many of them it uses, only the VMM knows.
             true => MAX_SCANOUTS as u32,
@@ -241,10 +250,40 @@ impl Gpu {
         if wanted.scanout >= heads {
             return ResizeResult::NoSuchScanout;
         }
-        if !Resolutions::is_valid(Size::new(wanted.width, wanted.height)) {
+        let size = Size::new(wanted.width, wanted.height);
+        if !Resolutions::is_valid(size) {
             return ResizeResult::InvalidSize;
         }
-        ResizeResult::Refused
+        if !self.may_tell_sizes() || !self.resizes.are_possible(Instant::now()) {
+            return ResizeResult::Refused;
+        }
+        if self.virtio_gpu.resize(wanted.scanout, size) {
+            self.resizes.changed();
+        }
+        ResizeResult::Done
+    }
+
+    /// Whether a driver runs that has read the sizes from this device, and so reads them again when it is told.
+    fn may_tell_sizes(&self) -> bool {
+        let is_ours = !self.displays.has_vmm() && self.virtio_gpu.has_driver_read_sizes();
+        is_ours && self.driver_is_known()
+    }
+
+    /// Tells the guest that sizes changed, if it can be told and does not know. Returns when this is due otherwise.
+    fn tell_sizes(&mut self) -> Option<Instant> {
+        if !self.may_tell_sizes() {
+            return None;
+        }
+        let now = Instant::now();
+        if self.resizes.are_due(now) {
+            if self.virtio_gpu.does_driver_know_sizes() {
+                self.resizes.forget();
+            } else {
+                self.config.set_display_event();
+                self.resizes.tell(now);
+            }
+        }
+        self.resizes.deadline()
     }
 
     /// After every event: applies display replies and changed dmabuf support, then serves the queues.
@@ -284,7 +323,7 @@ impl Device for Gpu {
     }
 
     fn set_config(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
-        self.config.write(offset, data.len())
+        self.config.write(offset, data)
     }
 
     fn memory_changed(&mut self) {
@@ -332,6 +371,7 @@ impl Device for Gpu {
                 self.control_queue.notify();
             }
             WAKE => self.watched.woke(),
+            CONFIG_CHANGE => self.resizes.woke(),
             CONSOLE_LISTENER => {
                 if let Some(console) = self.consoles.as_mut().and_then(ClientListener::accept) {
                     let scanouts = self.virtio_gpu.scanouts_mut();

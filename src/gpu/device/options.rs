@@ -20,6 +20,8 @@ pub struct Options {
     pub max_hostmem: Option<u64>,
     /// The sizes of the guest's heads where the VMM gives no display.
     pub resolutions: Resolutions,
+    /// Whether consoles may ask for other sizes, where the VMM gives no display.
+    pub allow_resize: bool,
     /// 3D by virglrenderer, and its options.
     #[cfg(feature = "virgl")]
     pub virgl: Option<virgl::Options>,
@@ -47,10 +49,15 @@ impl DeviceBuilder for Options {
         if let Some(options) = self.virgl {
             let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::VIRGL.max_hostmem));
             let renderer = VirglRenderer::new(options, budget).map_err(io::Error::other)?;
-            return Gpu::new(context, Box::new(renderer), self.resolutions);
+            return Gpu::new(
+                context,
+                Box::new(renderer),
+                &self.resolutions,
+                self.allow_resize,
+            );
         }
         let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem));
         let renderer = Box::new(SoftwareRenderer::new(budget));
-        Gpu::new(context, renderer, self.resolutions)
+        Gpu::new(context, renderer, &self.resolutions, self.allow_resize)
     }
 }

@@ -12,5 +12,7 @@ pub(super) const WAKE: u16 = FIRST_TOKEN + 2;
 pub(super) const FENCE: u16 = FIRST_TOKEN + 3;
 /// Token of the socket on which consoles connect.
 pub(super) const CONSOLE_LISTENER: u16 = FIRST_TOKEN + 4;
+/// Token of the news about configuration changes.
+pub(super) const CONFIG_CHANGE: u16 = FIRST_TOKEN + 5;
 /// First token of consoles' sockets.
-pub(super) const CONSOLES: u16 = FIRST_TOKEN + 5;
+pub(super) const CONSOLES: u16 = FIRST_TOKEN + 6;

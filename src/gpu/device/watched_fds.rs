@@ -57,12 +57,13 @@ impl WatchedFds {
         self.context.watch(event, EventSet::IN, FENCE)
     }
 
-    /// Watches the displays' sockets and sets the timer, as the displays need it now. Returns how many consoles are
+    /// Watches the displays' sockets, and sets the timer as the displays need it now and for `deadline`. Returns how many consoles are
     /// gone since the last time.
     pub(super) fn rearm(
         &mut self,
         displays: &mut Displays,
         scanouts: &mut Scanouts,
+        deadline: Option<Instant>,
         log: &mut ErrorLog,
     ) -> usize {
         let gone = displays.watch(
@@ -70,8 +71,9 @@ impl WatchedFds {
             scanouts,
             log,
         );
-        if let Err(e) = self.set_timer(displays.deadline()) {
-            log.device(format_args!("cannot set the display's timer: {e}"));
+        let deadlines = displays.deadline().into_iter().chain(deadline);
+        if let Err(e) = self.set_timer(deadlines.min()) {
+            log.device(format_args!("cannot set the timer: {e}"));
         }
         gone
     }

@@ -2,6 +2,7 @@
 //! and what the driver gets where the front-end has no reply.
 
 use super::protocol::{DisplayInfo, MAX_EDID_LEN};
+use crate::geometry::Size;
 
 mod edid;
 mod resolutions;
@@ -31,20 +32,57 @@ pub enum DisplayReply {
     Nothing,
 }
 
-/// The modes that the front-end told last; until then, the default ones.
+/// The modes that the front-end told last; until then, the default ones, or those that consoles asked for.
 #[derive(Debug, Default)]
-pub(super) struct LastDisplayInfo(DisplayInfo);
+pub(super) struct LastDisplayInfo {
+    modes: DisplayInfo,
+    /// What the driver has read.
+    read: Option<DisplayInfo>,
+}
 
 impl LastDisplayInfo {
     /// With these modes until the front-end tells others.
     pub(super) fn new(resolutions: &Resolutions) -> Self {
-        Self(resolutions.display_info())
+        Self {
+            modes: resolutions.display_info(),
+            read: None,
+        }
     }
 
     /// The modes to answer GET_DISPLAY_INFO with.
     pub(super) fn display_info(&mut self, reply: DisplayReply) -> &DisplayInfo {
         self.update(&reply);
-        &self.0
+        self.read = Some(self.modes);
+        &self.modes
+    }
+
+    /// Changes the size of a display that is enabled. Those on its right make room, or move up. Returns whether it had
+    /// another size.
+    pub(super) fn resize(&mut self, scanout: u32, size: Size) -> bool {
+        let mode = usize::try_from(scanout).ok();
+        let mode = mode.and_then(|index| self.modes.0.get_mut(index));
+        let Some(mode) = mode.filter(|mode| mode.enabled) else {
+            return false;
+        };
+        let before = Size::new(mode.rect.width, mode.rect.height);
+        (mode.rect.width, mode.rect.height) = (size.width, size.height);
+        self.modes.arrange();
+        before != size
+    }
+
+    /// Whether the driver has read any modes.
+    pub(super) fn is_read(&self) -> bool {
+        self.read.is_some()
+    }
+
+    /// Whether the driver has read these modes.
+    pub(super) fn is_known(&self) -> bool {
+        self.read == Some(self.modes)
+    }
+
+    /// A new driver has read nothing.
+    pub(super) fn forget_driver(&mut self) {
+        self.read = None;
     }
 
     /// The EDID to answer GET_EDID for `scanout` with: the front-end's, or one generated for its mode.
@@ -58,14 +96,17 @@ impl LastDisplayInfo {
 
     fn update(&mut self, reply: &DisplayReply) {
         if let DisplayReply::DisplayInfo(modes) = reply {
-            self.0 = **modes;
+            self.modes = **modes;
         }
     }
 
     /// An EDID for the mode of `scanout`; for the default mode where the display is disabled or empty.
     fn generate_edid(&self, scanout: u32) -> Vec<u8> {
         let default = DisplayInfo::default();
-        let mode = self.0.enabled(scanout).filter(|mode| !mode.rect.is_empty());
+        let mode = self
+            .modes
+            .enabled(scanout)
+            .filter(|mode| !mode.rect.is_empty());
         let rect = mode
             .or(default.enabled(0))
             .map_or_else(Default::default, |mode| mode.rect);
@@ -101,6 +142,41 @@ mod tests {
         let expected = edid::edid(1, 1600, 900);
         assert_eq!(displays.edid(1, reply), expected);
         assert_eq!(displays.edid(1, DisplayReply::Nothing), expected);
+        assert_eq!(*displays.display_info(DisplayReply::Nothing), modes);
+    }
+
+    #[test]
+    fn resized_display_moves_those_on_its_right() {
+        let resolutions = "800x600,640x480,320x200".parse().unwrap();
+        let mut displays = LastDisplayInfo::new(&resolutions);
+        assert!(!displays.is_read());
+        assert!(!displays.resize(1, Size::new(640, 480)));
+        displays.display_info(DisplayReply::Nothing);
+        assert!(displays.is_read() && displays.is_known());
+        assert!(displays.resize(1, Size::new(1000, 500)));
+        assert!(displays.is_read() && !displays.is_known());
+        let modes = *displays.display_info(DisplayReply::Nothing);
+        let rects: Vec<_> = modes.0.iter().filter(|mode| mode.enabled).collect();
+        let rects: Vec<_> = rects.iter().map(|mode| mode.rect).collect();
+        let expected = [(0, 800, 600), (800, 1000, 500), (1800, 320, 200)];
+        let expected = expected.map(|(x, width, height)| Rect {
+            x,
+            ..Rect::sized(width, height)
+        });
+        assert_eq!(rects, expected);
+        assert!(displays.is_known());
+        let expected = edid::edid(1, 1000, 500);
+        assert_eq!(displays.edid(1, DisplayReply::Nothing), expected);
+
+        // There and back again is nothing new.
+        assert!(displays.resize(0, Size::new(1, 1)));
+        assert!(displays.resize(0, Size::new(800, 600)));
+        assert!(displays.is_known());
+        displays.forget_driver();
+        assert!(!displays.is_read() && !displays.is_known());
+        for scanout in [3, 16, u32::MAX] {
+            assert!(!displays.resize(scanout, Size::new(1, 1)));
+        }
         assert_eq!(*displays.display_info(DisplayReply::Nothing), modes);
     }
 

@@ -46,19 +46,16 @@ impl Resolutions {
     /// The modes of the heads, from left to right.
     pub(crate) fn display_info(&self) -> DisplayInfo {
         let mut modes = [DisplayMode::default(); MAX_SCANOUTS];
-        let mut x: u32 = 0;
         for (mode, size) in modes.iter_mut().zip(&self.0) {
             *mode = DisplayMode {
-                rect: Rect {
-                    x,
-                    ..Rect::sized(size.width, size.height)
-                },
+                rect: Rect::sized(size.width, size.height),
                 enabled: true,
                 flags: 0,
             };
-            x = x.saturating_add(size.width);
         }
-        DisplayInfo(modes)
+        let mut info = DisplayInfo(modes);
+        info.arrange();
+        info
     }
 }
 

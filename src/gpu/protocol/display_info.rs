@@ -67,6 +67,15 @@ impl DisplayInfo {
         mode.enabled.then_some(mode)
     }
 
+    /// Places the enabled displays side by side, from left to right.
+    pub(crate) fn arrange(&mut self) {
+        let mut x: u32 = 0;
+        for mode in self.0.iter_mut().filter(|mode| mode.enabled) {
+            mode.rect.x = x;
+            x = x.saturating_add(mode.rect.width);
+        }
+    }
+
     pub(super) fn append_to(&self, bytes: &mut Vec<u8>) {
         for mode in &self.0 {
             let Rect {

@@ -2,6 +2,7 @@
 //! response as a value.
 
 use crate::backend::MemoryGuard;
+use crate::geometry::Size;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo, Resolutions};
 use crate::gpu::protocol::{
     Command, CursorCommand, DecodeError, Request, RequestBytes, RequestReader, Response,
@@ -66,6 +67,7 @@ impl VirtioGpu {
     pub(crate) fn reset(&mut self) {
         self.renderer.reset();
         self.scanouts.reset();
+        self.last_display_info.forget_driver();
         self.drop_partial();
     }
 
@@ -99,6 +101,21 @@ impl VirtioGpu {
     /// The scanouts and cursors, to send what changed.
     pub(crate) fn scanouts_mut(&mut self) -> &mut Scanouts {
         &mut self.scanouts
+    }
+
+    /// Gives a head another size, where no front-end tells sizes. Returns whether it had another one.
+    pub(crate) fn resize(&mut self, head: u32, size: Size) -> bool {
+        self.last_display_info.resize(head, size)
+    }
+
+    /// Whether the driver has read the sizes of the heads.
+    pub(crate) fn has_driver_read_sizes(&self) -> bool {
+        self.last_display_info.is_read()
+    }
+
+    /// Whether the driver has read the sizes that the heads have now.
+    pub(crate) fn does_driver_know_sizes(&self) -> bool {
+        self.last_display_info.is_known()
     }
 
     /// Whether scanouts may be passed on as dmabufs.

@@ -12,13 +12,13 @@ mod tcp;
 mod timing;
 mod viewer_status;
 mod viewers;
+mod wishes;
 
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use display_protocol::ResizeResult;
-use rfb::server_message::{DesktopSizeStatus, LedState};
+use rfb::server_message::LedState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::backend::RateLimitedLog;
@@ -35,6 +35,7 @@ use poller::{EventFlags, Poller};
 use timing::{Idle, Linger, WatchdogTimer};
 use viewer_status::ViewerStatus;
 use viewers::{FIRST_TOKEN, Viewers, input_id};
+use wishes::Wishes;
 
 /// How long all viewers together may encode before events have their turn.
 const TURN: Duration = Duration::from_millis(8);
@@ -87,6 +88,7 @@ pub(super) struct Server {
     /// How long both stay connected without a viewer.
     linger: Linger,
     viewers: Viewers,
+    wishes: Wishes,
     accounts: Accounts,
     status: ViewerStatus,
     watchdog: Option<WatchdogTimer>,
@@ -134,6 +136,7 @@ impl Server {
             input: parts.input,
             linger: Linger::default(),
             viewers: Viewers::default(),
+            wishes: Wishes::default(),
             accounts: Accounts::read(),
             status: ViewerStatus::default(),
             watchdog: WatchdogTimer::of_unit(now),
@@ -203,6 +206,7 @@ impl Server {
             self.status.deadline(now),
             self.idle.deadline(),
             self.listeners.deadline(),
+            self.wishes.deadline(),
             watchdog,
         ];
         all.into_iter().flatten().min()
@@ -215,6 +219,7 @@ impl Server {
         }
         self.listeners.resume(&self.poller, now)?;
         self.input.tick(now);
+        self.wishes.answer_late(&mut self.viewers, now);
         for (id, why) in self.viewers.overdue(now) {
             self.disconnect(id, &why);
         }
@@ -334,13 +339,8 @@ impl Server {
                     self.input.pointer(input_id(id), buttons, (x, y), size);
                 }
                 Action::Resize(size) => {
-                    let Some(connected) = self.viewers.get_mut(id) else {
-                        return;
-                    };
-                    let scanout = connected.head as u32;
-                    if let Some(answer) = self.display.resize(scanout, size, id) {
-                        connected.viewer.answer_resize(status_of(answer));
-                    }
+                    let (heads, display) = (&self.heads, &mut self.display);
+                    self.wishes.ask(id, size, &mut self.viewers, heads, display);
                 }
             }
         }
@@ -350,6 +350,7 @@ impl Server {
         let Some(connected) = self.viewers.remove(id) else {
             return;
         };
+        self.wishes.forget(id);
         let peer = &connected.peer;
         if connected.looks() {
             self.left_log
@@ -388,11 +389,8 @@ impl Server {
     fn serve_display(&mut self, now: Instant) {
         let mut answers = Vec::new();
         self.display_busy = self.display.serve(&mut self.heads, &mut answers, now);
-        for (id, answer) in answers {
-            if let Some(connected) = self.viewers.get_mut(id) {
-                connected.viewer.answer_resize(status_of(answer));
-            }
-        }
+        self.wishes
+            .take_answers(answers, &mut self.viewers, &self.heads, now);
     }
 
     /// Begins to show the picture to viewers that wait for it.
@@ -427,15 +425,7 @@ impl Server {
     fn send(&mut self) -> io::Result<()> {
         // Only what is sent counts: however long others took, at least one viewer has its turn.
         let start = Instant::now();
-        let changes: Vec<_> = self.heads.iter_mut().map(Head::take_changes).collect();
-        for (_, connected) in self.viewers.iter_mut() {
-            let head = self.heads.get(connected.head);
-            let changes = changes.get(connected.head);
-            let changes = changes.filter(|changes| !changes.is_empty());
-            if let (Some(head), Some(changes)) = (head, changes) {
-                connected.viewer.note(changes, head);
-            }
-        }
+        self.wishes.note_changes(&mut self.viewers, &mut self.heads);
         let ids = self.viewers.ids_after(self.last_turn);
         let share = TURN / u32::try_from(ids.len()).unwrap_or(u32::MAX).max(1);
         for id in ids {
@@ -474,14 +464,6 @@ impl Server {
             self.poller.modify(socket, DISPLAY, interest)?;
         }
         Ok(())
-    }
-}
-
-fn status_of(answer: ResizeResult) -> DesktopSizeStatus {
-    match answer {
-        ResizeResult::Done => DesktopSizeStatus::Forwarded,
-        ResizeResult::InvalidSize => DesktopSizeStatus::InvalidLayout,
-        ResizeResult::Refused | ResizeResult::NoSuchScanout => DesktopSizeStatus::Prohibited,
     }
 }
 

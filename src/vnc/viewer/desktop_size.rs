@@ -32,6 +32,8 @@ pub(super) struct DesktopSize {
     /// The viewer is to be told its size, though it may know it: it has just said that it takes others, or asked.
     announce: bool,
     answers: VecDeque<DesktopSizeStatus>,
+    /// Why the picture has this size, if the viewer was not told yet.
+    cause: Option<(Size, DesktopSizeReason)>,
 }
 
 impl DesktopSize {
@@ -43,6 +45,7 @@ impl DesktopSize {
             plain: false,
             announce: false,
             answers: VecDeque::new(),
+            cause: None,
         }
     }
 
@@ -76,17 +79,38 @@ impl DesktopSize {
         }
     }
 
+    /// The picture has this size now, for this reason: a viewer that asked for it is answered by being told.
+    pub(super) fn resized(&mut self, size: Size, reason: DesktopSizeReason) {
+        self.answer_cause();
+        self.cause = Some((size, reason));
+    }
+
+    /// Answers a viewer whose size was replaced before it was told of it.
+    fn answer_cause(&mut self) {
+        if let Some((_, DesktopSizeReason::ThisViewer)) = self.cause.take() {
+            self.answer(DesktopSizeStatus::NoError);
+        }
+    }
+
     /// What to tell the viewer next, if the picture has `size` now.
     pub(super) fn next_rect(&mut self, size: Size) -> Option<SizeRect> {
         if self.extended && (self.announce || self.known != size) {
             self.announce = false;
             self.known = size;
+            let reason = match self.cause {
+                Some((of, reason)) if of == size => {
+                    self.cause = None;
+                    reason
+                }
+                _ => DesktopSizeReason::Server,
+            };
             return Some(SizeRect::Extended {
                 size,
-                reason: DesktopSizeReason::Server,
+                reason,
                 status: DesktopSizeStatus::NoError,
             });
         }
+        self.answer_cause();
         if self.plain && self.known != size {
             self.known = size;
             return Some(SizeRect::Plain(size));
@@ -157,6 +181,41 @@ mod tests {
         let forwarded = by_viewer(OTHER, DesktopSizeStatus::Forwarded);
         assert_eq!(desktop.next_rect(OTHER), forwarded);
         assert_eq!(desktop.next_rect(OTHER), None);
+    }
+
+    #[test]
+    fn new_size_names_who_asked_for_it() {
+        use DesktopSizeReason::{OtherViewer, Server, ThisViewer};
+        let mut desktop = desktop(&[Encoding::EXTENDED_DESKTOP_SIZE]);
+        let rect = |size, reason| {
+            Some(SizeRect::Extended {
+                size,
+                reason,
+                status: DesktopSizeStatus::NoError,
+            })
+        };
+        assert_eq!(desktop.next_rect(FIRST), rect(FIRST, Server));
+        for (size, reason) in [(OTHER, ThisViewer), (FIRST, OtherViewer), (OTHER, Server)] {
+            desktop.resized(size, reason);
+            assert_eq!(desktop.next_rect(size), rect(size, reason));
+            assert_eq!(desktop.next_rect(size), None);
+        }
+        // Announced again, which nobody asked for.
+        desktop.announce();
+        assert_eq!(desktop.next_rect(OTHER), rect(OTHER, Server));
+        // There and back again before it was told: the answer is not lost.
+        for last in [FIRST, OTHER] {
+            desktop.resized(Size::new(1, 1), ThisViewer);
+            desktop.resized(last, OtherViewer);
+            if last == FIRST {
+                assert_eq!(desktop.next_rect(last), rect(last, OtherViewer));
+            } else {
+                desktop.resized(last, Server);
+                assert_eq!(desktop.next_rect(last), rect(last, Server));
+            }
+            assert_eq!(desktop.next_rect(last), rect(last, ThisViewer));
+            assert_eq!(desktop.next_rect(last), None);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod update;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rfb::server_message::{DesktopSizeStatus, LedState};
+use rfb::server_message::{DesktopSizeReason, DesktopSizeStatus, LedState};
 use rfb::{ClientMessageParser, PixelFormat, ServerHandshake, ServerInit};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, sockopt};
@@ -286,6 +286,13 @@ impl Viewer {
     pub(crate) fn answer_resize(&mut self, status: DesktopSizeStatus) {
         if let Stage::Running(running) = &mut self.stage {
             running.session.answer_resize(status);
+        }
+    }
+
+    /// Says why its head has another size.
+    pub(crate) fn resized(&mut self, size: Size, reason: DesktopSizeReason) {
+        if let Stage::Running(running) = &mut self.stage {
+            running.session.resized(size, reason);
         }
     }
 

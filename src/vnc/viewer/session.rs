@@ -1,6 +1,6 @@
 //! What a viewer negotiated, what it asked for, and what it is owed.
 
-use rfb::server_message::{self, DesktopSizeStatus, LedState};
+use rfb::server_message::{self, DesktopSizeReason, DesktopSizeStatus, LedState};
 use rfb::{ClientMessage, Encoder, Encoding, EncodingSet, Fence, PixelFormat, Screen};
 
 use crate::geometry::{Rect, Size};
@@ -146,7 +146,7 @@ impl Session {
                 screens,
             } => {
                 let size = Size::new(width.into(), height.into());
-                return self.set_desktop_size(size, &screens, head);
+                return self.set_desktop_size(size, &screens);
             }
         }
         None
@@ -177,7 +177,7 @@ impl Session {
         self.encoder.set_compress_level(encodings.compress_level());
     }
 
-    fn set_desktop_size(&mut self, size: Size, screens: &[Screen], head: &Head) -> Option<Action> {
+    fn set_desktop_size(&mut self, size: Size, screens: &[Screen]) -> Option<Action> {
         // A head is one screen that fills the picture.
         let valid = match screens {
             [screen] => from_wire(screen.rect) == size.into(),
@@ -185,8 +185,6 @@ impl Session {
         };
         if !valid || size.is_empty() || !Framebuffer::fits(size) {
             self.size.answer(DesktopSizeStatus::InvalidLayout);
-        } else if size == head.size() {
-            self.size.answer(DesktopSizeStatus::NoError);
         } else if self.size.takes_answers() {
             return Some(Action::Resize(size));
         }
@@ -196,6 +194,11 @@ impl Session {
     /// Says how the viewer's request for another size ended.
     pub(super) fn answer_resize(&mut self, status: DesktopSizeStatus) {
         self.size.answer(status);
+    }
+
+    /// The head has another size, for this reason.
+    pub(super) fn resized(&mut self, size: Size, reason: DesktopSizeReason) {
+        self.size.resized(size, reason);
     }
 
     /// Takes what changed on the head.

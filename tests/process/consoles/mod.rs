@@ -1,5 +1,6 @@
 //! Consoles: clients of the GPU's display socket, which see what the guest draws.
 
+mod config_changes;
 mod hostile;
 mod pictures;
 mod resize;

@@ -7,10 +7,10 @@ use display_protocol::{Features, Header, REPLY, Resize, ResizeResult, request};
 use super::*;
 
 /// A console that asks for sizes, and reads nothing but the answers.
-struct Asker(UnixStream);
+pub(super) struct Asker(UnixStream);
 
 impl Asker {
-    fn connect(program: &mut Program) -> Self {
+    pub(super) fn connect(program: &mut Program) -> Self {
         let socket = program.connect_further("display").unwrap();
         socket.set_read_timeout(Some(DEFAULT_LIMIT)).unwrap();
         let mut asker = Self(socket);
@@ -38,7 +38,7 @@ impl Asker {
         (header, payload)
     }
 
-    fn send(&mut self, (scanout, width, height): (u32, u32, u32)) {
+    pub(super) fn send(&mut self, (scanout, width, height): (u32, u32, u32)) {
         let header = Header {
             request: request::RESIZE,
             flags: 0,
@@ -53,7 +53,7 @@ impl Asker {
         self.0.write_all(&resize.encode()).unwrap();
     }
 
-    fn answer(&mut self) -> ResizeResult {
+    pub(super) fn answer(&mut self) -> ResizeResult {
         loop {
             let (header, payload) = self.message();
             if header.request == request::RESIZE {
@@ -63,7 +63,7 @@ impl Asker {
         }
     }
 
-    fn ask(&mut self, wanted: (u32, u32, u32)) -> ResizeResult {
+    pub(super) fn ask(&mut self, wanted: (u32, u32, u32)) -> ResizeResult {
         self.send(wanted);
         self.answer()
     }

@@ -96,6 +96,80 @@ fn viewer_asks_for_another_size_and_is_told_what_came_of_it() {
     assert_eq!(answer(&mut viewer), (1, 0, 800, 600));
 }
 
+/// Waits until the viewer is told of this size; reason and status.
+fn told(viewer: &mut Viewer, size: (u16, u16)) -> (u16, u16) {
+    loop {
+        viewer.request(true, viewer.frame().rect()).unwrap();
+        let update = viewer.wait_for_update().unwrap();
+        for pseudo in update.pseudo {
+            match pseudo {
+                PseudoRect::ExtendedDesktopSize {
+                    reason,
+                    status,
+                    width,
+                    height,
+                    ..
+                } if (width, height) == size => return (reason, status),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Reason 1 is for who asked, 2 for the others, 0 for what the guest does by itself.
+#[test]
+fn viewers_are_told_who_changed_the_size() {
+    let pixels = picture(640, 480, 1);
+    let encodings = [Encoding::RAW, Encoding::EXTENDED_DESKTOP_SIZE];
+    let (mut console, mut gpu, mut asker) = Console::showing((640, 480), &pixels, &encodings);
+    let mut other = console.viewer();
+    other.set_encodings(&encodings).unwrap();
+    assert_shows(&mut other, (640, 480), &pixels);
+    for (n, size) in [(2, (800, 600)), (3, (320, 200))] {
+        let (width, height) = size;
+        ask(&mut asker, width, height, &[Rect::of_size(width, height)]);
+        gpu.answer_resize(ResizeResult::Done);
+        let pixels = picture(width, height, n);
+        gpu.scanout(0, width, height);
+        gpu.update(0, 0, width, height, &pixels);
+        assert_eq!(told(&mut asker, size), (1, 0));
+        assert_eq!(told(&mut other, size), (2, 0));
+        assert_shows(&mut asker, size, &pixels);
+        assert_shows(&mut other, size, &pixels);
+    }
+    gpu.scanout(0, 640, 480);
+    gpu.update(0, 0, 640, 480, &pixels);
+    assert_eq!(told(&mut asker, (640, 480)), (0, 0));
+    assert_eq!(told(&mut other, (640, 480)), (0, 0));
+
+    // The guest takes another size than it was asked for, and both viewers' wishes are answered.
+    ask(&mut asker, 800, 600, &[Rect::of_size(800, 600)]);
+    gpu.answer_resize(ResizeResult::Done);
+    ask(&mut other, 320, 200, &[Rect::of_size(320, 200)]);
+    gpu.answer_resize(ResizeResult::Done);
+    let pixels = picture(320, 200, 4);
+    gpu.scanout(0, 320, 200);
+    gpu.update(0, 0, 320, 200, &pixels);
+    assert_eq!(told(&mut other, (320, 200)), (1, 0));
+    assert_eq!(told(&mut asker, (320, 200)), (2, 0));
+    assert_eq!(answer(&mut asker), (1, 4, 320, 200));
+}
+
+/// A window that is dragged: each wish is answered, and the size that the guest had is not taken for the last one.
+#[test]
+fn wish_for_the_old_size_reaches_a_gpu_that_was_asked_for_another() {
+    let pixels = picture(640, 480, 1);
+    let encodings = [Encoding::RAW, Encoding::EXTENDED_DESKTOP_SIZE];
+    let (_console, mut gpu, mut viewer) = Console::showing((640, 480), &pixels, &encodings);
+    ask(&mut viewer, 800, 600, &[Rect::of_size(800, 600)]);
+    ask(&mut viewer, 640, 480, &[Rect::of_size(640, 480)]);
+    assert_eq!(gpu.answer_resize(ResizeResult::Done).width, 800);
+    assert_eq!(gpu.answer_resize(ResizeResult::Done).width, 640);
+    // The second has its size; of the first nothing came in time.
+    assert_eq!(answer(&mut viewer), (1, 0, 640, 480));
+    assert_eq!(answer(&mut viewer), (1, 4, 640, 480));
+}
+
 #[test]
 fn impossible_sizes_do_not_reach_the_gpu() {
     let pixels = picture(640, 480, 1);

@@ -3,10 +3,11 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use harness::artifacts::Artifacts;
 use harness::qemu::Vm;
 use harness::viewers::RfbViewer;
+use serde_json::Value;
 
 use super::viewers::resize;
 use super::{Console, SOON};
@@ -15,14 +16,59 @@ const GPU: &str =
     "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16,chardev=gpu";
 
 /// Answers to a viewer that wants another size (wiki: ExtendedDesktopSize).
-const DONE: u16 = 0;
 const PROHIBITED: u16 = 1;
+const FORWARDED: u16 = 4;
 
 #[test]
 fn console_is_the_display_of_a_vmm_that_has_none() -> anyhow::Result<()> {
+    let (console, mut vm) = boot(&[])?;
+
+    let mut tour = console.tour(&mut vm)?;
+    tour.has_screendump = false;
+    tour.all().with_context(|| console.said())?;
+
+    let mut viewer = RfbViewer::connect(&console.socket(), SOON)?;
+    let card = tour.draw(1152, 864)?;
+    viewer.wait_picture(&card)?;
+    let status = resize(&mut viewer, 1024, 700)?;
+    ensure!(status == PROHIBITED, "status {status}: {}", console.said());
+    prefers(tour.vm, "1152x864").with_context(|| console.said())?;
+    drop(vm);
+    console.finish()
+}
+
+#[test]
+fn viewer_resizes_the_guest() -> anyhow::Result<()> {
+    let (console, mut vm) = boot(&["--allow-resize"])?;
+    let mut tour = console.tour(&mut vm)?;
+    tour.has_screendump = false;
+    let mut viewer = RfbViewer::connect(&console.socket(), SOON)?;
+    viewer.wait_picture(&tour.draw(1152, 864)?)?;
+    for (width, height) in [(1024, 700), (1600, 900), (641, 479)] {
+        let status = resize(&mut viewer, width, height)?;
+        ensure!(status == FORWARDED, "status {status}: {}", console.said());
+        prefers(tour.vm, &format!("{width}x{height}")).with_context(|| console.said())?;
+        let card = tour.draw(width.into(), height.into())?;
+        tour.our_viewer(&mut viewer, &card)
+            .with_context(|| console.said())?;
+    }
+
+    // It stays over a pause and a reset.
+    for command in ["stop", "cont"] {
+        vm.qmp(command, Value::Null)?;
+    }
+    prefers(&mut vm, "641x479").with_context(|| console.said())?;
+    vm.reset()?;
+    prefers(&mut vm, "641x479").with_context(|| console.said())?;
+    drop(vm);
+    console.finish()
+}
+
+/// A guest on the generic device, with these options of the GPU, which prefers a size of its own.
+fn boot(options: &[&str]) -> anyhow::Result<(Console, Vm)> {
     let artifacts = Artifacts::obtain_newest(&mut |step| eprintln!("{step}"))?;
     ensure!(artifacts.qemu.version >= (11, 0), "{:?}", artifacts.qemu);
-    let console = Console::start(&["--resolution=1152x864"])?;
+    let console = Console::start(&[options, &["--resolution=1152x864"]].concat())?;
     let chardev = format!("socket,id=gpu,path={}", console.gpu.socket_path().display());
     let words = ["-chardev", &chardev, "-device", GPU].map(str::to_owned);
     let mut vm = Vm::builder(&artifacts)
@@ -32,27 +78,7 @@ fn console_is_the_display_of_a_vmm_that_has_none() -> anyhow::Result<()> {
         .boot()
         .with_context(|| console.said())?;
     prefers(&mut vm, "1152x864").with_context(|| console.said())?;
-
-    let mut tour = console.tour(&mut vm)?;
-    tour.has_screendump = false;
-    tour.all().with_context(|| console.said())?;
-
-    let mut viewer = RfbViewer::connect(&console.socket(), SOON)?;
-    let card = tour.draw(1152, 864)?;
-    viewer.wait_picture(&card)?;
-    // Where the GPU takes the wish, the guest is told by this QEMU; where it does not, nothing changes.
-    let wanted = match resize(&mut viewer, 1024, 700)? {
-        DONE => (1024, 700),
-        PROHIBITED => (1152, 864),
-        status => bail!("status {status}: {}", console.said()),
-    };
-    let (width, height) = wanted;
-    prefers(tour.vm, &format!("{width}x{height}")).with_context(|| console.said())?;
-    let card = tour.draw(width, height)?;
-    tour.our_viewer(&mut viewer, &card)
-        .with_context(|| console.said())?;
-    drop(vm);
-    console.finish()
+    Ok((console, vm))
 }
 
 /// Waits until the guest's connector prefers a mode of that size.

@@ -12,7 +12,7 @@ use crate::settings::{HEADS_MAX, MaxHostmem, Resolutions, VirtualKind};
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "\
-vhostctl add console VM [--heads=N] [--resolution=WxH] [--keyboard-layout=LAYOUT]
+vhostctl add console VM [--heads=N] [--resolution=WxH] [--allow-resize] [--keyboard-layout=LAYOUT]
        vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
        vhostctl add input VM DEVICE [--name=NAME] [--no-grab]
        vhostctl add input VM --virtual=keyboard|tablet [--name=NAME]
@@ -72,6 +72,10 @@ pub(crate) struct Args {
     /// console, gpu: the size of the screen where the VMM does not say it; one for each head [default: 1280x800]
     #[arg(help_heading = HEADING, long, value_name = "WxH[,WxH...]")]
     pub(super) resolution: Option<Resolutions>,
+
+    /// console, gpu: let viewers change the size of the screen where the VMM does not say it; QEMU up to 11.1 may crash when one does so just as the VM is paused, reset or shut down
+    #[arg(help_heading = HEADING, long)]
+    pub(super) allow_resize: bool,
 
     /// console: the guest's keyboard layout, such as us or 'de(nodeadkeys)', for viewers that send characters instead of keys [default: us]
     #[arg(help_heading = HEADING, long, value_name = "LAYOUT", value_parser = layout)]
@@ -168,10 +172,11 @@ impl Args {
     }
 
     /// The options of screens, for the types that have none.
-    pub(super) fn screen_options(&self) -> [(&'static str, bool); 2] {
+    pub(super) fn screen_options(&self) -> [(&'static str, bool); 3] {
         [
             ("--heads", self.heads.is_some()),
             ("--resolution", self.resolution.is_some()),
+            ("--allow-resize", self.allow_resize),
         ]
     }
 

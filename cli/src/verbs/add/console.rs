@@ -1,7 +1,7 @@
 //! `vhostctl add console`: a GPU, a keyboard, a tablet, and a VNC server that shows the one and plays the others.
 
 use crate::instance::{Instance, UnitKind};
-use crate::settings::{ProgramOptions, Resolutions, Settings, VirtualKind, VncOptions};
+use crate::settings::{GpuOptions, ProgramOptions, Resolutions, Settings, VirtualKind, VncOptions};
 use crate::unit_syntax::{Directive, quoted};
 use crate::verbs::error::{AddError, Error};
 
@@ -60,23 +60,26 @@ fn gpu(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         hints: Vec::new(),
     };
     let before = settings(&kept, host);
-    let old = resolutions(&before);
-    let new = args.resolutions(old.clone()).map_err(AddError::Usage)?;
-    if new == old {
+    let ProgramOptions::Gpu(old) = &before.options else {
+        return Ok(kept);
+    };
+    let sizes = old.resolutions.clone();
+    let new = GpuOptions {
+        resolutions: args.resolutions(sizes).map_err(AddError::Usage)?,
+        allow_resize: old.allow_resize || args.allow_resize,
+        ..old.clone()
+    };
+    if new == *old {
         return Ok(kept);
     }
-    let mut options = match before.options.clone() {
-        ProgramOptions::Gpu(options) => options,
-        _ => return Ok(kept),
-    };
-    options.resolutions = new;
+    let replaces = old.resolutions != Resolutions::default() && old.resolutions != new.resolutions;
     let changed = Settings {
-        options: ProgramOptions::Gpu(options),
+        options: ProgramOptions::Gpu(new),
         ..before
     };
-    let service = match old == Resolutions::default() {
-        true => ServicePlan::Changed(changed),
-        false => ServicePlan::New(changed),
+    let service = match replaces {
+        true => ServicePlan::New(changed),
+        false => ServicePlan::Changed(changed),
     };
     Ok(Plan { service, ..kept })
 }
@@ -86,13 +89,6 @@ fn settings(plan: &Plan, host: &HostInventory) -> Settings {
     match plan.service.settings() {
         Some(settings) => settings.clone(),
         None => Settings::read(&host.folders, &plan.instance),
-    }
-}
-
-fn resolutions(settings: &Settings) -> Resolutions {
-    match &settings.options {
-        ProgramOptions::Gpu(options) => options.resolutions.clone(),
-        _ => Resolutions::default(),
     }
 }
 

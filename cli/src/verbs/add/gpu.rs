@@ -67,6 +67,7 @@ pub(super) fn new(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         resolutions: args
             .resolutions(Resolutions::default())
             .map_err(AddError::Usage)?,
+        allow_resize: args.allow_resize,
         others: Vec::new(),
     };
     let settings = Settings {

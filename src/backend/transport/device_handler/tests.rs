@@ -38,6 +38,7 @@ fn handler(events: &Arc<AtomicU32>) -> DeviceHandler<Busy> {
         parts: Mutex::new(None),
         device: BuiltDevice::default(),
         display_socket: DisplaySocketMailbox::default(),
+        config_changes: ConfigChangeLink::default(),
         main_thread,
         begin: EventFd::new(EFD_CLOEXEC).unwrap(),
         end: EventFd::new(EFD_CLOEXEC).unwrap(),

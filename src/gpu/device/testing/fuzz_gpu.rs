@@ -41,7 +41,8 @@ impl FuzzGpu {
         renderer: impl FnOnce(Budget) -> Box<dyn Renderer>,
     ) -> Self {
         let budget = Budget::new(max_hostmem);
-        let gpu = Gpu::new(context, renderer(budget.clone()), Resolutions::default());
+        let resolutions = Resolutions::default();
+        let gpu = Gpu::new(context, renderer(budget.clone()), &resolutions, true);
         let gpu = gpu.expect("the host has descriptors left");
         Self { gpu, budget }
     }

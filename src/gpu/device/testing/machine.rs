@@ -37,7 +37,7 @@ impl Machine {
 
     /// With a device that draws with `renderer`.
     pub(crate) fn drawing_with(renderer: impl Renderer + 'static) -> Self {
-        Self::with(|context| Gpu::new(context, Box::new(renderer), Resolutions::default()))
+        Self::with(|context| Gpu::new(context, Box::new(renderer), &Resolutions::default(), false))
     }
 
     fn with(build: impl FnOnce(DeviceContext) -> io::Result<Gpu>) -> Self {

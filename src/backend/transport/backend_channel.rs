@@ -1,0 +1,253 @@
+//! The backend's own messages to the front-end (`VHOST_USER_SET_BACKEND_REQ_FD`), of which there is one: the
+//! configuration space changed.
+//!
+//! The crate `vhost` has no sender for it, and waits for answers. Waiting would be a deadlock: QEMU does not read this
+//! channel while it waits for the backend.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send, sockopt};
+use vhost::vhost_user::message::{BackendReq, FrontendReq, VhostUserProtocolFeatures};
+
+use crate::backend::device::config_change::ConfigChangeLink;
+
+const SET_PROTOCOL_FEATURES: u32 = FrontendReq::SET_PROTOCOL_FEATURES as u32;
+const SET_BACKEND_REQ_FD: u32 = FrontendReq::SET_BACKEND_REQ_FD as u32;
+const SET_VRING_KICK: u32 = FrontendReq::SET_VRING_KICK as u32;
+const SET_VRING_ENABLE: u32 = FrontendReq::SET_VRING_ENABLE as u32;
+const GET_VRING_BASE: u32 = FrontendReq::GET_VRING_BASE as u32;
+const RESET_OWNER: u32 = FrontendReq::RESET_OWNER as u32;
+const RESET_DEVICE: u32 = FrontendReq::RESET_DEVICE as u32;
+
+const CONFIG_CHANGE: u32 = BackendReq::CONFIG_CHANGE_MSG as u32;
+/// Flags of a message: the protocol's version, a reply, an answer is wanted.
+const VERSION: u32 = 1;
+const REPLY: u32 = 1 << 2;
+const NEED_REPLY: u32 = 1 << 3;
+/// An answer: header, then 64 bits, 0 for success.
+const ANSWER_LEN: usize = 20;
+/// The virtqueue's index in the payload of `SET_VRING_KICK`.
+const INDEX_MASK: u64 = 0xff;
+
+/// The channel back to the front-end, and what tells when it may be used.
+pub(super) struct BackendChannel {
+    link: ConfigChangeLink,
+    socket: Option<Arc<OwnedFd>>,
+    /// Whether the front-end answers (`VHOST_USER_PROTOCOL_F_REPLY_ACK`).
+    has_answers: bool,
+    vrings: RunningVrings,
+    awaits_answer: bool,
+    answer: Vec<u8>,
+}
+
+/// Why the channel is given up.
+#[derive(Debug, thiserror::Error)]
+enum ChannelError {
+    #[error("VHOST_USER_SET_BACKEND_REQ_FD came without a stream socket")]
+    NoSocket,
+    #[error("it does not read what it was sent")]
+    Full,
+    #[error("it closed the channel")]
+    Closed,
+    #[error("it answered with {0}")]
+    Refused(u64),
+    #[error("it sent what is no answer")]
+    NoAnswer,
+    #[error("{0}")]
+    Socket(#[source] io::Error),
+}
+
+impl BackendChannel {
+    pub(super) fn new(link: ConfigChangeLink) -> Self {
+        Self {
+            link,
+            socket: None,
+            has_answers: false,
+            vrings: RunningVrings::default(),
+            awaits_answer: false,
+            answer: Vec::new(),
+        }
+    }
+
+    /// The socket, while an answer is to come by it.
+    pub(super) fn awaits_answer(&self) -> Option<BorrowedFd<'_>> {
+        let socket = self.socket.as_ref().filter(|_| self.awaits_answer)?;
+        Some(socket.as_fd())
+    }
+
+    /// Takes note of a request of the front-end.
+    pub(super) fn note(&mut self, request: u32, payload: &[u8], fds: &[OwnedFd]) {
+        if !self.link.is_offered() {
+            return;
+        }
+        match request {
+            SET_PROTOCOL_FEATURES => {
+                let reply_ack = VhostUserProtocolFeatures::REPLY_ACK.bits();
+                self.has_answers = number(payload) & reply_ack != 0;
+            }
+            SET_BACKEND_REQ_FD => {
+                let socket = duplicate(fds).inspect_err(warn).ok();
+                self.set_socket(socket.map(Arc::new));
+            }
+            SET_VRING_KICK => self.vrings.start(number(payload) & INDEX_MASK),
+            SET_VRING_ENABLE if word(payload, 4) == 0 => self.vrings.disable(index(payload)),
+            SET_VRING_ENABLE => self.vrings.enable(index(payload)),
+            GET_VRING_BASE => self.vrings.stop(index(payload)),
+            RESET_OWNER | RESET_DEVICE => self.vrings.disable_all(),
+            _ => {}
+        }
+    }
+
+    /// Reads an answer, and sends what the device wants to be sent, if the front-end runs the device. `is_quiet`: no
+    /// message of the front-end is being read; it may be the one that stops the device.
+    pub(super) fn serve(&mut self, is_quiet: bool) {
+        if let Err(error) = self.receive().and_then(|()| self.send(is_quiet)) {
+            warn(&error);
+            self.set_socket(None);
+        }
+    }
+
+    fn set_socket(&mut self, socket: Option<Arc<OwnedFd>>) {
+        self.awaits_answer = false;
+        self.answer.clear();
+        self.link.set_channel(socket.clone());
+        self.socket = socket;
+    }
+
+    fn send(&mut self, is_quiet: bool) -> Result<(), ChannelError> {
+        if !self.link.is_wanted() {
+            return Ok(());
+        }
+        if !self.vrings.run() {
+            self.link.withdraw();
+            return Ok(());
+        }
+        let Some(socket) = self.socket.as_ref().filter(|_| is_quiet) else {
+            return Ok(());
+        };
+        let flags = VERSION | if self.has_answers { NEED_REPLY } else { 0 };
+        let message = [CONFIG_CHANGE, flags, 0].map(u32::to_ne_bytes).concat();
+        match send(socket, &message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(sent) if sent == message.len() => {}
+            Ok(_) | Err(Errno::AGAIN) => return Err(ChannelError::Full),
+            // The next turn is soon enough.
+            Err(Errno::INTR) => return Ok(()),
+            Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
+            Err(error) => return Err(ChannelError::Socket(error.into())),
+        }
+        log::debug!("the front-end is told that the configuration changed");
+        self.awaits_answer = self.has_answers;
+        self.link.sent(self.has_answers);
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<(), ChannelError> {
+        let Some(socket) = self.socket.as_ref().filter(|_| self.awaits_answer) else {
+            return Ok(());
+        };
+        let mut rest = vec![0; ANSWER_LEN.saturating_sub(self.answer.len())];
+        match recv(socket, rest.as_mut_slice(), RecvFlags::DONTWAIT) {
+            Ok((_, 0)) | Err(Errno::CONNRESET) => return Err(ChannelError::Closed),
+            Ok((_, got)) => self.answer.extend(rest.iter().take(got)),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
+            Err(error) => return Err(ChannelError::Socket(error.into())),
+        }
+        let Some(answer) = self.answer.first_chunk::<ANSWER_LEN>() else {
+            return Ok(());
+        };
+        let (header, value) = answer.split_at(ANSWER_LEN - 8);
+        let expected = [CONFIG_CHANGE, VERSION | REPLY, 8].map(u32::to_ne_bytes);
+        let value = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
+        match value {
+            Some(0) if header == expected.as_flattened() => {}
+            Some(value) if header == expected.as_flattened() => {
+                return Err(ChannelError::Refused(value));
+            }
+            _ => return Err(ChannelError::NoAnswer),
+        }
+        self.awaits_answer = false;
+        self.answer.clear();
+        self.link.answered();
+        Ok(())
+    }
+}
+
+fn duplicate(fds: &[OwnedFd]) -> Result<OwnedFd, ChannelError> {
+    let fd = fds.first().ok_or(ChannelError::NoSocket)?;
+    match sockopt::socket_type(fd) {
+        Ok(SocketType::STREAM) => {}
+        _ => return Err(ChannelError::NoSocket),
+    }
+    fd.try_clone().map_err(ChannelError::Socket)
+}
+
+fn warn(error: &ChannelError) {
+    log::warn!("the front-end cannot be told that the configuration changed: {error}");
+}
+
+/// Which virtqueues the front-end has running, and whether it is about to stop them: it stops them one by one.
+#[derive(Debug, Default)]
+struct RunningVrings {
+    started: u64,
+    enabled: u64,
+    run: bool,
+}
+
+impl RunningVrings {
+    /// Whether some run, and none was stopped since the last one began.
+    fn run(&self) -> bool {
+        self.run
+    }
+
+    fn start(&mut self, index: u64) {
+        self.started |= bit(index);
+        self.run |= self.enabled & bit(index) != 0;
+    }
+
+    fn enable(&mut self, index: u64) {
+        self.enabled |= bit(index);
+        self.run |= self.started & bit(index) != 0;
+    }
+
+    fn disable(&mut self, index: u64) {
+        self.run &= self.started & self.enabled & bit(index) == 0;
+        self.enabled &= !bit(index);
+    }
+
+    fn stop(&mut self, index: u64) {
+        self.run &= self.started & bit(index) == 0;
+        self.started &= !bit(index);
+    }
+
+    fn disable_all(&mut self) {
+        self.run = false;
+        self.enabled = 0;
+    }
+}
+
+/// None for an index that no device has.
+fn bit(index: u64) -> u64 {
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    1_u64.checked_shl(index).unwrap_or(0)
+}
+
+/// The virtqueue's index in a payload of 32-bit words. The daemon refuses a payload that is too short.
+fn index(payload: &[u8]) -> u64 {
+    word(payload, 0).into()
+}
+
+fn word(payload: &[u8], at: usize) -> u32 {
+    let bytes = payload.get(at..).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn number(payload: &[u8]) -> u64 {
+    let bytes = payload.first_chunk();
+    bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests;

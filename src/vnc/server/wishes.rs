@@ -1,0 +1,244 @@
+//! The sizes that viewers ask for, on their way to the guest and back: the GPU says at once whether it told the guest, and
+//! the guest follows later, or not at all.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use display_protocol::ResizeResult;
+use rfb::server_message::{DesktopSizeReason, DesktopSizeStatus};
+
+use super::viewers::Viewers;
+use crate::geometry::Size;
+use crate::vnc::display::Display;
+use crate::vnc::head::Head;
+
+/// How long a viewer waits for the guest, before it is told that its wish was passed on. Viewers ask for the next size
+/// only then.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A viewer wants its head to have this size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wish {
+    viewer: u64,
+    head: usize,
+    size: Size,
+}
+
+/// The wishes of all viewers.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// The GPU has not answered these.
+    asked: VecDeque<Wish>,
+    /// The guest was told of these, one of each viewer; until when the viewer waits.
+    told: Vec<(Wish, Instant)>,
+}
+
+impl Wishes {
+    /// A viewer wants its head to have this size.
+    pub(super) fn ask(
+        &mut self,
+        viewer: u64,
+        size: Size,
+        viewers: &mut Viewers,
+        heads: &[Head],
+        display: &mut Display,
+    ) {
+        let Some(connected) = viewers.get_mut(viewer) else {
+            return;
+        };
+        let head = connected.head;
+        let is_known = heads.get(head).map(Head::size) == Some(size);
+        if is_known && !self.concern(head) {
+            connected.viewer.answer_resize(DesktopSizeStatus::NoError);
+            return;
+        }
+        match display.resize(head as u32, size, viewer) {
+            Some(answer) => connected.viewer.answer_resize(status_of(answer)),
+            None => self.asked.push_back(Wish { viewer, head, size }),
+        }
+    }
+
+    /// Takes the GPU's answers, and passes them on to viewers that need not wait for the guest.
+    pub(super) fn take_answers(
+        &mut self,
+        answers: Vec<(u64, ResizeResult)>,
+        viewers: &mut Viewers,
+        heads: &[Head],
+        now: Instant,
+    ) {
+        for (viewer, answer) in answers {
+            let status = self.answered(viewer, answer, heads, now);
+            if let (Some(status), Some(connected)) = (status, viewers.get_mut(viewer)) {
+                connected.viewer.answer_resize(status);
+            }
+        }
+    }
+
+    /// Answers viewers whose guest takes its time.
+    pub(super) fn answer_late(&mut self, viewers: &mut Viewers, now: Instant) {
+        for viewer in self.expire(now) {
+            if let Some(connected) = viewers.get_mut(viewer) {
+                let status = DesktopSizeStatus::Forwarded;
+                connected.viewer.answer_resize(status);
+            }
+        }
+    }
+
+    /// Has the viewers note what changed on their heads, and who asked for a new size.
+    pub(super) fn note_changes(&mut self, viewers: &mut Viewers, heads: &mut [Head]) {
+        let changes: Vec<_> = heads.iter_mut().map(Head::take_changes).collect();
+        let sizes = heads.iter().map(Head::size).enumerate();
+        let fulfilled: Vec<_> = sizes
+            .map(|(index, size)| self.fulfil(index, size))
+            .collect();
+        for (id, connected) in viewers.iter_mut() {
+            let head = heads.get(connected.head);
+            let changes = changes.get(connected.head);
+            let changes = changes.filter(|changes| !changes.is_empty());
+            if let (Some(head), Some(changes)) = (head, changes) {
+                connected.viewer.note(changes, head);
+                if changes.picture {
+                    let askers = fulfilled.get(connected.head);
+                    let reason = reason_for(id, askers);
+                    connected.viewer.resized(head.size(), reason);
+                }
+            }
+        }
+    }
+
+    /// The GPU answered the first wish of `viewer`. Returns what that viewer is told now: nothing while it waits for the
+    /// guest.
+    fn answered(
+        &mut self,
+        viewer: u64,
+        answer: ResizeResult,
+        heads: &[Head],
+        now: Instant,
+    ) -> Option<DesktopSizeStatus> {
+        let wish = self.take_asked(viewer)?;
+        if answer != ResizeResult::Done {
+            return Some(status_of(answer));
+        }
+        if heads.get(wish.head).map(Head::size) == Some(wish.size) {
+            return Some(DesktopSizeStatus::NoError);
+        }
+        self.tell(wish, now).then(|| status_of(answer))
+    }
+
+    fn take_asked(&mut self, viewer: u64) -> Option<Wish> {
+        let position = self.asked.iter().position(|wish| wish.viewer == viewer)?;
+        self.asked.remove(position)
+    }
+
+    /// The guest was told. Returns whether the viewer waits for another size already, and will not any more.
+    fn tell(&mut self, wish: Wish, now: Instant) -> bool {
+        let before = self.told.len();
+        self.told.retain(|(other, _)| other.viewer != wish.viewer);
+        let replaces = self.told.len() != before;
+        self.told.push((wish, now + PATIENCE));
+        replaces
+    }
+
+    /// Whether the head may get another size by a wish.
+    fn concern(&self, head: usize) -> bool {
+        let told = self.told.iter().map(|(wish, _)| wish);
+        let mut all = self.asked.iter().chain(told);
+        all.any(|wish| wish.head == head)
+    }
+
+    /// The head has this size now: removes the wishes for it, and returns whose they were.
+    fn fulfil(&mut self, head: usize, size: Size) -> Vec<u64> {
+        self.remove(|wish, _| wish.head == head && wish.size == size)
+    }
+
+    /// Removes the wishes that the guest has not followed in time, and returns whose they were.
+    fn expire(&mut self, now: Instant) -> Vec<u64> {
+        self.remove(|_, until| until <= now)
+    }
+
+    /// The viewer left.
+    pub(super) fn forget(&mut self, viewer: u64) {
+        self.remove(|wish, _| wish.viewer == viewer);
+    }
+
+    /// When [`Self::expire`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.told.iter().map(|(_, until)| *until).min()
+    }
+
+    fn remove(&mut self, is_over: impl Fn(&Wish, Instant) -> bool) -> Vec<u64> {
+        let mut viewers = Vec::new();
+        self.told.retain(|(wish, until)| {
+            let is_over = is_over(wish, *until);
+            if is_over {
+                viewers.push(wish.viewer);
+            }
+            !is_over
+        });
+        viewers
+    }
+}
+
+/// What a viewer is told of the GPU's answer.
+fn status_of(answer: ResizeResult) -> DesktopSizeStatus {
+    match answer {
+        ResizeResult::Done => DesktopSizeStatus::Forwarded,
+        ResizeResult::InvalidSize => DesktopSizeStatus::InvalidLayout,
+        ResizeResult::Refused | ResizeResult::NoSuchScanout => DesktopSizeStatus::Prohibited,
+    }
+}
+
+/// Why a head has another size, if these viewers asked for it.
+fn reason_for(viewer: u64, askers: Option<&Vec<u64>>) -> DesktopSizeReason {
+    match askers {
+        Some(askers) if askers.contains(&viewer) => DesktopSizeReason::ThisViewer,
+        Some(askers) if !askers.is_empty() => DesktopSizeReason::OtherViewer,
+        _ => DesktopSizeReason::Server,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Size = Size::new(640, 480);
+    const LARGE: Size = Size::new(800, 600);
+
+    fn wish(viewer: u64, head: usize, size: Size) -> Wish {
+        Wish { viewer, head, size }
+    }
+
+    #[test]
+    fn answers_are_for_the_first_wish_of_their_viewer() {
+        let mut wishes = Wishes::default();
+        let asked = [wish(1, 0, SMALL), wish(2, 1, SMALL), wish(1, 0, LARGE)];
+        wishes.asked.extend(asked);
+        assert!(wishes.concern(0) && wishes.concern(1) && !wishes.concern(2));
+        assert_eq!(wishes.take_asked(1), Some(asked[0]));
+        assert_eq!(wishes.take_asked(1), Some(asked[2]));
+        assert_eq!(wishes.take_asked(1), None);
+        assert_eq!(wishes.take_asked(2), Some(asked[1]));
+        assert!(!wishes.concern(0));
+        assert_eq!(wishes.deadline(), None);
+    }
+
+    #[test]
+    fn wish_ends_by_its_size_by_the_next_one_or_in_time() {
+        let mut wishes = Wishes::default();
+        let now = Instant::now();
+        assert!(!wishes.tell(wish(1, 0, SMALL), now));
+        assert!(wishes.tell(wish(1, 0, LARGE), now));
+        assert!(!wishes.tell(wish(2, 0, LARGE), now));
+        assert!(!wishes.tell(wish(3, 1, LARGE), now));
+        assert!(!wishes.tell(wish(4, 0, SMALL), now));
+        assert_eq!(wishes.fulfil(0, LARGE), [1, 2]);
+        assert_eq!(wishes.fulfil(0, LARGE), [0; 0]);
+        assert!(wishes.concern(0));
+        wishes.forget(4);
+        assert!(!wishes.concern(0));
+        let due = wishes.deadline().unwrap();
+        assert_eq!(wishes.expire(now), [0; 0]);
+        assert_eq!(wishes.expire(due), [3]);
+        assert_eq!(wishes.deadline(), None);
+    }
+}
