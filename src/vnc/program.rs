@@ -17,6 +17,8 @@ use crate::vnc::input::{ConsoleInput, KeyboardLayout};
 use crate::vnc::server::{ExitReason, HeadSocket, Parts, Server};
 
 const NAME: &str = "vhost-vnc";
+/// Bytes of a block of memory that comes from the kernel.
+const LARGE: libc::c_int = 1 << 20;
 
 /// What the program serves, and how.
 #[derive(Clone, Debug)]
@@ -81,6 +83,7 @@ fn serve(
     options: &Options,
     planned: Result<Vec<PlannedListener>, SocketError>,
 ) -> Result<ExitReason, Error> {
+    give_pictures_back();
     let planned = planned?;
     let layout = KeyboardLayout::load(&options.keyboard_layout)?;
     let sockets = planned.into_iter().map(PlannedListener::listen);
@@ -113,6 +116,17 @@ fn serve(
     log::info!("the console of {} is ready", options.name);
     notify::ready(server.status());
     Ok(server.run()?)
+}
+
+/// Has large blocks of memory, such as pictures, come from the kernel and go back to it. Otherwise glibc raises the size from
+/// which on it does so, with the first picture that is freed, up to one of 3840x2160: later black pictures, which nobody
+/// writes to, would take memory, and freed ones keep it (mallopt(3)).
+fn give_pictures_back() {
+    // SAFETY: it changes nothing but a number of the allocator's, which it locks meanwhile.
+    let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    if set == 0 {
+        log::debug!("cannot set the size of large blocks of memory");
+    }
 }
 
 /// Connecting to the sockets of GPU and input devices. (No landlock yet restricts which.)

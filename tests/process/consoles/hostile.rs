@@ -1,6 +1,8 @@
 //! Consoles that do wrong: the guest, the VMM's display and the other consoles notice nothing.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use super::*;
 use crate::common::growth::Holdings;
@@ -205,4 +207,48 @@ fn floods_do_not_stop_the_guest() {
         flood.join().unwrap();
     }
     scene.finish();
+}
+
+/// Connections that come and go as fast as it goes cost the guest little: one is accepted in a turn of the worker's.
+#[test]
+fn connections_that_come_and_go_delay_no_drawing() {
+    let mut scene = Scene::start();
+    // All places are taken, so that each further one is closed at once.
+    let _others: Vec<_> = (1..MAX_CONSOLES).map(|_| scene.connect()).collect();
+    scene.draw();
+    let before = Holdings::of(&scene.vm.program);
+    let path = scene.vm.program.further_path("display");
+    let stop = AtomicBool::new(false);
+    let count = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // Full queues are refused.
+                let came = UnixStream::connect(&path).is_ok();
+                count.fetch_add(came.into(), Ordering::Relaxed);
+            }
+        });
+        let begun = Instant::now();
+        let mut slowest = Duration::ZERO;
+        while begun.elapsed() < Duration::from_secs(2) {
+            let asked = Instant::now();
+            ok(scene.vm.gpu.flush(1, ALL));
+            slowest = slowest.max(asked.elapsed());
+        }
+        stop.store(true, Ordering::Relaxed);
+        let came = count.load(Ordering::Relaxed);
+        println!("beside {came} connections the slowest flush took {slowest:?}");
+        assert!(came > 100, "{came} connections came");
+        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    });
+    scene.draw();
+    Deadline::default()
+        .until("closed connections", || {
+            let now = scene.vm.program.open_descriptors()?;
+            Ok((now == before.descriptors).then_some(()))
+        })
+        .unwrap();
+    before.assert_not_grown(&scene.vm.program, 4 << 10);
+    let log = scene.vm.program.stderr();
+    assert!(log.lines().count() < 100, "{log}");
 }

@@ -4,6 +4,7 @@ mod cursor;
 mod end;
 mod fake_gpu;
 mod first_frame;
+mod memory;
 mod real_gpu;
 mod real_input;
 mod resize;
