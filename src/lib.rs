@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod backend;
+mod evdev_event;
 mod geometry;
 pub mod gpu;
 pub mod input;

@@ -40,7 +40,10 @@ pub const HOUSE: House = House {
     layers: &[
         Layers {
             of: "vhost_user_backends",
-            rows: &[&["accept", "gpu", "input", "vnc"], &["backend", "geometry"]],
+            rows: &[
+                &["accept", "gpu", "input", "vnc"],
+                &["backend", "geometry", "evdev_event"],
+            ],
         },
         Layers {
             of: "vhost_user_backends::gpu",

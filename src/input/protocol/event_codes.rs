@@ -3,27 +3,17 @@
 
 use evdev::{AbsoluteAxisCode, EventType, RepeatCode, SynchronizationCode};
 
-/// Event type: separators of events.
-pub const EV_SYN: u16 = EventType::SYNCHRONIZATION.0;
-/// Event type: keys and buttons.
-pub const EV_KEY: u16 = EventType::KEY.0;
-/// Event type: relative axes.
-pub const EV_REL: u16 = EventType::RELATIVE.0;
-/// Event type: absolute axes.
-pub const EV_ABS: u16 = EventType::ABSOLUTE.0;
+pub use crate::evdev_event::{EV_ABS, EV_KEY, EV_LED, EV_REL, EV_SYN, SYN_REPORT};
+
 /// Event type: anything without a type of its own, such as scancodes.
 pub const EV_MSC: u16 = EventType::MISC.0;
 /// Event type: switches.
 pub const EV_SW: u16 = EventType::SWITCH.0;
-/// Event type: LEDs.
-pub const EV_LED: u16 = EventType::LED.0;
 /// Event type: sounds.
 pub const EV_SND: u16 = EventType::SOUND.0;
 /// Event type: autorepeat of keys.
 pub const EV_REP: u16 = EventType::REPEAT.0;
 
-/// `EV_SYN`: ends a report.
-pub const SYN_REPORT: u16 = SynchronizationCode::SYN_REPORT.0;
 /// `EV_SYN`: ends a contact of a multitouch device without slots (type A).
 pub const SYN_MT_REPORT: u16 = SynchronizationCode::SYN_MT_REPORT.0;
 /// `EV_SYN`: the kernel's buffer overflowed and events were lost.

@@ -4,16 +4,15 @@
 
 mod bitmap;
 mod config_space;
-mod event;
 mod event_buffer;
 pub mod event_codes;
 
+pub use crate::evdev_event::Event;
 pub use bitmap::Bitmap;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use config_space::CONFIG_SIZE;
 pub use config_space::{AbsInfo, DevIds};
 pub(crate) use config_space::{ConfigQuery, ConfigSpace, ConfigValue};
-pub use event::Event;
 pub(crate) use event_buffer::{read_event, write_event};
 
 /// Index of the eventq, which carries events to the driver (5.8.2).

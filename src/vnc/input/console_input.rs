@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use rustix::event::{Timespec, epoll};
 
-use super::event::Event;
 use super::events_link::EventsLink;
 use super::keyboard::Keyboard;
 use super::keyboard_layout::KeyboardLayout;
@@ -15,6 +14,7 @@ use super::led_state::LedState;
 use super::tablet::{Place, Tablet};
 use super::viewer_id::ViewerId;
 use super::xt_keycode::key_of_xt_keycode;
+use crate::evdev_event::Event;
 
 const KEYBOARD: u64 = 0;
 const TABLET: u64 = 1;

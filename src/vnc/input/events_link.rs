@@ -11,10 +11,10 @@ use rustix::event::epoll;
 
 use connection::Connection;
 
-use super::event::Event;
 use super::held::Held;
 use super::led_state::LedState;
 use crate::backend::RateLimitedLog;
+use crate::evdev_event::Event;
 use crate::vnc::retry_pause::RetryPause;
 
 /// A connection that is made again when it ends, as long as it is wanted.

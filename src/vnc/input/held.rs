@@ -2,8 +2,8 @@
 
 use evdev::AbsoluteAxisCode;
 
-use super::event::{EV_ABS, EV_KEY, Event};
 use super::key_set::KeySet;
+use crate::evdev_event::{EV_ABS, EV_KEY, Event};
 
 /// Most events of a report that [`Held::changes_to`] makes. The device takes 64.
 const MAX_EVENTS: usize = 32;

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use evdev::KeyCode;
 
-use super::event::Event;
 use super::held::Held;
 use super::key_set::KeySet;
 use super::keyboard_layout::{KeyboardLayout, Modifiers, Stroke};
 use super::led_state::LedState;
 use super::viewer_id::ViewerId;
+use crate::evdev_event::Event;
 
 const SHIFTS: [u16; 2] = [KeyCode::KEY_LEFTSHIFT.0, KeyCode::KEY_RIGHTSHIFT.0];
 const ALT_GR: u16 = KeyCode::KEY_RIGHTALT.0;

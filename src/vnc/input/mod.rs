@@ -13,7 +13,6 @@
 //! that is out of date is typed.
 
 mod console_input;
-mod event;
 mod events_link;
 mod held;
 mod key_set;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use evdev::{KeyCode, RelativeAxisCode};
 
-use super::event::{EV_REL, Event};
 use super::held::Held;
 use super::key_set::KeySet;
 use super::viewer_id::ViewerId;
+use crate::evdev_event::{EV_REL, Event};
 
 /// The greatest value of the device's `ABS_X` and `ABS_Y`; the least is 0.
 const MAX_POSITION: u64 = 32767;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use xkeysym::key;
 
 use super::*;
-use crate::vnc::input::event::{EV_KEY, EV_LED};
+use crate::evdev_event::{EV_KEY, EV_LED};
 use crate::vnc::input::held::Held;
 
 const A: ViewerId = ViewerId(1);

@@ -11,7 +11,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
 };
 
-use crate::vnc::input::event::{EV_LED, Event};
+use crate::evdev_event::{EV_LED, Event};
 use crate::vnc::input::held::Held;
 use crate::vnc::input::led_state::LedState;
 

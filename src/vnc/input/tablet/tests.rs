@@ -1,7 +1,7 @@
 use evdev::{AbsoluteAxisCode, RelativeAxisCode};
 
 use super::*;
-use crate::vnc::input::event::EV_ABS;
+use crate::evdev_event::EV_ABS;
 
 const A: ViewerId = ViewerId(1);
 const B: ViewerId = ViewerId(2);

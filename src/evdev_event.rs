@@ -1,8 +1,23 @@
-//! `struct virtio_input_event` (virtio 1.2, 5.8.6).
+//! Events of evdev as virtio-input and the events socket of vhost-user-input carry them: `struct virtio_input_event`
+//! (virtio 1.2, 5.8.6), little-endian.
 
-use crate::input::protocol::event_codes::{EV_SYN, SYN_REPORT};
+use evdev::{EventType, SynchronizationCode};
 
-/// An event, of evdev and of virtio-input alike.
+/// Event type: separators of events.
+pub const EV_SYN: u16 = EventType::SYNCHRONIZATION.0;
+/// Event type: keys and buttons.
+pub const EV_KEY: u16 = EventType::KEY.0;
+/// Event type: relative axes, such as wheels.
+pub const EV_REL: u16 = EventType::RELATIVE.0;
+/// Event type: absolute axes.
+pub const EV_ABS: u16 = EventType::ABSOLUTE.0;
+/// Event type: LEDs.
+pub const EV_LED: u16 = EventType::LED.0;
+
+/// `EV_SYN`: ends a report.
+pub const SYN_REPORT: u16 = SynchronizationCode::SYN_REPORT.0;
+
+/// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The event type, one of `EV_*`.
@@ -25,12 +40,17 @@ impl Event {
         Self { kind, code, value }
     }
 
+    /// A key or button that is pressed or released.
+    pub(crate) const fn key(code: u16, down: bool) -> Self {
+        Self::new(EV_KEY, code, down as i32)
+    }
+
     /// Whether this is a `SYN_REPORT`.
     pub fn ends_report(&self) -> bool {
         (self.kind, self.code) == (EV_SYN, SYN_REPORT)
     }
 
-    /// Encodes the event for a driver's buffer, little-endian.
+    /// Encodes the event.
     pub(crate) fn to_bytes(self) -> [u8; Self::SIZE] {
         let [k0, k1] = self.kind.to_le_bytes();
         let [c0, c1] = self.code.to_le_bytes();
@@ -38,7 +58,7 @@ impl Event {
         [k0, k1, c0, c1, v0, v1, v2, v3]
     }
 
-    /// Decodes an event that a driver wrote, little-endian.
+    /// Decodes an event, whatever its bytes are.
     pub(crate) fn from_bytes([k0, k1, c0, c1, v0, v1, v2, v3]: [u8; Self::SIZE]) -> Self {
         Self {
             kind: u16::from_le_bytes([k0, k1]),
@@ -50,8 +70,6 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
-    use crate::input::protocol::event_codes::EV_ABS;
-
     use super::*;
 
     #[test]
