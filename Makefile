@@ -38,9 +38,9 @@ TARGET_DIR = $(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.
 .DEFAULT_GOAL := all
 .PHONY: all deps demo check tools peers fmt lint doc deny test fuzz demo-debian check-debian bench clean help
 
-# Builds the whole workspace, so that the demo and the installation share one build.
+# Builds all but the benchmarks, so that the demo and the installation share one build.
 all:
-	$(CARGO) build --release --workspace
+	$(CARGO) build --release --workspace --exclude bench --exclude bench-evdev
 
 # KEEP=1 leaves the VM up until Enter is pressed. The private systemd needs root. Cargo runs as the calling user,
 # who also owns the files that the demo leaves.

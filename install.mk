@@ -122,7 +122,14 @@ install-completions:
 	put _vhostctl "$(ZSHCOMPLETIONDIR)/_vhostctl"; \
 	put vhostctl.fish "$(FISHCOMPLETIONDIR)/vhostctl.fish"
 
-# Also removes the folders of descriptors, units and needrestart if they are empty then.
+# Folders that only some packages have. Those of every system (bin, share, share/man) are left alone.
+UNINSTALL_DIRS = $(DESCRIPTORDIR) $(patsubst %/,%,$(dir $(DESCRIPTORDIR))) \
+	$(UNITDIR) $(patsubst %/,%,$(dir $(UNITDIR))) \
+	$(NEEDRESTARTDIR) $(patsubst %/,%,$(dir $(NEEDRESTARTDIR))) \
+	$(foreach d,$(BASHCOMPLETIONDIR) $(ZSHCOMPLETIONDIR) $(FISHCOMPLETIONDIR),$d $(patsubst %/,%,$(dir $d))) \
+	$(LIBEXECDIR) $(MANDIR)/man1 $(MANDIR)/man5 $(MANDIR)/man8
+
+# Also removes the folders that are empty then.
 uninstall:
 	@set -e; for p in $(INSTALL_BACKENDS); do rm -fv "$(DESTDIR)$(BACKENDDIR)/$$p"; done; \
 	for p in $(INSTALL_COMMANDS); do rm -fv "$(DESTDIR)$(BINDIR)/$$p"; done; \
@@ -133,9 +140,7 @@ uninstall:
 	rm -fv "$(DESTDIR)$(NEEDRESTARTDIR)/vhost-user.conf"; \
 	rm -fv "$(DESTDIR)$(BASHCOMPLETIONDIR)/vhostctl" "$(DESTDIR)$(ZSHCOMPLETIONDIR)/_vhostctl" \
 		"$(DESTDIR)$(FISHCOMPLETIONDIR)/vhostctl.fish"; \
-	for d in "$(DESCRIPTORDIR)" "$(patsubst %/,%,$(dir $(DESCRIPTORDIR)))" \
-		"$(UNITDIR)" "$(patsubst %/,%,$(dir $(UNITDIR)))" \
-		"$(NEEDRESTARTDIR)" "$(patsubst %/,%,$(dir $(NEEDRESTARTDIR)))"; do \
+	for d in $(UNINSTALL_DIRS); do \
 		[ ! -d "$(DESTDIR)$$d" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$$d"; \
 	done
 ifeq ($(DESTDIR),)

@@ -349,8 +349,29 @@ fn installation_is_complete_and_leaves_no_trace() -> anyhow::Result<()> {
         }
         ensure!(make("uninstall")?.success());
         assert_eq!(files(&root)?, Vec::<std::path::PathBuf>::new());
+        // Nor a folder that not every system has.
+        let prefix = root.join(prefix.trim_start_matches('/'));
+        let left = folders(&root)?.into_iter().filter(|folder| {
+            let usual = ["bin", "share", "share/man"].map(|usual| prefix.join(usual));
+            let of_systemd = ["etc", "lib", "usr/lib", "usr/local/lib"].map(|lib| root.join(lib));
+            !prefix.starts_with(folder) && !usual.contains(folder) && !of_systemd.contains(folder)
+        });
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new());
     }
     Ok(())
+}
+
+/// All folders below `folder`.
+fn folders(folder: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(folders(&path)?);
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn files(folder: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
