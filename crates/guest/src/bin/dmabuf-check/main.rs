@@ -5,6 +5,8 @@
 //! that loads for OpenGL, and a render node; dmabufs have to be such as a processor can read. Each
 //! check that held is a line.
 
+mod consoles;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -44,6 +46,7 @@ fn dmabufs() -> anyhow::Result<()> {
     Machine::check(modern(), &[], |vm| {
         pictures_are_passed_on(vm)?;
         a_new_display_is_passed_all(vm)?;
+        consoles::show_what_the_buffers_hold(vm)?;
         the_way_changes(vm)?;
         nothing_is_left_open(vm)
     })?;
@@ -89,6 +92,7 @@ impl Machine {
             .arg(format!("--render-node={NODE}"))
             .args(arguments)
             .socket(SocketForm::Path)
+            .listen("display")
             .notify()
             .spawn()?;
         // Mesa and LLVM take their time to be loaded.
@@ -217,8 +221,8 @@ impl Machine {
         let deadline = Instant::now() + SOON;
         loop {
             let seen = self.program.notify()?.seen()?;
-            let mut said = seen.iter().filter(|n| n.name == "STATUS");
-            if said.any(|n| n.value.contains(words)) {
+            let newest = seen.iter().rev().find(|n| n.name == "STATUS");
+            if newest.is_some_and(|n| n.value.contains(words)) {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "no {words:?} in {seen:?}");
