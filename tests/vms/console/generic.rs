@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context as _, ensure};
 use harness::artifacts::Artifacts;
 use harness::qemu::Vm;
-use harness::viewers::RfbViewer;
+use harness::viewers::{RfbViewer, TigerVnc, XServer};
 use serde_json::Value;
 
 use super::viewers::resize;
@@ -53,13 +53,27 @@ fn viewer_resizes_the_guest() -> anyhow::Result<()> {
             .with_context(|| console.said())?;
     }
 
+    // A person who drags the window of a real viewer.
+    let server = XServer::start()?;
+    let window = TigerVnc::start_resizing(&server, &console.socket(), SOON)?;
+    for size in [(1100, 650), (720, 560)] {
+        let (width, height) = size;
+        window.resize(size)?;
+        let seen = prefers(tour.vm, &format!("{width}x{height}"));
+        seen.with_context(|| format!("{}{}", window.said(), console.said()))?;
+        let card = tour.draw(width, height)?;
+        window.wait_picture(&card, SOON)?;
+        viewer.wait_picture(&card)?;
+    }
+    drop(window);
+
     // It stays over a pause and a reset.
     for command in ["stop", "cont"] {
         vm.qmp(command, Value::Null)?;
     }
-    prefers(&mut vm, "641x479").with_context(|| console.said())?;
+    prefers(&mut vm, "720x560").with_context(|| console.said())?;
     vm.reset()?;
-    prefers(&mut vm, "641x479").with_context(|| console.said())?;
+    prefers(&mut vm, "720x560").with_context(|| console.said())?;
     drop(vm);
     console.finish()
 }

@@ -70,16 +70,23 @@ impl<'a> TigerVnc<'a> {
         encoding: Encoding,
         timeout: Duration,
     ) -> anyhow::Result<Self> {
-        let mut command = Command::new(PROGRAM);
-        command
-            .args(["-display", server.display(), "-SecurityTypes=None"])
-            // One pixel for one, all colours, exactly; other viewers may stay.
-            .args(["-RemoteResize=0", "-AutoSelect=0", "-FullColor=1"])
-            .args(["-NoJPEG=1", "-Shared=1", "-AlertOnFatalError=0"])
-            // Nothing may lie over the screen: no note about the menu key, no graph as more log brings it.
-            .args(["-MenuKey=", "-ReconnectOnError=0", "-Log=*:stderr:30"])
-            .arg(format!("-PreferredEncoding={}", encoding.name()))
-            .arg(socket);
+        let mut command = command(server, encoding);
+        command.arg("-RemoteResize=0").arg(socket);
+        Self::start_by(server, command, timeout)
+    }
+
+    /// As [`TigerVnc::start`], with a window whose size the guest's screen is to follow.
+    ///
+    /// # Errors
+    ///
+    /// As [`TigerVnc::start`].
+    pub fn start_resizing(
+        server: &'a XServer<'a>,
+        socket: &Path,
+        timeout: Duration,
+    ) -> anyhow::Result<Self> {
+        let mut command = command(server, Encoding::Raw);
+        command.arg("-RemoteResize=1").arg(socket);
         Self::start_by(server, command, timeout)
     }
 
@@ -128,6 +135,18 @@ impl<'a> TigerVnc<'a> {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Gives the window another size.
+    ///
+    /// # Errors
+    ///
+    /// If xdotool fails.
+    pub fn resize(&self, (width, height): (u32, u32)) -> anyhow::Result<()> {
+        let (width, height) = (width.to_string(), height.to_string());
+        let words = ["windowsize", &self.window, &width, &height];
+        self.server.xdotool(&words)?;
+        Ok(())
     }
 
     /// What it said so far.
@@ -225,4 +244,18 @@ impl<'a> TigerVnc<'a> {
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         self.viewer.signal(signal)
     }
+}
+
+/// It shows one pixel for one, all colours, exactly.
+fn command(server: &XServer<'_>, encoding: Encoding) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["-display", server.display(), "-SecurityTypes=None"])
+        .args(["-AutoSelect=0", "-FullColor=1", "-NoJPEG=1"])
+        // Other viewers may stay.
+        .args(["-Shared=1", "-AlertOnFatalError=0"])
+        // Nothing may lie over the screen: no note about the menu key, no graph as more log brings it.
+        .args(["-MenuKey=", "-ReconnectOnError=0", "-Log=*:stderr:30"])
+        .arg(format!("-PreferredEncoding={}", encoding.name()));
+    command
 }
