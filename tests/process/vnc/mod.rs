@@ -10,6 +10,7 @@ mod real_input;
 mod resize;
 mod several;
 mod states;
+mod stress;
 mod tcp;
 
 use std::os::unix::net::UnixStream;

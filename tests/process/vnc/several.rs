@@ -12,7 +12,7 @@ use super::{Console, Viewer, assert_shows, picture};
 use crate::common::QUICK;
 
 /// Pixels as a viewer sees them that has fewer bits for the colours.
-fn rounded(pixels: &[u8], [red, green, blue]: [Channel; 3]) -> Vec<u8> {
+pub(super) fn rounded(pixels: &[u8], [red, green, blue]: [Channel; 3]) -> Vec<u8> {
     let round = |value: u8, max: u16| {
         let max = u32::from(max);
         let seen = (u32::from(value) * max + 127) / 255;
