@@ -88,7 +88,8 @@ fn serve(
     let layout = KeyboardLayout::load(&options.keyboard_layout)?;
     let sockets = planned.into_iter().map(PlannedListener::listen);
     let sockets: Vec<ListeningSocket> = sockets.collect::<Result<_, _>>()?;
-    let input = ConsoleInput::new(options.keyboard.clone(), options.tablet.clone(), layout)?;
+    let input = ConsoleInput::new(options.keyboard.clone(), options.tablet.clone(), layout)
+        .map_err(|e| format!("cannot prepare for the input devices: {e}"))?;
     let parts = Parts {
         listeners: HeadSocket::in_order(&sockets),
         ends_idle: options.socket_paths.is_empty() && options.fd.is_none(),
@@ -96,7 +97,8 @@ fn serve(
         display: Display::new(options.display.clone()),
         input,
     };
-    let mut server = Server::new(parts, Instant::now())?;
+    let mut server = Server::new(parts, Instant::now())
+        .map_err(|e| format!("cannot prepare for viewers: {e}"))?;
     let sandbox = if options.sandbox {
         let files = sockets.iter().filter_map(ListeningSocket::file);
         Some(Sandbox::new(sandbox_policy(), files))
@@ -109,13 +111,14 @@ fn serve(
     if let Some(sandbox) = &sandbox {
         sandbox.restrict_files()?;
     }
-    logging::detach()?;
+    logging::detach().map_err(|e| format!("cannot start to write the log: {e}"))?;
     if let Some(sandbox) = &sandbox {
         sandbox.restrict_syscalls()?;
     }
     log::info!("the console of {} is ready", options.name);
     notify::ready(server.status());
-    Ok(server.run()?)
+    let ended = server.run();
+    Ok(ended.map_err(|e| format!("cannot wait for viewers, the GPU and input devices: {e}"))?)
 }
 
 /// Has large blocks of memory, such as pictures, come from the kernel and go back to it. Otherwise glibc raises the size from

@@ -142,3 +142,29 @@ fn silent_gpu_is_shown_as_waiting() {
     assert!(viewer.name().contains("waiting"), "{}", viewer.name());
     let _: FakeGpu = gpu;
 }
+
+/// By `LimitNOFILE=` of a drop-in, for instance.
+#[test]
+fn console_without_descriptors_says_what_it_cannot_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut failed = 0;
+    for limit in 4..9 {
+        let limit = format!("--nofile={limit}");
+        let program = vnc_program();
+        let command = Command::new("prlimit").args([&limit, program.to_str().unwrap()]);
+        let socket = format!("--socket-path={}", folder.path().join(&limit).display());
+        let command = command.args(["--display=/nonexistent/display", &socket]);
+        let mut program = command.socket(SocketForm::None).spawn().unwrap();
+        while !program.stderr().contains("is ready") {
+            if let Some(status) = program.try_exit().unwrap() {
+                assert!(!status.success(), "{limit}: {status}");
+                program.wait_stderr("error: cannot ").unwrap();
+                program.wait_stderr("Too many open files").unwrap();
+                failed += 1;
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    assert!(failed > 0);
+}
