@@ -1,5 +1,6 @@
 //! Which service manager is asked, and the connection to its bus.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,6 +53,9 @@ impl Target {
 
     /// Connects to the bus that the manager is on.
     pub(super) async fn connect(&self) -> Result<zbus::Connection, Error> {
+        if let Some(host) = self.host.clone().filter(|_| !has_ssh()) {
+            return Err(Error::NoSsh { host });
+        }
         let connect = async || {
             let builder = match &self.host {
                 Some(host) => Builder::address(bus_of(host))?,
@@ -70,6 +74,12 @@ impl Target {
             }
         })
     }
+}
+
+/// Whether ssh is installed here.
+fn has_ssh() -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join("ssh").is_file())
 }
 
 /// The bus of another machine, as what runs there passes it on.

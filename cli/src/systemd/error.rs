@@ -21,6 +21,9 @@ pub(crate) enum Error {
          Start a backend by hand with --socket-path=.", said(.0)
     )]
     NotBooted(#[source] Box<zbus::Error>),
+    /// Other machines are reached by ssh.
+    #[error("{host} cannot be reached: ssh is not installed here (package openssh-client).")]
+    NoSsh { host: RemoteHost },
     /// The bus of another machine is unreachable.
     #[error(
         "The system bus of {host} cannot be reached: {}. ssh must connect without a terminal and find \

@@ -16,6 +16,7 @@ fn pages_render_without_warnings() {
         "vhost-user-gpu.8",
         "vhost-user-input.8",
         "vhost-user-accept.8",
+        "vhost-vnc.8",
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../man")

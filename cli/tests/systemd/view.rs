@@ -7,6 +7,8 @@ use anyhow::{Context as _, ensure};
 use frontend::Memory;
 use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect};
 use harness::image::Image;
+use harness::viewers::RfbViewer;
+use rfb::client::ClientError;
 use serde_json::Value;
 
 use crate::common::follower::Follower;
@@ -40,8 +42,9 @@ local, remote = re.split(r'(?<!\\):', arguments[arguments.index('-L') + 1])
 local, remote = local.replace('\\:', ':'), remote.replace('\\:', ':')
 listener = socket.socket(socket.AF_UNIX)
 os.umask(0o177)
-listener.bind(local)
+listener.bind(local + '.new')
 listener.listen(5)
+os.rename(local + '.new', local)
 def copy(a, b):
     try:
         while data := a.recv(65536): b.sendall(data)
@@ -131,7 +134,10 @@ fn what_cannot_be_viewed_is_explained() -> anyhow::Result<()> {
             "{text}"
         );
         let text = said(&["vm1", "--head=2"], 1)?;
-        assert!(text.contains("numbered 0 to 1"), "{text}");
+        assert!(
+            text.contains("vm1 has no head 2: its console has heads 0 to 1."),
+            "{text}"
+        );
         host.ok(&["stop", "vm1:vnc", "--force"])?;
         let text = said(&["vm1"], 1)?;
         assert!(
@@ -379,5 +385,29 @@ fn viewers_are_counted_and_not_cut_off_unasked() -> anyhow::Result<()> {
     assert_eq!(host.state(VNC)?, "active");
     host.ok(&["stop", "vm1", "--force"])?;
     assert_eq!(host.state(VNC)?, "inactive");
+    Ok(())
+}
+
+/// Who looks is disconnected, and nothing is left.
+#[test]
+fn console_that_somebody_looks_at_is_removed_by_force() -> anyhow::Result<()> {
+    let host = host()?;
+    let mut viewer = RfbViewer::connect(&host.sandbox.path(SOCKET), SOON)?;
+    viewer.picture()?;
+    let said = host.ok(&["remove", "vm1", "--force"])?;
+    assert!(said.contains("Removed vm1:vnc."), "{said}");
+    let ended = viewer.client().wait_until(|_| false);
+    assert!(
+        !matches!(&ended, Ok(()) | Err(ClientError::Timeout(_))),
+        "{ended:?}"
+    );
+    assert_eq!(host.list()?, Vec::<Value>::new());
+    // systemd leaves folders of sockets.
+    let left = "ls -d /etc/systemd/system/vhost*vm1* /etc/systemd/system/*.wants/vhost*vm1* 2>/dev/null; \
+        find /run/vhost-user /run/vhost-user-console ! -type d; \
+        systemctl list-units --no-legend --all 'vhost*vm1*'";
+    let left = host.sandbox.exec(["sh", "-c", left])?;
+    let left = String::from_utf8(left.stdout)?;
+    assert_eq!(left, "");
     Ok(())
 }

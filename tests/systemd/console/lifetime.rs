@@ -145,3 +145,53 @@ fn console_of_a_running_vm_begins_with_its_next_start() -> anyhow::Result<()> {
     viewer.wait_until(|viewer| sees(viewer.frame(), SIZE, pattern))?;
     Ok(())
 }
+
+/// As a package's new version or `make install` over the old one: what runs goes on by the old programs.
+#[test]
+fn upgrade_keeps_the_vm_and_who_looks() -> anyhow::Result<()> {
+    let host = Host::boot()?;
+    host.add_console("vm1")?;
+    let mut vm = host.run_vm("vm1")?;
+    vm.show(0, SIZE, pattern);
+    let mut viewer = host.view("vm1")?;
+    viewer.wait_until(|viewer| sees(viewer.frame(), SIZE, pattern))?;
+    let [console, gpu, keyboard, tablet] = services("vm1");
+    // Whether a service runs a program that is no longer installed.
+    let runs_old = |service: &str| -> anyhow::Result<bool> {
+        let (_, pid) = host.process(service)?;
+        let program = std::fs::read_link(host.0.path(&format!("/proc/{pid}/exe")))?;
+        Ok(program.to_string_lossy().ends_with(" (deleted)"))
+    };
+    // The new version's programs and units take the places of the old ones.
+    let upgrade = "set -e\n\
+        for file in /usr/bin/vhost-user-* /usr/bin/vhost-vnc /usr/libexec/vhost-user-* /usr/lib/systemd/system/vhost-*\n\
+        do cp -p \"$file\" \"$file.new\"; mv \"$file.new\" \"$file\"; done\n\
+        systemctl daemon-reload\n";
+    let upgraded = host.0.exec(["sh", "-c", upgrade])?;
+    ensure!(upgraded.status.success(), "{upgraded:?}");
+    for service in [&console, &gpu, &keyboard, &tablet] {
+        ensure!(runs_old(service)?, "{service}");
+    }
+    vm.show(0, SIZE, negative);
+    viewer.wait_until(|viewer| sees(viewer.frame(), SIZE, negative))?;
+    let mut beside = host.view("vm1")?;
+    beside.wait_until(|viewer| sees(viewer.frame(), SIZE, negative))?;
+    viewer.key(0x61, true)?;
+    vm.keyboard.next_report()?;
+
+    // The next viewer has the new console, with the old GPU; the next VM all that is new.
+    drop((viewer, beside));
+    host.wait_end(&console)?;
+    vm.keyboard.next_report()?;
+    let mut viewer = host.view("vm1")?;
+    viewer.wait_until(|viewer| sees(viewer.frame(), SIZE, negative))?;
+    ensure!(!runs_old(&console)? && runs_old(&gpu)?);
+    drop(vm);
+    let mut vm = host.run_vm("vm1")?;
+    vm.show(0, SIZE, pattern);
+    viewer.wait_until(|viewer| sees(viewer.frame(), SIZE, pattern))?;
+    for service in [&gpu, &keyboard, &tablet] {
+        ensure!(!runs_old(service)?, "{service}");
+    }
+    Ok(())
+}

@@ -1,5 +1,7 @@
 //! `vhostctl add console`: a GPU, a keyboard, a tablet, and a VNC server that shows the one and plays the others.
 
+use std::path::Path;
+
 use crate::instance::{Instance, UnitKind};
 use crate::settings::{GpuOptions, ProgramOptions, Resolutions, Settings, VirtualKind, VncOptions};
 use crate::unit_syntax::{Directive, quoted};
@@ -92,6 +94,9 @@ fn settings(plan: &Plan, host: &HostInventory) -> Settings {
     }
 }
 
+/// Where the layouts of xkb-data are.
+const LAYOUTS: &str = "/usr/share/X11/xkb/symbols";
+
 /// Fails if a device of the host has the name that the console's device needs.
 fn check_name(args: &Args, host: &HostInventory, instance: &Instance) -> Result<(), AddError> {
     match host.assignments.path(instance) {
@@ -122,6 +127,9 @@ fn vnc(args: &Args, heads: usize) -> Result<Plan, AddError> {
         ..Settings::default()
     };
     let mut hints = Vec::new();
+    if let Some(layout) = &args.keyboard_layout {
+        hints.extend(check_layout(layout, Path::new(LAYOUTS))?);
+    }
     if viewers.is_none() && args.viewer_user.is_none() {
         hints.push(
             "Only root may view it. Use --viewer-user= or --viewer-group= for others.".to_owned(),
@@ -133,4 +141,43 @@ fn vnc(args: &Args, heads: usize) -> Result<Plan, AddError> {
     let mut plan = Plan::new(instance, settings, hints);
     plan.socket = Some(socket);
     Ok(plan)
+}
+
+/// Checks that a keyboard layout is installed: the server would not start. What its packages lack is a hint.
+fn check_layout(name: &str, folder: &Path) -> Result<Option<String>, AddError> {
+    let layout = name.split('(').next().unwrap_or_default();
+    if name == "us" || folder.join(layout).is_file() {
+        return Ok(None);
+    }
+    if !folder.is_dir() {
+        let hint = "A keyboard layout other than us needs the packages libxkbcommon0 and xkb-data.";
+        return Ok(Some(hint.to_owned()));
+    }
+    Err(AddError::Usage(format!(
+        "Invalid --keyboard-layout: there is no layout '{layout}' in {}. 'localectl list-x11-keymap-layouts' lists them.",
+        folder.display()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_is_one_that_is_installed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("de"), "").expect("a layout");
+        for name in ["us", "de", "de(nodeadkeys)"] {
+            assert_eq!(check_layout(name, folder.path()).expect(name), None);
+        }
+        for name in ["ed", "de,us", "", "..", "/etc/passwd/x"] {
+            assert!(check_layout(name, folder.path()).is_err(), "{name}");
+        }
+        let none = folder.path().join("none");
+        let hint = check_layout("de", &none)
+            .expect("no error")
+            .expect("a hint");
+        assert!(hint.contains("xkb-data"), "{hint}");
+        assert_eq!(check_layout("us", &none).expect("no error"), None);
+    }
 }

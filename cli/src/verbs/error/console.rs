@@ -23,7 +23,7 @@ pub(crate) enum ConsoleError {
         unit: String,
         state: String,
     },
-    #[error("{vm} has no head {head}: the heads of its console are numbered 0 to {last}.")]
+    #[error("{vm} has no head {head}: its console has {}.", heads(*last))]
     NoHead {
         vm: String,
         head: usize,
@@ -44,6 +44,10 @@ pub(crate) enum ConsoleError {
         path: String,
         source: io::Error,
     },
+    #[error(
+        "The console of {vm} closed the connection before it answered. Its log says why: vhostctl log {vm}:vnc"
+    )]
+    Closed { vm: String },
     #[error(transparent)]
     Forward(#[from] ForwardError),
     #[error(
@@ -90,6 +94,13 @@ impl ConsoleError {
             Self::NoScreen { .. } => exit::NOT_RUNNING,
             _ => exit::FAILURE,
         }
+    }
+}
+
+fn heads(last: usize) -> String {
+    match last {
+        0 => "only head 0".to_owned(),
+        last => format!("heads 0 to {last}"),
     }
 }
 

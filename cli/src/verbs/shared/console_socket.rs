@@ -1,6 +1,6 @@
 //! The socket of a VM's VNC server, here or on another machine.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -74,6 +74,10 @@ impl ConsoleSocket {
                 host: host.clone(),
                 path: self.path.clone(),
             },
+            // Its service does not start, for instance.
+            None if is_end(source.kind()) => ConsoleError::Closed {
+                vm: self.vm.clone(),
+            },
             None => ConsoleError::Connect {
                 vm: self.vm.clone(),
                 path: self.path.clone(),
@@ -81,6 +85,14 @@ impl ConsoleSocket {
             },
         }
     }
+}
+
+/// Whether the other side ended a connection.
+fn is_end(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    )
 }
 
 /// The path of the socket of a head, by the settings of its unit.
