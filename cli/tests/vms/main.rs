@@ -6,4 +6,5 @@ mod common;
 mod access;
 mod backends;
 mod console;
+mod libvirt;
 mod qemu_args;

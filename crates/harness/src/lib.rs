@@ -15,6 +15,7 @@ pub mod image;
 pub mod initramfs;
 pub mod kernel;
 pub mod keyboard_layouts;
+pub mod libvirt;
 pub mod manual;
 pub mod mock;
 pub mod opengl;
