@@ -32,7 +32,7 @@ From another machine, with any VNC viewer:
 
 Save its screen:
 
-    nsenter --target {pid} --mount vhostctl screenshot demo screen.png
+    nsenter --target {pid} --mount vhostctl screenshot demo - >screen.png
 
 Press Enter to end it."
     );
