@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
                 }
                 for option in qemu::options(&device)? {
                     if !option.is_for_machine() {
-                        domain.arguments.extend(option.words().map(str::to_owned));
+                        domain.arguments.extend(option.words_for_libvirt());
                     }
                 }
             }

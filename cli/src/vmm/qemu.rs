@@ -12,6 +12,9 @@ pub(crate) struct QemuOption {
     value: String,
 }
 
+/// Properties of devices that are numbers.
+const NUMBERS: [&str; 3] = ["max_outputs", "xres", "yres"];
+
 impl QemuOption {
     pub(super) fn new(name: &'static str, value: impl Into<String>) -> Self {
         Self {
@@ -23,6 +26,16 @@ impl QemuOption {
     /// Both words.
     pub(crate) fn words(&self) -> [&str; 2] {
         [self.name, &self.value]
+    }
+
+    /// The same beside libvirt's own devices, which have JSON as value: QEMU makes those with a list of properties first,
+    /// and gives them the places that libvirt meant for its own.
+    pub(crate) fn words_for_libvirt(&self) -> [String; 2] {
+        let value = match self.name {
+            "-device" => json_device(&self.value),
+            _ => self.value.clone(),
+        };
+        [self.name.to_owned(), value]
     }
 
     /// Whether it is about the machine, not about a device.
@@ -94,6 +107,25 @@ pub(crate) fn options(device: &VmDevice) -> Result<Vec<QemuOption>, NoVmDevice> 
         }
     }
     Ok(options)
+}
+
+/// A device's properties, `DRIVER,NAME=VALUE...`, as JSON. None of them has a comma in its value.
+fn json_device(properties: &str) -> String {
+    let (driver, rest) = properties.split_once(',').unwrap_or((properties, ""));
+    let rest = rest
+        .split(',')
+        .filter_map(|property| property.split_once('='));
+    let members = [("driver", driver)].into_iter().chain(rest);
+    let members = members.map(|(name, value)| {
+        let is_number = NUMBERS.contains(&name);
+        let value = if is_number {
+            value.to_owned()
+        } else {
+            format!("\"{value}\"")
+        };
+        format!("\"{name}\":{value}")
+    });
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 /// In QEMU's options a comma in a value is doubled.

@@ -404,7 +404,7 @@ fn front_end_arguments_name_all_devices() -> anyhow::Result<()> {
     for part in [
         "<access mode='shared'/>",
         "<model type='none'/>",
-        "<qemu:arg value='vhost-user-gpu-pci,id=gpu,chardev=gpu-socket'/>",
+        r#"<qemu:arg value='{"driver":"vhost-user-gpu-pci","id":"gpu","chardev":"gpu-socket"}'/>"#,
     ] {
         assert!(xml.contains(part), "{part}: {xml}");
     }

@@ -357,10 +357,10 @@ fn heads_and_viewers_are_those_that_were_named() -> anyhow::Result<()> {
     let xml: Value = serde_json::from_slice(&host.run(&["libvirt-xml", "vm1", "-j"])?.stdout)?;
     let arguments = xml[0]["arguments"].as_array().context("no arguments")?;
     let devices = arguments.iter().filter_map(Value::as_str);
-    let devices: Vec<_> = devices.filter(|word| word.contains("-pci,")).collect();
+    let devices: Vec<_> = devices.filter(|word| word.contains("-pci\"")).collect();
     assert_eq!(devices.len(), 3, "{xml}");
     assert!(
-        devices[0].ends_with("max_outputs=3,xres=1920,yres=1080"),
+        devices[0].ends_with(r#""max_outputs":3,"xres":1920,"yres":1080}"#),
         "{xml}"
     );
 
