@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use display_protocol::Features;
 use frontend::{Command, SocketForm};
-use rfb::client::Client;
-use rfb::{Channel, ClientMessage, Encoding, PixelFormat};
+use rfb::client::{Client, Event};
+use rfb::{Channel, ClientMessage, Encoding, Fence, PixelFormat};
 
 use super::{Console, Viewer, assert_shows, picture};
 use crate::common::QUICK;
@@ -82,6 +82,10 @@ fn viewer_that_does_not_read_stalls_nobody_and_gets_no_stale_pictures() {
     // As many bytes as the socket holds, the rest of one update, and at most a few more.
     let before = stalled.received();
     assert_shows(&mut stalled, size, &pixels);
+    // The answer comes after all that was waiting.
+    let fence = Fence::new(Fence::REQUEST, b"all").unwrap();
+    stalled.send(&ClientMessage::Fence(fence)).unwrap();
+    while !matches!(stalled.next_event().unwrap(), Event::Fence(_)) {}
     let frame = 640 * 480 * 4;
     let bytes = stalled.received() - before;
     assert!(bytes < 4 * frame, "{bytes} bytes");

@@ -88,9 +88,9 @@ fn unfinished_handshakes_keep_nobody_out() {
     }
     let begun = Instant::now();
     let mut viewers: Vec<Viewer> = (0..31).map(|_| console.viewer()).collect();
-    assert!(begun.elapsed() < QUICK / 2, "{:?}", begun.elapsed());
-    // The oldest ones made room for them.
+    // The oldest ones made room for them, long before their time was over.
     assert!(is_closed(&silent[0]));
+    assert!(begun.elapsed() < QUICK / 2, "{:?}", begun.elapsed());
     console.assert_served();
     // Of those that look none was closed.
     for viewer in &mut viewers {
