@@ -357,6 +357,7 @@ fn installation_is_complete_and_leaves_no_trace() -> anyhow::Result<()> {
             !prefix.starts_with(folder) && !usual.contains(folder) && !of_systemd.contains(folder)
         });
         assert_eq!(left.collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new());
+        fs::remove_dir_all(&root)?;
     }
     Ok(())
 }
