@@ -40,6 +40,10 @@ struct Options {
     #[arg(long, help_heading = "Input options")]
     no_grab: bool,
 
+    /// Wait for a device that is not there; FILE, which each start that finds it writes, tells the guest what it is
+    #[arg(long, value_name = "FILE", help_heading = "Input options")]
+    wait: Option<PathBuf>,
+
     /// Serve a device without hardware, with events from the events socket; instead of --evdev-path
     #[arg(
         id = "virtual_device",
@@ -146,6 +150,7 @@ impl Program for VhostUserInput {
             (None, Some(path)) => Box::new(EvdevSource::open(EvdevOptions {
                 path: path.clone(),
                 grab: !options.no_grab,
+                description: options.wait.clone(),
                 sandboxed: options.common.general.sandbox == SandboxSwitch::On,
             })?),
         };

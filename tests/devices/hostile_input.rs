@@ -8,10 +8,10 @@ use crate::common::growth::Holdings;
 use crate::common::*;
 use frontend::input::{CONFIG_SIZE, Event, Input, InputOptions};
 use frontend::{
-    Buffer, DEFAULT_LIMIT, Deadline, Descriptor, Memory, Program, SocketForm,
+    Buffer, Command, DEFAULT_LIMIT, Deadline, Descriptor, Memory, Program, SocketForm,
     descriptor_flags as flags,
 };
-use harness::mock::codes::{EV_KEY, EV_LED};
+use harness::mock::codes::{EV_KEY, EV_LED, EV_REP};
 
 const EVENTS: u32 = 0;
 const STATUS: u32 = 1;
@@ -349,6 +349,65 @@ fn unplugged_device_does_not_disconnect_the_front_end() {
     vm.finish();
     let mut next = again.socket(SocketForm::Connected(5)).spawn().unwrap();
     assert_early_failure(&mut next, &[&path]);
+}
+
+/// With `--wait` a guest that starts while the device is away is told what it was, and what is not known yet is an error.
+#[test]
+fn absent_device_is_described_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("device.json");
+    let wait = format!("--wait={}", file.display());
+    let device = HostDevice::new(KEYBOARD);
+    let described = |program: &mut Program| {
+        let memory = Memory::with_size(1 << 20).unwrap();
+        let session = program.session().unwrap();
+        let mut input = Input::start(session, &memory, InputOptions::default()).unwrap();
+        let kinds = [EV_KEY, EV_LED, EV_REP];
+        let codes = kinds.map(|kind| input.codes(kind).unwrap());
+        let description = (input.name().unwrap(), input.devids().unwrap(), codes);
+        (input, description)
+    };
+    let command = device.command(input_program()).arg(&wait);
+    let mut program = command.socket(SocketForm::Connected(5)).spawn().unwrap();
+    let (input, there) = described(&mut program);
+    drop(input);
+    assert_clean_exit(&mut program);
+
+    // The mock's library ends the opener of a folder with mock devices: it was there under another name.
+    let path = folder.path().join("keyboard").display().to_string();
+    let said = std::fs::read_to_string(&file).unwrap();
+    let said = said.replace(&device.path(), &path);
+    std::fs::write(&file, &said).unwrap();
+    let command = || {
+        let command = Command::new(input_program()).arg(format!("--evdev-path={path}"));
+        command.socket(SocketForm::Connected(5))
+    };
+    let start = || command().arg(&wait).spawn().unwrap();
+    let mut program = start();
+    let (mut input, away) = described(&mut program);
+    assert_eq!(away, there);
+    let led = [Event::new(EV_LED, 1, 1), Event::report()];
+    input.send_status(&led).unwrap();
+    input.no_event(Duration::from_millis(50)).unwrap();
+    // What comes instead is refused.
+    std::fs::write(&path, "").unwrap();
+    program.wait_stderr("is not an evdev device").unwrap();
+    std::fs::remove_file(&path).unwrap();
+    drop(input);
+    assert_clean_exit(&mut program);
+
+    // What the file says is of another device, of no use, or not there.
+    std::fs::write(&file, said.replace(&path, "/dev/input/event9")).unwrap();
+    assert_early_failure(&mut start(), &[&path, "no start has found it"]);
+    std::fs::write(&file, "{").unwrap();
+    let file_name = file.display().to_string();
+    assert_early_failure(&mut start(), &[&path, &file_name]);
+    std::fs::remove_file(&file).unwrap();
+    assert_early_failure(&mut start(), &[&path, "no start has found it"]);
+    // By hand, without --wait.
+    std::fs::write(&file, said).unwrap();
+    let mut program = command().spawn().unwrap();
+    assert_early_failure(&mut program, &[&path, "there is no input device"]);
 }
 
 #[test]

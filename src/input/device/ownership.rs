@@ -62,6 +62,8 @@ pub(super) struct Ownership<S> {
     is_shut_down: bool,
     /// The source is not watched, because the guest has to take reports first.
     is_source_paused: bool,
+    /// Why what came instead of a source that is gone cannot be used.
+    refusal: Option<String>,
 }
 
 impl<S: EventSource> Ownership<S> {
@@ -83,6 +85,7 @@ impl<S: EventSource> Ownership<S> {
             context,
             is_shut_down: false,
             is_source_paused: false,
+            refusal: None,
         })
     }
 
@@ -230,6 +233,8 @@ impl<S: EventSource> Ownership<S> {
     ) {
         if self.source.is_gone() {
             self.give_gone_source(virtio_input);
+            // Said before, perhaps to no front-end.
+            self.publish_gone();
             return;
         }
         if driver == DriverSession::New {
@@ -333,11 +338,19 @@ impl<S: EventSource> Ownership<S> {
         self.is_source_paused = false;
         self.context
             .lose_hardware(format_args!("{label} was unplugged: {error}"));
+        if self.source.return_fd().is_some() {
+            self.source.await_return();
+        }
+        self.refusal = None;
+        self.publish_gone();
+    }
+
+    fn publish_gone(&self) {
+        let label = self.source.label();
         match self.source.return_fd() {
-            Some(_) => {
-                self.source.await_return();
-                self.service_status.publish_gone(&label, None);
-            }
+            Some(_) => self
+                .service_status
+                .publish_gone(&label, self.refusal.as_deref()),
             None => self.service_status.publish_gone_for_good(&label),
         }
     }
@@ -367,7 +380,8 @@ impl<S: EventSource> Ownership<S> {
             }
             SourceReturn::Refused(why) => {
                 self.source.warn(format_args!("waiting for {label}: {why}"));
-                self.service_status.publish_gone(&label, Some(&why));
+                self.refusal = Some(why);
+                self.publish_gone();
             }
             SourceReturn::Never(why) => {
                 if let Some(fd) = self.source.return_fd() {
@@ -377,7 +391,7 @@ impl<S: EventSource> Ownership<S> {
                 self.source.set_never_returns();
                 log::error!("{label} will not be noticed when it comes back: {why}");
                 if self.source.is_gone() {
-                    self.service_status.publish_gone_for_good(&label);
+                    self.publish_gone();
                 }
             }
         }

@@ -83,11 +83,15 @@ fn contradictions_and_gaps_are_refused() {
     }
 }
 
-/// As the unit's command line is: `--evdev-path=${EVDEV_PATH} $OPTIONS`.
+/// As the unit's command line is: `--evdev-path=${EVDEV_PATH} --wait=${STATE_DIRECTORY}/device.json $OPTIONS`.
 #[test]
 fn empty_evdev_path_leaves_the_choice_to_virtual() {
     let mut program = Command::new(input_program())
-        .args(["--evdev-path=", "--virtual=keyboard"])
+        .args([
+            "--evdev-path=",
+            "--wait=/nowhere/device.json",
+            "--virtual=keyboard",
+        ])
         .activated(&[VHOST_USER, EVENTS])
         .spawn()
         .unwrap();

@@ -22,7 +22,7 @@ const NEED_MOCK_DEVICES: &str = "binary(=devices) | \
      (binary(=systemd) & test(=change::changes_are_reported)) | \
      (binary(=systemd) & test(=change::connected_front_end_needs_confirmation)) | \
      (binary(=systemd) & test(=change::patterns_and_types_select_backends)) | \
-     (binary(=systemd) & test(=faults::unplugged_input_device_is_waited_for_in_the_status_and_fails_the_next_start)) | \
+     (binary(=systemd) & test(=faults::unplugged_input_device_is_waited_for_also_by_the_next_start)) | \
      (binary(=vms) & test(/^(access|demo|input|memory|qemu_args)::/))";
 const NEED_LIBVIRT: &str = "binary(=vms) & test(/^libvirt::/)";
 const NEED_VHOST_DEVICE_RNG: &str = "binary(=vms) & \

@@ -45,7 +45,7 @@ fn unplugged_device_is_served_on() {
     assert!(device.sets(Event::new(EV_LED, 1, 1)));
     assert_eq!(device.received(), []);
     assert_eq!(device.hardware().sent, []);
-    assert_eq!(device.context.take_status(), None, "after {told:?}");
+    assert_eq!(device.context.take_status(), told);
     assert!(!device.hardware().grabbed);
     assert_eq!(device.context.failure(), None);
 }

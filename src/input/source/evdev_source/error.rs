@@ -11,6 +11,25 @@ pub enum EvdevOpenError {
     /// There is no such file.
     #[error("there is no input device {}: see `vhostctl list-devices`", .0.display())]
     Missing(PathBuf),
+    /// There is no such file, and no start before found it, which could tell what to wait for.
+    #[error(
+        "there is no input device {}, and it is not known what it is, as no start has found it yet: plug it in, and see `vhostctl list-devices`",
+        .0.display()
+    )]
+    NeverSeen(PathBuf),
+    /// There is no such file, and it cannot be read what it was.
+    #[error(
+        "there is no input device {}, and {} does not say what it is: {error}",
+        .path.display(), .file.display()
+    )]
+    Description {
+        /// The device.
+        path: PathBuf,
+        /// The file that says what it was.
+        file: PathBuf,
+        /// Why it cannot be read.
+        error: String,
+    },
     /// The user has no permission to read it.
     #[error(
         "no permission to open the input device {}: run as a member of the group that owns it (usually \"input\"); a systemd unit also needs DeviceAllow= for it",

@@ -1,5 +1,6 @@
 //! An evdev device of the host as the source.
 
+mod description;
 mod error;
 mod open_file;
 mod opener;
@@ -45,6 +46,8 @@ pub struct EvdevOptions {
     pub grab: bool,
     /// Whether the process that opens the device again when it comes back enters a sandbox.
     pub sandboxed: bool,
+    /// Where it is kept what the device is: one that is not there is then waited for, if the file says what it was.
+    pub description: Option<PathBuf>,
 }
 
 /// An evdev device of the host.
@@ -68,19 +71,44 @@ struct OpenDevice {
 }
 
 impl EvdevSource {
-    /// Opens an evdev device and reads what it is.
+    /// Opens an evdev device and reads what it is. With [`EvdevOptions::description`] one that is not there is waited
+    /// for.
     ///
     /// # Errors
     /// If there is no such device, it is not an evdev device, the user has no permission, or it is to
     /// be grabbed and another process has done so.
     pub fn open(options: EvdevOptions) -> Result<Self, EvdevOpenError> {
         let path = &options.path;
-        // Nobody has to wait for the opener to hear that.
-        fs::metadata(path).map_err(|error| cannot_open(path, error))?;
-        // Before it, so that it notices whatever comes up beside the device from now on.
+        let absent = match (fs::metadata(path), &options.description) {
+            (Ok(_), _) => None,
+            (Err(error), Some(file)) if error.kind() == io::ErrorKind::NotFound => {
+                Some(described(file, path)?)
+            }
+            (Err(error), _) => return Err(cannot_open(path, error)),
+        };
+        // Before the device, so that it notices whatever comes up beside it from now on.
         let opener = Opener::start(path, options.sandboxed)?;
+        if let Some(info) = absent {
+            opener.lost();
+            return Ok(Self {
+                device: None,
+                info,
+                options,
+                opener,
+            });
+        }
         let file = open_file(path).map_err(|error| cannot_open(path, error))?;
         let (device, info) = OpenDevice::new(file.into(), &options)?;
+        if let Some(file) = &options.description {
+            let saved = description::save(file, path, &info);
+            saved.unwrap_or_else(|error| {
+                log::warn!(
+                    "the next start cannot wait for {}: cannot write {}: {error}",
+                    path.display(),
+                    file.display()
+                );
+            });
+        }
         if !device.writable {
             log::warn!(
                 "{} cannot be written: its LEDs will not follow the guest",
@@ -347,6 +375,17 @@ impl EventSource for EvdevSource {
     }
 }
 
+/// What the device at `path` was when it was there last.
+fn described(file: &Path, path: &Path) -> Result<DeviceInfo, EvdevOpenError> {
+    let described = description::load(file, path);
+    let described = described.map_err(|error| EvdevOpenError::Description {
+        path: path.to_owned(),
+        file: file.to_owned(),
+        error: error.to_string(),
+    })?;
+    described.ok_or_else(|| EvdevOpenError::NeverSeen(path.to_owned()))
+}
+
 /// Why the file at `path` cannot be opened.
 fn cannot_open(path: &Path, error: io::Error) -> EvdevOpenError {
     let path = path.to_owned();
@@ -371,6 +410,7 @@ mod tests {
                 path,
                 grab: true,
                 sandboxed: true,
+                description: None,
             })
         };
         let missing = folder.path().join("event0");

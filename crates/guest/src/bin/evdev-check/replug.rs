@@ -26,6 +26,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     node()?;
     another_kind()?;
     another_of_the_model()?;
+    absent_at_start()?;
     Ok(())
 }
 
@@ -309,6 +310,34 @@ fn another_of_the_model() -> anyhow::Result<()> {
     served.expect(&[(KEY, A, 1)])?;
     served.end()?;
     println!("{NAME} of the same model stays with the host");
+    Ok(())
+}
+
+fn absent_at_start() -> anyhow::Result<()> {
+    let wait = "--wait=/tmp/device.json";
+    fs::create_dir_all("/tmp")?;
+    let link = Link::new();
+    let played = Played::new()?;
+    link.make(&played.node)?;
+    Served::new(&link.0, &[wait])?.end()?;
+    drop(played);
+    link.remove()?;
+    let mut served = Served::new(&link.0, &[wait])?;
+    ensure!(served.input.name()? == NAME);
+    ensure!(served.input.codes(KEY)? == (1..=88).collect::<Vec<u16>>());
+    let mut played = Played::new()?;
+    played.report(&[(KEY, A, 1)])?;
+    link.make(&played.node)?;
+    served.expect(&[(KEY, A, 1)])?;
+    played.report(&[(KEY, A, 0)])?;
+    served.expect(&[(KEY, A, 0)])?;
+    let mut reader = Device::open(&played.node)?;
+    reader.set_nonblocking(true)?;
+    ensure!(!host_sees(&mut played, &mut reader)?, "it is not grabbed");
+    served.expect(&[(KEY, B, 1)])?;
+    served.expect(&[(KEY, B, 0)])?;
+    served.end()?;
+    println!("a device that was absent at the start is the guest's when it comes");
     Ok(())
 }
 
