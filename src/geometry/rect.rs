@@ -129,13 +129,6 @@ impl Rect {
         };
         pieces.into_iter().filter(|piece| !piece.is_empty())
     }
-
-    /// Both as one rectangle, if that has no other pixel.
-    pub(crate) fn joined(&self, other: &Self) -> Option<Self> {
-        let around = self.around(other);
-        let common = self.intersection(other).map_or(0, |common| common.area());
-        (around.area() + common == self.area() + other.area()).then_some(around)
-    }
 }
 
 impl From<Size> for Rect {

@@ -12,12 +12,12 @@
 //! Guest, GPU and viewers are hostile: sizes and counts are checked before they are used, memory is bounded for each
 //! viewer and each head, and whoever breaks a protocol loses the connection.
 
+mod damage;
 mod display;
 mod head;
 #[doc(hidden)]
 pub mod input;
 mod program;
-mod region;
 mod retry_pause;
 mod server;
 #[cfg(feature = "fuzzing")]
@@ -26,3 +26,6 @@ pub mod testing;
 mod viewer;
 
 pub use program::{Options, run};
+
+#[cfg(test)]
+mod tests;

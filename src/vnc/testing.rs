@@ -60,9 +60,9 @@ impl Console {
                 Err(_) => return false,
             }
         }
-        let changes = self.heads.each_mut().map(Head::take_changes);
-        for (head, changes) in self.heads.iter().zip(&changes) {
-            self.viewer.note(changes, head);
+        for head in &mut self.heads {
+            self.viewer.note_changes(head);
+            head.forget_changes();
         }
         true
     }

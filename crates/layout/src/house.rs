@@ -97,7 +97,7 @@ pub const HOUSE: House = House {
                 &["server"],
                 &["display", "input", "viewer"],
                 &["head"],
-                &["region", "retry_pause"],
+                &["damage", "retry_pause"],
             ],
         },
         Layers {

@@ -1,4 +1,5 @@
-//! Reads the GPU's messages: their fields into a small buffer, their pixels straight into the head's picture.
+//! Reads the GPU's messages. Pixels are compared with the head's picture as they come: a GPU says that much changed
+//! which did not.
 
 use std::io::IoSliceMut;
 use std::os::fd::AsFd;
@@ -6,7 +7,8 @@ use std::os::fd::AsFd;
 use display_protocol::{CursorUpdate, Features, ResizeResult};
 use rustix::io::{Errno, readv};
 
-use crate::geometry::Rect;
+use crate::geometry::{Rect, Size};
+use crate::vnc::damage::DamageMap;
 use crate::vnc::head::{
     CursorShape, Head, HeadState, PIXEL_LEN, SENT_CURSOR_LEN, SharedFramebuffer,
 };
@@ -14,12 +16,10 @@ use crate::vnc::head::{
 use super::DisplayError;
 use super::message::{HEAD_LEN, Message};
 
-/// Most pieces of one `readv(2)`, with the one for the next message's head (`IOV_MAX`).
-const MAX_PIECES: usize = 1024;
 /// What a read counts at least against the budget, in bytes.
 const LEAST_COST: usize = 4 << 10;
-/// Pixels of a head that nobody looks at are read into this.
-const DISCARDED: usize = 64 << 10;
+/// Most bytes of pixels that are read at once: few enough to stay in the processor's cache until they are compared.
+const PIXELS: usize = 128 << 10;
 
 /// What a message asks of the connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +49,10 @@ pub(crate) struct Decoder {
     head: [u8; HEAD_LEN],
     filled: usize,
     body: Body,
+    /// Pixels that were read and are not drawn yet.
+    pixels: Box<[u8]>,
+    /// What `body` changed so far.
+    changed: DamageMap,
 }
 
 /// What follows the message that was decoded last.
@@ -92,6 +96,8 @@ impl Decoder {
             head: [0; HEAD_LEN],
             filled: 0,
             body: Body::None,
+            pixels: vec![0; PIXELS].into(),
+            changed: DamageMap::new(Size::default()),
         }
     }
 
@@ -133,24 +139,12 @@ impl Decoder {
     /// One system call. Returns how many bytes there was room for, and how many came.
     fn read_some(&mut self, socket: impl AsFd) -> Result<(usize, usize), Errno> {
         let left = self.body.len() - self.body.done();
-        let mut discarded;
-        let mut picture;
         let mut pieces: Vec<IoSliceMut<'_>> = Vec::new();
         match &mut self.body {
             Body::None => {}
-            Body::Pixels {
-                rect,
-                picture: Some(shared),
-                done,
-                ..
-            } => {
-                picture = shared.borrow_mut();
-                let rows = picture.rows_mut(*rect, *done).take(MAX_PIECES - 1);
-                pieces.extend(rows.map(IoSliceMut::new));
-            }
-            Body::Pixels { picture: None, .. } => {
-                discarded = vec![0; left.min(DISCARDED)];
-                pieces.push(IoSliceMut::new(&mut discarded));
+            Body::Pixels { .. } => {
+                let pixels = self.pixels.get_mut(..left.min(PIXELS));
+                pieces.extend(pixels.map(IoSliceMut::new));
             }
             Body::Cursor { pixels, done, .. } => {
                 pieces.extend(pixels.get_mut(*done..).map(IoSliceMut::new));
@@ -171,11 +165,27 @@ impl Decoder {
     fn add(&mut self, read: usize, heads: &mut [Head]) {
         let body = read.min(self.body.len() - self.body.done());
         self.filled += read - body;
-        if let Body::Pixels { done, .. } | Body::Cursor { done, .. } = &mut self.body {
-            *done += body;
+        match &mut self.body {
+            Body::None => {}
+            Body::Pixels {
+                rect,
+                picture,
+                done,
+                ..
+            } => {
+                let pixels = self.pixels.get(..body).unwrap_or_default();
+                if let Some(picture) = picture {
+                    let mut picture = picture.borrow_mut();
+                    picture.overwrite(*rect, *done, pixels, &mut self.changed);
+                }
+                *done += body;
+            }
+            Body::Cursor { done, .. } => *done += body,
         }
         if self.body.done() == self.body.len() {
-            finish(std::mem::replace(&mut self.body, Body::None), heads);
+            let body = std::mem::replace(&mut self.body, Body::None);
+            finish(body, &self.changed, heads);
+            self.changed.clear();
         }
     }
 
@@ -223,10 +233,17 @@ impl Decoder {
                 let head = heads.get(scanout as usize);
                 let picture = head.map(|head| target(head, scanout, rect)).transpose()?;
                 if !rect.is_empty() {
+                    let picture = picture.flatten();
+                    if let Some(picture) = &picture {
+                        let size = picture.borrow().size();
+                        if self.changed.size() != size {
+                            self.changed = DamageMap::new(size);
+                        }
+                    }
                     self.body = Body::Pixels {
                         scanout,
                         rect,
-                        picture: picture.flatten(),
+                        picture,
                         done: 0,
                     };
                 }
@@ -262,17 +279,14 @@ fn target(
 }
 
 /// Has the head show what came.
-fn finish(body: Body, heads: &mut [Head]) {
+fn finish(body: Body, changed: &DamageMap, heads: &mut [Head]) {
     match body {
         Body::None => {}
         Body::Pixels {
-            scanout,
-            rect,
-            picture,
-            ..
+            scanout, picture, ..
         } => {
             if let (Some(head), Some(_)) = (heads.get_mut(scanout as usize), picture) {
-                head.add_damage(rect);
+                head.add_damage(changed);
             }
         }
         Body::Cursor { update, pixels, .. } => {

@@ -10,6 +10,6 @@ mod error;
 mod message;
 
 pub(crate) use connection::Display;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use decoder::{Decoder, Progress};
 pub(crate) use error::DisplayError;

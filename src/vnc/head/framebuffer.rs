@@ -4,9 +4,15 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::geometry::{Rect, Size};
+use crate::vnc::damage::{DamageMap, PIECE};
 
 /// Bytes of a pixel: blue, green, red, and one that says nothing.
 pub(crate) const PIXEL_LEN: usize = 4;
+
+/// Bytes of a piece of [`DamageMap`].
+const PIECE_LEN: usize = PIECE as usize * PIXEL_LEN;
+/// Bytes of the pieces of a word.
+const WORD_LEN: usize = u64::BITS as usize * PIECE_LEN;
 
 /// A picture in memory, row below row without gaps.
 pub(crate) struct Framebuffer {
@@ -94,6 +100,36 @@ impl Framebuffer {
         rows.filter_map(move |(n, row)| row.get_mut(place.row_range(n)))
     }
 
+    /// Writes `bytes` over those of `rect` from the `skip`th on, row by row, and adds the pieces that are different now
+    /// to `changed`, a map of this picture. Bytes that do not fit are left out.
+    pub(crate) fn overwrite(
+        &mut self,
+        rect: Rect,
+        skip: usize,
+        bytes: &[u8],
+        changed: &mut DamageMap,
+    ) {
+        let row_len = rect.width as usize * PIXEL_LEN;
+        if rect.is_empty() || !rect.lies_within(self.size) {
+            return;
+        }
+        let (left, stride) = (rect.x as usize * PIXEL_LEN, self.stride());
+        let (mut row, mut column) = (skip / row_len, skip % row_len);
+        let mut bytes = bytes;
+        while row < rect.height as usize && !bytes.is_empty() {
+            let y = rect.y as usize + row;
+            let at = left + column;
+            let (new, rest) = bytes.split_at(bytes.len().min(row_len - column));
+            let start = y * stride + at;
+            if let Some(old) = self.pixels.get_mut(start..start + new.len()) {
+                overwrite_row(old, new, at, |word, pieces| {
+                    changed.add_word(y as u32, word, pieces);
+                });
+            }
+            (row, column, bytes) = (row + 1, 0, rest);
+        }
+    }
+
     fn place(&self, rect: Rect, skip: usize) -> Place {
         let stride = self.stride();
         let row_len = rect.width as usize * PIXEL_LEN;
@@ -125,6 +161,54 @@ impl Framebuffer {
             skip: skip % row_len,
         }
     }
+}
+
+/// Writes `new` over `old`, bytes of a row from the `at`th on, and calls `changed` with each word of pieces some of
+/// which are different now.
+fn overwrite_row(old: &mut [u8], new: &[u8], at: usize, mut changed: impl FnMut(usize, u64)) {
+    let (mut old, mut new, mut at) = (old, new, at);
+    while !new.is_empty() {
+        let len = new.len().min(WORD_LEN - at % WORD_LEN);
+        let (old_word, old_rest) = old.split_at_mut(len);
+        let (new_word, new_rest) = new.split_at(len);
+        // Most that is sent anew is equal, and comparing all of it is much faster than piece by piece.
+        if old_word != new_word {
+            changed(
+                at / WORD_LEN,
+                different_pieces(old_word, new_word, at % WORD_LEN),
+            );
+            old_word.copy_from_slice(new_word);
+        }
+        (old, new, at) = (old_rest, new_rest, at + len);
+    }
+}
+
+/// The pieces of a word that are different, if the bytes begin at its `at`th one.
+fn different_pieces(old: &[u8], new: &[u8], at: usize) -> u64 {
+    // The rest of a piece whose first bytes came before.
+    let begun = (PIECE_LEN - at % PIECE_LEN) % PIECE_LEN;
+    let (old_begun, old) = old.split_at(begun.min(old.len()));
+    let (new_begun, new) = new.split_at(begun.min(new.len()));
+    let mut pieces = u64::from(old_begun != new_begun) << (at / PIECE_LEN);
+    let mut next = at.div_ceil(PIECE_LEN) as u32;
+    let mut add = |differs| {
+        // Beyond the last piece there is an empty rest, which is equal.
+        pieces |= u64::from(differs).checked_shl(next).unwrap_or(0);
+        next += 1;
+    };
+    let (mut old, mut new) = (old.chunks_exact(PIECE_LEN), new.chunks_exact(PIECE_LEN));
+    for (old, new) in old.by_ref().zip(new.by_ref()) {
+        add(number(old) != number(new));
+    }
+    add(old.remainder() != new.remainder());
+    pieces
+}
+
+/// The bytes of a piece as one number, which is compared in a third of the time that bytes take.
+fn number(piece: &[u8]) -> u128 {
+    let mut bytes = [0; PIECE_LEN];
+    bytes.copy_from_slice(piece);
+    u128::from_ne_bytes(bytes)
 }
 
 /// Where the rows of a rectangle lie.

@@ -12,8 +12,8 @@ use std::rc::Rc;
 
 use conventions::DesktopName;
 
-use crate::geometry::{Rect, Size};
-use crate::vnc::region::Region;
+use crate::geometry::Size;
+use crate::vnc::damage::DamageMap;
 
 pub(crate) use cursor::{Cursor, CursorShape, SENT_CURSOR_LEN};
 pub(crate) use framebuffer::{Framebuffer, PIXEL_LEN, SharedFramebuffer};
@@ -40,29 +40,43 @@ pub(crate) struct Head {
     changes: Changes,
 }
 
-/// What changed on a head since it was taken the last time.
-#[derive(Debug, Default)]
+/// What changed on a head since [`Head::forget_changes`].
+#[derive(Debug)]
 pub(crate) struct Changes {
     /// Another picture replaced the former one, perhaps of another size: all of it changed.
     pub(crate) picture: bool,
     /// These pixels changed.
-    pub(crate) damage: Region,
+    pub(crate) damage: DamageMap,
     /// What viewers call it.
     pub(crate) name: bool,
     /// The cursor's shape, or whether it is visible.
     pub(crate) cursor_shape: bool,
-    /// The cursor's position: what it covered, if it moved.
-    pub(crate) cursor_left: Region,
+    /// The cursor's position.
+    pub(crate) cursor_moved: bool,
+    /// What the cursor covered before.
+    pub(crate) cursor_left: DamageMap,
 }
 
 impl Changes {
+    /// None of a picture of `size`.
+    fn none(size: Size) -> Self {
+        Self {
+            picture: false,
+            damage: DamageMap::new(size),
+            name: false,
+            cursor_shape: false,
+            cursor_moved: false,
+            cursor_left: DamageMap::new(size),
+        }
+    }
+
     /// Whether nothing changed.
     pub(crate) fn is_empty(&self) -> bool {
         !self.picture
             && !self.name
             && self.damage.is_empty()
             && !self.cursor_shape
-            && self.cursor_left.is_empty()
+            && !self.cursor_moved
     }
 }
 
@@ -90,7 +104,7 @@ impl Head {
             share: None,
             next: None,
             cursor: Cursor::default(),
-            changes: Changes::default(),
+            changes: Changes::none(FIRST_SIZE),
         };
         head.show_text();
         head
@@ -123,9 +137,33 @@ impl Head {
         &self.cursor
     }
 
-    /// What changed since the last call.
+    /// What changed.
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// What changed, which is forgotten.
+    #[cfg(test)]
     pub(crate) fn take_changes(&mut self) -> Changes {
-        std::mem::take(&mut self.changes)
+        let none = Changes::none(self.size());
+        std::mem::replace(&mut self.changes, none)
+    }
+
+    /// Forgets what changed: all viewers were told.
+    pub(crate) fn forget_changes(&mut self) {
+        let Changes {
+            picture,
+            damage,
+            name,
+            cursor_shape,
+            cursor_moved,
+            cursor_left,
+        } = &mut self.changes;
+        for told in [picture, name, cursor_shape, cursor_moved] {
+            *told = false;
+        }
+        damage.clear();
+        cursor_left.clear();
     }
 
     /// Sets the size of the guest's picture, which is shown with its first pixels; 0 by 0 for a head that is off.
@@ -183,7 +221,9 @@ impl Head {
         // Updates under way read the former one to their end.
         self.picture = picture;
         self.changes.picture = true;
-        self.changes.damage.clear();
+        // The pieces are others. All of them are to be sent, so those that the cursor covered too.
+        self.changes.damage = DamageMap::new(self.size());
+        self.changes.cursor_left = DamageMap::new(self.size());
     }
 
     /// The guest's picture, to write pixels to.
@@ -193,14 +233,15 @@ impl Head {
         next.or(shown).cloned()
     }
 
-    /// Says that pixels were written to the guest's picture.
-    pub(crate) fn add_damage(&mut self, rect: Rect) {
+    /// Says that pixels were written to the guest's picture, and which pieces are different now.
+    pub(crate) fn add_damage(&mut self, damage: &DamageMap) {
         if let Some((picture, share)) = self.next.take() {
             self.set_state(HeadState::On);
             self.set_picture(picture);
             self.share = Some(share);
+        } else {
+            self.changes.damage.add_all(damage);
         }
-        self.changes.damage.add(rect);
     }
 
     /// Changes the cursor's shape and shows it at a position, which wraps below 0 as [`Self::move_cursor`] says.
@@ -233,7 +274,8 @@ impl Head {
         if same_shape && covered == covers {
             return;
         }
-        self.changes.cursor_left.add(covered);
+        self.changes.cursor_left.add(&covered);
+        self.changes.cursor_moved |= !covered.is_empty() || !covers.is_empty();
         self.changes.cursor_shape |= !same_shape;
     }
 }

@@ -86,24 +86,22 @@ impl Wishes {
 
     /// Has the viewers note what changed on their heads, and who asked for a new size.
     pub(super) fn note_changes(&mut self, viewers: &mut Viewers, heads: &mut [Head]) {
-        let changes: Vec<_> = heads.iter_mut().map(Head::take_changes).collect();
         let sizes = heads.iter().map(Head::size).enumerate();
         let fulfilled: Vec<_> = sizes
             .map(|(index, size)| self.fulfil(index, size))
             .collect();
         for (id, connected) in viewers.iter_mut() {
             let head = heads.get(connected.head);
-            let changes = changes.get(connected.head);
-            let changes = changes.filter(|changes| !changes.is_empty());
-            if let (Some(head), Some(changes)) = (head, changes) {
-                connected.viewer.note(changes, head);
-                if changes.picture {
+            if let Some(head) = head.filter(|head| !head.changes().is_empty()) {
+                connected.viewer.note_changes(head);
+                if head.changes().picture {
                     let askers = fulfilled.get(connected.head);
                     let reason = reason_for(id, askers);
                     connected.viewer.resized(head.size(), reason);
                 }
             }
         }
+        heads.iter_mut().for_each(Head::forget_changes);
     }
 
     /// The GPU answered the first wish of `viewer`. Returns what that viewer is told now: nothing while it waits for the

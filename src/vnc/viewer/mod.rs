@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, sockopt};
 
 use crate::geometry::Size;
-use crate::vnc::head::{Changes, Head};
+use crate::vnc::head::Head;
 
 pub(crate) use error::ViewerError;
 use output::Output;
@@ -266,10 +266,10 @@ impl Viewer {
     }
 
     /// Takes what changed on its head.
-    pub(crate) fn note(&mut self, changes: &Changes, head: &Head) {
+    pub(crate) fn note_changes(&mut self, head: &Head) {
         if let Stage::Running(running) = &mut self.stage {
-            running.session.note(changes, head.cursor());
-            if changes.picture {
+            running.session.note_changes(head);
+            if head.changes().picture {
                 self.output.forget_pixels();
             }
         }

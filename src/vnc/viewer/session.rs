@@ -4,20 +4,22 @@ use rfb::server_message::{self, DesktopSizeReason, DesktopSizeStatus, LedState};
 use rfb::{ClientMessage, Encoder, Encoding, EncodingSet, Fence, PixelFormat, Screen};
 
 use crate::geometry::{Rect, Size};
-use crate::vnc::head::{Changes, Cursor, Framebuffer, Head};
-use crate::vnc::region::Region;
+use crate::vnc::damage::DamageMap;
+use crate::vnc::head::{Cursor, Framebuffer, Head};
 
 use super::Action;
 use super::control::ControlMessages;
 use super::desktop_size::{DesktopSize, SizeRect};
 use super::flow::Flow;
 use super::output::Output;
-use super::update::{Contents, Update, to_u16};
+use super::update::{Contents, Update, merging, to_u16};
 
 /// Bytes that may wait when an update begins: what changes until then is merged into it.
 const LOW: usize = 64 << 10;
-/// Bytes that may wait when another slice is encoded.
+/// Bytes that may wait when more slices are encoded.
 const HIGH: usize = 256 << 10;
+/// Pixels of small slices that are encoded and sent together.
+const BATCH: u64 = 16 << 10;
 
 /// A viewer after its handshake.
 pub(super) struct Session {
@@ -27,7 +29,7 @@ pub(super) struct Session {
     /// The viewer's new pixel format, from the next update on.
     next_format: Option<PixelFormat>,
     /// Pixels that the viewer does not have.
-    damage: Region,
+    damage: DamageMap,
     /// Where the viewer asked for an update.
     requested: Option<Rect>,
     /// Where the viewer gets updates without asking.
@@ -52,14 +54,12 @@ struct Owed {
 impl Session {
     /// A session of a viewer that was told this size.
     pub(super) fn new(size: Size, leds: LedState) -> Self {
-        let mut damage = Region::default();
-        damage.add(size.into());
         Self {
             size: DesktopSize::new(size),
             encodings: EncodingSet::default(),
             encoder: Encoder::new(),
             next_format: None,
-            damage,
+            damage: DamageMap::full(size),
             requested: None,
             continuous: None,
             owed: Owed::default(),
@@ -96,7 +96,7 @@ impl Session {
             ClientMessage::FramebufferUpdateRequest { incremental, rect } => {
                 let rect = from_wire(rect);
                 if !incremental {
-                    self.damage(rect);
+                    self.damage.add(&rect);
                     self.size.announce();
                 }
                 let before = self.requested.unwrap_or_default();
@@ -160,7 +160,7 @@ impl Session {
         let has_shape = head.cursor().visible_shape().is_some();
         self.owed.cursor |= has_shape && cursor.into_iter().any(is_new);
         if cursor.into_iter().any(|encoding| before.contains(encoding)) != self.shows_cursor() {
-            self.damage(head.cursor().covers());
+            self.damage.add(&head.cursor().covers());
         }
         let leds = [Encoding::QEMU_LED_STATE, Encoding::VMWARE_LED_STATE];
         self.owed.leds |= leds.into_iter().any(is_new);
@@ -202,24 +202,21 @@ impl Session {
     }
 
     /// Takes what changed on the head.
-    pub(super) fn note(&mut self, changes: &Changes, cursor: &Cursor) {
+    pub(super) fn note_changes(&mut self, head: &Head) {
+        let changes = head.changes();
         if changes.picture {
             if let Some(update) = &mut self.update {
                 update.forget_pixels();
             }
-            self.damage(self.size.known().into());
+            self.damage.add(&self.size.known().into());
         }
         self.owed.name |= changes.name;
-        for rect in changes.damage.rects() {
-            self.damage(*rect);
-        }
+        self.damage.add_all(&changes.damage);
         if self.shows_cursor() {
             self.owed.cursor |= changes.cursor_shape;
-        } else if changes.cursor_shape || !changes.cursor_left.is_empty() {
-            for rect in changes.cursor_left.rects() {
-                self.damage(*rect);
-            }
-            self.damage(cursor.covers());
+        } else if changes.cursor_shape || changes.cursor_moved {
+            self.damage.add_all(&changes.cursor_left);
+            self.damage.add(&head.cursor().covers());
         }
     }
 
@@ -235,12 +232,6 @@ impl Session {
             || self.encodings.contains(Encoding::CURSOR_WITH_ALPHA)
     }
 
-    fn damage(&mut self, rect: Rect) {
-        if let Some(rect) = rect.intersection(&self.size.known().into()) {
-            self.damage.add(rect);
-        }
-    }
-
     /// Encodes the next piece of what the viewer is to get, unless enough waits in `output`. Returns whether there was
     /// something.
     pub(super) fn encode(&mut self, head: &Head, output: &mut Output) -> bool {
@@ -252,7 +243,7 @@ impl Session {
             }
         }
         if output.unsent() <= HIGH {
-            self.encode_slice(output);
+            self.encode_slices(output);
         }
         output.unsent() > before
     }
@@ -268,11 +259,15 @@ impl Session {
         }
     }
 
-    fn encode_slice(&mut self, output: &mut Output) {
+    /// Encodes slices of the update under way, up to some pixels.
+    fn encode_slices(&mut self, output: &mut Output) {
         let Some(update) = &mut self.update else {
             return;
         };
-        update.encode_slice(&mut self.encoder, output);
+        let mut pixels = 0;
+        while !update.is_done() && pixels < BATCH {
+            pixels += update.encode_slice(&mut self.encoder, output);
+        }
         if update.is_done() {
             self.update = None;
             if self.continuous.is_some() && self.encodings.contains(Encoding::FENCE) {
@@ -301,27 +296,26 @@ impl Session {
             // this one would take them for pixels of that format.
             self.requested = None;
             if self.size.known() != known {
-                self.damage.clear();
-                self.damage(self.size.known().into());
+                self.damage = DamageMap::full(self.size.known());
             }
             return None;
         }
-        let wanted = wanted.intersection(&self.size.known().into());
-        let region = wanted.map(|wanted| self.damage.take_within(&wanted));
-        let region = region.unwrap_or_default();
+        let encoding = self.encodings.preferred();
+        let rects = self.damage.take_rects(&wanted, merging(encoding));
         let mut others = Vec::new();
         let count = self.write_owed(head, &mut others);
-        if region.is_empty() && count == 0 {
+        if rects.is_empty() && count == 0 {
             return None;
         }
         self.requested = None;
         let contents = Contents {
-            region: &region,
+            rects,
             picture: head.picture(),
             known: self.size.known(),
+            encoding,
             painted: (!self.shows_cursor()).then(|| head.cursor().clone()),
         };
-        let update = Update::begin(&contents, count, &self.encodings, &self.encoder, output);
+        let update = Update::begin(contents, count, &self.encoder, output);
         output.write(|out| out.append(&mut others));
         Some(update)
     }

@@ -41,6 +41,11 @@ impl Default for Encoder {
 }
 
 impl Encoder {
+    /// The most columns of a rectangle that stays one in Tight.
+    pub const TIGHT_WIDTH_MAX: u16 = tight::WIDTH_MAX;
+    /// The most pixels of a rectangle that stays one in Tight.
+    pub const TIGHT_PIXELS_MAX: usize = tight::PIXELS_MAX;
+
     /// An encoder for a viewer that takes [`PixelFormat::XRGB8888`].
     #[must_use]
     pub fn new() -> Self {
@@ -72,7 +77,7 @@ impl Encoder {
     }
 
     /// Appends a rectangle of the frame, of which what lies outside the frame is cut off, and returns how many
-    /// rectangles of the message it became. An encoding that is not known here is sent as Raw, which every
+    /// rectangles of the message it became: one, or in Tight more than one where it is too large. An encoding that is not known here is sent as Raw, which every
     /// viewer takes.
     #[must_use = "the rectangles are to be counted"]
     pub fn encode(

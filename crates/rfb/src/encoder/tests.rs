@@ -222,3 +222,35 @@ fn parts_of_a_frame_with_gaps_between_rows_are_cut_at_its_edge() {
         assert!(out.is_empty());
     }
 }
+
+/// Bytes of Tight for the last of some pictures of 64x64 in the same rectangle, with a header.
+fn tight_bytes(mut colour: impl FnMut(u32, u32, u32) -> u32) -> usize {
+    let mut encoder = Encoder::new();
+    let mut out = Vec::new();
+    for round in 0..50 {
+        let mut frame = Frame::new(64, 64).expect("a frame");
+        for (n, pixel) in (0..).zip(frame.bytes_mut().chunks_exact_mut(4)) {
+            let colour = colour(round, n % 64, n / 64);
+            pixel.copy_from_slice(&colour.to_le_bytes());
+        }
+        out.clear();
+        let rects = encoder.encode(Encoding::TIGHT, frame.rect(), &frame.view(), &mut out);
+        assert_eq!(rects, 1);
+    }
+    out.len()
+}
+
+#[test]
+fn tight_takes_a_palette_only_where_that_is_shorter() {
+    // A ramp of 64 colours, each row the same: a palette of them would have as many bytes as the first row.
+    let ramp = tight_bytes(|round, x, _| (round * 0x0001_0305).wrapping_add(x));
+    // QEMU 10.0 takes 221, its rectangle's header included.
+    assert!(ramp <= 221, "{ramp}");
+    // As many colours, in no order: three bytes each against less than one.
+    let mut random = Random(5);
+    let noise = tight_bytes(|_, _, _| random.next() % 64 * 0x0003_0501);
+    assert!(noise < 64 * 64 * 7 / 8 + 192 + 64, "{noise}");
+    // Runs of few colours.
+    let runs = tight_bytes(|round, x, y| (x / 8 + y / 16 + round) % 5 * 0x0020_3010);
+    assert!(runs < 120, "{runs}");
+}

@@ -8,9 +8,9 @@ use crate::translate::Translator;
 use crate::{Encoding, FrameView, Rect};
 
 /// The most columns of a rectangle.
-const WIDTH_MAX: u16 = 2048;
+pub(super) const WIDTH_MAX: u16 = 2048;
 /// The most pixels of a rectangle, but for one of one colour. Wide and low ones take the fewest bytes.
-const PIXELS_MAX: usize = 1 << 16;
+pub(super) const PIXELS_MAX: usize = 1 << 16;
 /// The most colours of a palette.
 const PALETTE_MAX: usize = 256;
 /// Data shorter than this is not compressed.
@@ -106,12 +106,15 @@ impl Tight {
         let area = tile.pixels().len();
         if tile.find_palette(PALETTE_MAX) {
             let colours = tile.colours().len();
-            let index_len = if colours == 2 {
-                tile.packed_len(1)
+            let palette_len = colours * pixel_len;
+            let is_short = if colours == 2 {
+                palette_len + tile.packed_len(1) < area * pixel_len
             } else {
-                area
+                // The palette is not compressed. Where each colour comes once, as in a ramp, it costs more than it saves.
+                let new = tile.count_new();
+                palette_len + new < new * pixel_len
             };
-            if colours * pixel_len + index_len < area * pixel_len {
+            if is_short {
                 return self.palette(tile, pixel_len, level, out);
             }
         }

@@ -72,6 +72,22 @@ impl Tile {
         ends.count() + usize::from(!self.pixels.is_empty())
     }
 
+    /// How many pixels are like neither the one to the left nor the one above: few of the others cost anything once they
+    /// are compressed.
+    pub(super) fn count_new(&self) -> usize {
+        let mut above: &[u32] = &[];
+        let mut count = 0;
+        for row in self.pixels.chunks(self.width.max(1)) {
+            let mut left = None;
+            for (x, pixel) in row.iter().enumerate() {
+                count += usize::from(left != Some(pixel) && above.get(x) != Some(pixel));
+                left = Some(pixel);
+            }
+            above = row;
+        }
+        count
+    }
+
     /// Finds colours, in ascending order, and runs. False: there are more than `limit` colours.
     pub(super) fn find_palette(&mut self, limit: usize) -> bool {
         self.palette.clear();

@@ -2,7 +2,7 @@ use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 
 use super::*;
-use crate::geometry::Size;
+use crate::vnc::damage::Merging;
 
 const SIZE: Size = Size::new(8, 4);
 
@@ -22,6 +22,11 @@ fn scanout(id: u32, size: Size) -> Vec<u8> {
 
 fn update(id: u32, rect: Rect, pixels: &[u8]) -> Vec<u8> {
     message(8, 0, &[id, rect.x, rect.y, rect.width, rect.height], pixels)
+}
+
+fn rects(mut damage: DamageMap) -> Vec<Rect> {
+    let all = damage.size().into();
+    damage.take_rects(&all, Merging::FINE)
 }
 
 fn head() -> Head {
@@ -93,7 +98,12 @@ fn messages_are_the_same_in_any_pieces() {
         assert_eq!(head.cursor().covers(), Rect::from_edges(4, 3, 5, 4));
         let changes = head.take_changes();
         assert!(changes.picture && changes.cursor_shape);
-        assert_eq!(changes.damage.rects().len(), 2, "{piece}");
+        // The first pixels brought the picture, the second ones changed it.
+        assert_eq!(
+            rects(changes.damage),
+            [Rect::from_edges(0, 0, 8, 1)],
+            "{piece}"
+        );
     }
 }
 
@@ -110,28 +120,145 @@ fn damage_is_reported_when_all_pixels_are_there() {
             .unwrap(),
         Progress::Drained
     );
-    heads[0].take_changes();
-    let bytes = update(0, Rect::from_edges(0, 0, 2, 2), &[9; 16]);
-    let (first, last) = bytes.split_at(bytes.len() - 1);
-    gpu.write_all(first).unwrap();
-    assert_eq!(
-        decoder
-            .read(&console, &mut heads, &mut { 1 << 20 })
-            .unwrap(),
-        Progress::Drained
-    );
-    assert!(heads[0].take_changes().is_empty());
-    gpu.write_all(last).unwrap();
-    assert_eq!(
-        decoder
-            .read(&console, &mut heads, &mut { 1 << 20 })
-            .unwrap(),
-        Progress::Drained
-    );
-    assert_eq!(
-        heads[0].take_changes().damage.rects(),
-        [Rect::from_edges(0, 0, 2, 2)]
-    );
+    for (rect, shown) in [
+        (Rect::from_edges(0, 0, 1, 1), false),
+        (Rect::from_edges(0, 0, 4, 2), true),
+    ] {
+        heads[0].take_changes();
+        let bytes = update(0, rect, &vec![9; rect.area() as usize * PIXEL_LEN]);
+        let (first, last) = bytes.split_at(bytes.len() - 1);
+        let mut gpu_sends = |bytes: &[u8]| {
+            gpu.write_all(bytes).unwrap();
+            let progress = decoder.read(&console, &mut heads, &mut { 1 << 20 });
+            assert_eq!(progress.unwrap(), Progress::Drained);
+            heads[0].take_changes()
+        };
+        assert!(gpu_sends(first).is_empty());
+        let changes = gpu_sends(last);
+        // The first pixels bring the picture.
+        assert_eq!(changes.picture, !shown);
+        let damage = rects(changes.damage);
+        assert_eq!(damage, [rect].repeat(usize::from(shown)));
+    }
+}
+
+/// A GPU that shows a picture, and a console that has read it.
+struct Shown {
+    gpu: UnixStream,
+    console: UnixStream,
+    decoder: Decoder,
+    heads: [Head; 1],
+    pixels: Vec<u8>,
+    size: Size,
+}
+
+impl Shown {
+    fn new(size: Size) -> Self {
+        let (gpu, console) = UnixStream::pair().unwrap();
+        console.set_nonblocking(true).unwrap();
+        let pixels: Vec<u8> = (0..size.area() * 4).map(|n| (n % 251) as u8).collect();
+        let mut shown = Self {
+            gpu,
+            console,
+            decoder: Decoder::new(),
+            heads: [head()],
+            pixels: pixels.clone(),
+            size,
+        };
+        shown.send(&scanout(0, size), usize::MAX);
+        shown.send(&update(0, size.into(), &pixels), usize::MAX);
+        shown.heads[0].take_changes();
+        shown
+    }
+
+    /// Sends bytes in pieces of some length. Returns what changed.
+    fn send(&mut self, bytes: &[u8], piece: usize) -> Vec<Rect> {
+        for piece in bytes.chunks(piece.min(64 << 10)) {
+            self.gpu.write_all(piece).unwrap();
+            let read = self
+                .decoder
+                .read(&self.console, &mut self.heads, &mut { 1 << 20 });
+            assert_eq!(read.unwrap(), Progress::Drained);
+        }
+        rects(self.heads[0].take_changes().damage)
+    }
+
+    /// Sends a part of `pixels`.
+    fn send_part(&mut self, rect: Rect, piece: usize) -> Vec<Rect> {
+        let stride = self.size.width as usize * 4;
+        let rows = self.pixels.chunks_exact(stride);
+        let rows = rows.skip(rect.y as usize).take(rect.height as usize);
+        let columns = rect.x as usize * 4..rect.right() as usize * 4;
+        let sent: Vec<u8> = rows.flat_map(|row| row[columns.clone()].to_vec()).collect();
+        let damage = self.send(&update(0, rect, &sent), piece);
+        assert!(self.heads[0].picture().borrow().bytes() == self.pixels);
+        damage
+    }
+}
+
+#[test]
+fn each_byte_counts_in_its_piece_and_in_no_other() {
+    // More than a word of pieces, and a last one that is no whole piece.
+    let size = Size::new(1030, 3);
+    let mut shown = Shown::new(size);
+    let stride = size.width as usize * 4;
+    let whole = Rect::from(size);
+    let part = Rect::from_edges(3, 1, 1029, 2);
+    for (rect, piece) in [(whole, 1 << 16), (whole, 1001), (part, 1 << 16), (part, 7)] {
+        assert_eq!(shown.send_part(rect, piece), [], "nothing changed");
+        let all = rect.x as usize * 4..rect.right() as usize * 4;
+        // Each byte at the edges of pieces, words and rows; some in between.
+        let near_edge = |at: &usize| matches!((at + 1) % 16, 0..2) || at.is_multiple_of(61);
+        for at in all
+            .filter(near_edge)
+            .step_by(if piece < 16 { 29 } else { 1 })
+        {
+            shown.pixels[stride + at] ^= 1;
+            let left = at as u32 / 16 * 4;
+            let expected = Rect::from_edges(left, 1, size.width.min(left + 4), 2);
+            assert_eq!(shown.send_part(rect, piece), [expected], "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn picture_is_what_was_sent_and_changes_are_what_differs() {
+    let size = Size::new(700, 60);
+    let mut shown = Shown::new(size);
+    let mut seed = 5_u32;
+    let mut below = |limit: u32| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 12) % limit
+    };
+    for _ in 0..60 {
+        let (x, y) = (below(size.width), below(size.height));
+        let (right, bottom) = (x + below(size.width - x), y + below(size.height - y));
+        let rect = Rect::from_edges(x, y, right + 1, bottom + 1);
+        let before = shown.pixels.clone();
+        for _ in 0..below(20) {
+            let (x, y) = (x + below(rect.width), y + below(rect.height));
+            let at = (y * size.width + x) as usize * 4 + below(4) as usize;
+            shown.pixels[at] = shown.pixels[at].wrapping_add(below(3) as u8);
+        }
+        let piece = [1 << 16, 5000, 333][below(3) as usize];
+        let damage = shown.send_part(rect, piece);
+        let pixels = before.chunks(4).zip(shown.pixels.chunks(4)).zip(0..);
+        for ((before, now), n) in pixels {
+            let pixel = Rect {
+                x: n % size.width,
+                y: n / size.width,
+                width: 1,
+                height: 1,
+            };
+            let is_damaged = damage.iter().any(|rect| rect.contains(&pixel));
+            assert!(is_damaged || before == now, "{pixel:?}");
+        }
+        // No more than the pieces, with gaps between them.
+        let changed = before.chunks(16).zip(shown.pixels.chunks(16));
+        let changed = changed.filter(|(before, now)| before != now).count();
+        let area: u64 = damage.iter().map(Rect::area).sum();
+        assert!(area as usize <= changed * 4 * 6, "{area}, {changed}");
+    }
 }
 
 #[test]
