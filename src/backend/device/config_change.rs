@@ -1,7 +1,7 @@
 //! How a device has the driver told that its configuration space changed.
 //!
 //! The device only wishes for it, on the worker. The main thread sends the message, as it alone knows what the
-//! front-end has said last; see [`BackendChannel`](crate::backend::transport::backend_channel::BackendChannel).
+//! front-end has said last (`BackendChannel` of the transport).
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
