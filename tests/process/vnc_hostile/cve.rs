@@ -270,12 +270,7 @@ fn cve_2023_3354_handshakes_that_never_end() {
         drop(streams);
         console.assert_served();
     }
-    Deadline::default()
-        .until("closed connections", || {
-            let now = Holdings::of(&console.vnc).descriptors;
-            Ok((now == before.descriptors).then_some(()))
-        })
-        .unwrap();
+    console.wait_left(&before);
     before.assert_not_grown(&console.vnc, VIEWER_KIB);
     console.finish();
 }

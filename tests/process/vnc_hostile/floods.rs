@@ -217,29 +217,15 @@ fn connections_that_come_and_go_all_the_time_delay_nobody() {
                 }
             });
         }
-        let begun = Instant::now();
-        let mut longest = Duration::ZERO;
-        let mut served = 0;
-        while begun.elapsed() < Duration::from_secs(3) {
-            let asked = Instant::now();
+        // One that starved would not get its update in time.
+        while count.load(Ordering::Relaxed) < 20_000 {
             console.witness.send(&update_request(false, 0, 0, 64, 64));
             console.witness.update();
-            longest = longest.max(asked.elapsed());
-            served += 1;
         }
         stop.store(true, Ordering::Relaxed);
-        let came = count.load(Ordering::Relaxed);
-        println!("{served} updates beside {came} connections, the slowest in {longest:?}");
-        assert!(came > 100, "{came} connections came");
-        assert!(longest < Duration::from_secs(2), "{longest:?}");
     });
     console.assert_served();
-    Deadline::default()
-        .until("closed connections", || {
-            let now = Holdings::of(&console.vnc).descriptors;
-            Ok((now == before.descriptors).then_some(()))
-        })
-        .unwrap();
+    console.wait_left(&before);
     before.assert_not_grown(&console.vnc, VIEWER_KIB);
     let log = console.vnc.stderr();
     assert!(log.lines().count() < 100, "{} lines", log.lines().count());

@@ -182,12 +182,7 @@ fn viewers_that_vanish_within_a_message_leave_nothing() {
         viewer.send(&messages[..length]);
     }
     console.assert_served();
-    Deadline::default()
-        .until("closed connections", || {
-            let now = Holdings::of(&console.vnc).descriptors;
-            Ok((now == before.descriptors).then_some(()))
-        })
-        .unwrap();
+    console.wait_left(&before);
     console.finish();
 }
 

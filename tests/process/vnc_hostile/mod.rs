@@ -184,6 +184,18 @@ impl Console {
             .unwrap()
     }
 
+    /// Waits until it has accepted all connections that came, and closed those of viewers that left since `before`.
+    fn wait_left(&mut self, before: &Holdings) {
+        // Connections are accepted in their order.
+        drop(self.viewer());
+        Deadline::default()
+            .until("closed connections", || {
+                let now = Holdings::of(&self.vnc).descriptors;
+                Ok((now == before.descriptors).then_some(()))
+            })
+            .unwrap();
+    }
+
     /// Ends it as its service manager does.
     fn finish(mut self) {
         self.assert_served();
