@@ -45,6 +45,9 @@ pub enum EvdevOpenError {
         #[source]
         error: io::Error,
     },
+    /// Its name, its serial number or where it is plugged in is longer than the kernel's own devices have it.
+    #[error("the input device {} has a name, serial number or port of more than 255 bytes", .0.display())]
+    LongName(PathBuf),
     /// Another process has grabbed it (`EVIOCGRAB`).
     #[error(
         "the input device {} is grabbed by another process, perhaps for another VM: end that one, or use --no-grab to share it",

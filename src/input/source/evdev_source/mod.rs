@@ -2,6 +2,7 @@
 
 mod description;
 mod error;
+mod names;
 mod open_file;
 mod opener;
 mod read_info;
@@ -30,6 +31,7 @@ use crate::input::protocol::{Bitmap, Event};
 use crate::input::source::{EventSource, HostAccess, ReadOutcome, SourceReturn};
 
 use open_file::open_file;
+use names::has_long_name;
 use opener::{Answer, Opener};
 use read_info::{bitmap, read_info};
 
@@ -161,6 +163,10 @@ impl OpenDevice {
             error,
         };
         let flags = rustix::fs::fcntl_getfl(&file).map_err(|error| not_evdev(error.into()))?;
+        // The crate panics.
+        if has_long_name(&file) {
+            return Err(EvdevOpenError::LongName(path.clone()));
+        }
         let mut device = RawDevice::from_fd(file).map_err(not_evdev)?;
         let info = read_info(&device).map_err(not_evdev)?;
         if options.grab {
