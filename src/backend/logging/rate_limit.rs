@@ -20,6 +20,11 @@ impl RateLimitedLog {
         self.log(log::Level::Warn, message);
     }
 
+    /// Logs `message` as an error, unless the limit is reached.
+    pub fn error(&mut self, message: impl std::fmt::Display) {
+        self.log(log::Level::Error, message);
+    }
+
     /// Logs `message` for information, unless the limit is reached.
     pub fn info(&mut self, message: impl std::fmt::Display) {
         self.log(log::Level::Info, message);

@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::endpoint::Endpoint;
 use super::other_front_ends::OtherFrontEnds;
+use crate::backend::logging::RateLimitedLog;
 use crate::backend::service::main_thread_channel::{MainThreadEvent, MainThreadReceiver};
 use crate::backend::service::notify;
 use crate::backend::service::status_line::StatusLine;
@@ -67,6 +68,8 @@ pub(super) struct MainLoop {
     ends_idle: bool,
     /// Clients came, and left again.
     clients_left: bool,
+    /// Hardware may come and go all the time.
+    losses: RateLimitedLog,
 }
 
 impl MainLoop {
@@ -82,6 +85,7 @@ impl MainLoop {
             status: StatusLine::default(),
             ends_idle: false,
             clients_left: false,
+            losses: RateLimitedLog::default(),
         })
     }
 
@@ -148,7 +152,9 @@ impl MainLoop {
         if !self.status.is_connected() {
             return Err(message.into());
         }
-        log::error!("{message}; the front-end is served without it");
+        self.losses.error(format_args!(
+            "{message}; the front-end is served without it"
+        ));
         Ok(())
     }
 
