@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -80,7 +80,10 @@ pub(super) fn save(file: &Path, path: &Path, info: &DeviceInfo) -> Result<(), De
     }
     let mut new = file.as_os_str().to_owned();
     new.push(".new");
-    fs::write(&new, text)?;
+    let mut written = File::create(&new)?;
+    written.write_all(&text)?;
+    // A power cut leaves the file as it was, or as it is now.
+    written.sync_all()?;
     Ok(fs::rename(new, file)?)
 }
 
