@@ -140,24 +140,33 @@ fn run<T>(
     log::set_max_level(LevelFilter::Off);
     panic::set_hook(Box::new(|_| {}));
     let ended = panic::catch_unwind(AssertUnwindSafe(|| {
-        let socket = match keep_only(socket) {
-            Ok(socket) => socket,
-            // The program sees the end of the socket.
-            Err(_) => return,
+        let kept = match keep_only(&socket) {
+            Ok(kept) => kept,
+            Err(error) => {
+                let _ = say(&socket, Err(&error.into()));
+                return;
+            }
         };
+        // It owned a number that is another file's now, or no file's.
+        std::mem::forget(socket);
         let prepared = prepare();
-        let first = match &prepared {
-            Ok(_) => READY.to_vec(),
-            Err(error) => error.to_string().into_bytes(),
-        };
-        let first = first.get(..MAX_REASON).unwrap_or(&first);
-        let sent = rustix::net::send(&socket, first, SendFlags::NOSIGNAL);
-        if let (Ok(prepared), Ok(_)) = (prepared, sent) {
-            work(prepared, socket);
+        let said = say(&kept, prepared.as_ref().map(drop));
+        if let (Ok(prepared), Ok(())) = (prepared, said) {
+            work(prepared, kept);
         }
     }));
     // SAFETY: ends the process without running what the program registered for its own end.
     unsafe { libc::_exit(i32::from(ended.is_err())) }
+}
+
+/// The first message: whether the helper is ready.
+fn say(socket: &OwnedFd, begun: Result<(), &BeginError>) -> Result<(), Errno> {
+    let first = match begun {
+        Ok(()) => READY.to_vec(),
+        Err(error) => error.to_string().into_bytes(),
+    };
+    let first = first.get(..MAX_REASON).unwrap_or(&first);
+    rustix::net::send(socket, first, SendFlags::NOSIGNAL).map(drop)
 }
 
 /// Leaves the program's signals and powers behind.
@@ -191,7 +200,9 @@ enum BeginError {
 }
 
 /// Moves `socket` to [`SOCKET`], and closes every other descriptor but the standard ones, which become /dev/null.
-fn keep_only(socket: OwnedFd) -> Result<OwnedFd, Errno> {
+///
+/// If that fails, `socket` is as it was; otherwise its number is no longer its own.
+fn keep_only(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
     let null = rustix::fs::open(
         "/dev/null",
         rustix::fs::OFlags::RDWR,
@@ -201,13 +212,13 @@ fn keep_only(socket: OwnedFd) -> Result<OwnedFd, Errno> {
     dup2_stdout(null.as_fd())?;
     dup2_stderr(null.as_fd())?;
     // SAFETY: these calls only change this process's table of descriptors. The program's objects that own one of them
-    // are neither used nor dropped in this process, and `null` and `socket` are forgotten below.
+    // are neither used nor dropped in this process; `null` is forgotten below, and `socket` by the caller.
     let kept = unsafe {
         libc::dup2(socket.as_raw_fd(), SOCKET) == SOCKET
             && libc::syscall(libc::SYS_close_range, SOCKET + 1, u32::MAX, 0) == 0
     };
     let error = Errno::from_io_error(&io::Error::last_os_error());
-    std::mem::forget((null, socket));
+    std::mem::forget(null);
     if !kept {
         return Err(error.unwrap_or(Errno::IO));
     }
