@@ -30,8 +30,8 @@ use crate::input::protocol::event_codes::{
 use crate::input::protocol::{Bitmap, Event};
 use crate::input::source::{EventSource, HostAccess, ReadOutcome, SourceReturn};
 
-use open_file::open_file;
 use names::has_long_name;
+use open_file::open_file;
 use opener::{Answer, Opener};
 use read_info::{bitmap, read_info};
 
@@ -60,7 +60,8 @@ pub struct EvdevSource {
     /// What the guest is told.
     info: DeviceInfo,
     options: EvdevOptions,
-    opener: Opener,
+    /// `None` if it cannot be noticed when the device comes back.
+    opener: Option<Opener>,
 }
 
 /// A device that is there.
@@ -89,9 +90,10 @@ impl EvdevSource {
             (Err(error), _) => return Err(cannot_open(path, error)),
         };
         // Before the device, so that it notices whatever comes up beside it from now on.
-        let opener = Opener::start(path, options.sandboxed)?;
+        let opener = Opener::start(path, options.sandboxed);
         if let Some(info) = absent {
-            opener.lost();
+            let opener = Some(opener?);
+            opener.iter().for_each(Opener::lost);
             return Ok(Self {
                 device: None,
                 info,
@@ -101,6 +103,12 @@ impl EvdevSource {
         }
         let file = open_file(path).map_err(|error| cannot_open(path, error))?;
         let (device, info) = OpenDevice::new(file.into(), &options)?;
+        let opener = opener.inspect_err(|error| {
+            log::warn!(
+                "once {} is unplugged, it will not be noticed when it comes back: {error}; mend that, and restart the service",
+                path.display()
+            );
+        });
         if let Some(file) = &options.description {
             let saved = description::save(file, path, &info);
             saved.unwrap_or_else(|error| {
@@ -121,7 +129,7 @@ impl EvdevSource {
             device: Some(device),
             info,
             options,
-            opener,
+            opener: opener.ok(),
         })
     }
 
@@ -325,17 +333,20 @@ impl EventSource for EvdevSource {
     }
 
     fn return_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.opener.as_fd())
+        self.opener.as_ref().map(Opener::as_fd)
     }
 
     fn await_return(&mut self) {
         self.device = None;
-        self.opener.lost();
+        self.opener.iter().for_each(Opener::lost);
     }
 
     fn take_return(&mut self) -> SourceReturn {
         loop {
-            let (file, node, settled) = match self.opener.answer() {
+            let Some(opener) = &self.opener else {
+                return SourceReturn::NotYet;
+            };
+            let (file, node, settled) = match opener.answer() {
                 Ok(Answer::Opened {
                     file,
                     node,
@@ -360,18 +371,19 @@ impl EventSource for EvdevSource {
                     ));
                 }
             };
-            match self.take_device(file) {
-                Ok(()) => {
-                    self.opener.accepted();
-                    return SourceReturn::Back;
+            let taken = self.take_device(file);
+            self.opener.iter().for_each(|opener| match &taken {
+                Ok(()) => opener.accepted(),
+                Err(Refusal::Unusable(EvdevOpenError::Grabbed(_))) => opener.busy(),
+                Err(_) => opener.refused(),
+            });
+            match taken {
+                Ok(()) => return SourceReturn::Back,
+                Err(refusal) if settled => {
+                    let node = node.display();
+                    return SourceReturn::Refused(format!("{node} is refused: {refusal}"));
                 }
-                Err(refusal) => {
-                    self.opener.refused();
-                    if settled {
-                        let node = node.display();
-                        return SourceReturn::Refused(format!("{node} is refused: {refusal}"));
-                    }
-                }
+                Err(_) => {}
             }
         }
     }

@@ -24,16 +24,19 @@ pub(super) enum Order {
     Lost,
     /// What was opened is not the device.
     Refused,
+    /// What was opened is used by another process, and is to be opened again later.
+    Busy,
 }
 
 impl Order {
-    const ALL: [Self; 3] = [Self::Accepted, Self::Lost, Self::Refused];
+    const ALL: [Self; 4] = [Self::Accepted, Self::Lost, Self::Refused, Self::Busy];
 
     fn byte(self) -> u8 {
         match self {
             Self::Accepted => b'a',
             Self::Lost => b'l',
             Self::Refused => b'r',
+            Self::Busy => b'b',
         }
     }
 

@@ -74,6 +74,11 @@ impl Opener {
         self.tell(Order::Refused);
     }
 
+    /// What was opened is used by another process.
+    pub(super) fn busy(&self) {
+        self.tell(Order::Busy);
+    }
+
     fn tell(&self, order: Order) {
         // It ended, which the next `answer` says, or has not read many orders, which it never gets at once.
         if let Err(error) = order.send(&self.socket) {

@@ -21,6 +21,10 @@ use super::names::{self, Link};
 /// A new device is settled when nothing has changed for this long. udev sets its group, its links and the ranges of
 /// its axes within milliseconds.
 const SETTLES: Duration = Duration::from_secs(1);
+/// However much goes on beside it, a device is settled this long after the first change.
+const SETTLES_AT_LAST: Duration = Duration::from_secs(5);
+/// A device that another process uses is tried again after this long.
+const RETRIES: Duration = Duration::from_secs(5);
 
 /// The search for a device by its name, whenever it is gone.
 ///
@@ -35,10 +39,7 @@ pub(super) struct Search {
     folder: PathBuf,
     inotify: Inotify,
     folder_watch: Option<WatchDescriptor>,
-    /// The device's own node, while it exists.
-    own: Option<OsString>,
-    /// The nodes beside it.
-    others: BTreeSet<OsString>,
+    nodes: Nodes,
     /// The nodes that the program has refused.
     refused: BTreeSet<OsString>,
     /// The link by which the device was found last.
@@ -49,6 +50,8 @@ pub(super) struct Search {
     searches: bool,
     /// When the last change is to be taken as settled.
     settled_at: Option<Instant>,
+    /// When the first change was seen that is not settled yet.
+    unsettled_since: Option<Instant>,
 }
 
 /// What was opened, as if it were the device.
@@ -56,8 +59,57 @@ pub(super) struct Search {
 struct Opened {
     link: Option<Link>,
     settled: bool,
-    /// The nodes that came up since, which may be the device if this is not.
-    since: BTreeSet<OsString>,
+    /// The name of its node, if that is in the folder.
+    name: Option<OsString>,
+    /// The nodes as they were before, and what became of them since: so they are if this is not the device.
+    before: Nodes,
+}
+
+/// Whose the nodes of the folder are.
+#[derive(Clone, Debug, Default)]
+struct Nodes {
+    /// The device's own node, while it exists.
+    own: Option<OsString>,
+    /// The nodes beside it.
+    others: BTreeSet<OsString>,
+}
+
+impl Nodes {
+    /// The device has the node `own`; all others in `folder` belong to others.
+    fn held(folder: &Path, own: Option<OsString>) -> Self {
+        let mut others = nodes(folder);
+        if let Some(own) = &own {
+            others.remove(own);
+        }
+        Self { own, others }
+    }
+
+    fn created(&mut self, node: &OsStr) {
+        if self.own.is_none() {
+            // It may have been seen before this was told.
+            self.others.remove(node);
+        } else if self.own.as_deref() != Some(node) {
+            self.others.insert(node.to_owned());
+        }
+    }
+
+    fn deleted(&mut self, node: &OsStr) {
+        self.others.remove(node);
+        if self.own.as_deref() == Some(node) {
+            self.own = None;
+        }
+    }
+
+    /// Changes were lost, and the nodes `there` exist.
+    fn follow_overflow(&mut self, mut there: BTreeSet<OsString>) {
+        match &self.own {
+            Some(own) if there.remove(own) => self.others = there,
+            _ => {
+                self.own = None;
+                self.others.retain(|node| there.contains(node));
+            }
+        }
+    }
 }
 
 impl Search {
@@ -68,19 +120,19 @@ impl Search {
             folder,
             inotify: Inotify::init()?,
             folder_watch: None,
-            own: None,
-            others: BTreeSet::new(),
+            nodes: Nodes::default(),
             refused: BTreeSet::new(),
             link: None,
             opened: None,
             searches: false,
             settled_at: None,
+            unsettled_since: None,
         };
         search.watch()?;
         search.link = Link::read(path);
         // What is there when the device is not may be the device: udev may be about to make its link.
         if let Ok((_, own)) = names::node(path, &search.folder) {
-            search.hold(own);
+            search.nodes = Nodes::held(&search.folder, own);
         }
         Ok(search)
     }
@@ -125,42 +177,42 @@ impl Search {
             Order::Accepted => {
                 if let Some(opened) = opened {
                     self.link = opened.link;
+                    self.refused.clear();
                 }
                 self.searches = false;
-                self.settled_at = None;
+                self.settle_at(None);
                 false
             }
             Order::Lost => {
-                self.own = None;
+                // Nobody's word makes others' nodes the device's: its own is gone when the kernel has deleted it.
                 self.searches = true;
                 true
             }
-            Order::Refused => {
-                let own = self.own.take();
-                self.searches = true;
-                let Some(opened) = opened else {
-                    return false;
-                };
-                self.others.retain(|node| !opened.since.contains(node));
-                if opened.settled {
-                    self.refused.extend(own);
-                } else {
-                    // It is opened once more: its owner or the ranges of its axes may be set late.
-                    self.settled_at = Some(Instant::now() + SETTLES);
+            Order::Refused | Order::Busy => {
+                if let Some(opened) = opened {
+                    self.close(opened, order);
                 }
                 false
             }
         }
     }
 
-    /// The device has the node `own`; all others belong to others.
-    fn hold(&mut self, own: Option<OsString>) {
-        self.others = nodes(&self.folder);
-        if let Some(own) = &own {
-            self.others.remove(own);
+    /// What was opened is not the device, or cannot be used now.
+    fn close(&mut self, opened: Opened, order: Order) {
+        self.nodes = opened.before;
+        self.searches = true;
+        let now = Instant::now();
+        match order {
+            // It is opened once more: its owner or the ranges of its axes may be set late.
+            _ if !opened.settled => self.settle_at(Some(now + SETTLES)),
+            Order::Busy => self.settle_at(Some(now + RETRIES)),
+            _ => self.refused.extend(opened.name),
         }
-        self.own = own;
-        self.refused.clear();
+    }
+
+    fn settle_at(&mut self, at: Option<Instant>) {
+        self.settled_at = at;
+        self.unsettled_since = None;
     }
 
     /// Watches the folders that say when the device is back.
@@ -229,50 +281,42 @@ impl Search {
         }
     }
 
+    /// The nodes as they are, and as they were before one was opened.
+    fn all_nodes(&mut self) -> impl Iterator<Item = &mut Nodes> {
+        let before = self.opened.as_mut().map(|opened| &mut opened.before);
+        std::iter::once(&mut self.nodes).chain(before)
+    }
+
     fn created(&mut self, node: &OsStr) {
         self.refused.remove(node);
-        if self.own.is_none() {
-            // It may have been seen before this was told.
-            self.others.remove(node);
-        } else if self.own.as_deref() != Some(node) {
-            self.others.insert(node.to_owned());
-            if let Some(opened) = &mut self.opened {
-                opened.since.insert(node.to_owned());
-            }
-        }
+        self.all_nodes().for_each(|nodes| nodes.created(node));
     }
 
     fn deleted(&mut self, node: &OsStr) {
-        self.others.remove(node);
         self.refused.remove(node);
-        if self.own.as_deref() == Some(node) {
-            self.own = None;
-        }
+        self.all_nodes().for_each(|nodes| nodes.deleted(node));
     }
 
     /// Changes were lost.
     fn follow_overflow(&mut self) {
-        let mut there = nodes(&self.folder);
-        match &self.own {
-            Some(own) if there.remove(own) => self.others = there,
-            _ => {
-                self.own = None;
-                self.others.retain(|node| there.contains(node));
-            }
-        }
+        let there = nodes(&self.folder);
+        self.all_nodes()
+            .for_each(|nodes| nodes.follow_overflow(there.clone()));
     }
 
     /// Opens the device if it is back.
     fn search(&mut self, changed: bool, socket: &OwnedFd) -> io::Result<()> {
         if changed {
-            self.settled_at = Some(Instant::now() + SETTLES);
+            let now = Instant::now();
+            let since = *self.unsettled_since.get_or_insert(now);
+            self.settled_at = Some((now + SETTLES).min(since + SETTLES_AT_LAST));
         }
         let settled = self.settled_at.is_some_and(|at| Instant::now() >= at);
         if !changed && !settled {
             return Ok(());
         }
         if settled {
-            self.settled_at = None;
+            self.settle_at(None);
         }
         self.watch()?;
         let Some(answer) = self.find(settled) else {
@@ -299,7 +343,9 @@ impl Search {
         {
             return None;
         }
-        let is_another = name.as_ref().filter(|name| self.others.contains(*name));
+        let is_another = name
+            .as_ref()
+            .filter(|name| self.nodes.others.contains(*name));
         if let Some(node) = is_another {
             let node = node.clone();
             return settled.then_some(Answer::Another { node });
@@ -310,11 +356,12 @@ impl Search {
         }
         match open_file(&node) {
             Ok(file) => {
-                self.hold(name);
+                let held = Nodes::held(&self.folder, name.clone());
                 self.opened = Some(Opened {
                     link,
                     settled,
-                    since: BTreeSet::new(),
+                    name,
+                    before: std::mem::replace(&mut self.nodes, held),
                 });
                 Some(Answer::Opened {
                     file: file.into(),

@@ -216,6 +216,89 @@ fn device_that_is_refused_is_opened_once_more_and_then_not_again() {
     assert_eq!(node, "event9");
 }
 
+/// Two devices of one model come up at once, and their link leads to the other one first.
+#[test]
+fn device_whose_link_leads_to_a_sibling_first_is_opened() {
+    let dev = Dev::new();
+    let opener = holding(&dev);
+    dev.unplug("event5");
+    opener.lost();
+    dev.unlinks();
+    dev.plug("event9");
+    dev.plug("event8");
+    dev.links("event8");
+    let (node, _, _) = opened(&opener);
+    assert_eq!(node, "event8");
+    opener.refused();
+    dev.links("event9");
+    let mut node = opened(&opener).0;
+    while node == "event8" {
+        opener.refused();
+        node = opened(&opener).0;
+    }
+    assert_eq!(node, "event9");
+}
+
+#[test]
+fn device_that_another_process_uses_is_tried_again() {
+    let dev = Dev::new();
+    let opener = holding(&dev);
+    dev.unplug("event5");
+    opener.lost();
+    dev.unlinks();
+    dev.plug("event8");
+    dev.links("event8");
+    for _ in 0..2 {
+        while !opened(&opener).2 {
+            opener.busy();
+        }
+        opener.busy();
+    }
+}
+
+/// Only the kernel says that the device is gone: an order alone frees no other node.
+#[test]
+fn order_makes_no_other_node_the_devices() {
+    let dev = Dev::new();
+    let opener = holding(&dev);
+    opener.lost();
+    opener.refused();
+    opener.lost();
+    // The program's orders are obeyed before the node comes up.
+    assert!(matches!(wait(&opener, 60), Some(Answer::Opened { .. })));
+    opener.refused();
+    dev.plug("event6");
+    dev.links("event6");
+    match wait(&opener, 60) {
+        Some(Answer::Another { node }) => assert_eq!(node, "event6"),
+        answer => panic!("{answer:?}"),
+    }
+}
+
+/// Other devices come and go all the time.
+#[test]
+fn device_settles_amid_changes() {
+    let dev = Dev::new();
+    let opener = holding(&dev);
+    dev.unplug("event5");
+    opener.lost();
+    let inode = dev.plug("event5");
+    let mut found = None;
+    for _ in 0..40 {
+        dev.plug("event30");
+        dev.unplug("event30");
+        found = found.or_else(|| wait(&opener, 0));
+        std::thread::sleep(std::time::Duration::from_millis(250));
+    }
+    match found {
+        Some(Answer::Opened { file, .. }) => {
+            let metadata = fs::File::from(file).metadata();
+            assert_eq!(metadata.expect("a node").ino(), inode);
+        }
+        answer => panic!("{answer:?}"),
+    }
+}
+
 #[test]
 fn what_cannot_be_opened_is_reported() {
     let dev = Dev::new();
