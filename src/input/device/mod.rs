@@ -74,7 +74,8 @@ impl<S: EventSource> Input<S> {
 
     /// Sends the driver the reports that it has buffers for.
     fn send_reports(&mut self, vrings: &[Vring]) {
-        if self.ownership.owner() != Owner::Guest {
+        // A guest that waits for a source that is back is told what was released when it was gone.
+        if self.ownership.owner() == Owner::Host {
             return;
         }
         let reports = self.virtio_input.reports_mut();

@@ -64,6 +64,10 @@ pub(super) struct Ownership<S> {
     is_source_paused: bool,
     /// Why what came instead of a source that is gone cannot be used.
     refusal: Option<String>,
+    /// The source was gone, and is back: it may be so again.
+    has_returned: bool,
+    /// The guest had the source when it came back, and has the reports that were meant for it until it gets it again.
+    continues: bool,
 }
 
 impl<S: EventSource> Ownership<S> {
@@ -86,6 +90,8 @@ impl<S: EventSource> Ownership<S> {
             is_shut_down: false,
             is_source_paused: false,
             refusal: None,
+            has_returned: false,
+            continues: false,
         })
     }
 
@@ -209,10 +215,14 @@ impl<S: EventSource> Ownership<S> {
     pub(super) fn take_from_guest(&mut self, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
         match self.owner {
             Owner::Host => return,
-            Owner::HostUntilReleased => fds.set_timer(None),
+            Owner::HostUntilReleased => {
+                fds.set_timer(None);
+                virtio_input.reports_mut().guest_lost_device();
+            }
             Owner::Guest => self.source.send(virtio_input.guest_lost_device()),
         }
         self.owner = Owner::Host;
+        self.continues = false;
         self.source.ungrab();
         // The status of a source that is gone says so, and stays.
         if !self.source.is_gone() {
@@ -231,14 +241,14 @@ impl<S: EventSource> Ownership<S> {
         virtio_input: &mut VirtioInput,
         fds: &WatchedFds,
     ) {
+        if driver == DriverSession::New {
+            virtio_input.forget_driver();
+        }
         if self.source.is_gone() {
             self.give_gone_source(virtio_input);
             // Said before, perhaps to no front-end.
             self.publish_gone();
             return;
-        }
-        if driver == DriverSession::New {
-            virtio_input.forget_driver();
         }
         self.give_to_guest(virtio_input, fds);
     }
@@ -246,7 +256,7 @@ impl<S: EventSource> Ownership<S> {
     /// Gives the source to the guest, unless a key is pressed that the host would never see released.
     fn give_to_guest(&mut self, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
         let waited = self.owner == Owner::HostUntilReleased;
-        let had_it = self.owner == Owner::Guest;
+        self.continues |= self.owner == Owner::Guest;
         self.owner = Owner::HostUntilReleased;
         // Events that nobody has read were meant for the host.
         if let Err(error) = self.source.discard() {
@@ -260,9 +270,7 @@ impl<S: EventSource> Ownership<S> {
                 return;
             }
             if let Err(error) = self.source.grab() {
-                let label = self.source.label();
-                self.context
-                    .fail(format_args!("cannot grab {label}: {error}"));
+                self.cannot_grab(&error, virtio_input, fds);
                 return;
             }
             // A key may have been pressed after the state was read and before the grab.
@@ -278,7 +286,7 @@ impl<S: EventSource> Ownership<S> {
         self.owner = Owner::Guest;
         let host_leds = self.source.leds();
         let state = state.unwrap_or_else(|| DeviceState::new(self.source.info().slots()));
-        let leds = if had_it {
+        let leds = if std::mem::take(&mut self.continues) {
             virtio_input.device_returned(state, host_leds)
         } else {
             virtio_input.guest_got_device(state, host_leds)
@@ -288,10 +296,34 @@ impl<S: EventSource> Ownership<S> {
         self.service_status.publish_guest(&label, host_access);
     }
 
+    /// The source may be gone again, or another process was faster when it came back.
+    fn cannot_grab(&mut self, error: &io::Error, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
+        let label = self.source.label();
+        let is_waited_for = self.has_returned && self.source.return_fd().is_some();
+        match Errno::from_io_error(error) {
+            Some(Errno::NODEV) => self.lose_source(error, virtio_input, fds),
+            _ if error.kind() == io::ErrorKind::ResourceBusy && is_waited_for => {
+                self.source.warn(format_args!(
+                    "{label} is grabbed by another process, and waited for"
+                ));
+                self.drop_source(virtio_input, fds);
+                self.refusal = Some("another process has grabbed it".into());
+                self.publish_gone();
+            }
+            _ => self
+                .context
+                .fail(format_args!("cannot grab {label}: {error}")),
+        }
+    }
+
     /// Gives the guest a source that reports nothing any more.
     fn give_gone_source(&mut self, virtio_input: &mut VirtioInput) {
         self.owner = Owner::Guest;
-        virtio_input.guest_got_gone_device();
+        if std::mem::take(&mut self.continues) {
+            virtio_input.source_gone();
+        } else {
+            virtio_input.guest_got_gone_device();
+        }
     }
 
     /// Whether the guest has to wait until the host sees a key released. `waited` says that it does
@@ -317,9 +349,19 @@ impl<S: EventSource> Ownership<S> {
     /// The source is gone, and a guest that has it, or waits for it, is told that everything is
     /// released.
     fn lose_source(&mut self, error: &io::Error, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
-        if !self.source.set_gone() {
+        if self.source.is_gone() {
             return;
         }
+        self.drop_source(virtio_input, fds);
+        let label = self.source.label();
+        self.context
+            .lose_hardware(format_args!("{label} was unplugged: {error}"));
+        self.publish_gone();
+    }
+
+    /// From now on the source is gone, and waited for if it can come back.
+    fn drop_source(&mut self, virtio_input: &mut VirtioInput, fds: &WatchedFds) {
+        self.source.set_gone();
         let label = self.source.label();
         match self.owner {
             Owner::Host => {}
@@ -336,13 +378,10 @@ impl<S: EventSource> Ownership<S> {
             log::debug!("cannot stop watching {label}: {error}");
         }
         self.is_source_paused = false;
-        self.context
-            .lose_hardware(format_args!("{label} was unplugged: {error}"));
         if self.source.return_fd().is_some() {
             self.source.await_return();
         }
         self.refusal = None;
-        self.publish_gone();
     }
 
     fn publish_gone(&self) {
@@ -370,7 +409,9 @@ impl<S: EventSource> Ownership<S> {
                         .fail(format_args!("cannot wait for events of {label}: {error}"));
                     return;
                 }
-                log::info!("{label} is back");
+                self.has_returned = true;
+                self.refusal = None;
+                self.source.inform(format_args!("{label} is back"));
                 match self.owner {
                     Owner::Guest => self.give_to_guest(virtio_input, fds),
                     Owner::Host | Owner::HostUntilReleased => {
@@ -379,9 +420,12 @@ impl<S: EventSource> Ownership<S> {
                 }
             }
             SourceReturn::Refused(why) => {
-                self.source.warn(format_args!("waiting for {label}: {why}"));
-                self.refusal = Some(why);
-                self.publish_gone();
+                // What is tried again and again is said once.
+                if self.refusal.as_ref() != Some(&why) {
+                    self.source.warn(format_args!("waiting for {label}: {why}"));
+                    self.refusal = Some(why);
+                    self.publish_gone();
+                }
             }
             SourceReturn::Never(why) => {
                 if let Some(fd) = self.source.return_fd() {

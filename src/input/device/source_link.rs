@@ -59,9 +59,9 @@ impl<S: EventSource> SourceLink<S> {
         self.gone
     }
 
-    /// The source is gone. Returns `false` if that was known.
-    pub(super) fn set_gone(&mut self) -> bool {
-        !std::mem::replace(&mut self.gone, true)
+    /// The source is gone.
+    pub(super) fn set_gone(&mut self) {
+        self.gone = true;
     }
 
     /// Readable when a source that is gone may be back; `None` if it never comes back.
@@ -207,6 +207,11 @@ impl<S: EventSource> SourceLink<S> {
             }
             _ => {}
         }
+    }
+
+    /// Logs news of the source, which may come and go all the time.
+    pub(super) fn inform(&mut self, message: std::fmt::Arguments<'_>) {
+        self.device_errors.info(message);
     }
 
     /// Logs a warning that the source causes.

@@ -32,6 +32,8 @@ pub struct FakeHardware {
     pub grabbed: bool,
     /// Whether another process has grabbed the device.
     pub grabbed_by_another: bool,
+    /// Whether the hardware is gone as it is grabbed.
+    pub vanishes_at_grab: bool,
     /// Whether the device's state cannot be read.
     pub unreadable: bool,
     /// Whether the hardware is gone.
@@ -148,6 +150,10 @@ impl EventSource for FakeEvdev {
         let mut hardware = self.lock();
         if hardware.grabbed_by_another {
             return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        if hardware.vanishes_at_grab {
+            hardware.unplugged = true;
+            return Err(Errno::NODEV.into());
         }
         hardware.grabbed = true;
         Ok(())

@@ -187,3 +187,117 @@ fn device_that_cannot_come_back_is_served_on() {
     assert!(device.sets(Event::new(EV_LED, 1, 1)));
     assert_eq!(device.context.failure(), None);
 }
+
+/// A loose plug.
+#[test]
+fn device_that_is_gone_again_at_once_is_waited_for() {
+    let mut device = unplugged();
+    device.hardware().vanishes_at_grab = true;
+    answers(&mut device, SourceReturn::Back);
+    assert!(device.hardware().awaited && device.says_unplugged());
+    assert_eq!(device.context.watched(SOURCE).ok(), Some(0));
+    device.hardware().vanishes_at_grab = false;
+    answers(&mut device, SourceReturn::Back);
+    assert!(device.hardware().grabbed);
+}
+
+#[test]
+fn device_that_another_process_grabbed_first_is_waited_for() {
+    let mut device = unplugged();
+    device.hardware().grabbed_by_another = true;
+    answers(&mut device, SourceReturn::Back);
+    assert_eq!(device.context.failure(), None);
+    assert!(device.hardware().awaited);
+    let status = device.context.take_status();
+    assert_eq!(
+        status.as_deref(),
+        Some("waiting for /dev/input/event0 (Fake): another process has grabbed it")
+    );
+    // As it stays.
+    for _ in 0..3 {
+        answers(&mut device, SourceReturn::Refused("grabbed".into()));
+    }
+    device.hardware().grabbed_by_another = false;
+    answers(&mut device, SourceReturn::Back);
+    assert!(device.hardware().grabbed);
+    device.report(&[key(32, 1), Event::REPORT]);
+    assert_eq!(device.received(), [key(32, 1), Event::REPORT]);
+}
+
+/// A guest with the driver's first 4 buffers used for a part of a report, unplugged; a key is pressed as it comes back.
+fn waiting() -> TestDevice {
+    let mut info = info();
+    info.codes.insert(EV_REP, [0, 1].into_iter().collect());
+    let mut device = TestDevice::new(64, info, HostAccess::UntilGrab);
+    device.kick(EVENT_QUEUE);
+    device.offer(4);
+    device.report(&presses(30..36));
+    assert_eq!(device.received(), presses(30..36)[..4]);
+    device.unplug();
+    device.hardware().state.keys = [28].into_iter().collect();
+    answers(&mut device, SourceReturn::Back);
+    assert!(!device.hardware().grabbed);
+    device
+}
+
+/// The rest of the report, and the release of its keys.
+fn rest() -> Vec<Event> {
+    let released = (30..36).map(|code| key(code, 0));
+    let rest = presses(30..36).into_iter().skip(4);
+    rest.chain(released).chain([Event::REPORT]).collect()
+}
+
+#[test]
+fn guest_hears_of_releases_while_it_waits_for_a_key() {
+    let mut device = waiting();
+    device.offer(32);
+    device.kick(EVENT_QUEUE);
+    assert_eq!(device.received(), rest());
+    assert!(!device.hardware().grabbed);
+    device.hardware().state.keys = Bitmap::default();
+    device.report(&[key(28, 0), Event::REPORT]);
+    assert!(device.hardware().grabbed);
+    device.report(&[key(29, 1), Event::REPORT]);
+    assert_eq!(device.received(), [key(29, 1), Event::REPORT]);
+}
+
+#[test]
+fn report_in_progress_outlasts_the_wait_for_a_key() {
+    let mut device = waiting();
+    device.hardware().state.keys = Bitmap::default();
+    device.report(&[key(28, 0), Event::REPORT]);
+    assert!(device.hardware().grabbed);
+    device.offer(32);
+    device.kick(EVENT_QUEUE);
+    assert_eq!(device.received(), rest());
+
+    // And another unplug.
+    let mut device = waiting();
+    device.unplug();
+    device.offer(32);
+    device.kick(EVENT_QUEUE);
+    assert_eq!(device.received(), rest());
+}
+
+#[test]
+fn guest_that_stops_while_it_waits_hears_nothing_more() {
+    let mut device = waiting();
+    device.stop();
+    device.hardware().state.keys = Bitmap::default();
+    device.resume();
+    assert!(device.hardware().grabbed);
+}
+
+#[test]
+fn leds_of_an_earlier_driver_do_not_come_back() {
+    let mut device = TestDevice::running(64);
+    assert!(device.sets(Event::new(EV_LED, 1, 1)));
+    device.stop();
+    device.unplug();
+    // Nothing was taken from the queue: it is a new driver's.
+    device.resume();
+    device.hardware().leds = Bitmap::default();
+    answers(&mut device, SourceReturn::Back);
+    assert!(device.hardware().grabbed);
+    assert_eq!(device.hardware().leds.iter().count(), 0);
+}
