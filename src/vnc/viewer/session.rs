@@ -30,6 +30,9 @@ pub(super) struct Session {
     next_format: Option<PixelFormat>,
     /// Pixels that the viewer does not have.
     damage: DamageMap,
+    /// Around the pixels that the viewer asked for again. They join the damage when an update begins: once, however often
+    /// it asks.
+    renew: Option<Rect>,
     /// Where the viewer asked for an update.
     requested: Option<Rect>,
     /// Where the viewer gets updates without asking.
@@ -60,6 +63,7 @@ impl Session {
             encoder: Encoder::new(),
             next_format: None,
             damage: DamageMap::full(size),
+            renew: None,
             requested: None,
             continuous: None,
             owed: Owed::default(),
@@ -96,7 +100,7 @@ impl Session {
             ClientMessage::FramebufferUpdateRequest { incremental, rect } => {
                 let rect = from_wire(rect);
                 if !incremental {
-                    self.damage.add(&rect);
+                    self.renew = Some(rect.around(&self.renew.unwrap_or_default()));
                     self.size.announce();
                 }
                 let before = self.requested.unwrap_or_default();
@@ -299,6 +303,9 @@ impl Session {
                 self.damage = DamageMap::full(self.size.known());
             }
             return None;
+        }
+        if let Some(rect) = self.renew.take() {
+            self.damage.add(&rect);
         }
         let encoding = self.encodings.preferred();
         let rects = self.damage.take_rects(&wanted, merging(encoding));

@@ -17,14 +17,15 @@ fn sent(session: &mut Session, head: &Head) -> Vec<u8> {
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
     let mut output = Output::default();
-    while session.encode(head, &mut output) {}
-    output.send(&ours).unwrap();
-    assert_eq!(output.unsent(), 0);
     let mut bytes = Vec::new();
-    match theirs.read_to_end(&mut bytes) {
-        Err(e) if e.kind() == ErrorKind::WouldBlock => bytes,
-        other => panic!("{other:?}"),
+    while session.encode(head, &mut output) || output.unsent() > 0 {
+        output.send(&ours).unwrap();
+        match theirs.read_to_end(&mut bytes) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            other => panic!("{other:?}"),
+        }
     }
+    bytes
 }
 
 fn fence(number: u8) -> (ClientMessage, Vec<u8>) {
@@ -80,4 +81,23 @@ fn each_request_for_all_pixels_is_answered_with_the_size() {
         plain.take(request(false), &head);
         assert_eq!(encoding(&sent(&mut plain, &head)), Encoding::RAW);
     }
+}
+
+#[test]
+fn requests_for_all_pixels_add_them_once() {
+    let (mut session, head) = session(&[]);
+    let all = rfb::Rect::of_size(1024, 768);
+    let request = |incremental, rect| ClientMessage::FramebufferUpdateRequest { incremental, rect };
+    session.take(request(true, all), &head);
+    let whole = sent(&mut session, &head).len();
+    assert!(whole > 4 * 1024 * 768);
+    for _ in 0..256 {
+        session.take(request(false, rfb::Rect::new(0, 0, 8, 8)), &head);
+        session.take(request(false, rfb::Rect::new(8, 8, 8, 8)), &head);
+        assert!(session.damage.is_empty(), "a request takes long");
+    }
+    // One update of one rectangle around them all.
+    assert_eq!(sent(&mut session, &head).len(), 4 + 12 + 4 * 16 * 16);
+    session.take(request(true, all), &head);
+    assert!(sent(&mut session, &head).is_empty());
 }
