@@ -170,17 +170,21 @@ impl Server {
             };
             let mut display_ready = std::mem::take(&mut self.display_busy);
             self.busy = false;
+            let mut served = Vec::new();
             for (token, flags) in self.poller.wait(limit)? {
                 match token {
                     SIGNAL => return Ok(ExitReason::Signal),
                     DISPLAY => display_ready = true,
                     INPUT => self.serve_input()?,
-                    FIRST_TOKEN.. => self.viewer_ready(token - FIRST_TOKEN, flags)?,
+                    FIRST_TOKEN.. => {
+                        served.push(token - FIRST_TOKEN);
+                        self.viewer_ready(token - FIRST_TOKEN, flags)?;
+                    }
                     token => self.accept(token)?,
                 }
             }
             let now = Instant::now();
-            self.take_messages();
+            self.take_messages(&served);
             self.look_after(now)?;
             if self.idle.is_over(now) {
                 return Ok(ExitReason::Idle);
@@ -305,9 +309,10 @@ impl Server {
         }
     }
 
-    /// Takes messages that are read already, but were too many for a turn.
-    fn take_messages(&mut self) {
-        for id in self.viewers.ids_after(0) {
+    /// Takes messages that are read already, but were too many for a turn. The viewers `served` had this turn.
+    fn take_messages(&mut self, served: &[u64]) {
+        let ids = self.viewers.ids_after(0).into_iter();
+        for id in ids.filter(|id| !served.contains(id)) {
             let viewer = self.viewers.get_mut(id);
             if viewer.is_some_and(|connected| connected.viewer.has_input()) {
                 self.receive(id, false);
