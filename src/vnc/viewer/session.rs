@@ -164,7 +164,7 @@ impl Session {
         let has_shape = head.cursor().visible_shape().is_some();
         self.owed.cursor |= has_shape && cursor.into_iter().any(is_new);
         if cursor.into_iter().any(|encoding| before.contains(encoding)) != self.shows_cursor() {
-            self.damage.add(&head.cursor().covers());
+            self.damage.add(&cursor_area(head));
         }
         let leds = [Encoding::QEMU_LED_STATE, Encoding::VMWARE_LED_STATE];
         self.owed.leds |= leds.into_iter().any(is_new);
@@ -220,7 +220,7 @@ impl Session {
             self.owed.cursor |= changes.cursor_shape;
         } else if changes.cursor_shape || changes.cursor_moved {
             self.damage.add_all(&changes.cursor_left);
-            self.damage.add(&head.cursor().covers());
+            self.damage.add(&cursor_area(head));
         }
     }
 
@@ -389,6 +389,12 @@ fn write_size(rect: SizeRect, output: &mut Output) {
             }
         }
     });
+}
+
+/// What the cursor covers of the picture.
+fn cursor_area(head: &Head) -> Rect {
+    let covers = head.cursor().covers();
+    covers.intersection(&head.size().into()).unwrap_or_default()
 }
 
 /// The cursor as RFB has it; one without pixels if it is hidden.

@@ -82,9 +82,10 @@ impl Update {
             painted,
         };
         for (rect, is_black) in rects.iter().flat_map(|rect| parts.of(rect)) {
-            let size =
-                (!update.is_sent_uncopied(&rect, encoder)).then(|| slice_size(rect, encoding));
-            let slices = cut(rect, size).map(|rect| Slice { rect, is_black });
+            let whole = Slice { rect, is_black };
+            let is_cut = !update.is_sent_uncopied(&whole, encoder);
+            let slices = cut(rect, is_cut.then(|| slice_size(rect, encoding)));
+            let slices = slices.map(|rect| Slice { rect, is_black });
             update.slices.extend(slices);
         }
         // The largest pictures, in as many rectangles as there may be, are 50000 slices.
@@ -94,18 +95,19 @@ impl Update {
         update
     }
 
-    /// Whether a rectangle is sent as it lies in the picture. Nothing bounds its size.
-    fn is_sent_uncopied(&self, rect: &Rect, encoder: &Encoder) -> bool {
+    /// Whether a slice is sent as it lies in the picture. Nothing bounds its size.
+    fn is_sent_uncopied(&self, slice: &Slice, encoder: &Encoder) -> bool {
+        let rect = &slice.rect;
         self.encoding == Encoding::RAW
             && encoder.format().is_native()
             && (rect.width >= UNCOPIED_COLUMNS || rect.area() >= UNCOPIED_PIXELS)
-            && self.cursor_on(rect).is_none()
+            && self.cursor_on(slice).is_none()
     }
 
-    /// The cursor that is to be painted on a rectangle.
-    fn cursor_on(&self, rect: &Rect) -> Option<&Cursor> {
-        let cursor = self.painted.as_ref();
-        cursor.filter(|cursor| cursor.covers().intersection(rect).is_some())
+    /// The cursor that is to be painted on a slice. Beside the picture it is not seen.
+    fn cursor_on(&self, slice: &Slice) -> Option<&Cursor> {
+        let cursor = self.painted.as_ref().filter(|_| !slice.is_black);
+        cursor.filter(|cursor| cursor.covers().intersection(&slice.rect).is_some())
     }
 
     /// Whether all pixels are encoded.
@@ -122,13 +124,14 @@ impl Update {
 
     /// Encodes the next slice. Returns its number of pixels.
     pub(super) fn encode_slice(&mut self, encoder: &mut Encoder, output: &mut Output) -> u64 {
-        let Some(Slice { rect, is_black }) = self.slices.pop_front() else {
+        let Some(slice) = self.slices.pop_front() else {
             return 0;
         };
-        let black = self.black.as_ref().filter(|_| is_black);
+        let rect = slice.rect;
+        let black = self.black.as_ref().filter(|_| slice.is_black);
         let picture = black.unwrap_or(&self.picture);
         let wire = to_wire(rect);
-        if self.is_sent_uncopied(&rect, encoder) {
+        if self.is_sent_uncopied(&slice, encoder) {
             output.write(|out| write_rect_header(wire, Encoding::RAW, out));
             output.add_rows(picture, rect);
             return rect.area();
@@ -143,7 +146,7 @@ impl Update {
                 debug_assert_eq!(rects, 1, "{rect:?}");
             });
         };
-        match self.cursor_on(&rect) {
+        match self.cursor_on(&slice) {
             Some(cursor) => cursor.with_painted(&mut picture.borrow_mut(), encode),
             None => encode(&picture.borrow()),
         }

@@ -2,6 +2,7 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::net::UnixStream;
 
 use super::*;
+use crate::vnc::head::{CursorShape, SENT_CURSOR_LEN};
 
 fn session(encodings: &[Encoding]) -> (Session, Head) {
     let head = Head::new("vm1".to_owned());
@@ -100,4 +101,52 @@ fn requests_for_all_pixels_add_them_once() {
     assert_eq!(sent(&mut session, &head).len(), 4 + 12 + 4 * 16 * 16);
     session.take(request(true, all), &head);
     assert!(sent(&mut session, &head).is_empty());
+}
+
+/// Draws the Raw rectangles of an update.
+fn draw(update: &[u8], picture: &mut [u8], width: usize) {
+    let number = |bytes: &[u8]| usize::from(u16::from_be_bytes(bytes.try_into().unwrap()));
+    let (header, mut rest) = update.split_at(4);
+    for _ in 0..number(&header[2..]) {
+        let (rect, pixels) = rest.split_at(12);
+        assert_eq!(rect[8..], [0; 4]);
+        let (x, y) = (number(&rect[..2]), number(&rect[2..4]));
+        let (row_len, rows) = (4 * number(&rect[4..6]), number(&rect[6..8]));
+        let (pixels, after) = pixels.split_at(row_len * rows);
+        for (row, pixels) in pixels.chunks_exact(row_len).enumerate() {
+            let start = 4 * ((y + row) * width + x);
+            picture[start..start + row_len].copy_from_slice(pixels);
+        }
+        rest = after;
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn cursor_is_not_painted_beside_a_smaller_picture() {
+    let (mut session, mut head) = session(&[]);
+    let small = Size::new(640, 480);
+    head.set_scanout(small);
+    head.add_damage(&DamageMap::full(small));
+    let white = [255; SENT_CURSOR_LEN];
+    head.set_cursor_shape(CursorShape::from_sent(&white, 0, 0), 620, 460);
+    let mut seen = vec![0; 4 * 1024 * 768];
+    let mut look = |head: &mut Head| -> Vec<(usize, usize)> {
+        session.note_changes(head);
+        head.forget_changes();
+        let request = ClientMessage::FramebufferUpdateRequest {
+            incremental: true,
+            rect: rfb::Rect::of_size(1024, 768),
+        };
+        session.take(request, head);
+        draw(&sent(&mut session, head), &mut seen, 1024);
+        let pixels = seen.chunks_exact(4).enumerate();
+        let bright = pixels.filter(|(_, pixel)| pixel[..3] != [0; 3]);
+        bright.map(|(n, _)| (n % 1024, n / 1024)).collect()
+    };
+    let bright = look(&mut head);
+    assert_eq!((bright.len(), bright[0]), (20 * 20, (620, 460)));
+    head.move_cursor(true, 100, 100);
+    let bright = look(&mut head);
+    assert_eq!((bright.len(), bright[0]), (64 * 64, (100, 100)));
 }

@@ -118,7 +118,9 @@ fn many_small_rectangles_are_copied_and_large_ones_are_not() {
         (4, 1, false),
     ] {
         let rect = Rect::sized(width, height);
-        assert_eq!(raw.is_sent_uncopied(&rect, &encoder), uncopied, "{rect:?}");
-        assert!(!update(Encoding::ZRLE).is_sent_uncopied(&rect, &encoder));
+        let is_black = false;
+        let slice = Slice { rect, is_black };
+        assert_eq!(raw.is_sent_uncopied(&slice, &encoder), uncopied, "{rect:?}");
+        assert!(!update(Encoding::ZRLE).is_sent_uncopied(&slice, &encoder));
     }
 }
