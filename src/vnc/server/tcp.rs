@@ -46,10 +46,13 @@ pub(super) fn is_remote(viewer: impl AsFd) -> bool {
 
 /// Whether the peer has answered nothing for too long though it was asked or sent something.
 pub(super) fn is_gone(viewer: impl AsFd) -> bool {
-    let Ok(info) = info(viewer) else {
-        return false;
-    };
-    let silent = Duration::from_millis(info.tcpi_last_ack_recv.into());
+    info(viewer).is_ok_and(|info| has_vanished(&info))
+}
+
+fn has_vanished(info: &libc::tcp_info) -> bool {
+    // The kernel does not count data without news as an answer: a viewer may move its pointer and be sent nothing.
+    let heard = info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv);
+    let silent = Duration::from_millis(heard.into());
     let asked = info.tcpi_unacked > 0 || info.tcpi_probes >= UNANSWERED_PROBES;
     asked && silent >= UNANSWERED
 }

@@ -126,6 +126,21 @@ fn viewer_that_vanishes_while_it_reads_nothing_is_gone() {
     wait_gone(&server);
 }
 
+/// Data alone, which says nothing new about what was sent, leaves the time of the last answer as it was.
+#[test]
+fn viewer_that_only_sends_is_not_gone() {
+    // SAFETY: it consists of numbers, which may all be 0.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    info.tcpi_unacked = 1;
+    info.tcpi_last_ack_recv = 40_000;
+    info.tcpi_last_data_recv = 10;
+    assert!(!has_vanished(&info));
+    info.tcpi_last_data_recv = 40_000;
+    assert!(has_vanished(&info));
+    info.tcpi_last_ack_recv = 10;
+    assert!(!has_vanished(&info));
+}
+
 #[test]
 fn unix_socket_is_not_remote() {
     let (socket, _peer) = UnixStream::pair().unwrap();
