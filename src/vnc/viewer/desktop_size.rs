@@ -31,6 +31,8 @@ pub(super) struct DesktopSize {
     plain: bool,
     /// The viewer is to be told its size, though it may know it: it has just said that it takes others, or asked.
     announce: bool,
+    /// The viewer was told this size and got no pixels since.
+    is_told: bool,
     answers: VecDeque<DesktopSizeStatus>,
     /// Why the picture has this size, if the viewer was not told yet.
     cause: Option<(Size, DesktopSizeReason)>,
@@ -44,6 +46,7 @@ impl DesktopSize {
             extended: false,
             plain: false,
             announce: false,
+            is_told: false,
             answers: VecDeque::new(),
             cause: None,
         }
@@ -62,9 +65,15 @@ impl DesktopSize {
         self.plain = encodings.contains(Encoding::DESKTOP_SIZE);
     }
 
-    /// Has a viewer that takes ExtendedDesktopSize told its size, as each request for all pixels wants it.
+    /// Has a viewer that takes ExtendedDesktopSize told its size, as each request for all pixels wants it. One that was
+    /// just told gets the pixels: it may want all of them each time.
     pub(super) fn announce(&mut self) {
-        self.announce = self.extended;
+        self.announce |= self.extended && !self.is_told;
+    }
+
+    /// The viewer gets pixels.
+    pub(super) fn pixels_follow(&mut self) {
+        self.is_told = false;
     }
 
     /// Whether the viewer understands answers to requests.
@@ -96,6 +105,7 @@ impl DesktopSize {
     pub(super) fn next_rect(&mut self, size: Size) -> Option<SizeRect> {
         if self.extended && (self.announce || self.known != size) {
             self.announce = false;
+            self.is_told = true;
             self.known = size;
             let reason = match self.cause {
                 Some((of, reason)) if of == size => {
@@ -201,6 +211,7 @@ mod tests {
             assert_eq!(desktop.next_rect(size), None);
         }
         // Announced again, which nobody asked for.
+        desktop.pixels_follow();
         desktop.announce();
         assert_eq!(desktop.next_rect(OTHER), rect(OTHER, Server));
         // There and back again before it was told: the answer is not lost.

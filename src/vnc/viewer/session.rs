@@ -315,6 +315,9 @@ impl Session {
             return None;
         }
         self.requested = None;
+        if !rects.is_empty() {
+            self.size.pixels_follow();
+        }
         let contents = Contents {
             rects,
             picture: head.picture(),

@@ -150,3 +150,21 @@ fn cursor_is_not_painted_beside_a_smaller_picture() {
     let bright = look(&mut head);
     assert_eq!((bright.len(), bright[0]), (64 * 64, (100, 100)));
 }
+
+/// A viewer that asks for all pixels each time.
+#[test]
+fn size_does_not_take_the_place_of_pixels_for_ever() {
+    let (mut session, head) = session(&[Encoding::EXTENDED_DESKTOP_SIZE]);
+    let mut look = || {
+        let request = ClientMessage::FramebufferUpdateRequest {
+            incremental: false,
+            rect: rfb::Rect::of_size(8, 8),
+        };
+        session.take(request, &head);
+        sent(&mut session, &head).len()
+    };
+    for _ in 0..3 {
+        assert_eq!(look(), 4 + 12 + 4 + 16);
+        assert_eq!(look(), 4 + 12 + 4 * 8 * 8);
+    }
+}
