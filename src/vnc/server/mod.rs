@@ -235,6 +235,7 @@ impl Server {
         }
         if self.linger.ends(now) {
             self.display.disconnect(&mut self.heads);
+            self.wishes.forget_asked();
             self.input.disconnect();
         }
         self.idle.set(self.viewers.is_empty(), now);
@@ -394,8 +395,9 @@ impl Server {
     fn serve_display(&mut self, now: Instant) {
         let mut answers = Vec::new();
         self.display_busy = self.display.serve(&mut self.heads, &mut answers, now);
+        let (heads, display) = (&self.heads, &mut self.display);
         self.wishes
-            .take_answers(answers, &mut self.viewers, &self.heads, now);
+            .take_answers(answers, &mut self.viewers, heads, display, now);
     }
 
     /// Begins to show the picture to viewers that wait for it.

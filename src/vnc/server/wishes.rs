@@ -27,8 +27,10 @@ struct Wish {
 /// The wishes of all viewers.
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
-    /// The GPU has not answered these.
+    /// The GPU has not answered these. Each viewer has one at most: there is a limit for all of them together.
     asked: VecDeque<Wish>,
+    /// The newest further wishes of viewers that have one in `asked`.
+    next: Vec<Wish>,
     /// The guest was told of these, one of each viewer; until when the viewer waits.
     told: Vec<(Wish, Instant)>,
 }
@@ -52,18 +54,28 @@ impl Wishes {
             connected.viewer.answer_resize(DesktopSizeStatus::NoError);
             return;
         }
+        let wish = Wish { viewer, head, size };
+        if self.asked.iter().any(|asked| asked.viewer == viewer) {
+            if self.ask_next(wish) {
+                // The one that it replaces ends as if the guest had not followed it.
+                connected.viewer.answer_resize(DesktopSizeStatus::Forwarded);
+            }
+            return;
+        }
         match display.resize(head as u32, size, viewer) {
             Some(answer) => connected.viewer.answer_resize(status_of(answer)),
-            None => self.asked.push_back(Wish { viewer, head, size }),
+            None => self.asked.push_back(wish),
         }
     }
 
-    /// Takes the GPU's answers, and passes them on to viewers that need not wait for the guest.
+    /// Takes the GPU's answers, and passes them on to viewers that need not wait for the guest. Asks for what these want
+    /// next.
     pub(super) fn take_answers(
         &mut self,
         answers: Vec<(u64, ResizeResult)>,
         viewers: &mut Viewers,
         heads: &[Head],
+        display: &mut Display,
         now: Instant,
     ) {
         for (viewer, answer) in answers {
@@ -71,7 +83,16 @@ impl Wishes {
             if let (Some(status), Some(connected)) = (status, viewers.get_mut(viewer)) {
                 connected.viewer.answer_resize(status);
             }
+            if let Some(wish) = self.take_next(viewer) {
+                self.ask(viewer, wish.size, viewers, heads, display);
+            }
         }
+    }
+
+    /// The connection to the GPU was closed: no answers come.
+    pub(super) fn forget_asked(&mut self) {
+        self.asked.clear();
+        self.next.clear();
     }
 
     /// Answers viewers whose guest takes its time.
@@ -104,8 +125,7 @@ impl Wishes {
         heads.iter_mut().for_each(Head::forget_changes);
     }
 
-    /// The GPU answered the first wish of `viewer`. Returns what that viewer is told now: nothing while it waits for the
-    /// guest.
+    /// The GPU answered the wish of `viewer`. Returns what that viewer is told now: nothing while it waits for the guest.
     fn answered(
         &mut self,
         viewer: u64,
@@ -128,6 +148,18 @@ impl Wishes {
         self.asked.remove(position)
     }
 
+    /// Keeps a wish until the GPU has answered the viewer's wish before it. Returns whether it replaces another one.
+    fn ask_next(&mut self, wish: Wish) -> bool {
+        let replaced = self.take_next(wish.viewer);
+        self.next.push(wish);
+        replaced.is_some()
+    }
+
+    fn take_next(&mut self, viewer: u64) -> Option<Wish> {
+        let position = self.next.iter().position(|wish| wish.viewer == viewer)?;
+        Some(self.next.swap_remove(position))
+    }
+
     /// The guest was told. Returns whether the viewer waits for another size already, and will not any more.
     fn tell(&mut self, wish: Wish, now: Instant) -> bool {
         let before = self.told.len();
@@ -140,7 +172,7 @@ impl Wishes {
     /// Whether the head may get another size by a wish.
     fn concern(&self, head: usize) -> bool {
         let told = self.told.iter().map(|(wish, _)| wish);
-        let mut all = self.asked.iter().chain(told);
+        let mut all = self.asked.iter().chain(&self.next).chain(told);
         all.any(|wish| wish.head == head)
     }
 
@@ -157,6 +189,7 @@ impl Wishes {
     /// The viewer left.
     pub(super) fn forget(&mut self, viewer: u64) {
         self.remove(|wish, _| wish.viewer == viewer);
+        self.take_next(viewer);
     }
 
     /// When [`Self::expire`] is due.
@@ -196,47 +229,4 @@ fn reason_for(viewer: u64, askers: Option<&Vec<u64>>) -> DesktopSizeReason {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SMALL: Size = Size::new(640, 480);
-    const LARGE: Size = Size::new(800, 600);
-
-    fn wish(viewer: u64, head: usize, size: Size) -> Wish {
-        Wish { viewer, head, size }
-    }
-
-    #[test]
-    fn answers_are_for_the_first_wish_of_their_viewer() {
-        let mut wishes = Wishes::default();
-        let asked = [wish(1, 0, SMALL), wish(2, 1, SMALL), wish(1, 0, LARGE)];
-        wishes.asked.extend(asked);
-        assert!(wishes.concern(0) && wishes.concern(1) && !wishes.concern(2));
-        assert_eq!(wishes.take_asked(1), Some(asked[0]));
-        assert_eq!(wishes.take_asked(1), Some(asked[2]));
-        assert_eq!(wishes.take_asked(1), None);
-        assert_eq!(wishes.take_asked(2), Some(asked[1]));
-        assert!(!wishes.concern(0));
-        assert_eq!(wishes.deadline(), None);
-    }
-
-    #[test]
-    fn wish_ends_by_its_size_by_the_next_one_or_in_time() {
-        let mut wishes = Wishes::default();
-        let now = Instant::now();
-        assert!(!wishes.tell(wish(1, 0, SMALL), now));
-        assert!(wishes.tell(wish(1, 0, LARGE), now));
-        assert!(!wishes.tell(wish(2, 0, LARGE), now));
-        assert!(!wishes.tell(wish(3, 1, LARGE), now));
-        assert!(!wishes.tell(wish(4, 0, SMALL), now));
-        assert_eq!(wishes.fulfil(0, LARGE), [1, 2]);
-        assert_eq!(wishes.fulfil(0, LARGE), [0; 0]);
-        assert!(wishes.concern(0));
-        wishes.forget(4);
-        assert!(!wishes.concern(0));
-        let due = wishes.deadline().unwrap();
-        assert_eq!(wishes.expire(now), [0; 0]);
-        assert_eq!(wishes.expire(due), [3]);
-        assert_eq!(wishes.deadline(), None);
-    }
-}
+mod tests;
