@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send, sockopt};
 use vhost::vhost_user::message::{BackendReq, FrontendReq, VhostUserProtocolFeatures};
 
@@ -130,11 +130,10 @@ impl BackendChannel {
         };
         let flags = VERSION | if self.has_answers { NEED_REPLY } else { 0 };
         let message = [CONFIG_CHANGE, flags, 0].map(u32::to_ne_bytes).concat();
-        match send(socket, &message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match retry_on_intr(|| send(socket, &message, flags)) {
             Ok(sent) if sent == message.len() => {}
             Ok(_) | Err(Errno::AGAIN) => return Err(ChannelError::Full),
-            // The next turn is soon enough.
-            Err(Errno::INTR) => return Ok(()),
             Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
             Err(error) => return Err(ChannelError::Socket(error.into())),
         }
