@@ -54,7 +54,7 @@ impl Resizes {
         self.untold = false;
     }
 
-    /// When the guest is to be told, if that is not a matter of the front-end's.
+    /// When the guest is to be told; none while that waits for the front-end.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let may_tell = self.untold && self.state() == ConfigChangeState::Ready;
         self.next.filter(|_| may_tell)

@@ -11,14 +11,15 @@ pub(super) const MAX_RECTS: usize = 4096;
 /// How pieces become rectangles.
 ///
 /// Each rectangle costs a viewer 12 bytes and more, and each pixel too many its own. So unchanged pixels between
-/// pieces of a row may be taken in, and a rectangle goes on below while few of its pixels there are unchanged.
+/// pieces of a row may be taken in, and a rectangle goes on below while few of its pieces there are unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Merging {
     /// Rows that are looked at together.
     band: u32,
     /// Most unchanged pieces between two of a row that are taken in.
     gap: u32,
-    /// One pixel of so many may be unchanged, not counting those in gaps.
+    /// One piece of so many may be unchanged. Those in gaps do not count, nor rows that a run of a band takes in because
+    /// it goes from its first row to its last one.
     waste: u64,
 }
 

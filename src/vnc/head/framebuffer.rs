@@ -192,7 +192,7 @@ fn different_pieces(old: &[u8], new: &[u8], at: usize) -> u64 {
     let mut pieces = u64::from(old_begun != new_begun) << (at / PIECE_LEN);
     let mut next = at.div_ceil(PIECE_LEN) as u32;
     let mut add = |differs| {
-        // Beyond the last piece there is an empty rest, which is equal.
+        // After the last piece of a whole word the remainder is empty, and `next` is one too many: it adds nothing.
         pieces |= u64::from(differs).checked_shl(next).unwrap_or(0);
         next += 1;
     };

@@ -33,8 +33,8 @@ pub(crate) struct Head {
     /// What all heads may have, and what this one's picture has of it if it is the guest's.
     budget: PictureBudget,
     share: Option<PictureShare>,
-    /// The guest's next picture, which is shown once the GPU has sent pixels of it: a viewer that looks once is not
-    /// given half a picture.
+    /// The guest's next picture, which is shown once the GPU has sent pixels of it: a viewer that begins to look is not
+    /// given half a picture. One with an update under way gets black for the rest of it, and then the new picture.
     next: Option<(SharedFramebuffer, PictureShare)>,
     cursor: Cursor,
     changes: Changes,

@@ -9,8 +9,8 @@ use super::framebuffer::PIXEL_LEN;
 
 /// Bytes that the guest's pictures of all heads may take together: 16 screens of 3840x2160, or 4 of 7680x4320.
 ///
-/// This is half of `MemoryMax=` of vhost-vnc@.service. The rest is for 32 viewers of some 3 MiB each, with their
-/// sockets' buffers 1 MiB more, for texts in the place of pictures, and for the program.
+/// This is half of `MemoryMax=` of vhost-vnc@.service. The rest is for 32 viewers, each some 3 MiB and 1 MiB for the
+/// buffers of its socket, for texts in the place of pictures, and for the program.
 const LIMIT: u64 = 512 << 20;
 
 /// What is left for pictures. Clones are the same.

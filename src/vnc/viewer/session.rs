@@ -296,8 +296,8 @@ impl Session {
         let known = self.size.known();
         if let Some(rect) = self.size.next_rect(head.size()) {
             write_size(rect, output);
-            // It answers the request. With pixels in a further update, a viewer that asked for another format after
-            // this one would take them for pixels of that format.
+            // It answers the request, alone. A viewer may ask for another format once it has an update, and takes the
+            // pixels of a second one for pixels of that format.
             self.requested = None;
             if self.size.known() != known {
                 self.damage = DamageMap::full(self.size.known());
