@@ -22,22 +22,24 @@ fn console_over_tcp_is_as_written() -> anyhow::Result<()> {
     let sandbox = &recipe.host.sandbox;
     // Its user's editor writes what the document shows.
     sandbox.write("/root/drop-in", &format!("{drop_in}\n"))?;
-    sandbox.write("/root/editor", "#!/bin/sh\ncat /root/drop-in >\"$1\"\n")?;
+    // Newer releases name a line before the file.
+    let editor = "#!/bin/sh\nfor file; do :; done\ncat /root/drop-in >\"$file\"\n";
+    sandbox.write("/root/editor", editor)?;
     let edit = edit.trim_start_matches("# ");
     let edit = format!(
         "chmod 755 editor; export SYSTEMD_EDITOR=/root/editor; script -qec '{edit}' /dev/null"
     );
     recipe.shell(&edit)?;
     recipe.shell(restart)?;
-    let display = XServer::start_in(sandbox)?;
-    let shown = TigerVnc::start_by(&display, recipe.on(&display, viewer), SOON)?;
-    shown.wait_picture(&recipe.card, SOON)?;
-    recipe.guest.gets_key(|| shown.type_text("a"))?;
     // The Unix socket is there as before.
     let listens = sandbox.property("vhost-vnc@vm1.socket", "Listen")?;
     ensure!(
         listens.contains(SOCKET) && listens.contains("127.0.0.1:5901"),
         "{listens}"
     );
+    let display = XServer::start_in(sandbox)?;
+    let shown = TigerVnc::start_by(&display, recipe.on(&display, viewer), SOON)?;
+    shown.wait_picture(&recipe.card, SOON)?;
+    recipe.guest.gets_key(|| shown.type_text("a"))?;
     Ok(())
 }
