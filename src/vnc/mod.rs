@@ -24,8 +24,11 @@ mod server;
 #[doc(hidden)]
 pub mod testing;
 mod viewer;
+mod wire;
 
 pub use program::{Options, run};
 
+#[cfg(test)]
+mod test_random;
 #[cfg(test)]
 mod tests;

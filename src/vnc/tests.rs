@@ -14,23 +14,11 @@ use rfb::server_message::LedState;
 use crate::geometry::{Rect, Size};
 use crate::vnc::display::{Decoder, Progress};
 use crate::vnc::head::{Head, HeadState};
+use crate::vnc::test_random::Random;
 use crate::vnc::viewer::{Viewer, ViewerError};
 
 const SIZE: Size = Size::new(323, 97);
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// A fixed sequence of numbers that looks random (Knuth's constants).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u32) -> u32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as u32 % limit.max(1)
-    }
-}
 
 /// A guest's screen, and the messages by which the GPU sends it.
 struct Guest {

@@ -98,6 +98,7 @@ pub const HOUSE: House = House {
                 &["display", "input", "viewer"],
                 &["head"],
                 &["damage", "retry_pause"],
+                &["wire"],
             ],
         },
         Layers {

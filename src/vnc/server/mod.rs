@@ -26,6 +26,7 @@ use crate::vnc::display::Display;
 use crate::vnc::head::{Head, HeadState};
 use crate::vnc::input::ConsoleInput;
 use crate::vnc::viewer::{Action, ViewerError};
+use crate::vnc::wire::to_u16;
 
 use accounts::Accounts;
 pub(super) use listeners::HeadSocket;
@@ -341,7 +342,7 @@ impl Server {
                     y,
                     size,
                 } => {
-                    let size = (as_u16(size.width), as_u16(size.height));
+                    let size = (to_u16(size.width), to_u16(size.height));
                     self.input.pointer(input_id(id), buttons, (x, y), size);
                 }
                 Action::Resize(size) => {
@@ -472,8 +473,4 @@ impl Server {
         }
         Ok(())
     }
-}
-
-fn as_u16(number: u32) -> u16 {
-    u16::try_from(number).unwrap_or(u16::MAX)
 }

@@ -18,11 +18,11 @@ use rustix::net::{RecvFlags, recv, sockopt};
 
 use crate::geometry::Size;
 use crate::vnc::head::Head;
+use crate::vnc::wire::to_u16;
 
 pub(crate) use error::ViewerError;
 use output::Output;
 use session::Session;
-use update::to_u16;
 
 /// How long the handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);

@@ -6,13 +6,14 @@ use rfb::{ClientMessage, Encoder, Encoding, EncodingSet, Fence, PixelFormat, Scr
 use crate::geometry::{Rect, Size};
 use crate::vnc::damage::DamageMap;
 use crate::vnc::head::{Cursor, Framebuffer, Head};
+use crate::vnc::wire::{from_wire, to_u16};
 
 use super::Action;
 use super::control::ControlMessages;
 use super::desktop_size::{DesktopSize, SizeRect};
 use super::flow::Flow;
 use super::output::Output;
-use super::update::{Contents, Update, merging, to_u16};
+use super::update::{Contents, Update, merging};
 
 /// Bytes that may wait when an update begins: what changes until then is merged into it.
 const LOW: usize = 64 << 10;
@@ -415,15 +416,6 @@ fn rfb_cursor(cursor: &Cursor) -> rfb::Cursor {
         pixels.collect(),
     )
     .unwrap_or_default()
-}
-
-fn from_wire(rect: rfb::Rect) -> Rect {
-    Rect {
-        x: rect.x.into(),
-        y: rect.y.into(),
-        width: rect.width.into(),
-        height: rect.height.into(),
-    }
 }
 
 #[cfg(test)]

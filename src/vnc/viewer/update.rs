@@ -13,6 +13,7 @@ use rfb::{Encoder, Encoding, FrameView};
 use crate::geometry::{Rect, Size};
 use crate::vnc::damage::Merging;
 use crate::vnc::head::{Cursor, Framebuffer, SharedFramebuffer};
+use crate::vnc::wire::{to_u16, to_wire};
 
 use super::output::Output;
 
@@ -211,21 +212,6 @@ fn cut(rect: Rect, size: Option<Size>) -> impl Iterator<Item = Rect> {
             Rect::from_edges(x, y, right, bottom)
         })
     })
-}
-
-/// As RFB has it. All sizes of pictures fit.
-fn to_wire(rect: Rect) -> rfb::Rect {
-    rfb::Rect::new(
-        to_u16(rect.x),
-        to_u16(rect.y),
-        to_u16(rect.width),
-        to_u16(rect.height),
-    )
-}
-
-/// A number within a picture, as RFB has it.
-pub(super) fn to_u16(number: u32) -> u16 {
-    u16::try_from(number).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]

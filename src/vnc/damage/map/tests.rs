@@ -1,5 +1,6 @@
 use super::*;
 use crate::vnc::damage::merging::MAX_RECTS;
+use crate::vnc::test_random::Random;
 
 fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {
     Rect {
@@ -10,18 +11,7 @@ fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {
     }
 }
 
-/// A fixed sequence of numbers that looks random (Knuth's constants).
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, limit: u32) -> u32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as u32 % limit.max(1)
-    }
-
     fn rect(&mut self, size: Size) -> Rect {
         // Also beyond the picture, also empty.
         let (x, y) = (self.below(size.width + 9), self.below(size.height + 9));
