@@ -1,7 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
 # Targets for developers: see "make help". Installation is in install.mk.
 
 CARGO ?= cargo
+# The oldest Rust that will do: for the programs, and for the goals that also build or use the tools of the checks.
 RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+RUST_TOOLS :=
+ifneq ($(filter check check-arm64 check-debian check-packages check-packages-debian tools,$(MAKECMDGOALS)),)
+RUST_VERSION := 1.88
+RUST_TOOLS := clippy rustfmt
+endif
+# Where Cargo installs the tools.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+# Debian's Rust, which "make deps" installs, before a Cargo in PATH that is missing or too old.
+ifneq ($(shell { echo $(RUST_VERSION); $(CARGO) --version 2>/dev/null | cut -d' ' -f2 | grep . || echo 0; } | sort -V | head -n 1),$(RUST_VERSION))
+export PATH := /usr/bin:$(PATH)
+endif
 # Packages needed to build the programs, besides Rust.
 BUILD_PACKAGES := build-essential pkg-config libudev-dev libvirglrenderer-dev libclang-dev
 # Packages needed to run the demo and the tests.
@@ -17,7 +30,7 @@ BENCH_PACKAGES := libepoxy0 libgbm1 libpixman-1-0 libvirglrenderer1 linux-perf
 BENCH_CRATE := vhost-device-input@0.1.0
 # The rust-vmm program that a guest uses in the tests.
 TEST_CRATE := vhost-device-rng@0.1.0
-# Tools of the checks, in versions that the minimum supported Rust can build.
+# Tools of the checks. cargo-nextest and cargo-deny need Rust 1.88 to be built.
 TOOLS := cargo-nextest@0.9.114 cargo-deny@0.20.2 cargo-fuzz@0.13.2
 # Seconds per fuzz target, the seed (fixed, so that a check does not fail by chance; 0 picks a new one each
 # time) and the sanitizer ("address" needs a nightly Rust).
@@ -28,15 +41,21 @@ FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 # The Debian release that check-debian uses, the packages that create its root, and the tests that depend on it.
 DISTRO ?= trixie
 ROOT_PACKAGES := debootstrap debian-archive-keyring
+# What "make packages" needs to build packages, and the oldest Rust of Debian that builds them.
+PACKAGES_RUST := 1.85
+PACKAGE_KINDS := deb rpm
+PACKAGING_PACKAGES := git dpkg-dev debhelper lintian rpm debugedit elfutils fakeroot util-linux
 DISTRO_TESTS ?= binary(=systemd) | binary(=vms) | (binary(=devices) & test(/^sandbox::/)) \
-	| (binary(=process) & test(/^virgl::/)) | package(harness)
+	| (binary(=process) & test(/^(conventions|virgl|cve::virgl)::/)) | test(/^backend::sandbox::/) | package(harness)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # Shell command that prints the target directory of Cargo.
 TARGET_DIR = $(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo check tools peers fmt lint doc deny test fuzz demo-debian check-debian bench clean help
+.PHONY: all deps demo check tools peers fmt lint doc deny test fuzz demo-debian check-debian test-debian check-packages \
+	check-packages-debian check-arm64 check-riscv64 packages packages-arm64 packages-debian bench bench-compare gpu-check \
+	clean help
 
 # Builds all but the benchmarks, so that the demo and the installation share one build.
 all:
@@ -69,10 +88,7 @@ deps:
 			|| { cat build-deps.log; rm -f build-deps.log; exit 1; }; \
 		rm -f build-deps.log; \
 	fi; \
-	has=$$($(CARGO) --version 2>/dev/null | cut -d' ' -f2); \
-	[ "$$(printf '%s\n' "$(RUST_VERSION)" "$${has:-0}" | sort -V | head -n 1)" = "$(RUST_VERSION)" ] || { \
-		echo "Rust $(RUST_VERSION) or newer is needed, $(CARGO) is $${has:-missing}: see https://rustup.rs" >&2; exit 1; \
-	}
+	CARGO="$(CARGO)" SUDO="$(SUDO)" crates/harness/debian-rust $(RUST_VERSION) $(RUST_TOOLS)
 
 check: deps tools peers fmt lint doc deny test fuzz
 
@@ -103,6 +119,7 @@ fmt:
 lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --features fuzzing -- -D warnings
+	$(CARGO) clippy --no-default-features -- -D warnings
 	$(CARGO) clippy --manifest-path fuzz/Cargo.toml --target-dir target --all-targets -- -D warnings
 
 # Documents all items, private ones too, in target/doc.
@@ -148,8 +165,13 @@ demo-debian: deps
 	$(CARGO) fetch --locked --quiet
 	$(IN_ROOT) make demo
 
-check-debian: demo-debian tools peers
+check-debian: demo-debian test-debian
+
+# The tests of check-debian alone.
+test-debian: PACKAGES += $(ROOT_PACKAGES)
+test-debian: deps tools peers
 	$(CARGO) build --workspace --all-targets
+	$(IN_ROOT) make deps
 	@set -e; target="$$($(TARGET_DIR))"; \
 	$(CARGO) metadata --format-version 1 --offline >"$$target/workspace.json"; \
 	$(CARGO) nextest list --workspace --list-type binaries-only --message-format json >"$$target/tests.json"; \
@@ -157,13 +179,86 @@ check-debian: demo-debian tools peers
 		--cargo-metadata "$$0/workspace.json" --binaries-metadata "$$0/tests.json" \
 		--filterset "($$filter) & ($(DISTRO_TESTS))"' "$$target"
 
+# A root of Debian 13 of its own for what is built for other architectures: build/cross.
+IN_CROSS_ROOT = $(SUDO) env PATH="$$PATH" HOME="$$HOME" CARGO="$(CARGO)" DEBIAN_ROOT=cross DEBIAN_ROOT_PIVOT=1 crates/harness/debian-root trixie
+
+# qemu-user runs the unit tests. A host of that architecture, which QEMU emulates, serves by its units and runs the tests that need
+# a kernel, such as those of the sandbox.
+check-arm64: PACKAGES := $(ROOT_PACKAGES)
+check-arm64: deps tools
+	$(CARGO) fetch --locked --quiet
+	$(IN_CROSS_ROOT) crates/harness/debian-cross arm64 crates/harness/test-cross
+	@set -e; target="$$($(TARGET_DIR))"; \
+	$(CARGO) metadata --format-version 1 --offline >"$$target/workspace.json"; \
+	$(CARGO) nextest list --workspace --test arm64 --list-type binaries-only --message-format json >"$$target/tests.json"; \
+	$(IN_CROSS_ROOT) cargo-nextest nextest run \
+		--cargo-metadata "$$target/workspace.json" --binaries-metadata "$$target/tests.json"
+
+# Builds the programs for riscv64 in a root of its own.
+check-riscv64: PACKAGES := $(ROOT_PACKAGES)
+check-riscv64: deps
+	$(CARGO) fetch --locked --quiet
+	$(IN_CROSS_ROOT) crates/harness/debian-cross riscv64 cargo build -p vhost-user-backends -p vhostctl
+
+# Debian and RPM packages in target/packages, built by Debian's own Rust: see packaging/README.md.
+packages:
+	@$(MAKE) --no-print-directory deps PACKAGES="$(BUILD_PACKAGES) $(PACKAGING_PACKAGES)"
+	@CARGO=/usr/bin/cargo SUDO="$(SUDO)" crates/harness/debian-rust $(PACKAGES_RUST)
+	$(CARGO) fetch --locked --quiet
+	@set -e; for kind in $(PACKAGE_KINDS); do \
+		echo "packaging/build $$kind"; \
+		packaging/build $$kind; \
+	done
+
+# The Debian packages, built on another Debian release: in build/$(DISTRO)/build/target/packages. PACKAGE_KINDS=rpm builds
+# those of RPM there.
+packages-debian: PACKAGES = $(ROOT_PACKAGES)
+packages-debian: PACKAGE_KINDS = deb
+packages-debian: deps
+	$(CARGO) fetch --locked --quiet
+	$(IN_ROOT) env QUICK="$(QUICK)" make packages PACKAGE_KINDS="$(PACKAGE_KINDS)"
+
+# The Debian packages for arm64, built and started by qemu-user on Debian 13: in build/cross/build/target/packages/deb-arm64.
+packages-arm64: PACKAGES := $(ROOT_PACKAGES)
+packages-arm64: deps
+	$(CARGO) fetch --locked --quiet
+	$(IN_CROSS_ROOT) crates/harness/debian-cross arm64 env ARCH=arm64 QUICK="$(QUICK)" packaging/build deb
+
+# Installs, upgrades and purges the packages on new roots of Debian 12 and 13.
+check-packages: packages tools
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) $(ROOT_PACKAGES)"
+	$(CARGO) build --workspace --bin guest
+	$(CARGO) nextest run --workspace --test packages
+
+# The same with the packages that Debian 13 built, on new roots of Debian 13.
+check-packages-debian:
+	@$(MAKE) --no-print-directory packages-debian DISTRO=trixie
+	@$(MAKE) --no-print-directory tools deps PACKAGES="$(PACKAGES) $(ROOT_PACKAGES)"
+	$(CARGO) build --workspace --bin guest
+	BUILT_PACKAGES="$(CURDIR)/build/trixie/build/target/packages" $(CARGO) nextest run --workspace --test packages \
+		--filterset "not test(debian_12) and not test(/^(contents|rpm)::/) or test(=contents::debian_packages_have_their_files)"
+
 # Measures the programs beside their peers. Peers that are not available are named and left out.
 bench: PACKAGES += $(BENCH_PACKAGES)
 bench: deps
 	@test -x build/peers/bin/vhost-device-input \
 		|| $(CARGO) install --quiet --root build/peers $(BENCH_CRATE) || true
 	$(CARGO) build --release -p vhost-user-backends -p bench -p bench-evdev -p guest
-	$(CARGO) run --release --quiet -p bench
+	@"$$($(TARGET_DIR))/release/bench"
+
+# Measures the programs beside those of an older revision, and parts of both by themselves. ONLY names some of the work.
+bench-compare: PACKAGES += $(BENCH_PACKAGES)
+bench-compare: deps
+	@test -n "$(OLD)" || { echo "usage: make bench-compare OLD=REVISION [ONLY=TEXT]" >&2; exit 1; }
+	$(CARGO) build --release -p vhost-user-backends -p bench -p bench-evdev -p guest
+	$(CARGO) build --release --features fuzzing --example parts
+	@CARGO="$(CARGO)" benches/compare "$(OLD)" $(if $(ONLY),"--only=$(ONLY)")
+
+# Tries OpenGL on the render nodes of this machine, and prints a report to attach to a bug. As root it also says what the
+# sandbox refused.
+gpu-check:
+	$(CARGO) build --release -p vhost-user-backends -p guest
+	@"$$($(TARGET_DIR))/release/gpu-check"
 
 clean:
 	$(CARGO) clean
@@ -179,7 +274,25 @@ help:
 	@echo "make fuzz       replay the fuzzing corpora and fuzz each target for FUZZ_SECONDS"
 	@echo "make demo-debian, make check-debian"
 	@echo "                the same on another Debian release (DISTRO=trixie), in a root in build/"
+	@echo "make test-debian"
+	@echo "                the tests of check-debian alone"
+	@echo "make check-arm64"
+	@echo "                build for arm64, run the unit tests by qemu-user, and serve on an emulated arm64 host"
+	@echo "make check-riscv64"
+	@echo "                build the programs for riscv64"
+	@echo "make packages   build Debian and RPM packages (target/packages)"
+	@echo "make packages-debian"
+	@echo "                build those of Debian on another release (DISTRO=trixie), in a root in build/"
+	@echo "make packages-arm64"
+	@echo "                the same for arm64"
+	@echo "make check-packages"
+	@echo "                install, upgrade and purge them on new roots of Debian 12 and 13"
+	@echo "make check-packages-debian"
+	@echo "                the same with those that Debian 13 built, on Debian 13"
 	@echo "make bench      measure the programs beside those of QEMU and rust-vmm"
+	@echo "make bench-compare OLD=REVISION"
+	@echo "                measure the programs beside those of an older revision (ONLY=TEXT: work of that name)"
+	@echo "make gpu-check  try OpenGL on the render nodes of this machine, and print a report to attach to a bug"
 	@echo "make deps       install the Debian packages needed for demo and check"
 	@echo "make tools      install cargo-nextest, cargo-deny and cargo-fuzz"
 	@echo "make install    install programs, units and descriptors (PREFIX, DESTDIR)"

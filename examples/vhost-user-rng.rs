@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-rng: random numbers of the host for a virtual machine (virtio 1.2, 5.4).
 //!
 //! A complete backend program in one file. The library does the rest: options, sockets, readiness, watchdog,
@@ -11,8 +12,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use rustix::rand::{GetRandomFlags, getrandom};
 use vhost_user_backends::backend::{
-    self, Capabilities, CommonOptions, Device, DeviceBuilder, DeviceContext, DeviceType, EventSet,
-    FIRST_TOKEN, Program, QueuePass, RateLimitedLog, VirtqueueError, Vring, WakeEvent,
+    self, Capabilities, CommonOptions, Continuity, Device, DeviceBuilder, DeviceContext,
+    DeviceType, EventSet, FIRST_TOKEN, Program, QueuePass, RateLimitedLog, Takeover,
+    VirtqueueError, Vring, WakeEvent,
 };
 
 /// Random bytes of a request. The device may fill less than the buffers have room for (virtio 1.2, 5.4.6.2).
@@ -52,8 +54,13 @@ impl Program for VhostUserRng {
         &options.common
     }
 
+    /// It has no state but its virtqueue, which the library keeps.
+    fn takeover(_options: &Options) -> Takeover {
+        Takeover::Supported
+    }
+
     /// A failure here ends the program early, before it serves anyone.
-    fn open(options: &Options) -> io::Result<RngBuilder> {
+    fn open(options: &Options, _continuity: &Continuity) -> io::Result<RngBuilder> {
         getrandom(&mut [0; 1], GetRandomFlags::NONBLOCK)?;
         Ok(RngBuilder(options.max_bytes.into()))
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Events of evdev as virtio-input and the events socket of vhost-user-input carry them: `struct virtio_input_event`
 //! (virtio 1.2, 5.8.6), little-endian.
 
@@ -19,6 +20,8 @@ pub const SYN_REPORT: u16 = SynchronizationCode::SYN_REPORT.0;
 
 /// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// As in its encoding, which is a copy then.
+#[repr(C)]
 pub struct Event {
     /// The event type, one of `EV_*`.
     pub kind: u16,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-gpu and vhost-user-input: a GPU and input devices for virtual machines, as ordinary
 //! host processes that any VMM with a vhost-user front-end can use.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The baseline: the work no backend can avoid, in a process of its own. One copy of the pixels out of the
 //! guest's memory, and one write of them to the display's socket.
 

@@ -1,17 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Workloads of a vhost-user-gpu program.
 
 use std::time::Instant;
 
 use anyhow::ensure;
+use frontend::Memory;
 use frontend::gpu::{
-    Create3d, DisplayOptions, DisplayThread, EdidAnswer, Format, Gpu, GpuOptions, Rect, Request,
-    ResponseKind, Stream,
+    Create3d, DisplayOptions, DisplayThread, EdidAnswer, Format, Framebuffer, Gpu, GpuOptions,
+    Rect, Request, ResponseKind, Stream,
 };
-use frontend::{Memory, Program};
 use virtio_bindings::virtio_gpu as v;
 
 use crate::baseline::Baseline;
-use crate::program::{MeasuredProgram, Started, Style};
+use crate::program::{MeasuredProgram, Process, Started, Style};
 use crate::scattered::{PAGE, Scattered};
 use crate::workload::{Batch, Sample, Workload};
 
@@ -30,6 +31,15 @@ pub(crate) enum Scenario {
         /// Of the screen.
         screen: (u32, u32),
         /// What is transferred and flushed.
+        damage: Rect,
+        /// What really changed.
+        changed: Rect,
+    },
+    /// The same of a blob, which needs no transfer.
+    DrawBlob {
+        /// Of the screen.
+        screen: (u32, u32),
+        /// What is flushed.
         damage: Rect,
         /// What really changed.
         changed: Rect,
@@ -53,7 +63,7 @@ pub(crate) enum Scenario {
 impl Scenario {
     fn screen(self) -> (u32, u32) {
         match self {
-            Self::Draw { screen, .. } => screen,
+            Self::Draw { screen, .. } | Self::DrawBlob { screen, .. } => screen,
             Self::Attach(entries) => (1024, entries),
             Self::Submits(_) => (64, 64),
             _ => (1920, 1080),
@@ -97,8 +107,8 @@ pub(crate) fn start(
 }
 
 /// What went wrong, and what the program says of it.
-fn told(program: &Program, error: impl Into<anyhow::Error>) -> anyhow::Error {
-    let said = program.stderr();
+fn told(program: &Process, error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let said = program.log();
     let error = error.into();
     match said.trim().lines().last() {
         Some(line) => error.context(format!("it said \"{line}\"")),
@@ -108,7 +118,7 @@ fn told(program: &Program, error: impl Into<anyhow::Error>) -> anyhow::Error {
 
 /// A guest with a screen, before a backend.
 struct Machine {
-    program: Program,
+    program: Process,
     gpu: Gpu,
     display: DisplayThread,
     scenario: Scenario,
@@ -144,7 +154,7 @@ impl Machine {
             true => GpuOptions::virgl(),
             false => GpuOptions {
                 control_size: 256,
-                ..GpuOptions::default()
+                ..GpuOptions::with_blobs()
             },
         };
         let mut machine = Self {
@@ -183,17 +193,35 @@ impl Machine {
             self.display.wait_count(Request::Update, 1)?;
             return Ok(());
         }
+        // Not black: private memory that was never written is one page of zeros, or a huge one, which stays in the caches; shared
+        // memory is allocated when it is read first. A driver shows no image that it has not drawn.
+        self.screen.draw(width, Rect::sized(width, height), 0)?;
         if let Scenario::Resources(count) = self.scenario {
             for id in (1..=count).map(|n| RESOURCE + n) {
                 ok(gpu.create_2d(id, Format::B8G8R8X8, 8, 8))?;
                 ok(gpu.attach_backing(id, &[(self.screen.page(0), 256)]))?;
+                ok(gpu.transfer_to_host_2d(id, Rect::sized(8, 8), 0))?;
             }
+        }
+        let whole = Rect::sized(width, height);
+        if matches!(self.scenario, Scenario::DrawBlob { .. }) {
+            let framebuffer = Framebuffer {
+                format: Format::B8G8R8X8,
+                size: (width, height),
+                stride: width * 4,
+                offset: 0,
+            };
+            let len = u64::from(width) * u64::from(height) * 4;
+            ok(gpu.create_blob(RESOURCE, len, &self.screen.entries()))?;
+            ok(gpu.set_scanout_blob(0, RESOURCE, whole, &framebuffer))?;
+            ok(gpu.flush(RESOURCE, whole))?;
+            self.display.wait_count(Request::Update, 1)?;
+            return Ok(());
         }
         ok(gpu.create_2d(RESOURCE, Format::B8G8R8X8, width, height))?;
         if matches!(self.scenario, Scenario::Attach(_)) {
             return Ok(());
         }
-        let whole = Rect::sized(width, height);
         ok(gpu.attach_backing(RESOURCE, &self.screen.entries()))?;
         ok(gpu.set_scanout(0, RESOURCE, whole))?;
         ok(gpu.transfer_to_host_2d(RESOURCE, whole, 0))?;
@@ -221,10 +249,18 @@ impl Machine {
                 screen: (width, _),
                 damage,
                 changed,
+            }
+            | Scenario::DrawBlob {
+                screen: (width, _),
+                damage,
+                changed,
             } => {
                 self.screen.draw(width, changed, self.round)?;
                 let start = Instant::now();
-                self.push_transfer(width, damage)?;
+                let transfers = usize::from(matches!(self.scenario, Scenario::Draw { .. }));
+                if transfers != 0 {
+                    self.push_transfer(width, damage)?;
+                }
                 let Rect {
                     x,
                     y,
@@ -232,7 +268,7 @@ impl Machine {
                     height: h,
                 } = damage;
                 self.gpu.push(FLUSH, &[x, y, w, h, RESOURCE, 0])?;
-                self.finish(2)?;
+                self.finish(transfers + 1)?;
                 self.display.wait_count(Request::Update, 1)?;
                 start
             }
@@ -347,7 +383,7 @@ impl Machine {
 
 impl Workload for Machine {
     fn pids(&self) -> Vec<u32> {
-        vec![self.program.pid()]
+        self.program.pid().into_iter().collect()
     }
 
     fn batch(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>> {

@@ -1,16 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Workloads of a vhost-user-input program, with an input device played by a pipe.
 
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use frontend::input::{Input, InputOptions};
-use frontend::{DEFAULT_LIMIT, Memory, Program};
+use frontend::{DEFAULT_LIMIT, Memory};
 use harness::mock::codes::{EV_ABS, EV_REL};
 use harness::mock::{MOUSE, TOUCHSCREEN};
 use tempfile::TempDir;
 
+use crate::interrupt;
 use crate::pipe::PipeDevice;
-use crate::program::{MeasuredProgram, Style};
+use crate::program::{MeasuredProgram, Process, Style};
 use crate::workload::{Batch, Sample, Workload};
 
 /// Time between two reports of a mouse with 8000 of them in a second.
@@ -89,7 +91,7 @@ pub(crate) fn arguments(who: &MeasuredProgram, device: &PipeDevice) -> Vec<Strin
 }
 
 struct Desk {
-    program: Program,
+    program: Process,
     input: Input,
     device: PipeDevice,
     scenario: Scenario,
@@ -135,6 +137,7 @@ impl Desk {
             let mut samples = Vec::with_capacity(count);
             let mut last = 0;
             while last < count {
+                interrupt::check()?;
                 match receive(input, QUIET) {
                     Ok((_, moved)) => last = usize::try_from(moved)?,
                     Err(e) if e.is_timeout() && sender.is_finished() => break,
@@ -156,7 +159,7 @@ impl Desk {
 
 impl Workload for Desk {
     fn pids(&self) -> Vec<u32> {
-        vec![self.program.pid()]
+        self.program.pid().into_iter().collect()
     }
 
     fn batch(&mut self, batch: Batch) -> anyhow::Result<Vec<Sample>> {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Measures vhost-user-gpu and vhost-user-input programs side by side.
 //!
 //! Each is driven over its socket by the same front-end, in rounds in which all have their turn, and
@@ -7,7 +8,10 @@ mod baseline;
 mod console;
 mod gpu;
 mod input;
+mod interrupt;
+mod kept;
 mod measure;
+mod parts;
 mod pipe;
 mod program;
 mod scattered;
@@ -36,6 +40,9 @@ struct Args {
     /// Measure this vhost-user-input program as well
     #[arg(long, value_name = "NAME=PATH", value_parser = MeasuredProgram::parse)]
     input: Vec<MeasuredProgram>,
+    /// Measure this benches/parts program as well; the first one is compared with the others, and nothing else is measured
+    #[arg(long, value_name = "NAME=PATH", value_parser = parts::Version::parse)]
+    parts: Vec<parts::Version>,
     /// Fetch no other programs to compare with
     #[arg(long)]
     no_peers: bool,
@@ -48,6 +55,9 @@ struct Args {
     /// How long each program works in each round
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 100)]
     time: u64,
+    /// Starts of the programs over which these rounds are spread where the cost of kept state is measured
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    starts: u16,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -59,6 +69,10 @@ fn main() -> anyhow::Result<()> {
         return baseline::serve(Path::new(&memory), size.parse()?);
     }
     let args = Args::parse();
+    interrupt::watch()?;
+    if !args.parts.is_empty() {
+        return parts::show(&args.parts, args.rounds.into());
+    }
     let mut notes = Vec::new();
     let mut gpus = vec![MeasuredProgram::ours("vhost-user-gpu")?];
     let mut inputs = vec![MeasuredProgram::ours("vhost-user-input")?];
@@ -82,6 +96,7 @@ fn main() -> anyhow::Result<()> {
             rounds: args.rounds.into(),
             time: Duration::from_millis(args.time),
         },
+        starts: args.starts.into(),
         count_syscalls: trouble.is_none(),
     };
     notes.extend(trouble);
@@ -89,20 +104,34 @@ fn main() -> anyhow::Result<()> {
 
     let gpus_and_baseline = [&gpus[..], &[baseline]].concat();
     for (name, scenario) in gpu_work().into_iter().filter(|(name, _)| wanted(name)) {
+        interrupt::check()?;
         bench.show(name, &gpus_and_baseline, |who| gpu::start(who, scenario));
     }
-    let in_3d = [&gpus[..1], &args.gpu[..]].concat();
-    for (name, scenario) in WORK_3D.into_iter().filter(|(name, _)| wanted(name)) {
-        bench.show(name, &in_3d, |who| gpu::start(who, scenario));
+    let own = [&gpus[..1], &args.gpu[..]].concat();
+    for (name, scenario) in OWN_WORK.into_iter().filter(|(name, _)| wanted(name)) {
+        interrupt::check()?;
+        bench.show(name, &own, |who| gpu::start(who, scenario));
     }
     for (name, scenario) in INPUT_WORK.into_iter().filter(|(name, _)| wanted(name)) {
+        interrupt::check()?;
         bench.show(name, &inputs, |who| input::start(who, scenario));
     }
+    interrupt::check()?;
+    let gpu_programs = kept::Programs {
+        measured: &gpus,
+        more: args.gpu.len(),
+    };
+    let input_programs = kept::Programs {
+        measured: &inputs,
+        more: args.input.len(),
+    };
+    kept::show(&bench, &gpu_programs, &input_programs, &wanted);
     let mut consoles = vec![MeasuredProgram::part("ours", Style::Console)];
     if !args.no_peers {
         consoles.push(MeasuredProgram::part("QEMU", Style::Qemu));
     }
     for work in console::work().filter(|work| wanted(&work.name)) {
+        interrupt::check()?;
         let effort = Effort {
             time: bench.effort.time * work.times,
             ..bench.effort
@@ -110,13 +139,14 @@ fn main() -> anyhow::Result<()> {
         let bench = Bench { effort, ..bench };
         bench.show(&work.name, &consoles, |who| console::start(who, work.kind));
     }
+    interrupt::check()?;
     if wanted(startup_and_idle::NAME) {
         startup_and_idle::show(&gpus, &inputs, bench.effort.rounds);
     }
     for note in notes {
         println!("- {note}");
     }
-    Ok(())
+    interrupt::check()
 }
 
 fn gpu_work() -> Vec<(&'static str, gpu::Scenario)> {
@@ -162,8 +192,8 @@ fn gpu_work() -> Vec<(&'static str, gpu::Scenario)> {
     ]
 }
 
-/// What QEMU's C program does not do without a GPU.
-const WORK_3D: [(&str, gpu::Scenario); 2] = [
+/// What QEMU's C program does not do, or not without a GPU.
+const OWN_WORK: [(&str, gpu::Scenario); 4] = [
     (
         "OpenGL, a frame of 1000 small command streams",
         gpu::Scenario::Submits(1000),
@@ -171,6 +201,22 @@ const WORK_3D: [(&str, gpu::Scenario); 2] = [
     (
         "OpenGL, 1920x1080 cleared and read back",
         gpu::Scenario::Readback,
+    ),
+    (
+        "1920x1080 flushed of a blob, all changed",
+        gpu::Scenario::DrawBlob {
+            screen: (1920, 1080),
+            damage: Rect::sized(1920, 1080),
+            changed: Rect::sized(1920, 1080),
+        },
+    ),
+    (
+        "1920x1080 flushed of a blob, 64x64 changed",
+        gpu::Scenario::DrawBlob {
+            screen: (1920, 1080),
+            damage: Rect::sized(1920, 1080),
+            changed: Rect::new(700, 500, 64, 64),
+        },
     ),
 ];
 
@@ -189,9 +235,11 @@ const INPUT_WORK: [(&str, input::Scenario); 3] = [
     ),
 ];
 
-struct Bench {
-    effort: Effort,
-    count_syscalls: bool,
+pub(crate) struct Bench {
+    pub(crate) effort: Effort,
+    /// Over how many starts the rounds are spread where the order of starts matters.
+    pub(crate) starts: usize,
+    pub(crate) count_syscalls: bool,
 }
 
 impl Bench {
@@ -203,6 +251,9 @@ impl Bench {
         start: impl Fn(&MeasuredProgram) -> anyhow::Result<Option<Box<dyn workload::Workload>>>,
     ) {
         let results = compare(who, self.effort, self.count_syscalls, start);
+        if interrupt::is_noticed() {
+            return;
+        }
         let record = |n: usize| results.get(n)?.as_ref()?.as_ref().ok();
         // The first is ours; the others, but for the baseline, are its peers.
         let peers = (1..who.len()).filter(|n| who[*n].style != Style::Baseline);

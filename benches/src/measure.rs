@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Rounds: every program in turn, again and again, so that whatever else the machine does meets
 //! all of them alike.
 
@@ -54,8 +55,31 @@ impl Record {
 
     /// The median over rounds of the ratio of its processor time to another's in the same round.
     pub(crate) fn ratio(&self, other: &Self) -> f64 {
+        median(self.ratios(other))
+    }
+
+    /// Between which a half of these ratios lies.
+    pub(crate) fn quartiles(&self, other: &Self) -> (f64, f64) {
+        let mut ratios = self.ratios(other);
+        ratios.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            let index = ratios.len().saturating_sub(1) as f64 * share;
+            ratios.get(index.round() as usize).copied().unwrap_or(0.0)
+        };
+        (at(0.25), at(0.75))
+    }
+
+    fn ratios(&self, other: &Self) -> Vec<f64> {
         let pairs = self.rounds.iter().zip(&other.rounds);
-        median(pairs.map(|(a, b)| a.cpu / b.cpu).collect())
+        pairs.map(|(a, b)| a.cpu / b.cpu).collect()
+    }
+
+    /// Adds the rounds of another start.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.rounds.extend(other.rounds);
+        self.latencies.extend(other.latencies);
+        self.latencies.sort_unstable();
+        self.syscalls = self.syscalls.or(other.syscalls);
     }
 
     /// The latency that this share of all pieces keep.
@@ -168,9 +192,8 @@ fn attempt(
     slot: &mut Option<anyhow::Result<Running>>,
     what: impl FnOnce(&mut Running) -> anyhow::Result<()>,
 ) {
-    if let Some(Ok(running)) = slot
-        && let Err(e) = what(running)
-    {
+    let Some(Ok(running)) = slot else { return };
+    if let Err(e) = what(running) {
         *slot = Some(Err(e));
     }
 }

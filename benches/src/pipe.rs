@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An input device that is a named pipe, and answers as evdev does by a preloaded library.
 
 use std::fs::{File, OpenOptions};
@@ -65,8 +66,9 @@ impl PipeDevice {
     pub(crate) fn report(&mut self, events: &[(u16, u16, i32)]) -> anyhow::Result<()> {
         let mut bytes = Vec::with_capacity((events.len() + 1) * 24);
         for (kind, code, value) in events.iter().chain(&[(0, 0, 0)]) {
-            // struct input_event of 64-bit machines; nobody looks at the time.
-            bytes.extend([0; 16]);
+            // struct input_event of 64-bit machines. The time is never 0, as the kernel's.
+            bytes.extend(1_u64.to_ne_bytes());
+            bytes.extend([0; 8]);
             bytes.extend(kind.to_ne_bytes());
             bytes.extend(code.to_ne_bytes());
             bytes.extend(value.to_ne_bytes());

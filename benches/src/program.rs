@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The measured programs: ours, and the peers with their sources.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use frontend::manager::{Service, ServiceOptions};
 use frontend::{Command, Deadline, Program, Session, SocketForm};
 use harness::apt::{PrivateApt, Suite};
 use harness::paths;
@@ -14,6 +16,8 @@ use tempfile::TempDir;
 pub(crate) enum Style {
     /// The conventions of QEMU's `docs/interop/vhost-user.rst`.
     Conventions,
+    /// As a service whose manager keeps descriptors: the program keeps its state for a successor.
+    Kept,
     /// rust-vmm's `vhost-device-input`: a number is put behind the socket's path.
     VhostDevice,
     /// No backend at all: see [`crate::baseline`].
@@ -35,11 +39,41 @@ pub(crate) struct MeasuredProgram {
     pub style: Style,
 }
 
+/// A process of a measured program.
+#[derive(Debug)]
+pub(crate) enum Process {
+    /// One that was started as a VMM does.
+    Program(Program),
+    /// A service.
+    Service(Service),
+}
+
+impl Process {
+    /// Its process id.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        Ok(match self {
+            Self::Program(program) => program.pid(),
+            Self::Service(service) => service.pid()?,
+        })
+    }
+
+    /// What it wrote so far.
+    pub(crate) fn log(&self) -> String {
+        match self {
+            Self::Program(program) => program.stderr(),
+            Self::Service(service) => service.log(),
+        }
+    }
+}
+
 /// A program that was started, and the connection to it.
 #[derive(Debug)]
 pub(crate) struct Started {
     /// The program.
-    pub program: Program,
+    pub program: Process,
     /// The connection.
     pub session: Session,
     /// Where its socket lies, if it is not in the program's own.
@@ -57,6 +91,15 @@ impl MeasuredProgram {
             path: paths::program(program)?,
             style: Style::Conventions,
         })
+    }
+
+    /// The same program, as a service that keeps its state.
+    pub(crate) fn kept(&self) -> Self {
+        Self {
+            name: format!("{}, kept", self.name),
+            style: Style::Kept,
+            ..self.clone()
+        }
     }
 
     /// Programs that are found where they are started.
@@ -94,6 +137,18 @@ impl MeasuredProgram {
     /// # Errors
     /// If it does not start or ends at once, with what it says.
     pub(crate) fn start(&self, args: &[String], env: &[(&str, String)]) -> anyhow::Result<Started> {
+        if self.style == Style::Kept {
+            let mut options = ServiceOptions::new(&self.path).args(args);
+            for (name, value) in env {
+                options = options.env(name, value);
+            }
+            let service = options.start()?;
+            return Ok(Started {
+                session: service.session()?,
+                program: Process::Service(service),
+                folder: None,
+            });
+        }
         let mut command = Command::new(&self.path);
         for (name, value) in env {
             command = command.env(name, value);
@@ -107,7 +162,7 @@ impl MeasuredProgram {
                 .spawn()?;
             let stream = connect(&mut program, &path.with_file_name("socket0"))?;
             return Ok(Started {
-                program,
+                program: Process::Program(program),
                 session: Session::new(stream),
                 folder: Some(folder),
             });
@@ -116,7 +171,7 @@ impl MeasuredProgram {
         let mut program = command.args(args).spawn()?;
         let session = program.session()?;
         Ok(Started {
-            program,
+            program: Process::Program(program),
             session,
             folder: None,
         })
@@ -155,9 +210,12 @@ pub(crate) fn debian_gpus(trouble: &mut dyn FnMut(String)) -> Vec<MeasuredProgra
     for (name, backports) in [("C, release", false), ("C, backports", true)] {
         let root = folder.join(if backports { "backports" } else { "release" });
         let path = root.join(PROGRAM);
-        if !path.is_file()
-            && let Err(e) = fetch(&mut apt, backports, &root)
-        {
+        let fetched = if path.is_file() {
+            Ok(())
+        } else {
+            fetch(&mut apt, backports, &root)
+        };
+        if let Err(e) = fetched {
             trouble(format!("{name}: {e:#}"));
             continue;
         }

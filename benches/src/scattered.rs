@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Guest memory in pages that lie anywhere.
 
 use frontend::Memory;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The cost of starting a program, and of an idle one: time, memory, wake-ups.
 
 use std::time::{Duration, Instant};
@@ -6,6 +7,7 @@ use anyhow::Context as _;
 use frontend::Session;
 use harness::mock::MOUSE;
 
+use crate::interrupt;
 use crate::measure::median;
 use crate::pipe::PipeDevice;
 use crate::program::MeasuredProgram;
@@ -30,8 +32,8 @@ struct Start {
 }
 
 /// What an idle program costs.
-struct Idle {
-    memory: Resident,
+pub(crate) struct Idle {
+    pub(crate) memory: Resident,
     sleeps: u64,
     cpu: Duration,
 }
@@ -118,20 +120,22 @@ fn starts(who: &[MeasuredProgram], rounds: usize, args: &Args) -> Vec<anyhow::Re
 }
 
 fn start(who: &MeasuredProgram, args: &[String], env: &[(&str, String)]) -> anyhow::Result<Start> {
+    interrupt::check()?;
     let begin = Instant::now();
     let mut started = who.start(args, env)?;
     let session = &mut started.session;
     session.negotiate(Session::usual_protocol_features())?;
     let wall = begin.elapsed().as_secs_f64() * 1e3;
-    let cpu = Usage::of(started.program.pid())?.cpu.as_secs_f64() * 1e3;
+    let cpu = Usage::of(started.program.pid()?)?.cpu.as_secs_f64() * 1e3;
     Ok(Start { wall, cpu })
 }
 
-fn idle(workload: Option<Box<dyn Workload>>) -> anyhow::Result<Idle> {
+pub(crate) fn idle(workload: Option<Box<dyn Workload>>) -> anyhow::Result<Idle> {
     let workload = workload.context("there is no program to watch")?;
     std::thread::sleep(WATCHED / 10);
     let before = Usage::of_all(&workload.pids())?;
     std::thread::sleep(WATCHED);
+    interrupt::check()?;
     let used = Usage::of_all(&workload.pids())?.since(before);
     let pid = *workload.pids().first().context("it has no process")?;
     Ok(Idle {

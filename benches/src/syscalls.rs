@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! System calls of a process, counted by a tracepoint.
 //!
 //! `perf stat` counts in the kernel and stops nobody, unlike `strace`. It costs a little all the same,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Tables, in Markdown that can be read as it is.
 
 use std::fmt::Write as _;
@@ -19,6 +20,11 @@ impl Table {
     /// Adds a row; what it has too few is `-`.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
+    }
+
+    /// Whether it has no row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.len() < 2
     }
 
     /// It, with a line's end.

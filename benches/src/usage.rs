@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Resource usage of a process, as the kernel accounts it.
 
 use std::time::Duration;

@@ -1,6 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A program that is set up for one kind of work.
 
 use std::time::{Duration, Instant};
+
+use crate::interrupt;
 
 /// How much is done at a time.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +18,7 @@ impl Batch {
     /// Does `piece` as often.
     ///
     /// # Errors
-    /// The first of `piece`.
+    /// The first of `piece`; if the measurement was interrupted.
     pub(crate) fn run(
         self,
         mut piece: impl FnMut() -> anyhow::Result<Sample>,
@@ -23,6 +26,7 @@ impl Batch {
         let begin = Instant::now();
         let mut samples = Vec::new();
         while samples.len() < self.pieces || begin.elapsed() < self.time {
+            interrupt::check()?;
             samples.push(piece()?);
         }
         Ok(samples)

@@ -1,4 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Users and groups of this host.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
@@ -78,6 +82,42 @@ pub(crate) fn user_name(id: u32) -> String {
 pub(crate) fn group_name(id: u32) -> String {
     let group = Group::from_gid(Gid::from_raw(id)).ok().flatten();
     name_or_number(group.map(|group| group.name), id)
+}
+
+thread_local! {
+    static USERS: RefCell<HashMap<String, Option<User>>> = RefCell::default();
+    static GROUPS: RefCell<HashMap<String, Option<Group>>> = RefCell::default();
+}
+
+/// The user with this name or number, if there is one. Each is looked up once: many sockets have the same.
+pub(crate) fn known_user(name: &str) -> Option<User> {
+    known(&USERS, name, |name| match name.parse() {
+        Ok(id) => User::from_uid(Uid::from_raw(id)),
+        Err(_) => User::from_name(name),
+    })
+}
+
+/// The group with this name or number, if there is one. Each is looked up once.
+pub(crate) fn known_group(name: &str) -> Option<Group> {
+    known(&GROUPS, name, |name| match name.parse() {
+        Ok(id) => Group::from_gid(Gid::from_raw(id)),
+        Err(_) => Group::from_name(name),
+    })
+}
+
+fn known<T: Clone>(
+    all: &'static std::thread::LocalKey<RefCell<HashMap<String, Option<T>>>>,
+    name: &str,
+    look_up: impl FnOnce(&str) -> nix::Result<Option<T>>,
+) -> Option<T> {
+    all.with_borrow_mut(|all| match all.get(name) {
+        Some(found) => found.clone(),
+        None => {
+            let found = look_up(name).ok().flatten();
+            all.insert(name.to_owned(), found.clone());
+            found
+        }
+    })
 }
 
 /// Directories such as LDAP and Active Directory have names like `DOM\group` and `domain users`.

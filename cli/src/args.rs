@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command line. The arguments of a verb are defined with the verb.
 
 use clap::Parser;

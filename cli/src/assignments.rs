@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Which device of the host is assigned to which backend.
 
 use std::collections::BTreeMap;
 
-use crate::devices::{InputDevice, InputKind};
+use crate::devices::{InputDevice, InputKind, RenderNode};
 use crate::instance::{Instance, UnitKind};
-use crate::settings::{ProgramOptions, Settings};
+use crate::settings::{DeviceAddress, ProgramOptions, Settings};
 use crate::unit_folders::{self, UnitFolders};
 
 /// The configured backends with their settings.
@@ -27,23 +28,37 @@ impl DeviceAssignments {
         self.0.keys()
     }
 
-    /// The backends of one kind whose device is at a matching path.
-    pub(crate) fn holders(&self, kind: UnitKind, is_at: impl Fn(&str) -> bool) -> Vec<String> {
-        self.holding(kind, is_at)
-            .map(|(instance, _)| instance.to_string())
-            .collect()
+    /// The backends that an input device is assigned to.
+    pub(crate) fn input_holders(&self, device: &InputDevice) -> Vec<String> {
+        let holding = self.holding_input(device);
+        holding.map(|(instance, _)| instance.to_string()).collect()
     }
 
-    /// The path of the device of a backend.
-    pub(crate) fn path(&self, instance: &Instance) -> Option<&str> {
-        self.0.get(instance)?.device()
+    /// The backends that a render node is assigned to.
+    pub(crate) fn gpu_holders(&self, node: &RenderNode) -> Vec<String> {
+        let is_node = |address: &DeviceAddress| match address {
+            DeviceAddress::Path(path) => node.is_at(path),
+            DeviceAddress::Match(_) => false,
+        };
+        let holding = self.holding(UnitKind::Gpu, is_node);
+        holding.map(|(instance, _)| instance.to_string()).collect()
+    }
+
+    /// Which device a backend uses.
+    pub(crate) fn address(&self, instance: &Instance) -> Option<DeviceAddress> {
+        self.0.get(instance)?.address()
+    }
+
+    /// The backend of a VM that an input device is assigned to.
+    pub(crate) fn holder_in(&self, vm: &str, device: &InputDevice) -> Option<&Instance> {
+        let mut holding = self.holding_input(device).map(|(instance, _)| instance);
+        holding.find(|instance| instance.vm() == vm)
     }
 
     /// Another backend that an input device is assigned to.
     pub(crate) fn other_holder(&self, device: &InputDevice, than: &Instance) -> Option<&Instance> {
-        self.holding(UnitKind::Input, |path| device.is_at(path))
-            .map(|(instance, _)| instance)
-            .find(|instance| *instance != than)
+        let mut holding = self.holding_input(device).map(|(instance, _)| instance);
+        holding.find(|instance| *instance != than)
     }
 
     /// Whether seat0 has no other keyboard than this device.
@@ -51,7 +66,7 @@ impl DeviceAssignments {
         let is_on_seat = |device: &InputDevice| device.seat == "seat0";
         // The host can still use a device that its backend does not grab.
         let is_taken = |device: &InputDevice| {
-            self.holding(UnitKind::Input, |path| device.is_at(path))
+            self.holding_input(device)
                 .any(|(_, settings)| !is_shared(settings))
         };
         // In doubt a device counts as a keyboard that is taken, but not as one that stays.
@@ -64,14 +79,26 @@ impl DeviceAssignments {
         is_on_seat(device) && device.kinds.contains(&InputKind::Keyboard) && !all.iter().any(stays)
     }
 
+    fn holding_input(&self, device: &InputDevice) -> impl Iterator<Item = (&Instance, &Settings)> {
+        self.holding(UnitKind::Input, |address| is_address_of(address, device))
+    }
+
     fn holding(
         &self,
         kind: UnitKind,
-        is_at: impl Fn(&str) -> bool,
+        is_it: impl Fn(&DeviceAddress) -> bool,
     ) -> impl Iterator<Item = (&Instance, &Settings)> {
         self.0.iter().filter(move |(instance, settings)| {
-            instance.kind() == kind && settings.device().is_some_and(&is_at)
+            instance.kind() == kind && settings.address().as_ref().is_some_and(&is_it)
         })
+    }
+}
+
+/// Whether an address leads to an input device.
+pub(crate) fn is_address_of(address: &DeviceAddress, device: &InputDevice) -> bool {
+    match address {
+        DeviceAddress::Path(path) => device.is_at(path),
+        DeviceAddress::Match(rule) => device.is_meant_by(rule),
     }
 }
 
@@ -86,22 +113,16 @@ fn is_shared(settings: &Settings) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devices::{Hardware, Names};
+    use crate::devices::Hardware;
+    use crate::devices::testing::bare_input_device;
     use crate::settings::InputOptions;
 
     fn keyboard(node: &str, seat: &str) -> InputDevice {
         InputDevice {
-            node: node.to_owned(),
-            by_id: None,
-            by_path: None,
-            name: None,
             kinds: vec![InputKind::Keyboard],
-            bus: None,
-            vendor_id: None,
-            product_id: None,
             seat: seat.to_owned(),
-            names: Names::new(node, &[&format!("/link{node}")]),
             hardware: Hardware::at(&format!("/sys/devices/platform{node}/input/input1{node}")),
+            ..bare_input_device(node, &[&format!("/link{node}")])
         }
     }
 
@@ -129,10 +150,7 @@ mod tests {
         let own = Instance::from_unit("vhost-user-input@vm2:kbd.socket").expect("a unit");
         for path in ["/e1", "/link/e1"] {
             let assignments = assignments(&[(ONE, path, false)]);
-            assert_eq!(
-                assignments.holders(UnitKind::Input, |path| device.is_at(path)),
-                ["vm1:kbd"]
-            );
+            assert_eq!(assignments.input_holders(&device), ["vm1:kbd"]);
             assert!(assignments.other_holder(&device, &own).is_some());
         }
         assert!(

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Completion of names in the shell: backends, VMs, devices. On an error there are no candidates, and no message
 //! disturbs who is typing.
 
@@ -9,13 +10,13 @@ use std::time::Duration;
 use clap::Command;
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
-use conventions::printable;
+use conventions::{DeviceType, InputIds, printable};
 
 use crate::backends;
 use crate::descriptors::{self, DescriptorState, known};
 use crate::devices::Devices;
 use crate::instance::UnitKind;
-use crate::systemd::{Manager, Target};
+use crate::systemd::{self, Target};
 
 /// The variable by which the shell scripts request candidates.
 const VARIABLE: &str = "VHOSTCTL_COMPLETE";
@@ -75,6 +76,34 @@ pub(crate) fn input_devices() -> ArgValueCompleter {
     })
 }
 
+/// Completes the numbers of input devices.
+pub(crate) fn input_ids() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        candidates(current, || {
+            let devices = Devices::new().inputs().unwrap_or_default();
+            let mut found: Vec<Candidate> = Vec::new();
+            for device in devices {
+                let Some(ids) = device.ids() else {
+                    continue;
+                };
+                let help = device.name.unwrap_or_default();
+                let short = InputIds {
+                    serial: None,
+                    ..ids.clone()
+                };
+                for ids in [short, ids] {
+                    let name = ids.to_string();
+                    if found.iter().all(|candidate| candidate.name != name) {
+                        let help = help.clone();
+                        found.push(Candidate { name, help });
+                    }
+                }
+            }
+            found
+        })
+    })
+}
+
 /// Completes render nodes, by their stable names.
 pub(crate) fn render_nodes() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
@@ -90,24 +119,43 @@ pub(crate) fn render_nodes() -> ArgValueCompleter {
     })
 }
 
-/// Completes installed programs, by the names of their descriptors or, if none is needed, of their programs.
+/// Completes installed programs of the type that "add" names, by the names of their descriptors or, if none is needed, of
+/// their programs.
 pub(crate) fn installed_programs() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         candidates(current, || {
+            let wanted = type_to_add(std::env::args());
+            let is_wanted =
+                |of_program: &str| wanted.as_ref().is_none_or(|wanted| *wanted == of_program);
             let all = descriptors::list(&descriptors::folders(), false);
             all.into_iter()
                 .filter(|descriptor| descriptor.state == DescriptorState::Usable)
+                .filter(|descriptor| descriptor.device_type.as_deref().is_none_or(is_wanted))
                 .map(|descriptor| Candidate {
                     name: descriptor.name,
                     help: descriptor.description.unwrap_or_default(),
                 })
-                .chain(known::all_installed().map(|(name, device_type)| Candidate {
-                    name: name.to_owned(),
-                    help: device_type.to_owned(),
-                }))
+                .chain(
+                    known::all_installed()
+                        .filter(|(_, device_type)| is_wanted(device_type))
+                        .map(|(name, device_type)| Candidate {
+                            name: name.to_owned(),
+                            help: device_type.to_owned(),
+                        }),
+                )
                 .collect()
         })
     })
+}
+
+/// The type of device in the command line that a shell completes, `vhostctl -- vhostctl ... add TYPE ...`; none without one.
+fn type_to_add(arguments: impl Iterator<Item = String>) -> Option<String> {
+    let line = arguments.skip_while(|word| word != "--").skip(1);
+    let behind = line.skip_while(|word| word != "add").skip(1);
+    let mut words = behind.filter(|word| !word.starts_with('-'));
+    words
+        .next()
+        .filter(|word| word.parse::<DeviceType>().is_ok())
 }
 
 /// A word that completes the command line.
@@ -118,9 +166,11 @@ pub(crate) struct Candidate {
 }
 
 fn every_backend() -> Vec<Candidate> {
-    let listed = async { backends::list(&Manager::connect(&Target::default()).await?).await };
+    let listed = systemd::ask(&Target::default(), async |queries| {
+        backends::list(queries, |_| true).await
+    });
     let mut candidates = Vec::new();
-    for backend in zbus::block_on(listed).unwrap_or_default() {
+    for backend in listed.unwrap_or_default() {
         let vm = Candidate {
             name: backend.vm.clone(),
             help: "virtual machine".to_owned(),
@@ -159,4 +209,26 @@ pub(crate) fn candidates(
             CompletionCandidate::new(name).help(help)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_is_that_of_the_completed_line() {
+        let of = |line: &str| type_to_add(line.split(' ').map(str::to_owned));
+        assert_eq!(
+            of("vhostctl -- vhostctl add fs --backend=").as_deref(),
+            Some("fs")
+        );
+        assert_eq!(
+            of("vhostctl -- vhostctl -H x add --now fs v").as_deref(),
+            Some("fs")
+        );
+        assert_eq!(of("vhostctl -- vhostctl add --backend="), None);
+        assert_eq!(of("vhostctl -- vhostctl add unknown"), None);
+        assert_eq!(of("vhostctl -- vhostctl list fs"), None);
+        assert_eq!(of("vhostctl add fs"), None);
+    }
 }

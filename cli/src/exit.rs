@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Exit statuses, as of systemctl(1): those of the LSB where it defines one. vhostctl(1) lists them.
 
 /// Success.
@@ -5,6 +6,8 @@ pub(crate) const SUCCESS: u8 = 0;
 
 /// Failure, or a usage error.
 pub(crate) const FAILURE: u8 = 1;
+/// `check`: a required point was not tried to the end.
+pub(crate) const UNFINISHED: u8 = 2;
 /// `status`: a selected backend neither runs nor listens.
 pub(crate) const NOT_RUNNING: u8 = 3;
 /// `status`: there is no such backend.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Times, spans and sizes as text, in the format of systemd's tools.
 
 use std::time::Duration;

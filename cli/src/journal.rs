@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The log of backends, read by journalctl(1): the only interface to the journal's files that needs no library of
 //! systemd's version.
 
@@ -27,6 +28,25 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most output that is read. journalctl itself leaves out fields of more than 4096 bytes.
 const OUTPUT_LIMIT: u64 = 4 << 20;
+
+/// How many groups of units one journalctl reads: it takes some milliseconds to start, and tries each unit on each message.
+const GROUPS_AT_ONCE: usize = 16;
+/// The fields that are read of a message, beside those that name its unit.
+const FIELDS: [&str; 6] = [
+    "MESSAGE",
+    "PRIORITY",
+    "SYSLOG_IDENTIFIER",
+    "SYSLOG_PID",
+    "_COMM",
+    "_PID",
+];
+/// The fields by which `--unit=` finds a message.
+const UNIT_FIELDS: [&str; 4] = [
+    "_SYSTEMD_UNIT",
+    "UNIT",
+    "OBJECT_SYSTEMD_UNIT",
+    "COREDUMP_UNIT",
+];
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -73,8 +93,92 @@ pub(crate) fn sync() {
 
 /// The last lines of units, oldest first.
 pub(crate) fn last(units: &[String], lines: u32) -> Result<Vec<Entry>, Error> {
+    let text = read(units, lines.into())?;
+    Ok(messages(&text)
+        .filter_map(|fields| entry(&fields))
+        .collect())
+}
+
+/// The last lines of each group of units, oldest first.
+pub(crate) fn last_of_each(groups: &[Vec<String>], lines: u32) -> Result<Vec<Vec<Entry>>, Error> {
+    let mut logs = Vec::with_capacity(groups.len());
+    for some in groups.chunks(GROUPS_AT_ONCE) {
+        let some: Vec<&[String]> = some.iter().map(Vec::as_slice).collect();
+        logs.extend(last_of_some(&some, lines)?);
+    }
+    Ok(logs)
+}
+
+/// Reads the logs of groups together, and again those to which the others left too few of the lines.
+fn last_of_some(groups: &[&[String]], lines: u32) -> Result<Vec<Vec<Entry>>, Error> {
+    if let [units] = groups {
+        return Ok(vec![last(units, lines)?]);
+    }
+    let wanted = u64::from(lines).saturating_mul(groups.len() as u64);
+    let text = read(&groups.concat(), wanted)?;
+    let is_cut = text.len() as u64 >= OUTPUT_LIMIT;
+    let (logs, count) = divide(&text, groups);
+    let is_all = count < wanted && !is_cut;
+    let lines_of = |log: &Vec<Entry>| log.len() as u64;
+    let is_complete = |log: &Vec<Entry>| is_all || !is_cut && lines_of(log) >= lines.into();
+    let short: Vec<&[String]> = groups
+        .iter()
+        .zip(&logs)
+        .filter(|(_, log)| !is_complete(log))
+        .map(|(units, _)| *units)
+        .collect();
+    let again = match short.len() < groups.len() {
+        true if short.is_empty() => Vec::new(),
+        true => last_of_some(&short, lines)?,
+        // Another time would be no better.
+        false => {
+            let each = short.iter().map(|units| last(units, lines));
+            each.collect::<Result<_, _>>()?
+        }
+    };
+    let mut again = again.into_iter();
+    let logs = logs.into_iter().map(|mut log| match is_complete(&log) {
+        true => {
+            let older = lines_of(&log).saturating_sub(lines.into());
+            log.drain(..usize::try_from(older).unwrap_or_default());
+            log
+        }
+        false => again.next().unwrap_or_default(),
+    });
+    Ok(logs.collect())
+}
+
+/// The lines of each group, and how many journalctl printed in all: those that cannot be read too.
+fn divide(text: &[u8], groups: &[&[String]]) -> (Vec<Vec<Entry>>, u64) {
+    let mut logs = vec![Vec::new(); groups.len()];
+    let mut count = 0;
+    for line in lines(text) {
+        count += 1;
+        let Some(fields) = message(line) else {
+            continue;
+        };
+        let Some(entry) = entry(&fields) else {
+            continue;
+        };
+        let named: Vec<String> = UNIT_FIELDS
+            .iter()
+            .filter_map(|name| fields.get(*name).and_then(self::text))
+            .collect();
+        for (units, log) in groups.iter().zip(&mut logs) {
+            if units.iter().any(|unit| named.contains(unit)) {
+                log.push(entry.clone());
+            }
+        }
+    }
+    (logs, count)
+}
+
+/// The output of journalctl: the last lines of units.
+fn read(units: &[String], lines: u64) -> Result<Vec<u8>, Error> {
+    let fields = [&FIELDS[..], &UNIT_FIELDS[..]].concat().join(",");
     let mut child = journalctl(units)
         .args(["--output=json", "--no-pager", "--quiet"])
+        .arg(format!("--output-fields={fields}"))
         .arg(format!("--lines={lines}"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -94,18 +198,25 @@ pub(crate) fn last(units: &[String], lines: u32) -> Result<Vec<Entry>, Error> {
     let _ = child.kill();
     let _ = child.wait();
     match read {
-        Ok(text) => Ok(entries(&text.map_err(Error::Run)?)),
+        Ok(text) => text.map_err(Error::Run),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(Error::Late {
             unit: units.first().cloned().unwrap_or_default(),
         }),
     }
 }
 
-/// Reads lines of `--output=json`; truncated lines are left out.
-fn entries(text: &[u8]) -> Vec<Entry> {
+/// The fields of the messages in the form of `--output=json`. A message that is cut is left out.
+fn messages(text: &[u8]) -> impl Iterator<Item = Map<String, Value>> + '_ {
+    lines(text).filter_map(message)
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n')
-        .filter_map(|line| entry(&serde_json::from_slice(line).ok()?))
-        .collect()
+        .filter(|line| !line.is_empty())
+}
+
+fn message(line: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(line).ok()
 }
 
 fn entry(fields: &Map<String, Value>) -> Option<Entry> {
@@ -158,7 +269,9 @@ mod tests {
             "\n",
             r#"{"__REALTIME_TIMESTAMP":"17000000"#,
         );
-        let read = entries(lines.as_bytes());
+        let read: Vec<_> = messages(lines.as_bytes())
+            .filter_map(|fields| entry(&fields))
+            .collect();
         let messages: Vec<_> = read.iter().map(|entry| entry.message.as_str()).collect();
         assert_eq!(
             messages,
@@ -176,5 +289,37 @@ mod tests {
         );
         assert_eq!(read[1].identifier.as_deref(), Some("sh"));
         assert_eq!(read[1].pid, None);
+    }
+
+    #[test]
+    fn lines_go_to_the_groups_of_their_units() {
+        let lines = concat!(
+            r#"{"__REALTIME_TIMESTAMP":"1","MESSAGE":"of a","_SYSTEMD_UNIT":"a.service"}"#,
+            "\n",
+            r#"{"__REALTIME_TIMESTAMP":"2","MESSAGE":"about b","_SYSTEMD_UNIT":"init.scope","UNIT":"b.socket"}"#,
+            "\n",
+            r#"{"__REALTIME_TIMESTAMP":"3","MESSAGE":"of a about b","_SYSTEMD_UNIT":"a.service","OBJECT_SYSTEMD_UNIT":["b.service"]}"#,
+            "\n",
+            r#"{"__REALTIME_TIMESTAMP":"4","MESSAGE":"of c","_SYSTEMD_UNIT":"c.service"}"#,
+            "\n",
+            r#"{"__REALTIME_TIMESTAMP":"5","MESSAGE":"b died","COREDUMP_UNIT":"b.service"}"#,
+            "\n",
+            r#"{"MESSAGE":"without a time","UNIT":"a.service"}"#,
+            "\n",
+            "what is no message\n",
+        );
+        let a = ["a.service".to_owned()];
+        let b = ["b.service".to_owned(), "b.socket".to_owned()];
+        let (logs, count) = divide(lines.as_bytes(), &[&a, &b]);
+        let messages = |log: &[Entry]| {
+            let messages = log.iter().map(|entry| entry.message.clone());
+            messages.collect::<Vec<_>>()
+        };
+        let [of_a, of_b] = &logs[..] else {
+            panic!("two logs");
+        };
+        assert_eq!(messages(of_a), ["of a", "of a about b"]);
+        assert_eq!(messages(of_b), ["about b", "of a about b", "b died"]);
+        assert_eq!(count, 7);
     }
 }

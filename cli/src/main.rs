@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhostctl: finds, creates and manages the vhost-user backends of virtual machines, in the style of systemd's tools.
 //!
 //! Each outside interface has one module: udev [`devices`], D-Bus [`systemd`], the log [`journal`], the terminal

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Another machine, reached by ssh.
 
 use std::fmt;
@@ -60,6 +61,14 @@ impl fmt::Display for RemoteHost {
 }
 
 impl RemoteHost {
+    /// How a user starts ssh(1) for it.
+    pub(crate) fn ssh_command(&self) -> String {
+        match self.port {
+            Some(port) => format!("ssh -p {port} {}", self.destination),
+            None => format!("ssh {}", self.destination),
+        }
+    }
+
     /// The last words of a command line of ssh(1) before the command, with those of the port before them.
     pub(crate) fn ssh_words(&self) -> Vec<String> {
         let port = self

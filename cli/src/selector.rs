@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Selecting backends on the command line.
 
 use std::fmt;
@@ -98,6 +99,11 @@ impl Selector {
                 vm.matches(instance.vm()) && name.iter().all(|name| name.matches(instance.label()))
             }
         }
+    }
+
+    /// Whether it selects all backends of a VM, or of VMs.
+    pub(crate) fn is_of_vm(&self) -> bool {
+        matches!(self.meaning, Meaning::Device { name: None, .. })
     }
 
     /// The units of these backends in the journal, including removed ones: names, or glob(7) patterns.

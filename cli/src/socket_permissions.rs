@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Who may connect to a socket: its owner, its group and its mode.
 
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
-use nix::unistd::{Gid, Group, Uid, User};
+use crate::accounts::{known_group, known_user};
 
 /// The owner, group and mode of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,22 +20,25 @@ pub(crate) struct SocketPermissions {
 impl SocketPermissions {
     /// By names or numbers, as in a unit. Without a group, it is that of the user.
     pub(crate) fn named(user: &str, group: &str, mode: &str) -> Self {
-        let account = match user.parse() {
-            Ok(id) => User::from_uid(Uid::from_raw(id)),
-            Err(_) => User::from_name(user),
-        };
-        let account = account.ok().flatten();
+        let account = known_user(user);
         let group_id = match (group, group.parse()) {
             ("", _) => account.as_ref().map(|account| account.gid.as_raw()),
             (_, Ok(id)) => Some(id),
             (name, Err(_)) => {
-                let group = Group::from_name(name).ok().flatten();
+                let group = known_group(name);
                 group.map(|group| group.gid.as_raw())
             }
         };
+        let group = match (group, group_id) {
+            ("", Some(id)) => {
+                let group = known_group(&id.to_string());
+                group.map_or_else(|| id.to_string(), |group| group.name)
+            }
+            (name, _) => name.to_owned(),
+        };
         Self {
             user: user.to_owned(),
-            group: group.to_owned(),
+            group,
             mode: mode.to_owned(),
             ids: [account.map(|account| account.uid.as_raw()), group_id],
         }
@@ -46,11 +50,10 @@ impl SocketPermissions {
         if !data.file_type().is_socket() {
             return None;
         }
-        let user = User::from_uid(Uid::from_raw(data.uid())).ok().flatten();
-        let group = Group::from_gid(Gid::from_raw(data.gid())).ok().flatten();
+        let [user, group] = [data.uid(), data.gid()].map(|id| id.to_string());
         Some(Self {
-            user: user.map_or_else(|| data.uid().to_string(), |user| user.name),
-            group: group.map_or_else(|| data.gid().to_string(), |group| group.name),
+            user: known_user(&user).map_or(user, |user| user.name),
+            group: known_group(&group).map_or(group, |group| group.name),
             mode: format!("{:04o}", data.mode() & 0o7777),
             ids: [Some(data.uid()), Some(data.gid())],
         })
@@ -64,7 +67,11 @@ impl SocketPermissions {
 
 impl fmt::Display for SocketPermissions {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}:{}, mode {}", self.user, self.group, self.mode)
+        match self.group.as_str() {
+            // That of a user whom this host does not know.
+            "" => write!(f, "{}, mode {}", self.user, self.mode),
+            group => write!(f, "{}:{group}, mode {}", self.user, self.mode),
+        }
     }
 }
 
@@ -86,6 +93,10 @@ mod tests {
         ] {
             assert!(root.is_same(&same), "{same:?}");
         }
+        let without_group = SocketPermissions::named("root", "", "0600");
+        assert_eq!(without_group.to_string(), "root:root, mode 0600");
+        let unknown = SocketPermissions::named("nobody-knows", "", "0600");
+        assert_eq!(unknown.to_string(), "nobody-knows, mode 0600");
         for other in [
             SocketPermissions::named("root", "root", "0660"),
             SocketPermissions::named("4711", "root", "0600"),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A Unix socket of another machine, forwarded by ssh(1) to one that only this user can reach.
 
 use std::env;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The folders of unit files: where systemd reads them, which of them make a service what it is, and where
 //! vhostctl writes.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The syntax of systemd's unit files (systemd.syntax(7)): reading assignments, writing words.
 
 use std::borrow::Cow;

@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Usage errors in one sentence, in the words of vhostctl: the parser's messages are about subcommands, in several
 //! lines.
 
 use std::error::Error as _;
 use std::ffi::OsString;
+use std::num::{IntErrorKind, ParseIntError};
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
@@ -34,7 +36,7 @@ fn sentence(error: &Error) -> String {
             let verb = text(ContextKind::InvalidSubcommand);
             format!(
                 "Unknown verb: {verb}.{}",
-                hint(&texts(ContextKind::SuggestedSubcommand))
+                hint(&verbs(&verb, texts(ContextKind::SuggestedSubcommand)))
             )
         }
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
@@ -56,7 +58,16 @@ fn sentence(error: &Error) -> String {
             }
         }
         ErrorKind::ValueValidation => match error.source() {
-            Some(source) => format!("Invalid {argument}: {source}."),
+            Some(source) => match source
+                .downcast_ref::<ParseIntError>()
+                .map(ParseIntError::kind)
+            {
+                Some(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => {
+                    format!("Invalid {argument}: '{value}' is too large.")
+                }
+                Some(_) => format!("Invalid {argument}: '{value}' is not a whole number."),
+                None => format!("Invalid {argument}: {source}."),
+            },
             None => format!("Invalid {argument}: '{value}'."),
         },
         ErrorKind::MissingRequiredArgument => {
@@ -79,6 +90,45 @@ fn sentence(error: &Error) -> String {
         ErrorKind::InvalidUtf8 => "The command line is not UTF-8.".to_owned(),
         // Our command line causes no other errors.
         _ => "The command line is invalid.".to_owned(),
+    }
+}
+
+/// Words of other tools, and the verbs that do the same.
+const SYNONYMS: [(&str, &str); 22] = [
+    ("attach", "add"),
+    ("backends", "list-backends"),
+    ("console", "view"),
+    ("create", "add"),
+    ("delete", "remove"),
+    ("del", "remove"),
+    ("destroy", "remove"),
+    ("devices", "list-devices"),
+    ("edit", "add"),
+    ("info", "status"),
+    ("journal", "log"),
+    ("kill", "stop"),
+    ("list-units", "list"),
+    ("logs", "log"),
+    ("ls", "list"),
+    ("new", "add"),
+    ("reload", "restart"),
+    ("rm", "remove"),
+    ("show", "status"),
+    ("test", "check"),
+    ("watch", "monitor"),
+    ("xml", "libvirt-xml"),
+];
+
+/// The verbs that may be meant, the best one first: of a known word its verb alone, otherwise those that `similar` has,
+/// which end with the most similar one.
+fn verbs(word: &str, mut similar: Vec<String>) -> Vec<String> {
+    let known = SYNONYMS.iter().find(|(synonym, _)| *synonym == word);
+    match known {
+        Some((_, verb)) => vec![(*verb).to_owned()],
+        None => {
+            similar.reverse();
+            similar
+        }
     }
 }
 
@@ -107,5 +157,30 @@ fn hint(suggestions: &[String]) -> String {
         [] => String::new(),
         [one] => format!(" Did you mean {one}?"),
         several => format!(" Did you mean one of these: {}?", several.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn synonyms_lead_to_verbs() {
+        use clap::CommandFactory as _;
+        let program = crate::args::Args::command();
+        for (word, verb) in SYNONYMS {
+            assert!(program.find_subcommand(word).is_none(), "{word}");
+            assert!(program.find_subcommand(verb).is_some(), "{verb}");
+        }
+    }
+
+    #[test]
+    fn the_most_similar_verb_comes_first() {
+        use clap::CommandFactory as _;
+        let program = crate::args::Args::command();
+        let parsed = program.try_get_matches_from(["vhostctl", "list-device"]);
+        let said = sentence(&parsed.expect_err("no verb"));
+        let first = "Did you mean one of these: list-devices, ";
+        assert!(said.contains(first), "{said}");
     }
 }

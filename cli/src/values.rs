@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Checks of values before they are written into a unit file. A value comes from the command line, a descriptor or
 //! udev, and a line break in it would start another directive.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 #![no_main]
 //! See `fuzz::replies::display_replies`.
 

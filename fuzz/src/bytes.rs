@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The fuzzing input as a sequence of choices. After its end every choice is 0.
 
 use arbitrary::Unstructured;

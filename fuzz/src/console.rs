@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A GPU and a viewer of the console, both hostile.
 
 use rfb::{

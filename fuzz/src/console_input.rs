@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What viewers press and where they point, in any order, on the way to devices that come, go and are slow.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Descriptors of programs, as vhostctl reads them.
 
 use std::fs;

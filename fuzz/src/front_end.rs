@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The other end of a display socket: the front-end's, which checks each message as QEMU would, or a console's.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -480,6 +481,6 @@ impl FrontEnd {
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {
-    let (words, _) = bytes.as_chunks::<4>();
-    words.iter().map(|word| u32::from_ne_bytes(*word)).collect()
+    let words = bytes.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+    words.map(|word| u32::from_ne_bytes(*word)).collect()
 }

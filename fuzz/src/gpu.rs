@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The GPU: a hostile driver on both queues, a front-end in any state, and consoles.
 
 use std::collections::BTreeSet;
@@ -13,11 +14,15 @@ use vmm_sys_util::epoll::EventSet;
 use crate::bytes::Bytes;
 use crate::front_end::FrontEnd;
 use crate::guest::Guest;
+use crate::turns;
 use commands::{backing_of, command_2d, command_3d, cursor_command, request};
 use consoles::Consoles;
 
 mod commands;
 mod consoles;
+pub(crate) mod resumed;
+
+pub use resumed::resumed_2d;
 
 /// What resources may take: a few screens, so that it is soon used up.
 const MAX_HOSTMEM: u64 = 2 << 20;
@@ -274,16 +279,7 @@ impl Machine {
 
     /// Lets the device do what it has to, without waiting.
     fn rest(&mut self) {
-        for _ in 0..MAX_TURNS {
-            let ready = self.program.ready(0).expect("epoll_wait(2) does not fail");
-            if ready.is_empty() {
-                return;
-            }
-            for (event, set) in ready {
-                self.turn(event, set);
-            }
-        }
-        panic!("the device never comes to rest");
+        turns::rest(self, |run| &run.program, Self::turn);
     }
 
     fn front_end(&mut self, act: impl FnOnce(&mut FrontEnd)) {
@@ -295,7 +291,7 @@ impl Machine {
     fn plug(&mut self) {
         let (front_end, socket) = FrontEnd::new();
         self.within(|bench, _| {
-            let attached = bench.gpu.set_gpu_socket(socket);
+            let attached = bench.gpu.set_gpu_socket(socket.into());
             attached.expect("a GPU has a display");
         });
         self.front_end = Some(front_end);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A guest: its memory, and drivers that keep to nothing.
 //!
 //! What the device does with a queue is checked against what the queue says: it answers a request

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The input device: its queues and configuration in the hands of a hostile driver, and hardware that
 //! reports anything.
 
@@ -51,6 +52,7 @@ pub fn input_reports(data: &[u8]) {
         }
         machine.fair_step(&mut bytes);
         machine.take_events();
+        machine.left_to_another |= machine.is_refused();
         machine.failed |= machine.program.failure().is_some();
         if machine.failed {
             // Another has the device: the program ends.
@@ -75,6 +77,8 @@ struct Machine {
     running: bool,
     /// The device said that the program is to end.
     failed: bool,
+    /// A guest that was to get the device did not, because another process had it.
+    left_to_another: bool,
     /// The device was told that its hardware is gone: it reads no more of it.
     hung_up: bool,
 }
@@ -112,8 +116,15 @@ impl Machine {
             partial: 0,
             running: true,
             failed: false,
+            left_to_another: false,
             hung_up: false,
         }
+    }
+
+    /// Whether a guest that runs lacks the device because another process has it.
+    fn is_refused(&self) -> bool {
+        let hardware = self.hardware();
+        self.running && hardware.grabbed_by_another && !hardware.grabbed
     }
 
     fn hardware(&self) -> MutexGuard<'_, FakeHardware> {
@@ -218,7 +229,7 @@ impl Machine {
                     0..=127 => self.event(bytes),
                     128..=191 => Event::REPORT,
                     192..=199 => Event::new(EV_SYN, SYN_DROPPED, 0),
-                    _ => Event::new(bytes.u16(), bytes.u16(), bytes.u32().cast_signed()),
+                    _ => Event::new(bytes.u16(), bytes.u16(), bytes.u32() as i32),
                 };
                 let times = if bytes.u8() < 4 { 1500 } else { 1 };
                 self.kernel.report_anything(event, times);
@@ -357,6 +368,12 @@ impl Machine {
         self.settle();
         if self.hardware().unplugged {
             self.end_unplugged();
+            return;
+        }
+        if self.grab && !self.hardware().grabbed && self.left_to_another {
+            // Until the host asks for it.
+            assert_eq!(self.partial, 0, "a report without an end");
+            assert!(self.told.keys.is_empty(), "keys are held that nobody holds");
             return;
         }
         if self.grab && !self.hardware().grabbed {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a hostile guest, front-end, device or host file can send, as targets for libFuzzer and for
 //! the test that replays their corpora.
 //!
@@ -17,8 +18,11 @@ pub mod front_end;
 pub mod gpu;
 pub mod guest;
 pub mod input;
+pub mod kept_records;
+pub mod kept_state;
 pub mod replies;
 pub mod rfb;
+mod turns;
 pub mod vhost_user;
 pub mod virtual_input;
 
@@ -35,7 +39,7 @@ pub fn begin() {
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("console", console::console),
     ("console_input", console_input::console_input),
     ("control_2d", gpu::control_2d),
@@ -46,6 +50,9 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("display_replies", replies::display_replies),
     ("input_hostile", input::input_hostile),
     ("input_reports", input::input_reports),
+    ("kept_records", kept_records::kept_records),
+    ("kept_state", kept_state::kept_state),
+    ("resumed_2d", gpu::resumed_2d),
     ("rfb_server", rfb::rfb_server),
     ("rfb_viewer", rfb::rfb_viewer),
     ("vhost_user", vhost_user::vhost_user),

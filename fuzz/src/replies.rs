@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Messages that arrive on the display socket.
 
 use std::io::Write;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Bytes of VNC viewers and servers.
 
 use std::io::{self, Read, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Consoles at the events socket of a device without hardware: bytes of any kind, however they are cut.
 
 use std::collections::{BTreeMap, BTreeSet};

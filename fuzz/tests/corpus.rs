@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Every input of the corpora keeps the promises, without libFuzzer too.
 
 use std::fs;
@@ -55,6 +56,9 @@ corpora!(
     display_replies,
     input_hostile,
     input_reports,
+    kept_records,
+    kept_state,
+    resumed_2d,
     rfb_server,
     rfb_viewer,
     vhost_user,

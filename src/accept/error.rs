@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What keeps a connection from being served.
 
 use std::ffi::OsString;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-accept: starts a backend program that does not take a listening socket.
 //!
 //! systemd passes a listening socket. This program accepts one connection on it and becomes the other

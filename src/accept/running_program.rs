@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A backend program beside this one.
 
 use std::io::{self, ErrorKind};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A process beside the program, which keeps a power that the program itself gives up in its sandbox, such as to open
 //! one device again.
 //!
@@ -18,7 +19,7 @@ use rustix::process::{
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::sandbox::{Sandbox, SandboxError, SandboxPolicy};
+use super::sandbox::{Sandbox, SandboxError, SandboxMode, SandboxPolicy};
 
 /// Why there is no helper.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,7 @@ const MAX_REASON: usize = 512;
 /// (`SOCK_SEQPACKET`); it ends when `work` returns. Returns the other end, non-blocking, once `prepare` has returned. Its
 /// end of file says that the helper has ended, and the helper's that the program has.
 ///
-/// `sandbox` is what the helper may do beside serving sockets; `None` for no sandbox. `name` (at most 15 bytes) is its
+/// `mode` says whether the helper has a sandbox, and `policy` what it may do in it beside serving sockets. `name` (at most 15 bytes) is its
 /// name in ps(1), `purpose` completes "the process that ...".
 ///
 /// Only for [`Program::open`](crate::backend::Program::open), where the program has one thread.
@@ -63,7 +64,8 @@ const MAX_REASON: usize = 512;
 pub fn start_helper<T>(
     name: &CStr,
     purpose: &'static str,
-    sandbox: Option<SandboxPolicy>,
+    mode: SandboxMode,
+    policy: SandboxPolicy,
     prepare: impl FnOnce() -> io::Result<T>,
     work: impl FnOnce(T, OwnedFd),
 ) -> Result<OwnedFd, HelperError> {
@@ -84,7 +86,7 @@ pub fn start_helper<T>(
     match unsafe { libc::fork() } {
         0 => {
             let prepare = || {
-                begin(name, program, sandbox)?;
+                begin(name, program, mode.sandbox(policy, []))?;
                 Ok(prepare()?)
             };
             run(theirs, prepare, work)
@@ -170,7 +172,7 @@ fn say(socket: &OwnedFd, begun: Result<(), &BeginError>) -> Result<(), Errno> {
 }
 
 /// Leaves the program's signals and powers behind.
-fn begin(name: &CStr, program: Pid, sandbox: Option<SandboxPolicy>) -> Result<(), BeginError> {
+fn begin(name: &CStr, program: Pid, sandbox: Option<Sandbox>) -> Result<(), BeginError> {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         // Sent to the whole service, or terminal: the program gives up the device, and its end ends this process.
         // SAFETY: the program's own handler is replaced, in this process only.
@@ -181,8 +183,7 @@ fn begin(name: &CStr, program: Pid, sandbox: Option<SandboxPolicy>) -> Result<()
         return Err(Errno::SRCH.into());
     }
     rustix::thread::set_name(name)?;
-    if let Some(policy) = sandbox {
-        let sandbox = Sandbox::new(policy, []);
+    if let Some(sandbox) = sandbox {
         sandbox.restrict_files()?;
         sandbox.restrict_syscalls()?;
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Locking that ignores poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A vhost-user backend program without its device: what QEMU's "Backend program conventions"
 //! (docs/interop/vhost-user.rst) ask of every program, and what systemd offers it.
 //!
@@ -22,7 +23,8 @@
 //! 4. Privileges and files are given up, but for [`DeviceBuilder::sandbox_policy`].
 //! 5. The worker thread starts and runs [`DeviceBuilder::build`]. An error ends the program as in 2.
 //! 6. The protocol thread starts. System calls are given up, for all threads.
-//! 7. `READY=1`. Only now a front-end is accepted, and the [`Device`] called.
+//! 7. `READY=1`. Only now a front-end is accepted, and the [`Device`] called. A program that goes on for one that died sets
+//!    its device up as it was before that. After the first request, memory that only the start needed is given back.
 //! 8. When the front-end disconnects, or after SIGTERM, the worker calls [`Device::end`], and the program ends.
 //!
 //! # Further sockets
@@ -61,6 +63,7 @@
 //! build of two more modules but no C library, and on `clap` 4 with `derive` for [`Program::Options`]. Nothing in here imports `gpu` or `input`, and a check keeps it so: the module
 //! can become a crate by a move.
 
+pub(crate) mod continuity;
 mod device;
 mod helper;
 mod lock;
@@ -69,6 +72,7 @@ mod program;
 pub(crate) mod sandbox;
 pub(crate) mod service;
 mod sockets;
+mod startup_memory;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 mod transport;
@@ -78,18 +82,20 @@ mod virtqueue;
 #[doc(hidden)]
 pub use testing::fuzzing;
 
+pub use continuity::Continuity;
 pub use conventions::{Capabilities, DeviceType, SizeError, parse_size, printable};
 pub use device::client_listener::ClientListener;
 pub use device::config_change::{ConfigChange, ConfigChangeState};
+pub use device::display_socket::DisplaySocket;
 pub use device::wake_event::WakeEvent;
 pub use device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
 pub use helper::{HelperError, start_helper};
 pub use logging::RateLimitedLog;
-pub use program::options::{
-    CommonOptions, ConnectionOptions, GeneralOptions, SandboxSwitch, log_level_parser,
-};
+pub use program::options::{CommonOptions, ConnectionOptions, GeneralOptions, log_level_parser};
+pub use program::takeover::Takeover;
 pub use program::{Program, run, usage_text};
-pub use sandbox::{SandboxPolicy, SyscallArgument, SyscallRule};
+pub(crate) use sandbox::NarrowedFiles;
+pub use sandbox::{SandboxMode, SandboxPolicy, SyscallArgument, SyscallRule};
 pub(crate) use sockets::peer;
 pub use sockets::{
     ListenerOptions, ListeningSocket, PlannedListener, SocketError, SocketOption, activated_socket,
@@ -105,3 +111,5 @@ pub use vmm_sys_util::epoll::EventSet;
 
 #[cfg(test)]
 pub(crate) use testing::fake_context::FakeContext;
+#[cfg(test)]
+pub(crate) use virtqueue::Positions;

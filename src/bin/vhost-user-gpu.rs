@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-gpu: a virtio-gpu for a virtual machine, as a host process.
 
 use std::os::fd::RawFd;
@@ -5,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use conventions::GpuMemory;
 use vhost_user_backends::backend::{
-    self, Capabilities, CommonOptions, DeviceType, ListenerOptions, Program,
+    self, Capabilities, CommonOptions, Continuity, DeviceType, ListenerOptions, Program, Takeover,
 };
 use vhost_user_backends::gpu;
 use vhost_user_backends::gpu::render_node::{self, RenderNodeError};
@@ -61,7 +63,7 @@ struct Options {
     #[arg(
         long,
         value_name = "PATH",
-        help_heading = "Consoles (or a socket named \"display\" passed by socket activation)",
+        help_heading = "Consoles (or a socket named display, passed by socket activation)",
         conflicts_with = "display_fd"
     )]
     display_socket: Option<PathBuf>,
@@ -70,7 +72,7 @@ struct Options {
     #[arg(
         long,
         value_name = "FDNUM",
-        help_heading = "Consoles (or a socket named \"display\" passed by socket activation)",
+        help_heading = "Consoles (or a socket named display, passed by socket activation)",
         value_parser = clap::value_parser!(RawFd).range(0..)
     )]
     display_fd: Option<RawFd>,
@@ -122,7 +124,16 @@ impl Program for VhostUserGpu {
         }]
     }
 
-    fn open(options: &Options) -> Result<gpu::Options, Error> {
+    fn takeover(options: &Options) -> Takeover {
+        match options.virgl {
+            true => Takeover::Impossible("what the guest has in OpenGL (--virgl) ends with it"),
+            false => {
+                Takeover::WithImages(options.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem))
+            }
+        }
+    }
+
+    fn open(options: &Options, _continuity: &Continuity) -> Result<gpu::Options, Error> {
         let node = options.render_node.as_deref();
         let device = gpu::Options {
             max_hostmem: options.max_hostmem,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-input: an input device of the host, or one without hardware, for a virtual machine, as a host process.
 
 use std::io;
@@ -7,13 +8,14 @@ use std::process::ExitCode;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Parser, ValueEnum};
-use conventions::EVDEV_PATH;
+use conventions::{EVDEV_PATH, InputIds, InputMatch};
 use vhost_user_backends::backend::{
-    self, Capabilities, CommonOptions, DeviceType, ListenerOptions, Program, SandboxSwitch,
+    self, Capabilities, CommonOptions, Continuity, DeviceType, ListenerOptions, Program, Takeover,
 };
 use vhost_user_backends::input::{
-    EVENTS_SOCKET, EvdevOpenError, EvdevOptions, EvdevSource, EventSource, InputBuilder,
-    VirtualDevice, VirtualSource,
+    EVENTS_SOCKET, EvdevAddress, EvdevOpenError, EvdevOptions, EvdevSource, EventSource,
+    GrabControl, GrabControlError, GrabOptions, GrabToggle, InputBuilder, VirtualDevice,
+    VirtualSource,
 };
 
 /// A keyboard, mouse, tablet or touch screen for a virtual machine, over vhost-user
@@ -30,15 +32,62 @@ struct Options {
         long,
         value_name = "PATH",
         help_heading = "Input options",
-        required_unless_present = "virtual_device",
+        required_unless_present_any = ["virtual_device", "evdev_match"],
         // One that may be empty, as it is in the unit where EVDEV_PATH= is not set: see `open`.
         value_parser = OsStringValueParser::new().map(PathBuf::from)
     )]
     evdev_path: Option<PathBuf>,
 
+    /// Serve the evdev device with these numbers, as lsusb prints them, and serial number; instead of --evdev-path
+    #[arg(
+        long,
+        value_name = "VENDOR:PRODUCT[:SERIAL]",
+        help_heading = "Input options",
+        conflicts_with = "virtual_device"
+    )]
+    evdev_match: Option<InputIds>,
+
+    /// With --evdev-match, of several nodes that match, the one with this name
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Input options",
+        requires = "evdev_match"
+    )]
+    evdev_name: Option<String>,
+
+    /// With --evdev-match, of several nodes that match, the one whose Phys= in /proc/bus/input/devices ends so, such as input1
+    #[arg(
+        long,
+        value_name = "inputN",
+        help_heading = "Input options",
+        requires = "evdev_match"
+    )]
+    evdev_interface: Option<String>,
+
     /// Leave the device to the host's other programs too, while a guest runs
     #[arg(long, help_heading = "Input options")]
     no_grab: bool,
+
+    /// Let the keys CHORD take the device from the guest and give it again, as QEMU's grab-toggle= and libvirt's
+    /// grabToggle= do
+    #[arg(
+        long,
+        value_name = "CHORD",
+        help_heading = "Input options",
+        conflicts_with = "no_grab",
+        conflicts_with = "virtual_device"
+    )]
+    grab_toggle: Option<GrabToggle>,
+
+    /// Change hands together with all devices that name the same FILE, which exists while they are released
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Input options",
+        conflicts_with = "virtual_device"
+    )]
+    grab_group: Option<PathBuf>,
 
     /// Wait for a device that is not there; FILE, which each start that finds it writes, tells the guest what it is
     #[arg(long, value_name = "FILE", help_heading = "Input options")]
@@ -97,16 +146,20 @@ impl From<VirtualOption> for VirtualDevice {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(
-        "no input device is configured: --evdev-path is empty, and there is no --virtual. For the systemd unit, \
+        "no input device is configured: --evdev-path is empty, and there is no --evdev-match and no --virtual. For the systemd unit, \
          set {EVDEV_PATH}= and DeviceAllow= in a drop-in, as 'vhostctl add input' does"
     )]
     NotConfigured,
     #[error("--virtual is a device without hardware: it cannot serve --evdev-path={} as well", .0.display())]
     TwoDevices(PathBuf),
+    #[error("one device is served: either --evdev-path={} or --evdev-match={ids}", path.display())]
+    PathAndMatch { path: PathBuf, ids: InputIds },
     #[error(transparent)]
     Open(#[from] EvdevOpenError),
     #[error("cannot set up the virtual device: {0}")]
     Virtual(#[source] io::Error),
+    #[error(transparent)]
+    Control(#[from] GrabControlError),
 }
 
 struct VhostUserInput;
@@ -138,23 +191,56 @@ impl Program for VhostUserInput {
         device.map(|_| events).into_iter().collect()
     }
 
-    fn open(options: &Options) -> Result<Self::Builder, Error> {
+    fn takeover(_options: &Options) -> Takeover {
+        Takeover::Supported
+    }
+
+    fn open(options: &Options, continuity: &Continuity) -> Result<Self::Builder, Error> {
         let path = options.evdev_path.as_ref();
         let path = path.filter(|path| !path.as_os_str().is_empty());
-        let source: Box<dyn EventSource> = match (options.virtual_device, path) {
-            (Some(_), Some(path)) => return Err(Error::TwoDevices(path.clone())),
-            (None, None) => return Err(Error::NotConfigured),
-            (Some(device), None) => {
-                Box::new(VirtualSource::new(device.into()).map_err(Error::Virtual)?)
+        let rule = options.evdev_match.as_ref().map(|ids| InputMatch {
+            ids: ids.clone(),
+            name: options.evdev_name.clone(),
+            interface: options.evdev_interface.clone(),
+        });
+        let address = match (path, rule) {
+            (Some(path), Some(InputMatch { ids, .. })) => {
+                let path = path.clone();
+                return Err(Error::PathAndMatch { path, ids });
             }
-            (None, Some(path)) => Box::new(EvdevSource::open(EvdevOptions {
-                path: path.clone(),
-                grab: !options.no_grab,
-                description: options.wait.clone(),
-                sandboxed: options.common.general.sandbox == SandboxSwitch::On,
-            })?),
+            (Some(path), None) => Some(EvdevAddress::Path(path.clone())),
+            (None, rule) => rule.map(|rule| EvdevAddress::Match(rule.into())),
         };
-        Ok(InputBuilder::new(source))
+        let sandbox = options.common.general.sandbox;
+        match (options.virtual_device, address) {
+            (Some(_), Some(EvdevAddress::Path(path))) => Err(Error::TwoDevices(path)),
+            // The command line does not allow both.
+            (None, None) | (Some(_), Some(EvdevAddress::Match(_))) => Err(Error::NotConfigured),
+            (Some(device), None) => {
+                let source = VirtualSource::new(device.into()).map_err(Error::Virtual)?;
+                Ok(InputBuilder::new(Box::new(source) as Box<dyn EventSource>))
+            }
+            (None, Some(address)) => {
+                let source = EvdevSource::open(
+                    EvdevOptions {
+                        address,
+                        grab: !options.no_grab,
+                        description: options.wait.clone(),
+                        sandbox,
+                    },
+                    continuity,
+                )?;
+                // After the source, which has a helper of its own.
+                let grab = GrabOptions {
+                    toggle: options.grab_toggle,
+                    group: options.grab_group.clone(),
+                    sandbox,
+                };
+                let control = GrabControl::new(&grab, continuity)?;
+                Ok(InputBuilder::new(Box::new(source) as Box<dyn EventSource>)
+                    .with_grab_control(control))
+            }
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-vnc: the console of a virtual machine, for VNC viewers.
 
 use std::os::fd::RawFd;
@@ -6,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 use log::LevelFilter;
-use vhost_user_backends::backend::{SandboxSwitch, log_level_parser, refuse_unparsed, usage_text};
+use vhost_user_backends::backend::{SandboxMode, log_level_parser, refuse_unparsed, usage_text};
 use vhost_user_backends::vnc;
 
 const NAME: &str = "vhost-vnc";
@@ -69,15 +70,16 @@ struct Options {
     #[arg(value_parser = log_level_parser(), help_heading = "General options")]
     log_level: LevelFilter,
 
-    /// Drop unneeded file access, system calls and privileges before serving
+    /// Drop unneeded file access, system calls and privileges before serving; "log" has the kernel log the system calls that
+    /// would end the program
     #[arg(
         long,
-        value_name = "on|off",
+        value_name = "on|log|off",
         default_value = "on",
         hide_possible_values = true
     )]
     #[arg(help_heading = "General options")]
-    sandbox: SandboxSwitch,
+    sandbox: SandboxMode,
 }
 
 fn main() -> ExitCode {
@@ -99,7 +101,7 @@ fn main() -> ExitCode {
         keyboard_layout: options.keyboard_layout,
         name: options.name,
         log_level: options.log_level,
-        sandbox: options.sandbox == SandboxSwitch::On,
+        sandbox: options.sandbox,
     })
 }
 

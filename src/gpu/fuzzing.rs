@@ -1,4 +1,5 @@
-//! What the targets in fuzz/ use of the private modules.
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the targets in fuzz/ and `benches/parts` use of the private modules.
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ pub use super::device::testing::fuzz_gpu::FuzzGpu;
 pub use super::display::fuzz_display::FuzzDisplay;
 pub use super::display_info::{DisplayQuery, DisplayReply};
 pub use super::protocol::command;
+pub use super::renderer::benchmarks::{Part, parts};
 #[cfg(feature = "virgl")]
 pub use super::renderer::virgl::testing::fake_virglrenderer::fuzzing as fake_virglrenderer;
 pub use super::scanout::ExpectedDisplay;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-gpu: a virtio GPU (virtio 1.2, 5.7) whose screens the front-end shows
 //! (QEMU, docs/interop/vhost-user-gpu.rst).
 //!
@@ -10,6 +11,7 @@ mod display_info;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod kept_state;
 mod protocol;
 mod region;
 pub mod render_node;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A region of a few rectangles.
 
 use crate::geometry::Rect;

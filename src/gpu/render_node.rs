@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Render nodes: device nodes that give access to a GPU without its displays, and need no privilege
 //! (Linux, Documentation/gpu/drm-uapi.rst, "Render nodes").
 
@@ -79,7 +80,7 @@ pub fn open(path: &Path) -> Result<OwnedFd, RenderNodeError> {
     let node = OpenOptions::new()
         .read(true)
         .write(true)
-        .custom_flags(OFlags::CLOEXEC.bits().cast_signed())
+        .custom_flags(OFlags::CLOEXEC.bits() as i32)
         .open(path)
         .map_err(failed)?;
     Ok(node.into())

@@ -1,4 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What an input device is and which events it can report, whatever its source.
+
+pub(super) mod kept;
+#[cfg(test)]
+pub(super) mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt;

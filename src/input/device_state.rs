@@ -1,4 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What is pressed, switched and touched: on the device, or as far as the guest was told.
+
+mod kept;
 
 use std::collections::BTreeMap;
 
@@ -6,6 +9,8 @@ use crate::input::protocol::event_codes::{
     ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_ABS, EV_KEY, EV_SW, is_contact_axis,
 };
 use crate::input::protocol::{Bitmap, Event};
+
+pub(crate) use kept::KeptState;
 
 /// The `ABS_MT_TRACKING_ID` of a slot without a contact.
 pub(super) const NO_CONTACT: i32 = -1;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-input: a virtio input device (virtio 1.2, 5.8) for a guest, with the events of an evdev
 //! device of the host, or of programs that make them up.
 //!
@@ -16,6 +17,7 @@ mod device;
 mod device_info;
 mod device_state;
 mod protocol;
+mod records;
 mod report;
 mod source;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -23,10 +25,13 @@ mod source;
 pub mod testing;
 mod virtio_input;
 
-pub use device::{Input, InputBuildError, InputBuilder};
+pub use device::{
+    GrabControl, GrabControlError, GrabOptions, GrabToggle, GroupError, Input, InputBuildError,
+    InputBuilder,
+};
 pub use device_info::DeviceInfo;
 pub use device_state::{Contact, DeviceState, Touch};
 pub use protocol::{AbsInfo, Bitmap, DevIds, Event, event_codes};
-pub use source::evdev_source::{EvdevOpenError, EvdevOptions, EvdevSource};
+pub use source::evdev_source::{EvdevAddress, EvdevOpenError, EvdevOptions, EvdevSource};
 pub use source::virtual_source::{EVENTS_SOCKET, VirtualDevice, VirtualSource};
 pub use source::{EventSource, HostAccess, ReadOutcome, SourceReturn};

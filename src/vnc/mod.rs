@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The console: shows the screen of a VM's GPU to viewers (VNC), and gives what they type and point at to its virtual
 //! keyboard and tablet.
 //!

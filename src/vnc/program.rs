@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The program from its options to its exit status.
 
 use std::os::fd::RawFd;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use log::LevelFilter;
 
 use crate::backend::logging;
-use crate::backend::sandbox::{Sandbox, SandboxPolicy, SyscallArgument, SyscallRule};
+use crate::backend::sandbox::{SandboxMode, SandboxPolicy, SyscallArgument, SyscallRule};
 use crate::backend::service::notify;
 use crate::backend::{
     ListeningSocket, PlannedListener, SocketError, plan_listeners, refuse_waiting,
@@ -41,7 +42,7 @@ pub struct Options {
     /// How much is logged.
     pub log_level: LevelFilter,
     /// Whether to drop files, privileges and system calls.
-    pub sandbox: bool,
+    pub sandbox: SandboxMode,
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -99,15 +100,9 @@ fn serve(
     };
     let mut server = Server::new(parts, Instant::now())
         .map_err(|e| format!("cannot prepare for viewers: {e}"))?;
-    let sandbox = if options.sandbox {
-        let files = sockets.iter().filter_map(ListeningSocket::file);
-        Some(Sandbox::new(sandbox_policy(), files))
-    } else {
-        log::warn!(
-            "--sandbox=off: a viewer that breaks into this process has all rights of its user"
-        );
-        None
-    };
+    options.sandbox.warn("a viewer");
+    let files = sockets.iter().filter_map(ListeningSocket::file);
+    let sandbox = options.sandbox.sandbox(sandbox_policy(), files);
     if let Some(sandbox) = &sandbox {
         sandbox.restrict_files()?;
     }

@@ -1,8 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How long to wait before a socket is connected to again.
 
 use std::time::{Duration, Instant};
 
-/// The first pause; each further one is twice as long.
+/// The pause after what was of use: whoever serves the socket may just be replaced.
+const SHORT: Duration = Duration::from_millis(100);
+/// The first pause after a failure; each further one is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest pause. What lasted as long after a pause is no failure of the same kind: the next pause is a first one.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -39,17 +42,17 @@ impl RetryPause {
     /// Begins a pause: an attempt failed, or a connection ended. Returns how long it is.
     pub(super) fn begin(&mut self, now: Instant) -> Duration {
         if self.end.is_some_and(|end| now >= end + LONGEST) {
-            self.forget();
+            self.next = FIRST;
         }
         let pause = self.next;
-        self.next = (pause * 2).min(LONGEST);
+        self.next = (pause * 2).clamp(FIRST, LONGEST);
         self.end = Some(now + pause);
         pause
     }
 
-    /// The connection is of use: what comes next is a first failure.
-    pub(super) fn forget(&mut self) {
-        self.next = FIRST;
+    /// The connection is of use: when it ends, the next attempt is made soon.
+    pub(super) fn is_of_use(&mut self) {
+        self.next = SHORT;
     }
 }
 
@@ -75,7 +78,9 @@ mod tests {
         now = pause.end().unwrap() + LONGEST;
         assert_eq!(pause.begin(now), FIRST);
         pause.begin(now);
-        pause.forget();
-        assert_eq!(pause.begin(now), FIRST);
+        pause.is_of_use();
+        for expected in [SHORT, FIRST, FIRST * 2] {
+            assert_eq!(pause.begin(now), expected);
+        }
     }
 }

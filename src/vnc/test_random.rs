@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Numbers for tests.
 
 /// A fixed sequence of numbers that looks random (Knuth's constants).

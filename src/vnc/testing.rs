@@ -1,4 +1,5 @@
-//! Doors for the target in fuzz/: a GPU's and a viewer's bytes, without a program.
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Doors for the target in fuzz/: a GPU's and a viewer's bytes, without a program; and for `benches/parts`.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -6,6 +7,7 @@ use std::time::Instant;
 
 use rfb::server_message::LedState;
 
+pub use crate::vnc::damage::{Part, parts};
 use crate::vnc::display::{Decoder, Progress};
 use crate::vnc::head::Head;
 use crate::vnc::viewer::{Action, Viewer};

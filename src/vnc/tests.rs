@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! From the GPU's bytes to the pixels that viewers have.
 
 use std::io::Write as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sizes and rectangles as RFB has them.
 
 use crate::geometry::Rect;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A mock evdev device of the host.
 
 use std::path::Path;
@@ -25,9 +26,15 @@ impl HostDevice {
         self.0.path(0)
     }
 
-    /// A program that sees the device.
+    /// A program on the device.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
-        let command = Command::new(program).arg(format!("--evdev-path={}", self.path()));
+        self.command_beside(program)
+            .arg(format!("--evdev-path={}", self.path()))
+    }
+
+    /// A program that sees the device, and has not been told of it.
+    pub(crate) fn command_beside(&self, program: impl AsRef<Path>) -> Command {
+        let command = Command::new(program);
         let environment = self.0.environment();
         environment
             .iter()

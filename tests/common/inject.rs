@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Makes a thread of a running program execute a chosen system call, by ptrace(2): what a guest could do
 //! after it took over the program. Needs x86-64 and root, since a sandboxed program cannot be traced
 //! otherwise.
@@ -62,7 +63,7 @@ pub(crate) fn inject(thread: i32, number: i64, words: &[Word<'_>]) -> anyhow::Re
     let mut place = saved.rsp - RED_ZONE;
     for (argument, word) in arguments.iter_mut().zip(words) {
         *argument = match *word {
-            Word::Number(number) => number.cast_unsigned(),
+            Word::Number(number) => number as u64,
             Word::Text(text) => {
                 place -= TEXT_ROOM;
                 write(pid, place, text)?;
@@ -70,7 +71,7 @@ pub(crate) fn inject(thread: i32, number: i64, words: &[Word<'_>]) -> anyhow::Re
             }
         };
     }
-    registers.rax = number.cast_unsigned();
+    registers.rax = number as u64;
     // No call is to be restarted: this is a new one.
     registers.orig_rax = u64::MAX;
     [
@@ -85,7 +86,7 @@ pub(crate) fn inject(thread: i32, number: i64, words: &[Word<'_>]) -> anyhow::Re
     ptrace::step(pid, None)?;
     match wait(pid)? {
         WaitStatus::Stopped(_, Signal::SIGTRAP) => {
-            let result = ptrace::getregs(pid)?.rax.cast_signed();
+            let result = ptrace::getregs(pid)?.rax as i64;
             ptrace::setregs(pid, saved)?;
             ptrace::detach(pid, None)?;
             Ok(Outcome::Returned(result))

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The programs under test, and helpers of several tests.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
@@ -250,7 +251,7 @@ impl Backing {
                 let mut n = 0_u32;
                 while left > 0 {
                     let len = (n * 7 % 40 + 1).min(left);
-                    let region = usize::from(n.is_multiple_of(3));
+                    let region = usize::from(n % 3 == 0);
                     // A byte between two pieces: they never lie one after the other.
                     let address = memory.alloc_in(region, u64::from(len) + 1, 1).unwrap();
                     entries.push((address, len));
@@ -311,11 +312,7 @@ impl ScatteredPages {
             .unwrap();
         // From both ends to the middle.
         let page = |n: u32| {
-            if n.is_multiple_of(2) {
-                n / 2
-            } else {
-                pages - 1 - n / 2
-            }
+            if n % 2 == 0 { n / 2 } else { pages - 1 - n / 2 }
         };
         let mut entries = Vec::new();
         for n in 0..pages {

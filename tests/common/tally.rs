@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Counts the system calls of a thread of a running program, by ptrace(2), and the bytes that they send. Needs x86-64
 //! and root, as [`super::inject`].
 
@@ -131,9 +132,9 @@ fn trace(pid: Pid, asked: &Receiver<Ask>, tells: &Sender<Tally>) -> anyhow::Resu
                 since = Instant::now();
                 let registers = ptrace::getregs(pid)?;
                 within = match within {
-                    None => Some(registers.orig_rax.cast_signed()),
+                    None => Some(registers.orig_rax as i64),
                     Some(call) => {
-                        tally.add(call, registers.rax.cast_signed());
+                        tally.add(call, registers.rax as i64);
                         None
                     }
                 };

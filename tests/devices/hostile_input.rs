@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A hostile guest of vhost-user-input, and devices that fail: the other queue keeps running, nothing
 //! grows, and the program ends with a message.
 
@@ -410,13 +411,24 @@ fn absent_device_is_described_as_it_was() {
     assert_early_failure(&mut program, &[&path, "there is no input device"]);
 }
 
+/// As with a front-end: one that connects later finds it described.
 #[test]
-fn unplugged_device_ends_an_unconnected_program_with_a_message() {
+fn unplugged_device_is_waited_for_without_a_front_end() {
     let mut device = HostDevice::new(KEYBOARD);
     let command = device.command(input_program());
     let mut program = command.socket(SocketForm::Path).spawn().unwrap();
     program.wait_stderr("serving on").unwrap();
     let path = device.path();
     device.unplug();
-    assert_early_failure(&mut program, &["was unplugged", &path, "Test Keyboard"]);
+    program.wait_stderr("it is waited for").unwrap();
+    let said = program.stderr();
+    for word in ["was unplugged", &path, "Test Keyboard"] {
+        assert!(said.contains(word), "{word} is missing in: {said}");
+    }
+    let session = program.session().unwrap();
+    let memory = Memory::with_size(1 << 20).unwrap();
+    let mut input = Input::start(session, &memory, InputOptions::default()).unwrap();
+    assert_eq!(input.name().unwrap(), "Test Keyboard");
+    drop(input);
+    assert_clean_exit(&mut program);
 }

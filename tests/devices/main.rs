@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The programs as processes on mock evdev devices, which umockdev plays.
 
 #[path = "../common/mod.rs"]

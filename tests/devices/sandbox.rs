@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The programs' sandbox, tested from within: what a guest could do that has taken over a program.
 
 use std::fs;
@@ -199,7 +200,7 @@ fn opener_has_a_sandbox_and_no_descriptor_of_the_program() {
         .program
         .wait_stderr("will not be noticed when it comes back")
         .unwrap();
-    let status = served.status(served.program.pid().cast_signed());
+    let status = served.status(served.program.pid() as i32);
     assert_eq!(field(&status, "Seccomp:"), "2");
 }
 
@@ -228,7 +229,7 @@ fn disabled_sandbox_is_reported_loudly() {
     let served = serve(Kind::Gpu2d, &["--sandbox=off"]);
     let stderr = served.program.stderr();
     assert!(stderr.contains("warn: --sandbox=off"), "{stderr}");
-    let status = served.status(served.program.pid().cast_signed());
+    let status = served.status(served.program.pid() as i32);
     assert_eq!(field(&status, "Seccomp:"), "0");
     assert_eq!(field(&status, "NoNewPrivs:"), "0");
     // And the next tests would see what it keeps from happening.
@@ -243,6 +244,38 @@ fn disabled_sandbox_is_reported_loudly() {
     assert!(!served.program.stderr().contains("sandbox"));
 }
 
+/// A call that is not on the list is done; one that the sandbox refuses is refused still.
+#[test]
+fn logging_sandbox_ends_no_program() {
+    for kind in KINDS {
+        let served = serve(kind, &["--sandbox=log"]);
+        let stderr = served.program.stderr();
+        let warnings = stderr.matches("warn: --sandbox=log").count();
+        assert_eq!(warnings, 1, "{stderr}");
+        let status = served.status(served.program.pid() as i32);
+        assert_eq!(field(&status, "Seccomp:"), "2", "{kind:?}");
+        assert_eq!(field(&status, "CapEff:"), "0000000000000000", "{kind:?}");
+        let socket = [
+            Number(libc::AF_UNIX.into()),
+            Number(libc::SOCK_STREAM.into()),
+        ];
+        assert_works(served.does(1, libc::SYS_socket, &socket));
+        assert_eq!(
+            served.opens("/etc/shadow", libc::O_RDONLY),
+            fails(Errno::ACCESS),
+            "{kind:?}"
+        );
+    }
+    // The process that opens an unplugged device again has the same.
+    let served = serve(Kind::Input, &["--sandbox=log"]);
+    let opener = threads(opener(&served.program)).unwrap()[0].0;
+    let socket = [
+        Number(libc::AF_UNIX.into()),
+        Number(libc::SOCK_STREAM.into()),
+    ];
+    assert_works(inject(opener, libc::SYS_socket, &socket).unwrap());
+}
+
 /// What no program may do, by name.
 fn forbidden(pid: i64) -> Vec<(&'static str, i64, Vec<Word<'static>>)> {
     let shell = "/bin/sh";
@@ -250,7 +283,7 @@ fn forbidden(pid: i64) -> Vec<(&'static str, i64, Vec<Word<'static>>)> {
     let page = Number(4096);
     let clone = |flags: i32| vec![Number(flags.into()), anywhere];
     let socket = |family: i32, kind: i32| vec![Number(family.into()), Number(kind.into())];
-    let ioctl = |request: u64| vec![anywhere, Number(request.cast_signed())];
+    let ioctl = |request: u64| vec![anywhere, Number(request as i64)];
     vec![
         // Become or make another program.
         ("execve", libc::SYS_execve, vec![Text(shell)]),
@@ -461,7 +494,7 @@ fn gpu_with_virgl_is_killed_for_forbidden_calls() {
 #[test]
 fn some_calls_fail_and_the_program_continues() {
     let stderr = Number(2);
-    let request = |request: u64| vec![stderr, Number(request.cast_signed())];
+    let request = |request: u64| vec![stderr, Number(request as i64)];
     let query = vec![Number(-1), Number(1027), Number(-1)];
     for kind in KINDS {
         let served = serve(kind, &[]);

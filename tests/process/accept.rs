@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-accept: one connection, then the other program in its place.
 
 use std::io::Read as _;

@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A log that nobody reads: the device keeps running, and the program ends.
 
-use std::io::{PipeReader, Read as _, Write as _};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -9,13 +11,12 @@ use std::time::{Duration, Instant};
 use crate::common::*;
 use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions};
 use frontend::{Command, DEFAULT_LIMIT, Program, Session};
-use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 /// A gpu program, and its socket. Its stderr is a pipe that is full, of which this is the other end.
-fn unread() -> (Program, UnixStream, PipeReader) {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    fcntl_setfl(&reader, OFlags::NONBLOCK).unwrap();
-    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+fn unread() -> (Program, UnixStream, File) {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+    let (reader, mut writer) = (File::from(reader), File::from(writer));
     while writer.write(&[b'-'; 4096]).is_ok() {}
     let (ours, theirs) = UnixStream::pair().unwrap();
     // The shell opens the pipe anew, by the name that it has with us: not as one that never blocks.
@@ -33,7 +34,7 @@ fn unread() -> (Program, UnixStream, PipeReader) {
 }
 
 /// All that is written from now on, while `program` runs.
-fn read(mut reader: PipeReader, program: &mut Program) -> String {
+fn read(mut reader: File, program: &mut Program) -> String {
     let deadline = Instant::now() + DEFAULT_LIMIT;
     let (mut all, mut chunk) = (Vec::new(), [0; 4096]);
     loop {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Guest memory that is added and removed region by region (ADD_MEM_REG, REM_MEM_REG), under the backings
 //! and running virtqueues of both programs.
 
@@ -7,8 +8,8 @@ use std::time::Duration;
 use crate::common::evdev::{HostDevice, KEYBOARD};
 use crate::common::*;
 use frontend::gpu::{
-    DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, HEADER_SIZE, Rect, Request,
-    ResponseKind,
+    DisplayOptions, DisplayThread, Format, Framebuffer, Gpu, GpuOptions, HEADER_SIZE, Rect,
+    Request, ResponseKind,
 };
 use frontend::input::{Event, Input, InputOptions};
 use frontend::{
@@ -176,6 +177,46 @@ fn regions_fill_the_memory_slots_and_no_more() {
     vm.gpu.session.acknowledge = false;
     vm.gpu.session.add_region(&region(slots + 1)).unwrap();
     assert_early_failure(&mut vm.program, &["509 regions"]);
+}
+
+/// Nobody says so when it is read for a display: that is after the answer.
+#[test]
+fn blob_in_a_removed_region_is_black_until_it_comes_back() {
+    let memory = guest_memory();
+    let mut vm = start_gpu(&memory, GpuOptions::with_blobs());
+    let [_, second] = memory.regions()[..] else {
+        panic!("two regions")
+    };
+    let size = (64, 64);
+    let whole = Rect::sized(64, 64);
+    let len = 64 * 64 * 4;
+    let page = memory.alloc_in(1, len.into(), 4096).unwrap();
+    memory.write(page, &picture(XRGB, size, pattern)).unwrap();
+    let framebuffer = Framebuffer {
+        format: XRGB,
+        size,
+        stride: 64 * 4,
+        offset: 0,
+    };
+    ok(vm.gpu.create_blob(1, len.into(), &[(page, len)]));
+    ok(vm.gpu.set_scanout_blob(0, 1, whole, &framebuffer));
+    for round in 0..20 {
+        if round > 0 {
+            vm.gpu.session.add_region(&second).unwrap();
+        }
+        ok(vm.gpu.flush(1, whole));
+        vm.display
+            .wait_count(Request::Update, 2 * round + 1)
+            .unwrap();
+        assert_shows(&vm.display, 0, size, pattern);
+        vm.gpu.session.remove_region(&second).unwrap();
+        ok(vm.gpu.flush(1, whole));
+        vm.display
+            .wait_count(Request::Update, 2 * round + 2)
+            .unwrap();
+        assert_shows(&vm.display, 0, size, |_, _| [0; 3]);
+    }
+    vm.finish();
 }
 
 #[test]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Messages to a service manager that does not read for a moment: none is lost.
 
 use std::thread;

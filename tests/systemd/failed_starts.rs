@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Failing starts, under a real systemd: the front-end is told at once, the number of starts is limited,
 //! and the socket serves again later by itself.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The units, in a private systemd.
 
 #[path = "../common/mod.rs"]
@@ -6,6 +7,7 @@ mod common;
 mod backends;
 mod confined;
 mod console;
+mod continuity;
 mod failed_starts;
 mod faults;
 mod host;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The GPU's unit with the drop-in for OpenGL, under a real systemd.
 
 use std::os::unix::net::UnixStream;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real QEMU whose backend fails to start: it is told, prints an error and ends instead of waiting
 //! forever.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real QEMU that is killed, or has an option that the devices do not support: the program ends with a
 //! message, and the next VM starts on the same socket.
 

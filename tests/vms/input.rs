@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real Linux guest in QEMU uses the host's input devices: evdev tools see the same device, events
 //! arrive, LEDs go back. Only the host's devices are mocks.
 

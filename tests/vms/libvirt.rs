@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! libvirt finds vhost-user-gpu by its descriptor and starts it itself, for a guest that draws.
 
 use std::time::{Duration, Instant};

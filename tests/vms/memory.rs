@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real Linux guest with more memory regions than one vhost-user table holds, in QEMU: its GPU
 //! draws and its keyboard types while memory is plugged and unplugged.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real Linux guest draws random bytes from the library's example, a vhost-user-rng.
 
 use crate::common::{assert_clean_exit, rng_program};

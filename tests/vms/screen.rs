@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real Linux guest in QEMU draws on our GPU, and QEMU shows it pixel for pixel.
 
 use std::time::Duration;
@@ -68,6 +69,17 @@ fn screen_shows_what_the_guest_draws() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// vhost-user-gpu-pci hides what it does not know.
+#[test]
+fn guest_has_no_blobs_on_the_device_of_qemu() -> anyhow::Result<()> {
+    let mut machine = Machine::boot("", "ignore_loglevel")?;
+    let log = machine.vm.kernel_log();
+    assert!(log.contains("-resource_blob"), "{log}");
+    machine.shows_test_card(800, 600)?;
+    machine.finish();
+    Ok(())
+}
+
 #[test]
 fn guest_reads_the_edid_of_qemu() -> anyhow::Result<()> {
     let mut machine = Machine::boot("xres=1024,yres=600", "")?;
@@ -127,6 +139,23 @@ fn two_outputs_show_two_parts_of_one_picture() -> anyhow::Result<()> {
         .wait_screen(&patched.crop(0, 0, 640, 480), SOON)?;
     let shown = machine.vm.screendump_of("gpu", 1)?;
     assert_eq!(shown.difference(&patched.crop(640, 0, 640, 480)), None);
+    machine.finish();
+    Ok(())
+}
+
+#[test]
+fn screen_shows_the_last_frame_of_an_animation() -> anyhow::Result<()> {
+    let mut machine = Machine::boot("", "")?;
+    for (width, height) in [(1920, 1080), (640, 480), (640, 480)] {
+        let running = machine.vm.start(&format!("animate {width}x{height}"))?;
+        running.expect("drawing", SOON)?;
+        machine.vm.command("shell sleep 1")?;
+        machine.vm.command("animate-stop")?;
+        let frame = running.finish(SOON)?.concat().parse()?;
+        let expected = Image::animation(frame, width, height);
+        machine.vm.wait_screen(&expected, SOON)?;
+        eprintln!("{width}x{height}: frame {frame}");
+    }
     machine.finish();
     Ok(())
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real QEMU whose GPU is a unit: systemd listens, QEMU connects, and the service serves the guest until QEMU ends.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real Linux guest draws with OpenGL on our GPU, and QEMU shows it.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real Linux guest in QEMU uses a keyboard and a tablet without hardware, on which a console types and points.
 
 use std::path::Path;

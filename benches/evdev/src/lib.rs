@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Preloaded into a program (`LD_PRELOAD`), has named pipes answer the questions of evdev, as the
 //! device described in the file that `BENCH_EVDEV` names. Reads, writes and waits are the kernel's
 //! own, so that a report costs a program what it costs with a device; umockdev makes of each read a

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The guest that is played, on whatever serves its devices.
 
 use std::path::PathBuf;

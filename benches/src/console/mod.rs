@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Workloads of a console: a guest draws, and a viewer sees it over VNC; a viewer presses a key, and the
 //! guest answers with a pixel.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Our own programs: the GPU, the keyboard and the VNC server, with a guest that our front-end plays.
 
 use std::path::PathBuf;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the guest's screen shows: a small change, a photo, a terminal.
 
 use frontend::gpu::Rect;

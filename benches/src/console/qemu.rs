@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! QEMU's own virtio-gpu, keyboard and VNC server, with a guest that we play over qtest.
 
 use std::os::fd::AsRawFd as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! QEMU's qtest protocol, and a virtio-pci driver that uses it.
 //!
 //! QEMU runs with a processor that halts at its first instruction, so that what it spends is spent for

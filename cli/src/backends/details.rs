@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Everything about a backend.
 
-use conventions::{FrontEndStatus, ViewersStatus};
+use conventions::{FrontEndStatus, KEPT_STATE_DESCRIPTORS, ViewersStatus};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Backend;
+use super::{Backend, command_line};
 use crate::systemd::{BackendState, Properties};
 
 /// A backend with the properties of its units.
@@ -18,6 +19,8 @@ pub(crate) struct Details {
     pub load_state: String,
     /// Why systemd cannot use a unit.
     pub load_error: Option<String>,
+    /// All addresses on which the socket listens: paths, and hosts with ports.
+    pub sockets: Vec<String>,
     /// The user who may connect, besides root.
     pub socket_user: Option<String>,
     /// The group that may connect.
@@ -38,14 +41,25 @@ pub(crate) struct Details {
     pub front_end: Option<bool>,
     /// Another front-end that waits until this one disconnects.
     pub front_end_waits: Option<WaitingFrontEnd>,
+    /// Whether its program keeps its state with systemd, so that a VM's device outlives the program.
+    pub keeps_state: bool,
+    /// Whether the program that is installed now understands that state; none if it keeps none, or that cannot be told.
+    pub state_understood: Option<bool>,
+    /// How often systemd started the program again after it had died, since the start of the service.
+    pub restarts: u32,
+    /// When the program started.
+    #[serde(skip)]
+    pub started: Option<Timestamp>,
+    /// Whether its drop-ins are newer than its program, or its program has another command line; none if it does not run, or on another host.
+    pub settings_changed: Option<bool>,
     /// How many viewers are connected to a VNC server; none if it does not report it, and for devices.
     pub viewers: Option<usize>,
     /// The status text of the backend (`STATUS=`).
     pub status: Option<String>,
     /// Whether its device is missing; none without a device, or on another host.
     pub device_missing: Option<bool>,
-    /// Whether it has access to the host's network.
-    pub network: bool,
+    /// Whether it has access to the host's network; none if its program is in a container, which its unit does not tell.
+    pub network: Option<bool>,
     /// How the last run ended, in systemd's words; "success" before the first.
     pub result: Option<String>,
     /// The exit status of the last run, if no signal ended it.
@@ -127,7 +141,7 @@ impl Details {
         let since = match backend.state {
             BackendState::Running => service.since("active"),
             // Since the socket was created or the last VMM left, whichever came later.
-            BackendState::Listening | BackendState::NoDevice => {
+            BackendState::Listening | BackendState::NoDevice | BackendState::NoSocket => {
                 socket.since("active").max(service.since("inactive"))
             }
             state => {
@@ -167,6 +181,7 @@ impl Details {
             description: service.text("Description"),
             load_state: load_state.unwrap_or_else(|| "loaded".to_owned()),
             load_error: socket.load_error().or_else(|| service.load_error()),
+            sockets: socket.listen(),
             // Without a user it belongs to root; without a group, to the group of the user.
             socket_user: mode.map(|_| user.unwrap_or_else(|| "root".to_owned())),
             socket_group: socket.text("SocketGroup"),
@@ -186,9 +201,20 @@ impl Details {
                 false => viewers(backend.state, status.as_deref()),
             },
             front_end_waits: status.as_deref().and_then(front_end_waits),
+            keeps_state: runs
+                && service
+                    .get::<u32>("NFileDescriptorStore")
+                    .is_some_and(|kept| kept >= KEPT_STATE_DESCRIPTORS),
+            restarts: service.get("NRestarts").unwrap_or_default(),
+            started: service.time("ExecMainStartTimestamp").filter(|_| runs),
+            settings_changed: None,
+            state_understood: None,
             status,
             device_missing: None,
-            network: service.get("PrivateNetwork") == Some(false),
+            network: match command_line::runs_container(service) {
+                true => None,
+                false => Some(service.get("PrivateNetwork") == Some(false)),
+            },
             result: service.text("Result"),
             exit_status: service
                 .get("ExecMainStatus")
@@ -210,6 +236,15 @@ impl Details {
             true => self.front_end,
             false => self.viewers.map(|viewers| viewers > 0),
         }
+    }
+
+    /// Whether a VM uses it, and would not notice that its program is replaced.
+    pub(crate) fn survives_restart(&self) -> bool {
+        self.backend.state == BackendState::Running
+            && self.front_end == Some(true)
+            && self.keeps_state
+            && self.settings_changed != Some(true)
+            && self.state_understood != Some(false)
     }
 
     /// Whether its service runs and its socket for a console does not: systemd starts such a socket only while the
@@ -234,6 +269,7 @@ fn front_end(state: BackendState, status: Option<&str>) -> Option<bool> {
         (
             BackendState::Listening
             | BackendState::NoDevice
+            | BackendState::NoSocket
             | BackendState::Failed
             | BackendState::Inactive,
             _,

@@ -1,21 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The backends of this host or another: what systemd says of their units, put together with the files and the
 //! devices of this host.
 
+mod command_line;
 mod details;
+mod device_type;
+mod kept_state;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
-use futures_util::future::try_join_all;
-use serde::Serialize;
+use conventions::is_released_to_host;
+use futures_util::future::try_join3;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
 use crate::devices::Devices;
 use crate::instance::{Instance, UnitKind, UnitType};
-use crate::settings::{ProgramOptions, Settings};
-use crate::systemd::{BackendState, Error, LoadedUnits, Manager};
-use crate::unit_folders::{self, UnitFolders};
+use crate::settings::{DeviceAddress, ProgramOptions};
+use crate::systemd::{BackendState, Error, LoadedUnits, Properties, Queries};
+use crate::unit_folders;
 
 pub(crate) use details::{ConsoleSocket, Details, WaitingFrontEnd};
+pub(crate) use device_type::WatchedTypes;
+use device_type::device_type;
 
 /// A backend: a socket, and the service that it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +39,8 @@ pub(crate) struct Backend {
     #[serde(rename = "type")]
     pub device_type: String,
     pub state: BackendState,
+    /// Whether the host has the device although it serves a VM ('vhostctl release').
+    pub released: bool,
     /// The number of screens of a GPU.
     #[serde(skip)]
     pub heads: usize,
@@ -37,8 +49,9 @@ pub(crate) struct Backend {
     pub screen_size: Option<(u32, u32)>,
     /// The path of the socket.
     pub socket: Option<String>,
-    /// The device of the host that it uses.
-    pub device: Option<String>,
+    /// The device of the host that it uses: a path, or what an input device says of itself.
+    #[serde(serialize_with = "as_text")]
+    pub device: Option<DeviceAddress>,
     /// The main process, while there is one.
     pub pid: Option<u32>,
     /// The name of the socket unit.
@@ -51,55 +64,87 @@ pub(crate) struct Backend {
     pub service_state: Option<String>,
 }
 
-/// All backends that are loaded, enabled or configured, by VM.
-pub(crate) async fn list(manager: &Manager) -> Result<Vec<Backend>, Error> {
-    let instances = instances(manager).await?;
-    // All calls at once, to wait only once.
-    let backends = instances
-        .into_iter()
-        .map(async |(instance, units)| backend(manager, &instance, units).await);
-    try_join_all(backends).await
+/// How many backends systemd is asked about at once, so as to wait seldom. There are up to three questions about each, and the bus
+/// allows 128 without an answer.
+const AT_ONCE: usize = 32;
+
+/// The selected backends of those that are loaded, enabled or configured, by VM.
+pub(crate) async fn list(
+    queries: &Queries,
+    chosen: impl Fn(&Instance) -> bool,
+) -> Result<Vec<Backend>, Error> {
+    let mut instances = instances(queries).await?;
+    instances.retain(|instance, _| chosen(instance));
+    each(instances, async |instance, units| {
+        let facts = Facts::ask(queries, &instance, &units).await?;
+        Ok(backend(queries, instance, units, facts))
+    })
+    .await
 }
 
 /// The names of all backends that are loaded, enabled or configured.
-pub(crate) async fn names(manager: &Manager) -> Result<Vec<Instance>, Error> {
-    Ok(instances(manager).await?.into_keys().collect())
+pub(crate) async fn names(queries: &Queries) -> Result<Vec<Instance>, Error> {
+    Ok(instances(queries).await?.into_keys().collect())
 }
 
 /// Everything about the selected backends, by VM.
 pub(crate) async fn details(
-    manager: &Manager,
+    queries: &Queries,
     chosen: impl Fn(&Instance) -> bool,
 ) -> Result<Vec<Details>, Error> {
-    let mut instances = instances(manager).await?;
+    let mut instances = instances(queries).await?;
     instances.retain(|instance, _| chosen(instance));
-    let details = instances.into_iter().map(async |(instance, units)| {
-        let backend = backend(manager, &instance, units).await?;
-        let socket = manager.properties(instance.unit(UnitType::Socket)).await?;
-        let service = manager.properties(instance.unit(UnitType::Service)).await?;
+    each(instances, async |instance, units| {
+        let unit = |unit_type| instance.unit(unit_type);
+        let ask = async |unit_type, loaded| queries.properties(unit(unit_type), loaded).await;
+        let socket = ask(UnitType::Socket, units.socket.as_ref()).await?;
+        let service = ask(UnitType::Service, units.service.as_ref()).await?;
         let console = match instance.kind().unit_types().contains(&UnitType::Console) {
             true => {
-                let unit = instance.unit(UnitType::Console);
-                let properties = manager.properties(unit.clone()).await?;
-                ConsoleSocket::new(unit, &properties)
+                let properties = ask(UnitType::Console, units.console.as_ref()).await?;
+                ConsoleSocket::new(unit(UnitType::Console), &properties)
             }
             false => None,
         };
-        let missing = backend.device.as_ref().filter(|_| manager.is_local());
-        let missing = missing.map(|path| is_missing(manager, path));
+        let facts = Facts::read(&units, &socket, &service);
+        let backend = backend(queries, instance, units, facts);
+        let missing = backend.device.as_ref().filter(|_| queries.is_local());
+        let missing = missing.map(|address| is_missing(queries, address));
+        let details = Details::new(backend, &socket, console, &service);
+        let settings = service.list("DropInPaths");
+        let started = details.started.filter(|_| queries.is_local());
         Ok(Details {
             device_missing: missing,
-            ..Details::new(backend, &socket, console, &service)
+            settings_changed: started.map(|started| {
+                let differs = |pid| command_line::differs(pid, &service);
+                are_newer(&settings, started) || details.backend.pid.is_some_and(differs)
+            }),
+            state_understood: match details.backend.pid {
+                Some(pid) if queries.is_local() && details.keeps_state => {
+                    kept_state::is_understood(pid, &service)
+                }
+                _ => None,
+            },
+            ..details
         })
-    });
-    try_join_all(details).await
+    })
+    .await
 }
 
-async fn instances(manager: &Manager) -> Result<BTreeMap<Instance, LoadedUnits>, Error> {
-    let mut instances = manager.loaded().await?;
-    let folders = manager.unit_folders().await?;
+/// What is asked about each backend, in their order.
+async fn each<T>(
+    instances: BTreeMap<Instance, LoadedUnits>,
+    ask: impl AsyncFn(Instance, LoadedUnits) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    let answers = stream::iter(instances).map(|(instance, units)| ask(instance, units));
+    answers.buffered(AT_ONCE).try_collect().await
+}
+
+async fn instances(queries: &Queries) -> Result<BTreeMap<Instance, LoadedUnits>, Error> {
+    let mut instances = queries.loaded().await?;
+    let folders = queries.unit_folders().await?;
     // Only the units that are loaded can be seen on another machine; enabled ones are.
-    if manager.is_local() {
+    if queries.is_local() {
         for instance in unit_folders::configured_instances(&folders) {
             instances.entry(instance).or_default();
         }
@@ -107,66 +152,138 @@ async fn instances(manager: &Manager) -> Result<BTreeMap<Instance, LoadedUnits>,
     Ok(instances)
 }
 
-async fn backend(
-    manager: &Manager,
-    instance: &Instance,
-    units: LoadedUnits,
-) -> Result<Backend, Error> {
-    let pid = match units.is_service_inactive() {
-        true => None,
-        false => manager.main_pid(&units).await?,
-    };
-    let socket = manager.socket_path(instance, &units).await?;
+/// What systemd says of a backend's units beside their states.
+struct Facts {
+    /// The main process of the service, while it has one.
+    pid: Option<u32>,
+    /// The status text of the service (`STATUS=`).
+    status: Option<String>,
+    /// The path on which the socket listens.
+    socket: Option<String>,
+    /// The environment of the service.
+    environment: Vec<String>,
+}
+
+impl Facts {
+    /// Asks for what the backend's kind needs, and no more.
+    async fn ask(
+        queries: &Queries,
+        instance: &Instance,
+        units: &LoadedUnits,
+    ) -> Result<Self, Error> {
+        let kind = instance.kind();
+        let pid = async {
+            match units.is_service_inactive() {
+                true => Ok(None),
+                false => queries.main_pid(units).await,
+            }
+        };
+        let socket = queries.socket_path(instance, units);
+        let environment = async {
+            match kind {
+                UnitKind::Gpu | UnitKind::Input => queries.environment(instance, units).await,
+                UnitKind::Program | UnitKind::Vnc => Ok(Vec::new()),
+            }
+        };
+        let (pid, socket, environment) = try_join3(pid, socket, environment).await?;
+        Ok(Self {
+            pid,
+            status: match kind {
+                UnitKind::Input if pid.is_some() => queries.status_text(units).await?,
+                _ => None,
+            },
+            socket,
+            environment,
+        })
+    }
+
+    /// Takes it from all properties of the units.
+    fn read(units: &LoadedUnits, socket: &Properties, service: &Properties) -> Self {
+        let pid = service.get("MainPID").filter(|pid| *pid != 0);
+        Self {
+            pid: pid.filter(|_| !units.is_service_inactive()),
+            status: service.text("StatusText"),
+            socket: socket.listen().into_iter().next(),
+            environment: service.list("Environment"),
+        }
+    }
+}
+
+fn backend(queries: &Queries, instance: Instance, units: LoadedUnits, facts: Facts) -> Backend {
+    let status = facts.status.filter(|_| facts.pid.is_some());
     let options = match instance.kind() {
         UnitKind::Gpu | UnitKind::Input => {
-            let environment = manager.environment(instance, &units).await?;
-            ProgramOptions::from_environment(instance.kind(), &environment)
+            ProgramOptions::from_environment(instance.kind(), &facts.environment)
         }
         UnitKind::Program | UnitKind::Vnc => ProgramOptions::None,
     };
-    let device = options.device().map(str::to_owned);
+    let device = options.address();
+    let is_gone = |path: &String| is_socket_gone(queries, path);
     let state = match units.state() {
+        BackendState::Listening if facts.socket.as_ref().is_some_and(is_gone) => {
+            BackendState::NoSocket
+        }
         BackendState::Listening
             if device
-                .as_deref()
-                .is_some_and(|path| is_missing(manager, path)) =>
+                .as_ref()
+                .is_some_and(|address| is_missing(queries, address)) =>
         {
             BackendState::NoDevice
         }
         state => state,
     };
-    Ok(Backend {
-        instance: instance.clone(),
+    Backend {
         vm: instance.vm().to_owned(),
         name: instance.label().to_owned(),
-        device_type: device_type(manager, instance),
+        device_type: device_type(queries.is_local(), &instance),
         state,
+        released: instance.kind() == UnitKind::Input
+            && status.as_deref().is_some_and(is_released_to_host),
         heads: options.heads(),
         screen_size: options.screen_size(),
-        socket,
+        socket: facts.socket,
         device,
-        pid,
+        pid: facts.pid,
         socket_unit: instance.unit(UnitType::Socket),
         service_unit: instance.unit(UnitType::Service),
         socket_state: units.socket.map(|unit| unit.sub),
         service_state: units.service.map(|unit| unit.sub),
+        instance,
+    }
+}
+
+/// Whether one of these files, or a link to it, was written after that. Also if that cannot be told.
+fn are_newer(files: &[String], than: Timestamp) -> bool {
+    files.iter().any(|file| {
+        let written = fs::symlink_metadata(file).and_then(|file| file.modified());
+        let written = written.ok().and_then(|time| Timestamp::try_from(time).ok());
+        written.is_none_or(|written| written > than)
     })
 }
 
-/// The type of device. For the units that serve any type, only their files have it.
-fn device_type(manager: &Manager, instance: &Instance) -> String {
-    let told = match instance.kind() {
-        UnitKind::Program if manager.is_local() => {
-            Settings::read(&UnitFolders::system(), instance).device_type
-        }
-        _ => None,
-    };
-    told.unwrap_or_else(|| instance.kind().name().to_owned())
+/// Whether the file of a socket that systemd listens on was removed. Sockets of another host, and in folders that this user
+/// may not enter, cannot be seen.
+fn is_socket_gone(queries: &Queries, path: &str) -> bool {
+    let path = Path::new(path);
+    queries.is_local() && path.is_absolute() && matches!(path.try_exists(), Ok(false))
 }
 
 /// Whether a device of this host is missing. Those of another host cannot be seen.
-fn is_missing(manager: &Manager, device: &str) -> bool {
-    manager.is_local()
-        && matches!(Path::new(device).try_exists(), Ok(false))
-        && !Devices::new().has(device)
+fn is_missing(queries: &Queries, device: &DeviceAddress) -> bool {
+    let devices = Devices::new();
+    queries.is_local()
+        && match device {
+            DeviceAddress::Path(path) => {
+                matches!(Path::new(path).try_exists(), Ok(false)) && !devices.has_path(path)
+            }
+            DeviceAddress::Match(rule) => !devices.has_match(rule),
+        }
+}
+
+fn as_text<S: Serializer>(
+    device: &Option<DeviceAddress>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let text = device.as_ref().map(ToString::to_string);
+    text.serialize(serializer)
 }

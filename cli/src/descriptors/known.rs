@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Known programs and what descriptors do not state of them: the form of their socket and files, and what the unit has
 //! to allow.
 //!
@@ -45,6 +46,8 @@ pub(crate) struct KnownProgram {
     pub service: &'static [(&'static str, &'static str)],
     /// An option that older versions lack, and the first Debian release that has it.
     needs_option: Option<(&'static str, &'static str)>,
+    /// Debian's package.
+    package: Option<&'static str>,
 }
 
 /// Why this version of a program cannot be used: the predicate of a sentence about it.
@@ -91,6 +94,7 @@ const PROGRAMS: [KnownProgram; 5] = [
             ("LimitNOFILE", "1000000"),
         ],
         needs_option: None,
+        package: Some("virtiofsd, of Debian 12 in qemu-system-common"),
     },
     KnownProgram {
         names: &["passt"],
@@ -103,6 +107,7 @@ const PROGRAMS: [KnownProgram; 5] = [
         // Those of its own sandbox.
         service: &[("RestrictNamespaces", "ipc mnt pid user uts")],
         needs_option: Some(("--vhost-user", "Debian 13")),
+        package: Some("passt"),
     },
     KnownProgram {
         names: &["qemu-storage-daemon"],
@@ -117,6 +122,7 @@ const PROGRAMS: [KnownProgram; 5] = [
             ("RestrictSUIDSGID", "yes"),
         ],
         needs_option: None,
+        package: Some("qemu-utils, of Debian 12 in qemu-system-common"),
     },
     KnownProgram {
         names: &["vhost-device-rng"],
@@ -127,6 +133,7 @@ const PROGRAMS: [KnownProgram; 5] = [
         needs_root: false,
         service: &[("RestrictNamespaces", "yes")],
         needs_option: None,
+        package: None,
     },
     // QEMU's programs written in C: libvhost-user serves a connection.
     KnownProgram {
@@ -141,6 +148,7 @@ const PROGRAMS: [KnownProgram; 5] = [
         needs_root: false,
         service: &[],
         needs_option: None,
+        package: None,
     },
 ];
 
@@ -162,6 +170,14 @@ pub(crate) fn installed(name: &str, device_type: &str) -> Option<PathBuf> {
         .flat_map(|_| FOLDERS)
         .map(|folder| Path::new(folder).join(name))
         .find(|path| super::program_problem(path).is_none())
+}
+
+/// The package of a program with this name and type in the table.
+pub(crate) fn package(name: &str, device_type: &str) -> Option<&'static str> {
+    let mut all = PROGRAMS.iter();
+    let known =
+        all.find(|known| known.device_type == device_type && known.names.contains(&name))?;
+    known.package
 }
 
 /// The names of all programs that [`installed`] finds, with their types.
@@ -208,6 +224,15 @@ mod tests {
         // Ours takes both, and has a unit of its own.
         assert_eq!(form("/usr/bin/vhost-user-gpu"), None);
         assert_eq!(form("/usr/bin/pasta"), None);
+    }
+
+    #[test]
+    fn packages_are_known_of_the_right_type() {
+        let virtiofsd = "virtiofsd, of Debian 12 in qemu-system-common";
+        assert_eq!(package("virtiofsd", "fs"), Some(virtiofsd));
+        assert_eq!(package("virtiofsd", "block"), None);
+        assert_eq!(package("passt", "net"), Some("passt"));
+        assert_eq!(package("vhost-device-rng", "rng"), None);
     }
 
     #[test]

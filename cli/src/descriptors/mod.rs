@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Installed programs that can serve a device, by their descriptors (QEMU's docs/interop/vhost-user.rst, "Backend program conventions", and
 //! vhost-user.json).
 

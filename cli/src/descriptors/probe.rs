@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Asking programs for their capabilities: `--print-capabilities`.
 
 use std::io::{self, ErrorKind, Read};
@@ -129,9 +130,7 @@ fn run(binary: &Path, argument: &str) -> Result<ProgramOutput, ProbeError> {
     let deadline = Instant::now() + TIME_LIMIT;
     let streams = collect(&mut child, deadline);
     // Kills what is left of it; it fails if all have ended.
-    if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
+    let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let status = child.wait();
     let [stdout, stderr] = streams?;
     Ok(ProgramOutput {

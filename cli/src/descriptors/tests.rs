@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 

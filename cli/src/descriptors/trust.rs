@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Whether other users can change a file. The descriptors of a user name programs that vhostctl runs, also as root if
 //! HOME or XDG_CONFIG_HOME still names the folder of another user.
 

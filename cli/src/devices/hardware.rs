@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The piece of hardware that an input device is a part of, by its path in /sys: a mouse and a keyboard can be two
 //! interfaces of one device.
 
@@ -14,6 +15,19 @@ pub(crate) struct Hardware {
 }
 
 impl Hardware {
+    /// The hardware of the input device at this path in /sys. Devices that a program plays are one thing if their
+    /// `phys` says so: its interfaces end in "/inputN".
+    pub(crate) fn of(syspath: &str, phys: &str) -> Self {
+        let hardware = Self::at(syspath);
+        match phys.rsplit_once("/input") {
+            Some((place, _)) if hardware.is_virtual && !place.is_empty() => Self {
+                place: format!("phys {place}"),
+                ..hardware
+            },
+            _ => hardware,
+        }
+    }
+
     /// The hardware of the input device at this path in /sys.
     pub(crate) fn at(syspath: &str) -> Self {
         let path = syspath.find("/devices/").and_then(|at| syspath.get(at..));
@@ -132,5 +146,30 @@ mod tests {
         let one = Hardware::at("/sys/devices/virtual/input/input5/event5");
         let two = Hardware::at("/sys/devices/virtual/input/input6/event6");
         assert!(!one.is_main() && !one.is_same(&two));
+    }
+
+    #[test]
+    fn devices_that_one_program_plays_as_one_thing_are_one() {
+        let at = |number: u32, phys: &str| {
+            let path = format!("/sys/devices/virtual/input/input{number}/event{number}");
+            Hardware::of(&path, phys)
+        };
+        let keys = at(5, "remap-1/input0");
+        assert!(keys.is_same(&at(6, "remap-1/input1")) && !keys.is_main());
+        for (number, phys) in [
+            (6, "remap-2/input1"),
+            (6, "remap-1"),
+            (6, ""),
+            (7, "/input0"),
+        ] {
+            assert!(!keys.is_same(&at(number, phys)), "{phys}");
+        }
+        assert!(!at(5, "").is_same(&at(6, "")) && !at(5, "/input0").is_same(&at(6, "/input1")));
+        // Hardware is where it is.
+        let port = Hardware::of(&format!("{USB}/1-2:1.0/input/input7/event7"), "x/input0");
+        assert!(port.is_same(&Hardware::of(
+            &format!("{USB}/1-2:1.1/input/input8/event8"),
+            "y/input1"
+        )));
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The kinds of input devices.
 
 use std::fmt;
@@ -28,8 +29,13 @@ pub(crate) enum InputKind {
 }
 
 impl InputKind {
+    /// Whether a guest can use it: it has keys, buttons or axes to move.
+    pub(crate) fn is_for_guests(self) -> bool {
+        !matches!(self, Self::Switch | Self::Accelerometer | Self::Other)
+    }
+
     /// Whether it moves a pointer.
-    pub(super) fn points(self) -> bool {
+    pub(crate) fn points(self) -> bool {
         match self {
             Self::Mouse
             | Self::PointingStick

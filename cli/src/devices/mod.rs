@@ -1,15 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The devices of the host, by udev. Nothing outside of this folder uses udev. No device is opened, so no
 //! permission is needed.
 
 mod hardware;
 mod input_kind;
 mod names;
+#[cfg(test)]
+pub(crate) mod testing;
 mod watch;
 
 use std::io;
 use std::path::Path;
 
-use conventions::printable;
+use conventions::{InputIdentity, InputIds, InputMatch, printable};
 use serde::Serialize;
 use udev::{Enumerator, Hwdb};
 
@@ -82,6 +85,8 @@ pub(crate) struct InputDevice {
     pub vendor_id: Option<String>,
     /// The product's number, in hexadecimal.
     pub product_id: Option<String>,
+    /// The serial number; that of a Bluetooth device is its address.
+    pub serial: Option<String>,
     /// The seat that it belongs to.
     pub seat: String,
     /// All its names.
@@ -90,6 +95,12 @@ pub(crate) struct InputDevice {
     /// The piece of hardware that it is a part of.
     #[serde(skip)]
     pub hardware: Hardware,
+    /// What it says of itself, if it has numbers.
+    #[serde(skip)]
+    pub identity: Option<InputIdentity>,
+    /// The numbers of the USB device that it is a part of. They are others than its own if that is a receiver.
+    #[serde(skip)]
+    pub usb: Option<InputIds>,
 }
 
 /// The folders of device nodes, and those of the stable links that udev makes.
@@ -139,6 +150,36 @@ impl InputDevice {
     /// Whether this is the path of its node, or of a link to it.
     pub(crate) fn is_at(&self, path: &str) -> bool {
         self.names.is_at(path)
+    }
+
+    /// Whether it is the one that `rule` means, or one of several.
+    pub(crate) fn is_meant_by(&self, rule: &InputMatch) -> bool {
+        let identity = self.identity.as_ref();
+        identity.is_some_and(|identity| rule.matches(identity))
+    }
+
+    /// Its own numbers, with its serial number if it has one.
+    pub(crate) fn ids(&self) -> Option<InputIds> {
+        let identity = self.identity.as_ref()?;
+        let serial = Some(&identity.serial).filter(|serial| !serial.is_empty());
+        Some(InputIds {
+            vendor: identity.vendor,
+            product: identity.product,
+            serial: serial.cloned(),
+        })
+    }
+
+    /// Its own numbers, if `wanted` are those, or those of its USB device; with a serial number if `wanted` has one.
+    pub(crate) fn own_ids(&self, wanted: &InputIds) -> Option<InputIds> {
+        let own = self.ids()?;
+        if self.identity.as_ref().is_some_and(|it| wanted.matches(it)) {
+            return Some(wanted.clone());
+        }
+        let usb = self.usb.as_ref()?;
+        let is_usb = (usb.vendor, usb.product) == (wanted.vendor, wanted.product)
+            && (wanted.serial.is_none() || usb.serial == wanted.serial);
+        let serial = own.serial.filter(|_| wanted.serial.is_some());
+        is_usb.then_some(InputIds { serial, ..own })
     }
 
     /// Whether this is its name, with unprintable characters as they are or escaped.
@@ -203,8 +244,14 @@ impl Devices {
             .collect())
     }
 
+    /// Whether there is an input device that `rule` means.
+    pub(crate) fn has_match(&self, rule: &InputMatch) -> bool {
+        let inputs = self.inputs().unwrap_or_default();
+        inputs.iter().any(|device| device.is_meant_by(rule))
+    }
+
     /// Whether udev has a device at this path, by its node or a link.
-    pub(crate) fn has(&self, path: &str) -> bool {
+    pub(crate) fn has_path(&self, path: &str) -> bool {
         let inputs = self.inputs().unwrap_or_default();
         let nodes = self.render_nodes().unwrap_or_default();
         inputs.iter().any(|device| device.is_at(path)) || nodes.iter().any(|node| node.is_at(path))
@@ -256,12 +303,18 @@ fn input(device: &udev::Device, links: &Links) -> Option<InputDevice> {
     let parent = parent_of(device, "input");
     let of_parent = |name| parent.as_ref().and_then(|parent| attribute(parent, name));
     let names = Names::of(device, links)?;
+    let identity = parent.as_ref().and_then(identity);
+    let phys = identity.as_ref().map_or("", |identity| &identity.phys);
+    let hardware = Hardware::of(&utf8(device.syspath()), phys);
     Some(InputDevice {
         node: utf8(device.devnode()?),
         by_id: names.stable_link_in(INPUT_BY_ID).map(str::to_owned),
         by_path: names.stable_link_in(INPUT_BY_PATH).map(str::to_owned),
         names,
-        hardware: Hardware::at(&utf8(device.syspath())),
+        hardware,
+        usb: usb(device),
+        serial: of_parent("uniq"),
+        identity,
         name: of_parent("name"),
         kinds: kinds(|key| property(device, key).is_some_and(|value| value == "1")),
         bus: of_parent("id/bustype")
@@ -271,6 +324,29 @@ fn input(device: &udev::Device, links: &Links) -> Option<InputDevice> {
         vendor_id: of_parent("id/vendor"),
         product_id: of_parent("id/product"),
         seat: seat(device).unwrap_or_else(|| DEFAULT_SEAT.to_owned()),
+    })
+}
+
+/// What an input device says of itself, as the program that serves it reads it.
+fn identity(parent: &udev::Device) -> Option<InputIdentity> {
+    let text = |name| parent.attribute_value(name).map(utf8);
+    let number = |name| u16::from_str_radix(text(name)?.trim(), 16).ok();
+    Some(InputIdentity {
+        vendor: number("id/vendor")?,
+        product: number("id/product")?,
+        serial: text("uniq").unwrap_or_default(),
+        name: text("name").unwrap_or_default(),
+        phys: text("phys").unwrap_or_default(),
+    })
+}
+
+/// The numbers of the USB device that an input device is a part of, and its serial number, by udev.
+fn usb(device: &udev::Device) -> Option<InputIds> {
+    let number = |key| u16::from_str_radix(&property(device, key)?, 16).ok();
+    Some(InputIds {
+        vendor: number("ID_VENDOR_ID")?,
+        product: number("ID_MODEL_ID")?,
+        serial: property(device, "ID_SERIAL_SHORT"),
     })
 }
 

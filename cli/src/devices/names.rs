@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The names of a device: its node, and the links to it, of which some are stable.
 //!
 //! udev gives two devices of one model the same link. It leads to one of them, after the next boot perhaps to the

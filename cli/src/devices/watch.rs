@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Devices that come, go and change, as it happens.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Names: which unit is which device of which VM.
 //!
 //! A GPU is `vhost-user-gpu@VM`, an input device `vhost-user-input@VM:NAME`, a VNC server `vhost-vnc@VM`, any other
@@ -8,20 +9,17 @@ use std::fmt;
 
 use clap::ValueEnum;
 use conventions::{SOCKET_FOLDER, SOCKET_PATH_MAX};
-use serde::Serialize;
 
 /// The folder of the sockets by which VNC servers use devices (`ListenStream=`).
 const CONSOLE_FOLDER: &str = "/run/vhost-user-console";
 
 /// A kind of unit: one for GPUs, one for input devices, one for all other types of device, and one for the VNC server
 /// that shows a VM's screen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum UnitKind {
     Gpu,
     Input,
     /// Any installed program, for a device of any type.
-    #[serde(rename = "backend")]
     #[value(skip)]
     Program,
     /// Not a device: its clients are viewers.
@@ -67,6 +65,16 @@ impl UnitKind {
         }
     }
 
+    /// The package with its units.
+    pub(crate) fn package(self) -> &'static str {
+        match self {
+            Self::Gpu => "vhost-user-gpu",
+            Self::Input => "vhost-user-input",
+            Self::Program => "vhostctl",
+            Self::Vnc => "vhost-vnc",
+        }
+    }
+
     /// Whether a VM can have several, each with a name.
     pub(crate) fn is_named(self) -> bool {
         match self {
@@ -75,7 +83,7 @@ impl UnitKind {
         }
     }
 
-    /// Its name, which is also the name of the folder of its sockets.
+    /// Its name, which is also the name of the folder of its sockets, and the type of its backends where nothing else tells it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             UnitKind::Gpu => "gpu",

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use super::*;
 
 fn parsed(unit: &str) -> Option<(UnitKind, String, Option<String>, UnitType)> {

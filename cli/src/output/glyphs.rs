@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Glyphs beyond ASCII, and their replacements.
 
 /// A glyph of systemd's tools.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Results on standard output, in the format of systemd's tools: a table, or JSON for programs.
 
 use std::fmt::Display;
@@ -162,6 +163,28 @@ enum Width {
 /// The width of a terminal of unknown size, as in systemd's tools.
 const FALLBACK_COLUMNS: u16 = 80;
 
+/// Lines of styled parts, which are written by one system call.
+#[derive(Debug, Default)]
+pub(crate) struct Block(Vec<String>);
+
+impl Block {
+    /// Adds a line of styled parts.
+    pub(crate) fn line(&mut self, parts: &[Painted]) {
+        let parts: Vec<_> = parts.iter().map(|Painted(text)| text.as_str()).collect();
+        self.0.push(parts.concat());
+    }
+
+    /// Adds an empty line.
+    pub(crate) fn blank(&mut self) {
+        self.0.push(String::new());
+    }
+
+    /// Shows the lines; false if the reader is gone.
+    pub(crate) fn show(self) -> io::Result<bool> {
+        write_line(&self.0.join("\n"))
+    }
+}
+
 impl Output {
     /// By the command line and the environment.
     pub(crate) fn new(args: &OutputArgs) -> Self {
@@ -207,6 +230,11 @@ impl Output {
         self.pager
     }
 
+    /// Whether only results are shown.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Whether headers and footers are shown.
     pub(crate) fn legend(&self) -> bool {
         self.legend
@@ -231,6 +259,11 @@ impl Output {
     pub(crate) fn line(&self, parts: &[Painted]) -> io::Result<bool> {
         let parts: Vec<_> = parts.iter().map(|Painted(text)| text.as_str()).collect();
         write_line(&parts.concat())
+    }
+
+    /// Lines that are shown at once.
+    pub(crate) fn block(&self) -> Block {
+        Block::default()
     }
 
     /// Writes a text for a program: escaped only on a terminal.
@@ -327,7 +360,7 @@ impl Output {
     fn render<R: Row>(&self, rows: &[R]) -> String {
         let mut table = Table::new();
         // Truncates at any character, not only between words: no value contains this delimiter.
-        table.load_style(presets::NOTHING).set_delimiter('\0');
+        table.load_preset(presets::NOTHING).set_delimiter('\0');
         table.set_truncation_indicator(self.glyph(Glyph::Ellipsis));
         table.set_content_arrangement(match self.width {
             Width::Unlimited => ContentArrangement::Disabled,
@@ -374,10 +407,10 @@ impl Output {
         }
         // The first column identifies the row: the others are truncated first.
         let (width, widest) = (table.width(), table.column_max_content_widths());
-        if let (Some(width), Some(&widest), Some(first)) =
-            (width, widest.first(), table.column_mut(0))
-            && widest < width / 2
-        {
+        let is_narrow = width
+            .zip(widest.first())
+            .is_some_and(|(width, widest)| *widest < width / 2);
+        if let Some(first) = table.column_mut(0).filter(|_| is_narrow) {
             first.set_constraint(ColumnConstraint::ContentWidth);
         }
         table.trim_fmt()

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The options that select how results are shown.
 
 use clap::{ArgAction, ValueEnum};

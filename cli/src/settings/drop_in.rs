@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The text of our drop-ins.
 
 use conventions::{GpuMemory, OPTIONS};
 
 use super::dynamic_user::dynamic_user;
+use super::grab::group_directives;
 use super::options::{GpuOptions, InputOptions, ProgramOptions};
 use super::{SECTION, Settings, is_root};
 use crate::accounts;
@@ -104,6 +106,13 @@ fn service(settings: &Settings, instance: &Instance) -> Vec<Directive> {
         // It opens no device.
         directives.push(Directive::new("PrivateDevices", "yes"));
         directives.push(Directive::new("SupplementaryGroups", ""));
+    }
+    if let ProgramOptions::Input(InputOptions {
+        grab_group: Some(file),
+        ..
+    }) = &settings.options
+    {
+        directives.extend(group_directives(file));
     }
     directives.extend(settings.options.environment());
     if !settings.command.is_empty() {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Names of dynamic users (`DynamicUser=`): one for each instance, where its template cannot name it.
 
 use crate::instance::{Instance, UnitKind, UnitType};

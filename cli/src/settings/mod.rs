@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The settings in the drop-ins of an instance: its device, its options, its program.
 //!
 //! vhostctl writes one file per unit of an instance, `50-vhostctl.conf`, and reads all that count, also those of
@@ -5,6 +6,7 @@
 
 pub(crate) mod drop_in;
 mod dynamic_user;
+mod grab;
 mod options;
 
 use std::fs;
@@ -14,9 +16,10 @@ use crate::instance::{Instance, UnitKind};
 use crate::unit_folders::UnitFolders;
 use crate::unit_syntax::{self, Assignment, Directive, expand, words};
 
+pub(crate) use grab::{GrabToggle, group_file};
 pub(crate) use options::{
-    GpuOptions, HEADS_MAX, InputOptions, MaxHostmem, ProgramOptions, Resolutions, VirtualKind,
-    VncOptions,
+    DeviceAddress, GpuOptions, HEADS_MAX, InputOptions, MaxHostmem, ProgramOptions, Resolutions,
+    VirtualKind, VncOptions,
 };
 
 /// A section of ours, which systemd leaves alone as its name begins with "X-".
@@ -45,6 +48,11 @@ impl Settings {
     /// The settings in effect; files that cannot be read are ignored.
     pub(crate) fn read(folders: &UnitFolders, instance: &Instance) -> Self {
         Self::from_assignments(&assignments(folders, instance), instance)
+    }
+
+    /// Which device of the host the program opens.
+    pub(crate) fn address(&self) -> Option<DeviceAddress> {
+        self.options.address()
     }
 
     /// The path of the device of the host.

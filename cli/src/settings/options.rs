@@ -1,11 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The options of our own programs, as the units pass them: in `$OPTIONS` and `$EVDEV_PATH`. The only place that
 //! reads or writes them.
 
 use std::fmt;
 use std::str::FromStr;
 
-use conventions::{EVDEV_PATH, OPTIONS, SizeError, parse_size};
+use conventions::{EVDEV_PATH, InputMatch, OPTIONS, SizeError, parse_size};
 
+use super::grab::GrabToggle;
 use crate::instance::UnitKind;
 use crate::unit_syntax::{Directive, quoted, variable_word, variable_words};
 
@@ -14,7 +16,12 @@ const VIRGL: &str = "--virgl";
 const MAX_HOSTMEM: &str = "--max-hostmem=";
 const RESOLUTION: &str = "--resolution=";
 const ALLOW_RESIZE: &str = "--allow-resize";
+const MATCH: &str = "--evdev-match=";
+const MATCH_NAME: &str = "--evdev-name=";
+const MATCH_INTERFACE: &str = "--evdev-interface=";
 const NO_GRAB: &str = "--no-grab";
+const GRAB_TOGGLE: &str = "--grab-toggle=";
+const GRAB_GROUP: &str = "--grab-group=";
 const VIRTUAL: &str = "--virtual=";
 const KEYBOARD_LAYOUT: &str = "--keyboard-layout=";
 
@@ -47,11 +54,35 @@ pub(crate) struct GpuOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InputOptions {
     pub evdev_path: Option<String>,
+    /// The device by what it says of itself, instead of a path.
+    pub evdev_match: Option<InputMatch>,
     pub no_grab: bool,
+    /// The chord by which the host takes the device, and gives it again.
+    pub grab_toggle: Option<GrabToggle>,
+    /// The file of the devices that change hands together.
+    pub grab_group: Option<String>,
     /// A device without hardware, instead of one of the host.
     pub virtual_kind: Option<VirtualKind>,
     /// Options that vhostctl does not set.
     pub others: Vec<String>,
+}
+
+/// Which device of the host a program opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceAddress {
+    /// The one at this path.
+    Path(String),
+    /// The input device that says this of itself.
+    Match(InputMatch),
+}
+
+impl fmt::Display for DeviceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Path(path) => f.pad(path),
+            Self::Match(rule) => f.pad(&rule.to_string()),
+        }
+    }
 }
 
 /// Options of vhost-vnc.
@@ -258,7 +289,17 @@ impl ProgramOptions {
         }
     }
 
-    /// The device of the host that the program opens.
+    /// Which device of the host the program opens.
+    pub(crate) fn address(&self) -> Option<DeviceAddress> {
+        let by_match = match self {
+            Self::Input(options) => options.evdev_match.clone().map(DeviceAddress::Match),
+            Self::None | Self::Gpu(_) | Self::Vnc(_) => None,
+        };
+        let by_path = || Some(DeviceAddress::Path(self.device()?.to_owned()));
+        by_path().or(by_match)
+    }
+
+    /// The path of the device of the host that the program opens.
     pub(crate) fn device(&self) -> Option<&str> {
         match self {
             Self::None | Self::Vnc(_) => None,
@@ -267,13 +308,15 @@ impl ProgramOptions {
         }
     }
 
-    /// What the service may open for that: the device or, where that is an input device with a lasting name, all input
+    /// What the service may open for that: the device or, where that is an input device that is not named by its node, all input
     /// devices (`DeviceAllow=` knows no single one but by its number, which another time it comes back is another one).
     pub(crate) fn allowed_devices(&self) -> Option<&str> {
-        let device = self.device()?;
-        match self {
-            Self::Input(_) if !is_input_node(device) => Some(ALL_INPUT_DEVICES),
-            _ => Some(device),
+        match (self, self.device()) {
+            (Self::Input(_), Some(device)) if !is_input_node(device) => Some(ALL_INPUT_DEVICES),
+            (Self::Input(options), None) if options.evdev_match.is_some() => {
+                Some(ALL_INPUT_DEVICES)
+            }
+            (_, device) => device,
         }
     }
 }
@@ -337,8 +380,24 @@ impl InputOptions {
                     .into_iter()
                     .find(|kind| kind.name() == name)
             });
+            let ids = word.strip_prefix(MATCH).map(str::parse);
+            let rule = options.evdev_match.as_mut();
+            let toggle = word.strip_prefix(GRAB_TOGGLE).and_then(GrabToggle::parse);
             if word == NO_GRAB {
                 options.no_grab = true;
+            } else if toggle.is_some() {
+                options.grab_toggle = toggle;
+            } else if let Some(file) = word.strip_prefix(GRAB_GROUP) {
+                options.grab_group = Some(file.to_owned());
+            } else if let Some(Ok(ids)) = ids {
+                options.evdev_match = Some(InputMatch::new(ids));
+            } else if let (Some(name), Some(rule)) = (word.strip_prefix(MATCH_NAME), rule) {
+                rule.name = Some(name.to_owned());
+            } else if let (Some(end), Some(rule)) = (
+                word.strip_prefix(MATCH_INTERFACE),
+                options.evdev_match.as_mut(),
+            ) {
+                rule.interface = Some(end.to_owned());
             } else if let Some(kind) = kind {
                 options.virtual_kind = Some(kind);
             } else {
@@ -351,8 +410,19 @@ impl InputOptions {
     fn words(&self) -> Vec<String> {
         let no_grab = self.no_grab.then(|| NO_GRAB.to_owned());
         let kind = self.virtual_kind.iter();
-        kind.map(|kind| format!("{VIRTUAL}{}", kind.name()))
+        let rule = self.evdev_match.iter().flat_map(|rule| {
+            let name = rule.name.iter().map(|name| format!("{MATCH_NAME}{name}"));
+            let interface = rule.interface.iter();
+            let interface = interface.map(|end| format!("{MATCH_INTERFACE}{end}"));
+            let ids = format!("{MATCH}{}", rule.ids);
+            std::iter::once(ids).chain(name).chain(interface)
+        });
+        let toggle = self.grab_toggle.iter();
+        let group = self.grab_group.iter();
+        rule.chain(kind.map(|kind| format!("{VIRTUAL}{}", kind.name())))
             .chain(no_grab)
+            .chain(toggle.map(|toggle| format!("{GRAB_TOGGLE}{}", toggle.name())))
+            .chain(group.map(|file| format!("{GRAB_GROUP}{file}")))
             .chain(self.others.iter().cloned())
             .collect()
     }
@@ -380,113 +450,4 @@ impl VncOptions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(kind: UnitKind, variables: &[&str]) -> ProgramOptions {
-        let variables: Vec<_> = variables.iter().map(ToString::to_string).collect();
-        ProgramOptions::from_environment(kind, &variables)
-    }
-
-    #[test]
-    fn device_is_read_from_the_environment() {
-        let device = |kind, variables: &[&str]| {
-            let options = options(kind, variables);
-            options.device().map(str::to_owned)
-        };
-        let input = ["OPTIONS=--no-grab", "EVDEV_PATH=/dev/input/event3"];
-        assert_eq!(
-            device(UnitKind::Input, &input).as_deref(),
-            Some("/dev/input/event3")
-        );
-        let gpu = [
-            "OPTIONS=",
-            "OPTIONS=--virgl --render-node=/dev/dri/renderD129",
-        ];
-        assert_eq!(
-            device(UnitKind::Gpu, &gpu).as_deref(),
-            Some("/dev/dri/renderD129")
-        );
-        assert_eq!(
-            device(UnitKind::Input, &["OPTIONS=--no-grab", "EVDEV_PATH="]),
-            None
-        );
-        for kind in UnitKind::ALL {
-            assert_eq!(device(kind, &[]), None);
-        }
-    }
-
-    #[test]
-    fn options_are_written_as_they_are_read() {
-        for (kind, variables) in [
-            (
-                UnitKind::Gpu,
-                "OPTIONS=--render-node=/dev/a --virgl --max-hostmem=4g --sandbox=off",
-            ),
-            (
-                UnitKind::Gpu,
-                "OPTIONS=--max-hostmem=none --render-node-of=x",
-            ),
-            (UnitKind::Input, "OPTIONS=--no-grab --log-level=debug"),
-            (UnitKind::Gpu, "OPTIONS=--resolution=1920x1080,800x600"),
-            (UnitKind::Gpu, "OPTIONS=--resolution=wide"),
-            (UnitKind::Gpu, "OPTIONS=--virgl --allow-resize --no-dmabuf"),
-            (UnitKind::Gpu, "OPTIONS=--allow-resize=no"),
-            (UnitKind::Input, "OPTIONS=--virtual=tablet --sandbox=off"),
-            (UnitKind::Input, "OPTIONS=--virtual=piano"),
-            (
-                UnitKind::Vnc,
-                "OPTIONS=--keyboard-layout=de --log-level=debug",
-            ),
-        ] {
-            let options = options(kind, &[variables]);
-            let written = options.environment();
-            assert_eq!(written.len(), 1, "{variables}");
-            let words = variables.strip_prefix("OPTIONS=").expect("a variable");
-            assert_eq!(options.words().join(" "), words);
-        }
-        let gpu = options(UnitKind::Gpu, &["OPTIONS=--max-hostmem=4g"]);
-        let ProgramOptions::Gpu(gpu) = gpu else {
-            panic!("not a GPU's");
-        };
-        assert_eq!(gpu.max_hostmem.map(|size| size.bytes()), Some(4 << 30));
-    }
-
-    #[test]
-    fn sizes_are_checked_and_repeated_for_further_heads() {
-        let sizes = |text: &str| text.parse::<Resolutions>();
-        assert_eq!(sizes("1920x1080").map(|it| it.heads()), Ok(1));
-        let two = sizes("1920x1080,800x600").expect("good");
-        assert_eq!(
-            (two.heads(), two.to_string().as_str()),
-            (2, "1920x1080,800x600")
-        );
-        assert_eq!(
-            two.clone().with_heads(3).expect("more").to_string(),
-            "1920x1080,800x600,800x600"
-        );
-        assert_eq!(two.with_heads(1), None);
-        let none = Resolutions::default();
-        assert_eq!(none.clone().with_heads(1), Some(none.clone()));
-        assert_eq!(
-            none.with_heads(2).expect("more").to_string(),
-            "1280x800,1280x800"
-        );
-        for form in [
-            "", "x", "800", "800x", "800X600", "+800x600", "800x600,", "-1x1",
-        ] {
-            assert!(
-                matches!(sizes(form), Err(ResolutionError::Form(_))),
-                "{form}"
-            );
-        }
-        for side in ["0x600", "800x16385", "99999999999x1"] {
-            assert!(
-                matches!(sizes(side), Err(ResolutionError::Side(_))),
-                "{side}"
-            );
-        }
-        let many = vec!["1x1"; 17].join(",");
-        assert_eq!(sizes(&many), Err(ResolutionError::Heads));
-    }
-}
+mod tests;

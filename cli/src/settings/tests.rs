@@ -1,4 +1,6 @@
-use conventions::{GpuMemory, parse_size};
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+use conventions::{GpuMemory, InputMatch, parse_size};
 
 use super::drop_in::service_text;
 use super::dynamic_user::{USER_MAX, dynamic_user};
@@ -36,6 +38,45 @@ DeviceAllow=char-input rw
 User=vu-input-vm1-kbd
 "#
     );
+}
+
+/// A keyboard without a path, with a name that needs quotes.
+fn keyboard_by_its_numbers() -> (Instance, Settings) {
+    let rule = InputMatch {
+        name: Some("Acme \"100%\" Keyboard's \\ Keys".into()),
+        ..InputMatch::new("046d:b342:a0:b1:c2".parse().expect("numbers"))
+    };
+    let settings = Settings {
+        options: ProgramOptions::Input(InputOptions {
+            evdev_match: Some(rule),
+            ..InputOptions::default()
+        }),
+        ..Settings::default()
+    };
+    (instance("vhost-user-input@vm1:media.service"), settings)
+}
+
+#[test]
+fn a_device_without_a_path_may_be_any_input_device() {
+    let (instance, settings) = keyboard_by_its_numbers();
+    let text = service_text(&settings, &instance).expect("good values");
+    assert!(text.contains("\nDeviceAllow=char-input rw\n"), "{text}");
+    assert!(!text.contains("EVDEV_PATH"), "{text}");
+    assert!(text.contains("--evdev-match=046d:b342:a0:b1:c2 "), "{text}");
+    assert_eq!(settings.device(), None);
+    let address = settings.address().expect("a device");
+    assert_eq!(
+        address.to_string(),
+        r#"046d:b342:a0:b1:c2, Acme "100%" Keyboard's \ Keys"#
+    );
+    // A line break would begin another directive.
+    let mut evil = settings;
+    let ProgramOptions::Input(options) = &mut evil.options else {
+        panic!("an input device");
+    };
+    let rule = options.evdev_match.as_mut().expect("a rule");
+    rule.name = Some("Keyboard\nUser=root".into());
+    assert!(service_text(&evil, &instance).is_err());
 }
 
 #[test]
@@ -118,6 +159,7 @@ fn written_text_is_read_back() {
     };
     for (instance, settings) in [
         keyboard(),
+        keyboard_by_its_numbers(),
         (instance("vhost-user@vm1:odd.service"), odd),
         (instance("vhost-user-gpu@vm1.service"), gpu),
         (instance("vhost-user-gpu@vm1.service"), plain),
@@ -240,4 +282,69 @@ fn root_is_the_service_without_a_user() {
         let read = Settings::from_assignments(&unit_syntax::parse(&text), &instance);
         assert_eq!(read.user.as_deref(), Some("root"));
     }
+}
+
+/// As version 0.1.0 wrote them: with the device's own node, where a newer version allows all input devices.
+#[test]
+fn files_of_version_0_1_keep_their_meaning() {
+    let read = |unit: &str, text: &str| {
+        let instance = instance(unit);
+        let head = format!(
+            "# Written by \"vhostctl add\", deleted by \"vhostctl remove vm1\". Settings of your own go into a\n\
+             # file beside it: systemctl edit {unit}\n\n"
+        );
+        Settings::from_assignments(&unit_syntax::parse(&(head + text)), &instance)
+    };
+    let (_, keyboard) = keyboard();
+    let text = r"[Service]
+Environment=EVDEV_PATH=/dev/input/by-id/usb-A\\x20B-event-kbd
+Environment=OPTIONS=--no-grab
+DeviceAllow=/dev/input/by-id/usb-A\\x20B-event-kbd rw
+User=vu-input-vm1-kbd
+";
+    assert_eq!(read("vhost-user-input@vm1:kbd.service", text), keyboard);
+
+    let text = r#"[Service]
+PrivateDevices=no
+SupplementaryGroups=render
+Environment="OPTIONS=--render-node=/dev/dri/by-path/pci-0000:00:02.0-render --virgl --max-hostmem=3G"
+DeviceAllow=/dev/dri/by-path/pci-0000:00:02.0-render rw
+User=vu-gpu-vm1
+MemoryMax=9216M
+"#;
+    let gpu = read("vhost-user-gpu@vm1.service", text);
+    let ProgramOptions::Gpu(options) = &gpu.options else {
+        panic!("{gpu:?}");
+    };
+    assert!(options.virgl);
+    assert_eq!(
+        gpu.device(),
+        Some("/dev/dri/by-path/pci-0000:00:02.0-render")
+    );
+    let limit = "3G".parse().expect("a size");
+    assert_eq!(options.max_hostmem, Some(limit));
+    assert_eq!((&gpu.user, gpu.nodes), (&None, Vec::new()));
+
+    let text = r#"[X-vhostctl]
+Type=fs
+Backend=50-qemu-virtiofsd
+
+[Service]
+ExecStart=
+ExecStart=/usr/lib/qemu/virtiofsd --fd=3 -o "source=/srv/a b"
+DeviceAllow=/dev/fuse rw
+DynamicUser=no
+User=
+"#;
+    let fs = Settings {
+        device_type: Some("fs".into()),
+        program: Some("50-qemu-virtiofsd".into()),
+        command: ["/usr/lib/qemu/virtiofsd", "--fd=3", "-o", "source=/srv/a b"]
+            .map(String::from)
+            .into(),
+        nodes: vec!["/dev/fuse".into()],
+        user: Some("root".into()),
+        ..Settings::default()
+    };
+    assert_eq!(read("vhost-user@vm1:data.service", text), fs);
 }

@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Which service manager is asked, and the connection to its bus.
 
 use std::env;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use zbus::address::Address;
 use zbus::address::transport::{Transport, Unixexec};
 use zbus::connection::Builder;
 
+use super::direct_bus;
 use super::error::Error;
 use crate::remote_host::RemoteHost;
 
@@ -43,36 +46,52 @@ impl Target {
         self.host.is_none()
     }
 
-    /// Fails with --host, for verbs that need files or devices of the machine.
-    pub(crate) fn local_only(&self, verb: &'static str) -> Result<(), Error> {
-        match self.host.clone() {
-            None => Ok(()),
-            Some(host) => Err(Error::LocalOnly { verb, host }),
-        }
-    }
-
     /// Connects to the bus that the manager is on.
     pub(super) async fn connect(&self) -> Result<zbus::Connection, Error> {
         if let Some(host) = self.host.clone().filter(|_| !has_ssh()) {
             return Err(Error::NoSsh { host });
         }
         let connect = async || {
-            let builder = match &self.host {
-                Some(host) => Builder::address(bus_of(host))?,
-                None => Builder::system()?,
+            let address = match &self.host {
+                Some(host) => bus_of(host),
+                None => Address::system()?,
             };
-            builder.method_timeout(TIMEOUT).build().await
+            let builder = Builder::address(address.clone())?;
+            let connected = builder.method_timeout(TIMEOUT).build().await;
+            connected.map_err(|error| with_address(error, &address))
         };
-        connect().await.map_err(|error| {
-            let source = Box::new(error);
-            if let Some(host) = self.host.clone() {
-                Error::Remote { host, source }
-            } else if booted() {
-                Error::Bus(source)
-            } else {
-                Error::NotBooted(source)
-            }
-        })
+        connect().await.map_err(|error| self.unreachable(error))
+    }
+
+    /// As [`Target::connect`], for questions alone; none where that cannot be had.
+    pub(super) fn connect_direct(&self) -> Option<Result<zbus::Connection, Error>> {
+        if !self.is_local() {
+            return None;
+        }
+        let address = Address::system().ok()?;
+        let bus = direct_bus::connect(&address, TIMEOUT)?;
+        Some(bus.map_err(|error| self.unreachable(with_address(error, &address))))
+    }
+
+    fn unreachable(&self, error: zbus::Error) -> Error {
+        let source = Box::new(error);
+        if let Some(host) = self.host.clone() {
+            Error::Remote { host, source }
+        } else if booted() {
+            Error::Bus(source)
+        } else {
+            Error::NotBooted(source)
+        }
+    }
+}
+
+/// An error of connecting, with the address.
+fn with_address(error: zbus::Error, address: &Address) -> zbus::Error {
+    match error {
+        zbus::Error::InputOutput(error) => {
+            io::Error::new(error.kind(), format!("{address}: {error}")).into()
+        }
+        other => other,
     }
 }
 

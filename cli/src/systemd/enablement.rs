@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Enabling and disabling units over D-Bus.
 
 use super::error::{Error, unless_refused};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Errors of the service manager and the bus. The messages say what to do.
 
 use std::io::ErrorKind;
@@ -33,12 +34,6 @@ pub(crate) enum Error {
     Remote {
         host: RemoteHost,
         source: Box<zbus::Error>,
-    },
-    /// The verb needs files or devices of the machine.
-    #[error("{verb} does not work with --host. Run it on {host}: ssh {host} vhostctl {verb}")]
-    LocalOnly {
-        verb: &'static str,
-        host: RemoteHost,
     },
     /// The bus works, but systemd is not on it.
     #[error(
@@ -121,6 +116,48 @@ impl Error {
         )
     }
 
+    /// Whether both are a denial of the same action, of two units perhaps.
+    pub(crate) fn is_same_denial(&self, other: &Self) -> bool {
+        fn verb(what: &str) -> Option<&str> {
+            what.split(' ').next()
+        }
+        match (self, other) {
+            (
+                Self::Denied {
+                    what,
+                    action,
+                    source,
+                },
+                Self::Denied {
+                    what: other,
+                    action: its,
+                    source: cause,
+                },
+            ) => verb(what) == verb(other) && action == its && said(source) == said(cause),
+            _ => false,
+        }
+    }
+
+    /// The same error, of as many other units too.
+    pub(crate) fn and_others(self, count: usize) -> Self {
+        match self {
+            Self::Denied {
+                what,
+                action,
+                source,
+            } => {
+                let noun = if count == 1 { "unit" } else { "units" };
+                let what = format!("{what} and {count} other {noun}");
+                Self::Denied {
+                    what,
+                    action,
+                    source,
+                }
+            }
+            error => error,
+        }
+    }
+
     /// Whether systemd does not know the unit.
     pub(super) fn is_unknown_unit(&self) -> bool {
         matches!(self, Self::Call { source, .. } if error_name(source) == NO_SUCH_UNIT)
@@ -170,6 +207,7 @@ fn error_name(error: &zbus::Error) -> &str {
         zbus::Error::MethodError(name, ..) => name.as_str(),
         zbus::Error::FDO(error) => match **error {
             zbus::fdo::Error::AccessDenied(_) => ACCESS_DENIED,
+            zbus::fdo::Error::LimitsExceeded(_) => LIMITS_EXCEEDED,
             zbus::fdo::Error::InteractiveAuthorizationRequired(_) => AUTHORIZATION_REQUIRED,
             _ => "",
         },
@@ -181,6 +219,8 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const LOAD_FAILED: &str = "org.freedesktop.systemd1.LoadFailed";
 const BAD_SETTING: &str = "org.freedesktop.systemd1.BadUnitSetting";
 const MASKED: &str = "org.freedesktop.systemd1.UnitMasked";
+/// The bus itself refuses, whatever the question was.
+const LIMITS_EXCEEDED: &str = "org.freedesktop.DBus.Error.LimitsExceeded";
 const ACCESS_DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
 const AUTHORIZATION_REQUIRED: &str = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired";
 
@@ -225,7 +265,9 @@ pub(super) fn unless_refused<T>(
 ) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if is_absence(&error) => Err(during(what)(error)),
+        Err(error) if is_absence(&error) || error_name(&error) == LIMITS_EXCEEDED => {
+            Err(during(what)(error))
+        }
         Err(zbus::Error::MethodError(..)) => Ok(None),
         Err(zbus::Error::FDO(error)) if !matches!(*error, zbus::fdo::Error::ZBus(_)) => Ok(None),
         Err(error) => Err(during(what)(error)),
@@ -292,16 +334,39 @@ mod tests {
         assert!(!is_absence(&zbus::Error::InvalidReply));
     }
 
+    fn method_error(name: &str) -> zbus::Error {
+        let name = zbus::names::OwnedErrorName::try_from(name.to_owned()).expect("a name");
+        let message = zbus::Message::signal("/a", "a.b", "C")
+            .and_then(|message| message.build(&()))
+            .expect("a message");
+        zbus::Error::MethodError(name, Some("No.".to_owned()), message)
+    }
+
+    #[test]
+    fn limit_of_the_bus_is_no_refusal_of_systemd() {
+        let refused = |name| unless_refused::<()>(Err(method_error(name)), "ask");
+        assert!(matches!(refused(NO_SUCH_UNIT), Ok(None)));
+        assert!(refused(LIMITS_EXCEEDED).is_err());
+    }
+
+    #[test]
+    fn denials_of_one_action_are_one() {
+        let of = |name, what, unit| during("start a unit")(method_error(name)).of_unit(what, unit);
+        let denied = of(ACCESS_DENIED, "start", "a.socket");
+        assert!(denied.is_same_denial(&of(ACCESS_DENIED, "start", "b.socket")));
+        assert!(!denied.is_same_denial(&of(ACCESS_DENIED, "stop", "b.socket")));
+        assert!(!denied.is_same_denial(&of(BAD_SETTING, "start", "b.socket")));
+        assert_eq!(
+            denied.and_others(2).to_string(),
+            "Failed to start a.socket and 2 other units: No. Run it as root, or allow it by a polkit rule \
+             (org.freedesktop.systemd1.*)."
+        );
+    }
+
     #[test]
     fn the_exit_status_is_that_of_systemctl() {
-        let refused = |name: &str| {
-            let name = zbus::names::OwnedErrorName::try_from(name.to_owned()).expect("a name");
-            let message = zbus::Message::signal("/a", "a.b", "C")
-                .and_then(|message| message.build(&()))
-                .expect("a message");
-            let source = zbus::Error::MethodError(name, Some("No.".to_owned()), message);
-            during("start a unit")(source).of_unit("start", "a.socket")
-        };
+        let refused =
+            |name: &str| during("start a unit")(method_error(name)).of_unit("start", "a.socket");
         for (name, code) in [
             (ACCESS_DENIED, 4),
             (AUTHORIZATION_REQUIRED, 4),

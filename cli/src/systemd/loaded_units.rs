@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The loaded units of backends: systemd's list of them and the D-Bus paths of their objects.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Units that are masked: a link to /dev/null in place of their file.
 
 /// What masks a unit: a link to /dev/null in place of a unit file.

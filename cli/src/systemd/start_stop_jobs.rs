@@ -1,4 +1,5 @@
-//! Starting and stopping units over D-Bus, by jobs of systemd.
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Starting, stopping and restarting units over D-Bus, by jobs of systemd.
 
 use std::collections::HashMap;
 
@@ -15,6 +16,8 @@ use crate::instance::{Instance, UnitType};
 pub(crate) enum Job {
     Start,
     Stop,
+    /// Ends the program of a service that runs and starts it again; does nothing if it does not run.
+    Restart,
 }
 
 impl Job {
@@ -22,6 +25,7 @@ impl Job {
         match self {
             Self::Start => "StartUnit",
             Self::Stop => "StopUnit",
+            Self::Restart => "TryRestartUnit",
         }
     }
 
@@ -29,6 +33,7 @@ impl Job {
         match self {
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Restart => "restart",
         }
     }
 
@@ -36,6 +41,7 @@ impl Job {
         match self {
             Self::Start => "start a unit",
             Self::Stop => "stop a unit",
+            Self::Restart => "restart a unit",
         }
     }
 }

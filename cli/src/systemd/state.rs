@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The state of a backend: what the states of its two units make together.
 
 use std::fmt;
@@ -19,6 +20,9 @@ pub(crate) enum BackendState {
     /// The socket waits, but the device of the host is missing: a VMM that connects is refused.
     #[serde(rename = "no-device")]
     NoDevice,
+    /// The socket waits, but its file was removed: no VMM can connect.
+    #[serde(rename = "no-socket")]
+    NoSocket,
     /// A unit failed, and the socket does not listen.
     Failed,
     /// Not started, or stopped.
@@ -33,6 +37,7 @@ impl fmt::Display for BackendState {
             Self::Stopping => "stopping",
             Self::Listening => "listening",
             Self::NoDevice => "no-device",
+            Self::NoSocket => "no-socket",
             Self::Failed => "failed",
             Self::Inactive => "inactive",
         })
@@ -105,6 +110,7 @@ mod tests {
             BackendState::Stopping,
             BackendState::Listening,
             BackendState::NoDevice,
+            BackendState::NoSocket,
             BackendState::Failed,
             BackendState::Inactive,
         ] {

@@ -1,20 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! State changes of units, as they happen.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
 use futures_util::StreamExt as _;
-use serde::Serialize;
 use zbus::message::Type;
 use zbus::zvariant::{ObjectPath, OwnedValue};
 use zbus::{MatchRule, Message, MessageStream};
 
 use super::error::{Error, during};
 use super::loaded_units::{self, ListedUnit, LoadedUnit};
-use super::manager::{Manager, SERVICE};
+use super::manager::Manager;
 use super::properties::Properties;
+use super::queries::SERVICE;
 use super::state::BackendState;
-use crate::instance::{Instance, UnitKind, UnitName, UnitType};
+use crate::instance::{Instance, UnitName, UnitType};
 
 const WHAT: &str = "watch the units of systemd";
 /// How many signals may wait. Every unit of the system sends some, most of them at boot.
@@ -22,14 +23,10 @@ const QUEUE: usize = 16 * 1024;
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 
 /// A state change of a unit of a backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
-    pub unit: String,
-    pub vm: String,
-    /// The name within the VM; a GPU is "gpu", a VNC server "vnc".
-    pub name: String,
-    #[serde(rename = "type")]
-    pub kind: UnitKind,
+    pub instance: Instance,
+    pub unit_type: UnitType,
     /// The unit's state (ACTIVE, in systemctl's words).
     pub active_state: String,
     /// The same in more detail (SUB).
@@ -98,10 +95,8 @@ impl Known {
             self.0.remove(&instance);
         }
         Some(Change {
-            unit: instance.unit(unit_type),
-            vm: instance.vm().to_owned(),
-            name: instance.label().to_owned(),
-            kind: instance.kind(),
+            instance,
+            unit_type,
             active_state: new.active,
             sub_state: new.sub,
             state,
@@ -177,6 +172,11 @@ impl UnitWatch {
             known,
             asked: HashMap::new(),
         })
+    }
+
+    /// The backends of which a unit is active or has failed.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.known.0.keys()
     }
 
     /// Waits for the next change; none if the bus is gone.
@@ -321,11 +321,11 @@ mod tests {
         };
         assert_eq!(set(UnitType::Socket, "inactive", "dead"), None);
         let change = set(UnitType::Socket, "active", "listening").expect("a change");
-        assert_eq!(change.unit, "vhost-user-gpu@vm1.socket");
+        assert_eq!(change.unit_type, UnitType::Socket);
         assert_eq!(change.state, BackendState::Listening);
         assert_eq!(set(UnitType::Socket, "active", "listening"), None);
         let change = set(UnitType::Service, "active", "running").expect("a change");
-        assert_eq!(change.unit, "vhost-user-gpu@vm1.service");
+        assert_eq!(change.unit_type, UnitType::Service);
         assert_eq!(change.state, BackendState::Running);
         let change = set(UnitType::Socket, "active", "running").expect("a change");
         assert_eq!(change.sub_state, "running");

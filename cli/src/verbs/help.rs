@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl help`: what `--help` says, of the program or of a verb.
 
 use std::ffi::OsStr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl libvirt-xml`: libvirt's elements for the backends of a VM.
 
 use std::path::Path;

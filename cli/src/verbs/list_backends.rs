@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl list-backends`: the programs that are installed as backends.
 
 use crate::descriptors::{self, Descriptor, DescriptorState, known};

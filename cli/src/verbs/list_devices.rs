@@ -1,12 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl list-devices`: the devices of the host that can be assigned to a VM.
 
+use conventions::InputIds;
 use serde::Serialize;
 
 use crate::assignments::DeviceAssignments;
 use crate::devices::{Devices, InputDevice, RenderNode};
 use crate::instance::UnitKind;
 use crate::output::{Cell, Output, Row};
-use crate::systemd::Target;
 use crate::unit_folders::UnitFolders;
 
 use super::error::Error;
@@ -15,7 +16,8 @@ use super::error::Error;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 NODE is the device node now. LINK is its stable name, which outlasts reboots and replugging, if udev has one: use
-it in configuration. VM lists the backends that the device is assigned to.")]
+it in configuration. ID is VENDOR:PRODUCT for 'vhostctl add input VM --match='; the serial number, if the device has
+one, is shown by --json. VM lists the backends that the device is assigned to.")]
 pub(crate) struct Args {
     /// Show devices of one type only (gpu, input)
     #[arg(
@@ -32,8 +34,8 @@ pub(crate) struct Args {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Shown {
-    Gpu(Gpu),
-    Input(Input),
+    Gpu(Box<Gpu>),
+    Input(Box<Input>),
 }
 
 #[derive(Debug, Serialize)]
@@ -73,7 +75,7 @@ impl Row for Gpu {
 }
 
 impl Row for Input {
-    const HEADER: &[&str] = &["NODE", "KIND", "NAME", "BUS", "SEAT", "VM", "LINK"];
+    const HEADER: &[&str] = &["NODE", "KIND", "NAME", "BUS", "ID", "SEAT", "VM", "LINK"];
 
     fn cells(&self) -> Vec<Cell> {
         let device = &self.device;
@@ -83,6 +85,10 @@ impl Row for Input {
             Cell::new(kinds.join(",")),
             Cell::optional(device.name.as_ref()),
             Cell::optional(device.bus.as_ref()),
+            Cell::optional(device.ids().map(|ids| InputIds {
+                serial: None,
+                ..ids
+            })),
             Cell::new(&device.seat),
             Cell::new(self.used_by.join(",")),
             Cell::optional(device.stable_link()),
@@ -90,30 +96,31 @@ impl Row for Input {
     }
 }
 
-pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
-    target.local_only("list-devices")?;
+pub(super) fn run(args: &Args, output: &Output) -> Result<(), Error> {
     let devices = Devices::new();
     let wanted = |kind| args.kind.is_none_or(|only| only == kind);
     let assignments = DeviceAssignments::read(&UnitFolders::system());
     let mut gpus = Vec::new();
     if wanted(UnitKind::Gpu) {
         gpus.extend(devices.render_nodes()?.into_iter().map(|device| Gpu {
-            used_by: assignments.holders(UnitKind::Gpu, |path| device.is_at(path)),
+            used_by: assignments.gpu_holders(&device),
             device,
         }));
     }
     let mut inputs = Vec::new();
     if wanted(UnitKind::Input) {
         inputs.extend(devices.inputs()?.into_iter().map(|device| Input {
-            used_by: assignments.holders(UnitKind::Input, |path| device.is_at(path)),
+            used_by: assignments.input_holders(&device),
             device,
         }));
     }
 
     let count = gpus.len() + inputs.len();
     if output.is_json() {
-        let gpus = gpus.into_iter().map(Shown::Gpu);
-        let all: Vec<_> = gpus.chain(inputs.into_iter().map(Shown::Input)).collect();
+        let gpus = gpus.into_iter().map(Box::new).map(Shown::Gpu);
+        let all: Vec<_> = gpus
+            .chain(inputs.into_iter().map(Box::new).map(Shown::Input))
+            .collect();
         output.json(&all)?;
         return Ok(());
     }

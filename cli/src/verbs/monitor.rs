@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl monitor`: devices and units, as they change.
 
 use std::io;
@@ -12,10 +13,11 @@ use rustix::io::Errno;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::backends::WatchedTypes;
 use crate::devices::{self, Action, DeviceEvent, DeviceWatch, Devices, HostDevice};
 use crate::exit;
 use crate::output::{Emphasis, Output};
-use crate::systemd::{self, Change, Manager, Target, UnitWatch};
+use crate::systemd::{self, BackendState, Change, Manager, Target, UnitWatch};
 
 use super::error::{Error, MonitorError};
 
@@ -37,7 +39,35 @@ pub(crate) struct Args {
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Event {
     Device(DeviceEvent),
-    Unit(Change),
+    Unit(UnitEvent),
+}
+
+/// A change of a unit, with the names by which `list` has its backend.
+#[derive(Debug, Serialize)]
+struct UnitEvent {
+    unit: String,
+    vm: String,
+    name: String,
+    #[serde(rename = "type")]
+    device_type: String,
+    active_state: String,
+    sub_state: String,
+    state: BackendState,
+}
+
+impl UnitEvent {
+    fn new(change: Change, types: &mut WatchedTypes) -> Self {
+        let instance = &change.instance;
+        Self {
+            unit: instance.unit(change.unit_type),
+            vm: instance.vm().to_owned(),
+            name: instance.label().to_owned(),
+            device_type: types.of(instance, change.state),
+            active_state: change.active_state,
+            sub_state: change.sub_state,
+            state: change.state,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -57,10 +87,14 @@ enum Message {
 /// How long a blocked output may delay the exit.
 const GRACE: Duration = Duration::from_millis(500);
 
-pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
-    if args.devices {
-        target.local_only("monitor --devices")?;
+impl Args {
+    /// Whether it shows nothing but devices.
+    pub(super) fn is_of_devices(&self) -> bool {
+        self.devices
     }
+}
+
+pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     let (sender, messages) = channel();
     // First, so that a signal exits cleanly from the start.
     watch_for_end(sender.clone())?;
@@ -202,10 +236,11 @@ fn watch_devices(messages: Sender<Message>) -> Result<(), devices::Error> {
 fn watch_units(target: &Target, messages: Sender<Message>) -> Result<(), systemd::Error> {
     let mut watch =
         zbus::block_on(async { UnitWatch::start(Manager::connect(target).await?).await })?;
+    let mut types = WatchedTypes::new(target.is_local(), watch.instances());
     thread::spawn(move || {
         loop {
             let event = match zbus::block_on(watch.next()) {
-                Ok(Some(change)) => Message::Event(Event::Unit(change)),
+                Ok(Some(change)) => Message::Event(Event::Unit(UnitEvent::new(change, &mut types))),
                 Ok(None) => Message::Failed(MonitorError::BusGone.into()),
                 Err(error) => Message::Failed(error.into()),
             };

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl qemu-args`: QEMU's arguments for the backends of a VM.
 
 use std::io::IsTerminal as _;

@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl remove`: undoes `add`.
 
+use std::collections::BTreeMap;
+
 use crate::completion;
-use crate::instance::Instance;
+use crate::instance::{Instance, UnitType};
 use crate::output::Output;
 use crate::selector::Selector;
 use crate::systemd::Target;
@@ -10,6 +13,7 @@ use crate::unit_folders::UnitFolders;
 use super::error::Error;
 use super::shared::confirm;
 use super::shared::delete_drop_in::delete;
+use super::shared::kept_folders::KeptFolders;
 use super::shared::lock::lock;
 use super::shared::unit_control::{BackendUnits, Step, UnitController};
 
@@ -20,7 +24,8 @@ A connected VM loses the device: with a GPU its screen; with an input device, QE
 using it. So vhostctl asks first; without a terminal it refuses, unless --force is given. Shut the VM down
 first.
 
-Other drop-ins of the backend (systemctl edit) are kept.")]
+Other drop-ins of the backend (systemctl edit) are kept. What only its service kept below /var/lib and /var/cache is
+deleted.")]
 pub(crate) struct Args {
     /// Remove these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
@@ -32,7 +37,6 @@ pub(crate) struct Args {
 }
 
 pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
-    target.local_only("remove")?;
     zbus::block_on(async {
         let mut controller = UnitController::connect(target, output).await?;
         let instances = controller.select(&args.backends).await?;
@@ -41,6 +45,8 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         let lock = lock()?;
         // Before the drop-ins are gone, which tell of sockets for a console.
         let units = controller.units(&instances).await?;
+        // The drop-ins may name some of them.
+        let kept = kept_folders(&mut controller, &instances).await?;
         // First the step that may be denied: a user who cannot delete must not stop anything.
         let mut instances = delete_drop_ins(&mut controller, &folders, &units).await?;
         drop(lock);
@@ -60,6 +66,13 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         controller.jobs().reset_failed(&all).await?;
         for BackendUnits { instance, .. } in removed {
             output.hint(&format!("Removed {instance}."));
+            let deleted = match kept.get(instance) {
+                Some(kept) => controller.keep(kept.delete())?.unwrap_or_default(),
+                None => Vec::new(),
+            };
+            for folder in deleted {
+                output.hint(&format!("Deleted {}.", folder.display()));
+            }
             for unit_type in instance.kind().unit_types() {
                 let folder = folders.drop_in_folder(instance, *unit_type);
                 if folder.exists() {
@@ -72,6 +85,20 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         }
         controller.finish()
     })
+}
+
+/// What systemd keeps on disk for each.
+async fn kept_folders(
+    controller: &mut UnitController<'_>,
+    instances: &[Instance],
+) -> Result<BTreeMap<Instance, KeptFolders>, Error> {
+    let mut kept = BTreeMap::new();
+    for instance in instances {
+        let service = instance.unit(UnitType::Service);
+        let properties = controller.manager().properties(service, None).await?;
+        kept.insert(instance.clone(), KeptFolders::of(instance, &properties));
+    }
+    Ok(kept)
 }
 
 /// Deletes the drop-ins of each; returns those for which it succeeded.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl screenshot`: a VM's screen as a PNG.
 
 use std::fs;
@@ -12,10 +13,11 @@ use rfb::{Encoding, Frame, ServerMessageError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
+use crate::backends;
 use crate::completion;
-use crate::instance::parse_name;
+use crate::instance::{Instance, UnitKind, parse_name};
 use crate::output::Output;
-use crate::systemd::Target;
+use crate::systemd::{self, Target};
 
 use super::error::{ConsoleError, Error};
 use super::shared::console_socket::ConsoleSocket;
@@ -71,7 +73,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         return Err(ConsoleError::Terminal.into());
     }
     let socket = ConsoleSocket::find(&args.vm, args.head, target)?;
-    let frame = take(&args.vm, &socket)?;
+    let frame = take(&args.vm, &socket).map_err(|error| explained(error, target))?;
     let png = png(&frame).map_err(ConsoleError::from)?;
     if is_stdout {
         io::stdout().lock().write_all(&png)?;
@@ -100,6 +102,23 @@ fn default_file(args: &Args) -> PathBuf {
     match args.head {
         0 => format!("{}.png", args.vm).into(),
         head => format!("{}-{head}.png", args.vm).into(),
+    }
+}
+
+/// The same error; of a screen that is off, with whether a VM uses its GPU.
+fn explained(error: ConsoleError, target: &Target) -> ConsoleError {
+    let ConsoleError::NoScreen { vm, state, .. } = error else {
+        return error;
+    };
+    let is_gpu = |one: &Instance| one.kind() == UnitKind::Gpu && one.vm() == vm;
+    let found = systemd::ask(target, async |queries| {
+        backends::details(queries, is_gpu).await
+    });
+    let gpu = found.unwrap_or_default().into_iter().next();
+    ConsoleError::NoScreen {
+        front_end: gpu.and_then(|gpu| gpu.front_end),
+        vm,
+        state,
     }
 }
 
@@ -136,6 +155,7 @@ fn take(vm: &str, socket: &ConsoleSocket) -> Result<Frame, ConsoleError> {
         state => Err(ConsoleError::NoScreen {
             vm: vm.to_owned(),
             state,
+            front_end: None,
         }),
     }
 }
@@ -162,6 +182,7 @@ fn wait_for_screen(client: &mut Client<UnixStream>, vm: &str) -> Result<(), Cons
                 return Err(ConsoleError::NoScreen {
                     vm: vm.to_owned(),
                     state: was,
+                    front_end: None,
                 });
             }
             Err(source) => {

@@ -1,4 +1,5 @@
-//! `vhostctl start`, `stop`, `restart`, `enable` and `disable`: steps for the units of the selected backends.
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `vhostctl start`, `stop`, `enable` and `disable`: steps for the units of the selected backends.
 
 use crate::completion;
 use crate::output::Output;
@@ -22,19 +23,6 @@ pub(crate) struct StartArgs {
 #[command(after_help = confirm::LOSS)]
 pub(crate) struct StopArgs {
     /// Stop these: all of a VM, or one
-    #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
-    backends: Vec<Selector>,
-
-    /// Proceed even if a front-end is connected
-    #[arg(long)]
-    force: bool,
-}
-
-/// Stop backends and start them again, also those that were stopped
-#[derive(Debug, clap::Args)]
-#[command(after_help = confirm::LOSS)]
-pub(crate) struct RestartArgs {
-    /// Restart these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
     backends: Vec<Selector>,
 
@@ -96,17 +84,6 @@ impl<'a> From<&'a StopArgs> for StepRequest<'a> {
         Self {
             backends: &args.backends,
             steps: &[Step::Stop],
-            force: args.force,
-        }
-    }
-}
-
-impl<'a> From<&'a RestartArgs> for StepRequest<'a> {
-    fn from(args: &'a RestartArgs) -> Self {
-        Self {
-            backends: &args.backends,
-            // Not one restart job: it would start a service along with its socket, without a connection.
-            steps: &[Step::Stop, Step::Start],
             force: args.force,
         }
     }

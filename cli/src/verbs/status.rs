@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl status`: everything about backends, in the layout of `systemctl status`.
 
 use std::fmt::Display;
@@ -11,20 +12,21 @@ use crate::completion;
 use crate::exit;
 use crate::format;
 use crate::journal::{self, Entry};
-use crate::output::{Emphasis, Glyph, Output};
+use crate::output::{Block, Emphasis, Glyph, Output};
 use crate::selector::Selector;
 use crate::socket_permissions::SocketPermissions;
-use crate::systemd::{BackendState, Manager, Target};
+use crate::systemd::{self, BackendState, Target};
 
 use super::error::Error;
 use super::shared::arguments;
+use super::shared::command_there::vhostctl_there;
 use super::shared::state_style::{emphasis, glyph};
 
 /// Show the state of backends, and their last log lines
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without arguments, all backends are shown. With arguments, the exit status is 0 if every backend shown runs or
-listens, 3 if one does not or its host device is missing, and 4 if there is no such backend.")]
+listens, 3 if one does not or its host device or its socket is missing, and 4 if there is no such backend.")]
 pub(crate) struct Args {
     /// Show these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]
@@ -44,6 +46,8 @@ pub(crate) struct Args {
 struct Report {
     #[serde(flatten)]
     details: Details,
+    /// Whether 'vhostctl restart' replaces its program, and its VM does not notice it.
+    survives_restart: bool,
     log: Vec<Entry>,
 }
 
@@ -51,14 +55,30 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitC
     let chosen = |instance: &_| {
         args.backends.is_empty() || args.backends.iter().any(|chosen| chosen.matches(instance))
     };
-    let all = zbus::block_on(async {
-        backends::details(&Manager::connect(target).await?, chosen).await
+    let all = systemd::ask(target, async |queries| {
+        backends::details(queries, chosen).await
     })?;
-    let mut reports = Vec::with_capacity(all.len());
-    for details in all {
-        let log = log(&details, args.lines, target, output);
-        reports.push(Report { details, log });
+    let mut logs = logs(&all, args.lines, target, output).into_iter();
+    if let Some(host) = target
+        .host
+        .as_ref()
+        .filter(|_| args.lines > 0 && !all.is_empty())
+    {
+        let log = ["log".to_owned()].into_iter();
+        let log: Vec<_> = log
+            .chain(args.backends.iter().map(ToString::to_string))
+            .collect();
+        output.hint(&format!(
+            "The log is not shown with --host. Read it on {host}: {}",
+            vhostctl_there(host, &log)
+        ));
     }
+    let with_log = |details: Details| Report {
+        survives_restart: details.survives_restart(),
+        details,
+        log: logs.next().unwrap_or_default(),
+    };
+    let reports: Vec<_> = all.into_iter().map(with_log).collect();
     if !output.json(&reports)? {
         for (index, report) in reports.iter().enumerate() {
             if index > 0 {
@@ -87,7 +107,10 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitC
     let idle = |state| {
         matches!(
             state,
-            BackendState::Inactive | BackendState::Failed | BackendState::NoDevice
+            BackendState::Inactive
+                | BackendState::Failed
+                | BackendState::NoDevice
+                | BackendState::NoSocket
         )
     };
     if reports
@@ -99,13 +122,16 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// The last log lines; a failure to read them is only a hint.
-fn log(details: &Details, lines: u32, target: &Target, output: &Output) -> Vec<Entry> {
+/// The last log lines of each backend; a failure to read them is only a hint.
+fn logs(all: &[Details], lines: u32, target: &Target, output: &Output) -> Vec<Vec<Entry>> {
     if lines == 0 || !target.is_local() {
         return Vec::new();
     }
-    let units = details.backend.instance.units();
-    journal::last(&units, lines).unwrap_or_else(|error| {
+    let units: Vec<_> = all
+        .iter()
+        .map(|details| details.backend.instance.units())
+        .collect();
+    journal::last_of_each(&units, lines).unwrap_or_else(|error| {
         output.hint(&error.to_string());
         Vec::new()
     })
@@ -115,6 +141,7 @@ fn log(details: &Details, lines: u32, target: &Target, output: &Output) -> Vec<E
 const LABEL: usize = 11;
 
 fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
+    let mut block = output.block();
     let details = &report.details;
     let backend = &details.backend;
     let style = emphasis(backend.state);
@@ -124,23 +151,22 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         details.description.clone(),
     ];
     let title: Vec<_> = title.into_iter().flatten().collect();
-    output.line(&[
+    block.line(&[
         output.paint(output.glyph(dot), style),
         output.plain(format_args!(" {}", title.join(" - "))),
-    ])?;
+    ]);
 
-    let field = |label: &str, text: &dyn Display| {
-        output.line(&[output.plain(format_args!("{label:>LABEL$}: {text}"))])
+    let field = |block: &mut Block, label: &str, text: &dyn Display| {
+        block.line(&[output.plain(format_args!("{label:>LABEL$}: {text}"))]);
     };
-    field("Loaded", &loaded(details))?;
+    field(&mut block, "Loaded", &loaded(details));
     if let Some((last, others)) = details.drop_ins.split_last() {
         let mut label = "Drop-In";
         let others = others.iter().map(|path| (Glyph::Branch, path));
         for (branch, path) in others.chain([(Glyph::Corner, last)]) {
             let branch = output.glyph(branch);
             let colon = if label.is_empty() { ' ' } else { ':' };
-            let line = format_args!("{label:>LABEL$}{colon} {branch}{path}");
-            output.line(&[output.plain(line)])?;
+            block.line(&[output.plain(format_args!("{label:>LABEL$}{colon} {branch}{path}"))]);
             label = "";
         }
     }
@@ -151,11 +177,11 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         (BackendState::Failed, Some(result)) => format!(" (Result: {result})"),
         _ => String::new(),
     };
-    output.line(&[
+    block.line(&[
         output.plain(format_args!("{:>LABEL$}: ", "Active")),
         output.paint(format_args!("{}{reason}", backend.state), style),
         output.plain(since.unwrap_or_default()),
-    ])?;
+    ]);
     let console = details.console.as_ref().map(|console| &console.unit);
     let units = [
         Some(&backend.socket_unit),
@@ -163,64 +189,89 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         Some(&backend.service_unit),
     ];
     let units: Vec<_> = units.into_iter().flatten().map(String::as_str).collect();
-    field("Units", &units.join(", "))?;
+    field(&mut block, "Units", &units.join(", "));
     if let Some(socket) = &backend.socket {
-        field("Socket", socket)?;
+        let note = match backend.state {
+            BackendState::NoSocket => format!(
+                " (was removed; 'vhostctl restart {}' creates it again)",
+                backend.instance
+            ),
+            _ => String::new(),
+        };
+        field(&mut block, "Socket", &format_args!("{socket}{note}"));
+    }
+    // By a drop-in, or of further heads.
+    let further = details.sockets.iter();
+    for socket in further.filter(|socket| Some(*socket) != backend.socket.as_ref()) {
+        let note = match socket.starts_with(['/', '@']) {
+            true => "",
+            false => " (TCP: open to whoever reaches it)",
+        };
+        block.line(&[output.plain(format_args!("{:>LABEL$}  {socket}{note}", ""))]);
     }
     if let Some(text) = access(details, target) {
-        field("Access", &text)?;
+        field(&mut block, "Access", &text);
     }
     if let Some(console) = &details.console {
         let state = console.state.as_deref().unwrap_or("unknown");
         let path = console.path.as_deref().unwrap_or(&console.unit);
-        field("Console", &format_args!("{path} ({state})"))?;
+        field(&mut block, "Console", &format_args!("{path} ({state})"));
     }
     match backend.instance.is_device() {
-        true => field("Front-end", &front_end(details, target))?,
-        false => field("Viewers", &viewers(details))?,
+        true => field(&mut block, "Front-end", &front_end(details, target)),
+        false => field(&mut block, "Viewers", &viewers(details)),
     };
     if let Some(device) = &backend.device {
         let note = match details.device_missing {
             Some(true) => " (missing)",
             _ => "",
         };
-        field("Device", &format_args!("{device}{note}"))?;
+        field(&mut block, "Device", &format_args!("{device}{note}"));
     }
-    if details.network {
-        field("Network", &"the host's")?;
+    if details.network == Some(true) {
+        field(&mut block, "Network", &"the host's");
+    }
+    if details.restarts > 0 {
+        field(&mut block, "Restarts", &details.restarts);
     }
     if let Some(end) = last_run(details) {
-        field("Last run", &end)?;
+        field(&mut block, "Last run", &end);
     }
     if let Some(status) = &details.status {
-        field("Status", &format_args!("\"{status}\""))?;
+        field(&mut block, "Status", &format_args!("\"{status}\""));
     }
     if let Some(pid) = backend.pid {
         let command = target.is_local().then(|| command_of(pid)).flatten();
         let command = command.map(|command| format!(" ({command})"));
         field(
+            &mut block,
             "Main PID",
             &format_args!("{pid}{}", command.unwrap_or_default()),
-        )?;
+        );
     }
     if let Some(tasks) = details.tasks {
         let limit = details.tasks_max.map(|limit| format!(" (limit: {limit})"));
         field(
+            &mut block,
             "Tasks",
             &format_args!("{tasks}{}", limit.unwrap_or_default()),
-        )?;
+        );
     }
     if let Some(memory) = details.memory {
-        field("Memory", &format::bytes(memory))?;
+        field(&mut block, "Memory", &format::bytes(memory));
     }
     if let Some(cpu) = details.cpu_nsec.filter(|_| backend.pid.is_some()) {
-        field("CPU", &format::span(std::time::Duration::from_nanos(cpu)))?;
+        field(
+            &mut block,
+            "CPU",
+            &format::span(std::time::Duration::from_nanos(cpu)),
+        );
     }
     if let Some(group) = &details.control_group {
-        field("CGroup", group)?;
+        field(&mut block, "CGroup", group);
     }
     if !report.log.is_empty() {
-        output.blank()?;
+        block.blank();
     }
     for entry in &report.log {
         let line = log_line(entry);
@@ -231,8 +282,9 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
             Some(4..=5) => Emphasis::Strong,
             _ => Emphasis::None,
         };
-        output.line(&[output.paint(&line, emphasis)])?;
+        block.line(&[output.paint(&line, emphasis)]);
     }
+    block.show()?;
     Ok(())
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How a VMM is told of a VM's backends: by arguments of QEMU or elements of libvirt.
 
 pub(crate) mod libvirt;

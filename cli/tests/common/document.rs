@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a document has its readers do.
 
 use std::fs;
@@ -11,11 +12,18 @@ pub(crate) struct Section(String);
 impl Section {
     /// The section of `docs/console.md` under this heading, as far as the next heading.
     pub(crate) fn of_console(heading: &str) -> anyhow::Result<Self> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/console.md");
-        let text = fs::read_to_string(path)?;
+        Self::of("docs/console.md", heading)
+    }
+
+    /// The same of any document.
+    pub(crate) fn of(document: &str, heading: &str) -> anyhow::Result<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .join(document);
+        let text = format!("\n{}", fs::read_to_string(path)?);
         let (_, rest) = text
             .split_once(&format!("\n{heading}\n"))
-            .with_context(|| format!("docs/console.md has no {heading}"))?;
+            .with_context(|| format!("{document} has no {heading}"))?;
         let end = rest.find("\n## ").unwrap_or(rest.len());
         let end = rest.find("\n### ").unwrap_or(end).min(end);
         Ok(Self(rest[..end].to_owned()))

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A verb that runs until it is ended, in a private systemd.
 
 use std::io::{BufRead as _, BufReader};

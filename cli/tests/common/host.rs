@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A machine with the product installed, where root uses vhostctl.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Helpers of the tests: running vhostctl, and skipping what this machine lacks.
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
@@ -5,6 +6,7 @@
 pub(crate) mod document;
 pub(crate) mod follower;
 pub(crate) mod host;
+pub(crate) mod json_members;
 
 use std::path::Path;
 use std::process::{Command, Output};

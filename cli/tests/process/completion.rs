@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The installed completion scripts of the shells.
 
 use std::path::{Path, PathBuf};
@@ -32,8 +33,12 @@ fn shell(name: &str) -> Option<Command> {
 
 /// What bash would offer for a line.
 fn bash(line: &str) -> Option<Vec<String>> {
+    Some(bash_in(shell("bash")?, line))
+}
+
+fn bash_in(mut shell: Command, line: &str) -> Vec<String> {
     let text = stdout(
-        shell("bash")?
+        shell
             .args(["--norc", "-c"])
             .arg(
                 r#"source "$1"; COMP_LINE=$2; COMP_POINT=${#2}; _vhostctl; printf '%s\n' "${COMPREPLY[@]}""#,
@@ -42,7 +47,7 @@ fn bash(line: &str) -> Option<Vec<String>> {
             .arg(script("vhostctl.bash"))
             .arg(line),
     );
-    Some(text.lines().map(str::to_owned).collect())
+    text.lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -78,6 +83,33 @@ fn bash_completes_verbs_options_and_values() {
         bash("vhostctl help list-").expect("bash"),
         ["list-devices", "list-backends"]
     );
+}
+
+/// `vhostctl add fs` is no use for a GPU.
+#[test]
+fn bash_completes_backends_of_the_type() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let descriptors = folder.path().join("qemu/vhost-user");
+    std::fs::create_dir_all(&descriptors).expect("a folder");
+    for device_type in ["fs", "gpu"] {
+        let descriptor =
+            format!(r#"{{"description": "Test", "type": "{device_type}", "binary": "/bin/true"}}"#);
+        let path = descriptors.join(format!("99-test-{device_type}.json"));
+        std::fs::write(path, descriptor).expect("a descriptor");
+    }
+    let of_type = |device_type: &str| {
+        let mut shell = shell("bash")?;
+        shell.env("XDG_CONFIG_HOME", folder.path());
+        let mut offered = bash_in(shell, &format!("vhostctl add {device_type} vm1 --backend="));
+        offered.retain(|name| name.contains("test-"));
+        Some(offered)
+    };
+    let Some(offered) = of_type("fs") else {
+        return;
+    };
+    assert_eq!(offered, ["99-test-fs"]);
+    assert_eq!(of_type("gpu").expect("bash"), ["99-test-gpu"]);
+    assert_eq!(of_type("block").expect("bash"), [""; 0]);
 }
 
 #[test]
@@ -143,4 +175,23 @@ fn devices_are_completed_by_their_lasting_names() {
         text.contains("/dev/input/by-id/usb-Logitech_USB_Optical_Mouse-event-mouse"),
         "{text:?}"
     );
+}
+
+#[test]
+fn numbers_of_devices_are_completed() {
+    let Some(mut command) = vhostctl_with(&["composite"]) else {
+        return;
+    };
+    let line = ["vhostctl", "add", "input", "vm1", "--match=046d"];
+    command
+        .env("VHOSTCTL_COMPLETE", "fish")
+        .arg("--")
+        .args(line);
+    let text = stdout(&mut command);
+    for candidate in [
+        "--match=046d:c31c\tAcme Keyboard",
+        "--match=046d:b342:a0:b1:c2:d3:e4:f5\tPocket Keyboard",
+    ] {
+        assert!(text.lines().any(|line| line == candidate), "{text}");
+    }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl list` against a private bus, with and without a mock of systemd. The real systemd is tested
 //! with the units.
 
@@ -228,7 +229,8 @@ fn systemd(bus: &Bus) -> Connection {
     let serve = || {
         Builder::address(bus.address.as_str())?
             .serve_at("/org/freedesktop/systemd1", manager)?
-            .serve_at(object("kbds"), Socket("/run/vhost-user/input/vm1:kbd.sock"))?
+            // A file that every machine has: a socket that was removed is another state.
+            .serve_at(object("kbds"), Socket("/dev/null"))?
             .serve_at(object("gpu1s"), Socket("/run/vhost-user/gpu/vm1.sock"))?
             .serve_at(object("gpu1"), Service(4321))?
             .serve_at(
@@ -249,7 +251,7 @@ const TABLE: &str = r"VM       NAME  TYPE  STATE     SOCKET                     
 gone     gpu   gpu   inactive  -                                       -
 my\x20vm gpu   gpu   failed    /run/vhost-user/gpu/my\x20vm.sock       -
 vm1      gpu   gpu   running   /run/vhost-user/gpu/vm1.sock         4321
-vm1      kbd   input listening /run/vhost-user/input/vm1:kbd.sock      -
+vm1      kbd   input listening /dev/null                               -
 vm2      mouse input inactive  /run/vhost-user/input/vm2:mouse.sock    -
 
 5 backends listed.
@@ -273,7 +275,7 @@ fn json_has_every_field() {
     assert_eq!(
         backends[2],
         json!({
-            "vm": "vm1", "name": "gpu", "type": "gpu", "state": "running",
+            "vm": "vm1", "name": "gpu", "type": "gpu", "state": "running", "released": false,
             "socket": "/run/vhost-user/gpu/vm1.sock", "device": null, "pid": 4321,
             "socket_unit": "vhost-user-gpu@vm1.socket", "service_unit": "vhost-user-gpu@vm1.service",
             "socket_state": "running", "service_state": "running",
@@ -282,8 +284,8 @@ fn json_has_every_field() {
     assert_eq!(
         backends[3],
         json!({
-            "vm": "vm1", "name": "kbd", "type": "input", "state": "listening",
-            "socket": "/run/vhost-user/input/vm1:kbd.sock", "device": null, "pid": null,
+            "vm": "vm1", "name": "kbd", "type": "input", "state": "listening", "released": false,
+            "socket": "/dev/null", "device": null, "pid": null,
             "socket_unit": "vhost-user-input@vm1:kbd.socket",
             "service_unit": "vhost-user-input@vm1:kbd.service",
             "socket_state": "listening", "service_state": "failed",

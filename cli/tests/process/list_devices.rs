@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl list-devices` on mock machines.
 
 use std::path::Path;
@@ -5,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::common::json_members::Members;
 use crate::common::{have, missing, stdout, vhostctl_with};
 
 const GPUS: &str = "\
@@ -14,14 +16,14 @@ NODE                DRIVER VENDOR            MODEL                              
 ";
 
 const INPUTS: &str = "\
-NODE                KIND        NAME                                               BUS   SEAT  VM LINK
-/dev/input/event0   button      Power Button                                       host  seat0 -  -
-/dev/input/event1   switch      Lid Switch                                         host  seat0 -  -
-/dev/input/event2   keyboard    AT Translated Set 2 keyboard                       i8042 seat0 -  /dev/input/by-path/platform-i8042-serio-0-event-kbd
-/dev/input/event7   touchpad    SYNA8004:00 06CB:CD8B Touchpad                     i2c   seat0 -  /dev/input/by-path/pci-0000:00:15.0-platform-i2c_designware.0-event-mouse
-/dev/input/event8   touchscreen ELAN2514:00 04F3:2C68                              i2c   seat0 -  /dev/input/by-path/pci-0000:00:15.1-platform-i2c_designware.1-event
-/dev/input/event12  mouse       Logitech USB Optical Mouse                         usb   seat0 -  /dev/input/by-id/usb-Logitech_USB_Optical_Mouse-event-mouse
-/dev/input/event100 joystick    Sony Interactive Entertainment Wireless Controller usb   seat1 -  /dev/input/by-id/usb-Sony_Interactive_Entertainment_Wireless_Controller-if03-event-joystick
+NODE                KIND        NAME                                               BUS   ID        SEAT  VM LINK
+/dev/input/event0   button      Power Button                                       host  0000:0001 seat0 -  -
+/dev/input/event1   switch      Lid Switch                                         host  0000:0005 seat0 -  -
+/dev/input/event2   keyboard    AT Translated Set 2 keyboard                       i8042 0001:0001 seat0 -  /dev/input/by-path/platform-i8042-serio-0-event-kbd
+/dev/input/event7   touchpad    SYNA8004:00 06CB:CD8B Touchpad                     i2c   06cb:cd8b seat0 -  /dev/input/by-path/pci-0000:00:15.0-platform-i2c_designware.0-event-mouse
+/dev/input/event8   touchscreen ELAN2514:00 04F3:2C68                              i2c   04f3:2c68 seat0 -  /dev/input/by-path/pci-0000:00:15.1-platform-i2c_designware.1-event
+/dev/input/event12  mouse       Logitech USB Optical Mouse                         usb   046d:c077 seat0 -  /dev/input/by-id/usb-Logitech_USB_Optical_Mouse-event-mouse
+/dev/input/event100 joystick    Sony Interactive Entertainment Wireless Controller usb   054c:0ce6 seat1 -  /dev/input/by-id/usb-Sony_Interactive_Entertainment_Wireless_Controller-if03-event-joystick
 ";
 
 #[test]
@@ -60,6 +62,14 @@ fn json_has_every_field() {
     assert_eq!(text.lines().count(), 1);
     let devices: Vec<Value> = serde_json::from_str(&text).expect("an array");
     assert_eq!(devices.len(), 9);
+    for device in &devices {
+        let heading = match device["type"] == "gpu" {
+            true => "`vhostctl list-devices`: a GPU",
+            false => "`vhostctl list-devices`: an input device",
+        };
+        let documented = Members::under(&[heading]).expect("docs/json.md");
+        documented.check(device).expect("its members");
+    }
     let device = |node: &str| {
         devices
             .iter()
@@ -82,7 +92,7 @@ fn json_has_every_field() {
             "by_id": "/dev/input/by-id/usb-Logitech_USB_Optical_Mouse-event-mouse",
             "by_path": "/dev/input/by-path/pci-0000:00:14.0-usb-0:2:1.0-event-mouse",
             "name": "Logitech USB Optical Mouse", "kinds": ["mouse"], "bus": "usb",
-            "vendor_id": "046d", "product_id": "c077", "seat": "seat0", "used_by": [],
+            "vendor_id": "046d", "product_id": "c077", "serial": null, "seat": "seat0", "used_by": [],
         })
     );
 }
@@ -179,9 +189,9 @@ fn unknown_fields_are_a_dash_and_hostile_ones_are_escaped() {
     assert_eq!(
         text,
         "\
-NODE               KIND           NAME                BUS     SEAT  VM LINK
-/dev/input/event3  other          Evil \\x1b[2J Device virtual seat0 -  -
-/dev/input/event10 keyboard,mouse Logitech K400 Plus  usb     seat0 -  -
+NODE               KIND           NAME                BUS     ID        SEAT  VM LINK
+/dev/input/event3  other          Evil \\x1b[2J Device virtual -         seat0 -  -
+/dev/input/event10 keyboard,mouse Logitech K400 Plus  usb     046d:404d seat0 -  -
 
 2 devices listed.
 "

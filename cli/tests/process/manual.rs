@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The manual pages as man(1) reads them.
 
 use std::path::Path;
@@ -31,6 +32,12 @@ fn pages_render_without_warnings() {
         assert_eq!(stderr(&output), "", "{page}");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("SEE ALSO"), "{page}: {text}");
+        // man(1) does not warn of quotes within quotes.
+        let source = std::fs::read_to_string(&path).expect("a page");
+        let headings = source.lines().filter(|line| line.starts_with(".SH"));
+        for heading in headings {
+            assert!(matches!(heading.matches('"').count(), 0 | 2), "{heading}");
+        }
     }
 }
 

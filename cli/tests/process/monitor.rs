@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl monitor` on a mock machine with hotplug.
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::common::json_members::Members;
 use crate::common::{missing, vhostctl};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -215,6 +217,8 @@ fn monitor_writes_a_line_per_event() {
     machine.say("add laptop");
     let first = lines.recv_timeout(SOON).expect("a line");
     let event: Value = serde_json::from_str(&first).expect("JSON");
+    let documented = Members::under(&["`vhostctl monitor`: a device"]).expect("docs/json.md");
+    documented.check(&event).expect("its members");
     assert_eq!(event["event"], "device", "{event}");
     assert_eq!(event["action"], "added", "{event}");
     let node = event["device"]["node"].as_str().expect("a node");
@@ -230,6 +234,8 @@ fn monitor_writes_a_line_per_event() {
         _ => serde_json::from_str(&find(&lines, "renderD128")).expect("JSON"),
     };
     assert_eq!(gpu["device"]["driver"], json!("i915"), "{gpu}");
+    // The last one is there. What is told while others are still to be read may be dropped.
+    find(&lines, "/dev/input/event100\"");
     machine.say("remove laptop");
     let gone: Value = serde_json::from_str(&find(&lines, "removed")).expect("JSON");
     assert!(gone["device"]["node"].is_string(), "{gone}");

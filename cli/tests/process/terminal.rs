@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Device names, files and arguments cannot steer the terminal.
 
 use std::ffi::OsStr;

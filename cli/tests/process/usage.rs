@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command line: usage errors, help, output.
 
 use std::ffi::OsStr;
-use std::io::pipe;
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::common::{run, stderr, stdout, vhostctl, vhostctl_with};
+use rustix::pipe::pipe;
 
 #[test]
 fn help_and_version_go_to_stdout() {
@@ -62,6 +63,10 @@ fn usage_errors_are_sentences_and_fail_as_systemctl_does() {
     for (bad, said) in [
         ("launch", "Unknown verb: launch."),
         ("montior", "Unknown verb: montior. Did you mean monitor?"),
+        ("delete vm1", "Unknown verb: delete. Did you mean remove?"),
+        ("rm vm1", "Unknown verb: rm. Did you mean remove?"),
+        ("ls", "Unknown verb: ls. Did you mean list?"),
+        ("show vm1", "Unknown verb: show. Did you mean status?"),
         ("--colour", "Unknown option: --colour."),
         (
             "list --typ=gpu",
@@ -95,6 +100,22 @@ fn usage_errors_are_sentences_and_fail_as_systemctl_does() {
             "Invalid --lines: '99999999999' is not a number of lines.",
         ),
         ("log -n", "--lines requires a value."),
+        (
+            "screenshot vm1 --head=x",
+            "Invalid --head: 'x' is not a whole number.",
+        ),
+        (
+            "view vm1 --head=99999999999999999999999",
+            "Invalid --head: '99999999999999999999999' is too large.",
+        ),
+        (
+            "check /bin/true --timeout=x",
+            "Invalid --timeout: 'x' is not a number of seconds from 1 to 3600.",
+        ),
+        (
+            "check /bin/true --timeout=0",
+            "Invalid --timeout: '0' is not a number of seconds from 1 to 3600.",
+        ),
         ("start", "Missing: VM[:NAME]."),
         (
             "start vm[",
@@ -177,6 +198,30 @@ fn every_verb_refuses_the_users_service_manager() {
             "Backends are system units; --user is not supported.\n",
             "{verb:?}"
         );
+    }
+}
+
+/// What only that host has is not taken from this one.
+#[test]
+fn verbs_that_need_the_host_itself_refuse_another_one() {
+    for line in [
+        "list-devices --type=gpu",
+        "list-backends",
+        "log vm1 -f",
+        "monitor -d",
+        "add gpu vm1",
+        "remove vm1",
+        "check --list",
+        "check virtiofsd -- --shared-dir=/srv",
+    ] {
+        let output = run(vhostctl().args(["-H", "nosuchhost"]).args(line.split(' ')));
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert_eq!(output.stdout, b"", "{line}");
+        let said = stderr(&output);
+        let advice = format!(
+            " does not work with --host. Run it on nosuchhost: ssh nosuchhost vhostctl {line}\n"
+        );
+        assert!(said.ends_with(&advice), "{line}: {said}");
     }
 }
 

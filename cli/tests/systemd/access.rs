@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Access to the sockets: open to the named users and groups, closed to all others.
 
 use std::fs;
@@ -429,11 +430,12 @@ fn apparmor_lines_open_the_sockets_of_one_vm() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The README's command, on a profile as libvirt makes it.
+/// The command of docs/libvirt.md, on a profile as libvirt makes it.
 #[test]
-fn apparmor_line_of_the_readme_is_for_one_vm() -> anyhow::Result<()> {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
-    let command = readme
+fn apparmor_line_of_the_document_is_for_one_vm() -> anyhow::Result<()> {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/libvirt.md");
+    let document = fs::read_to_string(document)?;
+    let command = document
         .lines()
         .find(|line| line.starts_with("sed -i '/^}/i"));
     let command = command.context("no such line")?;

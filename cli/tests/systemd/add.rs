@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `add`, `remove` and everything between, under a real systemd with real backends.
 
 use std::fs;
@@ -34,7 +35,7 @@ fn gpu_is_added_and_removed() -> anyhow::Result<()> {
     // It runs as a user of its own.
     assert_eq!(host.sandbox.property(&service, "User")?, "vu-gpu-vm1");
 
-    host.ok(&["restart", "vm1:gpu", "--force"])?;
+    host.ok(&["restart", "vm1:gpu", "--cold", "--force"])?;
     assert_eq!(host.state(&socket)?, "active");
     assert_eq!(host.state(&service)?, "inactive", "nobody is connected now");
     drop(session);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Backends of other projects, from their descriptors to a front-end.
 
 use std::io::Read as _;
@@ -154,7 +155,13 @@ fn qemu_storage_daemon_serves_without_a_descriptor() -> anyhow::Result<()> {
     assert_eq!(refused.status.code(), Some(1));
     let said = stderr(&refused);
     assert!(
-        said.starts_with("vm1:disk may have a front-end connected: "),
+        said.starts_with("vm1:disk may have a front-end connected: ")
+            && said.ends_with("Shut the VM down first; if it is off already, use --force.\n"),
+        "{said}"
+    );
+    let said = stderr(&vhostctl(&sandbox, &["restart", "--all"])?);
+    assert!(
+        said.contains("Once its VM is off: vhostctl restart vm1:disk --force\n"),
         "{said}"
     );
     Ok(())

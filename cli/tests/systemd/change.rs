@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verbs that change backends, under a real systemd with real backends: their messages, refusals and
 //! limits.
 
@@ -233,7 +234,19 @@ fn patterns_and_types_select_backends() -> anyhow::Result<()> {
     assert_eq!(listed(&["vhost-user-input@*"])?, ["vm1:mouse", "web:kbd"]);
     assert_eq!(listed(&["--type=input"])?, ["vm1:mouse", "web:kbd"]);
     assert_eq!(listed(&["-t", "gpu", "w*"])?, ["web:gpu"]);
-    assert_eq!(host.ok(&["list", "nothing*"])?, "No backends.\n");
+    assert_eq!(
+        host.ok(&["list", "nothing*"])?,
+        "No backends match nothing*.\n"
+    );
+    assert_eq!(
+        host.ok(&["list", "--type=fs", "vm1", "vm2"])?,
+        "No backends of type fs match vm1 or vm2.\n"
+    );
+    assert_eq!(
+        host.ok(&["list", "--type=fs"])?,
+        "No backends of type fs.\n"
+    );
+    assert_eq!(host.ok(&["list", "nothing*", "--no-legend"])?, "");
 
     host.ok(&["start", "vm*"])?;
     host.ok(&["stop", "*:mouse"])?;
@@ -282,7 +295,7 @@ fn connected_front_end_needs_confirmation() -> anyhow::Result<()> {
     assert!(serve()?);
     for verb in [
         &["stop"][..],
-        &["restart"],
+        &["restart", "--cold"],
         &["remove"],
         &["disable", "--now"],
     ] {
@@ -342,6 +355,9 @@ fn add_says_what_a_backend_does_and_when_settings_apply() -> anyhow::Result<()> 
         said.ends_with("vm1:gpu already serves a VM with these settings.\n"),
         "{said}"
     );
+    // So a restart does not end its connection.
+    let status = host.ok(&["status", "vm1:gpu", "--json=short"])?;
+    assert!(status.contains("\"settings_changed\":false"), "{status}");
     let said = add(&["--max-hostmem=96M", "--force"])?;
     assert!(
         said.ends_with(

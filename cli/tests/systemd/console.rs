@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `add console` and what the other verbs make of a console, under a real systemd with real backends.
 
 use anyhow::Context as _;
@@ -202,6 +203,12 @@ fn existing_gpu_is_kept_and_gets_what_it_lacks() -> anyhow::Result<()> {
         .systemctl(&["start", "vhost-user-gpu@vm2.socket"])?;
     host.ok(&["add", "console", "vm2", "--now"])?;
     assert_eq!(host.state("vhost-user-display@vm2.socket")?, "active");
+    // What is named is there.
+    let said = host.fails(&["add", "console", "vm2", "--heads=2", "--now"], 1)?;
+    assert!(
+        said.starts_with("vhost-vnc@vm2.socket has other settings already, those of its template."),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -257,6 +264,34 @@ fn console_that_does_not_start_leaves_nothing() -> anyhow::Result<()> {
     let said = host.fails(&["add", "console", "vm2"], 6)?;
     assert!(said.contains("masked"), "{said}");
     assert!(!host.has_folder("vhost-user-gpu@vm2.service"));
+    Ok(())
+}
+
+/// Also those of further heads, and of a port.
+#[test]
+fn status_has_every_socket() -> anyhow::Result<()> {
+    let host = Host::new(&[])?;
+    host.ok(&["add", "console", "vm1", "--heads=2"])?;
+    let unit = "vhost-vnc@vm1.socket";
+    host.sandbox
+        .drop_in(unit, "[Socket]\nListenStream=127.0.0.1:5971\n")?;
+    host.ok(&["start", "vm1"])?;
+    let status = host.ok(&["status", "vm1:vnc", "-n0"])?;
+    for line in [
+        "     Socket: /run/vhost-user/vnc/vm1.sock",
+        "             /run/vhost-user/vnc/vm1:1.sock",
+        "             127.0.0.1:5971 (TCP: open to whoever reaches it)",
+    ] {
+        assert!(status.lines().any(|said| said == line), "{line}: {status}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&host.ok(&["status", "vm1:vnc", "-n0", "-j"])?)?;
+    assert_eq!(json[0]["socket"], "/run/vhost-user/vnc/vm1.sock");
+    assert_eq!(
+        json[0]["sockets"].as_array().map(Vec::len),
+        Some(3),
+        "{json}"
+    );
     Ok(())
 }
 

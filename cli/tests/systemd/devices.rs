@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How `add` and `list-devices` identify devices: with equal links, foreign links, and keyboards that are
 //! none. Mock devices, real systemd.
 
@@ -16,21 +17,21 @@ const FIRST: &str = "/dev/input/by-path/pci-0000:00:14.0-usb-0:1:1.0-event-kbd";
 const SECOND: &str = "/dev/input/by-path/pci-0000:00:14.0-usb-0:2:1.0-event-kbd";
 
 /// A machine with mock devices, and with the links that udev or somebody else made.
-struct Machine {
-    host: Host,
+pub(crate) struct Machine {
+    pub(crate) host: Host,
     links: Vec<(String, String)>,
 }
 
 impl Machine {
     /// With those of the file `name` in tests/mock.
-    fn with(name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn with(name: &str) -> anyhow::Result<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mock");
         Self::of(&fs::read_to_string(
             folder.join(name).with_extension("umockdev"),
         )?)
     }
 
-    fn of(devices: &str) -> anyhow::Result<Self> {
+    pub(crate) fn of(devices: &str) -> anyhow::Result<Self> {
         let host = Host::new(&[])?;
         host.sandbox.write("/run/devices.umockdev", devices)?;
         let links = Vec::new();
@@ -38,11 +39,11 @@ impl Machine {
     }
 
     /// Makes a link, whose target is relative to its folder.
-    fn link(&mut self, link: &str, target: &str) {
+    pub(crate) fn link(&mut self, link: &str, target: &str) {
         self.links.push((link.to_owned(), target.to_owned()));
     }
 
-    fn run(&self, arguments: &[&str]) -> anyhow::Result<std::process::Output> {
+    pub(crate) fn run(&self, arguments: &[&str]) -> anyhow::Result<std::process::Output> {
         let links = self.links.iter().map(|(link, target)| {
             let folder = link.rsplit_once('/').map_or("", |parts| parts.0);
             format!("mkdir -p \"$UMOCKDEV_DIR{folder}\"; ln -s {target} \"$UMOCKDEV_DIR{link}\";")
@@ -63,14 +64,14 @@ impl Machine {
         self.host.sandbox.exec([&before[..], arguments].concat())
     }
 
-    fn ok(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.run(arguments)?;
         let said = stderr(&output);
         ensure!(output.status.success(), "{arguments:?}: {said}");
         Ok(said)
     }
 
-    fn fails(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn fails(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.run(arguments)?;
         let said = stderr(&output);
         ensure!(output.status.code() == Some(1), "{arguments:?}: {said}");
@@ -96,7 +97,7 @@ impl Machine {
     }
 
     /// The backends of the device at this node, as JSON.
-    fn used_by(&self, node: &str) -> anyhow::Result<String> {
+    pub(crate) fn used_by(&self, node: &str) -> anyhow::Result<String> {
         let output = self.run(&["list-devices", "--json=short"])?;
         let devices: Vec<Value> = serde_json::from_slice(&output.stdout)?;
         let device = devices.iter().find(|device| device["node"] == node);
@@ -214,6 +215,11 @@ fn keys_of_a_mouse_do_not_count_as_a_keyboard() -> anyhow::Result<()> {
     let machine = Machine::with("lastkbd")?;
     let said = machine.fails(&["add", "input", "vm1", "Acme"])?;
     ensure!(said.contains("last keyboard of seat0"), "{said}");
+    // The host has it back by a chord, which the message names.
+    let chord = "--grab-toggle=ctrl-ctrl";
+    ensure!(said.contains(chord), "{said}");
+    machine.ok(&["add", "input", "vm1", "Acme", chord])?;
+    machine.ok(&["remove", "vm1"])?;
     machine.ok(&["add", "input", "vm1", "Razer"])?;
     machine.ok(&["add", "input", "vm2", "Acme", "--force"])?;
     // A receiver's device that is a keyboard and a mouse in one may be anything.

@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `monitor` under a real systemd, with the real backends.
 
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use anyhow::ensure;
 use frontend::Session;
 use harness::staging::stage;
 use harness::systemd::Sandbox;
@@ -98,5 +100,39 @@ fn monitor_shows_no_state_that_did_not_exist() -> anyhow::Result<()> {
     };
     assert_eq!(of(GPU_SERVICE), ["dead"], "{told:?}");
     assert_eq!(of(GPU), ["listening", "dead"], "{told:?}");
+    monitor.end()
+}
+
+/// The files of a backend tell its type, and `remove` deletes them before it stops the units.
+#[test]
+fn monitor_and_list_show_one_type() -> anyhow::Result<()> {
+    let sandbox = sandbox()?;
+    let vhostctl = |arguments: &[&str]| -> anyhow::Result<String> {
+        let output = sandbox.exec([&["vhostctl"], arguments].concat())?;
+        ensure!(output.status.success(), "{arguments:?}: {output:?}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let add = |name: &str| {
+        let name = format!("--name={name}");
+        vhostctl(&["add", "fs", "vm1", "--backend=/bin/true", &name, "--now"])
+    };
+    add("before")?;
+    let mut monitor = Follower::start(&sandbox, &["monitor", "--units", "-j"])?;
+    monitor.wait_ready()?;
+    add("data")?;
+    for backend in serde_json::from_str::<Vec<Value>>(&vhostctl(&["list", "-j"])?)? {
+        ensure!(backend["type"] == "fs", "{backend}");
+    }
+    vhostctl(&["remove", "vm1"])?;
+    let mut wanted = vec![
+        ("data", "listening"),
+        ("before", "inactive"),
+        ("data", "inactive"),
+    ];
+    while !wanted.is_empty() {
+        let event: Value = serde_json::from_str(&monitor.line("")?)?;
+        ensure!(event["type"] == "fs", "{event}");
+        wanted.retain(|(name, state)| event["name"] != *name || event["state"] != *state);
+    }
     monitor.end()
 }

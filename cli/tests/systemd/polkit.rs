@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An unprivileged user, with and without a polkit rule.
 
 use std::process::Output;
@@ -46,6 +47,13 @@ fn unprivileged_user_needs_a_rule() -> anyhow::Result<()> {
             stderr(&output)
         );
     }
+    // One reason is told once, of however many units.
+    let root = sandbox.exec(["vhostctl", "add", "console", "vm3"])?;
+    assert!(root.status.success(), "{}", stderr(&root));
+    let output = as_nobody(&sandbox, &["--no-ask-password", "start", "vm3"])?;
+    let said = stderr(&output);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(" other units: "), "{said}");
     for verb in ["start", "stop", "restart", "enable", "disable"] {
         for asked in [&["--no-ask-password"][..], &[]] {
             let output = as_nobody(&sandbox, &[asked, &[verb, "vm1"]].concat())?;

@@ -1,4 +1,5 @@
-//! The session in the README runs as it is printed.
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the README and docs/qemu.md show runs as it is printed.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -7,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail, ensure};
 use frontend::gpu::{Format, Gpu, GpuOptions, Rect, ResponseKind};
 use frontend::{Memory, Session};
+use harness::documents::first_lines;
 use harness::image::Image;
 use harness::packages;
 use harness::staging::stage;
@@ -17,9 +19,9 @@ use crate::common::host::Host;
 
 const DEVICES: &str = "/run/laptop.umockdev";
 
-/// The commands of the README's session, each with what it says.
-fn session(readme: &str) -> Vec<(String, String)> {
-    let block = readme.split("```console\n").nth(1).unwrap_or_default();
+/// The commands of the first session in a document, each with what it says.
+fn session(document: &str) -> Vec<(String, String)> {
+    let block = document.split("```console\n").nth(1).unwrap_or_default();
     let block = block.split("```").next().unwrap_or_default();
     let mut commands: Vec<(String, String)> = Vec::new();
     for line in block.lines() {
@@ -37,13 +39,13 @@ fn session(readme: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn session_of_the_readme_is_real() -> anyhow::Result<()> {
+fn session_is_real() -> anyhow::Result<()> {
     if !have("umockdev-run", "package umockdev") {
         return Ok(());
     }
     let cli = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let commands = session(&fs::read_to_string(cli.join("../README.md"))?);
-    ensure!(commands.len() > 5, "the README has no session");
+    let commands = session(&fs::read_to_string(cli.join("../docs/qemu.md"))?);
+    ensure!(commands.len() > 5, "docs/qemu.md has no session");
     let staging = stage()?;
     let sandbox = Sandbox::start(&[staging.path()])?;
     let laptop = fs::read_to_string(cli.join("tests/mock/laptop.umockdev"))?;
@@ -62,16 +64,16 @@ fn session_of_the_readme_is_real() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The commands of the README's blocks for a shell that begin with these words.
-fn commands<'a>(readme: &'a str, words: &str) -> Vec<&'a str> {
-    let lines = readme.lines();
+/// The commands of a document's blocks for a shell that begin with these words.
+fn commands<'a>(document: &'a str, words: &str) -> Vec<&'a str> {
+    let lines = document.lines();
     lines.filter(|line| line.starts_with(words)).collect()
 }
 
 #[test]
-fn backends_of_the_readme_serve() -> anyhow::Result<()> {
+fn other_backends_serve() -> anyhow::Result<()> {
     let cli = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(cli.join("../README.md"))?;
+    let document = fs::read_to_string(cli.join("../docs/qemu.md"))?;
     let staging = stage()?;
     let sandbox = Sandbox::start(&[
         &packages::virtiofsd()?,
@@ -82,9 +84,9 @@ fn backends_of_the_readme_serve() -> anyhow::Result<()> {
     let prepare = "mkdir -p /srv/data && truncate -s 1M /srv/vm1.raw && chmod 600 /srv/vm1.raw";
     sandbox.exec(["sh", "-c", prepare])?;
     for (device_type, name) in [("fs", "data"), ("block", "disk"), ("net", "net")] {
-        let commands = commands(&readme, &format!("vhostctl add {device_type} "));
+        let commands = commands(&document, &format!("vhostctl add {device_type} "));
         let [command] = commands[..] else {
-            bail!("one command of the README for {device_type} is expected, not {commands:?}");
+            bail!("one command for {device_type} is expected, not {commands:?}");
         };
         let output = sandbox.exec(command.split(' ').chain(["--now"]))?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -98,23 +100,12 @@ fn backends_of_the_readme_serve() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The lines of the README's first block, without what they say of themselves.
-fn first_lines(readme: &str) -> Vec<&str> {
-    let block = readme.split("```sh\n").nth(1).unwrap_or_default();
-    let block = block.split("```").next().unwrap_or_default();
-    let lines = block.lines();
-    lines
-        .map(|line| line.split(" #").next().unwrap_or_default().trim_end())
-        .collect()
-}
-
-/// All of them but for QEMU: a guest that is played draws.
+/// The first lines of the README but for QEMU: a guest that is played draws.
 #[test]
 fn first_lines_of_the_readme_show_a_screen() -> anyhow::Result<()> {
     const SIZE: (u32, u32) = (64, 48);
-    let cli = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(cli.join("../README.md"))?;
-    let [add, qemu, view, screenshot] = first_lines(&readme)[..] else {
+    let lines = first_lines()?;
+    let [add, qemu, view, screenshot] = &lines[..] else {
         bail!("the README does not begin with four lines");
     };
     let host = Host::new(&[])?;

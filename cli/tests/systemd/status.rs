@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `status`, `log` and `-H` under a real systemd, with the real backends.
 
 use std::os::unix::net::UnixStream;
@@ -280,6 +281,57 @@ fn missing_device_is_reported() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// systemd does not notice it.
+#[test]
+fn removed_socket_is_reported_and_created_again() -> anyhow::Result<()> {
+    const PATH: &str = "/run/vhost-user/gpu/vm1.sock";
+    let sandbox = sandbox()?;
+    let state = || -> anyhow::Result<Value> { Ok(json(&sandbox, &["list"])?[0]["state"].clone()) };
+    for repair in [&["restart", "vm1"][..], &["add", "gpu", "vm1"]] {
+        sandbox.systemctl(&["start", GPU])?;
+        assert_eq!(state()?, "listening");
+        std::fs::remove_file(sandbox.path(PATH))?;
+        assert_eq!(state()?, "no-socket");
+        let status = vhostctl(&sandbox, &["status", "vm1", "--lines=0"])?;
+        assert_eq!(status.status.code(), Some(3));
+        let text = String::from_utf8(status.stdout)?;
+        let socket = field(&text, "Socket").context("no Socket")?;
+        assert_eq!(
+            socket,
+            format!("{PATH} (was removed; 'vhostctl restart vm1:gpu' creates it again)")
+        );
+        let said = vhostctl(&sandbox, repair)?;
+        assert!(said.status.success(), "{said:?}");
+        assert_eq!(state()?, "listening", "{repair:?}: {said:?}");
+    }
+    drop(connect(&sandbox)?);
+    Ok(())
+}
+
+/// What podman's generator makes of a quadlet: its unit does not say which network the container has.
+#[test]
+fn container_tells_no_network() -> anyhow::Result<()> {
+    let sandbox = sandbox()?;
+    let service = |program: &str| {
+        format!("[Service]\nType=notify\nExecStart={program} run --name=vm1 --network=none image\n")
+    };
+    for (program, network) in [
+        ("/usr/bin/podman", Value::Null),
+        ("/usr/bin/other", Value::Bool(true)),
+    ] {
+        sandbox.write(
+            "/etc/systemd/system/vhost-user-gpu@vm1.service",
+            &service(program),
+        )?;
+        sandbox.systemctl(&["daemon-reload"])?;
+        assert_eq!(json(&sandbox, &["status"])?[0]["network"], network);
+        let text = stdout(&sandbox, &["status"])?;
+        let shown = (network == true).then_some("the host's");
+        assert_eq!(field(&text, "Network"), shown, "{text}");
+    }
+    Ok(())
+}
+
 #[test]
 fn log_is_that_of_the_selected_backends() -> anyhow::Result<()> {
     let sandbox = sandbox()?;
@@ -297,7 +349,13 @@ fn log_is_that_of_the_selected_backends() -> anyhow::Result<()> {
         let entry: Value = serde_json::from_str(line)?;
         assert!(entry["MESSAGE"].is_string(), "{entry}");
     }
-    assert_eq!(stdout(&sandbox, &["log", "vm9", "-q"])?, "");
+    let unknown = vhostctl(&sandbox, &["log", "vm1", "vm9"])?;
+    assert_eq!(unknown.status.code(), Some(5));
+    assert!(
+        stderr(&unknown).contains("No such backend: vm9."),
+        "{unknown:?}"
+    );
+    assert_eq!(String::from_utf8(unknown.stdout)?, "");
 
     let mut follower = Follower::start(&sandbox, &["log", "vm1", "-f", "-n", "0"])?;
     // It has no way to say that it listens, so something happens until it does.
@@ -306,6 +364,45 @@ fn log_is_that_of_the_selected_backends() -> anyhow::Result<()> {
         ensure!(Instant::now() < deadline, "nothing is followed");
         drop(connect(&sandbox)?);
         sandbox.wait_property(GPU_SERVICE, "ActiveState", "inactive", SOON)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn status_of_many_has_the_log_of_each() -> anyhow::Result<()> {
+    let sandbox = sandbox()?;
+    // One that logged much, several that logged little, and one that logged nothing.
+    let units = (1..20).map(|n| format!("vhost-user-gpu@vm{n}.socket"));
+    let units: Vec<String> = units.collect();
+    let start: Vec<&str> = units.iter().map(String::as_str).collect();
+    sandbox.systemctl(&[&["start"], &start[..]].concat())?;
+    for _ in 0..8 {
+        drop(connect(&sandbox)?);
+        sandbox.wait_property(GPU_SERVICE, "ActiveState", "inactive", SOON)?;
+    }
+    sandbox.write(
+        "/etc/systemd/system/vhost-user-gpu@vm99.socket.d/x.conf",
+        "",
+    )?;
+    sandbox.exec(["journalctl", "--sync"])?;
+
+    let all = json(&sandbox, &["status", "-n", "4"])?;
+    let all = all.as_array().context("no list")?;
+    assert_eq!(all.len(), 20);
+    for backend in all {
+        let vm = backend["vm"].as_str().context("no VM")?;
+        let log = &backend["log"];
+        let lines = log.as_array().context("no log")?.len();
+        if vm == "vm99" {
+            assert_eq!(lines, 0);
+            continue;
+        }
+        let alone = json(&sandbox, &["status", vm, "-n", "4"])?;
+        assert_eq!(*log, alone[0]["log"], "{vm}");
+        match vm {
+            "vm1" => assert_eq!(lines, 4),
+            _ => assert!((1..=4).contains(&lines), "{vm}: {log}"),
+        }
     }
     Ok(())
 }
@@ -324,8 +421,15 @@ fn host_option_asks_over_ssh() -> anyhow::Result<()> {
         std::fs::read_to_string(sandbox.path("/run/ssh"))?,
         "-xT -p 2222 -- root@web systemd-stdio-bridge\n"
     );
-    let text = stdout(&sandbox, &["status", "vm1", "--host=web"])?;
+    let there = vhostctl(&sandbox, &["status", "vm1", "--host=web"])?;
+    let text = String::from_utf8_lossy(&there.stdout);
     assert!(text.contains("listening since"), "{text}");
+    assert_eq!(
+        stderr(&there),
+        "The log is not shown with --host. Read it on web: ssh web vhostctl log vm1\n"
+    );
+    let there = vhostctl(&sandbox, &["status", "vm1", "--host=web", "-n0"])?;
+    assert_eq!(stderr(&there), "");
 
     let refused = vhostctl(&sandbox, &["-H", "web", "list-devices"])?;
     assert_eq!(refused.status.code(), Some(1));

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Completion candidates and log excerpts cannot steer root's terminal, under a real systemd.
 
 use std::fs;

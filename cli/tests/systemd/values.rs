@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A value written to a unit stays one value, whatever it contains.
 
 use std::fs;

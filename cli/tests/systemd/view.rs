@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `view` and `screenshot` of a VM's console, under a real systemd with the real VNC server and GPU.
 
 use std::fs;
@@ -339,7 +340,7 @@ fn screenshot_is_the_screen_of_the_guest() -> anyhow::Result<()> {
     let (code, said) = run(&host, &[], &["screenshot", "vm1", "-"])?;
     assert_eq!(code, Some(3), "{said}");
     assert!(
-        said.contains("vm1 is off, or its guest has switched the display off"),
+        said.contains("the guest of vm1 has not begun to draw, or has switched the display off"),
         "{said}"
     );
     // A file that cannot be written.
@@ -351,6 +352,12 @@ fn screenshot_is_the_screen_of_the_guest() -> anyhow::Result<()> {
         "{said}"
     );
     drop((gpu, display));
+    let (code, said) = run(&host, &[], &["screenshot", "vm1", "-"])?;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(
+        said.contains("There is no screen to show: vm1 is off."),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -382,6 +389,11 @@ fn viewers_are_counted_and_not_cut_off_unasked() -> anyhow::Result<()> {
             "{said}"
         );
     }
+    let said = host.fails(&["stop", "vm1:vnc"], 1)?;
+    assert!(
+        said.ends_with("Nothing was changed. Close the viewers first, or use --force.\n"),
+        "{said}"
+    );
     assert_eq!(host.state(VNC)?, "active");
     host.ok(&["stop", "vm1", "--force"])?;
     assert_eq!(host.state(VNC)?, "inactive");

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! QEMU as the user of libvirt's package can connect to the sockets; QEMU in group kvm cannot.
 
 use std::fs;
@@ -45,7 +46,10 @@ fn qemu_of_libvirts_user_connects_and_one_of_group_kvm_does_not() -> anyhow::Res
     let output = start(2001, "$(getent group kvm | cut -d: -f3)")?;
     let said = stderr(&output);
     ensure!(
-        !output.status.success() && said.contains("Permission denied"),
+        !output.status.success()
+            && said.contains(
+                "Failed to connect to '/run/vhost-user/input/vm1:mouse.sock': Permission denied"
+            ),
         "{said}"
     );
     let output = start(64055, "2000")?;

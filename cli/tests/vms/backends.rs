@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A guest uses a shared folder, a disk and the network through backends of other projects, each added by
 //! one command.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A console that was added by one command shows a guest and types in it.
 
 use std::os::unix::net::UnixStream;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl` for the QEMU of a Linux guest.
 
 #[path = "../common/mod.rs"]
@@ -8,3 +9,4 @@ mod backends;
 mod console;
 mod libvirt;
 mod qemu_args;
+mod units;

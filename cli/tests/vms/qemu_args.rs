@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The output of `qemu-args` boots a guest with its devices.
 
 use std::io::Write as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The answer to `--print-capabilities`.
 
 use std::io::{self, Write};
@@ -49,6 +50,8 @@ impl Capabilities {
     /// # Errors
     /// Where it is not a JSON object of the schema.
     pub fn parse(json: &[u8]) -> serde_json::Result<Self> {
+        // serde takes a list of the members for a struct too, and lets only a struct have no member twice.
+        let _: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json)?;
         serde_json::from_slice(json)
     }
 }
@@ -73,6 +76,23 @@ mod tests {
         input.print(&mut out).unwrap();
         assert_eq!(Capabilities::parse(&out).unwrap(), input);
         assert!(input.has("no-grab") && !input.has("virgl"));
+    }
+
+    #[test]
+    fn only_an_object_is_read() {
+        let whole = br#"{"type": "rng", "features": [], "more": "\u00e9"}"#;
+        assert!(Capabilities::parse(whole).is_ok());
+        let latin = &b"{\"type\": \"rng\", \"more\": \"\xe9\"}"[..];
+        let twice = br#"{"type": "rng", "type": "gpu"}"#;
+        for json in [
+            &br#"["rng", []]"#[..],
+            &twice[..],
+            br#""rng""#,
+            b"null",
+            latin,
+        ] {
+            assert!(Capabilities::parse(json).is_err(), "{json:?}");
+        }
     }
 
     #[test]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a VM's VNC server says of itself in words that vhostctl reads: to viewers by the name of the desktop, to the
 //! service manager by `STATUS=` of sd_notify(3).
 

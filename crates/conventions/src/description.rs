@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The content of a descriptor, by which an installed program is found.
 
 use std::path::PathBuf;

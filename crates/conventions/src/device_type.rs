@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The types of vhost-user devices.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Text of others on a terminal. A device can call itself anything, and so can a file.
 
 use std::borrow::Cow;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The text by which a program tells the service manager whether a front-end is connected (`STATUS=` of
 //! sd_notify(3)), and from which vhostctl reads it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How much memory a GPU takes on the host.
 
 const MIB: u64 = 1 << 20;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sizes as a user writes them.
 
 /// Why a text is not a size.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The messages between a GPU and a display that is sent pixels (QEMU, docs/interop/vhost-user-gpu.rst): a VMM, or a
 //! console. Values only: no I/O, and no message in parts.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The payloads of messages: structures of 32-bit words, and the features.
 
 /// Bytes of a pixel.

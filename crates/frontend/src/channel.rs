@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user messages over the unix socket, as bytes and descriptors.
 //!
 //! The crate `vhost` has a front-end too. It blocks without a limit, has no `GPU_SET_SOCKET`, and
@@ -27,6 +28,7 @@ const HEADER_SIZE: usize = 12;
 
 /// The vhost-user protocol's version, in a message's flags.
 pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION_MASK: u32 = 3;
 pub(crate) const REPLY: u32 = 1 << 2;
 pub(crate) const NEED_REPLY: u32 = 1 << 3;
 
@@ -49,6 +51,9 @@ pub struct Channel {
     socket: UnixStream,
     /// How long a message may take.
     pub limit: Duration,
+    /// When all of them must be over, if there is such a moment: a backend that sends what nobody asked for, again and
+    /// again, must not keep its front-end for ever.
+    pub until: Option<Deadline>,
 }
 
 impl Channel {
@@ -57,12 +62,19 @@ impl Channel {
         Self {
             socket,
             limit: DEFAULT_LIMIT,
+            until: None,
         }
     }
 
     /// The socket itself.
     pub fn socket(&self) -> &UnixStream {
         &self.socket
+    }
+
+    /// How long the next message may take.
+    pub fn left(&self) -> Duration {
+        let until = self.until.map_or(self.limit, |until| until.left());
+        self.limit.min(until)
     }
 
     /// Sends one message with a right header.
@@ -91,7 +103,7 @@ impl Channel {
     /// # Errors
     /// As [`Channel::send`].
     pub fn send_bytes(&self, mut bytes: &[u8], mut fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let deadline = Deadline::after(self.limit);
+        let deadline = Deadline::after(self.left());
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         while !bytes.is_empty() {
             let mut control = SendAncillaryBuffer::new(&mut space);
@@ -130,7 +142,10 @@ impl Channel {
     /// [`Error::Closed`], [`Error::Timeout`], [`Error::Protocol`] for a size no message has, or as
     /// `recvmsg(2)`.
     pub fn receive(&self) -> Result<Message> {
-        let deadline = Deadline::after(self.limit);
+        let deadline = Deadline::after(self.left());
+        if let Some(until) = self.until.filter(Deadline::passed) {
+            return Err(until.missed("a vhost-user message"));
+        }
         let mut header = [0; HEADER_SIZE];
         let mut fds = Vec::new();
         self.fill(&mut header, &mut fds, &deadline)?;
@@ -154,10 +169,14 @@ impl Channel {
     /// # Errors
     /// [`Error::Timeout`], or as `recvmsg(2)`.
     pub fn wait_closed(&self) -> Result<()> {
-        let deadline = Deadline::after(self.limit);
+        let deadline = Deadline::after(self.left());
         let mut fds = Vec::new();
         let mut byte = [0];
         loop {
+            // What it sends without a pause is no end.
+            if deadline.passed() {
+                return Err(deadline.missed("the backend to close the vhost-user socket"));
+            }
             match self.fill(&mut byte, &mut fds, &deadline) {
                 Err(Error::Closed { .. }) => return Ok(()),
                 Err(Error::Timeout { .. }) => {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Errors of a front-end.
 
 use std::borrow::Cow;
@@ -11,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The backend did not do it in time.
-    #[error("waited {limit:?} in vain for {what}")]
+    #[error("waited {} in vain for {what}", rounded(*limit))]
     Timeout {
         /// What was waited for.
         what: Cow<'static, str>,
@@ -66,7 +67,27 @@ pub enum Error {
     },
 }
 
+/// A time as people say it, to the tenth of a second.
+fn rounded(time: Duration) -> String {
+    match time >= Duration::from_millis(50) {
+        true => format!("{:.1} s", time.as_secs_f64()),
+        false => format!("{} ms", time.as_millis()),
+    }
+}
+
 impl Error {
+    /// Where it was waited in vain, this is added to what was waited for.
+    #[must_use]
+    pub fn waiting_in(self, place: impl std::fmt::Display) -> Self {
+        match self {
+            Self::Timeout { what, limit } => Self::Timeout {
+                what: format!("{what} {place}").into(),
+                limit,
+            },
+            other => other,
+        }
+    }
+
     pub(crate) fn io(what: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             what: what.into(),
@@ -95,5 +116,23 @@ impl Error {
 impl From<vm_memory::GuestMemoryError> for Error {
     fn from(e: vm_memory::GuestMemoryError) -> Self {
         Self::Memory(e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_rounded_and_the_place_is_named() {
+        let error = |time| Error::Timeout {
+            what: "the device to use a chain".into(),
+            limit: Duration::from_micros(time),
+        };
+        assert_eq!(
+            error(2_951_234).waiting_in("of virtqueue 1").to_string(),
+            "waited 3.0 s in vain for the device to use a chain of virtqueue 1"
+        );
+        assert!(error(4_321).to_string().starts_with("waited 4 ms in vain"));
     }
 }

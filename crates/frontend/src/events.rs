@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A program that sends the events of a virtual input device, as a console does.
 
 use std::io::{ErrorKind, Read as _, Write as _};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Feature bits as masks of `GET_FEATURES` and `SET_FEATURES`, by the names of virtio 1.2, section 6, and
 //! of vhost-user.
 

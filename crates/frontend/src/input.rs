@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! virtio-input: the guest's driver (virtio 1.2, section 5.8).
 
 use std::mem::offset_of;
@@ -87,7 +88,8 @@ impl Event {
         (self.kind, self.code) == (0, 0)
     }
 
-    pub(crate) fn to_bytes(self) -> [u8; EVENT_SIZE as usize] {
+    /// As it lies in a buffer.
+    pub fn to_bytes(self) -> [u8; EVENT_SIZE as usize] {
         let mut bytes = [0; EVENT_SIZE as usize];
         bytes[..2].copy_from_slice(&self.kind.to_le_bytes());
         bytes[2..4].copy_from_slice(&self.code.to_le_bytes());
@@ -262,7 +264,7 @@ impl Input {
     ///
     /// # Errors
     /// As [`Session::config`]; [`Error::Protocol`] for a size beyond the union's 128 bytes, or if
-    /// the device does not give back what was selected.
+    /// the device has something and does not give back what was selected.
     pub fn config(&mut self, select: Select, subsel: u8) -> Result<Vec<u8>> {
         let [select, size] = match self.options.access {
             ConfigAccess::Whole => {
@@ -270,7 +272,8 @@ impl Input {
                 (whole[0], whole[1]) = (select as u8, subsel);
                 self.session.set_config(0, &whole)?;
                 let mut read = self.session.config(0, CONFIG_SIZE)?;
-                if (read[0], read[1]) != (select as u8, subsel) {
+                // QEMU's vhost-user-input answers with zeros only where there is nothing.
+                if (read[0], read[1]) != (select as u8, subsel) && read[2] != 0 {
                     return Err(Error::Protocol(format!(
                         "selector {}, {} after {}, {subsel} was written",
                         read[0], read[1], select as u8
@@ -443,15 +446,33 @@ impl Input {
     /// As [`Queue::add`] and [`Queue::wait_used`].
     pub fn send_status(&mut self, events: &[Event]) -> Result<()> {
         for chunk in events.chunks(usize::from(self.options.queue_size)) {
-            for (n, event) in chunk.iter().enumerate() {
-                let address = self.status_buffer + n as u64 * u64::from(EVENT_SIZE);
-                self.memory.write(address, &event.to_bytes())?;
-                self.status.add(&[Buffer::readable(address, EVENT_SIZE)])?;
-            }
-            self.status.submit()?;
-            for _ in chunk {
-                self.status.wait_used(DEFAULT_LIMIT)?;
-            }
+            self.submit_status(chunk)?;
+            self.wait_status(chunk.len())?;
+        }
+        Ok(())
+    }
+
+    /// Sends events to the device, at most as many as the queue has entries, and waits for nothing: see
+    /// [`Input::wait_status`].
+    ///
+    /// # Errors
+    /// As [`Queue::add`].
+    pub fn submit_status(&mut self, events: &[Event]) -> Result<()> {
+        for (n, event) in events.iter().enumerate() {
+            let address = self.status_buffer + n as u64 * u64::from(EVENT_SIZE);
+            self.memory.write(address, &event.to_bytes())?;
+            self.status.add(&[Buffer::readable(address, EVENT_SIZE)])?;
+        }
+        self.status.submit()
+    }
+
+    /// Waits until the device has taken `count` events.
+    ///
+    /// # Errors
+    /// As [`Queue::wait_used`].
+    pub fn wait_status(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            self.status.wait_used(DEFAULT_LIMIT)?;
         }
         Ok(())
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The guest's memory: memfds that both sides map.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The service manager's end of sd_notify(3).
 
 use std::os::unix::net::UnixDatagram;
@@ -60,14 +61,23 @@ impl NotifySocket {
     /// As `send(2)`.
     pub fn fill(&self) -> Result<()> {
         let filling = || Error::io("filling NOTIFY_SOCKET");
-        let sender = UnixDatagram::unbound().map_err(filling())?;
-        sender.set_nonblocking(true).map_err(filling())?;
+        let mut senders = Vec::new();
+        // Where the queue is long (net.unix.max_dgram_qlen, which systemd sets to 512), a sender's own buffer is full before.
         loop {
-            match sender.send_to(b"X_FILLED=1", &self.path) {
-                Ok(_) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) => return Err(filling()(e)),
+            let sender = UnixDatagram::unbound().map_err(filling())?;
+            sender.set_nonblocking(true).map_err(filling())?;
+            let mut sent = 0;
+            loop {
+                match sender.send_to(b"X_FILLED=1", &self.path) {
+                    Ok(_) => sent += 1,
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
+                    Err(e) => return Err(filling()(e)),
+                }
             }
+            if sent == 0 {
+                return Ok(());
+            }
+            senders.push(sender);
         }
     }
 

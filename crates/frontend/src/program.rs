@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A backend program, started in any of the ways its conventions know.
 
 use std::ffi::{OsStr, OsString};
@@ -58,13 +59,15 @@ pub struct Command {
 const VHOST_USER: &str = "vhost-user";
 
 /// What a service manager passes on, and no program is to find by accident.
-const MANAGER_VARIABLES: [&str; 8] = [
+pub const MANAGER_VARIABLES: [&str; 10] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "FDSTORE",
     "JOURNAL_STREAM",
     "INVOCATION_ID",
 ];
@@ -549,7 +552,7 @@ impl Drop for Program {
 }
 
 /// A file's contents, read without moving the offset that it shares with the writer.
-fn contents(file: &File) -> String {
+pub(crate) fn contents(file: &File) -> String {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     while let Ok(n @ 1..) = file.read_at(&mut chunk, bytes.len() as u64) {

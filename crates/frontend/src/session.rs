@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A vhost-user connection, from the features to running rings.
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -5,9 +6,9 @@ use std::os::unix::net::UnixStream;
 
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 
-use crate::channel::{NEED_REPLY, REPLY, VERSION};
+use crate::channel::{NEED_REPLY, REPLY, VERSION, VERSION_MASK};
 use crate::features::PROTOCOL_FEATURES;
-use crate::{Channel, Error, Memory, Message, Queue, Result};
+use crate::{Channel, Error, Memory, Message, PackedQueue, Queue, Result};
 
 /// "No descriptor follows" in the payload of SET_VRING_KICK and SET_VRING_CALL.
 const NO_FD: u64 = 1 << 8;
@@ -202,6 +203,23 @@ impl Session {
         Ok(())
     }
 
+    /// As [`Session::start_queue`], of a packed queue: VIRTIO_F_RING_PACKED was negotiated.
+    ///
+    /// # Errors
+    /// As [`Session::request`].
+    pub fn start_packed_queue(&mut self, index: u32, queue: &PackedQueue) -> Result<()> {
+        self.set_vring_state(FrontendReq::SET_VRING_NUM, index, queue.size().into())?;
+        self.set_vring_state(FrontendReq::SET_VRING_BASE, index, queue.base())?;
+        let [ring, driver, device] = queue.user_addresses();
+        self.set_vring_addresses(index, ring, driver, device)?;
+        self.set_vring_fd(FrontendReq::SET_VRING_CALL, index, Some(queue.call_fd()))?;
+        self.set_vring_fd(FrontendReq::SET_VRING_KICK, index, Some(queue.kick_fd()))?;
+        if self.features & PROTOCOL_FEATURES != 0 {
+            self.enable_queue(index, true)?;
+        }
+        Ok(())
+    }
+
     /// Enables or disables ring `index`.
     ///
     /// # Errors
@@ -215,10 +233,18 @@ impl Session {
     /// # Errors
     /// As [`Channel::send`] and [`Channel::receive`].
     pub fn stop_queue(&mut self, index: u32) -> Result<u16> {
+        Ok(self.vring_base(index)? as u16)
+    }
+
+    /// As [`Session::stop_queue`], with all bits: those of a packed queue are both its positions.
+    ///
+    /// # Errors
+    /// As [`Session::stop_queue`].
+    pub fn vring_base(&mut self, index: u32) -> Result<u32> {
         let body = words(&[index, 0]);
         let reply = self.call(FrontendReq::GET_VRING_BASE, &body, &[])?;
         match reply.body[..] {
-            [_, _, _, _, a, b, _, _] => Ok(u16::from_ne_bytes([a, b])),
+            [_, _, _, _, a, b, c, d] => Ok(u32::from_ne_bytes([a, b, c, d])),
             _ => Err(malformed(FrontendReq::GET_VRING_BASE, &reply)),
         }
     }
@@ -326,6 +352,23 @@ impl Session {
         self.request(FrontendReq::SET_BACKEND_REQ_FD, &[], &fds)
     }
 
+    /// Waits until all messages before were executed, where they are not acknowledged: a kick is not ordered with them, and
+    /// some backends lose one that comes before its ring is enabled.
+    ///
+    /// # Errors
+    /// As [`Session::get_u64`].
+    pub fn settle(&mut self) -> Result<()> {
+        match self.is_acknowledged() {
+            true => Ok(()),
+            false => self.get_u64(FrontendReq::GET_FEATURES).map(drop),
+        }
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        let reply_ack = VhostUserProtocolFeatures::REPLY_ACK;
+        self.acknowledge && self.protocol_features.contains(reply_ack)
+    }
+
     /// Sends a message that has no answer of its own; where REPLY_ACK was negotiated and
     /// [`Session::acknowledge`] is on, waits until the backend has done it.
     ///
@@ -338,11 +381,7 @@ impl Session {
         body: &[u8],
         fds: &[BorrowedFd<'_>],
     ) -> Result<()> {
-        let acknowledged = self.acknowledge
-            && self
-                .protocol_features
-                .contains(VhostUserProtocolFeatures::REPLY_ACK);
-        if !acknowledged {
+        if !self.is_acknowledged() {
             return self.channel.send(request.into(), VERSION, body, fds);
         }
         self.channel
@@ -390,7 +429,8 @@ impl Session {
 
     fn reply(&mut self, request: FrontendReq) -> Result<Message> {
         let reply = self.channel.receive()?;
-        if reply.request != u32::from(request) || reply.flags & REPLY == 0 {
+        let is_reply = reply.flags & REPLY != 0 && reply.flags & VERSION_MASK == VERSION;
+        if reply.request != u32::from(request) || !is_reply {
             return Err(malformed(request, &reply));
         }
         Ok(reply)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The display, driven as by a backend.
 
 use std::io::{ErrorKind, Read, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The vhost-user side, against a scripted peer.
 
 use std::io::{Read, Write};

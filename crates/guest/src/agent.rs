@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Serves commands over a serial port, see [`guest::protocol`].
 
 use std::convert::Infallible;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The part of init before the agent listens.
 
 use std::ffi::CStr;

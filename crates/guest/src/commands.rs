@@ -1,9 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The commands of the agent.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::{Context as _, bail};
 use evdev::raw_stream::RawDevice;
@@ -13,10 +17,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::display::Display;
+use crate::recording::record_until_key;
 
 const USAGE: &str = "commands:
 testcard WxH [OUTPUTS]    draw one test card over all outputs, each WxH
 patch X Y W H RRGGBB      fill a rectangle and flush only it
+animate WxH               draw frame after frame until animate-stop; tells the last one's number
+animate-stop              end that after the frame under way
 cursor X Y RRGGBB         show a square cursor of that colour
 cursor move X Y           move it
 cursor off                hide it
@@ -25,6 +32,9 @@ display-off               give the display up
 evdev-list [NAME]         all input devices, or one, in the text form
 evtest NAME               what evtest says about a device
 keys N [NAME]             report N events as they come
+record-until-key CODE NAME
+                          collect events until this key is released, then report them; tells how many there are,
+                          so that none are lost, and turns autorepeat off
 key-state NAME            the keys that are down
 led-state NAME            the LEDs that are lit
 led NAME CODE on|off      light an LED
@@ -38,6 +48,8 @@ reboot                    restart the guest";
 #[derive(Default)]
 pub(crate) struct Session {
     display: Mutex<Option<Display>>,
+    /// The animation is to end.
+    stop: AtomicBool,
 }
 
 impl Session {
@@ -59,6 +71,11 @@ impl Session {
                 let area = [number(x)?, number(y)?, number(width)?, number(height)?];
                 let sum = display.patch(area, colour_of(colour)?)?;
                 output(&format!("checksum {sum:016x}"));
+                Ok(())
+            }
+            ["animate", size] => self.animate(size, output),
+            ["animate-stop"] => {
+                self.stop.store(true, Ordering::Relaxed);
                 Ok(())
             }
             ["cursor", "off"] => self.with_display(Display::hide_cursor),
@@ -85,6 +102,10 @@ impl Session {
                 Ok(())
             }
             ["evtest", name @ ..] => evtest(&name.join(" "), output),
+            ["record-until-key", code, name @ ..] => {
+                let (_, device) = find_device(&name.join(" "))?;
+                record_until_key(number(code)?, device, output)
+            }
             ["keys", count] => report_events(number(count)?, None, output),
             ["keys", count, name @ ..] => {
                 report_events(number(count)?, Some(&name.join(" ")), output)
@@ -136,8 +157,7 @@ impl Session {
         outputs: usize,
         output: &mut dyn FnMut(&str),
     ) -> anyhow::Result<()> {
-        let (width, height) = size.split_once('x').context("the size is WIDTHxHEIGHT")?;
-        let size = (number(width)?, number(height)?);
+        let size = size_of(size)?;
         let mut display = self.display.lock().unwrap_or_else(PoisonError::into_inner);
         if display.is_none() {
             *display = Some(Display::open()?);
@@ -146,6 +166,21 @@ impl Session {
         let sum = display.test_card(size, outputs)?;
         output(&format!("mode {}x{}", size.0, size.1));
         output(&format!("checksum {sum:016x}"));
+        Ok(())
+    }
+
+    fn animate(&self, size: &str, output: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+        let size = size_of(size)?;
+        let mut display = self.display.lock().unwrap_or_else(PoisonError::into_inner);
+        if display.is_none() {
+            *display = Some(Display::open()?);
+        }
+        let display = display.as_mut().context("no display")?;
+        self.stop.store(false, Ordering::Relaxed);
+        display.prepare_animation(size)?;
+        output("drawing");
+        let frame = display.animate(size, &self.stop)?;
+        output(&frame.to_string());
         Ok(())
     }
 
@@ -168,6 +203,11 @@ where
 {
     word.parse()
         .with_context(|| format!("{word:?} is no number, or out of range here"))
+}
+
+fn size_of(word: &str) -> anyhow::Result<(u16, u16)> {
+    let (width, height) = word.split_once('x').context("the size is WIDTHxHEIGHT")?;
+    Ok((number(width)?, number(height)?))
 }
 
 fn colour_of(word: &str) -> anyhow::Result<u32> {
@@ -218,12 +258,10 @@ fn list_devices(output: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
 /// evtest describes the device first and then waits for events: it is ended after
 /// the description.
 fn evtest(name: &str, output: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
-    use std::io::{BufRead as _, BufReader};
-
     let (path, _) = find_device(name)?;
     let mut evtest = Command::new("evtest")
         .arg(&path)
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .context("cannot start evtest")?;
     let stdout = evtest.stdout.take().context("evtest has no output")?;
@@ -321,19 +359,35 @@ fn spawn_program(file: &str, program: &str, arguments: &[&str]) -> anyhow::Resul
     Ok(())
 }
 
+/// Tells the program's lines as they come, and what it says to standard error at its end.
 fn run_program(
     program: &str,
     arguments: &[&str],
     output: &mut dyn FnMut(&str),
 ) -> anyhow::Result<()> {
-    let result = Command::new(program)
+    let mut child = Command::new(program)
         .args(arguments)
-        .output()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .with_context(|| format!("cannot run {program}"))?;
-    output(&String::from_utf8_lossy(&result.stdout));
-    output(&String::from_utf8_lossy(&result.stderr));
-    if !result.status.success() {
-        bail!("{program}: {}", result.status);
+    let stdout = child.stdout.take().context("it has no output")?;
+    let mut stderr = child.stderr.take().context("it has no standard error")?;
+    let errors = thread::spawn(move || {
+        let mut said = Vec::new();
+        // What was read counts.
+        let _ = stderr.read_to_end(&mut said);
+        said
+    });
+    for line in BufReader::new(stdout).split(b'\n') {
+        output(&format!("{}\n", String::from_utf8_lossy(&line?)));
+    }
+    let said = errors.join().unwrap_or_default();
+    output(&String::from_utf8_lossy(&said));
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{program}: {status}");
     }
     Ok(())
 }

@@ -1,13 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The guest's screen, through the DRM ioctls that every driver has.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail, ensure};
 use drm::buffer::{Buffer as _, DrmFourcc};
 use drm::control::{
     ClipRect, Device as _, Mode, connector, crtc, dumbbuffer::DumbBuffer, framebuffer,
 };
+use guest::animation::Animation;
 use guest::testcard;
 
 const CARD: &str = "/dev/dri/card0";
@@ -36,6 +39,9 @@ pub(crate) struct Display {
     card: Card,
     picture: Option<Picture>,
     cursor: Option<DumbBuffer>,
+    animation: Animation,
+    /// The animation's next frame.
+    frame: u64,
 }
 
 impl Display {
@@ -50,6 +56,8 @@ impl Display {
             card: Card(card),
             picture: None,
             cursor: None,
+            animation: Animation::default(),
+            frame: 0,
         })
     }
 
@@ -147,6 +155,64 @@ impl Display {
         );
         self.flush(area)?;
         sum
+    }
+
+    /// Shows a picture of this size and a cursor, unless they are shown already.
+    pub(crate) fn prepare_animation(&mut self, size: (u16, u16)) -> anyhow::Result<()> {
+        let wanted = (u32::from(size.0), u32::from(size.1));
+        let shown = self.picture.as_ref().map(|picture| picture.buffer.size());
+        if shown != Some(wanted) {
+            self.test_card(size, 1)?;
+        }
+        if self.cursor.is_none() {
+            self.show_cursor((0, 0), 0x00_ff_00)?;
+        }
+        Ok(())
+    }
+
+    /// Draws frame after frame over the whole picture, beginning with a whole one, and moves the cursor with each, until
+    /// `stop`. Returns the number of the last frame.
+    pub(crate) fn animate(&mut self, size: (u16, u16), stop: &AtomicBool) -> anyhow::Result<u64> {
+        let (width, height) = (u32::from(size.0), u32::from(size.1));
+        self.frame = self.frame.next_multiple_of(Animation::WHOLE);
+        loop {
+            let frame = self.frame;
+            self.frame += 1;
+            let area = Animation::area(frame, width, height);
+            let mut picture = self.picture.take().context("no picture")?;
+            let drawn = self.draw_frame(&mut picture.buffer, frame, area);
+            self.picture = Some(picture);
+            drawn?;
+            let [x, y, w, h] = area.map(u16::try_from);
+            self.flush([x?, y?, w?, h?])?;
+            let place = i32::try_from(frame % 500)?;
+            self.move_cursor((place, place / 2))?;
+            if stop.load(Ordering::Relaxed) {
+                return Ok(frame);
+            }
+        }
+    }
+
+    fn draw_frame(
+        &self,
+        buffer: &mut DumbBuffer,
+        frame: u64,
+        [x, y, width, height]: [u32; 4],
+    ) -> anyhow::Result<()> {
+        let pitch = usize::try_from(buffer.pitch())?;
+        let mut mapping = self
+            .card
+            .map_dumb_buffer(buffer)
+            .context("cannot map the buffer")?;
+        let rows = mapping.as_mut().chunks_exact_mut(pitch).zip(0..);
+        for (row, y) in rows.skip(y as usize).take(height as usize) {
+            let drawn = self.animation.row(frame, y, width);
+            let from = x as usize * 4;
+            row.get_mut(from..from + drawn.len())
+                .context("the area leaves the picture")?
+                .copy_from_slice(drawn);
+        }
+        Ok(())
     }
 
     /// Tells the driver that a rectangle of the picture has changed.
@@ -281,8 +347,8 @@ impl Display {
             .context("cannot map the buffer")?;
         let mut pixels = Vec::new();
         for (row, y) in mapping.as_mut().chunks_exact_mut(pitch).zip(0..) {
-            let (row, _) = row.as_chunks_mut::<4>();
-            for (pixel, x) in row.iter_mut().zip(0..width) {
+            let row = row.chunks_exact_mut(4).filter_map(<[u8]>::first_chunk_mut);
+            for (pixel, x) in row.zip(0..width) {
                 *pixel = colour(x, y, u32::from_le_bytes(*pixel)).to_le_bytes();
                 pixels.push(u32::from_le_bytes(*pixel));
             }
@@ -312,7 +378,7 @@ fn mode_for(connector: &connector::Info, size: (u16, u16)) -> Mode {
         // In kHz: 60 frames a second.
         mode.clock = u32::from(mode.htotal) * u32::from(mode.vtotal) * 60 / 1000;
         for (to, from) in mode.name.iter_mut().zip(b"test") {
-            *to = from.cast_signed();
+            *to = *from as std::ffi::c_char;
         }
         mode.into()
     })

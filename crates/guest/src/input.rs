@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Input devices in a stable text form.
 //!
 //! The text is what the guest's `evdev-list` prints and what the mock devices are

@@ -1,7 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The program of the small test guest: its init, its agent and its commands.
 //!
 //! As PID 1 it mounts what a Linux system needs, loads the modules that the
-//! initramfs brought and serves commands over the second serial port. Called with
+//! initramfs brought and serves commands over the second serial port. On a guest with an init of its
+//! own, `guest serve PORT` does that alone. Called with
 //! a command as its arguments, on the guest or on the host, it runs that command
 //! and ends; `guest evdev-list` describes the input devices of any machine.
 
@@ -9,6 +11,7 @@ mod agent;
 mod boot;
 mod commands;
 mod display;
+mod recording;
 
 use std::process::ExitCode;
 
@@ -27,6 +30,13 @@ fn main() -> ExitCode {
         }
     }
     let command: Vec<String> = std::env::args().skip(1).collect();
+    if let [verb, port] = &command[..] {
+        if verb == "serve" {
+            let Err(error) = agent::serve(port);
+            eprintln!("guest: the agent on {port} ended: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
     let session = commands::Session::default();
     match session.run(&command, &mut |line| println!("{line}")) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The line protocol between the host and the guest's agent.
 //!
 //! The host sends `ID COMMAND...`. The guest answers any number of output lines

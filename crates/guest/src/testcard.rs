@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The test card: a picture that is a pure function of its size.
 //!
 //! The guest draws it through DRM, the host computes it again and compares.

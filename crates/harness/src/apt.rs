@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Debian packages without installing them: a private apt state in the build folder.
 //!
 //! The host's sources, lists and packages are only read. What is fetched is checked
@@ -22,6 +23,8 @@ pub struct PrivateApt {
     dir: PathBuf,
     /// Sid has none, and testing only at times.
     backports: Option<String>,
+    /// By dpkg's name; `None` is the host's.
+    architecture: Option<&'static str>,
 }
 
 /// Where a package comes from.
@@ -53,7 +56,18 @@ impl PrivateApt {
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         let (main, archives) = host_archives(&codename()?)?;
         let release: BTreeSet<String> = archives.iter().map(Archive::source).collect();
-        Self::set_up(dir, &main, &release)
+        Self::set_up(dir, &main, &release, None)
+    }
+
+    /// The same for another architecture, such as `arm64`, of the host's release.
+    ///
+    /// # Errors
+    ///
+    /// As [`PrivateApt::open`].
+    pub fn open_architecture(dir: &Path, architecture: &'static str) -> anyhow::Result<Self> {
+        let (main, archives) = host_archives(&codename()?)?;
+        let release: BTreeSet<String> = archives.iter().map(Archive::source).collect();
+        Self::set_up(dir, &main, &release, Some(architecture))
     }
 
     /// The same for another release of Debian alone, such as `trixie`, from the host's archive.
@@ -68,10 +82,15 @@ impl PrivateApt {
             codename: release.to_owned(),
             ..main
         };
-        Self::set_up(dir, &main, &BTreeSet::from([main.source()]))
+        Self::set_up(dir, &main, &BTreeSet::from([main.source()]), None)
     }
 
-    fn set_up(dir: &Path, main: &Archive, release: &BTreeSet<String>) -> anyhow::Result<Self> {
+    fn set_up(
+        dir: &Path,
+        main: &Archive,
+        release: &BTreeSet<String>,
+        architecture: Option<&'static str>,
+    ) -> anyhow::Result<Self> {
         for folder in ["lists/partial", "cache/archives/partial"] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder)
@@ -80,6 +99,7 @@ impl PrivateApt {
         let mut apt = Self {
             dir: dir.to_owned(),
             backports: None,
+            architecture,
         };
         if main.codename != UNSTABLE {
             let backports = Archive {
@@ -145,7 +165,7 @@ impl PrivateApt {
     }
 
     /// As [`unpack_with_dependencies`](Self::unpack_with_dependencies), with all that a machine with nothing
-    /// installed would need, the C library too: for programs of another release.
+    /// installed would need, the C library too: for programs of another release or architecture.
     ///
     /// # Errors
     ///
@@ -250,6 +270,11 @@ impl PrivateApt {
         ] {
             command.args(["-o", &option]);
         }
+        if let Some(architecture) = self.architecture {
+            for option in ["APT::Architecture", "APT::Architectures"] {
+                command.args(["-o", &format!("{option}={architecture}")]);
+            }
+        }
         command
             .env("LC_ALL", "C.UTF-8")
             .env("DEBIAN_FRONTEND", "noninteractive");
@@ -313,6 +338,15 @@ impl Archive {
         } = self;
         format!("deb [signed-by={KEYRING}] {uri} {suite} {component}\n")
     }
+}
+
+/// The archive that the host has its release from.
+///
+/// # Errors
+///
+/// If the host is no Debian or apt has no sources.
+pub(crate) fn host_mirror() -> anyhow::Result<String> {
+    Ok(host_archives(&codename()?)?.0.uri)
 }
 
 /// The code name of the host's Debian release.

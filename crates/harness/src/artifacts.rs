@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What it takes to boot a guest: QEMU, a kernel, an initramfs, an accelerator.
 //!
 //! All of it is fetched or made on first use and kept in the build folder.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::ErrorKind;
@@ -15,9 +17,10 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::fs::{Access, FlockOperation, access, flock};
 
 use crate::apt::{PrivateApt, Suite};
+use crate::board::Board;
 use crate::initramfs::Contents;
 use crate::qemu::Vm;
-use crate::run::{is_installed, read};
+use crate::run::{installed, read};
 use crate::{kernel, packages, paths};
 
 /// The first QEMU whose vhost-user devices work without KVM, as far as we know.
@@ -112,15 +115,16 @@ impl Qemu {
     #[must_use]
     pub fn script(&self) -> String {
         let command = self.command();
+        let quoted = |word: &OsStr| format!("'{}'", word.to_string_lossy());
         let mut script = "#!/bin/sh\n".to_owned();
         for (name, value) in command.get_envs() {
             if let Some(value) = value {
-                script += &format!("export {}='{}'\n", name.display(), value.display());
+                script += &format!("export {}={}\n", name.to_string_lossy(), quoted(value));
             }
         }
-        script += &format!("exec '{}'", command.get_program().display());
+        script += &format!("exec {}", quoted(command.get_program()));
         for argument in command.get_args() {
-            script += &format!(" '{}'", argument.display());
+            script += &format!(" {}", quoted(argument));
         }
         script + " \"$@\"\n"
     }
@@ -159,7 +163,7 @@ impl Qemu {
         Self::with_loader(root.join("usr/bin").join(PROGRAM), Some(root), Some(loader))
     }
 
-    fn at(program: PathBuf, root: Option<PathBuf>) -> anyhow::Result<Self> {
+    pub(crate) fn at(program: PathBuf, root: Option<PathBuf>) -> anyhow::Result<Self> {
         if let Some(root) = &root {
             bundle(&root.join("usr/bin"), "../..")?;
         }
@@ -171,6 +175,12 @@ impl Qemu {
         root: Option<PathBuf>,
         loader: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
+        // A script of the same name would otherwise run itself.
+        ensure!(
+            program.is_absolute(),
+            "{} is no whole path",
+            program.display()
+        );
         let mut qemu = Self {
             program,
             root,
@@ -220,6 +230,8 @@ pub struct Artifacts {
     pub initramfs: PathBuf,
     /// KVM if it runs an ordinary guest here.
     pub accelerator: Accelerator,
+    /// What it emulates.
+    pub board: Board,
 }
 
 impl Artifacts {
@@ -283,6 +295,7 @@ impl Artifacts {
             kernel_version,
             initramfs,
             accelerator: Accelerator::Tcg,
+            board: Board::Q35,
         };
         artifacts.accelerator = artifacts.probe_accelerator(&build, progress)?;
         Ok(artifacts)
@@ -344,8 +357,8 @@ fn obtain_qemu(
     apt: &mut LazyApt,
     progress: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Qemu> {
-    if is_installed(PROGRAM) {
-        let system = Qemu::at(PathBuf::from(PROGRAM), None)?;
+    if let Some(program) = installed(PROGRAM) {
+        let system = Qemu::at(program, None)?;
         if system.serves() {
             return Ok(system);
         }
@@ -353,9 +366,8 @@ fn obtain_qemu(
     let root = build.join("qemu");
     let program = root.join("usr/bin").join(PROGRAM);
     // What it needs of the host may have gone since it was unpacked.
-    if let Ok(qemu) = Qemu::at(program.clone(), Some(root.clone()))
-        && qemu.serves()
-    {
+    let unpacked = Qemu::at(program.clone(), Some(root.clone()));
+    if let Some(qemu) = unpacked.ok().filter(Qemu::serves) {
         return Ok(qemu);
     }
     progress("fetching QEMU");

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Compressed parts of Debian's kernel packages: which compression, and what it holds.
 
 use std::io::{Read as _, Write as _};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The host's end of the guest agent's line protocol.
 
 use std::collections::HashMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Programs that end with us, however we end.
 
 use std::os::unix::process::CommandExt as _;
@@ -58,7 +59,7 @@ impl Guarded {
         let child = command
             .process_group(0)
             .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+            .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
         let mut guarded = Self { child, guard: None };
         guarded.guard = Some(Guard::of_group(&guarded.child)?);
         Ok(guarded)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Pictures of a guest's screen.
 
 use std::fs::File;
@@ -5,6 +6,7 @@ use std::io::BufWriter;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
+use guest::animation::Animation;
 
 /// A picture of 0x00RRGGBB pixels, row by row.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,6 +38,16 @@ impl Image {
             width,
             height,
             pixels: guest::testcard::draw(width, height),
+        }
+    }
+
+    /// The picture of the guest's animation after this frame.
+    #[must_use]
+    pub fn animation(frame: u64, width: u32, height: u32) -> Self {
+        Self {
+            width,
+            height,
+            pixels: Animation::default().picture(frame, width, height),
         }
     }
 
@@ -76,7 +88,7 @@ impl Image {
         );
         let pixels = rest
             .chunks_exact(stride.max(1))
-            .flat_map(|line| line[..row].as_chunks::<3>().0)
+            .flat_map(|line| chunks(&line[..row]))
             .map(|&[red, green, blue]| u32::from_be_bytes([0, red, green, blue]))
             .collect();
         Ok(Self {
@@ -161,18 +173,14 @@ impl Image {
         let info = png.next_frame(&mut data)?;
         let pixels = match (info.color_type, info.bit_depth) {
             (png::ColorType::Rgb, png::BitDepth::Eight) => {
-                let (rgb, _) = data.as_chunks::<3>();
-                let pixels = rgb
-                    .iter()
+                let pixels = chunks(&data)
                     .map(|&[red, green, blue]| u32::from_be_bytes([0, red, green, blue]));
                 pixels.collect()
             }
             (png::ColorType::Rgba, png::BitDepth::Eight) => {
-                let (rgba, _) = data.as_chunks::<4>();
-                let opaque = rgba.iter().all(|&[.., alpha]| alpha == u8::MAX);
+                let opaque = chunks(&data).all(|&[_, _, _, alpha]| alpha == u8::MAX);
                 ensure!(opaque, "the picture is transparent");
-                let pixels = rgba
-                    .iter()
+                let pixels = chunks(&data)
                     .map(|&[red, green, blue, _]| u32::from_be_bytes([0, red, green, blue]));
                 pixels.collect()
             }
@@ -207,6 +215,11 @@ impl Image {
             .finish()
             .with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// The whole chunks of `N` bytes.
+fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = &[u8; N]> {
+    bytes.chunks_exact(N).filter_map(<[u8]>::first_chunk)
 }
 
 #[cfg(test)]
@@ -264,9 +277,7 @@ mod tests {
         let mut reader = png::Decoder::new(reader).read_info().expect("png");
         let mut rgb = vec![0; reader.output_buffer_size().expect("size")];
         reader.next_frame(&mut rgb).expect("frame");
-        let (rgb, _) = rgb.as_chunks::<3>();
-        let pixels: Vec<u32> = rgb
-            .iter()
+        let pixels: Vec<u32> = chunks(&rgb)
             .map(|&[r, g, b]| u32::from_be_bytes([0, r, g, b]))
             .collect();
         assert_eq!(pixels, card.pixels);

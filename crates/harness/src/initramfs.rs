@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The guest's root file system: a cpio archive written on the spot.
 
 use std::collections::BTreeSet;
@@ -88,6 +89,33 @@ impl Archive {
             self.copy(&needed, &name)?;
         }
         Ok(())
+    }
+
+    /// Copies the modules `names` of a kernel and those that they depend on to `/lib/modules`, with a list of their paths
+    /// in the order to load them in, `/lib/modules/list`. `folder` is `lib/modules/VERSION` of the kernel.
+    ///
+    /// # Errors
+    ///
+    /// If one is missing.
+    pub fn modules(&mut self, folder: &Path, names: &[&str]) -> anyhow::Result<()> {
+        let mut list = String::new();
+        for module in in_load_order(folder, names)? {
+            let name = module
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            let target = format!("/lib/modules/{}", compression::stem(name));
+            let mut content =
+                fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
+            if compression::is_compressed(&content) {
+                content = compression::decompress(&content)
+                    .with_context(|| format!("cannot unpack {}", module.display()))?;
+            }
+            self.file(&target, 0o644, &content)?;
+            list += &target;
+            list.push('\n');
+        }
+        self.file("/lib/modules/list", 0o644, list.as_bytes())
     }
 
     /// The finished archive.
@@ -194,24 +222,7 @@ impl Contents<'_> {
             let name = name.with_context(|| format!("{} has no name", program.display()))?;
             archive.program(program, &format!("/usr/bin/{name}"))?;
         }
-        let mut list = String::new();
-        for module in in_load_order(self.modules, self.load)? {
-            let name = module
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            let target = format!("/lib/modules/{}", compression::stem(name));
-            let mut content =
-                fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
-            if compression::is_compressed(&content) {
-                content = compression::decompress(&content)
-                    .with_context(|| format!("cannot unpack {}", module.display()))?;
-            }
-            archive.file(&target, 0o644, &content)?;
-            list += &target;
-            list.push('\n');
-        }
-        archive.file("/lib/modules/list", 0o644, list.as_bytes())?;
+        archive.modules(self.modules, self.load)?;
         archive.finish()
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Debian's kernel image as the ELF file inside it.
 //!
 //! A bzImage first unpacks itself, which takes seconds on an emulated processor. QEMU

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The system's keyboard layouts, which vhost-vnc reads.
 
 use std::path::Path;

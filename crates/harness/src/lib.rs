@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Real surroundings for the backends: a private systemd ([`systemd`]), QEMU with a
-//! small Linux guest ([`qemu`], [`artifacts`]), mock input devices ([`mock`]) and viewers
+//! small Linux guest ([`qemu`], [`artifacts`]), a host of another architecture ([`arm64_host`]), mock input devices ([`mock`]) and viewers
 //! of a console ([`viewers`]).
 //!
 //! Nothing here changes the machine it runs on: what has to be fetched goes to the
@@ -7,9 +8,13 @@
 //! test. Every wait has an end.
 
 pub mod apt;
+pub mod arm64_host;
 pub mod artifacts;
+pub mod board;
 pub mod compression;
 pub mod console;
+pub mod debian_root;
+pub mod documents;
 pub mod guarded;
 pub mod image;
 pub mod initramfs;

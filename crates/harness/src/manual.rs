@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Manual pages. Options and verbs have one source, the programs' command lines; the rest of a page is
 //! written by hand. The pages lie in `man/` as they are installed, and a test of each program checks them.
 
@@ -50,7 +51,7 @@ fn render(command: Command, section: &str, rest: &str) -> anyhow::Result<String>
         .date("");
     page.render_title(&mut text)?;
     page.render_name_section(&mut text)?;
-    page.render_synopsis_section(&mut text)?;
+    text.extend(synopsis(&page, &command)?.into_bytes());
     page.render_description_section(&mut text)?;
     let mut verbs = String::new();
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
@@ -68,6 +69,28 @@ fn render(command: Command, section: &str, rest: &str) -> anyhow::Result<String>
     Ok(text)
 }
 
+/// The synopsis, with the values of options, which `clap_mangen` leaves out.
+fn synopsis(page: &Man, command: &Command) -> anyhow::Result<String> {
+    let mut text = Vec::new();
+    page.render_synopsis_section(&mut text)?;
+    let mut text = String::from_utf8(text)?;
+    let options = command
+        .get_arguments()
+        .filter(|argument| argument.get_action().takes_values());
+    for option in options {
+        let (Some(long), Some([value, ..])) = (option.get_long(), option.get_value_names()) else {
+            continue;
+        };
+        let [long, value] = [long, value.as_str()].map(|text| text.replace('-', "\\-"));
+        let bare = format!("\\fB\\-\\-{long}\\fR");
+        let full = format!("{bare}=\\fI{value}\\fR");
+        text = text
+            .replace(&format!("<{bare}>"), &full)
+            .replace(&format!("{bare}]"), &format!("{full}]"));
+    }
+    Ok(text)
+}
+
 /// A verb, with the options that only it has.
 fn verb(verb: &Command) -> anyhow::Result<String> {
     let own = verb
@@ -80,8 +103,7 @@ fn verb(verb: &Command) -> anyhow::Result<String> {
         verb.mut_arg(id, |argument| argument.hide(true))
     });
     let page = Man::new(verb.clone());
-    let mut text = Vec::new();
-    page.render_synopsis_section(&mut text)?;
+    let mut text = synopsis(&page, &verb)?.into_bytes();
     page.render_description_section(&mut text)?;
     if verb.get_arguments().any(|argument| !argument.is_hide_set()) {
         page.render_options_section(&mut text)?;
@@ -103,4 +125,32 @@ fn verb(verb: &Command) -> anyhow::Result<String> {
         .flat_map(|line| [line, "\n"])
         .collect();
     Ok(format!(".SS {}\n{body}", verb.get_name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, ArgAction};
+
+    use super::*;
+
+    #[test]
+    fn synopsis_has_the_values_of_options() {
+        let path = Arg::new("path").long("socket-path").value_name("PATH");
+        let needed = Arg::new("needed").long("display").value_name("PATH");
+        let lines = Arg::new("lines").short('n').long("lines").value_name("N");
+        let flag = Arg::new("flag").long("flag").action(ArgAction::SetTrue);
+        let command = Command::new("program").args([path, needed.required(true), lines, flag]);
+        let text = render(command, "8", "").unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("\\fBprogram\\fR"));
+        assert_eq!(
+            line.map(|line| line
+                .replace("\\fB", "")
+                .replace("\\fI", "")
+                .replace("\\fR", "")
+                .replace("\\-", "-")),
+            Some("program [--socket-path=PATH] [-n|--lines=N] [--flag] --display=PATH ".to_owned())
+        );
+    }
 }

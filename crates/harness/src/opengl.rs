@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A guest with OpenGL: Mesa and a program that draws, as the host has them installed.
 
 use std::path::Path;

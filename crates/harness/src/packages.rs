@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Debian packages that tests use, unpacked into the build folder.
 
 use std::env;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A virtual machine with the test guest in it.
 
 use std::fs::{self, File};
@@ -11,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::artifacts::{Accelerator, Artifacts};
+use crate::artifacts::Artifacts;
 use crate::console::{Console, Running};
 use crate::guarded::Guard;
 use crate::image::Image;
@@ -201,16 +202,15 @@ impl<'a> Builder<'a> {
         // QEMU connects to us, so there is no moment to wait for in which it listens.
         let (qmp, agent) = (listen("qmp")?, listen("agent")?);
         let log = File::create(path("qemu.log")).context("cannot create QEMU's log")?;
+        let Artifacts {
+            board, accelerator, ..
+        } = *self.artifacts;
         let options = format!(
-            "console=ttyS0 quiet loglevel=5 panic=-1 mitigations=off \
-             drm_kms_helper.fbdev_emulation=0{}",
+            "{} quiet loglevel=5 panic=-1 mitigations=off drm_kms_helper.fbdev_emulation=0{}",
+            board.kernel_options(),
             self.kernel_options
         );
-        let cpu = match self.artifacts.accelerator {
-            Accelerator::Kvm => "host",
-            // "max" would break what LLVM compiles for it in the guest.
-            Accelerator::Tcg => "Haswell-noTSX",
-        };
+        let machine = format!("{},memory-backend=memory", board.machine());
         let child = self
             .artifacts
             .qemu
@@ -225,9 +225,9 @@ impl<'a> Builder<'a> {
             ])
             .args([
                 "-accel",
-                self.artifacts.accelerator.name(),
+                accelerator.name(),
                 "-cpu",
-                cpu,
+                board.cpu(accelerator),
                 "-m",
                 &self.memory,
             ])
@@ -238,7 +238,7 @@ impl<'a> Builder<'a> {
                     self.memory
                 ),
             ])
-            .args(["-machine", "q35,i8042=off,memory-backend=memory"])
+            .args(["-machine", &machine])
             .arg("-kernel")
             .arg(&self.artifacts.kernel)
             .arg("-initrd")

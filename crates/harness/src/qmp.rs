@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! QEMU's monitor protocol.
 
 use std::collections::VecDeque;

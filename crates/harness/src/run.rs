@@ -1,7 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Running other programs.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -38,8 +40,16 @@ pub fn read(command: &mut Command) -> anyhow::Result<String> {
 /// Whether a program of that name is found in `PATH`.
 #[must_use]
 pub fn is_installed(program: &str) -> bool {
+    installed(program).is_some()
+}
+
+/// Where PATH has that program.
+#[must_use]
+pub fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
 }
 
 fn shown(command: &Command) -> String {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a person does to a guest, and how it looks in there: text on a keyboard with US layout, clicks of a
 //! pointer that says where it is.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Which code belongs to the product, by its `#[cfg]`.
 
 use syn::punctuated::Punctuated;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What breaks a rule, and where.
 
 use std::fmt;
@@ -26,6 +27,12 @@ pub enum Rule {
     Quote,
     /// A picture of imports in a document is not that of the code.
     Picture,
+    /// A file of code does not begin with its licences.
+    License,
+    /// A document has commands of which nothing says which test runs them.
+    Command,
+    /// A file is of another version than the product, or of another date.
+    Release,
     /// An exception that is not needed.
     Exception,
 }
@@ -43,6 +50,9 @@ impl fmt::Display for Rule {
             Self::Path => "path",
             Self::Quote => "quote",
             Self::Picture => "picture",
+            Self::License => "license",
+            Self::Command => "command",
+            Self::Release => "release",
             Self::Exception => "exception",
         };
         f.pad(name)

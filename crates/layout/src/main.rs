@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Reports where the code breaks the rules of its layout. With `--draw` it draws the pictures in the documents
 //! instead, and with `--arrows` it lists all imports between neighbours.
 
@@ -22,6 +23,8 @@ fn main() -> Result<ExitCode> {
 fn report() -> Result<ExitCode> {
     let mut found = layout::check()?;
     found.extend(layout::check_documents()?);
+    found.extend(layout::check_licenses()?);
+    found.extend(layout::check_releases()?);
     for finding in &found {
         println!("{finding}");
     }

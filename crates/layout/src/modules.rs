@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The modules of the product's crates, and what each refers to.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Pictures of the imports, as documents have them: a comment that names a module, and a block with a line for
 //! each module in it.
 

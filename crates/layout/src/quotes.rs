@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the documents quote of the repository: paths, links, and names of tests and other items.
 
 use std::collections::BTreeSet;

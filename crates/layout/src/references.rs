@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the code of one module refers to.
 
 use std::collections::{BTreeMap, BTreeSet};

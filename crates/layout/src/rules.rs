@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The rules of the house, and where the code breaks them.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The files of the repository, in memory, so that tests can check files that do not exist.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The repository keeps the rules of its layout, which are the table in `src/house.rs`.
 
 use anyhow::Result;
@@ -20,12 +21,33 @@ fn code_keeps_the_layout() -> Result<()> {
     Ok(())
 }
 
+/// Whether git knows the files of this tree; else says that the test is skipped.
+fn git_knows_the_files() -> bool {
+    let known = layout::root().join(".git").exists();
+    if !known {
+        eprintln!("Skipped: git does not know the files of this tree.");
+    }
+    known
+}
+
 #[test]
 fn documents_quote_what_exists() -> Result<()> {
-    if !layout::root().join(".git").exists() {
-        eprintln!("Skipped: git does not know the files of this tree.");
-        return Ok(());
+    if git_knows_the_files() {
+        assert_none(&layout::check_documents()?);
     }
-    assert_none(&layout::check_documents()?);
+    Ok(())
+}
+
+#[test]
+fn code_begins_with_its_licences() -> Result<()> {
+    if git_knows_the_files() {
+        assert_none(&layout::check_licenses()?);
+    }
+    Ok(())
+}
+
+#[test]
+fn changelogs_and_packages_are_of_the_version() -> Result<()> {
+    assert_none(&layout::check_releases()?);
     Ok(())
 }

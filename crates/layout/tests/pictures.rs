@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Pictures of imports in documents are drawn from the code, and found where they differ from it.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The check of documents finds each kind of quote that leads nowhere, and nothing in true ones.
 
 use layout::quotes::Quotable;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Each rule of the house finds a breach that is planted for it, and nothing in code that keeps it.
 
 use layout::finding::{Finding, Rule};

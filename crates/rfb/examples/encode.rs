@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How quick the encoders are: `cargo run --release -p rfb --example encode [FOLDER]`. With a folder it leaves there
 //! what each encoder wrote.
 //!

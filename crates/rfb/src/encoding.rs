@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Numbers of encodings, and what a viewer takes.
 
 /// An encoding or pseudo-encoding by its number (RFC 6143, 7.7 and 7.8; the others by the community wiki's

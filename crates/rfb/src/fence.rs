@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What `ClientFence` and `ServerFence` carry (community wiki: Fence).
 
 /// A fence: the receiver sends it back once it did what the flags ask.

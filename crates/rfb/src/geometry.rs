@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Rectangles, and the screens of a framebuffer.
 
 /// A rectangle of a framebuffer, in pixels (RFC 6143, 7.6.1).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Taking values off the bytes that were read so far.
 
 /// Takes `N` bytes, or none where there are fewer.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The RFB protocol, by which VNC viewers and servers talk: [RFC 6143], and the extensions of the community wiki's
 //! [rfbproto.rst].
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What an encoder and a decoder keep, and that they allocate nothing for a rectangle once they have seen some.
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Payloads of a front-end's replies.
 
 use vhost_user_backends::gpu::fuzzing::{HEADER_LEN, MAX_EDID_LEN, MAX_SCANOUTS, MODES_LEN};

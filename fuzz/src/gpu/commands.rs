@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commands of a driver: mostly right, of resources that may exist, with any field wrong now and then.
 
 use std::collections::BTreeSet;
@@ -20,6 +21,10 @@ enum Field {
     Offset,
     Stride,
     Bind,
+    /// Whose memory a blob is.
+    BlobMemory,
+    BlobFlags,
+    BlobLength,
     Zero,
 }
 
@@ -28,7 +33,7 @@ use Field as F;
 const RECT: [Field; 4] = [F::Coordinate, F::Coordinate, F::Size, F::Size];
 
 /// The commands of a 2D driver, and a few that are none.
-const COMMANDS_2D: [(u32, &[Field]); 15] = [
+const COMMANDS_2D: [(u32, &[Field]); 18] = [
     (GET_DISPLAY_INFO, &[]),
     (GET_EDID, &[F::Scanout, F::Zero]),
     (RESOURCE_CREATE_2D, &[F::Id, F::Format, F::Size, F::Size]),
@@ -65,6 +70,30 @@ const COMMANDS_2D: [(u32, &[Field]); 15] = [
     (GET_CAPSET_INFO, &[F::Small, F::Zero]),
     (GET_CAPSET, &[F::Small, F::Small]),
     (0, &[F::Id, F::Small]),
+    (RESOURCE_CREATE_BLOB, &[F::Id, F::BlobMemory, F::BlobFlags]),
+    (SET_SCANOUT_BLOB, SCANOUT_BLOB),
+    (SET_SCANOUT_BLOB, SCANOUT_BLOB),
+];
+
+const SCANOUT_BLOB: &[Field] = &[
+    RECT[0],
+    RECT[1],
+    RECT[2],
+    RECT[3],
+    F::Scanout,
+    F::Id,
+    F::Size,
+    F::Size,
+    F::Format,
+    F::Zero,
+    F::Stride,
+    F::Zero,
+    F::Zero,
+    F::Zero,
+    F::Offset,
+    F::Zero,
+    F::Zero,
+    F::Zero,
 ];
 
 /// What a 3D driver has besides.
@@ -128,6 +157,9 @@ fn field(field: Field, ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> u32 {
         F::Offset => bytes.mostly(&[0, 4, 256, 1024, 4096]),
         F::Stride => bytes.mostly(&[0, 0, 4, 64, 256, 4096, 1 << 27]),
         F::Bind => bytes.mostly(&[2, 8, 0, fake_virglrenderer::REFUSED_BIND]),
+        F::BlobMemory => bytes.mostly(&[1, 1, 1, 1, 2, 3, 0]),
+        F::BlobFlags => bytes.mostly(&[2, 0, 1, 7, 8]),
+        F::BlobLength => bytes.mostly(&[16384, 4096, 0x1_0000, 1, 0, 0x4000_0000]),
         F::Zero => 0,
     }
 }
@@ -177,23 +209,30 @@ fn command(kind: u32, fields: &[Field], ids: &mut BTreeSet<u32>, bytes: &mut Byt
     let header = header(bytes);
     let mut words: Vec<u32> = fields.iter().map(|f| field(*f, ids, bytes)).collect();
     if kind == RESOURCE_ATTACH_BACKING {
-        entries(&mut words, bytes);
+        let backing = entries(bytes);
+        words.extend(backing);
+    } else if kind == RESOURCE_CREATE_BLOB {
+        let backing = entries(bytes);
+        words.extend(backing.first());
+        words.extend([0, 0, field(F::BlobLength, ids, bytes), 0]);
+        words.extend(backing.iter().skip(1));
     }
     request(kind, header, &words)
 }
 
-/// A backing: pieces of the guest's memory, and of what is none.
-fn entries(words: &mut Vec<u32>, bytes: &mut Bytes<'_>) {
+/// A backing: how many pieces it says that it has, and these, of the guest's memory and of what is none.
+fn entries(bytes: &mut Bytes<'_>) -> Vec<u32> {
     let count = bytes.u8() % 20;
-    words.push(match bytes.u8() {
+    let mut words = vec![match bytes.u8() {
         0..=239 => count.into(),
         _ => bytes.u32(),
-    });
+    }];
     for _ in 0..count {
         let at = bytes.mostly(&[0x9000, 0xa000, 0x8ff8, 0xfff0, 0x2_0000, 0x2_3ff0, 0x1_1000]);
         let len = bytes.mostly(&[4096, 1024, 16384, 16, 0, 7, 1]);
         words.extend([at, 0, len, 0]);
     }
+    words
 }
 
 /// The ranges of the backing that `request` attaches, if that is what it does.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Consoles at the display socket. Some keep to the protocol; those get what the scanouts show, whatever others do.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Chains of descriptors, right and broken in many ways.
 
 use super::{BASE, Guest, HEAP, INDIRECT, NEXT, WRITE};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a device may do with the queues, and checks that it did no more.
 
 use std::ops::Range;
@@ -49,6 +50,11 @@ impl Guest {
             self.writable.push(used..used + USED_LEN);
         }
         self.before = self.snapshot();
+    }
+
+    /// All memory, region by region: where it begins, and its bytes.
+    pub fn contents(&self) -> Vec<(u64, Vec<u8>)> {
+        self.snapshot()
     }
 
     fn snapshot(&self) -> Vec<(u64, Vec<u8>)> {

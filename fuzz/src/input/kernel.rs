@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A kernel's side of an input device: what hardware reports, and what can be read of it.
 
 use std::collections::{BTreeMap, BTreeSet};

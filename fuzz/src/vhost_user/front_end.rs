@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A front-end: what QEMU does, and anything else.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The proxy alone, between two peers that send anything.
 
 use std::io::{Read, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Clients of a device beside its front-end, on a listening socket of its own.
 
 use std::io;
@@ -98,6 +99,12 @@ impl ClientListener {
         self.count += 1;
         self.context.client_came();
         Some(client)
+    }
+
+    /// A client that another process of the program accepted counts too, until [`ClientListener::leave`].
+    pub(crate) fn adopt(&mut self) {
+        self.count += 1;
+        self.context.client_came();
     }
 
     /// A client that was accepted is gone.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How a device has the driver told that its configuration space changed.
 //!
 //! The device only wishes for it, on the worker. The main thread sends the message, as it alone knows what the
@@ -154,6 +155,14 @@ impl ConfigChangeLink {
     /// The front-end has done what the message asked for.
     pub(crate) fn answered(&self) {
         self.change(|shared| shared.progress = Progress::None);
+    }
+
+    /// A message that the process before this one sent is not answered yet.
+    pub(crate) fn resume(&self) {
+        self.change(|shared| {
+            let since = Instant::now();
+            shared.progress = Progress::Unanswered { since };
+        });
     }
 
     /// The message is not sent: the front-end stops the device.

@@ -1,13 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a program asks of a device, and what a device may ask of the program.
 
 pub(crate) mod client_listener;
 pub(crate) mod config_change;
+pub(crate) mod display_socket;
 pub(crate) mod wake_event;
 
 use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use vmm_sys_util::epoll::EventSet;
@@ -15,11 +16,13 @@ use vmm_sys_util::epoll::EventSet;
 use client_listener::ClientListener;
 pub(crate) use client_listener::DeviceListeners;
 use config_change::{ConfigChange, ConfigChangeLink};
+use display_socket::DisplaySocket;
 use wake_event::WakeEvent;
 
+use crate::backend::continuity::{Continuity, Owner};
 use crate::backend::sandbox::SandboxPolicy;
 use crate::backend::service::main_thread_channel::{MainThreadEvent, MainThreadHandle};
-use crate::backend::virtqueue::{GuestMemory, Vring};
+use crate::backend::virtqueue::{GuestMemory, Positions, Vring};
 
 /// The first number a device may use as the token of a file descriptor it watches. Smaller numbers are
 /// virtqueues' indices and the program's own tokens.
@@ -33,6 +36,15 @@ pub const FIRST_TOKEN: u16 = 0x100;
 pub trait Device: Send + 'static {
     /// How many virtqueues the device has.
     const QUEUES: usize;
+
+    /// Whether the device gives each virtqueue's requests back in their order, and has none that it took and did not give
+    /// back when the virtqueue stops.
+    ///
+    /// All requests from the used index on are then not done, whatever became of the process before this one. So the
+    /// virtqueues start there, and not where the front-end says (`VHOST_USER_SET_VRING_BASE`). The two are the same, but in a
+    /// VMM that connects again after a backend was killed: Cloud Hypervisor skips all that the driver made available
+    /// until then, and an input device's driver makes no more available.
+    const USES_IN_ORDER: bool = false;
 
     /// Feature bits of the device type (virtio 1.2, 2.2 and section 5). [`TRANSPORT_FEATURES`] are offered in
     /// addition.
@@ -72,7 +84,7 @@ pub trait Device: Send + 'static {
     /// # Errors
     /// Any error ends the connection. The default is `Unsupported`: a front-end that takes the device for a GPU
     /// fails early.
-    fn set_gpu_socket(&mut self, socket: UnixStream) -> io::Result<()> {
+    fn set_gpu_socket(&mut self, socket: DisplaySocket) -> io::Result<()> {
         drop(socket);
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -143,6 +155,7 @@ pub struct DeviceContext {
     listeners: DeviceListeners,
     config_changes: ConfigChangeLink,
     main_thread: MainThreadHandle,
+    continuity: Continuity,
 }
 
 impl DeviceContext {
@@ -152,6 +165,7 @@ impl DeviceContext {
         listeners: DeviceListeners,
         config_changes: ConfigChangeLink,
         main_thread: MainThreadHandle,
+        continuity: Continuity,
     ) -> Self {
         Self {
             event_loop,
@@ -159,7 +173,21 @@ impl DeviceContext {
             listeners,
             config_changes,
             main_thread,
+            continuity,
         }
+    }
+
+    /// What is kept for a successor of this process, and what a predecessor left.
+    pub(crate) fn continuity(&self) -> &Continuity {
+        &self.continuity
+    }
+
+    /// The index of the first available request of the virtqueue `index` that a predecessor has not done, if there was
+    /// one.
+    pub(crate) fn kept_position(&self, index: u16) -> Option<u16> {
+        let positions = Positions::new(self.continuity.ledger(Owner::Device));
+        let position = positions.get(index.into()).ok().flatten();
+        position.map(|position| position.next_avail)
     }
 
     /// The guest's memory, always as the front-end shares it now. It is empty until a front-end shares some.
@@ -242,12 +270,16 @@ impl DeviceContext {
         self.main_thread.status(text);
     }
 
-    /// Reports that the hardware is gone. Without a front-end the program ends with `message` and status 1. With a
-    /// front-end it goes on, with `message` in the log: a VMM may exit when it loses its backend (QEMU does while no
-    /// driver runs the device). The device says in its [status](Self::status) what it waits for.
-    pub fn lose_hardware(&self, message: impl Display) {
-        self.main_thread
-            .tell(MainThreadEvent::HardwareLost(message.to_string()));
+    /// Reports that the hardware is gone, with `message` for the log. The program goes on if the device waits for it
+    /// (`is_awaited`), and with a front-end: a VMM may exit when it loses its backend (QEMU does while no
+    /// driver runs the device). Otherwise it ends with `message` and status 1. The device says in its
+    /// [status](Self::status) what it waits for.
+    pub fn lose_hardware(&self, message: impl Display, is_awaited: bool) {
+        let message = message.to_string();
+        self.main_thread.tell(MainThreadEvent::HardwareLost {
+            message,
+            is_awaited,
+        });
     }
 
     /// Ends the program with `message` and status 1: the device cannot go on.

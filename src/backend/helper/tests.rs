@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use std::fs;
 use std::io::Read as _;
 use std::mem::MaybeUninit;
@@ -57,7 +59,15 @@ fn is_open(fd: &RawFd) -> bool {
 #[test]
 fn helper_has_no_descriptor_of_the_program_and_ends_with_its_socket() {
     let (mut left, right) = UnixStream::pair().expect("a pair");
-    let helper = start_helper(c"helper", PURPOSE, None, prepared, answer).expect("a helper");
+    let helper = start_helper(
+        c"helper",
+        PURPOSE,
+        SandboxMode::Off,
+        SandboxPolicy::default(),
+        prepared,
+        answer,
+    )
+    .expect("a helper");
     say(&helper, "descriptors");
     assert_eq!(next(&helper), b"[3]");
     // Only this process has the other end, which a copy would keep open.
@@ -70,7 +80,15 @@ fn helper_has_no_descriptor_of_the_program_and_ends_with_its_socket() {
 #[test]
 fn helper_that_cannot_prepare_says_why() {
     let prepare = || Err::<(), _>(io::ErrorKind::NotADirectory.into());
-    let error = start_helper(c"helper", PURPOSE, None, prepare, answer).expect_err("it cannot");
+    let error = start_helper(
+        c"helper",
+        PURPOSE,
+        SandboxMode::Off,
+        SandboxPolicy::default(),
+        prepare,
+        answer,
+    )
+    .expect_err("it cannot");
     let error = error.to_string();
     assert_eq!(
         error,
@@ -90,8 +108,15 @@ fn helper_opens_what_its_sandbox_allows() {
         read: vec![open.clone()],
         ..SandboxPolicy::default()
     };
-    let helper =
-        start_helper(c"helper", PURPOSE, Some(policy), prepared, answer).expect("a helper");
+    let helper = start_helper(
+        c"helper",
+        PURPOSE,
+        SandboxMode::On,
+        policy,
+        prepared,
+        answer,
+    )
+    .expect("a helper");
     for (path, answer) in [(&open, "text"), (&closed, "PermissionDenied")] {
         say(&helper, &path.join("file").display().to_string());
         assert_eq!(next(&helper), answer.as_bytes(), "{}", path.display());

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The log: journald's native protocol if stderr is the journal, else stderr. Never stdout.
 
 use std::io::{self, Write};
@@ -16,9 +17,9 @@ mod rate_limit;
 
 pub use rate_limit::RateLimitedLog;
 
-/// Crates that log each error of a guest, which could fill the journal. They return these as errors too, which are
-/// logged within limits.
-const SILENT: [&str; 1] = ["virtio_queue"];
+/// Crates that log what they return as errors too, which we log: each error of a guest, which could fill the journal, and
+/// each name by which a library was not found.
+const SILENT: [&str; 2] = ["virtio_queue", "xkbcommon_dl"];
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 

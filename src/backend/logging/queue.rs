@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The log's queue and thread: no thread that serves waits for journald, or for the reader of a pipe.
 
 use std::io;

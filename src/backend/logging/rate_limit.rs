@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Rate limit for log messages that a guest or a viewer can cause.
 
 use std::time::{Duration, Instant};

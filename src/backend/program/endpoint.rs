@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The vhost-user socket, in its three forms: a path to listen on, a listening socket that was passed (systemd), and
 //! a connected socket that was passed (libvirt); and the program's further listening sockets.
 
@@ -6,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::options::ConnectionOptions;
+use crate::backend::continuity::Descriptors;
 use crate::backend::device::DeviceListeners;
 use crate::backend::sockets::{
     Further, ListenerOptions, Passed, PassedSockets, PlannedListener, SocketError, SocketFile,
@@ -23,6 +25,8 @@ pub(super) struct Sockets {
 /// The sockets, and all listening ones that were passed, which outlive this program.
 pub(super) struct Found {
     pub(super) sockets: Result<Sockets, SocketError>,
+    /// What an earlier run left of its state.
+    pub(super) state: Option<Descriptors>,
     pub(super) shared: Vec<Arc<UnixListener>>,
 }
 
@@ -41,7 +45,7 @@ pub(super) enum Endpoint {
     /// Passed by another process: other front-ends are for the next start of the program.
     Listening {
         listener: Arc<UnixListener>,
-        /// A front-end that an earlier run accepted, and the service manager kept.
+        /// A front-end that waited in an earlier run, and the service manager kept.
         kept: Option<UnixStream>,
     },
     Connected(UnixStream),
@@ -53,6 +57,7 @@ impl Sockets {
         let mut passed = PassedSockets::take();
         Found {
             sockets: Self::find_among(connection, further, &mut passed),
+            state: passed.take_state(),
             shared: passed.into_shared(),
         }
     }
@@ -77,6 +82,14 @@ impl Sockets {
             vhost_user,
             further,
         })
+    }
+
+    /// Whether the vhost-user socket was passed and listens: it is there for the next run too.
+    pub(super) fn is_shared(&self) -> bool {
+        match &self.vhost_user {
+            VhostUserSocket::Planned(planned) => planned.shared().is_some(),
+            VhostUserSocket::Passed(passed, _) => matches!(passed, Passed::Listening(_)),
+        }
     }
 
     /// Makes the sockets that have to be made: the vhost-user socket last, at which a front-end may be waiting for

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The main thread's loop: waits for the front-end, the other threads and signals, and passes vhost-user messages on.
 
 use std::error::Error;
@@ -6,6 +7,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use conventions::FrontEndStatus;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
@@ -13,13 +15,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::endpoint::Endpoint;
 use super::other_front_ends::OtherFrontEnds;
+use super::takeover;
 use crate::backend::logging::RateLimitedLog;
 use crate::backend::service::main_thread_channel::{MainThreadEvent, MainThreadReceiver};
 use crate::backend::service::notify;
 use crate::backend::service::status_line::StatusLine;
 use crate::backend::sockets::is_passing;
 use crate::backend::transport::device_handler::DeviceEnd;
-use crate::backend::transport::proxy::{ConnectionSide, VhostUserProxy};
+use crate::backend::transport::proxy::{ConnectionSide, FrontEndProxy};
 
 /// How long the device may take to give back what would outlast the program.
 const END_LIMIT: Duration = Duration::from_millis(500);
@@ -34,6 +37,8 @@ pub(super) enum ExitReason {
     /// The last client of the further listening sockets left, and no front-end came: the service manager starts the
     /// program again for either.
     Idle,
+    /// A fault of this process.
+    Crashed(String),
     /// The program cannot go on.
     Failed(Box<dyn Error + Send + Sync>),
 }
@@ -64,6 +69,8 @@ pub(super) struct MainLoop {
     stop: UnixStream,
     receiver: MainThreadReceiver,
     status: StatusLine,
+    /// The service manager was told that the program is ready.
+    is_ready: bool,
     /// Whether to end when the last client leaves before a front-end comes.
     ends_idle: bool,
     /// Clients came, and left again.
@@ -83,6 +90,7 @@ impl MainLoop {
             stop,
             receiver,
             status: StatusLine::default(),
+            is_ready: false,
             ends_idle: false,
             clients_left: false,
             losses: RateLimitedLog::default(),
@@ -123,9 +131,16 @@ impl MainLoop {
                 Some(MainThreadEvent::ClientsLeft) => self.clients_left = true,
                 Some(MainThreadEvent::ConfigChanged) => return Ok(MainEvent::Ready(flags)),
                 Some(MainThreadEvent::Failed(message)) => return Err(message.into()),
+                Some(MainThreadEvent::Crashed(message)) => {
+                    return Err(ExitReason::Crashed(message));
+                }
                 Some(MainThreadEvent::DeviceBuilt(Err(e))) => return Err(e.into()),
                 Some(MainThreadEvent::DeviceBuilt(Ok(()))) => return Ok(MainEvent::DeviceBuilt),
-                Some(MainThreadEvent::HardwareLost(message)) => self.lose_hardware(message)?,
+                Some(MainThreadEvent::HardwareLost {
+                    message,
+                    is_awaited,
+                }) => self.lose_hardware(message, is_awaited)?,
+                Some(MainThreadEvent::StateLost(reason)) => self.lose_state(reason),
             }
             if flags.iter().any(|flags| !flags.is_empty()) {
                 return Ok(MainEvent::Ready(flags));
@@ -147,15 +162,43 @@ impl MainLoop {
         may_end && self.clients_left && !self.receiver.has_clients()
     }
 
-    /// Ends the program, or serves the front-end that is connected without the hardware.
-    fn lose_hardware(&mut self, message: String) -> Result<(), ExitReason> {
-        if !self.status.is_connected() {
-            return Err(message.into());
-        }
-        self.losses.error(format_args!(
-            "{message}; the front-end is served without it"
-        ));
+    /// Ends the program, or serves the front-end that is connected, or will be, without the hardware.
+    fn lose_hardware(&mut self, message: String, is_awaited: bool) -> Result<(), ExitReason> {
+        let what = match (self.status.is_connected(), is_awaited) {
+            (true, _) => "the front-end is served without it",
+            (false, true) => "it is waited for",
+            (false, false) => return Err(message.into()),
+        };
+        self.losses.error(format_args!("{message}; {what}"));
         Ok(())
+    }
+
+    /// The front-end is served, and no other process can go on with it.
+    fn lose_state(&mut self, reason: String) {
+        takeover::forget_all();
+        log::warn!(
+            "the VM loses this device when this program is restarted or ends, because {reason}; shut the VM down before a \
+             restart or an upgrade"
+        );
+        self.status.lose_state(reason);
+    }
+
+    /// Tells the service manager that the program is ready, with its first status. Only the first call has an effect.
+    pub(super) fn ready(&mut self, status: impl fmt::Display) {
+        if !std::mem::replace(&mut self.is_ready, true) {
+            notify::ready(status);
+        }
+    }
+
+    /// The front-end of the process before this one is served as that did.
+    fn took_over(&mut self) {
+        if !self.is_ready {
+            log::info!("took over from the process before this one; its front-end is connected");
+            self.ready(FrontEndStatus::Connected {
+                next: None,
+                detail: "took over from the process before this one",
+            });
+        }
     }
 
     /// Reports the front-end to the service manager.
@@ -167,6 +210,9 @@ impl MainLoop {
     fn tell_status(&mut self) -> Option<Duration> {
         if let Some(detail) = self.receiver.take_status() {
             self.status.set_detail(detail);
+        }
+        if !self.is_ready {
+            return None;
         }
         self.status.tell(Instant::now())
     }
@@ -186,7 +232,7 @@ impl MainLoop {
             Endpoint::Listening {
                 kept: Some(kept), ..
             } => {
-                notify::forget_kept();
+                notify::forget_kept(notify::FRONT_END);
                 return Ok(kept.try_clone()?);
             }
             Endpoint::Listening { listener, .. } => listener,
@@ -201,12 +247,15 @@ impl MainLoop {
         }
     }
 
-    /// Passes messages on until one side closes the connection; tells which.
+    /// Passes messages on until one side closes the connection; tells which. A program that goes on with the front-end of the
+    /// process before it is ready once the daemon has done what that one's had. No front-end can delay that.
     pub(super) fn forward(
         &mut self,
-        proxy: &mut VhostUserProxy,
+        proxy: &mut dyn FrontEndProxy,
         others: &mut OtherFrontEnds<'_>,
     ) -> Result<ConnectionSide, ExitReason> {
+        // One may have waited in an earlier run.
+        self.status.set_next(others.next());
         loop {
             let [front_end, daemon, channel] = proxy.poll_fds();
             let (connection, other) = match others.poll_fd() {
@@ -224,6 +273,9 @@ impl MainLoop {
             // First: one that connects after this front-end disconnected is no second front-end.
             if let Some(side) = proxy.pass(connection)? {
                 return Ok(side);
+            }
+            if proxy.is_set_up() {
+                self.took_over();
             }
             if !other.is_empty() {
                 others.look();
@@ -245,14 +297,15 @@ impl MainLoop {
                 match event {
                     MainThreadEvent::DeviceEnded => return,
                     // The worker itself may have ended.
-                    MainThreadEvent::Failed(message) => {
+                    MainThreadEvent::Failed(message) | MainThreadEvent::Crashed(message) => {
                         log::error!("{message}");
                         return;
                     }
                     MainThreadEvent::DeviceBuilt(_)
-                    | MainThreadEvent::HardwareLost(_)
+                    | MainThreadEvent::HardwareLost { .. }
                     | MainThreadEvent::ClientsLeft
-                    | MainThreadEvent::ConfigChanged => {}
+                    | MainThreadEvent::ConfigChanged
+                    | MainThreadEvent::StateLost(_) => {}
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -275,6 +328,7 @@ impl fmt::Display for ExitReason {
             Self::Signal => f.write_str("stopped by a signal"),
             Self::Disconnected => f.write_str("the front-end disconnected"),
             Self::Idle => f.write_str("the last client left, and no front-end is connected"),
+            Self::Crashed(message) => f.write_str(message),
             Self::Failed(error) => error.fmt(f),
         }
     }

@@ -1,12 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Command-line options that all programs share.
 
 use std::ffi::OsStr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
+use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
 use log::LevelFilter;
+
+use crate::backend::sandbox::SandboxMode;
 
 /// Values of `--log-level`. There is no "off": the reason for a failure is always logged.
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -47,23 +50,15 @@ pub struct GeneralOptions {
     )]
     pub log_level: LevelFilter,
 
-    /// Drop unneeded file access, system calls and privileges before serving
+    /// Drop unneeded file access, system calls and privileges before serving; "log" has the kernel log the system calls that
+    /// would end the program
     #[arg(
         long,
-        value_name = "on|off",
+        value_name = "on|log|off",
         default_value = "on",
         hide_possible_values = true
     )]
-    pub sandbox: SandboxSwitch,
-}
-
-/// The value of an option that is on or off.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SandboxSwitch {
-    /// `on`.
-    On,
-    /// `off`.
-    Off,
+    pub sandbox: SandboxMode,
 }
 
 /// The options that [`run`](super::run) needs; a program flattens them into its own.

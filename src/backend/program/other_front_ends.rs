@@ -1,5 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Front-ends that connect while another is served.
 
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
 use conventions::Peer;
@@ -22,6 +24,9 @@ pub(super) struct OtherFrontEnds<'a> {
     /// The front-end that is served.
     first: Option<Peer>,
     next: Option<(UnixStream, Peer)>,
+    /// Whether the service manager has the next one already, because this process may be replaced at any time.
+    stores: bool,
+    stored: bool,
     log: RateLimitedLog,
 }
 
@@ -33,7 +38,27 @@ impl<'a> OtherFrontEnds<'a> {
             listens: true,
             first: None,
             next: None,
+            stores: false,
+            stored: false,
             log: RateLimitedLog::default(),
+        }
+    }
+
+    /// From now on the service manager gets a front-end as soon as it waits. `resumed`: the one that it kept goes on waiting.
+    pub(super) fn store_at_once(&mut self, resumed: bool) {
+        self.stores = true;
+        let Endpoint::Listening {
+            kept: Some(kept), ..
+        } = self.endpoint
+        else {
+            return;
+        };
+        match (peer(kept), kept.try_clone()) {
+            (Ok(peer), Ok(kept)) if resumed => {
+                self.next = Some((kept, peer));
+                self.stored = true;
+            }
+            _ => {}
         }
     }
 
@@ -64,6 +89,9 @@ impl<'a> OtherFrontEnds<'a> {
         if let Some((_, peer)) = self.next.take() {
             self.log
                 .warn(format_args!("the waiting front-end disconnected: {peer}"));
+            if std::mem::take(&mut self.stored) {
+                notify::forget_kept(notify::FRONT_END);
+            }
             return;
         }
         let listener = match self.endpoint {
@@ -110,6 +138,19 @@ impl<'a> OtherFrontEnds<'a> {
             "another front-end waits until this one disconnects: {peer}{first}"
         ));
         self.next = Some((front_end, peer));
+        if self.stores {
+            self.stored = self.store();
+        }
+    }
+
+    /// Gives the front-end that waits to the service manager. Returns whether it was sent.
+    fn store(&self) -> bool {
+        let Some((next, _)) = &self.next else {
+            return false;
+        };
+        notify::keep(notify::FRONT_END, next.as_fd())
+            .inspect_err(|e| log::warn!("cannot keep the front-end that waits: {e}"))
+            .is_ok()
     }
 
     /// The front-end that waits.
@@ -118,10 +159,7 @@ impl<'a> OtherFrontEnds<'a> {
     }
 
     /// Gives the front-end that waits to the service manager. Returns whether it keeps one.
-    pub(super) fn hand_over(&mut self) -> bool {
-        match self.next.take() {
-            Some((next, _)) => notify::keep(&next),
-            None => false,
-        }
+    pub(super) fn hand_over(&self) -> bool {
+        self.next.is_some() && (self.stored || self.store())
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Compiles the list of system calls to a BPF program (Linux's Documentation/userspace-api/seccomp_filter.rst):
 //! a binary search for the number, then the cases of that call. The kernel runs the program for each number
 //! when it is installed, so its length costs start-up time.
@@ -21,11 +22,14 @@ const X32: u32 = 0x4000_0000;
 /// An action, and the argument for which it is taken; without one, always.
 pub(super) type Case = (Option<SyscallArgument>, Action);
 
-/// Compiles the list: the first case that matches decides; without a match the process ends.
+/// Compiles the list: the first case that matches decides; without a match, `unlisted` does.
 ///
 /// # Errors
 /// For an unknown architecture.
-pub(super) fn compile(list: &BTreeMap<u32, Vec<Case>>) -> Result<BpfProgram, BackendError> {
+pub(super) fn compile(
+    list: &BTreeMap<u32, Vec<Case>>,
+    unlisted: Action,
+) -> Result<BpfProgram, BackendError> {
     let processor = match TargetArch::try_from(std::env::consts::ARCH)? {
         TargetArch::x86_64 => 0xc000_003e,
         TargetArch::aarch64 => 0xc000_00b7,
@@ -51,22 +55,22 @@ pub(super) fn compile(list: &BTreeMap<u32, Vec<Case>>) -> Result<BpfProgram, Bac
     let mut program = vec![
         load(offset_of!(seccomp_data, arch)),
         jump(libc::BPF_JEQ, processor, 1, 0),
-        ret(Action::KillProcess),
+        ret(unlisted),
         load(offset_of!(seccomp_data, nr)),
     ];
-    program.extend(look_up(&ranges));
+    program.extend(look_up(&ranges, unlisted));
     Ok(program)
 }
 
 /// Searches for the range of the loaded number.
-fn look_up(ranges: &[(u32, &[Case])]) -> BpfProgram {
+fn look_up(ranges: &[(u32, &[Case])], unlisted: Action) -> BpfProgram {
     match ranges {
         [] => Vec::new(),
-        [(_, cases)] => decide(cases),
+        [(_, cases)] => decide(cases, unlisted),
         _ => {
             let (low, high) = ranges.split_at(ranges.len() / 2);
             let middle = high.first().map_or(0, |(start, _)| *start);
-            let (low, high) = (look_up(low), look_up(high));
+            let (low, high) = (look_up(low, unlisted), look_up(high, unlisted));
             // A conditional jump reaches at most 255 instructions.
             let mut program = match u8::try_from(low.len()) {
                 Ok(over) => vec![jump(libc::BPF_JGE, middle, over, 0)],
@@ -82,8 +86,8 @@ fn look_up(ranges: &[(u32, &[Case])]) -> BpfProgram {
     }
 }
 
-/// Returns the action of the first case that matches.
-fn decide(cases: &[Case]) -> BpfProgram {
+/// Returns the action of the first case that matches, or `unlisted`.
+fn decide(cases: &[Case], unlisted: Action) -> BpfProgram {
     let mut program = Vec::new();
     let mut loaded = None;
     for (argument, action) in cases {
@@ -103,7 +107,7 @@ fn decide(cases: &[Case]) -> BpfProgram {
         program.push(jump(libc::BPF_JEQ, argument.value, 0, 1));
         program.push(ret(*action));
     }
-    program.push(ret(Action::KillProcess));
+    program.push(ret(unlisted));
     program
 }
 
@@ -114,7 +118,8 @@ fn load(offset: usize) -> sock_filter {
 fn ret(action: Action) -> sock_filter {
     let action = match action {
         Action::Allow => libc::SECCOMP_RET_ALLOW,
-        Action::Errno(errno) => libc::SECCOMP_RET_ERRNO | errno.cast_unsigned(),
+        Action::Errno(errno) => libc::SECCOMP_RET_ERRNO | errno as u32,
+        Action::Log => libc::SECCOMP_RET_LOG,
         Action::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
     };
     statement(libc::BPF_RET, action)
@@ -166,7 +171,7 @@ mod tests {
     }
 
     fn ours() -> u32 {
-        compile(&BTreeMap::new()).unwrap()[1].k
+        compile(&BTreeMap::new(), Action::KillProcess).unwrap()[1].k
     }
 
     const ALLOW: u32 = 0x7fff_0000;
@@ -195,7 +200,7 @@ mod tests {
             };
             list.insert(number, cases);
         }
-        let program = compile(&list).unwrap();
+        let program = compile(&list, Action::KillProcess).unwrap();
         assert!(program.len() > 1000 && program.len() < 4096);
         let refused = 0x0005_0000 | libc::EPERM as u32;
         for number in 0..NEWEST + 50 {
@@ -226,5 +231,26 @@ mod tests {
         assert_eq!(run(&program, X32 - 1, ours(), [0; 6]), NO_SUCH_CALL);
         // i386: its numbers are others.
         assert_eq!(run(&program, 1, 0x4000_0003, [0; 6]), KILL);
+    }
+
+    /// Whatever would end the process, and nothing else.
+    #[test]
+    fn unlisted_calls_can_be_logged() {
+        let one = SyscallArgument::is(0, 1);
+        let list = BTreeMap::from([
+            (1, vec![(None, Action::Allow)]),
+            (2, vec![(Some(one), Action::Errno(libc::EPERM))]),
+        ]);
+        let program = compile(&list, Action::Log).unwrap();
+        let answer = |number, processor, argument| {
+            run(&program, number, processor, [argument, 0, 0, 0, 0, 0])
+        };
+        const LOG: u32 = 0x7ffc_0000;
+        assert_eq!(answer(1, ours(), 0), ALLOW);
+        assert_eq!(answer(2, ours(), 1), 0x0005_0000 | libc::EPERM as u32);
+        assert_eq!(answer(NEWEST + 1, ours(), 0), NO_SUCH_CALL);
+        for (number, processor) in [(2, ours()), (3, ours()), (X32, ours()), (1, 0x4000_0003)] {
+            assert_eq!(answer(number, processor, 0), LOG, "{number}");
+        }
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Files, by landlock (Linux's Documentation/userspace-api/landlock.rst).
 
 use std::path::PathBuf;

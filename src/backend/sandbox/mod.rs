@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The sandbox: a program gives up privileges, files and system calls before it serves a front-end.
 //! docs/sandbox.md says what remains, and why.
 //!
@@ -13,11 +14,16 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 mod bpf;
 mod file_access;
+mod mode;
+mod narrowed;
 mod policy;
 mod syscalls;
 #[cfg(test)]
 mod tests;
 
+pub use mode::SandboxMode;
+pub(crate) use narrowed::NarrowedFiles;
+use policy::Action;
 pub use policy::{SandboxPolicy, SyscallArgument, SyscallRule};
 
 /// Why the sandbox cannot be set up.
@@ -39,19 +45,22 @@ pub(crate) enum SandboxError {
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     policy: SandboxPolicy,
+    /// What happens to a system call that is not on the list.
+    unlisted: Action,
     /// The directories of the sockets that the program removes at its end.
     socket_folders: Vec<PathBuf>,
 }
 
 impl Sandbox {
-    /// A sandbox that allows what `policy` says, and to remove the files `sockets`.
-    pub(crate) fn new<'a>(
+    fn new<'a>(
         policy: SandboxPolicy,
+        unlisted: Action,
         sockets: impl IntoIterator<Item = &'a Path>,
     ) -> Self {
         let folders = sockets.into_iter().filter_map(Path::parent);
         Self {
             policy,
+            unlisted,
             socket_folders: folders.map(Path::to_owned).collect(),
         }
     }
@@ -73,7 +82,7 @@ impl Sandbox {
 
     /// Drops system calls, for all threads.
     pub(crate) fn restrict_syscalls(&self) -> Result<(), SandboxError> {
-        syscalls::restrict(&self.policy, !self.socket_folders.is_empty())?;
+        syscalls::restrict(&self.policy, self.unlisted, !self.socket_folders.is_empty())?;
         log::debug!("the sandbox is set up");
         Ok(())
     }

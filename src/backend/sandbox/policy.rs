@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a device may use of the system.
 
 use std::path::PathBuf;
@@ -63,6 +64,8 @@ pub(super) enum Action {
     Allow,
     /// The call fails with this errno.
     Errno(i32),
+    /// The call is allowed, and the kernel logs it.
+    Log,
     /// SIGSYS ends the process.
     KillProcess,
 }

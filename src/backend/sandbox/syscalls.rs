@@ -1,4 +1,5 @@
-//! The list of allowed system calls (seccomp). Any other ends the process (SIGSYS), except for calls newer than
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The list of allowed system calls (seccomp). Any other ends the process (SIGSYS), or is logged, except for calls newer than
 //! the list, which fail with ENOSYS.
 //!
 //! The numbers are those of the target architecture. Beside a call are those that a newer C library may use instead.
@@ -9,7 +10,7 @@ use libc::c_long;
 use seccompiler::{BackendError, BpfProgram, Error, apply_filter_all_threads};
 
 use super::bpf::{self, Case};
-use super::policy::{SandboxPolicy, SyscallArgument, SyscallRule};
+use super::policy::{Action, SandboxPolicy, SyscallArgument, SyscallRule};
 
 /// The ioctl(2) `request`, whatever it is asked of.
 const fn ioctl(request: u32) -> SyscallRule {
@@ -30,6 +31,9 @@ const SERVING: &[SyscallRule] = &[
     SyscallRule::any(libc::SYS_writev),
     SyscallRule::any(libc::SYS_recvfrom),
     SyscallRule::any(libc::SYS_recvmsg),
+    // Transfers that are counted in memory that outlives the process.
+    SyscallRule::any(libc::SYS_recvmmsg),
+    SyscallRule::any(libc::SYS_sendmmsg),
     SyscallRule::any(libc::SYS_sendto),
     SyscallRule::any(libc::SYS_sendmsg),
     SyscallRule::any(libc::SYS_accept),
@@ -191,13 +195,21 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
 const MAP_SHADOW_STACK: c_long = 453;
 
 /// Restricts all threads to the system calls for serving and of `policy`, and if `removes`, for removing a
-/// socket file.
-pub(super) fn restrict(policy: &SandboxPolicy, removes: bool) -> Result<(), Error> {
-    apply_filter_all_threads(&program(policy, removes)?)
+/// socket file. `unlisted` happens to all others.
+pub(super) fn restrict(
+    policy: &SandboxPolicy,
+    unlisted: Action,
+    removes: bool,
+) -> Result<(), Error> {
+    apply_filter_all_threads(&program(policy, unlisted, removes)?)
 }
 
 /// The list as a program for the kernel.
-pub(super) fn program(policy: &SandboxPolicy, removes: bool) -> Result<BpfProgram, BackendError> {
+pub(super) fn program(
+    policy: &SandboxPolicy,
+    unlisted: Action,
+    removes: bool,
+) -> Result<BpfProgram, BackendError> {
     let mut list = List::default();
     list.add(SERVING.iter().copied());
     list.add(if policy.code { CODE } else { DATA }.iter().copied());
@@ -220,7 +232,7 @@ pub(super) fn program(policy: &SandboxPolicy, removes: bool) -> Result<BpfProgra
     if policy.threads {
         list.add(THREADS.iter().copied());
     }
-    bpf::compile(&list.0)
+    bpf::compile(&list.0, unlisted)
 }
 
 /// System calls by number, each with its cases.

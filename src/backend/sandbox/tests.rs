@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The sandbox closed around a process of the tests' own, which then does what is rare.
 
 use std::alloc::Layout;
@@ -13,7 +14,7 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr,
 };
 
-use super::{Sandbox, SandboxPolicy};
+use super::{SandboxMode, SandboxPolicy};
 
 const INSIDE: &str = "SANDBOX_TEST";
 
@@ -38,7 +39,9 @@ fn is_inside() -> bool {
 }
 
 fn close() {
-    let sandbox = Sandbox::new(SandboxPolicy::default(), None);
+    let sandbox = SandboxMode::On
+        .sandbox(SandboxPolicy::default(), None)
+        .unwrap();
     sandbox.restrict_files().unwrap();
     sandbox.restrict_syscalls().unwrap();
 }
@@ -107,9 +110,8 @@ fn landlock_restricts_files_by_itself() {
     }
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    Sandbox::new(SandboxPolicy::default(), None)
-        .restrict_files()
-        .unwrap();
+    let sandbox = SandboxMode::On.sandbox(SandboxPolicy::default(), None);
+    sandbox.unwrap().restrict_files().unwrap();
     let denied = std::io::ErrorKind::PermissionDenied;
     let refused = |result: std::io::Result<()>| result.unwrap_err().kind() == denied;
     assert!(refused(std::fs::File::open("/etc/passwd").map(drop)));
@@ -148,9 +150,8 @@ fn landlock_forbids_signals_to_others_and_their_abstract_sockets() {
     rustix::process::test_kill_process(parent).unwrap();
     UnixStream::connect_addr(&before).unwrap();
 
-    Sandbox::new(SandboxPolicy::default(), None)
-        .restrict_files()
-        .unwrap();
+    let sandbox = SandboxMode::On.sandbox(SandboxPolicy::default(), None);
+    sandbox.unwrap().restrict_files().unwrap();
     let signalled = rustix::process::test_kill_process(parent);
     assert_eq!(signalled, Err(rustix::io::Errno::PERM));
     let connected = UnixStream::connect_addr(&before);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How other threads reach the main thread: events, and the newest status.
 
 use std::error::Error;
@@ -20,14 +21,23 @@ pub(crate) enum MainThreadEvent {
     DeviceBuilt(Result<(), BuildError>),
     /// The program cannot go on, for this reason.
     Failed(String),
-    /// The hardware is gone; the text says which.
-    HardwareLost(String),
+    /// This process cannot go on, because of a fault in it.
+    Crashed(String),
+    /// The hardware is gone.
+    HardwareLost {
+        /// Which, and why.
+        message: String,
+        /// Whether the device waits for it.
+        is_awaited: bool,
+    },
     /// [`Device::end`](crate::backend::Device::end) returned.
     DeviceEnded,
     /// The last client of the further listening sockets left; see [`MainThreadReceiver::has_clients`].
     ClientsLeft,
     /// The device wants the driver to be told that its configuration space changed.
     ConfigChanged,
+    /// No other process can go on with the front-end any more, for this reason.
+    StateLost(String),
 }
 
 /// The sending end, for any thread.
@@ -73,14 +83,16 @@ impl MainThreadHandle {
         Ok((main_thread, receiver))
     }
 
-    /// From now on a panic in any thread ends the program: the state it left must not be served.
-    pub(crate) fn report_panics(&self) {
+    /// From now on a panic in any thread ends the program: the state it left must not be served. `first` gets the message,
+    /// while the thread holds all that it held.
+    pub(crate) fn report_panics(&self, first: impl Fn(&str) + Send + Sync + 'static) {
         let main_thread = self.clone();
         let default = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             default(panic);
             let message = format!("internal error, please report it: {panic}");
-            main_thread.tell(MainThreadEvent::Failed(message));
+            first(&message);
+            main_thread.tell(MainThreadEvent::Crashed(message));
         }));
     }
 

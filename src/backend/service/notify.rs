@@ -1,18 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Notifications to the service manager by sd_notify(3). Without `NOTIFY_SOCKET` they do nothing.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conventions::is_unprintable;
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
+use rustix::pipe::{PipeFlags, pipe_with};
 use sd_notify::NotifyState;
 
 /// Connected early: the sandbox allows no connect(2).
@@ -49,7 +52,8 @@ pub(crate) fn is_heard() -> bool {
 /// `READY=1`, with the first `STATUS=`.
 pub(crate) fn ready(text: impl Display) {
     // The only notification that waits for a busy manager: without it the start fails.
-    let states = [NotifyState::Ready, NotifyState::Status(&line(text))];
+    let text = line(text);
+    let states = [NotifyState::Ready, NotifyState::Status(&text)];
     tell(&states, SendFlags::empty());
 }
 
@@ -61,50 +65,81 @@ pub(crate) fn status(text: impl Display) -> bool {
 
 /// `STOPPING=1`, with the last `STATUS=`. If it is lost, the manager still sees the process exit.
 pub(crate) fn stopping(text: impl Display) {
-    let states = [NotifyState::Stopping, NotifyState::Status(&line(text))];
+    let text = line(text);
+    let states = [NotifyState::Stopping, NotifyState::Status(&text)];
     tell(&states, SendFlags::DONTWAIT);
 }
 
-/// The name of a connection that the manager keeps (`FDNAME=`, see [`keep`]).
+/// The name of the connection of a front-end that waits (`FDNAME=`, see [`keep`]).
 pub(crate) const FRONT_END: &str = "front-end";
 
 /// Whether the manager keeps file descriptors for the next start of the program (`FDSTORE`, from
 /// `FileDescriptorStoreMax=`).
 pub(crate) fn keeps_descriptors() -> bool {
+    kept_descriptors() > 0
+}
+
+/// How many file descriptors the manager keeps.
+pub(crate) fn kept_descriptors() -> usize {
     let limit = std::env::var("FDSTORE").ok();
-    is_heard() && limit.and_then(|limit| limit.parse().ok()) > Some(0)
+    let limit = limit.and_then(|limit| limit.parse().ok());
+    limit.filter(|_| is_heard()).unwrap_or(0)
 }
 
-/// Gives the manager a connection to keep for the next start (`FDSTORE=1`), and returns whether it was sent. Waits
-/// for a busy manager: the program is about to end.
-pub(crate) fn keep(front_end: &UnixStream) -> bool {
-    let Some(manager) = MANAGER.get().and_then(Option::as_ref) else {
-        return false;
-    };
-    let text = format!("FDSTORE=1\nFDNAME={FRONT_END}\n");
-    let fds = [front_end.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&fds))
-        && sendmsg(
-            manager,
-            &[IoSlice::new(text.as_bytes())],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )
-        .inspect_err(|e| log::warn!("cannot keep the front-end that waits: {e}"))
-        .is_ok()
+/// Gives the manager a descriptor to keep for the next start (`FDSTORE=1`), named `name`. Waits for a busy manager.
+///
+/// # Errors
+/// As `sendmsg(2)`; `NotConnected` without a manager.
+pub(crate) fn keep(name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+    send_with(&format!("FDSTORE=1\nFDNAME={name}\n"), fd)
 }
 
-/// Tells the manager to drop the connection that it kept (`FDSTOREREMOVE=1`), which the program has now.
-pub(crate) fn forget_kept() {
+/// Tells the manager to drop the descriptors of this name (`FDSTOREREMOVE=1`). Waits for a busy manager.
+pub(crate) fn forget_kept(name: &str) {
     tell(
         &[
             NotifyState::Custom("FDSTOREREMOVE=1"),
-            NotifyState::Custom(&format!("FDNAME={FRONT_END}")),
+            NotifyState::Custom(&format!("FDNAME={name}")),
         ],
-        SendFlags::DONTWAIT,
+        SendFlags::empty(),
     );
+}
+
+/// Waits until the manager has read all notifications so far (`BARRIER=1`).
+///
+/// # Errors
+/// If that takes longer than `limit`; as `pipe2(2)`, `sendmsg(2)` and `poll(2)`.
+pub(crate) fn barrier(limit: Duration) -> io::Result<()> {
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    send_with("BARRIER=1\n", theirs.as_fd())?;
+    drop(theirs);
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        // The manager closes its end.
+        let mut fds = [PollFd::new(&ours, PollFlags::empty())];
+        match poll(&mut fds, Some(&timeout)) {
+            Err(Errno::INTR) => {}
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            other => return Ok(other.map(drop)?),
+        }
+    }
+}
+
+/// Sends `text` with a descriptor. Waits for a busy manager.
+fn send_with(text: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+    let manager = MANAGER.get().and_then(Option::as_ref);
+    let manager = manager.ok_or(io::ErrorKind::NotConnected)?;
+    let fds = [fd];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    let text = [IoSlice::new(text.as_bytes())];
+    retry_on_intr(|| sendmsg(manager, &text, &mut control, SendFlags::NOSIGNAL))?;
+    Ok(())
 }
 
 /// `WATCHDOG=1`. Returns `false` if it has to be sent again, see [`tell`].

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The descriptors of socket activation (sd_listen_fds(3)).
 
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 
 use super::error::SocketError;
 use super::passed::{Adopted, Passed, open};
+use crate::backend::continuity::{self, Descriptors};
 use crate::backend::service::notify;
 
 /// The name of the vhost-user socket (`FileDescriptorName=`), where others are passed beside it.
@@ -23,6 +25,8 @@ pub(crate) struct PassedSockets {
     count: usize,
     /// A front-end that an earlier run accepted, and the service manager kept.
     kept: Option<UnixStream>,
+    /// What an earlier run left of its state.
+    state: Option<Descriptors>,
     /// All that listen, taken or not, and those that options name.
     shared: Vec<Arc<UnixListener>>,
 }
@@ -58,19 +62,27 @@ impl PassedSockets {
         let passed = ListenFd::from_env();
         let count = if addressed { passed.len() } else { 0 };
         let names = names.split(':').chain(std::iter::repeat(""));
-        let descriptors = (FIRST_PASSED_FD..).zip(names).take(count);
-        let descriptors = descriptors.map(|(number, name)| Descriptor {
-            number,
-            name: name.to_owned(),
-            socket: open("fd", number).and_then(|fd| Adopted::take(number, fd)),
-        });
         let mut sockets = Self {
-            descriptors: descriptors.collect(),
+            descriptors: Vec::new(),
             count,
             kept: None,
+            state: None,
             shared: Vec::new(),
         };
-        sockets.part_kept();
+        let mut stored = Vec::new();
+        for (number, name) in (FIRST_PASSED_FD..).zip(names).take(count) {
+            let fd = open("fd", number);
+            // What was kept follows the sockets.
+            match fd {
+                Ok(fd) if is_stored(name) && number != FIRST_PASSED_FD => stored.push((name, fd)),
+                fd => sockets.descriptors.push(Descriptor {
+                    number,
+                    name: name.to_owned(),
+                    socket: fd.and_then(|fd| Adopted::take(number, fd)),
+                }),
+            }
+        }
+        sockets.take_stored(stored);
         for descriptor in &sockets.descriptors {
             let socket = descriptor.socket.as_ref().ok();
             let listener = socket.and_then(Adopted::listener);
@@ -79,19 +91,24 @@ impl PassedSockets {
         sockets
     }
 
-    /// Parts the connection that an earlier run had kept. It follows the sockets.
-    fn part_kept(&mut self) {
-        let is_kept = |descriptor: &Descriptor| descriptor.name == notify::FRONT_END;
-        let Some(index) = self.descriptors.iter().position(is_kept) else {
-            return;
+    /// Takes what an earlier run had kept.
+    fn take_stored(&mut self, mut stored: Vec<(&str, OwnedFd)>) {
+        let mut take = |wanted| {
+            let index = stored.iter().position(|(name, _)| *name == wanted);
+            index.map(|index| stored.swap_remove(index).1)
         };
-        if index == 0 {
-            return;
-        }
-        let kept = self.descriptors.drain(index..).next();
-        if let Some(Ok(Adopted::Unix(Passed::Connected(front_end)))) = kept.map(|kept| kept.socket)
-        {
+        let front_end = take(notify::FRONT_END).map(|fd| Adopted::take(fd.as_raw_fd(), fd));
+        if let Some(Ok(Adopted::Unix(Passed::Connected(front_end)))) = front_end {
             self.kept = Some(front_end);
+        }
+        let state = continuity::NAMES.map(take);
+        if let [Some(state), Some(images), Some(incoming), Some(outgoing)] = state {
+            let kept = [state, images, incoming, outgoing];
+            for fd in &kept {
+                // Only a descriptor that is not open could fail.
+                let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);
+            }
+            self.state = Some(Descriptors::from_kept(kept));
         }
     }
 
@@ -103,6 +120,11 @@ impl PassedSockets {
     /// The connection that an earlier run had kept, once.
     pub(crate) fn take_kept(&mut self) -> Option<UnixStream> {
         self.kept.take()
+    }
+
+    /// What an earlier run left of its state, once.
+    pub(crate) fn take_state(&mut self) -> Option<Descriptors> {
+        self.state.take()
     }
 
     /// The listening sockets, taken or not, which outlive this program: for [`refuse_waiting`](super::refuse_waiting).
@@ -185,6 +207,11 @@ impl PassedSockets {
         })
         .collect()
     }
+}
+
+/// Whether the service manager keeps descriptors of this name for the program.
+fn is_stored(name: &str) -> bool {
+    name == notify::FRONT_END || continuity::NAMES.contains(&name)
 }
 
 /// The only socket of socket activation, for a program that hands it on.

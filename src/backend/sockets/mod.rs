@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sockets that a program listens on, or that were passed to it: by options, and by socket activation
 //! (sd_listen_fds(3)).
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Descriptors that were passed, and what they are.
 
 use std::ffi::OsString;

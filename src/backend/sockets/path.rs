@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sockets that the program makes at a path, and removes at its end.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A driver's side of a virtqueue, for tests of what a device does with it.
 
 use std::fs::File;
@@ -5,10 +6,11 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::{EventfdFlags, eventfd};
 use vhost_user_backend::VringT;
+use virtio_queue::QueueT as _;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::split_queue::{Descriptor, INDIRECT, NEXT, SplitQueue, WRITE};
-use crate::backend::virtqueue::{GuestMemory, Vring};
+use crate::backend::virtqueue::{GuestMemory, Positions, Vring};
 
 /// Where the parts of a queue lie, from its base on.
 const AVAIL: u64 = 0x1000;
@@ -55,6 +57,50 @@ impl Driver {
             next_descriptor: 0,
             calls,
         }
+    }
+
+    /// The device's process died, and its successor, whose virtqueues' positions are in `positions`, is told again what the
+    /// first one was told when the virtqueue began.
+    pub(crate) fn resume(&mut self, positions: &Positions) {
+        let vring: Vring = Vring::new(self.memory.clone(), 256).expect("cannot make a queue");
+        let kept = vring.keep(0, positions);
+        kept.expect("the record is of this version");
+        let event_idx = self.vring.get_ref().get_queue().event_idx_enabled();
+        self.vring = vring;
+        self.vring.set_queue_event_idx(event_idx);
+        self.vring.set_queue_size(self.queue.size);
+        self.place();
+        self.vring.set_queue_next_avail(0);
+        let call = self.calls.try_clone().expect("cannot clone an eventfd");
+        self.vring.set_call(Some(File::from(call)));
+        self.vring.set_queue_ready(true);
+        self.vring.set_enabled(true);
+        positions.replay_done();
+    }
+
+    /// As [`Driver::resume`], for the virtqueue `index`, which is started if it `runs`.
+    pub(crate) fn resume_at(&mut self, index: u32, positions: &Positions, runs: bool) {
+        let vring: Vring = Vring::new(self.memory.clone(), 256).expect("cannot make a queue");
+        let kept = vring.keep(index, positions);
+        kept.expect("the record is of this version");
+        self.vring = vring;
+        self.vring.set_queue_size(self.queue.size);
+        self.place();
+        self.vring.set_queue_next_avail(0);
+        let call = self.calls.try_clone().expect("cannot clone an eventfd");
+        self.vring.set_call(Some(File::from(call)));
+        self.vring.set_queue_ready(runs);
+        self.vring.set_enabled(true);
+    }
+
+    /// Tells the device where the queue lies, as `vhost-user-backend` does.
+    fn place(&self) {
+        let base = self.base;
+        let placed = self.vring.set_queue_info(base, base + AVAIL, base + USED);
+        placed.expect("cannot place a queue");
+        let used = self.vring.queue_used_idx();
+        self.vring
+            .set_queue_next_used(used.expect("outside the guest's memory"));
     }
 
     /// Makes a request of the buffers `parts`, each of a length and perhaps for the device to write,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The program around a device, driven by unit tests and fuzz targets.
 
 use std::fs;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
+use crate::backend::continuity::Continuity;
 use crate::backend::device::config_change::ConfigChangeLink;
 use crate::backend::device::{DeviceContext, DeviceListeners, EventLoop};
 use crate::backend::service::main_thread_channel::{
@@ -23,6 +25,7 @@ pub struct FakeContext {
     config_changes: ConfigChangeLink,
     main_thread: MainThreadHandle,
     receiver: MainThreadReceiver,
+    continuity: Continuity,
 }
 
 struct Turns(Epoll);
@@ -45,6 +48,11 @@ impl FakeContext {
     /// # Errors
     /// If the host has no descriptors left.
     pub fn new(memory: GuestMemory) -> io::Result<Self> {
+        Self::with_continuity(memory, Continuity::default())
+    }
+
+    /// As [`FakeContext::new`], in a process that keeps `continuity`.
+    pub(crate) fn with_continuity(memory: GuestMemory, continuity: Continuity) -> io::Result<Self> {
         let (main_thread, receiver) = MainThreadHandle::new()?;
         Ok(Self {
             event_loop: Arc::new(Turns(Epoll::new()?)),
@@ -53,6 +61,7 @@ impl FakeContext {
             config_changes: ConfigChangeLink::default(),
             main_thread,
             receiver,
+            continuity,
         })
     }
 
@@ -79,6 +88,7 @@ impl FakeContext {
             self.listeners.clone(),
             self.config_changes.clone(),
             self.main_thread.clone(),
+            self.continuity.clone(),
         )
     }
 
@@ -127,7 +137,7 @@ impl FakeContext {
     #[cfg(test)]
     pub fn lost_hardware(&self) -> Option<String> {
         match self.receiver.take()? {
-            MainThreadEvent::HardwareLost(message) => Some(message),
+            MainThreadEvent::HardwareLost { message, .. } => Some(message),
             _ => None,
         }
     }
@@ -136,12 +146,15 @@ impl FakeContext {
 pub(crate) fn failure(receiver: &MainThreadReceiver) -> Option<String> {
     while let Some(news) = receiver.take() {
         match news {
-            MainThreadEvent::Failed(message) => return Some(message),
+            MainThreadEvent::Failed(message) | MainThreadEvent::Crashed(message) => {
+                return Some(message);
+            }
             MainThreadEvent::DeviceBuilt(Err(error)) => return Some(error.to_string()),
             MainThreadEvent::DeviceBuilt(Ok(()))
-            | MainThreadEvent::HardwareLost(_)
+            | MainThreadEvent::HardwareLost { .. }
             | MainThreadEvent::ClientsLeft
             | MainThreadEvent::ConfigChanged
+            | MainThreadEvent::StateLost(_)
             | MainThreadEvent::DeviceEnded => {}
         }
     }

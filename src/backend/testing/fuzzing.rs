@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Access to private modules for the targets in fuzz/.
 
 use std::io;
@@ -20,11 +21,14 @@ use crate::backend::service::main_thread_channel::{
 };
 use crate::backend::transport::device_handler::BEGIN;
 use crate::backend::transport::display_socket::DisplaySocketMailbox;
-use crate::backend::transport::proxy::{self, VhostUserProxy};
+use crate::backend::transport::proxy::{self, FrontEndProxy as _, VhostUserProxy};
+use crate::backend::transport::succession::Succession;
 use crate::backend::transport::worker;
 
 pub use super::fake_context::FakeContext;
+pub use super::processes::{Processes, Proxy};
 pub use super::split_queue::{Descriptor, INDIRECT, NEXT, SplitQueue, Used, WRITE};
+pub use crate::backend::continuity::fuzzing::{Entry, HostileState, Part, Successor};
 
 /// The whole of a program behind a front-end's socket: proxy, daemon, worker and device.
 pub struct Connection<B: DeviceBuilder> {
@@ -51,6 +55,7 @@ impl<B: DeviceBuilder> Connection<B> {
             listeners,
             config_changes.clone(),
             main_thread,
+            Succession::default(),
         )?;
         // As a program does: the worker has begun before a front-end is served.
         while has_begun(&receiver)?.is_none() {

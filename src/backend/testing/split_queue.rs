@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The driver's side of a split virtqueue (virtio 1.2, section 2.7), as bytes in the guest's memory. It keeps to
 //! nothing by itself: which chains are valid, and what their answers must be, is up to the test.
 

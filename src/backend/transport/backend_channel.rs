@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The backend's own messages to the front-end (`VHOST_USER_SET_BACKEND_REQ_FD`), of which there is one: the
 //! configuration space changed.
 //!
 //! The crate `vhost` has no sender for it, and waits for answers. Waiting would be a deadlock: QEMU does not read this
 //! channel while it waits for the backend.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send, sockopt};
 use vhost::vhost_user::message::{BackendReq, FrontendReq, VhostUserProtocolFeatures};
 
+use super::journal::{RecordError, Table};
+use crate::backend::continuity::{Continuity, IoSlot, Ledger, Owner, Slot};
 use crate::backend::device::config_change::ConfigChangeLink;
 
 const SET_PROTOCOL_FEATURES: u32 = FrontendReq::SET_PROTOCOL_FEATURES as u32;
@@ -29,6 +32,19 @@ const REPLY: u32 = 1 << 2;
 const NEED_REPLY: u32 = 1 << 3;
 /// An answer: header, then 64 bits, 0 for success.
 const ANSWER_LEN: usize = 20;
+/// An answer that agrees, as its bytes lie in memory.
+const AGREEMENT: [u8; ANSWER_LEN] = {
+    let mut answer = [0; ANSWER_LEN];
+    let fields = [CONFIG_CHANGE, VERSION | REPLY, 8];
+    let mut at = 0;
+    while at < 12 {
+        answer[at] = fields[at / 4].to_ne_bytes()[at % 4];
+        at += 1;
+    }
+    answer
+};
+/// A message: its header.
+const MESSAGE_LEN: u64 = 12;
 /// The virtqueue's index in the payload of `SET_VRING_KICK`.
 const INDEX_MASK: u64 = 0xff;
 
@@ -41,6 +57,22 @@ pub(super) struct BackendChannel {
     vrings: RunningVrings,
     awaits_answer: bool,
     answer: Vec<u8>,
+    kept: Option<KeptChannel>,
+}
+
+/// What a successor has to know of the channel.
+struct KeptChannel {
+    ledger: Ledger,
+    sent: IoSlot,
+    received: IoSlot,
+    /// The counts of bytes where the channel begins.
+    begin: ChannelBegin,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct ChannelBegin {
+    sent: u64,
+    received: u64,
 }
 
 /// Why the channel is given up.
@@ -69,6 +101,72 @@ impl BackendChannel {
             vrings: RunningVrings::default(),
             awaits_answer: false,
             answer: Vec::new(),
+            kept: None,
+        }
+    }
+
+    /// A channel that a successor goes on with.
+    pub(super) fn kept(link: ConfigChangeLink, continuity: &Continuity) -> io::Result<Self> {
+        let mut kept = KeptChannel {
+            ledger: continuity.ledger(Owner::Proxy),
+            sent: continuity.slot(Slot::ChannelOut)?,
+            received: continuity.slot(Slot::ChannelIn)?,
+            begin: ChannelBegin::default(),
+        };
+        kept.begin = kept.transferred();
+        Ok(Self {
+            kept: Some(kept),
+            ..Self::new(link)
+        })
+    }
+
+    /// Has `replay` take note of the front-end's old messages, and goes on where a predecessor was.
+    pub(super) fn resume(&mut self, replay: impl FnOnce(&mut Self)) -> Result<(), RecordError> {
+        let Some(kept) = &self.kept else {
+            return Ok(());
+        };
+        let record = kept.ledger.read(Table::Channel.key(0), |value| {
+            let begin = ChannelBegin {
+                sent: value.u64()?,
+                received: value.u64()?,
+            };
+            let vrings = RunningVrings {
+                started: value.u64()?,
+                enabled: value.u64()?,
+                run: value.bool()?,
+            };
+            Ok((begin, vrings))
+        })?;
+        replay(self);
+        let (Some((begin, vrings)), Some(kept)) = (record, &mut self.kept) else {
+            return Ok(());
+        };
+        kept.begin = begin;
+        self.vrings = vrings;
+        let now = kept.transferred();
+        let messages = now.sent.saturating_sub(kept.begin.sent) / MESSAGE_LEN;
+        let received = now.received.saturating_sub(kept.begin.received);
+        let answers = received / ANSWER_LEN as u64;
+        if self.has_answers && self.socket.is_some() && messages > answers {
+            self.awaits_answer = true;
+            // A part of an answer was received by a predecessor, and is taken for one that agrees.
+            let part = (received % ANSWER_LEN as u64) as usize;
+            self.answer = AGREEMENT.iter().copied().take(part).collect();
+            self.link.resume();
+        }
+        // The replay put what it makes of the messages.
+        self.record();
+        Ok(())
+    }
+
+    /// Keeps what the messages so far say.
+    fn record(&self) {
+        if let Some(kept) = &self.kept {
+            kept.ledger.write(Table::Channel.key(0), |value| {
+                value.u64(kept.begin.sent).u64(kept.begin.received);
+                value.u64(self.vrings.started).u64(self.vrings.enabled);
+                value.bool(self.vrings.run);
+            });
         }
     }
 
@@ -91,6 +189,9 @@ impl BackendChannel {
             SET_BACKEND_REQ_FD => {
                 let socket = duplicate(fds).inspect_err(warn).ok();
                 self.set_socket(socket.map(Arc::new));
+                if let Some(kept) = &mut self.kept {
+                    kept.begin = kept.transferred();
+                }
             }
             SET_VRING_KICK => self.vrings.start(number(payload) & INDEX_MASK),
             SET_VRING_ENABLE if word(payload, 4) == 0 => self.vrings.disable(index(payload)),
@@ -99,6 +200,7 @@ impl BackendChannel {
             RESET_OWNER | RESET_DEVICE => self.vrings.disable_all(),
             _ => {}
         }
+        self.record();
     }
 
     /// Reads an answer, and sends what the device wants to be sent, if the front-end runs the device. `is_quiet`: no
@@ -131,7 +233,13 @@ impl BackendChannel {
         let flags = VERSION | if self.has_answers { NEED_REPLY } else { 0 };
         let message = [CONFIG_CHANGE, flags, 0].map(u32::to_ne_bytes).concat();
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match retry_on_intr(|| send(socket, &message, flags)) {
+        let sent = match &mut self.kept {
+            Some(kept) => kept
+                .sent
+                .send(socket, &[IoSlice::new(&message)], &[], flags),
+            None => retry_on_intr(|| send(socket, &message, flags)),
+        };
+        match sent {
             Ok(sent) if sent == message.len() => {}
             Ok(_) | Err(Errno::AGAIN) => return Err(ChannelError::Full),
             Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
@@ -148,9 +256,16 @@ impl BackendChannel {
             return Ok(());
         };
         let mut rest = vec![0; ANSWER_LEN.saturating_sub(self.answer.len())];
-        match recv(socket, rest.as_mut_slice(), RecvFlags::DONTWAIT) {
-            Ok((_, 0)) | Err(Errno::CONNRESET) => return Err(ChannelError::Closed),
-            Ok((_, got)) => self.answer.extend(rest.iter().take(got)),
+        let received = match &mut self.kept {
+            Some(kept) => {
+                let into = &mut [IoSliceMut::new(&mut rest)];
+                kept.received.receive(socket, into, RecvFlags::DONTWAIT)
+            }
+            None => recv(socket, rest.as_mut_slice(), RecvFlags::DONTWAIT).map(|(_, got)| got),
+        };
+        match received {
+            Ok(0) | Err(Errno::CONNRESET) => return Err(ChannelError::Closed),
+            Ok(got) => self.answer.extend(rest.iter().take(got)),
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Err(error) => return Err(ChannelError::Socket(error.into())),
         }
@@ -171,6 +286,15 @@ impl BackendChannel {
         self.answer.clear();
         self.link.answered();
         Ok(())
+    }
+}
+
+impl KeptChannel {
+    fn transferred(&self) -> ChannelBegin {
+        ChannelBegin {
+            sent: self.sent.transferred(),
+            received: self.received.transferred(),
+        }
     }
 }
 

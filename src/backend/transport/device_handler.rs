@@ -1,12 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Passes calls of the crate `vhost-user-backend` on to the device, which the worker builds.
 //!
 //! `vhost-user-backend` ends the worker silently when `handle_event` fails or panics, and the process goes on without
-//! serving. [`DeviceHandler`] ends the process instead, with a message.
+//! serving. [`DeviceHandler`] ends the process instead, with a message. After the first request it gives back the memory that
+//! only the start needed.
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd as _;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 use vhost::vhost_user::GpuBackend;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
@@ -15,11 +18,14 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::display_socket::DisplaySocketMailbox;
+use super::succession::Succession;
 use super::watchdog::Watchdog;
+use crate::backend::continuity::{Ledger, Work};
 use crate::backend::device::config_change::ConfigChangeLink;
 use crate::backend::device::{Device, DeviceBuilder, DeviceContext, EventLoop, FIRST_TOKEN};
 use crate::backend::lock::lock;
 use crate::backend::service::main_thread_channel::{BuildError, MainThreadEvent, MainThreadHandle};
+use crate::backend::startup_memory;
 use crate::backend::virtqueue::{
     GuestMemory, MAX_QUEUE_SIZE, TRANSPORT_FEATURES, Vring, VringObserver,
 };
@@ -41,12 +47,16 @@ pub(crate) struct DeviceHandler<B: DeviceBuilder> {
     /// The builder and its inputs; taken when the worker builds the device.
     parts: Mutex<Option<Parts<B>>>,
     device: BuiltDevice<B::Device>,
+    ledger: Ledger,
     display_socket: DisplaySocketMailbox,
     config_changes: ConfigChangeLink,
     main_thread: MainThreadHandle,
     begin: EventFd,
     end: EventFd,
     watchdog: Option<Watchdog>,
+    succession: Succession,
+    /// The first event of a virtqueue was handled: the start is over.
+    has_served: Once,
 }
 
 /// The builder and its inputs.
@@ -116,6 +126,38 @@ impl<D> BuiltDevice<D> {
     }
 }
 
+/// The device, for one event or message. Afterwards what it put into its ledger is valid, and this is the only place that
+/// sees to it, apart from requests that are done ([`QueuePass::add_used`]).
+///
+/// [`QueuePass::add_used`]: crate::backend::QueuePass::add_used
+struct LockedDevice<'a, D> {
+    device: MutexGuard<'a, D>,
+    ledger: &'a Ledger,
+}
+
+impl<D> Deref for LockedDevice<'_, D> {
+    type Target = D;
+
+    fn deref(&self) -> &D {
+        &self.device
+    }
+}
+
+impl<D> DerefMut for LockedDevice<'_, D> {
+    fn deref_mut(&mut self) -> &mut D {
+        &mut self.device
+    }
+}
+
+impl<D> Drop for LockedDevice<'_, D> {
+    fn drop(&mut self) {
+        // After a panic the device is in no state to go on from.
+        if !std::thread::panicking() {
+            self.ledger.commit();
+        }
+    }
+}
+
 thread_local! {
     /// Reports the end of the worker, whatever its reason.
     static WORKER_EXIT_GUARD: RefCell<Option<WorkerExitGuard>> = const { RefCell::new(None) };
@@ -135,16 +177,21 @@ impl<B: DeviceBuilder> DeviceHandler<B> {
         display_socket: DisplaySocketMailbox,
         config_changes: ConfigChangeLink,
         main_thread: MainThreadHandle,
+        succession: Succession,
     ) -> io::Result<Self> {
+        let ledger = succession.device_ledger();
         Ok(Self {
             parts: Mutex::new(None),
             device: BuiltDevice::default(),
+            ledger,
             display_socket,
             config_changes,
             main_thread,
             begin: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             end: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             watchdog: Watchdog::of_unit()?,
+            succession,
+            has_served: Once::new(),
         })
     }
 
@@ -169,8 +216,16 @@ impl<B: DeviceBuilder> DeviceHandler<B> {
         }
     }
 
-    fn device(&self) -> MutexGuard<'_, B::Device> {
-        self.device.get()
+    fn device(&self) -> LockedDevice<'_, B::Device> {
+        LockedDevice {
+            device: self.device.get(),
+            ledger: &self.ledger,
+        }
+    }
+
+    /// Makes valid what was put into the device's ledger, while the device does nothing.
+    pub(super) fn commit(&self) {
+        drop(self.device());
     }
 
     /// Builds the device.
@@ -180,21 +235,46 @@ impl<B: DeviceBuilder> DeviceHandler<B> {
         let Some(parts) = lock(&self.parts).take() else {
             return;
         };
+        let mut kept = Ok(());
         for (index, vring) in (0..).zip(vrings) {
             vring.observe(index, parts.observer.clone());
+            if B::Device::USES_IN_ORDER {
+                vring.start_at_used();
+            }
+            kept = kept.and(vring.keep(index, self.succession.positions()));
         }
-        let built = self.build(parts);
+        let built = match kept {
+            Ok(()) => self.build(parts),
+            Err(e) => Err(e.into()),
+        };
         self.main_thread.tell(MainThreadEvent::DeviceBuilt(built));
     }
 
     fn build(&self, parts: Parts<B>) -> Result<(), BuildError> {
         self.device.set(parts.builder.build(parts.context)?);
+        self.commit();
         if let Some(watchdog) = &self.watchdog {
             parts
                 .event_loop
                 .watch(watchdog.timer(), EventSet::IN, WATCHDOG)?;
         }
         Ok(())
+    }
+
+    fn handle_device_event(
+        &self,
+        token: u16,
+        events: EventSet,
+        vrings: &[Vring],
+    ) -> io::Result<()> {
+        let (continuity, work) = (self.succession.continuity(), Work::Event(token));
+        let mut device = self.device();
+        continuity.begin_work(work);
+        let handled = device.handle_event(token, events, vrings);
+        // With what it put into its ledger.
+        drop(device);
+        continuity.work_done(work);
+        handled
     }
 
     fn end(&self) {
@@ -296,10 +376,12 @@ impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
                 }
             }
             _ => {
-                let handled = self.device().handle_event(device_event, evset, vrings);
-                if let Err(e) = handled {
+                if let Err(e) = self.handle_device_event(device_event, evset, vrings) {
                     let message = format!("the device failed: {e}");
                     self.main_thread.tell(MainThreadEvent::Failed(message));
+                }
+                if usize::from(device_event) < B::Device::QUEUES {
+                    self.has_served.call_once(startup_memory::give_back);
                 }
             }
         }

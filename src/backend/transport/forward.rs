@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Passes vhost-user messages between a front-end and a backend program.
 
 use std::os::unix::net::UnixStream;
@@ -6,7 +7,8 @@ use rustix::event::poll;
 use rustix::io::Errno;
 
 use super::display_socket::DisplaySocketMailbox;
-use super::proxy::{ConnectionSide, ProxyError, VhostUserProxy};
+use super::forwarder::ProxyError;
+use super::proxy::{ConnectionSide, FrontEndProxy as _, VhostUserProxy};
 use crate::backend::device::config_change::ConfigChangeLink;
 
 /// Why messages cannot be passed on.

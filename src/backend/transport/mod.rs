@@ -1,10 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The way of vhost-user messages: from the front-end's socket by the proxy and the daemon to the device.
 
 pub(crate) mod backend_channel;
 pub(crate) mod device_handler;
 pub(crate) mod display_socket;
 pub(crate) mod forward;
+mod forwarder;
+mod journal;
 pub(crate) mod proxy;
+pub(crate) mod resumable;
 mod sanitize;
+pub(crate) mod succession;
 mod watchdog;
 pub(crate) mod worker;

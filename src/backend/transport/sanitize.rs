@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Rewrites or refuses front-end requests that would make the vhost-user-backend daemon or its worker exit.
 //!
 //! Valid requests are rewritten: a guest can cause them, and must not end its own device. Requests that cannot
@@ -141,9 +142,7 @@ impl RequestSanitizer {
     fn redirect_invalid_vring(&mut self, payload: &mut [u8]) {
         let addresses = RING_PARTS.map(|(at, align)| (word(payload, at), align));
         let possible = addresses.iter().all(|(address, align)| {
-            address.is_some_and(|address| {
-                address.is_multiple_of(*align) && self.memory.contains(address)
-            })
+            address.is_some_and(|address| address % *align == 0 && self.memory.contains(address))
         });
         let end = self.memory.end();
         let (false, Some(nowhere)) = (possible, end.and_then(|end| end.checked_sub(RING_HEADER)))
@@ -179,7 +178,7 @@ fn set_kick(payload: &[u8], fds: &[OwnedFd]) -> Result<(), RequestError> {
     }
 }
 
-fn message(request: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn message(request: u32, payload: &[u8]) -> Vec<u8> {
     let size = payload.len() as u32;
     let header = [request, VERSION, size].map(u32::to_ne_bytes).concat();
     [header.as_slice(), payload].concat()

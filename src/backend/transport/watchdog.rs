@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The timer for `WATCHDOG=1` (sd_notify(3)).
 
 use std::io;

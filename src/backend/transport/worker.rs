@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Starts the worker: the thread that builds the device and handles its events.
 
 use std::io;
@@ -11,6 +12,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::device_handler::{DeviceEnd, DeviceHandler, Parts};
 use super::display_socket::DisplaySocketMailbox;
+use super::succession::Succession;
 use crate::backend::device::config_change::ConfigChangeLink;
 use crate::backend::device::{
     DeviceBuilder, DeviceContext, DeviceListeners, EventLoop, FIRST_TOKEN,
@@ -31,8 +33,14 @@ pub(crate) fn spawn<B: DeviceBuilder>(
     listeners: DeviceListeners,
     config_changes: ConfigChangeLink,
     main_thread: MainThreadHandle,
+    succession: Succession,
 ) -> io::Result<(Daemon<B>, DeviceEnd)> {
-    let handler = DeviceHandler::new(display_socket, config_changes.clone(), main_thread.clone())?;
+    let handler = DeviceHandler::new(
+        display_socket,
+        config_changes.clone(),
+        main_thread.clone(),
+        succession.clone(),
+    )?;
     let handler = Arc::new(handler);
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let daemon = VhostUserDaemon::new(name.to_owned(), handler.clone(), memory.clone())
@@ -54,6 +62,7 @@ pub(crate) fn spawn<B: DeviceBuilder>(
             listeners,
             config_changes,
             main_thread,
+            succession.continuity().clone(),
         ),
         event_loop: device_loop,
         observer: Arc::new(Observer {
@@ -96,6 +105,12 @@ impl<B: DeviceBuilder> VringObserver for Observer<B> {
         if let Some(event_loop) = self.event_loop.upgrade() {
             // Fails if the virtqueue is not enabled, and so not watched.
             let _ = event_loop.unregister_listener(kick, EventSet::empty(), FIRST_TOKEN.into());
+        }
+    }
+
+    fn position_set(&self) {
+        if let Some(handler) = self.handler.upgrade() {
+            handler.commit();
         }
     }
 }

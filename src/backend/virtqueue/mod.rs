@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Split virtqueues (virtio 1.2, 2.7) in guest memory.
 
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
@@ -10,12 +11,21 @@ use virtio_bindings::bindings::virtio_ring::{
 use virtio_queue::DescriptorChain;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
-pub use queue_pass::{QueuePass, VirtqueueError};
+pub(crate) use positions::Positions;
+#[cfg(test)]
+pub(crate) use positions::{Position, PositionError};
+pub use queue_pass::QueuePass;
+pub use rings::VirtqueueError;
 pub use vring::Vring;
 pub(crate) use vring::{VringObserver, signal};
 
+mod positions;
 mod queue_pass;
+mod rings;
 mod vring;
+
+#[cfg(test)]
+mod tests;
 
 /// Feature bits that every device offers (virtio 1.2, section 6).
 ///

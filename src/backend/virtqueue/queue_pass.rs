@@ -1,50 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One pass over a split virtqueue (virtio 1.2, 2.7), which publishes its used buffers once.
 //!
 //! `virtio-queue` stores the used index for each buffer, and ignores `VIRTQ_AVAIL_F_NO_INTERRUPT`. A pass
-//! collects the used buffers instead: one store of the index and at most one notification for all of them.
+//! writes the used elements, and publishes them later: one store of the index and at most one notification for all of
+//! them. Where the state is kept for a successor, requests are done once their used elements are written and the virtqueue's
+//! position is recorded: see [`QueuePass::commit`].
 //!
 //! Devices limit the work of a pass in their `queue_turn.rs`: see `MAX_TURN_REQUESTS` and `MAX_TURN_TIME` of the GPU.
 
 use std::num::Wrapping;
 use std::ops::Deref;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use vhost_user_backend::VringT;
-use virtio_queue::{Queue, QueueT};
-use vm_memory::{
-    Address, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestMemoryMmap,
-};
+use virtio_queue::{DescriptorChain, QueueOwnedT as _, QueueT as _};
+use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestMemoryMmap};
 
+use super::rings::{
+    AVAIL_ELEMENT, AVAIL_RING, DESCRIPTOR, USED_ELEMENT, USED_RING, VirtqueueError, publish_used,
+    used_element, wants_notification, write_used,
+};
 use super::vring::Vring;
 use super::{Chain, GuestMemory, MemoryGuard};
 
-/// Sizes and offsets within a split virtqueue, in bytes.
-const DESCRIPTOR: u64 = 16;
-const AVAIL_RING: u64 = 4;
-const AVAIL_ELEMENT: u64 = 2;
-const USED_RING: u64 = 4;
-const USED_ELEMENT: u64 = 8;
-const AVAIL_F_NO_INTERRUPT: u16 = 1;
-
-/// Why a virtqueue cannot be used. All but [`VirtqueueError::Notify`] are the driver's fault.
-#[derive(Debug, thiserror::Error)]
-pub enum VirtqueueError {
-    /// `virtio-queue` refuses it.
-    #[error("the virtqueue is broken: {0}")]
-    Queue(#[from] virtio_queue::Error),
-    /// The size is not a power of two.
-    #[error("the driver chose a size for the virtqueue that is no power of two")]
-    Size,
-    /// A part of it is outside the guest's memory.
-    #[error("the virtqueue lies outside the guest's memory")]
-    Outside,
-    /// An access to it failed.
-    #[error("the virtqueue lies outside the guest's memory: {0}")]
-    Memory(#[from] vm_memory::GuestMemoryError),
-    /// The front-end's eventfd failed.
-    #[error("cannot notify the driver: {0}")]
-    Notify(#[from] std::io::Error),
-}
+/// Most requests whose used elements are written at once.
+const BATCH: usize = 32;
 
 /// One pass over a virtqueue: take requests ([`QueuePass::pop`]), give them back ([`QueuePass::add_used`]), and
 /// show that to the driver once ([`QueuePass::flush_used`]).
@@ -55,7 +35,12 @@ pub struct QueuePass<'a> {
     memory: MemoryGuard,
     /// Available requests that were seen and not taken yet.
     announced: u16,
-    done: Vec<(u16, u32)>,
+    /// Used elements that are written and not published yet.
+    unpublished: u32,
+    /// Requests that were given back and are not committed yet.
+    uncommitted: u16,
+    /// Why a used element could not be written. Those after it are not written either: the driver would find a gap.
+    error: Option<VirtqueueError>,
 }
 
 impl<'a> QueuePass<'a> {
@@ -66,22 +51,23 @@ impl<'a> QueuePass<'a> {
             return None;
         }
         let memory = memory.memory();
-        (memory.num_regions() > 0).then(|| Self {
-            vring,
-            memory,
-            announced: 0,
-            done: Vec::new(),
-        })
+        (memory.num_regions() > 0).then(|| Self::new(vring, memory))
     }
 
     /// A last pass over a virtqueue that the front-end is stopping: used buffers can still be shown until it gets the
     /// answer.
     pub fn last(vring: &'a Vring, memory: &GuestMemory) -> Self {
+        Self::new(vring, memory.memory())
+    }
+
+    fn new(vring: &'a Vring, memory: MemoryGuard) -> Self {
         Self {
             vring,
-            memory: memory.memory(),
+            memory,
             announced: 0,
-            done: Vec::new(),
+            unpublished: 0,
+            uncommitted: 0,
+            error: None,
         }
     }
 
@@ -89,7 +75,7 @@ impl<'a> QueuePass<'a> {
     ///
     /// # Errors
     /// If the virtqueue is outside the guest's memory, or the driver offers more requests than it has entries.
-    pub fn available(&self) -> Result<u16, VirtqueueError> {
+    pub fn available(&mut self) -> Result<u16, VirtqueueError> {
         if self.vring.has_wrong_size() {
             return Err(VirtqueueError::Size);
         }
@@ -115,6 +101,8 @@ impl<'a> QueuePass<'a> {
         if available > queue.size() {
             return Err(virtio_queue::Error::InvalidAvailRingIndex.into());
         }
+        drop(state);
+        self.announced = available;
         Ok(available)
     }
 
@@ -130,7 +118,7 @@ impl<'a> QueuePass<'a> {
     /// requests for ever. Call [`QueuePass::flush_used`] all the same: requests given back before are the driver's.
     pub fn pop(&mut self) -> Result<Option<Chain>, VirtqueueError> {
         if self.announced == 0 {
-            self.announced = self.available()?;
+            self.available()?;
         }
         let Some(left) = self.announced.checked_sub(1) else {
             return Ok(None);
@@ -158,40 +146,148 @@ impl<'a> QueuePass<'a> {
     /// Gives the request with the head index `head` back, with `len` bytes written to its buffers. The driver
     /// sees it after [`QueuePass::flush_used`].
     ///
-    /// A head index beyond the size of the virtqueue, which only a broken driver offers, is dropped.
+    /// Where the state is kept, the request is done at the next [`QueuePass::commit`]. So requests are given back in the order
+    /// in which they were taken, each after its response is written and its records are put.
+    ///
+    /// A head index beyond the size of the virtqueue, which only a broken driver offers, is dropped. What keeps the used
+    /// ring from being written is an error of [`QueuePass::flush_used`].
     pub fn add_used(&mut self, head: u16, len: u32) {
-        self.done.push((head, len));
+        if self.error.is_some() {
+            return;
+        }
+        let mut state = self.vring.get_mut();
+        let queue = state.get_queue_mut();
+        if head < queue.size() {
+            let index = Wrapping(queue.next_used());
+            let element = used_element(head, len);
+            if let Err(error) = write_used(queue, &self.memory, index, &[element]) {
+                self.error = Some(error);
+                return;
+            }
+            queue.set_next_used((index + Wrapping(1)).0);
+            self.unpublished += 1;
+        }
+        self.uncommitted = self.uncommitted.wrapping_add(1);
     }
 
-    /// Publishes all used buffers, and notifies the driver at most once, if it wants that.
+    /// Takes the next `count` requests and gives each back, with as many bytes as `serve` wrote to its buffers: what
+    /// [`QueuePass::pop`] and [`QueuePass::add_used`] do, with one lock and one look at the rings for many. Returns how many
+    /// requests that were; fewer if there are no more, or the front-end is stopping the virtqueue.
+    ///
+    /// # Errors
+    /// As [`QueuePass::pop`]. The requests that were served before are given back.
+    pub fn serve_next(
+        &mut self,
+        count: u16,
+        mut serve: impl FnMut(&mut DescriptorChain<&GuestMemoryMmap>, &GuestMemoryMmap) -> u32,
+    ) -> Result<u16, VirtqueueError> {
+        let mut served = 0;
+        while served < count {
+            if self.announced == 0 {
+                self.available()?;
+            }
+            let wanted = self.announced.min(count - served).min(BATCH as u16);
+            if wanted == 0 {
+                break;
+            }
+            let taken = self.serve_batch(wanted, &mut serve)?;
+            served += taken;
+            if taken < wanted {
+                break;
+            }
+        }
+        Ok(served)
+    }
+
+    /// As [`QueuePass::serve_next`], for up to [`BATCH`] requests that were seen.
+    fn serve_batch(
+        &mut self,
+        count: u16,
+        mut serve: impl FnMut(&mut DescriptorChain<&GuestMemoryMmap>, &GuestMemoryMmap) -> u32,
+    ) -> Result<u16, VirtqueueError> {
+        let memory: &GuestMemoryMmap = &self.memory;
+        let mut state = self.vring.get_mut();
+        let queue = state.get_queue_mut();
+        let size = queue.size();
+        let is_ready = queue.ready();
+        let mut elements = [[0; USED_ELEMENT as usize]; BATCH];
+        let mut used = 0;
+        let mut taken = 0;
+        match queue.iter(memory) {
+            Ok(chains) => {
+                for mut chain in chains.take(count.into()) {
+                    let head = chain.head_index();
+                    let len = serve(&mut chain, memory);
+                    taken += 1;
+                    if let Some(element) = elements.get_mut(used).filter(|_| head < size) {
+                        *element = used_element(head, len);
+                        used += 1;
+                    }
+                }
+            }
+            // The front-end is stopping the virtqueue.
+            Err(_) if !is_ready => return Ok(0),
+            Err(_) => return Err(virtio_queue::Error::InvalidAvailRingIndex.into()),
+        }
+        self.announced = self.announced.saturating_sub(taken);
+        if self.error.is_none() {
+            let index = Wrapping(queue.next_used());
+            let elements = elements.get(..used).unwrap_or_default();
+            match write_used(queue, memory, index, elements) {
+                Ok(()) => {
+                    queue.set_next_used((index + Wrapping(used as u16)).0);
+                    self.unpublished += used as u32;
+                    self.uncommitted = self.uncommitted.wrapping_add(taken);
+                }
+                Err(error) => self.error = Some(error),
+            }
+        }
+        match taken == count {
+            true => Ok(taken),
+            // The driver took requests back.
+            false => Err(virtio_queue::Error::InvalidAvailRingIndex.into()),
+        }
+    }
+
+    /// The requests that were given back are done, where the state is kept: all records of the device that were put until
+    /// now become valid, together with the virtqueue's position. A process that dies before executes the requests since the
+    /// last commit again, from the state before them; one that dies after it publishes them.
+    ///
+    /// [`QueuePass::flush_used`] commits too. A device that may not execute some requests again together commits between
+    /// them.
+    pub fn commit(&mut self) {
+        let done = std::mem::take(&mut self.uncommitted);
+        if done != 0 {
+            let state = self.vring.get_ref();
+            self.vring.record_done(state.get_queue(), done);
+        }
+    }
+
+    /// [`QueuePass::commit`] if the device put or removed a record since the last one. What a request changes without a
+    /// record, such as pixels, is changed in the same way again.
+    pub fn commit_changes(&mut self) {
+        if self.vring.has_uncommitted_records() {
+            self.commit();
+        }
+    }
+
+    /// Commits, publishes all used buffers, and notifies the driver at most once, if it wants that.
     ///
     /// # Errors
     /// If the virtqueue is outside the guest's memory, or the notification cannot be sent.
     pub fn flush_used(&mut self) -> Result<(), VirtqueueError> {
-        if self.done.is_empty() {
-            return Ok(());
+        self.commit();
+        let count = std::mem::take(&mut self.unpublished);
+        if count != 0 {
+            let state = self.vring.get_mut();
+            let queue = state.get_queue();
+            publish_used(queue, &self.memory)?;
+            let next = Wrapping(queue.next_used());
+            if wants_notification(queue, &self.memory, next - Wrapping(count as u16), next)? {
+                state.signal_used_queue()?;
+            }
         }
-        let mut state = self.vring.get_mut();
-        let queue = state.get_queue_mut();
-        self.done.retain(|(head, _)| *head < queue.size());
-        let Some((last, rest)) = self.done.split_last() else {
-            return Ok(());
-        };
-        let before = Wrapping(queue.next_used());
-        let mut next = before;
-        for (head, len) in rest {
-            write_used(queue, &self.memory, next, *head, *len)?;
-            next += 1;
-        }
-        queue.set_next_used(next.0);
-        queue.add_used(self.memory.deref(), last.0, last.1)?;
-        next += 1;
-        self.done.clear();
-        let wanted = wants_notification(queue, &self.memory, before, next)?;
-        if wanted {
-            state.signal_used_queue()?;
-        }
-        Ok(())
+        self.error.take().map_or(Ok(()), Err)
     }
 
     /// Asks for kicks after a pass took all requests. Returns `true` if more came meanwhile, without a kick:
@@ -234,52 +330,6 @@ impl<'a> QueuePass<'a> {
             .get_queue_mut()
             .disable_notification(self.memory.deref())?)
     }
-}
-
-fn write_used(
-    queue: &Queue,
-    memory: &GuestMemoryMmap,
-    index: Wrapping<u16>,
-    head: u16,
-    len: u32,
-) -> Result<(), VirtqueueError> {
-    let slot = u64::from(index.0.checked_rem(queue.size()).unwrap_or(0));
-    let element = (u64::from(head) | u64::from(len) << 32).to_le_bytes();
-    let at = offset(queue.used_ring(), USED_RING + slot * USED_ELEMENT)?;
-    match memory.get_slice(at, element.len()) {
-        Ok(slice) => slice.copy_from(&element),
-        // It spans two regions, or is outside the guest's memory.
-        Err(_) => memory.write_slice(&element, at)?,
-    }
-    Ok(())
-}
-
-/// Whether the driver wants a notification for the used elements from `before` to `after` (virtio 1.2, 2.7.7 and
-/// 2.7.10).
-fn wants_notification(
-    queue: &Queue,
-    memory: &GuestMemoryMmap,
-    before: Wrapping<u16>,
-    after: Wrapping<u16>,
-) -> Result<bool, VirtqueueError> {
-    // The used index must be visible before the driver's flags are read.
-    fence(Ordering::SeqCst);
-    if queue.event_idx_enabled() {
-        let used_event = AVAIL_RING + u64::from(queue.size()) * AVAIL_ELEMENT;
-        let at = offset(queue.avail_ring(), used_event)?;
-        let event = Wrapping(u16::from_le(memory.load(at, Ordering::Relaxed)?));
-        Ok(after - event - Wrapping(1) < after - before)
-    } else {
-        let at = GuestAddress(queue.avail_ring());
-        let flags = u16::from_le(memory.load(at, Ordering::Relaxed)?);
-        Ok(flags & AVAIL_F_NO_INTERRUPT == 0)
-    }
-}
-
-fn offset(base: u64, by: u64) -> Result<GuestAddress, VirtqueueError> {
-    GuestAddress(base)
-        .checked_add(by)
-        .ok_or(VirtqueueError::Queue(virtio_queue::Error::AddressOverflow))
 }
 
 #[cfg(test)]

@@ -1,17 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A virtqueue as `vhost-user-backend` serves it, and what that crate does not tell a device: that
 //! the front-end disabled the virtqueue, replaced its kick eventfd, or wants to hear of errors.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vhost_user_backend::{VringMutex, VringStateGuard, VringStateMutGuard, VringT};
-use virtio_queue::{Error, QueueT};
+use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutGuard, VringT};
+use virtio_queue::{Error, Queue, QueueT};
+use vm_memory::GuestAddressSpace as _;
 
 use super::GuestMemory;
+use super::positions::{Position, PositionError, Positions};
+use super::rings::publish_used;
 use crate::backend::lock::lock;
 
 /// Gets what the front-end does to a virtqueue. Called on the protocol thread, without the virtqueue's lock.
@@ -21,6 +25,10 @@ pub(crate) trait VringObserver: Send + Sync {
 
     /// The running virtqueue gets another eventfd: stop watching `kick`.
     fn forget_kick(&self, kick: RawFd);
+
+    /// The front-end set the position of a virtqueue, which is put into the device's ledger and not valid yet: commit it
+    /// while the device does nothing.
+    fn position_set(&self);
 }
 
 /// A virtqueue, as [`Device::handle_event`](crate::backend::Device::handle_event) gets it and [`QueuePass`]
@@ -33,12 +41,62 @@ pub struct Vring {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
+    memory: GuestMemory,
     observer: OnceLock<(u32, Arc<dyn VringObserver>)>,
+    /// Where the virtqueue is kept for a successor, if it is.
+    kept: OnceLock<KeptVring>,
+    /// The virtqueue starts at the driver's used index.
+    starts_at_used: AtomicBool,
     /// The driver chose a size that is not a power of two.
     has_wrong_size: AtomicBool,
     errors: Mutex<Errors>,
+}
+
+/// A virtqueue that is kept for a successor. Its state is changed under the virtqueue's lock only.
+struct KeptVring {
+    index: u32,
+    positions: Positions,
+    /// Whether a predecessor left a position.
+    is_restored: bool,
+    /// What is recorded, as [`Position::to_bits`]. Requests that are taken and not done lie behind it.
+    position: AtomicU32,
+    /// The driver is to be shown what a predecessor had done before it died, and then notified.
+    owes_publication: AtomicBool,
+    owes_notification: AtomicBool,
+}
+
+impl KeptVring {
+    fn position(&self) -> Position {
+        Position::from_bits(self.position.load(Ordering::Relaxed))
+    }
+
+    fn set_position(&self, position: Position) {
+        self.position.store(position.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Nothing is owed to the driver, or what follows from the death of a predecessor.
+    fn set_debts(&self, owes: bool) {
+        self.owes_publication.store(owes, Ordering::Relaxed);
+        self.owes_notification.store(owes, Ordering::Relaxed);
+    }
+
+    /// Notifies the driver if that is due and the front-end has given an eventfd for it, whatever the driver asks for: it
+    /// may have been asleep since before the predecessor died.
+    fn notify(&self, vring: &VringState<GuestMemory>) {
+        let is_published = !self.owes_publication.load(Ordering::Relaxed);
+        let owes = is_published && self.owes_notification.load(Ordering::Relaxed);
+        if owes && vring.get_call().is_some() {
+            self.owes_notification.store(false, Ordering::Relaxed);
+            if let Err(e) = vring.signal_used_queue() {
+                log::debug!("cannot notify the driver: {e}");
+            }
+        }
+    }
+
+    fn put(&self, position: Position) {
+        self.positions.put(self.index, position);
+    }
 }
 
 #[derive(Default)]
@@ -53,6 +111,130 @@ impl Vring {
     /// Sets the observer of this virtqueue, whose index is `index`. Only the first call has an effect.
     pub(crate) fn observe(&self, index: u32, observer: Arc<dyn VringObserver>) {
         let _ = self.shared.observer.set((index, observer));
+    }
+
+    /// Has this virtqueue start at the driver's used index from now on, whatever the front-end says: see
+    /// [`Device::USES_IN_ORDER`](crate::backend::Device::USES_IN_ORDER).
+    pub(crate) fn start_at_used(&self) {
+        let starts_at_used = &self.shared.starts_at_used;
+        starts_at_used.store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps this virtqueue, whose index is `index`, in `positions` for a successor. If a predecessor left a position there,
+    /// the virtqueue is at this one, whatever the front-end's replayed messages say, and its driver is shown what the
+    /// predecessor had done, and notified, when it starts. Only the first call has an effect, and none where nothing is
+    /// kept.
+    ///
+    /// # Errors
+    /// If the predecessor's record cannot be read.
+    pub(crate) fn keep(&self, index: u32, positions: &Positions) -> Result<(), PositionError> {
+        if !positions.are_kept() {
+            return Ok(());
+        }
+        let mut vring = self.vring.get_mut();
+        let queue = vring.get_queue_mut();
+        let left = positions.get(index)?;
+        if let Some(position) = left {
+            queue.set_next_avail(position.next_avail);
+            queue.set_next_used(position.next_used);
+        }
+        let _ = self.shared.kept.set(KeptVring {
+            index,
+            positions: positions.clone(),
+            is_restored: left.is_some(),
+            position: AtomicU32::new(left.unwrap_or_default().to_bits()),
+            owes_publication: AtomicBool::new(left.is_some()),
+            owes_notification: AtomicBool::new(left.is_some()),
+        });
+        Ok(())
+    }
+
+    /// `count` requests are done, and their used elements are written, if they have any: records where the virtqueue, which
+    /// is `queue`, is now, and makes that valid with all that the device put for the requests.
+    pub(super) fn record_done(&self, queue: &Queue, count: u16) {
+        let Some(kept) = self.shared.kept.get() else {
+            return;
+        };
+        // The requests that are taken and not done come after them: they are given back in their order.
+        let position = Position {
+            next_avail: kept.position().next_avail.wrapping_add(count),
+            next_used: queue.next_used(),
+        };
+        kept.set_position(position);
+        kept.positions.request_done(kept.index, position);
+    }
+
+    /// Whether the device put or removed a record since the last commit.
+    pub(super) fn has_uncommitted_records(&self) -> bool {
+        let kept = self.shared.kept.get();
+        kept.is_some_and(|kept| kept.positions.has_uncommitted_records())
+    }
+
+    /// The front-end says where the virtqueue is: changes its queue and its position. What is replayed says so of a
+    /// virtqueue of which nothing is recorded. One of [`Vring::start_at_used`] is put at its used index.
+    fn set_position(&self, set: impl Fn(&mut Position)) {
+        let mut vring = self.vring.get_mut();
+        let queue = vring.get_queue_mut();
+        // A running one may have requests under way, which are not to be taken twice.
+        let starts_at_used = !queue.ready() && self.shared.starts_at_used.load(Ordering::Relaxed);
+        let set = |position: &mut Position| {
+            set(position);
+            if starts_at_used {
+                position.next_avail = position.next_used;
+            }
+        };
+        let set_queue = |queue: &mut Queue| {
+            let mut position = Position {
+                next_avail: queue.next_avail(),
+                next_used: queue.next_used(),
+            };
+            set(&mut position);
+            queue.set_next_avail(position.next_avail);
+            queue.set_next_used(position.next_used);
+        };
+        let Some(kept) = self.shared.kept.get() else {
+            return set_queue(queue);
+        };
+        if kept.is_restored && kept.positions.is_replay() {
+            return;
+        }
+        set_queue(queue);
+        let mut position = kept.position();
+        set(&mut position);
+        kept.set_position(position);
+        kept.set_debts(false);
+        kept.put(position);
+        drop(vring);
+        if let Some((_, observer)) = self.observer() {
+            observer.position_set();
+        }
+    }
+
+    /// The virtqueue starts, or is stopped again: shows the driver what a predecessor had done.
+    fn publish_debt(&self, vring: &mut VringState<GuestMemory>) {
+        let Some(kept) = self.shared.kept.get() else {
+            return;
+        };
+        if kept.owes_publication.load(Ordering::Relaxed) {
+            let memory = self.shared.memory.memory();
+            if let Err(e) = publish_used(vring.get_queue(), &memory) {
+                log::debug!("virtqueue {}: {e}", kept.index);
+            }
+            kept.owes_publication.store(false, Ordering::Relaxed);
+        }
+        kept.notify(vring);
+    }
+
+    fn is_stopped_again(&self) -> bool {
+        let kept = self.shared.kept.get();
+        kept.is_some_and(|kept| kept.positions.is_stopped_again(kept.index))
+    }
+
+    /// The front-end gave an eventfd: notifies the driver of what a predecessor had done.
+    fn notify_debt(&self, vring: &VringState<GuestMemory>) {
+        if let Some(kept) = self.shared.kept.get() {
+            kept.notify(vring);
+        }
     }
 
     /// Tells the front-end that the driver broke this virtqueue (`VHOST_USER_SET_VRING_ERR`): now, or once it
@@ -117,8 +299,15 @@ impl<'a> VringStateMutGuard<'a, GuestMemory> for Vring {
 impl VringT<GuestMemory> for Vring {
     fn new(memory: GuestMemory, max_queue_size: u16) -> Result<Self, Error> {
         Ok(Self {
-            vring: VringMutex::new(memory, max_queue_size)?,
-            shared: Arc::default(),
+            vring: VringMutex::new(memory.clone(), max_queue_size)?,
+            shared: Arc::new(Shared {
+                memory,
+                observer: OnceLock::new(),
+                kept: OnceLock::new(),
+                starts_at_used: AtomicBool::new(false),
+                has_wrong_size: AtomicBool::new(false),
+                errors: Mutex::default(),
+            }),
         })
     }
 
@@ -175,11 +364,11 @@ impl VringT<GuestMemory> for Vring {
     }
 
     fn set_queue_next_avail(&self, base: u16) {
-        self.vring.set_queue_next_avail(base);
+        self.set_position(|position| position.next_avail = base);
     }
 
     fn set_queue_next_used(&self, idx: u16) {
-        self.vring.set_queue_next_used(idx);
+        self.set_position(|position| position.next_used = idx);
     }
 
     fn queue_used_idx(&self) -> Result<u16, Error> {
@@ -201,7 +390,12 @@ impl VringT<GuestMemory> for Vring {
     }
 
     fn set_queue_ready(&self, ready: bool) {
-        self.vring.set_queue_ready(ready);
+        let mut vring = self.vring.get_mut();
+        // A predecessor may have died after it did requests and before it showed them, and its front-end goes on from here.
+        if ready || self.is_stopped_again() {
+            self.publish_debt(&mut vring);
+        }
+        vring.get_queue_mut().set_ready(ready);
     }
 
     /// The crate watches a new eventfd only when a virtqueue starts. So a running one is stopped here, and the crate
@@ -226,6 +420,7 @@ impl VringT<GuestMemory> for Vring {
 
     fn set_call(&self, file: Option<File>) {
         self.vring.set_call(file);
+        self.notify_debt(&self.vring.get_ref());
     }
 
     /// The crate never uses it.
@@ -262,6 +457,8 @@ mod tests {
         fn forget_kick(&self, kick: RawFd) {
             lock(&self.forgotten).push(kick);
         }
+
+        fn position_set(&self) {}
     }
 
     fn observed() -> (Vring, Arc<Heard>) {
@@ -324,6 +521,27 @@ mod tests {
         assert_eq!(count(&second), 0);
         vring.report_error();
         assert_eq!([count(&first), count(&second)], [0, 1]);
+    }
+
+    /// In whichever order the front-end sends base and addresses.
+    #[test]
+    fn stopped_virtqueue_that_is_used_in_order_starts_at_the_used_index() {
+        let next = |vring: &Vring| vring.get_ref().get_queue().next_avail();
+        let (vring, _) = observed();
+        vring.set_queue_next_used(7);
+        vring.set_queue_next_avail(9);
+        assert_eq!(next(&vring), 9);
+
+        vring.start_at_used();
+        vring.set_queue_next_avail(9);
+        assert_eq!(next(&vring), 7);
+        vring.set_queue_next_avail(0);
+        vring.set_queue_next_used(65535);
+        assert_eq!(next(&vring), 65535);
+        // Whose requests may be under way.
+        vring.set_queue_ready(true);
+        vring.set_queue_next_used(3);
+        assert_eq!(next(&vring), 65535);
     }
 
     #[test]

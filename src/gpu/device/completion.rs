@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Completes requests: writes the response into the chain and returns the chain to the driver.
 
 use std::fmt::Display;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The configuration space (virtio 1.2, 5.7.4).
 
 use std::io;
@@ -27,6 +28,16 @@ impl ConfigSpace {
             num_scanouts,
             num_capsets,
         }
+    }
+
+    /// `VIRTIO_GPU_EVENT_*` that the driver has not cleared.
+    pub(super) fn events(&self) -> u32 {
+        self.events
+    }
+
+    /// Events that happened before a predecessor died.
+    pub(super) fn resume(&mut self, events: u32) {
+        self.events = events & VIRTIO_GPU_EVENT_DISPLAY;
     }
 
     pub(super) fn num_scanouts(&self) -> u32 {

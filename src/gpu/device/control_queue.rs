@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The control queue (virtio 1.2, 5.7.6): decodes, executes and completes requests.
 
 use std::time::Instant;

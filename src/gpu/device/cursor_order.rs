@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The order of requests across the two queues, where it matters.
 //!
 //! Some drivers (Windows' viogpudo) transfer a cursor's pixels by the control queue and make

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The cursor queue (virtio 1.2, 5.7.6.10): its requests wait for control requests where their order
 //! matters.
 

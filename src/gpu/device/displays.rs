@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The device's side of its displays: queries go to them and scanouts are shown by them.
 //!
 //! There may be several: the VMM's, which is asked and may be passed dmabufs, and those of consoles. Each gets updates at
@@ -12,9 +13,12 @@ use display_protocol::{Resize, ResizeResult};
 
 use super::error_log::ErrorLog;
 use super::tokens::{CONSOLES, DISPLAY};
-use crate::backend::EventSet;
-use crate::gpu::display::{ACK_LIMIT, Display, DisplayError, DisplayRole, PixelFallback};
+use crate::backend::{DisplaySocket, EventSet};
+use crate::gpu::display::{
+    ACK_LIMIT, Display, DisplayError, DisplayRole, KeptStream, PixelFallback,
+};
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
+use crate::gpu::kept_state::KeptStateError;
 use crate::gpu::scanout::{DisplayId, DmabufSupport, Scanouts};
 use crate::gpu::virtio_gpu::VirtioGpu;
 
@@ -38,24 +42,40 @@ pub(super) struct Displays {
 }
 
 impl Displays {
-    /// The VMM's display, not connected yet. It is passed dmabufs if the renderer exports them.
-    pub(super) fn new(has_dmabufs: bool) -> Self {
+    /// The VMM's display, not connected yet. It is passed dmabufs if the renderer exports them. Its sockets are `kept` for a
+    /// successor, or not.
+    ///
+    /// # Errors
+    /// If what a predecessor left cannot be used.
+    pub(super) fn new(has_dmabufs: bool, kept: Option<KeptStream>) -> Result<Self, KeptStateError> {
+        let role = DisplayRole::Vmm { has_dmabufs };
+        let display = match kept {
+            Some(kept) => Display::resume(role, kept)?,
+            None => Display::new(role),
+        };
+        let has_vmm = display.had_display();
         let vmm = DisplayEntry {
             id: DisplayId::VMM,
             token: DISPLAY,
-            display: Display::new(DisplayRole::Vmm { has_dmabufs }),
+            display,
             support: DmabufSupport::default(),
         };
-        Self {
+        Ok(Self {
             entries: vec![vmm],
-            has_vmm: false,
-        }
+            has_vmm,
+        })
     }
 
     /// Uses `socket` for the VMM's display from now on. It is sent what the scanouts show.
-    pub(super) fn attach_vmm(&mut self, socket: UnixStream, scanouts: &mut Scanouts) {
+    pub(super) fn attach_vmm(&mut self, socket: DisplaySocket, scanouts: &mut Scanouts) {
         self.has_vmm = true;
-        self.attach(DisplayId::VMM, socket, scanouts);
+        let id = DisplayId::VMM;
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
+            match entry.display.attach_vmm(socket, scanouts, Instant::now()) {
+                true => scanouts.resume_vmm_display(),
+                false => scanouts.attach_display(id),
+            }
+        }
     }
 
     /// Whether the VMM has given a display so far. It gives a new one to each driver.

@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Tells a resumed driver from a new one after the virtqueues were stopped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{CONTROL_QUEUE, CURSOR_QUEUE};
 use crate::backend::Vring;
+use crate::gpu::kept_state::DriverRecord;
 
 /// Whose the virtqueues are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,31 @@ pub(super) struct DriverSession {
 }
 
 impl DriverSession {
+    /// As a predecessor left it. Its control queue is at `position` if it runs.
+    pub(super) fn resume(record: &DriverRecord, position: u16) -> Self {
+        Self {
+            control_stopped: record.control_stopped,
+            cursor_runs: record.cursor_runs,
+            position: match record.control_stopped {
+                true => record.position,
+                false => position,
+            },
+            config_was_read: AtomicBool::new(record.config_was_read),
+        }
+    }
+
+    /// What is kept of it for a successor is in `record` from now on. Where the control queue is, as long as it runs, the
+    /// virtqueue itself records.
+    pub(super) fn record(&self, record: &mut DriverRecord) {
+        record.control_stopped = self.control_stopped;
+        record.cursor_runs = self.cursor_runs;
+        record.position = match self.control_stopped {
+            true => self.position,
+            false => 0,
+        };
+        record.config_was_read = self.config_was_read.load(Ordering::Relaxed);
+    }
+
     /// The control queue was stopped, or the cursor queue.
     pub(super) fn stop(&mut self, is_cursor: bool) {
         if is_cursor {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Log messages about the guest and the device, limited in rate.
 
 use std::fmt::Display;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Control requests with a fence: executed, and completed once the renderer has done their work.
 
 use std::collections::VecDeque;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The device behind vhost-user: routes events and messages to its queues, displays and renderer.
 
 mod completion;
@@ -6,6 +7,7 @@ mod control_queue;
 mod cursor_order;
 mod cursor_queue;
 mod displays;
+mod driver_records;
 mod driver_session;
 mod error_log;
 mod fenced_requests;
@@ -21,18 +23,22 @@ mod watched_fds;
 pub use options::Options;
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use display_protocol::{Resize, ResizeResult};
 use virtio_bindings::virtio_gpu::{
-    VIRTIO_GPU_F_EDID, VIRTIO_GPU_F_RESOURCE_UUID, VIRTIO_GPU_F_VIRGL,
+    VIRTIO_GPU_F_EDID, VIRTIO_GPU_F_RESOURCE_BLOB, VIRTIO_GPU_F_RESOURCE_UUID, VIRTIO_GPU_F_VIRGL,
 };
 use vm_memory::GuestAddressSpace;
 
-use crate::backend::{ClientListener, Device, DeviceContext, EventSet, GuestMemory, Vring};
+use crate::backend::continuity::Slot;
+use crate::backend::{
+    ClientListener, Device, DeviceContext, DisplaySocket, EventSet, GuestMemory, Vring,
+};
 use crate::geometry::Size;
+use crate::gpu::display::KeptStream;
 use crate::gpu::display_info::Resolutions;
+use crate::gpu::kept_state::{DriverRecord, KeptState, KeptStateError};
 use crate::gpu::protocol::{MAX_SCANOUTS, NegotiatedFeatures};
 use crate::gpu::renderer::Renderer;
 use crate::gpu::virtio_gpu::VirtioGpu;
@@ -40,6 +46,7 @@ use config_space::ConfigSpace;
 use control_queue::ControlQueue;
 use cursor_queue::CursorQueue;
 use displays::{Displays, MAX_CONSOLES};
+use driver_records::DriverRecords;
 use driver_session::{Driver, DriverSession};
 use error_log::ErrorLog;
 use resizes::Resizes;
@@ -68,6 +75,7 @@ pub struct Gpu {
     status: GpuStatus,
     config: ConfigSpace,
     deferred: Deferred,
+    records: DriverRecords,
     log: ErrorLog,
 }
 
@@ -79,43 +87,78 @@ struct Deferred {
 }
 
 impl Gpu {
-    /// A device that draws with `renderer`, and to which no driver did anything yet.
+    /// A device that draws with `renderer`, and to which no driver did anything yet; or the one that a predecessor left in
+    /// `kept`, like the resources of `renderer`.
+    ///
+    /// # Errors
+    /// If what was left cannot be used (`InvalidData`), or the host has no descriptors left.
     fn new(
         context: DeviceContext,
         renderer: Box<dyn Renderer>,
         resolutions: &Resolutions,
         allow_resize: bool,
+        kept: &KeptState,
     ) -> io::Result<Self> {
-        let mut virtio_gpu = VirtioGpu::new(renderer, resolutions);
+        let refused = |e: KeptStateError| io::Error::new(io::ErrorKind::InvalidData, e);
+        let mut virtio_gpu = VirtioGpu::resume(renderer, resolutions, kept).map_err(refused)?;
+        let records = DriverRecords::new(kept.clone());
+        let left = records.left().map_err(refused)?;
         let memory = context.memory();
         let control_queue = ControlQueue::new(memory.clone());
         let cursor_queue = CursorQueue::new(memory.clone());
         let deferred = Deferred {
             memory: memory.clone(),
-            reset: false,
+            reset: left.is_some_and(|left| left.reset_pending),
             memory_changed: false,
         };
+        let session = left.map(|left| {
+            let position = context
+                .kept_position(CONTROL_QUEUE)
+                .unwrap_or(left.position);
+            DriverSession::resume(&left, position)
+        });
+        let stream = match kept.is_kept() {
+            true => {
+                let outgoing = context.continuity().slot(Slot::DisplayOut)?;
+                let incoming = context.continuity().slot(Slot::DisplayIn)?;
+                Some(KeptStream::new(kept.clone(), outgoing, incoming))
+            }
+            false => None,
+        };
+        let displays = Displays::new(virtio_gpu.exports(), stream).map_err(refused)?;
         let status = GpuStatus::new(context.clone());
         let consoles = context.listen(CONSOLE_SOCKET, CONSOLE_LISTENER, MAX_CONSOLES)?;
-        let resizes = Resizes::new(&context, allow_resize)?;
+        let mut resizes = Resizes::new(&context, allow_resize)?;
+        if virtio_gpu.has_driver_read_sizes() && !virtio_gpu.does_driver_know_sizes() {
+            // Whether the predecessor's message has reached it is not known; a second one does no harm.
+            resizes.changed();
+        }
         let watched = WatchedFds::new(context)?;
+        if deferred.reset {
+            watched.wake();
+        }
         let mut num_capsets = 0;
         if let Some(renderer) = virtio_gpu.renderer_3d_mut() {
             watched.watch_fences(renderer.fence_event())?;
             num_capsets = renderer.capsets().len() as u32;
         }
+        let mut config = ConfigSpace::new(resolutions.heads() as u32, num_capsets);
+        if let Some(left) = left {
+            config.resume(left.events);
+        }
         Ok(Self {
             control_queue,
             cursor_queue,
-            session: DriverSession::default(),
-            displays: Displays::new(virtio_gpu.exports()),
+            session: session.unwrap_or_default(),
+            displays,
             consoles,
             resizes,
             virtio_gpu,
             watched,
             status,
-            config: ConfigSpace::new(resolutions.heads() as u32, num_capsets),
+            config,
             deferred,
+            records,
             log: ErrorLog::default(),
         })
     }
@@ -127,6 +170,20 @@ impl Gpu {
         self.control_queue.reset();
         self.resizes.forget();
         self.config.reset();
+    }
+
+    /// Keeps the state that no other part of the device keeps. Called when it has changed, before anything else is made
+    /// valid.
+    fn keep_driver(&self) {
+        self.records.put(|| {
+            let mut record = DriverRecord {
+                events: self.config.events(),
+                reset_pending: self.deferred.reset,
+                ..DriverRecord::default()
+            };
+            self.session.record(&mut record);
+            record
+        });
     }
 
     /// Does what the protocol thread left to the worker.
@@ -150,6 +207,8 @@ impl Gpu {
         if driver == Driver::New {
             self.reset();
         }
+        // The first request makes it valid that the last driver's state is gone, and then that this driver is known too.
+        self.keep_driver();
         if driver != Driver::Stopped {
             self.serve_queues(vrings);
         }
@@ -216,6 +275,7 @@ impl Gpu {
             self.watched.wake();
         }
         self.status.publish(&self.virtio_gpu);
+        self.keep_driver();
     }
 
     /// Whether the current driver is identified. Scanouts are sent only then.
@@ -303,27 +363,33 @@ impl Device for Gpu {
         1 << VIRTIO_GPU_F_EDID
             | 1 << VIRTIO_GPU_F_RESOURCE_UUID
             | u64::from(has_3d) << VIRTIO_GPU_F_VIRGL
+            | u64::from(self.virtio_gpu.has_blobs()) << VIRTIO_GPU_F_RESOURCE_BLOB
     }
 
     fn acked_features(&mut self, features: u64) {
         self.control_queue.set_features(NegotiatedFeatures {
             virgl: features & 1 << VIRTIO_GPU_F_VIRGL != 0,
+            blob: features & 1 << VIRTIO_GPU_F_RESOURCE_BLOB != 0,
         });
     }
 
     fn reset_device(&mut self) {
         self.control_queue.drop_fenced();
         self.deferred.reset = true;
+        self.keep_driver();
         self.watched.wake();
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
         self.session.config_was_read();
+        self.keep_driver();
         self.config.read(offset, size)
     }
 
     fn set_config(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
-        self.config.write(offset, data)
+        let written = self.config.write(offset, data);
+        self.keep_driver();
+        written
     }
 
     fn memory_changed(&mut self) {
@@ -331,7 +397,7 @@ impl Device for Gpu {
         self.watched.wake();
     }
 
-    fn set_gpu_socket(&mut self, socket: UnixStream) -> io::Result<()> {
+    fn set_gpu_socket(&mut self, socket: DisplaySocket) -> io::Result<()> {
         let scanouts = self.virtio_gpu.scanouts_mut();
         self.displays.attach_vmm(socket, scanouts);
         self.show();

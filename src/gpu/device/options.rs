@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Options of the device, and how it is built of them.
 
 use std::io;
@@ -5,8 +6,10 @@ use std::io;
 use conventions::GpuMemory;
 
 use super::Gpu;
+use crate::backend::continuity::Owner;
 use crate::backend::{DeviceBuilder, DeviceContext, SandboxPolicy};
 use crate::gpu::display_info::Resolutions;
+use crate::gpu::kept_state::KeptState;
 use crate::gpu::renderer::SoftwareRenderer;
 #[cfg(feature = "virgl")]
 use crate::gpu::renderer::{VirglRenderer, virgl};
@@ -54,10 +57,26 @@ impl DeviceBuilder for Options {
                 Box::new(renderer),
                 &self.resolutions,
                 self.allow_resize,
+                &KeptState::default(),
             );
         }
-        let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem));
-        let renderer = Box::new(SoftwareRenderer::new(budget));
-        Gpu::new(context, renderer, &self.resolutions, self.allow_resize)
+        let max_hostmem = self.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem);
+        let budget = Budget::new(max_hostmem);
+        let memory = context.memory().clone();
+        let continuity = context.continuity();
+        let arena = continuity.arena(max_hostmem)?;
+        let kept = KeptState::new(continuity.ledger(Owner::Device), arena.clone());
+        let renderer = match arena {
+            Some(arena) => SoftwareRenderer::resume(budget, memory, kept.clone(), arena)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?,
+            None => SoftwareRenderer::new(budget, memory),
+        };
+        Gpu::new(
+            context,
+            Box::new(renderer),
+            &self.resolutions,
+            self.allow_resize,
+            &kept,
+        )
     }
 }

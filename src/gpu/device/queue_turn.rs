@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One turn of a queue: serves at most [`MAX_TURN_REQUESTS`] requests, for about [`MAX_TURN_TIME`], before
 //! the other queue and other events are served. A turn is one [`QueuePass`] over the virtqueue.
 
@@ -91,6 +92,8 @@ fn serve_requests(
             Next::Yield => break,
             Next::Wait => return Ok(TurnEnd::Waiting),
         }
+        // What a request freed takes memory until the commit.
+        pass.commit_changes();
         if began.elapsed() >= MAX_TURN_TIME {
             break;
         }

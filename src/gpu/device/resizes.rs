@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How the guest is told that consoles want its heads to have other sizes: by a configuration change, after which its
 //! driver reads the sizes again.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the `STATUS=` line says of the scanouts.
 
 use std::fmt::Write as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The device with real guest memory, virtqueues and descriptors, event by event.
 
 use std::os::unix::net::UnixStream;
@@ -16,6 +17,7 @@ mod displays;
 mod dmabufs;
 mod fences;
 mod partial_requests;
+mod resumed;
 
 const CREATE: u32 = command::RESOURCE_CREATE_2D;
 
@@ -27,6 +29,8 @@ fn requests_complete_without_a_display() {
     machine.submit(CONTROL_QUEUE, &info, 408);
     machine.submit(CONTROL_QUEUE, &request(CREATE, &[2, 2, 1, 1]), 24);
     machine.event(CONTROL_QUEUE);
+    // A slow processor needs more than one turn.
+    machine.run();
     let response = machine.response().unwrap();
     assert_eq!(
         DisplayInfo::decode_response(&response).unwrap(),
@@ -285,6 +289,7 @@ fn response_that_does_not_fit_is_an_error_or_nothing() {
         let mut machine = Machine::started();
         machine.submit(CONTROL_QUEUE, &info, room);
         machine.event(CONTROL_QUEUE);
+        machine.run();
         assert_eq!(machine.completed(CONTROL_QUEUE), Some((0, len)), "{room}");
         let kind = machine.read(machine.heap(0, 0) + 0x200, 4);
         let expected = match len {
@@ -415,7 +420,7 @@ fn newer_display_socket_replaces_the_older() {
     let _duplicate = ours.try_clone().unwrap();
     machine
         .gpu
-        .set_gpu_socket(ours)
+        .set_gpu_socket(ours.into())
         .expect("a GPU has a display");
     assert_eq!(FrontEnd(socket).messages(), [FEATURES]);
     assert_eq!(machine.watches_display(), 1);

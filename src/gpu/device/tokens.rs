@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The tokens of the device's events, beside those of its virtqueues.
 
 use crate::backend::FIRST_TOKEN;

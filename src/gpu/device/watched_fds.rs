@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The file descriptors that bring the device events, beside its virtqueues' kicks: display sockets, a
 //! timer, an event that the device sends itself, and the renderer's fence event.
 

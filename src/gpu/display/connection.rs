@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A connected display socket: negotiation, queries and their replies, and time limits.
 
 use std::collections::VecDeque;
@@ -12,13 +13,15 @@ use rustix::net::sockopt;
 use super::dmabuf_ack::PixelFallback;
 use super::message_receiver::{Incoming, MessageReceiver, Reply};
 use super::message_sender::{MessageSender, SendProgress};
-use super::outgoing_message::FrontEndRequest;
+use super::outgoing_message::{FrontEndRequest, OutgoingMessage};
 use super::read_limit::ReadLimit;
+use super::stream::{KeptStream, LeftStream, Stream};
 use super::{DisplayError, DisplayRole};
 use crate::backend::EventSet;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
+use crate::gpu::kept_state::{KeptRequest, StreamRecord};
 use crate::gpu::protocol::DisplayInfo;
-use crate::gpu::scanout::{DmabufSupport, PendingUpdates};
+use crate::gpu::scanout::{DmabufSupport, PendingUpdates, Scanouts};
 
 /// How long a reply is awaited; the driver waits as long.
 pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(3);
@@ -73,7 +76,7 @@ pub(super) enum Received {
 
 /// A connected display.
 pub(super) struct DisplayConnection {
-    socket: Arc<UnixStream>,
+    stream: Stream,
     role: DisplayRole,
     sender: MessageSender,
     receiver: MessageReceiver,
@@ -83,18 +86,26 @@ pub(super) struct DisplayConnection {
     /// When the first of the unanswered requests expires.
     deadline: Option<Instant>,
     silent_since: Option<Instant>,
-    /// The last reply to `GET_DISPLAY_INFO`.
-    display_info: Option<DisplayInfo>,
+    /// The scanouts that the last reply to `GET_DISPLAY_INFO` has a display for: a bit for each.
+    heads: u16,
     blocked: bool,
 }
 
 impl DisplayConnection {
-    /// Starts the negotiation on `socket`.
-    pub(super) fn new(socket: UnixStream, role: DisplayRole, now: Instant) -> Self {
+    /// Starts the negotiation on `socket`. A successor goes on with it by what is `kept`.
+    pub(super) fn new(
+        socket: UnixStream,
+        role: DisplayRole,
+        kept: Option<KeptStream>,
+        now: Instant,
+    ) -> Self {
         // A smaller buffer works too.
         let _ = sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER);
         let mut connection = Self {
-            socket: Arc::new(socket),
+            stream: match kept {
+                Some(kept) => Stream::begin_kept(socket, kept),
+                None => Stream::new(socket),
+            },
             role,
             sender: MessageSender::default(),
             receiver: MessageReceiver::default(),
@@ -103,11 +114,77 @@ impl DisplayConnection {
             unanswered: VecDeque::new(),
             deadline: None,
             silent_since: None,
-            display_info: None,
+            heads: 0,
             blocked: false,
         };
         connection.send_request(FrontEndRequest::Features, now);
         connection
+    }
+
+    /// Goes on where a predecessor was: with the rest of its message, whose pixels are those of `scanouts`, and with the
+    /// requests that are not answered. Their time begins anew.
+    pub(super) fn resume(
+        socket: UnixStream,
+        role: DisplayRole,
+        kept: KeptStream,
+        left: LeftStream,
+        scanouts: &Scanouts,
+        now: Instant,
+    ) -> Self {
+        let LeftStream {
+            state,
+            waiting,
+            incoming,
+            message,
+        } = left;
+        let message = message
+            .and_then(|(message, sent)| OutgoingMessage::resume(message.head(), sent, scanouts));
+        let unanswered: VecDeque<_> = state.unanswered.into_iter().map(From::from).collect();
+        Self {
+            stream: Stream::resume(socket, kept, incoming.taken),
+            role,
+            sender: MessageSender::resume(waiting, message),
+            receiver: MessageReceiver::resume(incoming.bytes),
+            read_limit: ReadLimit::default(),
+            negotiation: match state.features {
+                Some(features) => Negotiation::Done(Features(features)),
+                None => Negotiation::Pending,
+            },
+            deadline: (!unanswered.is_empty()).then(|| now + REPLY_LIMIT),
+            unanswered,
+            silent_since: state.is_silent.then_some(now),
+            heads: state.heads,
+            blocked: false,
+        }
+    }
+
+    /// Closes the socket. Returns what the next one may be kept by.
+    pub(super) fn close(self) -> Option<KeptStream> {
+        self.stream.close()
+    }
+
+    /// Records how far it is, while `query` is awaited, for the successor that gets the socket that is kept as `id`.
+    pub(super) fn record(&self, id: u64, query: Option<DisplayQuery>) {
+        if !self.stream.is_kept() {
+            return;
+        }
+        let unanswered = self.unanswered.iter();
+        self.stream.put_state(&StreamRecord {
+            socket: id,
+            features: match self.negotiation {
+                Negotiation::Pending => None,
+                Negotiation::Done(features) => Some(features.0),
+            },
+            heads: self.heads,
+            is_silent: self.silent_since.is_some(),
+            query: query.map(|query| match query {
+                DisplayQuery::DisplayInfo => KeptRequest::DisplayInfo,
+                DisplayQuery::Edid(scanout) => KeptRequest::Edid(scanout),
+            }),
+            unanswered: unanswered
+                .filter_map(|request| KeptRequest::try_from(*request).ok())
+                .collect(),
+        });
     }
 
     /// Which dmabufs it can be passed, if there are any.
@@ -124,7 +201,7 @@ impl DisplayConnection {
     }
 
     fn send_request(&mut self, request: FrontEndRequest, now: Instant) {
-        self.sender.request(request);
+        self.sender.request(request, &self.stream);
         if request.has_reply() {
             self.unanswered.push_back(request);
             self.deadline.get_or_insert(now + REPLY_LIMIT);
@@ -165,10 +242,8 @@ impl DisplayConnection {
     /// Whether the front-end is known to have a display for `scanout`: it does not answer `GET_EDID`
     /// for one that it has not. The first one always exists.
     fn has_display(&self, scanout: u32) -> bool {
-        scanout == 0
-            || self
-                .display_info
-                .is_some_and(|info| info.enabled(scanout).is_some())
+        let bit = 1_u16.checked_shl(scanout).unwrap_or(0);
+        scanout == 0 || self.heads & bit != 0
     }
 
     /// The socket, and the events to watch it for.
@@ -180,7 +255,7 @@ impl DisplayConnection {
         if self.blocked {
             interest |= EventSet::OUT;
         }
-        (&self.socket, interest)
+        (self.stream.socket(), interest)
     }
 
     /// When [`DisplayConnection::expire`] is due.
@@ -219,7 +294,7 @@ impl DisplayConnection {
             return Ok(Received::Nothing);
         }
         let may_resize = self.negotiation.has(Features::RESIZE);
-        let Some(message) = self.receiver.receive(&self.socket, may_resize)? else {
+        let Some(message) = self.receiver.receive(&mut self.stream, may_resize)? else {
             return Ok(Received::Nothing);
         };
         if self.role == DisplayRole::Console {
@@ -250,7 +325,8 @@ impl DisplayConnection {
 
     /// Answers [`Received::Resize`].
     pub(super) fn answer_resize(&mut self, result: ResizeResult) {
-        self.sender.request(FrontEndRequest::Resized(result));
+        let answer = FrontEndRequest::Resized(result);
+        self.sender.request(answer, &self.stream);
     }
 
     fn take_reply(
@@ -277,7 +353,7 @@ impl DisplayConnection {
                 None
             }
             Reply::DisplayInfo(info) => {
-                self.display_info = Some(*info);
+                self.heads = heads_of(&info);
                 let edid = self.negotiation.has(Features::EDID);
                 match pending? {
                     DisplayQuery::Edid(id) if edid && info.enabled(id).is_some() => {
@@ -317,7 +393,7 @@ impl DisplayConnection {
         now: Instant,
     ) -> Result<(), DisplayError> {
         let updates = updates.filter(|_| self.negotiation != Negotiation::Pending);
-        match self.sender.send(&self.socket, updates, now) {
+        match self.sender.send(&mut self.stream, updates, now) {
             Ok(progress) => {
                 self.blocked = progress == SendProgress::Blocked;
                 Ok(())
@@ -340,4 +416,10 @@ impl DisplayConnection {
     pub(super) fn awaits_dmabuf_ack(&self) -> bool {
         self.sender.dmabuf_ack().is_pending()
     }
+}
+
+/// The scanouts with a display: a bit for each.
+fn heads_of(info: &DisplayInfo) -> u16 {
+    let enabled = (0..u16::BITS).filter(|scanout| info.enabled(*scanout).is_some());
+    enabled.fold(0, |heads, scanout| heads | 1 << scanout)
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The answer to `DMABUF_UPDATE`: one update is sent at a time, for its answer does not say which it is.
 
 use std::time::{Duration, Instant};

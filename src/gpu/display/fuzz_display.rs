@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A display for the targets in fuzz/.
 
 use std::os::unix::net::UnixStream;

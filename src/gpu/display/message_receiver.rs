@@ -1,14 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Receives messages from a display, one at a time, however their bytes arrive: replies, and requests of consoles.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 
 use display_protocol::{Features, Header, Resize, request};
-use rustix::net::{RecvFlags, recv};
+use rustix::io::Errno;
 use vhost::vhost_user::gpu_message::GpuBackendReq;
 
 use super::DisplayError;
 use super::outgoing_message::FrontEndRequest;
+use super::stream::Stream;
 use crate::gpu::protocol::DisplayInfo;
 use crate::gpu::protocol::response::{EDID_RESPONSE_LEN, decode_edid};
 
@@ -94,13 +95,21 @@ fn is_plausible(header: Header, may_resize: bool) -> bool {
 #[derive(Default)]
 pub(super) struct MessageReceiver {
     bytes: Vec<u8>,
+    /// What was read and is not [taken](Stream::take) from the socket.
+    read: usize,
 }
 
 impl MessageReceiver {
-    /// The next whole message; `None` while its end has not arrived. `RESIZE` only if the display `may_resize`.
+    /// Goes on with the beginning of a message that a predecessor had taken.
+    pub(super) fn resume(bytes: Vec<u8>) -> Self {
+        Self { bytes, read: 0 }
+    }
+
+    /// The next whole message; `None` while its end has not arrived. `RESIZE` only if the display `may_resize`. Before the
+    /// next call, the caller records what the message changed.
     pub(super) fn receive(
         &mut self,
-        socket: &UnixStream,
+        stream: &mut Stream,
         may_resize: bool,
     ) -> Result<Option<Incoming>, DisplayError> {
         loop {
@@ -118,21 +127,32 @@ impl MessageReceiver {
                 }
                 Some(header) => return Err(DisplayError::Protocol(header)),
             };
+            let read = std::mem::take(&mut self.read);
+            stream.take(read, &self.bytes).map_err(closed)?;
             let mut buffer = [0; MAX_LEN];
             let missing = wanted.saturating_sub(self.bytes.len());
             let into = buffer.get_mut(..missing).unwrap_or_default();
-            match recv(socket, into, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Err(DisplayError::Closed),
-                Ok((count, _)) => self.bytes.extend(buffer.iter().take(count)),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return Ok(None),
-                Err(rustix::io::Errno::CONNRESET) => return Err(DisplayError::Closed),
-                Err(e) => return Err(io::Error::from(e).into()),
+            match stream.receive(into) {
+                Ok(0) => return Err(DisplayError::Closed),
+                Ok(count) => {
+                    self.bytes.extend(buffer.iter().take(count));
+                    self.read = count;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(e) => return Err(closed(e)),
             }
         }
     }
 
     fn header(&self) -> Option<Header> {
         self.bytes.first_chunk().map(Header::decode)
+    }
+}
+
+fn closed(error: Errno) -> DisplayError {
+    match error {
+        Errno::CONNRESET => DisplayError::Closed,
+        e => io::Error::from(e).into(),
     }
 }

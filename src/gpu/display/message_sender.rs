@@ -1,16 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sends messages to the front-end, one at a time, as far as it reads.
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use super::dmabuf_ack::{DmabufAck, PixelFallback};
 use super::outgoing_message::{FrontEndRequest, OutgoingMessage};
+use super::stream::Stream;
+use crate::gpu::kept_state::KeptRequest;
+use crate::gpu::renderer::PIECE_COST;
 use crate::gpu::scanout::PendingUpdates;
 
-/// Bytes after which sending pauses: the worker serves other events before it sends more.
-const MAX_SEND_BYTES: usize = 64 << 20;
+/// Work after which sending pauses: the worker serves other events before it sends more. The unit is a byte sent.
+const MAX_SEND_WORK: u64 = 64 << 20;
 
 /// How far sending came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +33,25 @@ pub(super) struct MessageSender {
 }
 
 impl MessageSender {
+    /// Goes on with the message and the requests that a predecessor left.
+    pub(super) fn resume(requests: Vec<KeptRequest>, current: Option<OutgoingMessage>) -> Self {
+        Self {
+            requests: requests.into_iter().map(From::from).collect(),
+            current,
+            ..Self::default()
+        }
+    }
+
     /// Sends `request` after those before it, and ahead of all updates.
-    pub(super) fn request(&mut self, request: FrontEndRequest) {
+    pub(super) fn request(&mut self, request: FrontEndRequest, stream: &Stream) {
         self.requests.push_back(request);
+        self.record(stream);
+    }
+
+    /// Records the requests that wait, for a successor.
+    fn record(&self, stream: &Stream) {
+        let kept = self.requests.iter();
+        stream.put_waiting(kept.filter_map(|request| KeptRequest::try_from(*request).ok()));
     }
 
     /// How many requests wait to be sent.
@@ -55,9 +74,16 @@ impl MessageSender {
         self.dmabuf_ack.expire(now)
     }
 
-    fn next(&mut self, updates: Option<&mut PendingUpdates<'_>>) -> Option<OutgoingMessage> {
+    fn next(
+        &mut self,
+        updates: Option<&mut PendingUpdates<'_>>,
+        stream: &Stream,
+    ) -> Option<OutgoingMessage> {
         match self.requests.pop_front() {
-            Some(request) => Some(OutgoingMessage::request(request)),
+            Some(request) => {
+                self.record(stream);
+                Some(OutgoingMessage::request(request))
+            }
             None => {
                 let update = updates?.take_next(self.dmabuf_ack.is_pending())?;
                 let message = OutgoingMessage::update(update);
@@ -69,23 +95,29 @@ impl MessageSender {
         }
     }
 
-    /// Sends as much as `socket` takes.
+    /// Sends as much as the socket of `stream` takes.
     pub(super) fn send(
         &mut self,
-        socket: &UnixStream,
+        stream: &mut Stream,
         mut updates: Option<PendingUpdates<'_>>,
         now: Instant,
     ) -> io::Result<SendProgress> {
-        let mut bytes: usize = 0;
+        let mut work: u64 = 0;
         loop {
             if self.current.is_none() {
-                self.current = self.next(updates.as_mut());
+                self.current = self.next(updates.as_mut(), stream);
+                if let Some(message) = &self.current {
+                    let may_be_lost = message.is_sent_again() && message.fits_one_call();
+                    stream.begin(message.head(), message.len(), may_be_lost);
+                }
             }
             let Some(message) = &mut self.current else {
                 return Ok(SendProgress::Done);
             };
-            match message.send(socket) {
-                Ok(sent) => bytes = bytes.saturating_add(sent),
+            let result = message.send(stream);
+            work = work.saturating_add(message.take_pieces().saturating_mul(PIECE_COST));
+            match result {
+                Ok(sent) => work = work.saturating_add(sent as u64),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(SendProgress::Blocked);
@@ -97,8 +129,10 @@ impl MessageSender {
                     self.dmabuf_ack.sent(now);
                 }
                 self.current = None;
+            } else {
+                stream.was_cut(message.head(), message.sent());
             }
-            if bytes >= MAX_SEND_BYTES {
+            if work >= MAX_SEND_WORK {
                 return Ok(SendProgress::Blocked);
             }
         }

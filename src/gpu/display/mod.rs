@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A display: the VMM's or a console's socket, what it is asked and what it is shown
 //! (QEMU, docs/interop/vhost-user-gpu.rst; the crate `display_protocol` for consoles).
 //!
@@ -17,23 +18,29 @@ mod message_receiver;
 mod message_sender;
 mod outgoing_message;
 mod read_limit;
+mod stream;
 
 pub(crate) use connection::Expired;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use connection::REPLY_LIMIT;
 pub(crate) use dmabuf_ack::{ACK_LIMIT, PixelFallback};
 pub(crate) use error::DisplayError;
+pub(crate) use stream::KeptStream;
 
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::EventSet;
+use crate::backend::continuity::FdId;
+use crate::backend::{DisplaySocket, EventSet};
 use crate::gpu::display_info::{DisplayQuery, DisplayReply};
-use crate::gpu::scanout::{DmabufSupport, PendingUpdates};
+use crate::gpu::kept_state::{KeptRequest, KeptStateError, RecordError};
+use crate::gpu::scanout::{DmabufSupport, PendingUpdates, Scanouts};
 use connection::{DisplayConnection, Received};
 use display_protocol::{Resize, ResizeResult};
+use outgoing_message::OutgoingMessage;
+use stream::LeftStream;
 
 /// Whose display it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +81,12 @@ pub(crate) struct Display {
     query: Query,
     /// What a console asked for and was not answered yet. No more than is read at a time.
     resizes: VecDeque<Resize>,
+    /// What its socket is kept as for a successor.
+    id: Option<FdId>,
+    /// By what its next socket may be kept.
+    kept: Option<KeptStream>,
+    /// What a predecessor left.
+    left: Option<LeftStream>,
 }
 
 impl Display {
@@ -83,6 +96,38 @@ impl Display {
             role,
             ..Self::default()
         }
+    }
+
+    /// The VMM's display, which is not connected. Its socket is `kept` for a successor, and may be one that a predecessor
+    /// used.
+    ///
+    /// # Errors
+    /// If what a predecessor left cannot be used.
+    pub(crate) fn resume(role: DisplayRole, kept: KeptStream) -> Result<Self, KeptStateError> {
+        let mut left = kept.left()?;
+        let message = left.as_ref().and_then(|left| left.message.as_ref());
+        if let Some((message, sent)) = message {
+            let is_over = OutgoingMessage::is_over(message.head(), *sent);
+            let is_over = is_over.ok_or(KeptStateError::Record {
+                name: "message to display",
+                id: 0,
+                source: RecordError::Field("head"),
+            })?;
+            if let Some(left) = left.as_mut().filter(|_| is_over) {
+                left.message = None;
+            }
+        }
+        Ok(Self {
+            role,
+            left,
+            kept: Some(kept),
+            ..Self::default()
+        })
+    }
+
+    /// Whether a predecessor had a display.
+    pub(crate) fn had_display(&self) -> bool {
+        self.left.is_some()
     }
 
     /// Whether its socket is open.
@@ -105,14 +150,62 @@ impl Display {
     /// Uses `socket` from now on and closes the one before.
     pub(crate) fn attach(&mut self, socket: UnixStream, now: Instant) {
         self.detach();
-        self.connection = Some(DisplayConnection::new(socket, self.role, now));
+        self.connection = Some(DisplayConnection::new(socket, self.role, None, now));
+    }
+
+    /// Uses the VMM's `socket` from now on and closes the one before. Returns whether it is the one that a predecessor
+    /// used: then the display goes on where that was, and knows what it was told. A message that was cut is sent to its
+    /// end, with the pixels of `scanouts`.
+    pub(crate) fn attach_vmm(
+        &mut self,
+        socket: DisplaySocket,
+        scanouts: &Scanouts,
+        now: Instant,
+    ) -> bool {
+        self.detach();
+        let left = self.left.take();
+        let Some(id) = socket.id() else {
+            self.attach(socket.into_socket(), now);
+            return false;
+        };
+        let socket = socket.into_socket();
+        self.id = Some(id);
+        let connection = match (self.kept.take(), left.filter(|left| left.is_of(id))) {
+            (Some(kept), Some(left)) => {
+                if let Some(query) = left.state.query {
+                    self.query = match query {
+                        KeptRequest::Edid(scanout) => Query::Pending(DisplayQuery::Edid(scanout)),
+                        _ => Query::Pending(DisplayQuery::DisplayInfo),
+                    };
+                }
+                let role = self.role;
+                self.connection = Some(DisplayConnection::resume(
+                    socket, role, kept, left, scanouts, now,
+                ));
+                return true;
+            }
+            (kept, _) => DisplayConnection::new(socket, self.role, kept, now),
+        };
+        self.connection = Some(connection);
+        self.record();
+        false
     }
 
     /// Closes the socket; a query that is pending is replied with nothing.
     pub(crate) fn detach(&mut self) {
-        self.connection = None;
+        if let Some(connection) = self.connection.take() {
+            self.kept = connection.close();
+            self.id = None;
+        }
         self.resizes.clear();
         self.fail_query();
+    }
+
+    /// Records how far it is, for a successor.
+    fn record(&self) {
+        if let (Some(connection), Some(id)) = (&self.connection, self.id) {
+            connection.record(id.to_bits(), self.pending_query());
+        }
     }
 
     fn fail_query(&mut self) {
@@ -135,17 +228,26 @@ impl Display {
         }
         self.query = Query::Pending(query);
         connection.send_query(query, now);
+        self.record();
         true
     }
 
     /// Forgets the query; a reply to it is ignored.
     pub(crate) fn cancel_query(&mut self) {
         self.query = Query::None;
+        self.record();
+    }
+
+    fn pending_query(&self) -> Option<DisplayQuery> {
+        match self.query {
+            Query::Pending(query) => Some(query),
+            Query::None | Query::Replied(_) => None,
+        }
     }
 
     /// Whether a reply is awaited.
     pub(crate) fn is_query_pending(&self) -> bool {
-        matches!(self.query, Query::Pending(_))
+        self.pending_query().is_some()
     }
 
     /// The reply to the last query, once it is here.
@@ -197,6 +299,7 @@ impl Display {
         let expired = connection.expire(now);
         if expired.query {
             self.fail_query();
+            self.record();
         }
         expired
     }
@@ -226,13 +329,10 @@ impl Display {
     }
 
     fn try_receive(&mut self, now: Instant) -> Result<(), DisplayError> {
-        let Some(connection) = &mut self.connection else {
-            return Ok(());
-        };
         loop {
-            let pending = match self.query {
-                Query::Pending(query) => Some(query),
-                Query::None | Query::Replied(_) => None,
+            let pending = self.pending_query();
+            let Some(connection) = &mut self.connection else {
+                return Ok(());
             };
             match connection.receive(pending, now)? {
                 Received::Nothing => return Ok(()),
@@ -240,6 +340,7 @@ impl Display {
                 Received::Reply(reply) => self.query = Query::Replied(reply),
                 Received::Resize(resize) => self.resizes.push_back(resize),
             }
+            self.record();
         }
     }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How much is read from a console: what it sends costs the worker time, which is the guest's.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The display over a socket pair, with a front-end that reads, or does not.
 
 use std::io::{self, Read, Write};
@@ -99,8 +100,8 @@ fn edid_reply(edid: &[u8]) -> Vec<u8> {
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {
-    let (words, _) = bytes.as_chunks::<4>();
-    words.iter().map(|w| u32::from_ne_bytes(*w)).collect()
+    let words = bytes.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+    words.map(|w| u32::from_ne_bytes(*w)).collect()
 }
 
 /// Scanouts of which the first shows an image of this size with numbered pixels, flushed.
@@ -619,3 +620,4 @@ fn unanswered_queries_are_bounded_if_cancelled() {
 mod consoles;
 mod dmabuf_acks;
 mod dmabufs;
+mod kept;

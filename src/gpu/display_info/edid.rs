@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Generates the EDID (VESA E-EDID 1.4) of a display if the front-end has none.
 
 /// Bytes of an EDID without extensions.

@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Display information and EDID (virtio 1.2, 5.7.6.8): what the front-end is asked, what it replies,
 //! and what the driver gets where the front-end has no reply.
 
+use super::kept_state::{KeptState, KeptStateError, SizesRecord};
 use super::protocol::{DisplayInfo, MAX_EDID_LEN};
 use crate::geometry::Size;
 
@@ -38,21 +40,40 @@ pub(super) struct LastDisplayInfo {
     modes: DisplayInfo,
     /// What the driver has read.
     read: Option<DisplayInfo>,
+    kept: KeptState,
 }
 
 impl LastDisplayInfo {
-    /// With these modes until the front-end tells others.
-    pub(super) fn new(resolutions: &Resolutions) -> Self {
-        Self {
+    /// The modes of `resolutions` until the front-end tells others, kept in `kept` for a successor; or what a predecessor
+    /// left there.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub(super) fn resume(
+        resolutions: &Resolutions,
+        kept: KeptState,
+    ) -> Result<Self, KeptStateError> {
+        let left = kept.get::<SizesRecord>(0)?.unwrap_or(SizesRecord {
             modes: resolutions.display_info(),
             read: None,
-        }
+        });
+        Ok(Self {
+            modes: left.modes,
+            read: left.read,
+            kept,
+        })
+    }
+
+    fn keep(&self) {
+        let Self { modes, read, .. } = *self;
+        self.kept.put(0, &SizesRecord { modes, read });
     }
 
     /// The modes to answer GET_DISPLAY_INFO with.
     pub(super) fn display_info(&mut self, reply: DisplayReply) -> &DisplayInfo {
         self.update(&reply);
         self.read = Some(self.modes);
+        self.keep();
         &self.modes
     }
 
@@ -67,6 +88,7 @@ impl LastDisplayInfo {
         let before = Size::new(mode.rect.width, mode.rect.height);
         (mode.rect.width, mode.rect.height) = (size.width, size.height);
         self.modes.arrange();
+        self.keep();
         before != size
     }
 
@@ -83,6 +105,7 @@ impl LastDisplayInfo {
     /// A new driver has read nothing.
     pub(super) fn forget_driver(&mut self) {
         self.read = None;
+        self.keep();
     }
 
     /// The EDID to answer GET_EDID for `scanout` with: the front-end's, or one generated for its mode.
@@ -97,6 +120,7 @@ impl LastDisplayInfo {
     fn update(&mut self, reply: &DisplayReply) {
         if let DisplayReply::DisplayInfo(modes) = reply {
             self.modes = **modes;
+            self.keep();
         }
     }
 
@@ -148,7 +172,7 @@ mod tests {
     #[test]
     fn resized_display_moves_those_on_its_right() {
         let resolutions = "800x600,640x480,320x200".parse().unwrap();
-        let mut displays = LastDisplayInfo::new(&resolutions);
+        let mut displays = LastDisplayInfo::resume(&resolutions, KeptState::default()).unwrap();
         assert!(!displays.is_read());
         assert!(!displays.resize(1, Size::new(640, 480)));
         displays.display_info(DisplayReply::Nothing);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The sizes of the guest's heads where the VMM gives no display.
 
 use std::str::FromStr;

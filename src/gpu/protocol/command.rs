@@ -1,12 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Requests (virtio 1.2, 5.7.6.8 to 5.7.6.10): their types, and their decoding into commands.
 
 use std::fmt;
 
 use virtio_bindings::virtio_gpu as spec;
 
+use super::commands_blob::SetScanoutBlobFields;
+use super::scanout_id::scanout_id;
 use super::{
-    CtxCreate, DecodeError, Format, Header, MAX_SCANOUTS, ReadError, RequestBytes, RequestReader,
-    ResourceCreate3d, Submit3d, Transfer3d,
+    CtxCreate, DecodeError, Format, Header, ReadError, RequestBytes, RequestReader,
+    ResourceCreate3d, ResourceCreateBlob, SetScanoutBlob, Submit3d, Transfer3d,
 };
 use crate::geometry::{Rect, Size};
 
@@ -45,6 +48,8 @@ commands! {
     GET_CAPSET = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_CAPSET;
     GET_EDID = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_GET_EDID;
     RESOURCE_ASSIGN_UUID = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID;
+    RESOURCE_CREATE_BLOB = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB;
+    SET_SCANOUT_BLOB = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_SET_SCANOUT_BLOB;
     CTX_CREATE = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_CREATE;
     CTX_DESTROY = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_DESTROY;
     CTX_ATTACH_RESOURCE = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE;
@@ -66,6 +71,8 @@ pub(crate) struct NegotiatedFeatures {
     /// `VIRTIO_GPU_F_VIRGL`: the 3D commands. Without it the driver may use none of them, even if
     /// the device offers the feature and the front-end hides it.
     pub(crate) virgl: bool,
+    /// `VIRTIO_GPU_F_RESOURCE_BLOB`: the commands on blob resources.
+    pub(crate) blob: bool,
 }
 
 /// A request: its header, and its command or the reason why it has none.
@@ -90,6 +97,8 @@ pub(crate) enum Command {
     ResourceAttachBacking(ResourceAttachBacking),
     ResourceDetachBacking { resource: u32 },
     ResourceAssignUuid { resource: u32 },
+    ResourceCreateBlob(ResourceCreateBlob),
+    SetScanoutBlob(SetScanoutBlob),
     GetCapsetInfo { index: u32 },
     GetCapset { id: u32, version: u32 },
     CtxCreate(CtxCreate),
@@ -127,7 +136,7 @@ pub(crate) struct ResourceCreate2d {
 pub(crate) struct SetScanout {
     /// The part of the resource that is shown.
     pub(crate) rect: Rect,
-    /// The scanout: less than [`MAX_SCANOUTS`].
+    /// The scanout: less than [`MAX_SCANOUTS`](super::MAX_SCANOUTS).
     pub(crate) scanout: u32,
     /// The resource; 0 disables the scanout.
     pub(crate) resource: u32,
@@ -165,7 +174,7 @@ pub(crate) struct ResourceAttachBacking {
 /// `struct virtio_gpu_update_cursor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UpdateCursor {
-    /// The scanout: less than [`MAX_SCANOUTS`].
+    /// The scanout: less than [`MAX_SCANOUTS`](super::MAX_SCANOUTS).
     pub(crate) scanout: u32,
     /// Column of the hot spot on the scanout.
     pub(crate) x: u32,
@@ -235,6 +244,11 @@ impl Command {
             RESOURCE_ASSIGN_UUID => Self::ResourceAssignUuid {
                 resource: reader.u32()?,
             },
+            RESOURCE_CREATE_BLOB | SET_SCANOUT_BLOB if !features.blob => {
+                return Err(DecodeError::NotNegotiated("VIRTIO_GPU_F_RESOURCE_BLOB"));
+            }
+            RESOURCE_CREATE_BLOB => Self::ResourceCreateBlob(ResourceCreateBlob::decode(reader)?),
+            SET_SCANOUT_BLOB => Self::set_scanout_blob(SetScanoutBlobFields::decode(reader)?)?,
             GET_CAPSET_INFO => Self::GetCapsetInfo {
                 index: reader.u32()?,
             },
@@ -246,6 +260,18 @@ impl Command {
         })
     }
 
+    /// Without a resource it disables the scanout, as SET_SCANOUT does.
+    fn set_scanout_blob(fields: SetScanoutBlobFields) -> Result<Self, DecodeError> {
+        Ok(match fields.resource {
+            0 => Self::SetScanout(SetScanout {
+                rect: fields.rect,
+                scanout: fields.scanout,
+                resource: 0,
+            }),
+            _ => Self::SetScanoutBlob(fields.set_scanout()?),
+        })
+    }
+
     /// Decodes the commands that need `VIRTIO_GPU_F_VIRGL`.
     fn decode_3d(
         header: &Header,
@@ -254,7 +280,9 @@ impl Command {
     ) -> Result<Self, DecodeError> {
         let context = header.ctx_id;
         match header.kind {
-            CTX_CREATE..=SUBMIT_3D if !features.virgl => Err(DecodeError::NotNegotiated),
+            CTX_CREATE..=SUBMIT_3D if !features.virgl => {
+                Err(DecodeError::NotNegotiated("VIRTIO_GPU_F_VIRGL"))
+            }
             CTX_CREATE => Ok(Self::CtxCreate(CtxCreate::decode(context, reader)?)),
             CTX_DESTROY => Ok(Self::CtxDestroy { context }),
             CTX_ATTACH_RESOURCE => Ok(Self::CtxAttachResource {
@@ -357,14 +385,5 @@ impl UpdateCursor {
             hot_x,
             hot_y,
         })
-    }
-}
-
-/// Checks that the device has scanout `id`.
-fn scanout_id(id: u32) -> Result<u32, DecodeError> {
-    if (id as usize) < MAX_SCANOUTS {
-        Ok(id)
-    } else {
-        Err(DecodeError::ScanoutId(id))
     }
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Structures of the 3D commands (virtio 1.2, 5.7.6.9).
 
 use virtio_bindings::virtio_gpu as spec;

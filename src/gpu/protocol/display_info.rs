@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The modes of all displays (`struct virtio_gpu_resp_display_info`; virtio 1.2, 5.7.6.8).
 
 use super::{HEADER_LEN, MAX_SCANOUTS, ReadError, RequestReader};

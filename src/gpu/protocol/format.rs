@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Pixel formats of 2D resources (virtio 1.2, 5.7.6.8).
 
 use virtio_bindings::virtio_gpu as spec;

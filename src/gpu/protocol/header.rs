@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The header of every request and response (virtio 1.2, 5.7.6.7).
 
 use virtio_bindings::virtio_gpu as spec;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Reads the fields of requests in their order.
 
 use std::io::{self, Read};
@@ -204,8 +205,8 @@ impl<S: RequestBytes> RequestReader<S> {
             self.fill(wanted)?;
             let reserved = words.try_reserve(batch);
             reserved.map_err(|_| ReadError::OutOfMemory)?;
-            let (chunks, _) = wanted.as_chunks::<4>();
-            words.extend(chunks.iter().map(|word| u32::from_le_bytes(*word)));
+            let chunks = wanted.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+            words.extend(chunks.map(|word| u32::from_le_bytes(*word)));
         }
         Ok(words)
     }

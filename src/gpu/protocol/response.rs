@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Responses (virtio 1.2, 5.7.6.7 to 5.7.6.9): their types and their encoding.
 
 use virtio_bindings::virtio_gpu as spec;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Headers, responses and modes as bytes.
 
 use super::display_info::{DisplayMode, MODES_LEN};
@@ -123,11 +124,14 @@ fn request(kind: u32, words: &[u32]) -> Vec<u8> {
     bytes
 }
 
-const VIRGL: NegotiatedFeatures = NegotiatedFeatures { virgl: true };
+const ALL: NegotiatedFeatures = NegotiatedFeatures {
+    virgl: true,
+    blob: true,
+};
 
 fn decode(kind: u32, words: &[u32]) -> Result<Command, DecodeError> {
     let bytes = request(kind, words);
-    let request = Command::decode(&mut RequestReader::new(&bytes[..]), VIRGL);
+    let request = Command::decode(&mut RequestReader::new(&bytes[..]), ALL);
     assert_eq!(request.header, Header { kind, ..REQUEST });
     request.command
 }
@@ -194,6 +198,15 @@ fn commands_have_their_fields_in_the_order_of_the_specification() {
         (
             command::RESOURCE_ASSIGN_UUID,
             Command::ResourceAssignUuid { resource: 1 },
+        ),
+        (
+            command::RESOURCE_CREATE_BLOB,
+            Command::ResourceCreateBlob(ResourceCreateBlob {
+                id: 1,
+                memory: BlobMemory::Host3d,
+                count: 4,
+                len: 8 << 32 | 7,
+            }),
         ),
         (
             command::GET_CAPSET_INFO,
@@ -293,7 +306,7 @@ fn scanouts_and_formats_exist() {
 fn each_queue_has_its_own_commands() {
     let unknown = DecodeError::UnknownCommand;
     let words = [0; 18];
-    for kind in [0, 0x10c, 0x1ff, 0x208, 0x1100, u32::MAX] {
+    for kind in [0, 0x10e, 0x1ff, 0x208, 0x1100, u32::MAX] {
         assert_eq!(decode(kind, &words), Err(unknown), "{kind:#x}");
         assert_eq!(decode_cursor(kind, &words), Err(unknown), "{kind:#x}");
     }
@@ -305,6 +318,77 @@ fn each_queue_has_its_own_commands() {
     }
 }
 
+#[test]
+fn framebuffers_in_blobs_have_their_fields_in_the_order_of_the_specification() {
+    let mut words = [
+        1, 2, 3, 4, 5, 6, 7, 8, 134, 10, 11, 12, 13, 14, 15, 16, 17, 18,
+    ];
+    let set = |words: &[u32]| decode(command::SET_SCANOUT_BLOB, words);
+    let rect = Rect {
+        x: 1,
+        y: 2,
+        width: 3,
+        height: 4,
+    };
+    let expected = SetScanoutBlob {
+        rect,
+        scanout: 5,
+        resource: 6,
+        layout: FramebufferLayout {
+            format: Format::R8G8B8X8,
+            size: Size::new(7, 8),
+            stride: 11,
+            offset: 15,
+        },
+    };
+    assert_eq!(set(&words), Ok(Command::SetScanoutBlob(expected)));
+    assert_eq!(set(&words[..17]), Err(ReadError::TooShort.into()));
+    words[4] = 16;
+    assert_eq!(set(&words), Err(DecodeError::ScanoutId(16)));
+    words[4] = 15;
+    words[8] = 5;
+    assert_eq!(set(&words), Err(DecodeError::Format(5)));
+    words[5] = 0;
+    let disabled = SetScanout {
+        rect,
+        scanout: 15,
+        resource: 0,
+    };
+    assert_eq!(set(&words), Ok(Command::SetScanout(disabled)));
+}
+
+#[test]
+fn blobs_have_the_memory_and_flags_of_the_specification() {
+    let create = |memory, flags| {
+        let words = [1, memory, flags, 0, 0, 0, 4096, 0];
+        decode(command::RESOURCE_CREATE_BLOB, &words)
+    };
+    for memory in 1..=3 {
+        assert!(create(memory, 7).is_ok());
+    }
+    for memory in [0, 4, u32::MAX] {
+        assert_eq!(create(memory, 0), Err(DecodeError::BlobMemory(memory)));
+    }
+    for flags in [8, u32::MAX] {
+        assert_eq!(create(1, flags), Err(DecodeError::BlobFlags(flags)));
+    }
+    let short = decode(command::RESOURCE_CREATE_BLOB, &[1, 1, 0, 0, 0, 0, 4096]);
+    assert_eq!(short, Err(ReadError::TooShort.into()));
+}
+
+#[test]
+fn commands_on_blobs_need_the_feature() {
+    for kind in [command::RESOURCE_CREATE_BLOB, command::SET_SCANOUT_BLOB] {
+        for len in [0, 18] {
+            let bytes = request(kind, &[0; 18][..len]);
+            let mut reader = RequestReader::new(&bytes[..]);
+            let request = Command::decode(&mut reader, NegotiatedFeatures::default());
+            let refused = DecodeError::NotNegotiated("VIRTIO_GPU_F_RESOURCE_BLOB");
+            assert_eq!(request.command, Err(refused));
+        }
+    }
+}
+
 /// Whatever follows their header: a driver without the feature has no such commands.
 #[test]
 fn commands_of_3d_need_the_feature() {
@@ -313,7 +397,8 @@ fn commands_of_3d_need_the_feature() {
             let bytes = request(kind, &[0; 18][..len]);
             let mut reader = RequestReader::new(&bytes[..]);
             let request = Command::decode(&mut reader, NegotiatedFeatures::default());
-            assert_eq!(request.command, Err(DecodeError::NotNegotiated));
+            let refused = DecodeError::NotNegotiated("VIRTIO_GPU_F_VIRGL");
+            assert_eq!(request.command, Err(refused));
         }
         let short = decode(kind, &[]);
         let whole = kind == command::CTX_DESTROY;
@@ -327,7 +412,7 @@ fn requests_without_a_header_have_no_command() {
     let bytes = request(command::GET_DISPLAY_INFO, &[]);
     for len in 0..HEADER_LEN {
         let mut reader = RequestReader::new(&bytes[..len]);
-        let request = Command::decode(&mut reader, VIRGL);
+        let request = Command::decode(&mut reader, ALL);
         assert_eq!(request.header, Header::default());
         assert_eq!(request.command, Err(ReadError::TooShort.into()));
     }
@@ -338,5 +423,6 @@ fn commands_are_named_as_in_the_specification() {
     let name = |kind| command::CommandName(kind).to_string();
     assert_eq!(name(command::RESOURCE_FLUSH), "RESOURCE_FLUSH");
     assert_eq!(name(command::MOVE_CURSOR), "MOVE_CURSOR");
-    assert_eq!(name(0x10c), "command 0x010c");
+    assert_eq!(name(command::SET_SCANOUT_BLOB), "SET_SCANOUT_BLOB");
+    assert_eq!(name(0x10e), "command 0x010e");
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Errors of commands on rendering contexts.
 
 use crate::gpu::resource::ResourceError;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Collects the pixels that a copy changed.
 
 use std::ops::Range;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The renderers: they hold the resources of a driver and execute its drawing commands, by software
 //! or by virglrenderer.
 
@@ -5,10 +6,17 @@ use std::os::fd::BorrowedFd;
 
 use crate::backend::MemoryGuard;
 use crate::geometry::{Rect, Size};
-use crate::gpu::protocol::{CapsetInfo, Format, ResourceCreate3d, Transfer2d, Transfer3d};
+use crate::gpu::protocol::{
+    CapsetInfo, Format, FramebufferLayout, ResourceCreate3d, ResourceCreateBlob, Transfer2d,
+    Transfer3d,
+};
 use crate::gpu::region::Region;
-use crate::gpu::resource::{Backing, CursorPixels, Dmabuf, ResourceError, SharedImage};
+use crate::gpu::resource::{
+    Backing, Blob, BlobFramebuffer, CursorPixels, Dmabuf, ResourceError, SharedImage,
+};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod benchmarks;
 mod context_error;
 mod damage_collector;
 mod row_copy;
@@ -47,6 +55,50 @@ pub(crate) trait Renderer: Send + Sync {
     /// If the id is 0 or in use, `size` is out of bounds, or memory is short.
     fn create_2d(&mut self, id: u32, format: Format, size: Size) -> Result<(), ResourceError>;
 
+    /// Whether there are blob resources (`VIRTIO_GPU_F_RESOURCE_BLOB`). Without them the methods about blobs are not called,
+    /// or fail.
+    fn has_blobs(&self) -> bool {
+        false
+    }
+
+    /// An empty backing for a new blob, as [`Renderer::new_backing`].
+    ///
+    /// # Errors
+    /// If the blob cannot be created.
+    fn new_blob_backing(&self, new: &ResourceCreateBlob) -> Result<Backing, ResourceError> {
+        Err(ResourceError::Refused(new.id))
+    }
+
+    /// Creates a blob resource.
+    ///
+    /// # Errors
+    /// If the id is 0 or in use, its memory cannot be had, or memory is short.
+    fn create_blob(
+        &mut self,
+        new: &ResourceCreateBlob,
+        _backing: Option<Backing>,
+    ) -> Result<(), ResourceError> {
+        Err(ResourceError::Refused(new.id))
+    }
+
+    /// A resource, if it is a blob.
+    fn blob(&self, _id: u32) -> Option<&Blob> {
+        None
+    }
+
+    /// The framebuffer that lies in a blob resource as `layout` says, of which scanouts show the part `rect`.
+    ///
+    /// # Errors
+    /// If it is not within the resource, or a display would need more memory for it than the budget has.
+    fn framebuffer(
+        &self,
+        id: u32,
+        _layout: FramebufferLayout,
+        _rect: &Rect,
+    ) -> Result<BlobFramebuffer, ResourceError> {
+        Err(ResourceError::IsNoBlob(id))
+    }
+
     /// Destroys a resource. Its image lives on while a message to the display uses it.
     fn unref(&mut self, id: u32) -> Result<(), ResourceError>;
 
@@ -62,11 +114,11 @@ pub(crate) trait Renderer: Send + Sync {
         Err(ResourceError::Outside { id, rect, size })
     }
 
-    /// An empty backing for a resource. The caller adds its pieces, then attaches it.
+    /// An empty backing for a resource, of up to `entries` pieces. The caller adds these, then attaches it.
     ///
     /// # Errors
     /// If the resource has a backing.
-    fn new_backing(&self, id: u32) -> Result<Backing, ResourceError>;
+    fn new_backing(&self, id: u32, entries: u32) -> Result<Backing, ResourceError>;
 
     /// Attaches a backing to a resource.
     ///

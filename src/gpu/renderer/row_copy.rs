@@ -1,24 +1,12 @@
-//! Copies rows of pixels from a backing, and puts them into the display's order of bytes.
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Copies rows of pixels from a backing, in the display's order of bytes.
 
 use std::ops::Range;
 
 use crate::gpu::protocol::Format;
-use crate::gpu::resource::{BackingError, BackingReader, MAX_PIECE, PIXEL_LEN, merge};
-
-fn is_display_order(format: Format) -> bool {
-    matches!(format, Format::B8G8R8A8 | Format::B8G8R8X8)
-}
-
-/// Converts a row to the display's order of bytes (blue, green, red, alpha or unused), in place.
-pub(super) fn to_display_order(format: Format, row: &mut [u8]) {
-    let (pixels, _) = row.as_chunks_mut::<PIXEL_LEN>();
-    match format {
-        Format::B8G8R8A8 | Format::B8G8R8X8 => {}
-        Format::A8R8G8B8 | Format::X8R8G8B8 => pixels.iter_mut().for_each(|p| p.reverse()),
-        Format::R8G8B8A8 | Format::R8G8B8X8 => pixels.iter_mut().for_each(|p| p.swap(0, 2)),
-        Format::A8B8G8R8 | Format::X8B8G8R8 => pixels.iter_mut().for_each(|p| p.rotate_left(1)),
-    }
-}
+use crate::gpu::resource::{
+    BackingError, BackingReader, MAX_PIECE, PIXEL_LEN, is_display_order, merge, to_display_order,
+};
 
 /// The result of [`copy_pixels`].
 #[derive(Debug)]
@@ -39,7 +27,7 @@ pub(super) fn copy_pixels(
 ) -> Result<PixelCopy, BackingError> {
     let piece = backing.piece(old.len())?;
     let len = piece.len();
-    if is_display_order(format) && len.is_multiple_of(PIXEL_LEN) {
+    if is_display_order(format) && len % PIXEL_LEN == 0 {
         let old = old.get_mut(..len).unwrap_or_default();
         // If both ends changed, all pixels count as changed, and one copy is enough.
         let [mut first, mut last] = [[0; PIXEL_LEN]; 2];

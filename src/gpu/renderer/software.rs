@@ -1,41 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The renderer without a GPU: one copy from the guest's memory to an image, and none after it.
 
-use crate::backend::MemoryGuard;
+use std::ops::RangeInclusive;
+
+use crate::backend::continuity::Arena;
+use crate::backend::{GuestMemory, MemoryGuard};
 use crate::geometry::{Rect, Size};
-use crate::gpu::protocol::{Format, Transfer2d};
+use crate::gpu::kept_state::{
+    BackingRecord, BlobRecord, KeptState, KeptStateError, ResourceRecord,
+};
+use crate::gpu::protocol::{Format, FramebufferLayout, ResourceCreateBlob, Transfer2d};
 use crate::gpu::region::Region;
 use crate::gpu::resource::{
-    Backing, BackingError, Budget, CURSOR_LEN, CURSOR_SIDE, CursorPixels, Image, MAX_PIECE,
-    PIXEL_LEN, ResourceError, ResourceTable, SharedImage,
+    Backing, BackingError, Blob, BlobFramebuffer, Budget, CURSOR_LEN, CURSOR_SIDE, CursorPixels,
+    Image, MAX_PIECE, PIXEL_LEN, ResourceError, ResourceTable, SharedImage,
 };
 
 use super::damage_collector::DamageCollector;
 use super::row_copy::copy_pixels;
 use super::{Copied, MAX_STEP_WORK, PIECE_COST, Renderer};
+use resource::{Resource, ResourceKind, TwoD};
+
+mod blobs;
+mod resource;
 
 /// Most resources of a VM.
 const MAX_RESOURCES: usize = 16384;
 /// Bytes charged for a resource besides its pixels: its entry in the table, rounded up.
 const RESOURCE_COST: u64 = 512;
 
-struct Resource {
-    format: Format,
-    size: Size,
-    image: SharedImage,
-    backing: Option<Backing>,
+/// Smallest page of a guest.
+const PAGE: u64 = 4096;
+/// Runs of all backings together that are kept for a successor, at least and at most. They take 8 and 64 MiB, and are
+/// single pages of 2 and 16 GiB.
+const KEPT_RUNS: RangeInclusive<usize> = 512 << 10..=4 << 20;
+
+/// Most runs that are kept: as many as a driver can need that has the pixels of each resource once, in single pages. A
+/// guest with more than that is refused, rather than lose its GPU by a restart.
+fn most_kept_runs(budget: &Budget) -> usize {
+    let pages = usize::try_from(budget.limit() / PAGE).unwrap_or(usize::MAX);
+    let runs = pages.saturating_add(MAX_RESOURCES);
+    runs.clamp(*KEPT_RUNS.start(), *KEPT_RUNS.end())
 }
 
 /// Renders in 2D by the CPU.
 pub(crate) struct SoftwareRenderer {
     resources: ResourceTable<Resource>,
+    /// The guest's memory, of which blobs are.
+    memory: GuestMemory,
+    /// Where its resources are kept for a successor, if they are.
+    kept: Option<(KeptState, Arena)>,
+    /// Runs of all backings that are kept.
+    kept_runs: usize,
 }
 
 impl SoftwareRenderer {
-    /// A renderer whose resources are charged to `budget`.
-    pub(crate) fn new(budget: Budget) -> Self {
+    /// A renderer whose resources are charged to `budget`, for a guest with `memory`.
+    pub(crate) fn new(budget: Budget, memory: GuestMemory) -> Self {
         Self {
             resources: ResourceTable::new(MAX_RESOURCES, budget),
+            memory,
+            kept: None,
+            kept_runs: 0,
         }
+    }
+
+    /// A renderer for a guest without memory.
+    #[cfg(test)]
+    pub(crate) fn without_memory(budget: Budget) -> Self {
+        Self::new(budget, GuestMemory::new(Default::default()))
+    }
+
+    /// A renderer whose resources are kept in `state` for a successor, with their pixels in `arena`. It has those that a
+    /// predecessor left there.
+    ///
+    /// # Errors
+    /// If these cannot be used.
+    pub(crate) fn resume(
+        budget: Budget,
+        memory: GuestMemory,
+        state: KeptState,
+        arena: Arena,
+    ) -> Result<Self, KeptStateError> {
+        let left = state.all::<ResourceRecord>()?;
+        let mut renderer = Self {
+            kept: Some((state.clone(), arena.clone())),
+            ..Self::new(budget, memory)
+        };
+        for (id, record) in left {
+            renderer
+                .adopt(id, &record, &arena)
+                .map_err(|source| KeptStateError::Refused {
+                    name: "resource",
+                    id: id.into(),
+                    source: source.into(),
+                })?;
+        }
+        for (id, record) in state.all::<BlobRecord>()? {
+            renderer
+                .adopt_blob(id, &record)
+                .map_err(|source| KeptStateError::Refused {
+                    name: "blob",
+                    id: id.into(),
+                    source: source.into(),
+                })?;
+        }
+        for (id, record) in state.all::<BackingRecord>()? {
+            renderer.adopt_backing(id, &record, &arena)?;
+        }
+        Ok(renderer)
+    }
+
+    fn adopt(
+        &mut self,
+        id: u32,
+        record: &ResourceRecord,
+        arena: &Arena,
+    ) -> Result<(), ResourceError> {
+        let ResourceRecord {
+            format,
+            size,
+            offset,
+            uuid,
+        } = *record;
+        self.resources.check_new(id)?;
+        let charge = self.resources.charge(id, RESOURCE_COST)?;
+        let image = Image::adopt(size, self.resources.budget(), arena, offset)
+            .map_err(|source| ResourceError::Image { id, source })?;
+        let resource = Resource::two_d(format, size, image);
+        self.resources.insert(id, charge, resource);
+        self.resources.set_uuid(id, uuid)
+    }
+
+    fn adopt_blob(&mut self, id: u32, record: &BlobRecord) -> Result<(), ResourceError> {
+        self.resources.check_new(id)?;
+        self.insert_blob(id, record.len, None)?;
+        self.resources.set_uuid(id, record.uuid)
+    }
+
+    fn insert_blob(
+        &mut self,
+        id: u32,
+        len: u64,
+        backing: Option<Backing>,
+    ) -> Result<(), ResourceError> {
+        let charge = self.resources.charge(id, RESOURCE_COST)?;
+        let blob = Blob::new(len, self.memory.clone());
+        let mut blob = blob.map_err(|source| ResourceError::Blob { id, source })?;
+        blob.set_backing(backing);
+        self.resources.insert(id, charge, Resource::blob(blob));
+        Ok(())
+    }
+
+    fn adopt_backing(
+        &mut self,
+        id: u32,
+        record: &BackingRecord,
+        arena: &Arena,
+    ) -> Result<(), KeptStateError> {
+        let refused = |source: ResourceError| KeptStateError::Refused {
+            name: "backing of resource",
+            id: id.into(),
+            source: source.into(),
+        };
+        let backing = Backing::resume(record, arena, self.resources.budget())
+            .map_err(|source| refused(ResourceError::Backing { id, source }))?;
+        let runs = backing.count();
+        let resource = self.resources.get_mut(id).map_err(refused)?;
+        resource.set_backing(Some(backing));
+        resource.kept_runs = runs;
+        self.kept_runs = self.kept_runs.saturating_add(runs);
+        Ok(())
+    }
+
+    /// Keeps what the resource `id` is now, which is new or has another UUID.
+    fn keep(&self, id: u32) -> Result<(), ResourceError> {
+        let Some((state, _)) = &self.kept else {
+            return Ok(());
+        };
+        let uuid = self.resources.uuid(id)?;
+        match &self.resources.get(id)?.kind {
+            ResourceKind::TwoD(TwoD {
+                format,
+                size,
+                image,
+                ..
+            }) => {
+                if let Some(offset) = image.lock().kept_at() {
+                    let record = ResourceRecord {
+                        format: *format,
+                        size: *size,
+                        offset,
+                        uuid,
+                    };
+                    state.put(id, &record);
+                }
+            }
+            ResourceKind::Blob(blob) => state.put(id, &blobs::record(blob, uuid)),
+        }
+        Ok(())
+    }
+
+    /// How many more runs can be kept.
+    fn kept_runs_left(&self) -> usize {
+        match &self.kept {
+            Some(_) => most_kept_runs(self.resources.budget()).saturating_sub(self.kept_runs),
+            None => usize::MAX,
+        }
+    }
+
+    /// An empty backing for the resource `id`, of up to `entries` pieces.
+    fn backing_for(&self, id: u32, entries: u32) -> Result<Backing, ResourceError> {
+        let budget = self.resources.budget();
+        let backing = match &self.kept {
+            // No more than can be kept is read.
+            Some((_, arena)) => {
+                let entries = usize::try_from(entries).unwrap_or(usize::MAX);
+                Backing::new_kept(budget, arena, entries.min(self.kept_runs_left()))
+            }
+            None => Backing::new(budget),
+        };
+        backing.map_err(|source| ResourceError::Backing { id, source })
+    }
+
+    /// Checks that a backing of the resource `id` can be kept.
+    fn check_runs(&self, id: u32, backing: &Backing) -> Result<(), ResourceError> {
+        let left = self.kept_runs_left();
+        if backing.count() > left {
+            let source = BackingError::Scattered { left };
+            return Err(ResourceError::Backing { id, source });
+        }
+        Ok(())
+    }
+
+    /// A resource that is no blob.
+    fn two_d(&self, id: u32) -> Result<&TwoD, ResourceError> {
+        match &self.resources.get(id)?.kind {
+            ResourceKind::TwoD(resource) => Ok(resource),
+            ResourceKind::Blob(_) => Err(ResourceError::IsBlob(id)),
+        }
+    }
+
+    /// Keeps the backing of the resource `id`, which has just been attached.
+    fn keep_backing(&mut self, id: u32) -> Result<(), ResourceError> {
+        let Some((state, _)) = &self.kept else {
+            return Ok(());
+        };
+        let resource = self.resources.get_mut(id)?;
+        let kept = resource.with_backing(|backing| (backing.count(), backing.record()));
+        if let Some((runs, record)) = kept {
+            resource.kept_runs = runs;
+            self.kept_runs = self.kept_runs.saturating_add(runs);
+            if let Some(record) = record {
+                state.put(id, &record);
+            }
+        }
+        Ok(())
+    }
+
+    /// The resource `id` has no backing any more.
+    fn forget_backing(&mut self, id: u32) -> Result<(), ResourceError> {
+        if let Some((state, _)) = &self.kept {
+            let runs = std::mem::take(&mut self.resources.get_mut(id)?.kept_runs);
+            self.kept_runs = self.kept_runs.saturating_sub(runs);
+            state.remove::<BackingRecord>(id);
+        }
+        Ok(())
     }
 }
 
@@ -43,32 +273,82 @@ impl Renderer for SoftwareRenderer {
     fn create_2d(&mut self, id: u32, format: Format, size: Size) -> Result<(), ResourceError> {
         self.resources.check_new(id)?;
         let charge = self.resources.charge(id, RESOURCE_COST)?;
-        let image = Image::new(size, self.resources.budget())
-            .map_err(|source| ResourceError::Image { id, source })?;
-        let resource = Resource {
-            format,
-            size,
-            image: SharedImage::new(image),
-            backing: None,
+        let budget = self.resources.budget();
+        let image = match &self.kept {
+            Some((_, arena)) => Image::new_kept(size, budget, arena),
+            None => Image::new(size, budget),
         };
+        let image = image.map_err(|source| ResourceError::Image { id, source })?;
+        let resource = Resource::two_d(format, size, image);
         self.resources.insert(id, charge, resource);
-        Ok(())
+        self.keep(id)
+    }
+
+    fn has_blobs(&self) -> bool {
+        true
+    }
+
+    fn new_blob_backing(&self, new: &ResourceCreateBlob) -> Result<Backing, ResourceError> {
+        self.resources.check_new(new.id)?;
+        blobs::check(new)?;
+        self.backing_for(new.id, new.count)
+    }
+
+    fn create_blob(
+        &mut self,
+        new: &ResourceCreateBlob,
+        backing: Option<Backing>,
+    ) -> Result<(), ResourceError> {
+        let id = new.id;
+        self.resources.check_new(id)?;
+        blobs::check(new)?;
+        if let Some(backing) = &backing {
+            self.check_runs(id, backing)?;
+        }
+        self.insert_blob(id, new.len, backing)?;
+        self.keep(id)?;
+        self.keep_backing(id)
+    }
+
+    fn blob(&self, id: u32) -> Option<&Blob> {
+        match &self.resources.get(id).ok()?.kind {
+            ResourceKind::TwoD(_) => None,
+            ResourceKind::Blob(blob) => Some(blob),
+        }
+    }
+
+    fn framebuffer(
+        &self,
+        id: u32,
+        layout: FramebufferLayout,
+        rect: &Rect,
+    ) -> Result<BlobFramebuffer, ResourceError> {
+        let limit = self.resources.budget().limit();
+        match &self.resources.get(id)?.kind {
+            ResourceKind::TwoD(_) => Err(ResourceError::IsNoBlob(id)),
+            ResourceKind::Blob(blob) => blobs::framebuffer(id, blob, layout, rect, limit),
+        }
     }
 
     fn unref(&mut self, id: u32) -> Result<(), ResourceError> {
-        self.resources.remove(id)
+        self.forget_backing(id)?;
+        self.resources.remove(id)?;
+        if let Some((state, _)) = &self.kept {
+            state.remove::<ResourceRecord>(id);
+            state.remove::<BlobRecord>(id);
+        }
+        Ok(())
     }
 
     fn size(&self, id: u32) -> Result<Size, ResourceError> {
-        Ok(self.resources.get(id)?.size)
+        Ok(self.two_d(id)?.size)
     }
 
-    fn new_backing(&self, id: u32) -> Result<Backing, ResourceError> {
-        match self.resources.get(id)?.backing {
-            Some(_) => Err(ResourceError::HasBacking(id)),
-            None => Backing::new(self.resources.budget())
-                .map_err(|source| ResourceError::Backing { id, source }),
+    fn new_backing(&self, id: u32, entries: u32) -> Result<Backing, ResourceError> {
+        if self.resources.get(id)?.has_backing() {
+            return Err(ResourceError::HasBacking(id));
         }
+        self.backing_for(id, entries)
     }
 
     fn attach_backing(
@@ -77,19 +357,21 @@ impl Renderer for SoftwareRenderer {
         backing: Backing,
         _memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
-        let place = &mut self.resources.get_mut(id)?.backing;
-        if place.is_some() {
+        if self.resources.get(id)?.has_backing() {
             return Err(ResourceError::HasBacking(id));
         }
-        *place = Some(backing);
-        Ok(())
+        self.check_runs(id, &backing)?;
+        self.resources.get_mut(id)?.set_backing(Some(backing));
+        self.keep_backing(id)
     }
 
     fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError> {
-        match self.resources.get_mut(id)?.backing.take() {
-            Some(_) => Ok(()),
-            None => Err(ResourceError::NoBacking(id)),
+        let resource = self.resources.get_mut(id)?;
+        if !resource.has_backing() {
+            return Err(ResourceError::NoBacking(id));
         }
+        resource.set_backing(None);
+        self.forget_backing(id)
     }
 
     fn transfer_to_host_2d(
@@ -101,7 +383,7 @@ impl Renderer for SoftwareRenderer {
     ) -> Result<Copied, ResourceError> {
         let Transfer2d { id, rect, offset } = *transfer;
         let width = self.check_within(id, rect)?.width;
-        let resource = self.resources.get(id)?;
+        let resource = self.two_d(id)?;
         let backing = resource
             .backing
             .as_ref()
@@ -143,21 +425,32 @@ impl Renderer for SoftwareRenderer {
             let bytes = u64::from(copied.rows).saturating_mul(row_len as u64);
             copied.work = bytes.saturating_add(backing.pieces().saturating_mul(PIECE_COST));
         }
+        image.written(u64::from(copied.rows).saturating_mul(row_len as u64));
         Ok(copied)
     }
 
     fn image_or_create(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
-        Ok(self.resources.get(id)?.image.clone())
+        Ok(self.two_d(id)?.image.clone())
     }
 
     fn existing_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
-        Ok(Some(self.resources.get(id)?.image.clone()))
+        Ok(match &self.resources.get(id)?.kind {
+            ResourceKind::TwoD(resource) => Some(resource.image.clone()),
+            ResourceKind::Blob(_) => None,
+        })
     }
 
     fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
-        let resource = self.resources.get(id)?;
-        let size = resource.size;
         let mut pixels = Box::new([0; CURSOR_LEN]);
+        if let Some(blob) = self.blob(id) {
+            let read = blob.read(0, &mut pixels[..]);
+            return match read {
+                Ok(()) => Ok(pixels),
+                Err(source) => Err(ResourceError::Backing { id, source }),
+            };
+        }
+        let resource = self.two_d(id)?;
+        let size = resource.size;
         let image = resource.image.lock();
         let bytes = image.bytes(0, 0, CURSOR_LEN);
         if size != Size::new(CURSOR_SIDE, CURSOR_SIDE) || bytes.len() != CURSOR_LEN {
@@ -168,11 +461,19 @@ impl Renderer for SoftwareRenderer {
     }
 
     fn assign_uuid(&mut self, id: u32) -> Result<[u8; 16], ResourceError> {
-        self.resources.assign_uuid(id)
+        let uuid = self.resources.assign_uuid(id)?;
+        self.keep(id)?;
+        Ok(uuid)
     }
 
     fn reset(&mut self) {
         self.resources.clear();
+        self.kept_runs = 0;
+        if let Some((state, _)) = &self.kept {
+            state.clear::<ResourceRecord>();
+            state.clear::<BlobRecord>();
+            state.clear::<BackingRecord>();
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What tests do with a renderer in one go.
 
 use crate::backend::MemoryGuard;
@@ -17,7 +18,7 @@ pub(super) trait WholeRequests: Renderer {
         pieces: &[(u64, u32)],
         memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
-        let mut backing: Backing = self.new_backing(id)?;
+        let mut backing: Backing = self.new_backing(id, pieces.len() as u32)?;
         backing
             .add(pieces.iter().copied().map(MemEntry::from), memory)
             .map_err(|source| ResourceError::Backing { id, source })?;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How much work the device does before other devices and queues have their turn.
 
 /// Most work of one step, after which other events have their turn. The unit is a byte copied; other work

@@ -1,12 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A resource's backing: scattered pieces of the guest's memory (virtio 1.2, 5.7.6.8,
 //! `VIRTIO_GPU_CMD_RESOURCE_ATTACH_BACKING`).
 
 use vm_memory::volatile_memory::VolatileSlice;
 use vm_memory::{
-    Address, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
+    Address, ByteValued, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
     GuestMemoryRegion, GuestRegionMmap,
 };
 
+use crate::backend::continuity::{Arena, List};
+use crate::gpu::kept_state::BackingRecord;
 use crate::gpu::protocol::MemEntry;
 
 use super::{Budget, Charge};
@@ -30,6 +33,15 @@ pub(crate) enum BackingError {
     Budget,
     #[error("the host has no memory for the list of entries")]
     HostMemory,
+    /// Only where backings are kept for a successor.
+    #[error("more pieces of memory than can be kept for a restart, {left} are left")]
+    Scattered { left: usize },
+    /// Only of a backing that a predecessor left.
+    #[error("there is no place for {runs} pieces of memory at {place:#x}")]
+    Place { place: u64, runs: u32 },
+    /// Only of a backing that a predecessor left.
+    #[error("the piece of memory at {addr:#x}, which begins at byte {start}, is no guest memory")]
+    Run { addr: u64, start: u64 },
     /// The backing ends before the bytes that a command needs.
     #[error("the backing has {has} bytes, {needed} are needed")]
     Short { has: u64, needed: u64 },
@@ -39,16 +51,64 @@ pub(crate) enum BackingError {
 }
 
 /// A run of contiguous guest memory: one entry, or several adjacent ones.
-#[derive(Debug)]
-struct Run {
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct Run {
     /// Offset in the backing.
     start: u64,
     /// Guest-physical address.
     addr: u64,
 }
 
+// SAFETY: two numbers without a gap, which may have any value.
+unsafe impl ByteValued for Run {}
+
+/// A list of runs.
+#[derive(Debug)]
+enum Runs {
+    /// It ends with the process.
+    Private(Vec<Run>),
+    /// It outlives the process.
+    Kept {
+        list: List<Run>,
+        /// The first one. A list of one is here: it would be the only one of its page, of which many are needed in turn.
+        first: Run,
+    },
+}
+
+impl Runs {
+    fn as_slice(&self) -> &[Run] {
+        match self {
+            Self::Private(runs) => runs,
+            Self::Kept { list, first } if list.len() == 1 => std::slice::from_ref(first),
+            Self::Kept { list, .. } => list,
+        }
+    }
+
+    fn kept(list: List<Run>) -> Self {
+        let first = list.first().copied().unwrap_or_default();
+        Self::Kept { list, first }
+    }
+
+    /// Adds a run. Returns whether there was room.
+    fn push(&mut self, run: Run) -> bool {
+        match self {
+            Self::Private(runs) => {
+                runs.push(run);
+                true
+            }
+            Self::Kept { list, first } => {
+                if list.is_empty() {
+                    *first = run;
+                }
+                list.push(run)
+            }
+        }
+    }
+}
+
 /// A range of guest-physical addresses.
-#[cfg(feature = "virgl")]
+#[cfg(any(test, feature = "virgl"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GuestRange {
     pub(crate) addr: u64,
@@ -59,7 +119,9 @@ pub(crate) struct GuestRange {
 /// The guest's memory behind a resource, as a list of runs.
 #[derive(Debug)]
 pub(crate) struct Backing {
-    runs: Vec<Run>,
+    runs: Runs,
+    /// For how many runs is paid.
+    room: usize,
     len: u64,
     budget: Budget,
     charge: Charge,
@@ -68,8 +130,26 @@ pub(crate) struct Backing {
 impl Backing {
     /// An empty backing, whose list is charged to `budget`.
     pub(crate) fn new(budget: &Budget) -> Result<Self, BackingError> {
+        Self::with_runs(Runs::Private(Vec::new()), budget)
+    }
+
+    /// An empty backing in `arena`, which outlives the process. It takes up to `most` runs.
+    ///
+    /// # Errors
+    /// If there is no place for as many.
+    pub(crate) fn new_kept(
+        budget: &Budget,
+        arena: &Arena,
+        most: usize,
+    ) -> Result<Self, BackingError> {
+        let runs = arena.list(most).ok_or(BackingError::HostMemory)?;
+        Self::with_runs(Runs::kept(runs), budget)
+    }
+
+    fn with_runs(runs: Runs, budget: &Budget) -> Result<Self, BackingError> {
         Ok(Self {
-            runs: Vec::new(),
+            runs,
+            room: 0,
             len: 0,
             budget: budget.clone(),
             charge: budget.charge(0).ok_or(BackingError::Budget)?,
@@ -88,6 +168,11 @@ impl Backing {
     ) -> Result<(), BackingError> {
         // The region of the previous entry, which is likely to contain the next one too.
         let mut last: Option<&GuestRegionMmap> = None;
+        // The address behind the last run.
+        let mut behind = self.runs.as_slice().last().and_then(|run| {
+            let len = self.len.saturating_sub(run.start);
+            run.addr.checked_add(len)
+        });
         for entry in entries.into_iter().filter(|entry| entry.length != 0) {
             let MemEntry { addr, length: len } = entry;
             let within = |region: &&GuestRegionMmap| {
@@ -102,17 +187,20 @@ impl Backing {
                 }
                 last = memory.find_region(GuestAddress(addr));
             }
-            let is_adjacent = self.runs.last().is_some_and(|run| {
-                let before = self.len.saturating_sub(run.start);
-                run.addr.checked_add(before) == Some(addr)
-            });
-            if !is_adjacent {
-                if self.runs.len() == self.runs.capacity() {
+            if behind != Some(addr) {
+                if self.count() >= self.room {
                     self.grow()?;
                 }
-                let start = self.len;
-                self.runs.push(Run { start, addr });
+                let run = Run {
+                    start: self.len,
+                    addr,
+                };
+                let left = self.count();
+                if !self.runs.push(run) {
+                    return Err(BackingError::Scattered { left });
+                }
             }
+            behind = addr.checked_add(u64::from(len));
             // Cannot overflow: lengths have 32 bits, and a request bounds their number.
             self.len = self.len.saturating_add(u64::from(len));
         }
@@ -121,13 +209,17 @@ impl Backing {
 
     /// Doubles the room for runs, or adds [`BATCH`] of them if the budget has no more.
     fn grow(&mut self) -> Result<(), BackingError> {
-        let len = self.runs.len();
+        let len = self.count();
         let more = [len, BATCH].into_iter().filter(|more| *more >= BATCH);
         for more in more {
-            let capacity = len.saturating_add(more);
-            if self.charge.resize(&self.budget, list_len(capacity)) {
-                let reserved = self.runs.try_reserve_exact(more);
-                return reserved.map_err(|_| BackingError::HostMemory);
+            let room = len.saturating_add(more);
+            if self.charge.resize(&self.budget, list_len(room)) {
+                if let Runs::Private(runs) = &mut self.runs {
+                    let reserved = runs.try_reserve_exact(more);
+                    reserved.map_err(|_| BackingError::HostMemory)?;
+                }
+                self.room = room;
+                return Ok(());
             }
         }
         Err(BackingError::Budget)
@@ -135,23 +227,85 @@ impl Backing {
 
     /// Returns unused room to the budget, once all entries are added.
     pub(crate) fn finish(&mut self) {
-        self.runs.shrink_to_fit();
-        let bytes = list_len(self.runs.capacity());
-        self.charge.resize(&self.budget, bytes);
+        match &mut self.runs {
+            Runs::Private(runs) => runs.shrink_to_fit(),
+            Runs::Kept { list, .. } => list.shrink(),
+        }
+        self.room = self.count();
+        self.charge.resize(&self.budget, list_len(self.room));
+    }
+
+    /// The backing that a predecessor left in `arena` as `record`. Whether it is in the guest's memory, which is not shared
+    /// yet, every access checks.
+    ///
+    /// # Errors
+    /// If the list exceeds the budget, is not in the arena, or no guest can have attached it.
+    pub(crate) fn resume(
+        record: &BackingRecord,
+        arena: &Arena,
+        budget: &Budget,
+    ) -> Result<Self, BackingError> {
+        let BackingRecord { place, runs, len } = *record;
+        let count = usize::try_from(runs).unwrap_or(usize::MAX);
+        // Before anything is read.
+        let charge = budget.charge(list_len(count));
+        let charge = charge.ok_or(BackingError::Budget)?;
+        let list: Option<List<Run>> = arena.adopt_list(place, count);
+        let list = list.ok_or(BackingError::Place { place, runs })?;
+        let mut from = 0;
+        for (index, Run { start, addr }) in list.iter().enumerate() {
+            let next = list.get(index.saturating_add(1));
+            let end = next.map_or(len, |next| next.start);
+            let is_run = end
+                .checked_sub(*start)
+                .is_some_and(|len| len != 0 && addr.checked_add(len).is_some());
+            if *start != from || !is_run {
+                return Err(BackingError::Run {
+                    addr: *addr,
+                    start: *start,
+                });
+            }
+            from = end;
+        }
+        if from != len {
+            return Err(BackingError::Short {
+                has: from,
+                needed: len,
+            });
+        }
+        Ok(Self {
+            runs: Runs::kept(list),
+            room: count,
+            len,
+            budget: budget.clone(),
+            charge,
+        })
+    }
+
+    /// What is kept of it for a successor, if it outlives the process.
+    pub(crate) fn record(&self) -> Option<BackingRecord> {
+        match &self.runs {
+            Runs::Private(_) => None,
+            Runs::Kept { list, .. } => Some(BackingRecord {
+                place: list.place(),
+                runs: u32::try_from(list.len()).ok()?,
+                len: self.len,
+            }),
+        }
     }
 
     /// Number of runs.
-    #[cfg(any(test, feature = "virgl"))]
     pub(crate) fn count(&self) -> usize {
-        self.runs.len()
+        self.runs.as_slice().len()
     }
 
     /// The runs, in order.
-    #[cfg(feature = "virgl")]
+    #[cfg(any(test, feature = "virgl"))]
     pub(crate) fn runs(&self) -> impl Iterator<Item = GuestRange> {
-        let ends = self.runs.iter().skip(1).map(|run| run.start);
+        let runs = self.runs.as_slice();
+        let ends = runs.iter().skip(1).map(|run| run.start);
         let ends = ends.chain(std::iter::once(self.len));
-        self.runs.iter().zip(ends).map(|(run, end)| GuestRange {
+        runs.iter().zip(ends).map(|(run, end)| GuestRange {
             addr: run.addr,
             len: end.saturating_sub(run.start),
         })
@@ -165,7 +319,8 @@ impl Backing {
     /// A reader at offset 0.
     pub(crate) fn reader<'a>(&'a self, memory: &'a GuestMemoryMmap) -> BackingReader<'a> {
         BackingReader {
-            backing: self,
+            runs: self.runs.as_slice(),
+            len: self.len,
             memory,
             at: 0,
             run: 0,
@@ -182,7 +337,9 @@ fn list_len(runs: usize) -> u64 {
 
 /// Reads a backing, mostly forwards: it remembers its run and prefetches the next piece.
 pub(crate) struct BackingReader<'a> {
-    backing: &'a Backing,
+    runs: &'a [Run],
+    /// Length of the backing.
+    len: u64,
     memory: &'a GuestMemoryMmap,
     /// Offset in the backing.
     at: u64,
@@ -200,7 +357,7 @@ impl<'a> BackingReader<'a> {
         if offset == self.at {
             return;
         }
-        let runs = &self.backing.runs;
+        let runs = self.runs;
         let start = |run: usize| runs.get(run).map(|run| run.start);
         // From one row to the next it is a few runs at most.
         let far = self.run.saturating_add(NEAR);
@@ -238,12 +395,7 @@ impl<'a> BackingReader<'a> {
         self.at = self.at.saturating_add(len as u64);
         self.pieces = self.pieces.saturating_add(1);
         let next = self.run.saturating_add(1);
-        if self
-            .backing
-            .runs
-            .get(next)
-            .is_some_and(|run| run.start <= self.at)
-        {
+        if self.runs.get(next).is_some_and(|run| run.start <= self.at) {
             self.run = next;
         }
         // An error is reported when the reader gets there.
@@ -255,13 +407,13 @@ impl<'a> BackingReader<'a> {
     }
 
     fn look_up(&self) -> Result<VolatileSlice<'a>, BackingError> {
-        let Backing { runs, len, .. } = self.backing;
+        let Self { runs, len, .. } = *self;
         let next = runs.get(self.run.saturating_add(1));
-        let end = next.map_or(*len, |next| next.start);
+        let end = next.map_or(len, |next| next.start);
         let left = end.saturating_sub(self.at);
         let Some(run) = runs.get(self.run).filter(|_| left != 0) else {
             return Err(BackingError::Short {
-                has: *len,
+                has: len,
                 needed: self.at.saturating_add(1),
             });
         };

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The host memory that one VM's resources may use.
 
 use std::sync::Arc;
@@ -40,7 +41,6 @@ impl Budget {
     }
 
     /// The limit in bytes.
-    #[cfg(feature = "virgl")]
     pub(crate) fn limit(&self) -> u64 {
         self.limit
     }

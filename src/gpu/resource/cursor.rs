@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The pixels of a cursor.
 
 /// Columns and rows of a cursor, in pixels (`VHOST_USER_GPU_CURSOR_UPDATE`).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Dmabufs: pixel buffers that other processes and devices can use in place.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

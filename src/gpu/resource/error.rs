@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Errors of commands on resources.
 
 use std::io;
@@ -5,7 +6,7 @@ use std::io;
 use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{ResourceCreate3d, Transfer3d};
 
-use super::{BackingError, ImageError};
+use super::{BackingError, BlobError, ImageError};
 
 /// Why a command on a resource fails.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,12 @@ pub(crate) enum ResourceError {
     Budget { id: u32, bytes: u64 },
     #[error("resource {id}: {source}")]
     Image { id: u32, source: ImageError },
+    #[error("blob resource {id}: {source}")]
+    Blob { id: u32, source: BlobError },
+    #[error("resource {0} is a blob, which the command is not for")]
+    IsBlob(u32),
+    #[error("resource {0} is not a blob")]
+    IsNoBlob(u32),
     #[error("resource {0} has a backing already")]
     HasBacking(u32),
     #[error("resource {0} has no backing")]

@@ -1,11 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A resource's pixels in the host's memory.
 
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use memmap2::{Advice, MmapMut};
 
+use crate::backend::continuity::{Arena, Extent};
 use crate::geometry::{Rect, Size};
 
 use super::{Budget, Charge};
@@ -26,6 +28,9 @@ pub(crate) enum ImageError {
     Budget(u64),
     #[error("the host has no memory for {bytes} bytes: {source}")]
     HostMemory { bytes: u64, source: io::Error },
+    /// Only of an image that a predecessor left.
+    #[error("there is no place for {bytes} bytes at {offset:#x}")]
+    Place { offset: u64, bytes: usize },
 }
 
 /// An image that a scanout shows while commands write to it.
@@ -52,8 +57,40 @@ impl SharedImage {
 #[derive(Debug)]
 pub(crate) struct Image {
     width: u32,
-    pixels: MmapMut,
+    pixels: Pixels,
+    /// Bytes that commands write before kept pixels are put into huge pages. Those of this process alone are from the first
+    /// write on.
+    left_to_collapse: u64,
     _charge: Charge,
+}
+
+/// The memory of an image.
+#[derive(Debug)]
+enum Pixels {
+    /// It ends with the process.
+    Private(MmapMut),
+    /// It outlives the process.
+    Kept(Extent),
+}
+
+impl Deref for Pixels {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Private(pixels) => pixels,
+            Self::Kept(pixels) => pixels,
+        }
+    }
+}
+
+impl DerefMut for Pixels {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Private(pixels) => pixels,
+            Self::Kept(pixels) => pixels,
+        }
+    }
 }
 
 impl Image {
@@ -62,6 +99,56 @@ impl Image {
     /// # Errors
     /// If `size` is out of bounds, or the budget or the host has too little memory.
     pub(crate) fn new(size: Size, budget: &Budget) -> Result<Self, ImageError> {
+        Self::with_pixels(size, budget, |len| {
+            // The kernel allocates a page when a command first writes to it.
+            let pixels = MmapMut::map_anon(len).map_err(|source| ImageError::HostMemory {
+                bytes: len as u64,
+                source,
+            })?;
+            if len >= HUGE_PAGE {
+                // Copies then miss the TLB less often; without huge pages they are only slower.
+                let _ = pixels.advise(Advice::HugePage);
+            }
+            Ok(Pixels::Private(pixels))
+        })
+    }
+
+    /// A black image in `arena`, which outlives the process. Its memory is freed with the commit after it is dropped.
+    ///
+    /// # Errors
+    /// As [`Image::new`].
+    pub(crate) fn new_kept(size: Size, budget: &Budget, arena: &Arena) -> Result<Self, ImageError> {
+        Self::with_pixels(size, budget, |len| {
+            let pixels = arena.allocate(len).ok_or(ImageError::HostMemory {
+                bytes: len as u64,
+                source: io::ErrorKind::OutOfMemory.into(),
+            })?;
+            Ok(Pixels::Kept(pixels))
+        })
+    }
+
+    /// The image that a predecessor left at `offset` of `arena`, with its pixels.
+    ///
+    /// # Errors
+    /// As [`Image::new`], or if there is none.
+    pub(crate) fn adopt(
+        size: Size,
+        budget: &Budget,
+        arena: &Arena,
+        offset: u64,
+    ) -> Result<Self, ImageError> {
+        Self::with_pixels(size, budget, |bytes| {
+            let pixels = arena.adopt(offset, bytes);
+            let pixels = pixels.ok_or(ImageError::Place { offset, bytes })?;
+            Ok(Pixels::Kept(pixels))
+        })
+    }
+
+    fn with_pixels(
+        size: Size,
+        budget: &Budget,
+        pixels: impl FnOnce(usize) -> Result<Pixels, ImageError>,
+    ) -> Result<Self, ImageError> {
         let sides = 1..=MAX_SIDE;
         if !sides.contains(&size.width) || !sides.contains(&size.height) {
             return Err(ImageError::Size(size));
@@ -71,18 +158,34 @@ impl Image {
         let taken = bytes.next_multiple_of(rustix::param::page_size() as u64);
         let charge = budget.charge(taken).ok_or(ImageError::Budget(taken))?;
         let len = usize::try_from(bytes).map_err(|_| ImageError::Budget(bytes))?;
-        // The kernel allocates a page when a command first writes to it.
-        let pixels =
-            MmapMut::map_anon(len).map_err(|source| ImageError::HostMemory { bytes, source })?;
-        if len >= HUGE_PAGE {
-            // Copies then miss the TLB less often; without huge pages they are only slower.
-            let _ = pixels.advise(Advice::HugePage);
-        }
         Ok(Self {
             width: size.width,
-            pixels,
+            pixels: pixels(len)?,
+            left_to_collapse: bytes,
             _charge: charge,
         })
+    }
+
+    /// Where its pixels lie in the arena, if they outlive the process.
+    pub(crate) fn kept_at(&self) -> Option<u64> {
+        match &self.pixels {
+            Pixels::Private(_) => None,
+            Pixels::Kept(pixels) => Some(pixels.offset()),
+        }
+    }
+
+    /// A command has written `bytes` bytes. Kept pixels get huge pages once as much was written as there is, which is worth
+    /// the copy.
+    pub(crate) fn written(&mut self, bytes: u64) {
+        let Pixels::Kept(pixels) = &self.pixels else {
+            return;
+        };
+        if self.left_to_collapse > 0 {
+            self.left_to_collapse = self.left_to_collapse.saturating_sub(bytes);
+            if self.left_to_collapse == 0 && pixels.len() >= HUGE_PAGE {
+                pixels.collapse();
+            }
+        }
     }
 
     /// Bytes from one row to the next.

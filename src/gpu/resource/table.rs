@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The resources of a renderer, by the driver's ids.
 
 use std::collections::HashMap;
@@ -98,6 +99,23 @@ impl<T> ResourceTable<T> {
         }
         let uuid = random_uuid().map_err(|source| ResourceError::Uuid { id, source })?;
         Ok(*assigned.insert(uuid))
+    }
+
+    /// The UUID of a resource, if one was assigned.
+    pub(crate) fn uuid(&self, id: u32) -> Result<Option<[u8; 16]>, ResourceError> {
+        let entry = self.entries.get(&id).ok_or(ResourceError::Unknown(id))?;
+        Ok(entry.uuid)
+    }
+
+    /// Gives a resource the UUID that a predecessor assigned.
+    pub(crate) fn set_uuid(
+        &mut self,
+        id: u32,
+        uuid: Option<[u8; 16]>,
+    ) -> Result<(), ResourceError> {
+        let entry = self.entries.get_mut(&id);
+        entry.ok_or(ResourceError::Unknown(id))?.uuid = uuid;
+        Ok(())
     }
 
     pub(crate) fn remove(&mut self, id: u32) -> Result<(), ResourceError> {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The cursor of a scanout.
 
 use crate::gpu::resource::CursorPixels;

@@ -1,9 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A scanout, as it is for all displays.
 
-use super::source::ScanoutSource;
+use super::source::{ScanoutResource, ScanoutSource};
 use crate::geometry::{Rect, Size};
 use crate::gpu::region::Region;
-use crate::gpu::resource::SharedImage;
 
 /// A scanout, as it is for all displays.
 #[derive(Debug, Default)]
@@ -32,9 +32,10 @@ impl DeviceScanout {
         self.source.as_ref()
     }
 
-    /// Its source, if that is a part of `image`.
-    pub(super) fn source_of(&self, image: &SharedImage) -> Option<&ScanoutSource> {
-        self.source.as_ref().filter(|source| source.image.is(image))
+    /// Its source, if that is a part of `resource`.
+    pub(super) fn source_of(&self, resource: &impl ScanoutResource) -> Option<&ScanoutSource> {
+        let source = self.source.as_ref();
+        source.filter(|source| resource.is_shown_by(source))
     }
 
     /// Its size; 0 by 0 if it is disabled.
@@ -53,9 +54,9 @@ impl DeviceScanout {
         };
     }
 
-    /// Notes that commands changed `region` of `image`.
-    pub(super) fn add_damage(&mut self, image: &SharedImage, region: &Region) {
-        let Some(shown) = self.source_of(image).map(|source| source.rect) else {
+    /// Notes that commands changed `region` of `resource`.
+    pub(super) fn add_damage(&mut self, resource: &impl ScanoutResource, region: &Region) {
+        let Some(shown) = self.source_of(resource).map(|source| source.rect) else {
             return;
         };
         for rect in region.rects() {
@@ -65,7 +66,7 @@ impl DeviceScanout {
         }
     }
 
-    /// Flushes `rect` of its source's image. `None` if it shows nothing of that.
+    /// Flushes `rect` of its source's resource. `None` if it shows nothing of that.
     pub(super) fn flush(&mut self, rect: &Rect) -> Option<Flush> {
         let source = self.source.as_ref()?;
         let part = rect.intersection(&source.rect)?;

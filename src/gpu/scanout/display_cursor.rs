@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What one display was told of a cursor.
 
 use super::cursor::Cursor;
@@ -23,6 +24,21 @@ impl DisplayCursor {
         };
     }
 
+    /// Goes on with a display that may have been told of the cursor by a predecessor, and is sent it again.
+    pub(super) fn resume(&mut self, told: bool, cursor: &Cursor) {
+        let shaped = cursor.shape.is_some();
+        *self = Self {
+            told,
+            moved: told || shaped || cursor.position.visible,
+            shaped,
+        };
+    }
+
+    /// Whether the display was told where it is.
+    pub(super) fn is_told(&self) -> bool {
+        self.told
+    }
+
     /// Queues the new position.
     pub(super) fn position_changed(&mut self) {
         self.moved = true;
@@ -37,8 +53,10 @@ impl DisplayCursor {
     /// The driver is gone: queues the end of `cursor`, as it was last, if the display shows it.
     pub(super) fn hide(&mut self, cursor: &Cursor) {
         *self = Self {
-            moved: self.told && cursor.position.visible,
-            ..Self::default()
+            told: self.told,
+            // Or the end of the cursor of the driver before it is still to be sent.
+            moved: self.told && (cursor.position.visible || self.moved),
+            shaped: false,
         };
     }
 

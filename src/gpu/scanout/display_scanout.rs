@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What one display was told of a scanout.
 
 use super::device_scanout::DeviceScanout;
 use super::source::{DmabufSupport, ScanoutSource};
 use super::update::Update;
 use crate::geometry::{Rect, Size};
+use crate::gpu::kept_state::SentScanout;
 use crate::gpu::region::Region;
 
 /// What a display was told last of a scanout.
@@ -56,6 +58,25 @@ impl DisplayScanout {
         self.dmabuf_sent = false;
         // An image that is still to be read back has a dmabuf, which is passed again.
         self.needs_readback = false;
+    }
+
+    /// Goes on with a display that a predecessor told `sent`.
+    pub(super) fn resume(&mut self, sent: SentScanout) {
+        *self = Self {
+            last_sent: match sent {
+                SentScanout::Disabled => LastSent::Disabled,
+                SentScanout::Pixels(size) => LastSent::Pixels(size),
+            },
+            ..Self::default()
+        };
+    }
+
+    /// What the display was told, for a successor. It is passed no dmabufs.
+    pub(super) fn sent(&self) -> SentScanout {
+        match self.last_sent {
+            LastSent::Pixels(size) => SentScanout::Pixels(size),
+            LastSent::Disabled | LastSent::Nothing | LastSent::Dmabuf => SentScanout::Disabled,
+        }
     }
 
     /// Changes from pixels to the dmabuf of `source`, or back.
@@ -185,7 +206,7 @@ impl DisplayScanout {
         Some(Update::Pixels {
             id,
             rect,
-            image: source.image.clone(),
+            pixels: source.pixels.clone(),
             source_rect: rect.absolute_in(&source.rect),
         })
     }

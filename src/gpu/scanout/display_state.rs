@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What one display was told of all scanouts and cursors, and what it is still to be sent.
 
 use super::cursor::Cursor;
@@ -7,6 +8,7 @@ use super::display_id::DisplayId;
 use super::display_scanout::DisplayScanout;
 use super::source::{DmabufSupport, ScanoutSource};
 use super::update::Update;
+use crate::gpu::kept_state::DisplayRecord;
 use crate::gpu::protocol::MAX_SCANOUTS;
 
 /// One display's side of the scanouts and cursors.
@@ -18,6 +20,8 @@ pub(super) struct DisplayState {
     cursors: [DisplayCursor; MAX_SCANOUTS],
     /// The scanout whose updates are looked for first, so that each has its turn.
     next_scanout: usize,
+    /// The record of what it was told is to be put: that has changed.
+    has_news: bool,
 }
 
 impl DisplayState {
@@ -29,6 +33,7 @@ impl DisplayState {
             scanouts: Default::default(),
             cursors: Default::default(),
             next_scanout: 0,
+            has_news: false,
         }
     }
 
@@ -40,6 +45,30 @@ impl DisplayState {
         }
         for (display_cursor, cursor) in self.cursors.iter_mut().zip(cursors) {
             display_cursor.restart(cursor);
+        }
+    }
+
+    /// Goes on with a display that a predecessor told `sent`. The cursors are sent again.
+    pub(super) fn resume(&mut self, sent: &DisplayRecord, cursors: &[Cursor]) {
+        for (scanout, sent) in self.scanouts.iter_mut().zip(&sent.scanouts) {
+            scanout.resume(*sent);
+        }
+        let told = self.cursors.iter_mut().zip(&sent.cursors);
+        for ((display_cursor, told), cursor) in told.zip(cursors) {
+            display_cursor.resume(*told, cursor);
+        }
+    }
+
+    /// Whether what it was told has changed since the last time.
+    pub(super) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+
+    /// What it was told, for a successor.
+    pub(super) fn record(&self) -> DisplayRecord {
+        DisplayRecord {
+            scanouts: self.scanouts.each_ref().map(DisplayScanout::sent),
+            cursors: self.cursors.each_ref().map(DisplayCursor::is_told),
         }
     }
 
@@ -122,7 +151,9 @@ impl DisplayState {
         awaits_dmabuf_ack: bool,
     ) -> Option<Update> {
         for ((id, cursor), display_cursor) in (0..).zip(cursors).zip(&mut self.cursors) {
+            let was_told = display_cursor.is_told();
             if let Some(update) = display_cursor.next_update(id, cursor) {
+                self.has_news |= !was_told;
                 return Some(update);
             }
         }
@@ -142,6 +173,7 @@ impl DisplayState {
                     }
                 );
                 self.next_scanout = index + usize::from(!stays);
+                self.has_news |= !matches!(update, Update::Pixels { .. });
                 return Some(update);
             }
         }

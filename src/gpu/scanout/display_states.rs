@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What each display of a device was told and is still to be sent.
 
 use super::cursor::Cursor;

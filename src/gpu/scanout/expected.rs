@@ -1,12 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a display is to show in the end, for the targets in fuzz/.
 
 use super::device_scanout::DeviceScanout;
 use super::{DisplayId, Scanouts};
 use crate::geometry::Rect;
-use crate::gpu::resource::PIXEL_LEN;
+use crate::gpu::resource::{PIXEL_LEN, PixelSource};
 
 /// What a display shows of a scanout once it was sent everything.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum ExpectedDisplay {
     /// Nothing.
     Disabled,
@@ -32,12 +33,20 @@ impl Scanouts {
                 let stat = rustix::fs::fstat(&dmabuf.fd);
                 return ExpectedDisplay::Dmabuf(stat.map_or(0, |stat| stat.st_ino));
             }
-            let image = source.image.lock();
+            let (width, height) = (source.rect.width, source.rect.height);
+            let image = match &source.pixels {
+                PixelSource::Image(image) => image.lock(),
+                // The guest writes to them when it likes.
+                PixelSource::Blob(_) => {
+                    let pixels = vec![None; source.rect.area() as usize];
+                    return ExpectedDisplay::Pixels(width, height, pixels);
+                }
+            };
             let mut pixels = Vec::new();
             for y in 0..source.rect.height {
                 let len = source.rect.width as usize * PIXEL_LEN;
                 let row = image.bytes(source.rect.x, source.rect.y.saturating_add(y), len);
-                let (words, _) = row.as_chunks::<4>();
+                let words = row.chunks_exact(PIXEL_LEN).filter_map(<[u8]>::first_chunk);
                 pixels.extend((0..).zip(words).map(|(x, word)| {
                     let is_newer = |r: &Rect| {
                         let inside = |at: u32, from: u32, len| at >= from && at - from < len;
@@ -47,7 +56,7 @@ impl Scanouts {
                     (!newer).then_some(u32::from_ne_bytes(*word))
                 }));
             }
-            ExpectedDisplay::Pixels(source.rect.width, source.rect.height, pixels)
+            ExpectedDisplay::Pixels(width, height, pixels)
         };
         self.all().iter().map(expected).collect()
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Scanouts and cursors: what the displays show, and what each of them has not been sent yet.
 //!
 //! [`Scanouts`] holds what is the same for all displays: the source of each scanout, its damage that
@@ -19,7 +20,9 @@ mod display_state;
 mod display_states;
 #[cfg(feature = "fuzzing")]
 mod expected;
+mod kept_picture;
 mod pending_updates;
+mod records;
 mod scanouts;
 mod source;
 mod update;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The scanouts and cursors of a device, and the displays that show them.
 
 use super::cursor::{Cursor, Position, Shape};
@@ -7,12 +8,14 @@ use super::display_id::DisplayId;
 use super::display_scanout::DisplayScanout;
 use super::display_states::DisplayStates;
 use super::pending_updates::PendingUpdates;
-use super::source::{DmabufSupport, ScanoutSource, Shown};
+use super::records::ScanoutRecords;
+use super::source::{DmabufSupport, ScanoutResource, ScanoutSource, Shown};
 use crate::geometry::{Rect, Size};
+use crate::gpu::kept_state::{DisplayRecord, KeptState, KeptStateError};
 use crate::gpu::protocol::MAX_SCANOUTS;
 use crate::gpu::region::Region;
-use crate::gpu::renderer::Fence;
-use crate::gpu::resource::SharedImage;
+use crate::gpu::renderer::{Fence, Renderer};
+use crate::gpu::resource::{CursorPixels, PixelSource};
 
 /// A scanout that shows something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,21 +43,51 @@ pub(crate) struct Scanouts {
     display_states: DisplayStates,
     /// The point in the renderer's work at which the awaited dmabufs are drawn.
     drawing_fence: Option<Fence>,
+    records: ScanoutRecords,
+    /// What a predecessor told the VMM's display.
+    vmm_was_told: DisplayRecord,
 }
 
 impl Scanouts {
-    /// Whether scanout `id` shows the part `rect` of `image` already.
-    pub(crate) fn shows(&self, id: u32, image: &SharedImage, rect: &Rect) -> bool {
+    /// Scanouts and cursors that are kept in `kept` for a successor, as a predecessor left them there: they show resources
+    /// of `renderer`. No display is connected.
+    ///
+    /// # Errors
+    /// If what was left cannot be used.
+    pub(crate) fn resume(
+        kept: KeptState,
+        renderer: &mut dyn Renderer,
+    ) -> Result<Self, KeptStateError> {
+        let mut records = ScanoutRecords::new(kept);
+        let mut scanouts = Self::default();
+        for (id, cursor) in records.cursors()? {
+            if let Some(place) = scanouts.cursors.get_mut(id) {
+                *place = cursor;
+            }
+        }
+        for (id, source, is_flushed) in records.scanouts(renderer)? {
+            if let Some(scanout) = scanouts.scanouts.get_mut(id) {
+                scanout.set_source(Some(source));
+                scanout.set_next_flush_is_full(!is_flushed);
+            }
+        }
+        scanouts.vmm_was_told = records.display()?;
+        scanouts.records = records;
+        Ok(scanouts)
+    }
+
+    /// Whether scanout `id` shows the part `rect` of `pixels` already.
+    pub(crate) fn shows(&self, id: u32, pixels: &PixelSource, rect: &Rect) -> bool {
         let scanout = usize::try_from(id).ok().and_then(|i| self.scanouts.get(i));
         scanout
-            .and_then(|scanout| scanout.source_of(image))
-            .is_some_and(|source| source.rect == *rect)
+            .and_then(DeviceScanout::source)
+            .is_some_and(|source| source.pixels.is(pixels) && source.rect == *rect)
     }
 
     /// Shows `source` on scanout `id`. Displays get all of it with its first flush, unless the scanout
     /// shows it already.
     pub(crate) fn show(&mut self, id: u32, source: ScanoutSource) {
-        if !self.shows(id, &source.image, &source.rect) {
+        if !self.shows(id, &source.pixels, &source.rect) {
             self.set_source(id, Some(source));
         }
     }
@@ -64,11 +97,12 @@ impl Scanouts {
         self.set_source(id, None);
     }
 
-    /// Disables the scanouts that show `image`.
-    pub(crate) fn disable_showing(&mut self, image: &SharedImage) {
+    /// Disables the scanouts that show `resource`.
+    pub(crate) fn disable_showing(&mut self, resource: &impl ScanoutResource) {
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
-            if scanout.source_of(image).is_some() {
+            if scanout.source_of(resource).is_some() {
                 scanout.set_source(None);
+                self.records.put_scanout(index, scanout);
                 self.display_states
                     .for_scanout(index, DisplayScanout::source_changed);
             }
@@ -81,24 +115,25 @@ impl Scanouts {
         };
         if let Some(scanout) = self.scanouts.get_mut(index) {
             scanout.set_source(source);
+            self.records.put_scanout(index, scanout);
             self.display_states
                 .for_scanout(index, DisplayScanout::source_changed);
         }
     }
 
-    /// Notes that commands changed `region` of `image`.
-    pub(crate) fn add_damage(&mut self, image: &SharedImage, region: &Region) {
+    /// Notes that commands changed `region` of `resource`.
+    pub(crate) fn add_damage(&mut self, resource: &impl ScanoutResource, region: &Region) {
         for scanout in &mut self.scanouts {
-            scanout.add_damage(image, region);
+            scanout.add_damage(resource, region);
         }
     }
 
-    /// The parts of `image` that a flush of `rect` sends by pixels, if they changed: those within
+    /// The parts of `resource` that a flush of `rect` sends by pixels, if they changed: those within
     /// `rect` that a scanout shows, or all that it shows with a full flush.
-    pub(crate) fn region_to_flush(&self, image: &SharedImage, rect: &Rect) -> Region {
+    pub(crate) fn region_to_flush(&self, resource: &impl ScanoutResource, rect: &Rect) -> Region {
         let mut region = Region::default();
         for scanout in &self.scanouts {
-            let Some(source) = scanout.source_of(image) else {
+            let Some(source) = scanout.source_of(resource) else {
                 continue;
             };
             if !self.display_states.show_pixels(source) {
@@ -115,12 +150,16 @@ impl Scanouts {
         region
     }
 
-    /// Brings the displays up to date within `rect` of `image`: queues for each what changed there, or
+    /// Brings the displays up to date within `rect` of `resource`: queues for each what changed there, or
     /// everything with a full flush of a scanout.
-    pub(crate) fn flush(&mut self, image: &SharedImage, rect: &Rect) {
+    pub(crate) fn flush(&mut self, resource: &impl ScanoutResource, rect: &Rect) {
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {
-            if scanout.source_of(image).is_some() {
+            if scanout.source_of(resource).is_some() {
+                let was_flushed = !scanout.next_flush_is_full();
                 self.display_states.flush(index, scanout, rect);
+                if !was_flushed {
+                    self.records.put_scanout(index, scanout);
+                }
             }
         }
     }
@@ -150,30 +189,32 @@ impl Scanouts {
 
     /// Moves, hides or shows the cursor of scanout `id`.
     pub(crate) fn move_cursor(&mut self, id: u32, position: Position) {
-        let Some((index, cursor)) = self.cursor_mut(id) else {
+        let index = id as usize;
+        let Some(cursor) = self.cursors.get_mut(index) else {
             return;
         };
         cursor.position = position;
+        self.records.put_position(id, position);
         self.display_states
             .for_cursor(index, DisplayCursor::position_changed);
     }
 
     /// Gives the cursor of scanout `id` a new shape, and shows it.
     pub(crate) fn set_cursor_shape(&mut self, id: u32, position: Position, shape: Shape) {
-        let Some((index, cursor)) = self.cursor_mut(id) else {
+        let index = id as usize;
+        let Some(cursor) = self.cursors.get_mut(index) else {
             return;
         };
         *cursor = Cursor {
             position,
             shape: Some(shape),
         };
+        self.records.put_position(id, position);
+        if let Some(shape) = &cursor.shape {
+            self.records.put_shape(id, shape);
+        }
         self.display_states
             .for_cursor(index, DisplayCursor::shape_changed);
-    }
-
-    fn cursor_mut(&mut self, id: u32) -> Option<(usize, &mut Cursor)> {
-        let index = usize::try_from(id).ok()?;
-        Some((index, self.cursors.get_mut(index)?))
     }
 
     /// Disables all scanouts and forgets the cursors; the displays are told.
@@ -186,6 +227,7 @@ impl Scanouts {
         }
         self.display_states.hide_cursors(&self.cursors);
         self.cursors = Default::default();
+        self.records.clear();
     }
 
     /// The scanouts that show something.
@@ -197,6 +239,19 @@ impl Scanouts {
                 shown: self.display_states.shown(source),
             })
         })
+    }
+
+    /// Where the pixels of `rect` of scanout `id` lie now: in what, and where in it.
+    pub(crate) fn pixels(&self, id: u32, rect: &Rect) -> Option<(PixelSource, Rect)> {
+        let source = self.scanouts.get(usize::try_from(id).ok()?)?.source()?;
+        let lies_within = rect.lies_within(source.size());
+        lies_within.then(|| (source.pixels.clone(), rect.absolute_in(&source.rect)))
+    }
+
+    /// The shape of the cursor of scanout `id`.
+    pub(crate) fn cursor_pixels(&self, id: u32) -> Option<&CursorPixels> {
+        let cursor = self.cursors.get(usize::try_from(id).ok()?)?;
+        cursor.shape.as_ref().map(|shape| &shape.pixels)
     }
 
     /// Which dmabufs a display can be passed.
@@ -220,6 +275,7 @@ impl Scanouts {
         let is_new = self.display_states.add(id);
         if let Some(display) = self.display_states.get_mut(id) {
             display.restart(&self.cursors);
+            self.records.put_display(display);
         }
         let flushed = |(_, scanout): &(usize, &mut DeviceScanout)| !scanout.next_flush_is_full();
         for (index, scanout) in self.scanouts.iter_mut().enumerate().filter(flushed) {
@@ -237,15 +293,38 @@ impl Scanouts {
         }
     }
 
+    /// Goes on with the VMM's display, which a predecessor served: it is sent the cursors again, and all that was flushed,
+    /// as nobody knows what of it the display has received.
+    pub(crate) fn resume_vmm_display(&mut self) {
+        let id = DisplayId::VMM;
+        self.display_states.add(id);
+        let Some(display) = self.display_states.get_mut(id) else {
+            return;
+        };
+        display.resume(&self.vmm_was_told, &self.cursors);
+        for (index, scanout) in self.scanouts.iter().enumerate() {
+            let flushed = scanout.source().filter(|_| !scanout.next_flush_is_full());
+            if let (Some(source), Some(display_scanout)) = (flushed, display.scanout_mut(index)) {
+                display_scanout.send_everything(source);
+            }
+        }
+    }
+
     /// A display is gone. Nothing more is kept for it.
     pub(crate) fn detach_display(&mut self, id: DisplayId) {
         self.display_states.remove(id);
+        self.records.remove_display(id);
     }
 
     /// The updates that a display is to be sent; `None` if there is no such display.
     pub(crate) fn pending_updates(&mut self, id: DisplayId) -> Option<PendingUpdates<'_>> {
         let display = self.display_states.get_mut(id)?;
-        Some(PendingUpdates::new(&self.scanouts, &self.cursors, display))
+        Some(PendingUpdates::new(
+            &self.scanouts,
+            &self.cursors,
+            display,
+            &self.records,
+        ))
     }
 
     /// A display can be passed other dmabufs from now on. What it shows in another way then is sent

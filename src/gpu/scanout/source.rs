@@ -1,10 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a scanout shows, and which dmabufs a display can be passed.
 
 use std::sync::Arc;
 
 use crate::geometry::{Rect, Size};
-use crate::gpu::resource::Dmabuf;
-use crate::gpu::resource::SharedImage;
+use crate::gpu::resource::{BlobHandle, Dmabuf, PixelSource, SharedImage};
 
 /// Which dmabufs a display can be passed instead of pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,9 +45,9 @@ pub(crate) enum Shown {
 pub(crate) struct ScanoutSource {
     /// The resource's id.
     pub(crate) resource: u32,
-    /// Its image, for displays that are sent pixels.
-    pub(crate) image: SharedImage,
-    /// The part of the image that the scanout shows.
+    /// Where its pixels are read from, for displays that are sent them.
+    pub(crate) pixels: PixelSource,
+    /// The part of them that the scanout shows.
     pub(crate) rect: Rect,
     /// Its dmabuf, if it can be exported and the scanout shows all of it.
     pub(crate) dmabuf: Option<Arc<Dmabuf>>,
@@ -76,9 +76,36 @@ impl ScanoutSource {
     pub(crate) fn of_pixels(image: &SharedImage, rect: Rect) -> Self {
         Self {
             resource: 1,
-            image: image.clone(),
+            pixels: PixelSource::Image(image.clone()),
             rect,
             dmabuf: None,
         }
+    }
+
+    /// Its image.
+    #[cfg(test)]
+    pub(crate) fn image(&self) -> SharedImage {
+        match &self.pixels {
+            PixelSource::Image(image) => image.clone(),
+            PixelSource::Blob(_) => panic!("a blob has no image"),
+        }
+    }
+}
+
+/// A resource that scanouts may show.
+pub(crate) trait ScanoutResource {
+    /// Whether `source` is a part of it.
+    fn is_shown_by(&self, source: &ScanoutSource) -> bool;
+}
+
+impl ScanoutResource for SharedImage {
+    fn is_shown_by(&self, source: &ScanoutSource) -> bool {
+        matches!(&source.pixels, PixelSource::Image(image) if image.is(self))
+    }
+}
+
+impl ScanoutResource for BlobHandle {
+    fn is_shown_by(&self, source: &ScanoutSource) -> bool {
+        matches!(&source.pixels, PixelSource::Blob(framebuffer) if framebuffer.blob().is(self))
     }
 }

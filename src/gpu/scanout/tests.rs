@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What displays are sent, update by update.
 
 use super::*;
@@ -38,6 +39,26 @@ fn change(scanouts: &mut Scanouts, image: &SharedImage, rect: Rect) {
     let mut region = Region::default();
     region.add(rect);
     scanouts.add_damage(image, &region);
+}
+
+#[test]
+fn cursor_is_hidden_also_by_two_resets_at_once() {
+    let mut scanouts = Scanouts::with_vmm();
+    let position = Position {
+        x: 1,
+        y: 2,
+        visible: true,
+    };
+    scanouts.move_cursor(0, position);
+    assert!(scanouts.take_update(false).is_some());
+    scanouts.reset();
+    scanouts.reset();
+    let update = scanouts.take_update(false);
+    let Some(Update::CursorPosition { id: 0, position }) = update else {
+        panic!("{update:?}");
+    };
+    assert!(!position.visible);
+    assert!(scanouts.take_update(false).is_none());
 }
 
 #[test]

@@ -1,11 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a display is to be sent next.
 
 use std::sync::Arc;
 
 use super::cursor::{Position, Shape};
 use crate::geometry::{Rect, Size};
-use crate::gpu::resource::Dmabuf;
-use crate::gpu::resource::SharedImage;
+use crate::gpu::resource::{Dmabuf, PixelSource};
 
 /// What a display is to be sent next.
 #[derive(Debug)]
@@ -23,9 +23,9 @@ pub(crate) enum Update {
         id: u32,
         /// Where in the scanout.
         rect: Rect,
-        /// Where they are read from.
-        image: SharedImage,
-        /// Where in the image.
+        /// What they are read from.
+        pixels: PixelSource,
+        /// Where in that.
         source_rect: Rect,
     },
     /// A scanout shows a dmabuf from now on, or none any more.

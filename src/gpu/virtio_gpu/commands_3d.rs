@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! 3D commands of the control queue (virtio 1.2, 5.7.6.9).
 
 use super::CommandError;
@@ -103,7 +104,7 @@ pub(super) fn submit_3d(
     work: &mut u64,
 ) -> Result<Response, CommandError> {
     let Submit3d { context, size } = *submit;
-    if size > MAX_STREAM_LEN || !size.is_multiple_of(4) {
+    if size > MAX_STREAM_LEN || size % 4 != 0 {
         return Err(CommandError::StreamLength(size));
     }
     let mut stream = stream.command_stream(size as usize / 4)?;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commands of the cursor queue (virtio 1.2, 5.7.6.10).
 
 use super::CommandError;

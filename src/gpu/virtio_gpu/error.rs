@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Command errors and their `VIRTIO_GPU_RESP_ERR_*` codes (virtio 1.2, 5.7.6.7).
 
 use crate::geometry::Rect;
 use crate::gpu::protocol::{DecodeError, ErrorCode, ReadError};
 use crate::gpu::renderer::ContextError;
-use crate::gpu::resource::{BackingError, ImageError, ResourceError};
+use crate::gpu::resource::{BackingError, BlobError, ImageError, ResourceError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +45,12 @@ impl CommandError {
     fn code_of_decode(error: DecodeError) -> ErrorCode {
         match error {
             DecodeError::Read(error) => Self::code_of_read(error),
-            DecodeError::UnknownCommand | DecodeError::NotNegotiated => ErrorCode::Unspec,
+            DecodeError::UnknownCommand | DecodeError::NotNegotiated(_) => ErrorCode::Unspec,
             DecodeError::ScanoutId(_) => ErrorCode::InvalidScanoutId,
-            DecodeError::Format(_) | DecodeError::ContextName(_) => ErrorCode::InvalidParameter,
+            DecodeError::Format(_)
+            | DecodeError::ContextName(_)
+            | DecodeError::BlobMemory(_)
+            | DecodeError::BlobFlags(_) => ErrorCode::InvalidParameter,
         }
     }
 
@@ -83,17 +87,33 @@ impl CommandError {
             | R::OutOfBounds { .. }
             | R::NoPicture { .. }
             | R::Transfer { .. }
-            | R::Refused(_) => ErrorCode::InvalidParameter,
+            | R::Refused(_)
+            | R::IsBlob(_)
+            | R::IsNoBlob(_) => ErrorCode::InvalidParameter,
+            R::Blob { source, .. } => match source {
+                BlobError::TooLarge(_) => ErrorCode::OutOfMemory,
+                BlobError::Empty
+                | BlobError::HostMemory
+                | BlobError::Size(_)
+                | BlobError::Stride { .. }
+                | BlobError::Outside { .. }
+                | BlobError::TooShort { .. } => ErrorCode::InvalidParameter,
+            },
             R::Image { source, .. } => match source {
                 ImageError::Size(..) => ErrorCode::InvalidParameter,
-                ImageError::Budget(_) | ImageError::HostMemory { .. } => ErrorCode::OutOfMemory,
+                ImageError::Budget(_)
+                | ImageError::HostMemory { .. }
+                | ImageError::Place { .. } => ErrorCode::OutOfMemory,
             },
             R::Backing { source, .. } => match source {
-                BackingError::Budget | BackingError::HostMemory => ErrorCode::OutOfMemory,
+                BackingError::Budget
+                | BackingError::HostMemory
+                | BackingError::Place { .. }
+                | BackingError::Scattered { .. } => ErrorCode::OutOfMemory,
                 BackingError::Unreadable(_) => ErrorCode::Unspec,
-                BackingError::Outside { .. } | BackingError::Short { .. } => {
-                    ErrorCode::InvalidParameter
-                }
+                BackingError::Outside { .. }
+                | BackingError::Run { .. }
+                | BackingError::Short { .. } => ErrorCode::InvalidParameter,
             },
         }
     }

@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Executes commands (virtio 1.2, 5.7.6): changes resources, scanouts and cursors, and returns the
 //! response as a value.
 
 use crate::backend::MemoryGuard;
 use crate::geometry::Size;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo, Resolutions};
+use crate::gpu::kept_state::{KeptState, KeptStateError};
 use crate::gpu::protocol::{
     Command, CursorCommand, DecodeError, Request, RequestBytes, RequestReader, Response,
 };
@@ -12,6 +14,7 @@ use crate::gpu::resource::ResourceError;
 use crate::gpu::scanout::{DisplayId, DmabufSupport, Scanouts};
 use transfers::{PartialCommand, Progress};
 
+mod blobs;
 mod commands_3d;
 mod cursor;
 mod error;
@@ -52,15 +55,24 @@ pub(crate) struct VirtioGpu {
 }
 
 impl VirtioGpu {
-    /// A device without resources that draws with `renderer`. Where no front-end tells the sizes of its heads, these are
-    /// `resolutions`.
-    pub(crate) fn new(renderer: Box<dyn Renderer>, resolutions: &Resolutions) -> Self {
-        Self {
+    /// The state that a predecessor left in `kept`, in which it stays; where nothing is kept, nothing was set up yet. The
+    /// resources are those of `renderer`. Where no front-end tells the sizes of its heads, these are `resolutions`.
+    ///
+    /// # Errors
+    /// If what was left cannot be used.
+    pub(crate) fn resume(
+        mut renderer: Box<dyn Renderer>,
+        resolutions: &Resolutions,
+        kept: &KeptState,
+    ) -> Result<Self, KeptStateError> {
+        Ok(Self {
+            scanouts: Scanouts::resume(kept.clone(), &mut *renderer)?,
             renderer,
-            scanouts: Scanouts::default(),
-            last_display_info: LastDisplayInfo::new(resolutions),
+            last_display_info: LastDisplayInfo::resume(resolutions, kept.clone())?,
+            // A request that was executed in part is still in its virtqueue, and starts over: copying the same rows again
+            // gives the same pixels, and nothing of a backing is kept before it is attached.
             partial: None,
-        }
+        })
     }
 
     /// Drops all that the driver set up.
@@ -78,7 +90,7 @@ impl VirtioGpu {
     }
 
     /// The renderer.
-    #[cfg(feature = "fuzzing")]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn renderer(&self) -> &dyn Renderer {
         &*self.renderer
     }
@@ -116,6 +128,11 @@ impl VirtioGpu {
     /// Whether the driver has read the sizes that the heads have now.
     pub(crate) fn does_driver_know_sizes(&self) -> bool {
         self.last_display_info.is_known()
+    }
+
+    /// Whether the driver may create blob resources.
+    pub(crate) fn has_blobs(&self) -> bool {
+        self.renderer.has_blobs()
     }
 
     /// Whether scanouts may be passed on as dmabufs.
@@ -193,6 +210,11 @@ impl VirtioGpu {
                 resources::detach_backing(renderer, resource)
             }
             Command::ResourceAssignUuid { resource } => resources::assign_uuid(renderer, resource),
+            Command::ResourceCreateBlob(new) => {
+                let progress = blobs::create_blob(renderer, &new, partial, data, memory, work);
+                return Ok(self.progress(progress?));
+            }
+            Command::SetScanoutBlob(set) => blobs::set_scanout_blob(renderer, scanouts, &set),
             Command::GetCapsetInfo { index } => commands_3d::capset_info(renderer.as_3d(), index),
             Command::GetCapset { id, version } => {
                 commands_3d::capset(renderer.as_3d(), id, version)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commands on resources (virtio 1.2, 5.7.6.8).
 
 use super::CommandError;
@@ -22,6 +23,9 @@ pub(super) fn unref(
 ) -> Result<Response, CommandError> {
     if let Some(image) = renderer.existing_image(resource)? {
         scanouts.disable_showing(&image);
+    }
+    if let Some(blob) = renderer.blob(resource) {
+        scanouts.disable_showing(&blob.handle());
     }
     renderer.unref(resource)?;
     Ok(Response::OkNoData)

@@ -1,14 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commands that show resources on scanouts, by pixels or as dmabufs: SET_SCANOUT and RESOURCE_FLUSH
 //! (virtio 1.2, 5.7.6.8).
 
 use std::sync::Arc;
 
-use super::CommandError;
+use super::{CommandError, blobs};
 use crate::geometry::Rect;
 use crate::gpu::protocol::{ResourceFlush, Response, SetScanout};
 use crate::gpu::region::Region;
 use crate::gpu::renderer::{Renderer, Renderer3d};
-use crate::gpu::resource::ResourceError;
+use crate::gpu::resource::{PixelSource, ResourceError};
 use crate::gpu::scanout::{DisplayId, DmabufSupport, ScanoutSource, Scanouts};
 
 /// SET_SCANOUT.
@@ -30,8 +31,8 @@ pub(super) fn set_scanout(
     if rect.is_empty() {
         return Err(CommandError::EmptyScanout(rect));
     }
-    let image = renderer.image_or_create(resource)?;
-    if !scanouts.shows(scanout, &image, &rect) {
+    let pixels = PixelSource::Image(renderer.image_or_create(resource)?);
+    if !scanouts.shows(scanout, &pixels, &rect) {
         // Front-ends show all of a dmabuf, whatever part they are told.
         let dmabuf = if rect == Rect::from(size) {
             renderer.export(resource).map(Arc::new)
@@ -40,7 +41,7 @@ pub(super) fn set_scanout(
         };
         let source = ScanoutSource {
             resource,
-            image,
+            pixels,
             rect,
             dmabuf,
         };
@@ -56,6 +57,9 @@ pub(super) fn flush(
     flush: &ResourceFlush,
 ) -> Result<Response, CommandError> {
     let ResourceFlush { rect, resource } = *flush;
+    if let Some(blob) = renderer.blob(resource) {
+        return blobs::flush(scanouts, resource, blob, rect);
+    }
     renderer.check_within(resource, rect)?;
     let Some(image) = renderer.existing_image(resource)? else {
         // It never was on a scanout.
@@ -73,9 +77,8 @@ pub(super) fn flush(
 
 /// Sends the flushed dmabufs that are drawn, and waits for the drawing of those flushed since.
 pub(super) fn follow_drawing(renderer: &mut dyn Renderer, scanouts: &mut Scanouts) {
-    if let Some(fence) = scanouts.drawing_fence()
-        && renderer.as_3d().is_none_or(|r| r.is_retired(fence))
-    {
+    let is_retired = |fence| renderer.as_3d().is_none_or(|r| r.is_retired(fence));
+    if scanouts.drawing_fence().is_some_and(is_retired) {
         scanouts.drawing_done();
     }
     if scanouts.wants_fence() {

@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Every command with valid and invalid arguments, without queues and sockets.
 
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::*;
+use crate::backend::GuestMemory;
 use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{
     DisplayInfo, EncodedResponse, HEADER_LEN, Header, MAX_SCANOUTS, NegotiatedFeatures, command,
@@ -12,6 +14,7 @@ use crate::gpu::renderer::{MAX_STEP_WORK, SoftwareRenderer};
 use crate::gpu::resource::Budget;
 use crate::gpu::scanout::{DisplayId, Position, Update};
 
+mod blobs;
 mod cursors;
 mod display_info;
 mod requests;
@@ -25,6 +28,10 @@ const HEIGHT: u32 = 64;
 const LEN: u32 = WIDTH * HEIGHT * 4;
 const MEMORY: u64 = 0x10_0000;
 const BGRX: u32 = 2;
+const FEATURES: NegotiatedFeatures = NegotiatedFeatures {
+    virgl: false,
+    blob: true,
+};
 
 #[derive(Clone, Copy)]
 enum QueueKind {
@@ -39,6 +46,8 @@ struct Guest {
     work: u64,
     error: Option<CommandError>,
     memory: MemoryGuard,
+    /// The same, which the front-end may change.
+    shared: GuestMemory,
 }
 
 /// A request without a fence; `words` follow its header.
@@ -59,10 +68,16 @@ impl Guest {
     }
 
     fn with_budget(bytes: u64) -> Self {
-        let renderer = SoftwareRenderer::new(Budget::new(bytes));
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
-        let memory = GuestMemoryAtomic::new(memory).memory();
-        let mut state = VirtioGpu::new(Box::new(renderer), &Resolutions::default());
+        let shared = GuestMemoryAtomic::new(memory);
+        let memory = shared.memory();
+        let renderer = SoftwareRenderer::new(Budget::new(bytes), shared.clone());
+        let mut state = VirtioGpu::resume(
+            Box::new(renderer),
+            &Resolutions::default(),
+            &KeptState::default(),
+        )
+        .unwrap();
         state.scanouts_mut().attach_display(DisplayId::VMM);
         Self {
             state,
@@ -70,6 +85,7 @@ impl Guest {
             work: 0,
             error: None,
             memory,
+            shared,
         }
     }
 
@@ -90,7 +106,7 @@ impl Guest {
         let mut reader = RequestReader::new(bytes);
         let (header, result) = match queue {
             QueueKind::Control => {
-                let request = Command::decode(&mut reader, NegotiatedFeatures::default());
+                let request = Command::decode(&mut reader, FEATURES);
                 let reply = self.reply.take();
                 let execution = self
                     .state

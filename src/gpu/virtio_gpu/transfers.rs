@@ -1,10 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commands that may take long: attaching a backing, and copying from it (virtio 1.2, 5.7.6.8). They
 //! are executed in parts of about [`MAX_STEP_WORK`] each, and other events have their turn in between.
 
 use super::CommandError;
 use crate::backend::MemoryGuard;
 use crate::gpu::protocol::{
-    MemEntryBuffer, RequestBytes, RequestReader, ResourceAttachBacking, Transfer2d,
+    MemEntryBuffer, RequestBytes, RequestReader, ResourceAttachBacking, ResourceCreateBlob,
+    Transfer2d,
 };
 use crate::gpu::region::Region;
 use crate::gpu::renderer::{ENTRY_COST, MAX_STEP_WORK, Renderer};
@@ -18,6 +20,12 @@ pub(super) enum PartialCommand {
     /// The first `read` entries are in the backing.
     AttachBacking {
         attach: ResourceAttachBacking,
+        read: u32,
+        backing: Backing,
+    },
+    /// The same of a new blob.
+    CreateBlob {
+        new: ResourceCreateBlob,
         read: u32,
         backing: Backing,
     },
@@ -36,47 +44,78 @@ pub(super) fn attach_backing(
     renderer: &mut dyn Renderer,
     attach: &ResourceAttachBacking,
     partial: Option<PartialCommand>,
-    entries: &mut RequestReader<impl RequestBytes>,
+    data: &mut RequestReader<impl RequestBytes>,
     memory: &MemoryGuard,
     work: &mut u64,
 ) -> Result<Progress, CommandError> {
     let ResourceAttachBacking { resource, count } = *attach;
-    let (mut read, mut backing) = match partial {
+    let (read, backing) = match partial {
         Some(PartialCommand::AttachBacking {
             attach: same,
             read,
             backing,
         }) if same == *attach => (read, backing),
-        _ => (0, renderer.new_backing(resource)?),
+        _ => (0, renderer.new_backing(resource, count)?),
     };
-    entries.skip_mem_entries(read)?;
-    let failed = |source| ResourceError::Backing {
-        id: resource,
-        source,
+    let entries = Entries {
+        resource,
+        count,
+        read,
+        backing,
     };
-    let mut buffer = MemEntryBuffer::new();
-    let mut done: u64 = 0;
-    while read < count {
-        if done >= MAX_STEP_WORK {
-            *work = done;
-            return Ok(Progress::Partial(PartialCommand::AttachBacking {
-                attach: *attach,
-                read,
-                backing,
-            }));
-        }
-        let batch = entries.mem_entries(count.saturating_sub(read), &mut buffer)?;
-        read = read.saturating_add(batch.len() as u32);
-        done = done.saturating_add(batch.len() as u64 * ENTRY_COST);
-        backing.add(batch, memory).map_err(failed)?;
+    let entries = read_entries(entries, data, memory, work)?;
+    if !entries.are_all_read() {
+        return Ok(Progress::Partial(PartialCommand::AttachBacking {
+            attach: *attach,
+            read: entries.read,
+            backing: entries.backing,
+        }));
     }
-    backing.finish();
-    *work = done;
-    renderer.attach_backing(resource, backing, memory)?;
+    renderer.attach_backing(resource, entries.backing, memory)?;
     Ok(Progress::Complete)
 }
 
-/// TRANSFER_TO_HOST_2D.
+/// The entries of a resource's backing, of which the first `read` are in it.
+pub(super) struct Entries {
+    pub(super) resource: u32,
+    pub(super) count: u32,
+    pub(super) read: u32,
+    pub(super) backing: Backing,
+}
+
+impl Entries {
+    pub(super) fn are_all_read(&self) -> bool {
+        self.read >= self.count
+    }
+}
+
+/// Reads entries, up to about [`MAX_STEP_WORK`]. The backing is finished once all are read.
+pub(super) fn read_entries(
+    mut entries: Entries,
+    data: &mut RequestReader<impl RequestBytes>,
+    memory: &MemoryGuard,
+    work: &mut u64,
+) -> Result<Entries, CommandError> {
+    data.skip_mem_entries(entries.read)?;
+    let id = entries.resource;
+    let failed = |source| ResourceError::Backing { id, source };
+    let mut buffer = MemEntryBuffer::new();
+    let mut done: u64 = 0;
+    while !entries.are_all_read() && done < MAX_STEP_WORK {
+        let left = entries.count.saturating_sub(entries.read);
+        let batch = data.mem_entries(left, &mut buffer)?;
+        entries.read = entries.read.saturating_add(batch.len() as u32);
+        done = done.saturating_add(batch.len() as u64 * ENTRY_COST);
+        entries.backing.add(batch, memory).map_err(failed)?;
+    }
+    if entries.are_all_read() {
+        entries.backing.finish();
+    }
+    *work = done;
+    Ok(entries)
+}
+
+/// TRANSFER_TO_HOST_2D. Linux sends it for blobs too.
 pub(super) fn transfer_to_host_2d(
     renderer: &mut dyn Renderer,
     scanouts: &mut Scanouts,
@@ -85,6 +124,10 @@ pub(super) fn transfer_to_host_2d(
     memory: &MemoryGuard,
     work: &mut u64,
 ) -> Result<Progress, CommandError> {
+    if renderer.blob(transfer.id).is_some() {
+        // The host has no copy.
+        return Ok(Progress::Complete);
+    }
     let first = match partial {
         Some(PartialCommand::TransferToHost2d {
             transfer: same,

@@ -1,30 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Builds the device on the worker's thread.
 
 use std::io;
 
 use crate::backend::{DeviceBuilder, DeviceContext, SandboxPolicy};
+use crate::input::records::RecordError;
 use crate::input::source::EventSource;
 use crate::input::source::evdev_source::EvdevSource;
 
 use super::Input;
+use super::release::GrabControl;
+
+impl InputBuildError {
+    pub(super) fn setup(label: &str, source: io::Error) -> Self {
+        let label = label.to_owned();
+        Self::Setup { label, source }
+    }
+}
 
 /// Builds an input device with events from `S`.
 pub struct InputBuilder<S = EvdevSource> {
     source: S,
+    control: GrabControl,
 }
 
-/// The host has no descriptors or memory left for the device.
+/// Why the device cannot be built.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot set up the input device {label}: {source}")]
-pub struct InputBuildError {
-    label: String,
-    source: io::Error,
+pub enum InputBuildError {
+    /// The host has no descriptors or memory left for it.
+    #[error("cannot set up the input device {label}: {source}")]
+    Setup {
+        /// The device.
+        label: String,
+        /// The error.
+        source: io::Error,
+    },
+    /// The state that the process before this one left cannot be used.
+    #[error("cannot go on with the state that the process before left: {0}")]
+    State(#[from] RecordError),
 }
 
 impl<S: EventSource> InputBuilder<S> {
     /// For a device with events from `source`.
     pub fn new(source: S) -> Self {
-        Self { source }
+        Self {
+            source,
+            control: GrabControl::default(),
+        }
+    }
+
+    /// Lets the host ask for the source, and give it again, by `control`.
+    #[must_use]
+    pub fn with_grab_control(self, control: GrabControl) -> Self {
+        Self { control, ..self }
     }
 }
 
@@ -37,7 +65,6 @@ impl<S: EventSource> DeviceBuilder for InputBuilder<S> {
     }
 
     fn build(self, context: DeviceContext) -> Result<Input<S>, InputBuildError> {
-        let label = self.source.label();
-        Input::new(self.source, context).map_err(|source| InputBuildError { label, source })
+        Input::new(self.source, self.control, context)
     }
 }

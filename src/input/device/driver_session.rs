@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Tells a new driver from a resumed one after the event queue was stopped.
 
 use crate::backend::Vring;

@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The eventq, which carries reports to the driver (virtio 1.2, 5.8.2 and 5.8.6).
 
+use crate::backend::continuity::{Ledger, RecordKey};
 use crate::backend::{GuestMemory, QueuePass, RateLimitedLog, VirtqueueError, Vring};
 use crate::input::protocol::{Event, write_event};
+use crate::input::records::{RecordError, tables};
 use crate::input::report::ReportQueue;
 
 use super::queue_turn::{Next, QueueLog, TurnEnd, serve_turn};
@@ -12,17 +15,49 @@ pub(super) const MAX_REPORTS: usize = 64;
 /// The event queue.
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
-    /// The most buffers that the driver had available at once. A report waits for as many as it needs,
-    /// but for no more than this.
-    most_buffers: u16,
+    most_buffers: MostBuffers,
     log: QueueLog,
     dropped_reports: RateLimitedLog,
 }
 
+/// The most buffers that the driver had available at once. A report waits for as many as it needs, but for no more
+/// than this.
+#[derive(Debug, Default)]
+struct MostBuffers {
+    count: u16,
+    ledger: Ledger,
+}
+
+const MOST_BUFFERS: RecordKey = RecordKey::new(tables::EVENT_QUEUE, 0);
+
+impl MostBuffers {
+    fn set(&mut self, count: u16) {
+        if self.count != count {
+            self.count = count;
+            self.ledger.write(MOST_BUFFERS, |value| {
+                value.u16(count);
+            });
+        }
+    }
+}
+
 impl EventQueue {
+    /// The queue as the records say; of a driver that has not made buffers available where there are none.
+    ///
+    /// # Errors
+    /// If a record is invalid.
+    pub(super) fn load(ledger: Ledger) -> Result<Self, RecordError> {
+        let count = ledger.read(MOST_BUFFERS, |value| value.u16())?;
+        let count = count.unwrap_or_default();
+        Ok(Self {
+            most_buffers: MostBuffers { count, ledger },
+            ..Self::default()
+        })
+    }
+
     /// The queue's next driver may be another one.
     pub(super) fn reset(&mut self) {
-        self.most_buffers = 0;
+        self.most_buffers.set(0);
     }
 
     /// Sends the driver those `reports` that it has buffers for.
@@ -56,7 +91,7 @@ impl EventQueue {
 fn send_report(
     pass: &mut QueuePass<'_>,
     reports: &mut ReportQueue,
-    most_buffers: &mut u16,
+    most_buffers: &mut MostBuffers,
     guest_errors: &mut RateLimitedLog,
 ) -> Result<Next, VirtqueueError> {
     let Some(length) = reports.next_report() else {
@@ -64,32 +99,53 @@ fn send_report(
         return Ok(Next::Wait);
     };
     let available = pass.available()?;
-    *most_buffers = available.max(*most_buffers);
+    most_buffers.set(available.max(most_buffers.count));
     // A report becomes visible as a whole, unless it needs more buffers than the driver ever has
     // available.
-    let most = (*most_buffers).max(1);
-    let needed = u16::try_from(length).map_or(most, |length| length.min(most));
+    let most = most_buffers.count.max(1);
+    let needed = reports.begun().unwrap_or(length.min(most.into()));
+    // Not more than a `u16` for `most`.
+    let needed = u16::try_from(needed).unwrap_or(most);
     if available < needed {
         if pass.enable_notification_for_more(available)? {
             return Ok(Next::Step);
         }
         return Ok(Next::Wait);
     }
-    for _ in 0..needed {
-        let (Some(event), Some(chain)) = (reports.next_event(), pass.pop()?) else {
-            // The front-end is stopping the queue, or the driver broke it.
-            return Ok(Next::Wait);
+    let end = send_events(pass, reports, needed, guest_errors);
+    // The commit of the pass makes it valid that they were sent, together with their buffers.
+    reports.record();
+    end
+}
+
+/// Sends the next `needed` events.
+fn send_events(
+    pass: &mut QueuePass<'_>,
+    reports: &mut ReportQueue,
+    needed: u16,
+    guest_errors: &mut RateLimitedLog,
+) -> Result<Next, VirtqueueError> {
+    reports.begin(needed.into());
+    let events = reports.next_events(needed.into());
+    let mut sent = 0;
+    let taken = pass.serve_next(needed, |chain, memory| {
+        let Some(event) = events.get(sent) else {
+            return 0;
         };
-        let head = chain.head_index();
-        if write_event(&chain, pass.memory(), event) {
-            pass.add_used(head, Event::SIZE as u32);
-            reports.sent();
-        } else {
-            pass.add_used(head, 0);
-            guest_errors.warn(
-                "the driver made a buffer available in the event queue that has no room for an event of 8 bytes",
-            );
+        if write_event(chain, memory, *event) {
+            sent += 1;
+            return Event::SIZE as u32;
         }
-    }
-    Ok(Next::Step)
+        guest_errors.warn(
+            "the driver made a buffer available in the event queue that has no room for an event of 8 bytes",
+        );
+        0
+    });
+    // Also if the driver broke the queue behind them.
+    reports.sent(sent);
+    Ok(match taken? {
+        taken if taken == needed => Next::Step,
+        // The front-end is stopping the queue.
+        _ => Next::Wait,
+    })
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The key that delays the hand-over to a guest: the host has to see its release first.
 
 use std::ops::Range;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One turn of a queue: at most so many steps, before the other queue has its turn.
 
 use crate::backend::{GuestMemory, QueuePass, RateLimitedLog, VirtqueueError, Vring};

@@ -1,5 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The service's status (`STATUS=`): who has the source.
 
+use conventions::RELEASED_TO_HOST;
 use evdev::KeyCode;
 
 use crate::backend::DeviceContext;
@@ -42,6 +44,25 @@ impl InputStatus {
     pub(super) fn publish_waiting(&self, label: &str, key: KeyCode) {
         self.context.status(format_args!(
             "the guest gets {label} once {key:?} is released on the host"
+        ));
+    }
+
+    /// The host has the source although a guest may run; `why`, if not because the host asked for it.
+    pub(super) fn publish_released(&self, label: &str, why: Option<&str>) {
+        match why {
+            Some(why) => self
+                .context
+                .status(format_args!("{RELEASED_TO_HOST}: {label}, {why}")),
+            None => self
+                .context
+                .status(format_args!("{RELEASED_TO_HOST}: {label}")),
+        }
+    }
+
+    /// The host waits for the source until `key` is released.
+    pub(super) fn publish_releasing(&self, label: &str, key: KeyCode) {
+        self.context.status(format_args!(
+            "the host gets {label} once {key:?} is released"
         ));
     }
 

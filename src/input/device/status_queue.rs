@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The statusq, which carries LEDs and sounds from the driver (virtio 1.2, 5.8.2 and 5.8.6).
 
 use crate::backend::{GuestMemory, QueuePass, RateLimitedLog, VirtqueueError, Vring};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vhost_user_backend::VringT;
@@ -18,7 +20,9 @@ use crate::input::testing::{FakeEvdev, FakeHardware};
 use super::*;
 
 mod event_queue;
+mod going_on;
 mod ownership;
+mod released;
 mod returned;
 mod state;
 mod status_queue;
@@ -60,11 +64,21 @@ fn info() -> DeviceInfo {
 
 impl TestDevice {
     fn new(queue: u16, info: DeviceInfo, host_access: HostAccess) -> Self {
+        Self::controlled(queue, info, host_access, GrabControl::default())
+    }
+
+    fn controlled(
+        queue: u16,
+        info: DeviceInfo,
+        host_access: HostAccess,
+        control: GrabControl,
+    ) -> Self {
         let source = FakeEvdev::new(info, host_access).expect("cannot make an eventfd");
         let hardware = source.hardware();
         let memory = guest_memory();
         let context = FakeContext::new(memory.clone()).expect("cannot make an event loop");
         let input = InputBuilder::new(source)
+            .with_grab_control(control)
             .build(context.context())
             .expect("cannot build a device");
         let events = Driver::new(&memory, 0x1_0000, queue);
@@ -96,9 +110,14 @@ impl TestDevice {
 
     /// A device with autorepeat, as keyboards have it, without a guest.
     fn keyboard() -> Self {
+        Self::keyboard_with(GrabControl::default())
+    }
+
+    /// The same, of which the host may ask by `control`.
+    fn keyboard_with(control: GrabControl) -> Self {
         let mut info = info();
         info.codes.insert(EV_REP, [0, 1].into_iter().collect());
-        let mut device = Self::new(64, info, HostAccess::UntilGrab);
+        let mut device = Self::controlled(64, info, HostAccess::UntilGrab, control);
         device.offer(64);
         device
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The file descriptors that the worker waits on for the device, besides the virtqueues' kicks.
 
 use std::io;
@@ -13,12 +14,29 @@ use rustix::time::{
 pub(super) const SOURCE: u16 = FIRST_TOKEN;
 /// Token of [`WatchedFds::wake`].
 pub(super) const WAKE: u16 = FIRST_TOKEN + 1;
-/// Token of [`WatchedFds::set_timer`].
+/// Token of the timer: [`WatchedFds::begin_long_wait`], [`WatchedFds::try_again`].
 pub(super) const TIMER: u16 = FIRST_TOKEN + 2;
 /// Token of the source's listening socket: a program waits that sends events.
 pub(super) const CLIENTS: u16 = FIRST_TOKEN + 3;
 /// Token of [`EventSource::return_fd`](crate::input::EventSource::return_fd): the source may be back.
 pub(super) const RETURN: u16 = FIRST_TOKEN + 4;
+/// Token of the signal by which the host asks for the source.
+pub(super) const RELEASE: u16 = FIRST_TOKEN + 5;
+/// Token of the signal by which the host gives it again.
+pub(super) const GRAB: u16 = FIRST_TOKEN + 6;
+/// Token of the group of devices that change hands together.
+pub(super) const GROUP: u16 = FIRST_TOKEN + 7;
+
+/// A wait for the release of a key is logged if it takes longer than this.
+const LONG_WAIT: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+/// A source that another process has grabbed is tried again after this long.
+const RETRIES: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// An eventfd by which the device wakes itself, and a timer.
 #[derive(Debug)]
@@ -60,8 +78,22 @@ impl WatchedFds {
         self.wake.clear();
     }
 
-    /// Starts the timer, which raises [`TIMER`] after `time`; with `None`, stops it.
-    pub(super) fn set_timer(&self, time: Option<Timespec>) {
+    /// Raises [`TIMER`] once a wait takes so long that it is to be logged.
+    pub(super) fn begin_long_wait(&self) {
+        self.set_timer(Some(LONG_WAIT));
+    }
+
+    /// Raises [`TIMER`] when a source that another process has grabbed is to be tried again.
+    pub(super) fn try_again(&self) {
+        self.set_timer(Some(RETRIES));
+    }
+
+    /// No longer raises [`TIMER`].
+    pub(super) fn stop_timer(&self) {
+        self.set_timer(None);
+    }
+
+    fn set_timer(&self, time: Option<Timespec>) {
         let zero = Timespec {
             tv_sec: 0,
             tv_nsec: 0,

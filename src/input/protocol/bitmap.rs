@@ -1,9 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sets of codes, laid out as bitmaps.
 
 use std::fmt;
 
 /// Size of a bitmap in bytes: that of the union in `struct virtio_input_config` (virtio 1.2, 5.8.4).
 const SIZE: usize = 128;
+/// Size of a word in bytes.
+const WORD: usize = 8;
 
 /// A set of codes of one event type. Code `n` is bit `n % 8` of byte `n / 8`, in evdev and in the
 /// configuration space alike.
@@ -11,6 +14,34 @@ const SIZE: usize = 128;
 pub struct Bitmap([u8; SIZE]);
 
 impl Bitmap {
+    /// Number of words of 64 codes.
+    pub(crate) const WORDS: usize = SIZE / WORD;
+
+    /// The number of the word that `code` is in.
+    pub(crate) fn word_of(code: u16) -> usize {
+        usize::from(code) / (WORD * 8)
+    }
+
+    /// The word `index`; `None` beyond the last.
+    pub(crate) fn word(&self, index: usize) -> Option<[u8; WORD]> {
+        let bytes = self.0.chunks_exact(WORD).nth(index)?;
+        bytes.try_into().ok()
+    }
+
+    /// Sets the word `index`. Returns `false` beyond the last.
+    #[must_use]
+    pub(crate) fn set_word(&mut self, index: usize, word: [u8; WORD]) -> bool {
+        let bytes = self.0.chunks_exact_mut(WORD).nth(index);
+        bytes.map(|bytes| bytes.copy_from_slice(&word)).is_some()
+    }
+
+    /// The bitmap of which [`Self::trimmed`] returned `bytes`; `None` if these are too many.
+    pub(crate) fn from_trimmed(bytes: &[u8]) -> Option<Self> {
+        let mut bits = Self::default();
+        bits.0.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(bits)
+    }
+
     /// Whether `code` is in the set.
     pub fn contains(&self, code: u16) -> bool {
         let byte = self.0.get(usize::from(code / 8)).copied().unwrap_or(0);
@@ -55,7 +86,7 @@ impl Bitmap {
     }
 
     /// The bitmap without the zero bytes at its end, as the configuration space reports it.
-    pub(super) fn trimmed(&self) -> &[u8] {
+    pub(crate) fn trimmed(&self) -> &[u8] {
         let length = self
             .0
             .iter()

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The configuration space, `struct virtio_input_config` (virtio 1.2, 5.8.4 and 5.8.5): the driver
 //! writes a query to `select` and `subsel` and reads its answer from `size` and the union.
 
@@ -155,6 +156,16 @@ pub(crate) struct ConfigSpace {
 }
 
 impl ConfigSpace {
+    /// With the query of a driver that wrote `select` and `subsel`.
+    pub(crate) fn with_query([select, subsel]: [u8; 2]) -> Self {
+        Self { select, subsel }
+    }
+
+    /// `select` and `subsel`, as the driver wrote them last.
+    pub(crate) fn query_bytes(&self) -> [u8; 2] {
+        [self.select, self.subsel]
+    }
+
     /// Writes `data` at `offset`. Only `select` and `subsel` can be written, other bytes are ignored:
     /// a front-end may write the whole structure or one byte of it.
     pub(crate) fn write(&mut self, offset: u32, data: &[u8]) {

@@ -1,25 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Reads and writes events in the driver's buffers (virtio 1.2, 5.8.6).
+
+use std::ops::Deref;
 
 use virtio_queue::DescriptorChain;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use crate::backend::{Chain, MemoryGuard};
+use crate::backend::Chain;
 use crate::input::protocol::Event;
 
 /// Most descriptors of a buffer that are read. An event cannot need more than eight of them, but a
 /// driver can chain tens of thousands, and each costs a look-up.
 const MAX_DESCRIPTORS: usize = 16;
 
-/// Writes `event` to the buffer `chain`. Returns `false` if the buffer is too small for an event or
+/// Writes `event` to the buffer `chain`, all of it. Returns `false` if the buffer is too small for an event or
 /// lies outside the guest's memory.
-pub(crate) fn write_event(chain: &Chain, memory: &GuestMemoryMmap, event: Event) -> bool {
+pub(crate) fn write_event<M>(
+    chain: &mut DescriptorChain<M>,
+    memory: &GuestMemoryMmap,
+    event: Event,
+) -> bool
+where
+    M: Deref<Target = GuestMemoryMmap>,
+{
     let bytes = event.to_bytes();
     // The usual buffer: one descriptor with room for one event.
     let has_room = |descriptor: &Descriptor| {
         descriptor.is_write_only() && descriptor.len() as usize >= bytes.len()
     };
-    if let Some(first) = chain.clone().next().filter(has_room) {
+    let Some(first) = chain.next() else {
+        return false;
+    };
+    if has_room(&first) {
         // Almost always within one region of memory, which takes one look-up.
         return match memory.get_slice(first.addr(), bytes.len()) {
             Ok(slice) => {
@@ -29,7 +42,7 @@ pub(crate) fn write_event(chain: &Chain, memory: &GuestMemoryMmap, event: Event)
             Err(_) => memory.write_slice(&bytes, first.addr()).is_ok(),
         };
     }
-    let Some(pieces) = pieces(chain, true) else {
+    let Some(pieces) = pieces(std::iter::once(first).chain(chain), true) else {
         return false;
     };
     let mut rest = bytes.as_slice();
@@ -50,7 +63,7 @@ pub(crate) fn write_event(chain: &Chain, memory: &GuestMemoryMmap, event: Event)
 pub(crate) fn read_event(chain: &Chain, memory: &GuestMemoryMmap) -> Option<Event> {
     let mut bytes = [0; Event::SIZE];
     let mut rest = bytes.as_mut_slice();
-    for piece in pieces(chain, false)? {
+    for piece in pieces(chain.clone(), false)? {
         let (part, after) = rest.split_at_mut_checked(piece.length)?;
         memory.read_slice(part, piece.at).ok()?;
         rest = after;
@@ -66,10 +79,10 @@ struct Piece {
 
 /// The pieces of an event in `chain`: of the descriptors that the device may write, or of those that it
 /// may read. `None` if they hold less than an event.
-fn pieces(chain: &DescriptorChain<MemoryGuard>, writable: bool) -> Option<Vec<Piece>> {
+fn pieces(chain: impl Iterator<Item = Descriptor>, writable: bool) -> Option<Vec<Piece>> {
     let mut needed = Event::SIZE;
     let mut pieces = Vec::new();
-    for descriptor in chain.clone().take(MAX_DESCRIPTORS) {
+    for descriptor in chain.take(MAX_DESCRIPTORS) {
         if descriptor.is_write_only() != writable {
             continue;
         }

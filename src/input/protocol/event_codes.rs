@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Event types and codes of evdev (`linux/input-event-codes.h`), which virtio-input shares (virtio
 //! 1.2, 5.8.6).
 

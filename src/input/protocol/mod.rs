@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Byte formats of virtio-input (virtio 1.2, 5.8): events, and the configuration space.
 //!
 //! No other part of `input` reads or writes bytes.

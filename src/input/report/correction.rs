@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The reports that bring a guest to the state that the device is in.
 
 use crate::input::device_state::{DeviceState, NO_CONTACT};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Detects that the multitouch slot in a state read from the device is ahead of the events still to
 //! be read.
 //!
@@ -10,14 +11,15 @@
 //! In that case, and in no other, an `ABS_MT_SLOT` with the very slot that was read follows such
 //! events, among those that were queued or in progress. The state then has to be read again.
 
+use crate::backend::continuity::{ValueError, ValueReader, ValueWriter};
 use crate::input::protocol::Event;
 use crate::input::protocol::event_codes::{ABS_MT_SLOT, EV_ABS, is_contact_axis};
 
 /// The slot in a state that was read, as long as it may be ahead of the events.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SlotDoubt(Option<Doubt>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Doubt {
     slot: usize,
     /// Whether events of contacts were attributed to `slot`.
@@ -37,6 +39,35 @@ enum Ahead {
 }
 
 impl SlotDoubt {
+    /// Adds it to a record.
+    pub(super) fn encode(&self, value: &mut ValueWriter) {
+        let Some(doubt) = &self.0 else {
+            value.u8(0);
+            return;
+        };
+        let ahead = match doubt.ahead {
+            Ahead::Queued => 1,
+            Ahead::NextReport => 2,
+            Ahead::ThisReport => 3,
+        };
+        value.u8(ahead).bool(doubt.used).u64(doubt.slot as u64);
+    }
+
+    /// Reads it from a record.
+    pub(super) fn decode(value: &mut ValueReader<'_>) -> Result<Self, ValueError> {
+        let ahead = match value.u8()? {
+            0 => return Ok(Self(None)),
+            1 => Ahead::Queued,
+            2 => Ahead::NextReport,
+            3 => Ahead::ThisReport,
+            _ => return Err(ValueError::Content("there is no such doubt")),
+        };
+        let used = value.bool()?;
+        let slot = usize::try_from(value.u64()?);
+        let slot = slot.map_err(|_| ValueError::Content("there is no such slot"))?;
+        Ok(Self(Some(Doubt { slot, used, ahead })))
+    }
+
     /// The slot `slot` of a state just read.
     pub(super) fn new(slot: Option<usize>) -> Self {
         Self(slot.map(|slot| Doubt {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A source whose kind is chosen at run time.
 
 use std::io;
@@ -38,6 +39,10 @@ impl EventSource for Box<dyn EventSource> {
         (**self).read(events)
     }
 
+    fn committed(&mut self) {
+        (**self).committed();
+    }
+
     fn state(&self) -> io::Result<DeviceState> {
         (**self).state()
     }
@@ -70,8 +75,8 @@ impl EventSource for Box<dyn EventSource> {
         (**self).await_return();
     }
 
-    fn take_return(&mut self) -> SourceReturn {
-        (**self).take_return()
+    fn take_return(&mut self, is_wanted: bool) -> SourceReturn {
+        (**self).take_return(is_wanted)
     }
 
     fn sandbox_policy(&self) -> SandboxPolicy {

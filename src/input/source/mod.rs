@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Where a device's events come from.
 
 use std::io;
@@ -59,6 +60,10 @@ pub trait EventSource: Send + Sync + 'static {
     /// that the source is gone: the hardware was unplugged.
     fn read(&mut self, events: &mut Vec<Event>) -> io::Result<ReadOutcome>;
 
+    /// What was recorded so far is valid (`Ledger::commit`), so that what
+    /// it replaced is needed no longer. Between two [reads](Self::read) it is called once.
+    fn committed(&mut self) {}
+
     /// What is pressed, switched and touched now, including events that are still to be read.
     ///
     /// # Errors
@@ -84,7 +89,8 @@ pub trait EventSource: Send + Sync + 'static {
         HostAccess::None
     }
 
-    /// Keeps the events from other programs of the host, for [`HostAccess::UntilGrab`].
+    /// Keeps the events from other programs of the host, for [`HostAccess::UntilGrab`]. Does nothing if it was called
+    /// and not ended, also by a predecessor of this process.
     ///
     /// # Errors
     /// `ResourceBusy` if another process has grabbed the device.
@@ -92,7 +98,7 @@ pub trait EventSource: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Ends [`grab`](Self::grab), if it was called.
+    /// Ends [`grab`](Self::grab), if it was called, also by a predecessor of this process.
     ///
     /// # Errors
     /// Those of `ioctl(2)`.
@@ -110,8 +116,10 @@ pub trait EventSource: Send + Sync + 'static {
     fn await_return(&mut self) {}
 
     /// Whether the hardware is back. If it is, the source is as it was when it was new, but for
-    /// [`fd`](Self::fd).
-    fn take_return(&mut self) -> SourceReturn {
+    /// [`fd`](Self::fd). If it `is_wanted` for a guest at once, hardware that
+    /// another process has grabbed cannot be used.
+    fn take_return(&mut self, is_wanted: bool) -> SourceReturn {
+        let _ = is_wanted;
         SourceReturn::NotYet
     }
 

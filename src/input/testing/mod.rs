@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! For unit tests and for the targets in `fuzz/`: an evdev device without hardware.
 
 mod fake_evdev;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Answers the driver's configuration queries (virtio 1.2, 5.8.5) from what the device is.
 
 use crate::input::device_info::DeviceInfo;

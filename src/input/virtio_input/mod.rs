@@ -1,11 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The virtio-input device by values: no virtqueues, no bytes, no access to the source.
 
 mod config_query;
 mod leds_and_sounds;
 
+use crate::backend::continuity::{Ledger, RecordKey};
 use crate::input::device_info::DeviceInfo;
 use crate::input::device_state::DeviceState;
 use crate::input::protocol::{Bitmap, ConfigSpace, Event};
+use crate::input::records::{RecordError, tables};
 use crate::input::report::ReportQueue;
 
 use leds_and_sounds::LedsAndSounds;
@@ -16,28 +19,39 @@ pub(crate) struct VirtioInput {
     config: ConfigSpace,
     leds_and_sounds: LedsAndSounds,
     reports: ReportQueue,
+    ledger: Ledger,
 }
 
+const CONFIG: RecordKey = RecordKey::new(tables::CONFIG, 0);
+
 impl VirtioInput {
-    /// The device `info`, which no driver has used yet.
-    pub(crate) fn new(info: &DeviceInfo) -> Self {
-        Self {
-            config: ConfigSpace::default(),
-            leds_and_sounds: LedsAndSounds::default(),
-            reports: ReportQueue::new(info),
-        }
+    /// The device `info` as the records say. Where there are none, no driver has used it yet.
+    ///
+    /// # Errors
+    /// If the records cannot be of such a device.
+    pub(crate) fn load(info: &DeviceInfo, ledger: Ledger) -> Result<Self, RecordError> {
+        let query = ledger.read(CONFIG, |value| value.array())?;
+        let config = query.map_or_else(ConfigSpace::default, ConfigSpace::with_query);
+        Ok(Self {
+            config,
+            leds_and_sounds: LedsAndSounds::load(ledger.clone())?,
+            reports: ReportQueue::load(info, ledger.clone())?,
+            ledger,
+        })
     }
 
     /// Resets the device (virtio 1.2, 2.4), which the guest does not have now. The state that the guest
     /// was told is kept: see [`Self::guest_got_device`].
     pub(crate) fn reset(&mut self) {
         self.config = ConfigSpace::default();
-        self.leds_and_sounds = LedsAndSounds::default();
+        self.ledger.put(CONFIG, &self.config.query_bytes());
+        self.leds_and_sounds.reset();
     }
 
     /// Writes `data` to the configuration space at `offset`: see [`ConfigSpace::write`].
     pub(crate) fn write_config(&mut self, offset: u32, data: &[u8]) {
         self.config.write(offset, data);
+        self.ledger.put(CONFIG, &self.config.query_bytes());
     }
 
     /// Reads `size` bytes of the configuration space at `offset`, with the answer of the device `info` to
@@ -51,6 +65,16 @@ impl VirtioInput {
     /// Executes a status event of the driver. Returns the event to send to the device `info`, if any.
     pub(crate) fn execute_status(&mut self, event: Event, info: &DeviceInfo) -> Option<Event> {
         self.leds_and_sounds.set(event, info)
+    }
+
+    /// The LEDs and sounds that the guest set last, for a device that may have missed some.
+    pub(crate) fn leds_and_sounds(&self) -> Vec<Event> {
+        self.leds_and_sounds.of_guest()
+    }
+
+    /// The events that restore the host's LEDs, and end the guest's sounds.
+    pub(crate) fn host_leds(&self) -> Vec<Event> {
+        self.leds_and_sounds.guest_lost_device()
     }
 
     /// Forgets the LEDs and sounds of the last driver, because a new one runs.
@@ -91,10 +115,9 @@ impl VirtioInput {
         self.reports.release_all();
     }
 
-    /// The guest no longer has the device. Returns the events that restore the host's LEDs.
-    pub(crate) fn guest_lost_device(&mut self) -> Vec<Event> {
+    /// The guest no longer has the device. [`Self::host_leds`] are to be sent to it.
+    pub(crate) fn guest_lost_device(&mut self) {
         self.reports.guest_lost_device();
-        self.leds_and_sounds.guest_lost_device()
     }
 
     /// The reports for the guest.
@@ -125,8 +148,8 @@ mod tests {
         let reports = virtio_input.reports_mut();
         let mut sent = Vec::new();
         while reports.next_report().is_some() {
-            sent.extend(reports.next_event());
-            reports.sent();
+            sent.extend(reports.next_events(1));
+            reports.sent(1);
         }
         sent
     }
@@ -134,7 +157,7 @@ mod tests {
     #[test]
     fn query_is_answered_in_the_configuration_space_until_a_reset() {
         let info = keyboard();
-        let mut virtio_input = VirtioInput::new(&info);
+        let mut virtio_input = VirtioInput::load(&info, Ledger::default()).unwrap();
         virtio_input.write_config(0, &[CFG_ID_NAME, 0]);
         let config = virtio_input.read_config(&info, 0, 16);
         assert_eq!(config[..3], [CFG_ID_NAME, 0, 8]);
@@ -146,7 +169,7 @@ mod tests {
     #[test]
     fn guest_is_told_the_state_and_the_host_gets_its_leds_back() {
         let info = keyboard();
-        let mut virtio_input = VirtioInput::new(&info);
+        let mut virtio_input = VirtioInput::load(&info, Ledger::default()).unwrap();
         let on = Event::new(EV_LED, 1, 1);
         assert_eq!(virtio_input.execute_status(on, &info), Some(on));
         let mut state = DeviceState::new(0);
@@ -155,7 +178,8 @@ mod tests {
         let host_leds = [0].into_iter().collect();
         assert_eq!(virtio_input.guest_got_device(state, host_leds), [on]);
         assert_eq!(sent(&mut virtio_input), [pressed, Event::REPORT]);
-        assert_eq!(virtio_input.guest_lost_device(), [Event::new(EV_LED, 1, 0)]);
+        virtio_input.guest_lost_device();
+        assert_eq!(virtio_input.host_leds(), [Event::new(EV_LED, 1, 0)]);
         virtio_input.guest_got_gone_device();
         let released = Event::new(EV_KEY, 30, 0);
         assert_eq!(sent(&mut virtio_input), [released, Event::REPORT]);

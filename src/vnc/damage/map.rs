@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A bit for each piece of a picture.
 
 use std::ops::Range;

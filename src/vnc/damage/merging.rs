@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Makes rectangles of pieces.
 
 use std::ops::Range;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a bit of a map stands for.
 
 /// Pixels of a piece: so many columns of one row.

@@ -1,10 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The connection to the GPU, and when to connect.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use display_protocol::{Features, ResizeResult};
 use rustix::io::Errno;
@@ -29,6 +30,8 @@ const MAX_REQUESTS: usize = 32;
 const MAX_UNSENT: usize = 4 << 10;
 /// Most resizes without an answer.
 const MAX_RESIZES: usize = 16;
+/// For how long the heads keep what a GPU showed that is gone: its process may just be replaced.
+const KEPT: Duration = Duration::from_secs(3);
 /// Bytes that the socket is to buffer: fewer and larger reads. The GPU sets as much for its end.
 const RECEIVE_BUFFER: usize = 416 << 10;
 
@@ -40,6 +43,8 @@ pub(crate) struct Display {
     path: PathBuf,
     connection: Option<Connection>,
     pause: RetryPause,
+    /// Until when heads keep what a GPU showed that is gone.
+    kept_until: Option<Instant>,
     log: RateLimitedLog,
 }
 
@@ -59,6 +64,7 @@ impl Display {
             path,
             connection: None,
             pause: RetryPause::new(),
+            kept_until: None,
             log: RateLimitedLog::default(),
         }
     }
@@ -83,6 +89,26 @@ impl Display {
         }
     }
 
+    /// When [`Self::forget_kept`] is due, if it is.
+    pub(crate) fn kept_until(&self) -> Option<Instant> {
+        self.kept_until
+    }
+
+    /// Has the heads say that there is nothing to show if the next GPU did not say in time what it shows.
+    pub(crate) fn forget_kept(&mut self, heads: &mut [Head], now: Instant) {
+        if self.kept_until.is_none_or(|until| until > now) {
+            return;
+        }
+        self.kept_until = None;
+        let state = match self.connection {
+            Some(_) => HeadState::Waiting,
+            None => HeadState::Unreachable,
+        };
+        for head in heads.iter_mut().filter(|head| head.is_kept()) {
+            head.lose_pixels(state);
+        }
+    }
+
     /// Connects if that is due. Returns whether there is a new connection.
     pub(crate) fn connect(&mut self, heads: &mut [Head], now: Instant) -> bool {
         if self.due(now).is_none_or(|due| due > now) {
@@ -91,7 +117,7 @@ impl Display {
         match connect(&self.path) {
             Ok(socket) => {
                 log::debug!("connected to {}", self.path.display());
-                for head in heads {
+                for head in heads.iter_mut().filter(|head| !head.is_kept()) {
                     head.lose_pixels(HeadState::Waiting);
                 }
                 self.connection = Some(Connection {
@@ -107,7 +133,7 @@ impl Display {
                 let path = self.path.display();
                 self.log
                     .warn(format_args!("cannot connect to the GPU at {path}: {e}"));
-                self.wait(heads, now);
+                self.pause.begin(now);
                 false
             }
         }
@@ -116,7 +142,7 @@ impl Display {
     /// Closes the connection: nobody looks any more. A pause before the next attempt goes on.
     pub(crate) fn disconnect(&mut self, heads: &mut [Head]) {
         self.connection = None;
-        lose(heads);
+        self.lose(heads);
     }
 
     /// Reads what the GPU sent, draws on `heads`, and sends what is due. Returns whether there may be more to read.
@@ -132,8 +158,9 @@ impl Display {
         };
         match connection.serve(heads, answers) {
             Ok(more) => {
-                if heads.iter().any(|head| head.state() == HeadState::On) {
-                    self.pause.forget();
+                let is_on = |head: &Head| head.state() == HeadState::On && !head.is_kept();
+                if heads.iter().any(is_on) {
+                    self.pause.is_of_use();
                 }
                 more
             }
@@ -141,20 +168,40 @@ impl Display {
                 // Whoever waits for an answer gets it.
                 let unanswered = connection.requested.drain(..);
                 answers.extend(unanswered.map(|requester| (requester, ResizeResult::Refused)));
+                self.pause.begin(now);
                 match e {
-                    DisplayError::Closed => log::info!("{e}"),
-                    e => self.log.warn(format_args!("{e}: connecting again")),
+                    DisplayError::Closed => {
+                        log::info!("{e}");
+                        connection.decoder.give_up(heads);
+                        self.keep(heads, now);
+                    }
+                    e => {
+                        self.log.warn(format_args!("{e}: connecting again"));
+                        self.lose(heads);
+                    }
                 }
-                self.wait(heads, now);
+                self.connection = None;
                 false
             }
         }
     }
 
-    fn wait(&mut self, heads: &mut [Head], now: Instant) {
-        self.connection = None;
-        self.pause.begin(now);
-        lose(heads);
+    /// Has the heads keep what they show for a while, which begins anew for what the last GPU showed.
+    fn keep(&mut self, heads: &mut [Head], now: Instant) {
+        for head in heads {
+            let was_kept = head.is_kept();
+            head.keep_pixels();
+            if head.is_kept() && !was_kept {
+                self.kept_until = Some(now + KEPT);
+            }
+        }
+    }
+
+    fn lose(&mut self, heads: &mut [Head]) {
+        self.kept_until = None;
+        for head in heads {
+            head.lose_pixels(HeadState::Unreachable);
+        }
     }
 
     /// Asks for another size of a head. Returns the answer, if it is known at once.
@@ -175,12 +222,6 @@ impl Display {
         // What fails here fails at the next turn too, which reports it.
         let _ = connection.send();
         None
-    }
-}
-
-fn lose(heads: &mut [Head]) {
-    for head in heads {
-        head.lose_pixels(HeadState::Unreachable);
     }
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Reads the GPU's messages. Pixels are compared with the head's picture as they come: a GPU says that much changed
 //! which did not.
 
@@ -133,6 +134,21 @@ impl Decoder {
                 let request = self.take_messages(heads)?;
                 return Ok(request.map_or(Progress::Drained, Progress::Request));
             }
+        }
+    }
+
+    /// No more comes. What a message changed that has no end is kept for the next GPU's first picture.
+    pub(crate) fn give_up(&mut self, heads: &mut [Head]) {
+        let Body::Pixels {
+            scanout,
+            picture: Some(picture),
+            ..
+        } = &self.body
+        else {
+            return;
+        };
+        if let Some(head) = heads.get_mut(*scanout as usize) {
+            head.add_torn(picture, &self.changed);
         }
     }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The GPU's messages as the console reads them, up to their pixels, and what the console sends.
 
 use display_protocol::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The GPU's display socket: the console is a display of it (QEMU's docs/interop/vhost-user-gpu.rst).
 //!
 //! The GPU sends sizes, pixels and cursors of all heads; the console answers what has to be answered, and may ask for

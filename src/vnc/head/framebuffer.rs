@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The pixels of a picture.
 
 use std::cell::RefCell;

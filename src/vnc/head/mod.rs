@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The VM's heads (virtio-gpu's scanouts) as viewers see them: the guest's pixels, or a text that says why there are
 //! none.
 
@@ -37,7 +38,18 @@ pub(crate) struct Head {
     /// given half a picture. One with an update under way gets black for the rest of it, and then the new picture.
     next: Option<(SharedFramebuffer, PictureShare)>,
     cursor: Cursor,
+    /// What of this is a former GPU's, and kept until the next one says what it shows.
+    kept: Kept,
+    /// What a message changed that a GPU did not send to its end. Viewers are told with the next whole one.
+    torn: Option<DamageMap>,
     changes: Changes,
+}
+
+/// What a head keeps of a GPU that is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Kept {
+    scanout: bool,
+    cursor: bool,
 }
 
 /// What changed on a head since [`Head::forget_changes`].
@@ -104,6 +116,8 @@ impl Head {
             share: None,
             next: None,
             cursor: Cursor::default(),
+            kept: Kept::default(),
+            torn: None,
             changes: Changes::none(FIRST_SIZE),
         };
         head.show_text();
@@ -168,6 +182,10 @@ impl Head {
 
     /// Sets the size of the guest's picture, which is shown with its first pixels; 0 by 0 for a head that is off.
     pub(crate) fn set_scanout(&mut self, size: Size) {
+        if std::mem::take(&mut self.kept).cursor {
+            // A GPU sends its cursors before its scanouts.
+            self.set_cursor(|cursor| *cursor = Cursor::default());
+        }
         self.next = None;
         if size.is_empty() {
             self.lose_pixels(HeadState::Off);
@@ -193,8 +211,37 @@ impl Head {
         share
     }
 
+    /// The GPU is gone: keeps what it showed until the next one says what it shows.
+    pub(crate) fn keep_pixels(&mut self) {
+        match self.state {
+            HeadState::On | HeadState::Off | HeadState::TooLarge(_) => {
+                self.next = None;
+                self.kept = Kept {
+                    scanout: true,
+                    cursor: true,
+                };
+            }
+            HeadState::Unreachable | HeadState::Waiting => self.lose_pixels(HeadState::Unreachable),
+        }
+    }
+
+    /// A GPU that is gone had written the pixels `damage` to `picture` of a message that has no end.
+    pub(crate) fn add_torn(&mut self, picture: &SharedFramebuffer, damage: &DamageMap) {
+        if Rc::ptr_eq(picture, &self.picture) {
+            let size = damage.size();
+            let torn = self.torn.get_or_insert_with(|| DamageMap::new(size));
+            torn.add_all(damage);
+        }
+    }
+
+    /// Whether it shows what a GPU showed that is gone.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.scanout
+    }
+
     /// Shows why there are no pixels of the guest.
     pub(crate) fn lose_pixels(&mut self, state: HeadState) {
+        self.kept = Kept::default();
         self.next = None;
         if self.state == state {
             return;
@@ -220,6 +267,7 @@ impl Head {
     fn set_picture(&mut self, picture: SharedFramebuffer) {
         // Updates under way read the former one to their end.
         self.picture = picture;
+        self.torn = None;
         self.changes.picture = true;
         // The pieces are others. All of them are to be sent, so those that the cursor covered too.
         self.changes.damage = DamageMap::new(self.size());
@@ -241,6 +289,9 @@ impl Head {
             self.share = Some(share);
         } else {
             self.changes.damage.add_all(damage);
+            if let Some(torn) = self.torn.take() {
+                self.changes.damage.add_all(&torn);
+            }
         }
     }
 
@@ -267,6 +318,7 @@ impl Head {
     }
 
     fn set_cursor(&mut self, change: impl FnOnce(&mut Cursor)) {
+        self.kept.cursor = false;
         let before = self.cursor.clone();
         change(&mut self.cursor);
         let (covered, covers) = (before.covers(), self.cursor.covers());

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How much memory the guest's pictures of all heads take together.
 
 use std::cell::Cell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A picture with a text, for a head without pixels of the guest.
 
 use font8x8::{BASIC_FONTS, UnicodeFonts as _};

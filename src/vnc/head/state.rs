@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a head shows.
 
 use std::fmt;
@@ -40,7 +41,9 @@ impl fmt::Display for HeadState {
         match self {
             Self::Unreachable => f.write_str("The VM's GPU cannot be reached."),
             Self::Waiting => f.write_str("The VM does not show anything yet."),
-            Self::Off => f.write_str("The VM is off, or has switched this display off."),
+            Self::Off => {
+                f.write_str("The VM is off, has not begun to draw, or has its screen off.")
+            }
             Self::TooLarge(size) => write!(f, "A screen of {size} is too large for this console."),
             Self::On => f.write_str("The VM's screen is shown."),
         }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use super::*;
 use crate::geometry::Rect;
 use crate::vnc::damage::Merging;
@@ -136,6 +138,36 @@ fn moved_cursor_says_what_it_covered() {
     // A guest that hides what is hidden, elsewhere.
     head.move_cursor(false, 1, 2);
     assert!(head.take_changes().is_empty());
+}
+
+#[test]
+fn next_gpu_takes_what_was_kept() {
+    let mut head = Head::new("vm1".to_owned());
+    head.keep_pixels();
+    assert!(!head.is_kept(), "there is nothing to keep");
+    let size = Size::new(64, 64);
+    let mut sent = [0; SENT_CURSOR_LEN];
+    sent[3] = 255;
+    for is_cursor_new in [true, false] {
+        head.set_scanout(size);
+        add_damage(&mut head, rect(0, 0, 64, 64));
+        head.set_cursor_shape(CursorShape::from_sent(&sent, 0, 0), 10, 20);
+        head.take_changes();
+        head.keep_pixels();
+        assert!(head.is_kept());
+        assert_eq!(head.state(), HeadState::On);
+        if is_cursor_new {
+            head.move_cursor(true, 10, 20);
+        }
+        head.set_scanout(size);
+        assert!(!head.is_kept());
+        let changes = head.take_changes();
+        assert!(!changes.picture && !changes.name);
+        assert_eq!(changes.cursor_shape, !is_cursor_new);
+    }
+    head.keep_pixels();
+    head.lose_pixels(HeadState::Unreachable);
+    assert!(!head.is_kept());
 }
 
 /// Sizes of which four take the whole budget.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What viewers press, move and turn, on its way to the VM's virtual keyboard and tablet.
 
 use std::io;
@@ -68,10 +69,13 @@ impl ConsoleInput {
 
     /// A viewer may type and point from now on. With the first one the events sockets are connected.
     pub fn viewer_joined(&mut self, viewer: ViewerId) {
+        self.viewer_joined_at(viewer, Instant::now());
+    }
+
+    fn viewer_joined_at(&mut self, viewer: ViewerId, now: Instant) {
         if !self.viewers.contains(&viewer) {
             self.viewers.push(viewer);
         }
-        let now = Instant::now();
         let epoll = self.epoll.as_fd();
         if let Some(link) = &mut self.keyboard_link {
             link.open(&self.keyboard.held(), epoll, now);

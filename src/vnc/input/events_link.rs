@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The connection to the events socket of one virtual input device.
 
 mod connection;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What is pressed, and where the pointer is: the part of a device's state that lasts.
 
 use evdev::AbsoluteAxisCode;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sets of keys and buttons.
 
 /// Number of codes that evdev has for keys and buttons (`KEY_CNT`).

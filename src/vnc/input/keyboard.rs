@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The keyboard: which keys which viewers press, and the reports that tell the device.
 
 use std::collections::BTreeMap;

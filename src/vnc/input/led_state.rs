@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The LEDs of the guest's keyboard.
 
 use evdev::LedCode;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The console's keyboard and pointer: what viewers press becomes events for the VM's virtual input devices.
 //!
 //! ```text

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The pointer, as an absolute one: a tablet with buttons and wheels.
 
 use std::collections::BTreeMap;

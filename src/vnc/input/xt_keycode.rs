@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The keycodes of RFB's Extended Key Event: scancodes of a PC's keyboard (XT, set 1).
 
 use evdev::KeyCode;

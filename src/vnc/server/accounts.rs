@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Names of users, for the log and the service manager.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The sockets on which viewers connect: one for each head.
 
 use std::io;

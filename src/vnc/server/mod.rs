@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The server: waits for viewers, the GPU and the input devices, and gives each its turn.
 //!
 //! There is one thread. No call but epoll_wait(2) blocks, and what one turn does is bounded, so that a viewer that asks
@@ -71,7 +72,7 @@ impl std::fmt::Display for ExitReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Signal => "stopped by a signal",
-            Self::Idle => "nobody looks any more",
+            Self::Idle => "no viewer is left",
         })
     }
 }
@@ -205,6 +206,7 @@ impl Server {
         let watchdog = self.watchdog.as_ref().map(WatchdogTimer::deadline);
         let all = [
             display,
+            self.display.kept_until(),
             self.viewers.deadline(),
             self.input.deadline(),
             self.linger.deadline(),
@@ -228,6 +230,7 @@ impl Server {
         for (id, why) in self.viewers.overdue(now) {
             self.disconnect(id, &why);
         }
+        self.display.forget_kept(&mut self.heads, now);
         if self.viewers.look() && self.display.connect(&mut self.heads, now) {
             self.display_interest = EventFlags::IN;
             if let Some(socket) = self.display.socket() {
@@ -304,7 +307,7 @@ impl Server {
         if let (Ok(true), Some(connected)) = (begins, self.viewers.get_mut(id)) {
             let (peer, head) = (&connected.peer, connected.head);
             self.joined_log
-                .info(format_args!("{peer} looks at head {head}"));
+                .info(format_args!("viewer connected: {peer}, head {head}"));
             self.linger.cancel();
             self.input.viewer_joined(input_id(id));
             self.status.set(self.viewers.status());
@@ -360,8 +363,14 @@ impl Server {
         self.wishes.forget(id);
         let peer = &connected.peer;
         if connected.looks() {
-            self.left_log
-                .info(format_args!("{peer} looks no more: {why}"));
+            match why {
+                ViewerError::Closed => self
+                    .left_log
+                    .info(format_args!("viewer disconnected: {peer}")),
+                why => self
+                    .left_log
+                    .info(format_args!("viewer disconnected: {peer}: {why}")),
+            }
             self.input.viewer_left(input_id(id));
             self.status.set(self.viewers.status());
             if !self.viewers.look() {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Who makes room where there are too many: users share the places, so that none keeps the others out.
 
 use std::collections::BTreeMap;

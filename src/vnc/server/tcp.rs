@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Viewers by TCP, which a drop-in of the socket unit allows: small updates at once, and noticing that one vanished.
 //!
 //! A viewer that vanished, or whose computer sleeps, answers nothing; what it pressed stays pressed until it is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What is due by the clock: the watchdog, and the end when nobody looks.
 
 use std::time::{Duration, Instant};

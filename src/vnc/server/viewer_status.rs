@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `STATUS=`, and how often it is sent.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The viewers that are connected.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The sizes that viewers ask for, on their way to the guest and back: the GPU says at once whether it told the guest, and
 //! the guest follows later, or not at all.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Messages to a viewer that come between updates.
 
 use std::collections::VecDeque;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a viewer knows of the picture's size.
 
 use std::collections::VecDeque;

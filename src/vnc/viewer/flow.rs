@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How many updates may be on their way to a viewer.
 
 use rfb::Fence;

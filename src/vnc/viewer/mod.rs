@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A viewer: its connection from the first byte to the last.
 
 mod control;

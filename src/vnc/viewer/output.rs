@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What waits to be sent to a viewer.
 
 use std::cell::Ref;

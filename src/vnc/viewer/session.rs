@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a viewer negotiated, what it asked for, and what it is owed.
 
 use rfb::server_message::{self, DesktopSizeReason, DesktopSizeStatus, LedState};

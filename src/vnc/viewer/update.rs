@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An update on its way to a viewer, encoded slice by slice.
 //!
 //! No rectangle is a CopyRect. The GPU's protocol does not say that pixels moved, so one would have to be found by

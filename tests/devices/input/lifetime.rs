@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! When a guest gets the device, and the state of the device after the program ends.
 
 use rustix::process::Signal;

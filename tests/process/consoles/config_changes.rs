@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sizes that consoles ask for where the VMM has no display: the guest is told by a configuration change.
 
 use std::io::Write as _;

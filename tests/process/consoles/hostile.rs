@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Consoles that do wrong: the guest, the VMM's display and the other consoles notice nothing.
 
 use std::io::Write as _;
@@ -47,7 +48,7 @@ impl Scene {
     /// Draws another picture, which all others show.
     fn draw(&mut self) {
         self.round += 1;
-        let color: Color = if self.round.is_multiple_of(2) {
+        let color: Color = if self.round % 2 == 0 {
             pattern
         } else {
             negative
@@ -163,7 +164,7 @@ fn console_that_does_not_read_is_waited_for_by_nobody() {
     before.assert_not_grown(&scene.vm.program, 4096);
     drop(backing);
     slow.resume();
-    let last: Color = if scene.round.is_multiple_of(2) {
+    let last: Color = if scene.round % 2 == 0 {
         pattern
     } else {
         negative

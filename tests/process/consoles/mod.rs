@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Consoles: clients of the GPU's display socket, which see what the guest draws.
 
 mod config_changes;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What consoles are shown.
 
 use frontend::gpu::Edid;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Consoles that ask for another size.
 
 use std::io::Write as _;

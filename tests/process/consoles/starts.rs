@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The display socket in all its forms, and the end of a program that only consoles started.
 
 use std::io::ErrorKind;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A GPU that consoles can connect to pays nothing while none looks: its worker makes the system calls and sends the
 //! bytes of one without a display socket.
 

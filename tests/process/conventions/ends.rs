@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The end of a program: signals in every state, and front-ends that disconnect.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The library's example, a vhost-user-rng: a backend of another author is held to the same conventions.
 
 use frontend::{Buffer, Memory, Queue, VhostUserProtocolFeatures};

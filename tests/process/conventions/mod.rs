@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! QEMU's "Backend program conventions" (docs/interop/vhost-user.rst), tested on the programs.
 
 mod ends;
@@ -10,7 +11,6 @@ mod starts;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The console of a guest, whichever VMM runs it: those without a display of their own too.
 
 use std::os::unix::net::UnixListener;
@@ -52,11 +53,11 @@ fn every_vmm_has_a_console() {
         let mut viewer = RfbViewer::connect(path("vnc").as_ref(), DEFAULT_LIMIT).unwrap();
         for again in [false, true] {
             if again {
-                vmm.reset(&mut vm.gpu.session);
+                vmm.reset(&mut vm.gpu.session, 2).unwrap();
                 (vm.display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
                 vm.gpu.control.reset().unwrap();
                 vm.gpu.cursor.reset().unwrap();
-                vmm.reset(&mut input.session);
+                vmm.reset(&mut input.session, 2).unwrap();
                 input.begin_anew().unwrap();
             }
             gpu_serves_a_driver(vmm, &mut vm, &socket, again);
@@ -65,7 +66,7 @@ fn every_vmm_has_a_console() {
 
             let how = (&memory, input.features());
             let queues = [&input.events, &input.status];
-            vmm.start(&mut input.session, how, queues, again);
+            vmm.start(&mut input.session, how, &queues, again).unwrap();
             input.give(vmm.queue_size()).unwrap();
             for value in [1, 0] {
                 viewer.client().key(KEY_A.1, value == 1).unwrap();
@@ -84,7 +85,7 @@ fn every_vmm_has_a_console() {
 fn connect_keyboard(vmm: FrontEnd, program: &mut Program) -> (Input, Memory) {
     let mut session = program.session().unwrap();
     let memory = guest_memory();
-    let offer = vmm.connect(&mut session);
+    let offer = vmm.connect(&mut session, 2).unwrap();
     let options = InputOptions {
         features: RING_FEATURES,
         queue_size: vmm.queue_size(),

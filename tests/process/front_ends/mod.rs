@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The vhost-user messages of each VMM, from its source (2026): how it sets a device up, resets it and
 //! pauses it. And what a front-end may do to a running virtqueue.
 
 mod console;
-mod sequences;
+mod reconnects;
 mod virtqueues;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,14 +13,14 @@ use crate::common::evdev::{HostDevice, KEYBOARD};
 use crate::common::*;
 use frontend::features::{EVENT_IDX, INDIRECT_DESC};
 use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect, Request};
-use frontend::input::{CONFIG_SIZE, Event, Input, InputOptions};
+use frontend::input::{Event, Input, InputOptions};
+use frontend::vmm::{ALL, FrontEnd, pausing};
 use frontend::{
-    Buffer, DEFAULT_LIMIT, Deadline, FrontendReq, Memory, Offer, Program, Queue, Region, Session,
-    SocketForm, VhostUserProtocolFeatures as Protocol,
+    Buffer, DEFAULT_LIMIT, Deadline, FrontendReq, Memory, Program, Session, SocketForm,
+    VhostUserProtocolFeatures as Protocol,
 };
 use harness::mock::codes::{EV_KEY, EV_LED};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
-use sequences::{ALL, FrontEnd, pausing};
 
 const XRGB: Format = Format::B8G8R8X8;
 const QUEUES: [u32; 2] = [0, 1];
@@ -45,13 +46,21 @@ struct Keyboard {
 
 impl Keyboard {
     fn connect(vmm: FrontEnd) -> Self {
+        Self::connect_by(SocketForm::Connected(5), vmm)
+    }
+
+    fn connect_by(socket: SocketForm, vmm: FrontEnd) -> Self {
         let mut device = HostDevice::new(KEYBOARD);
         let command = device.command(input_program());
-        let mut program = command.socket(SocketForm::Connected(5)).spawn().unwrap();
+        let mut program = command.socket(socket).spawn().unwrap();
         let mut session = program.session().unwrap();
         let memory = guest_memory();
-        let offer = vmm.connect(&mut session);
-        assert_eq!(vmm.device_name(&mut session), "Test Keyboard", "{vmm:?}");
+        let offer = vmm.connect(&mut session, 2).unwrap();
+        assert_eq!(
+            vmm.device_name(&mut session).unwrap(),
+            "Test Keyboard",
+            "{vmm:?}"
+        );
         let options = InputOptions {
             features: RING_FEATURES,
             queue_size: vmm.queue_size(),
@@ -71,7 +80,8 @@ impl Keyboard {
     fn start(&mut self, vmm: FrontEnd, again: bool) {
         let how = (&self.memory, self.input.features());
         let queues = [&self.input.events, &self.input.status];
-        vmm.start(&mut self.input.session, how, queues, again);
+        vmm.start(&mut self.input.session, how, &queues, again)
+            .unwrap();
     }
 
     /// A driver begins, and its guest gets the keys and sets an LED.
@@ -111,7 +121,7 @@ fn every_vmm_gets_an_input_device_and_a_reset_releases_it() {
         eprintln!("{vmm:?}");
         let mut keyboard = Keyboard::connect(vmm);
         keyboard.serves_a_driver(vmm, false);
-        vmm.reset(&mut keyboard.input.session);
+        vmm.reset(&mut keyboard.input.session, 2).unwrap();
         // What the guest lit is the host's again, too.
         keyboard.device.wait_led(1, 0);
         keyboard.device.wait_grab(false);
@@ -128,7 +138,7 @@ fn paused_guest_resumes_with_its_input_device() {
         eprintln!("{vmm:?}");
         let mut keyboard = Keyboard::connect(vmm);
         keyboard.serves_a_driver(vmm, false);
-        vmm.pause(&mut keyboard.input.session);
+        vmm.pause(&mut keyboard.input.session, 2).unwrap();
         keyboard.device.wait_grab(false);
         keyboard.device.forget();
         keyboard.start(vmm, true);
@@ -145,7 +155,7 @@ fn connect_gpu(vmm: FrontEnd) -> (GpuVm, std::os::unix::net::UnixStream) {
 
 fn connect_gpu_of(vmm: FrontEnd, mut program: Program) -> (GpuVm, std::os::unix::net::UnixStream) {
     let mut session = program.session().unwrap();
-    let offer = vmm.connect(&mut session);
+    let offer = vmm.connect(&mut session, 2).unwrap();
     let size = vmm.queue_size().max(16);
     let options = GpuOptions {
         features: RING_FEATURES | u64::from(vmm.has_display()) << 1,
@@ -171,7 +181,8 @@ fn gpu_serves_a_driver(vmm: FrontEnd, vm: &mut GpuVm, display: impl AsFd, again:
     }
     let (memory, features) = (vm.gpu.memory().clone(), vm.gpu.features());
     let queues = [&vm.gpu.control.queue, &vm.gpu.cursor.queue];
-    vmm.start(&mut vm.gpu.session, (&memory, features), queues, again);
+    vmm.start(&mut vm.gpu.session, (&memory, features), &queues, again)
+        .unwrap();
     let size = (64, 48);
     let whole = Rect::sized(size.0, size.1);
     // The one that the driver before had is gone.
@@ -191,7 +202,7 @@ fn every_vmm_gets_a_gpu_and_a_reset_drops_what_was_drawn() {
         eprintln!("{vmm:?}");
         let (mut vm, socket) = connect_gpu(vmm);
         gpu_serves_a_driver(vmm, &mut vm, &socket, false);
-        vmm.reset(&mut vm.gpu.session);
+        vmm.reset(&mut vm.gpu.session, 2).unwrap();
         let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
         vm.display = display;
         vm.gpu.control.reset().unwrap();
@@ -209,15 +220,30 @@ fn paused_guest_resumes_with_its_gpu() {
         eprintln!("{vmm:?}");
         let (mut vm, socket) = connect_gpu(vmm);
         gpu_serves_a_driver(vmm, &mut vm, &socket, false);
-        vmm.pause(&mut vm.gpu.session);
+        vmm.pause(&mut vm.gpu.session, 2).unwrap();
         let (memory, features) = (vm.gpu.memory().clone(), vm.gpu.features());
         let queues = [&vm.gpu.control.queue, &vm.gpu.cursor.queue];
-        vmm.start(&mut vm.gpu.session, (&memory, features), queues, true);
+        vmm.start(&mut vm.gpu.session, (&memory, features), &queues, true)
+            .unwrap();
         ok(vm.gpu.flush(1, Rect::sized(64, 48)));
         ok(vm.gpu.unref(1));
         drop(socket);
         vm.finish_within(DEFAULT_LIMIT);
     }
+}
+
+/// QEMU would migrate a VM with a GPU that offers it, and lose what the guest set up there.
+#[test]
+fn gpu_offers_no_log_of_written_memory() {
+    let command = gpu_command(SocketForm::Connected(7));
+    let mut program = command.spawn().unwrap();
+    let mut session = program.session().unwrap();
+    let offer = session.negotiate(Protocol::CONFIG | Protocol::MQ).unwrap();
+    let offered = offer.protocol_features;
+    assert!(offered.contains(Protocol::CONFIG), "{offered:?}");
+    assert!(!offered.contains(Protocol::LOG_SHMFD), "{offered:?}");
+    drop(session);
+    assert_clean_exit_within(&mut program, DEFAULT_LIMIT);
 }
 
 /// Rings that are disabled and enabled again, and nothing else, go on too.

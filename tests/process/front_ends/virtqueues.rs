@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Changes that a front-end may make to a running virtqueue, and the errors it is told.
 
 use super::*;

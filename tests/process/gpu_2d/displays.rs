@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Display information and EDIDs that a guest reads.
 
 use super::*;

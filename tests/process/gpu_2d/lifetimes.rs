@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Drivers and displays that come and go, or are late.
 
 use super::*;

@@ -1,5 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-gpu in 2D, over its socket.
 
+mod blobs;
 mod displays;
 mod lifetimes;
 mod pictures;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Pictures: the display shows what the guest draws.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Requests in any layout, and virtqueues with any feature.
 
 use super::*;

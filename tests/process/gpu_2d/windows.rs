@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Windows' driver (viogpudo), where it differs from Linux': it accepts no feature of the device, and sends
 //! the pixels of a cursor on one queue and the cursor on the other, without waiting in between.
 

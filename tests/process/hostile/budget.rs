@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The memory budget of a VM, and the limits on what a guest may create.
 
 use std::time::Duration;

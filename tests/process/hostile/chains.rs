@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Requests and responses of any length, in descriptors of any form.
 
 use std::time::Duration;

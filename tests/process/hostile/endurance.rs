@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Endless repetition by a guest: nothing piles up.
 
 use frontend::gpu::Gpu;
@@ -92,7 +93,7 @@ fn thousands_of_rounds_leak_nothing() {
             gpu.create_2d(2, XRGB, 16384, 16384),
             ResponseKind::ErrOutOfMemory,
         );
-        if n.is_multiple_of(50) {
+        if n % 50 == 0 {
             gpu.stop().unwrap();
             let (display, socket) = DisplayThread::start(DisplayOptions::default()).unwrap();
             vm.display = display;

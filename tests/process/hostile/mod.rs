@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A hostile guest of vhost-user-gpu, over its socket: it gets errors, and its other queue keeps running.
 
 mod budget;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Virtqueues that a guest breaks, or moves away under the device.
 
 use std::time::Duration;

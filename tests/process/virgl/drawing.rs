@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Drawing: pictures are read back and shown.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Drivers, memory, displays and programs that restart or end.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The budget and the real memory use: what contexts hold after the driver released it.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-gpu in 3D, over its socket: virgl command streams are drawn, read back and shown,
 //! on a host without a GPU (Mesa's llvmpipe).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Requests that are accepted, and those that are refused.
 
 use super::*;

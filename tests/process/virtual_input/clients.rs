@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Consoles that end, and hostile ones.
 
 use std::process::{Command as Process, Stdio};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The console's side of the library, at the real devices: what viewers do reaches a guest's driver.
 
 use std::collections::BTreeSet;

@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vhost-user-input with `--virtual`: consoles send events over the events socket, a guest's driver gets them.
 
 mod clients;
 mod console_input;
 mod starts;
+mod successors;
 
 use std::time::Duration;
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Options, sockets, and the ends of a program without a front-end.
 
 use std::os::unix::net::UnixListener;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The guest's pointer, with viewers that draw it and with those that do not.
 
 use rfb::Encoding;

@@ -1,5 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How it starts and ends, and what it tells the service manager.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use display_protocol::Features;
@@ -56,7 +58,8 @@ fn service_manager_is_told_who_looks() {
     let two = status(format!("2 viewers: {me}, {me}"));
     notify.wait_for("STATUS=", DEFAULT_LIMIT, two).unwrap();
     drop(viewer);
-    console.program.wait_stderr("looks no more").unwrap();
+    let left = format!("viewer disconnected: {me}\n");
+    console.program.wait_stderr(&left).unwrap();
 }
 
 #[test]
@@ -96,6 +99,34 @@ fn start_that_fails_turns_viewers_away() {
         use std::io::Read as _;
         waiting.set_read_timeout(Some(QUICK)).unwrap();
         assert_eq!(waiting.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+/// Libraries complain to stderr or to the log by themselves.
+#[test]
+fn missing_library_or_data_is_one_message() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["libxkbcommon.so.0", "libxkbcommon.so"] {
+        std::fs::write(folder.path().join(name), "not a library").unwrap();
+    }
+    let arguments = ["--display=/nonexistent", "--keyboard-layout=de"];
+    for (variable, value, words) in [
+        ("LD_LIBRARY_PATH", folder.path(), "package libxkbcommon0"),
+        (
+            "XKB_CONFIG_ROOT",
+            Path::new("/nonexistent"),
+            "package xkb-data",
+        ),
+    ] {
+        let mut program = Command::new(vnc_program())
+            .args(arguments)
+            .env(variable, value)
+            .socket(SocketForm::Path)
+            .spawn()
+            .unwrap();
+        assert_early_failure(&mut program, &[words]);
+        let stderr = program.stderr();
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A GPU's end of the display socket.
 
 use std::io::{Read as _, Write as _};
@@ -58,6 +59,11 @@ impl FakeGpu {
 
     pub(super) fn console(&mut self) -> &mut UnixStream {
         self.console.as_mut().expect("no console was accepted")
+    }
+
+    /// Ends as a process does: the service manager keeps the socket.
+    pub(super) fn end(&mut self) {
+        self.console = None;
     }
 
     /// Waits until the console closes the connection.

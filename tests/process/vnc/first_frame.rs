@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a viewer sees first, and what it is sent when something changes.
 
 use std::io::Write as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the console keeps in memory: for many viewers, and for as many large pictures as it takes.
 
 use std::os::unix::net::UnixStream;

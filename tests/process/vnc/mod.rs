@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The console: vhost-vnc between a GPU and viewers.
 
 mod cursor;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The console with the project's own GPU, and a guest's driver.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The console with the project's own keyboard and tablet, and a guest's drivers.
 
 use std::path::Path;

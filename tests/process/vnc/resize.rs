@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sizes that change, by the guest and by viewers.
 
 use display_protocol::ResizeResult;

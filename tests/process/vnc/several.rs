@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Several viewers, fast and slow, and several heads.
 
 use std::io::{Read as _, Write as _};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What viewers see while there is no picture of the guest.
 
 use std::time::{Duration, Instant};
@@ -60,6 +61,45 @@ fn gpu_that_ends_is_shown_again_when_it_is_back() {
     gpu.scanout(0, 640, 480);
     gpu.update(0, 0, 640, 480, &pixels);
     assert_shows(&mut viewer, (640, 480), &pixels);
+}
+
+/// As when its process is killed and the service manager starts it again: the socket stays.
+#[test]
+fn gpu_that_is_replaced_is_not_noticed() {
+    let mut pixels = picture(640, 480, 1);
+    let (mut console, mut gpu, mut viewer) = Console::showing((640, 480), &pixels, &ENCODINGS);
+    let mut others: Vec<_> = (0..3)
+        .map(|_| {
+            let mut viewer = console.viewer();
+            viewer.set_encodings(&ENCODINGS).unwrap();
+            assert_shows(&mut viewer, (640, 480), &pixels);
+            viewer
+        })
+        .collect();
+    let all = viewer.frame().rect();
+    for round in 0..5_u8 {
+        viewer.request(true, all).unwrap();
+        let ended = Instant::now();
+        gpu.end();
+        gpu.accept(Features::default());
+        assert!(ended.elapsed() < Duration::from_secs(1));
+        // Whoever asks for everything meanwhile gets the former picture.
+        others[0].request(false, all).unwrap();
+        others[0].wait_for_update().unwrap();
+        assert_shows(&mut others[0], (640, 480), &pixels);
+        gpu.scanout(0, 640, 480);
+        gpu.update(0, 0, 640, 480, &pixels);
+        // The next thing that a viewer sees is what changes now.
+        pixels[..8].fill(round);
+        gpu.update(0, 0, 2, 1, &pixels[..8]);
+        let update = viewer.wait_for_update().unwrap();
+        let sent: usize = update.pixels.iter().map(|(rect, _)| rect.area()).sum();
+        assert!(sent <= 64, "{update:?}");
+        for viewer in others.iter_mut().chain([&mut viewer]) {
+            assert_shows(viewer, (640, 480), &pixels);
+            assert_eq!(viewer.name(), "vm1");
+        }
+    }
 }
 
 #[test]

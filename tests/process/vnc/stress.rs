@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A guest that draws at random, viewers of all kinds that come and go, and a console that is killed: in the end
 //! everybody sees what the guest drew.
 

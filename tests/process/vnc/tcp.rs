@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Viewers by TCP, as a drop-in of the socket unit allows.
 
 use std::net::{TcpListener, TcpStream};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Vulnerabilities of other VNC servers, replayed against the real program over its sockets. docs/security.md
 //! has the table.
 

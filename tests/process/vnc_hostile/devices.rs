@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Hostile keyboards and tablets: what listens at the events sockets.
 
 use std::io::Write as _;

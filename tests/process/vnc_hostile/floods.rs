@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Viewers that send or ask without end, slowly or quickly, alone or by the thousand.
 
 use std::io::Write as _;

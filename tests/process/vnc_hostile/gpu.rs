@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A hostile GPU: what listens at the display socket. Its connection is closed, viewers stay.
 
 use std::io::IoSlice;
@@ -114,7 +115,7 @@ fn sixteen_heads_that_change_sizes_all_the_time_are_bounded() {
         for scanout in 0..16 {
             let size = (1 + (n * 37 + scanout) % 800, 1 + (n * 53) % 600);
             console.link.scanout(scanout, size);
-            if n.is_multiple_of(10) {
+            if n % 10 == 0 {
                 console.link.fill(scanout, size, [n as u8; 3]);
             }
         }
@@ -169,7 +170,7 @@ fn descriptors_of_a_gpu_are_not_kept() {
     let before = console.vnc.open_descriptors().unwrap();
     for n in 0..10_u32 {
         let file = std::fs::File::open("/dev/null").unwrap();
-        let request = if n.is_multiple_of(2) {
+        let request = if n % 2 == 0 {
             request::CURSOR_POS
         } else {
             request::DMABUF_SCANOUT

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Viewers whose messages are wrong, or right ones that nobody expects.
 
 use std::io::Write as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Hostile peers of vhost-vnc, over its sockets: viewers, GPUs, and devices that take its events. The others
 //! are served as if nothing were.
 
@@ -136,7 +137,8 @@ impl Console {
             "the connection lives: {}",
             self.vnc.stderr()
         );
-        let said = |log: &str| log.contains("turned away: ") || log.contains("looks no more: ");
+        let said =
+            |log: &str| log.contains("turned away: ") || log.contains("viewer disconnected: ");
         Deadline::default()
             .until("the reason on stderr", || {
                 Ok(said(&self.vnc.stderr()).then_some(()))

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Who reaches a console: its viewers, the devices' sockets, and other VMs.
 
 use std::fs::File;
@@ -295,7 +296,9 @@ fn port_of_a_drop_in_shows_the_first_screen() -> anyhow::Result<()> {
     ensure!(said == "320 200\n", "{said}");
     Deadline::default().until("the log to name the viewer", || {
         let log = host.log("vhost-vnc@vm1.service");
-        Ok(log.contains("somebody looks at head 0").then_some(()))
+        Ok(log
+            .contains("viewer connected: somebody, head 0")
+            .then_some(()))
     })?;
     Ok(())
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A console of a VM whose devices cannot start: the viewer is told, and the VM is not kept from starting.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! When a console runs: while somebody looks. What starts, stops and kills it.
 
 use std::thread;

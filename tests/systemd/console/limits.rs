@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a console takes of the host, beside the limits of its unit.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The console of a VM by its units, under a real systemd: all sockets by hand, a front-end that plays the VMM and its
 //! guest, and viewers.
 

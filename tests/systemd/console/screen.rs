@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What viewers see, and what they type.
 
 use anyhow::ensure;

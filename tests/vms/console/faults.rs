@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Viewers and servers that die, hang or come in numbers: the guest notices nothing, and the next connection is
 //! right.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! On QEMU 11's generic device, which has no display at all: the console is the only one, and says how large the
 //! screen is.
 
@@ -23,6 +24,9 @@ const FORWARDED: u16 = 4;
 fn console_is_the_display_of_a_vmm_that_has_none() -> anyhow::Result<()> {
     let (console, mut vm) = boot(&[])?;
 
+    // All that is drawn lies in the guest's memory.
+    let log = vm.kernel_log();
+    ensure!(log.contains("+resource_blob"), "{log}");
     let mut tour = console.tour(&mut vm)?;
     tour.has_screendump = false;
     tour.all().with_context(|| console.said())?;
@@ -86,6 +90,7 @@ fn boot(options: &[&str]) -> anyhow::Result<(Console, Vm)> {
     let chardev = format!("socket,id=gpu,path={}", console.gpu.socket_path().display());
     let words = ["-chardev", &chardev, "-device", GPU].map(str::to_owned);
     let mut vm = Vm::builder(&artifacts)
+        .kernel_options("ignore_loglevel")
         .arguments(&words)
         .input_socket(console.keyboard.socket_path())
         .input_socket(console.tablet.socket_path())

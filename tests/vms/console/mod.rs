@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real Linux guest whose console is looked at and used: its GPU, keyboard and tablet are ours, and vhost-vnc
 //! shows them to real viewers.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! On QEMU's vhost-user-gpu, whose own screendump shows what viewers have to show.
 
 use anyhow::{Context as _, ensure};

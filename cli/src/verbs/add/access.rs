@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Who may connect to a socket, and so controls the device: what is typed, the files, the disk, the host's GPU.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Applying plans, and undoing them if a step fails.
 
 use std::fs;
@@ -223,12 +224,24 @@ impl<'a> Change<'a> {
         if matches!(self.plan.service, ServicePlan::Changed(_)) || !self.existed() {
             return Ok(());
         }
-        let mut replaced = [&self.service, &self.socket].into_iter().flatten();
-        match replaced.find(|file| file.changes()) {
-            Some(file) => Err(AddError::Exists {
-                unit: self.plan.instance.unit(UnitType::Service),
-                selector: self.plan.instance.to_string(),
-                file: file.file().display().to_string(),
+        let instance = &self.plan.instance;
+        let files = [
+            (UnitType::Service, &self.service),
+            (UnitType::Socket, &self.socket),
+        ];
+        let files = files.into_iter().filter_map(|(unit_type, file)| {
+            let file = file.as_ref().filter(|file| file.changes())?;
+            Some((instance.unit(unit_type), file))
+        });
+        // Rather one that can be read.
+        match files.max_by_key(|(_, file)| file.existed()) {
+            Some((unit, file)) => Err(AddError::Exists {
+                unit,
+                selector: instance.to_string(),
+                settings: match file.existed() {
+                    true => format!("in {}", file.file().display()),
+                    false => "those of its template".to_owned(),
+                },
             }),
             None => Ok(()),
         }
@@ -297,8 +310,11 @@ impl<'a> Change<'a> {
     /// Whether its socket is created again: who may connect is a property of the socket file, which cannot be created
     /// again while somebody is connected.
     fn renews(&self) -> bool {
-        self.changes_socket()
-            && matches!(self.state, BackendState::Listening | BackendState::NoDevice)
+        match self.state {
+            BackendState::Listening | BackendState::NoDevice => self.changes_socket(),
+            BackendState::NoSocket => true,
+            _ => false,
+        }
     }
 }
 
@@ -344,7 +360,7 @@ fn hints(args: &Args, changes: &[Change<'_>]) -> Vec<String> {
 /// When the access takes effect.
 fn effect_on_access(instance: &Instance, before: BackendState, changes: bool) -> Option<String> {
     match before {
-        BackendState::Listening | BackendState::NoDevice if changes => {
+        BackendState::Listening | BackendState::NoDevice | BackendState::NoSocket if changes => {
             Some("Its socket was created again: the new access takes effect now.".to_owned())
         }
         BackendState::Running | BackendState::Starting | BackendState::Stopping if changes => {
@@ -391,6 +407,9 @@ fn effect(instance: &Instance, before: BackendState, is_new: bool) -> Option<Str
         (BackendState::Listening | BackendState::NoDevice | BackendState::Starting, false) => {
             Some(format!("{instance} is already listening."))
         }
+        (BackendState::NoSocket, _) => Some(format!(
+            "The socket of {instance} had been removed. It was created again."
+        )),
         (BackendState::Inactive | BackendState::Failed, _) => None,
     }
 }

@@ -1,12 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command line of `add`.
 
 use std::path::PathBuf;
 
-use conventions::DeviceType;
+use conventions::{DeviceType, InputIds};
 
 use crate::completion;
 use crate::instance::parse_name;
-use crate::settings::{HEADS_MAX, MaxHostmem, Resolutions, VirtualKind};
+use crate::settings::{GrabToggle, HEADS_MAX, MaxHostmem, Resolutions, VirtualKind};
 
 /// Give a VM a console, or a device: a GPU, an input device, or any installed backend
 #[derive(Debug, clap::Args)]
@@ -14,7 +15,8 @@ use crate::settings::{HEADS_MAX, MaxHostmem, Resolutions, VirtualKind};
     override_usage = "\
 vhostctl add console VM [--heads=N] [--resolution=WxH] [--allow-resize] [--keyboard-layout=LAYOUT]
        vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
-       vhostctl add input VM DEVICE [--name=NAME] [--no-grab]
+       vhostctl add input VM DEVICE [--all-nodes] [--name=NAME] [--no-grab] [--grab-toggle=CHORD] [--grab-group]
+       vhostctl add input VM [DEVICE] --match=VENDOR:PRODUCT[:SERIAL] [--all-nodes] [--name=NAME] [--no-grab]
        vhostctl add input VM --virtual=keyboard|tablet [--name=NAME]
        vhostctl add fs VM --backend=virtiofsd --shared-dir=PATH [--name=NAME]
        vhostctl add block VM --backend=qemu-storage-daemon --blk-file=PATH [--name=NAME]
@@ -38,6 +40,14 @@ GPU without --virgl and --render-node, unless one of the --socket options is giv
 DEVICE is the name of a device as vhostctl list-devices shows it, a link to one, such as those in
 /dev/input/by-id and by-path, a device node, or a part of a name or link that matches no other device. A link
 is kept as given; a node is replaced by its stable link, if it has one.
+
+Many keyboards, mice and receivers have several nodes: one for the keys, one for media keys, one for a
+pointer. --all-nodes adds every node of the device that a guest can use, each as a backend of its own: vm1:kbd,
+vm1:media, vm1:mouse. A node without a stable link is found by its numbers.
+
+--match= finds a device by its numbers, as vhostctl list-devices and lsusb print them, and not by a path: for
+devices without a stable link, such as those of Bluetooth, of receivers, and of programs. Two devices of one model
+need the serial number or, if they have none, a path.
 
 BACKEND is the name of a descriptor, with or without its number, or the name of its program: see vhostctl
 list-backends. A path is a program without a descriptor. The program gets its listening socket by --fd=3. If
@@ -101,9 +111,25 @@ pub(crate) struct Args {
     #[arg(help_heading = HEADING, long, value_name = "SIZE")]
     pub(super) max_hostmem: Option<MaxHostmem>,
 
+    /// input: add every node of the device that a guest can use
+    #[arg(help_heading = HEADING, long)]
+    pub(super) all_nodes: bool,
+
+    /// input: find the device by these numbers instead of a path
+    #[arg(help_heading = HEADING, long = "match", value_name = "VENDOR:PRODUCT[:SERIAL]", add = completion::input_ids())]
+    pub(super) ids: Option<InputIds>,
+
     /// input: share the device with the host
     #[arg(help_heading = HEADING, long)]
     pub(super) no_grab: bool,
+
+    /// input: these keys take the device from the guest and give it again, by their names in QEMU and libvirt: ctrl-ctrl, alt-alt, shift-shift, meta-meta, scrolllock, ctrl-scrolllock
+    #[arg(help_heading = HEADING, long, value_name = "CHORD", hide_possible_values = true, conflicts_with = "no_grab")]
+    pub(super) grab_toggle: Option<GrabToggle>,
+
+    /// input: change hands together with the VM's other devices that have this option
+    #[arg(help_heading = HEADING, long)]
+    pub(super) grab_group: bool,
 
     /// input: a device without hardware, which the VM's console plays
     #[arg(help_heading = HEADING, long = "virtual", value_name = "keyboard|tablet", value_enum, hide_possible_values = true)]
@@ -168,6 +194,18 @@ impl Args {
             ("--keyboard-layout", self.keyboard_layout.is_some()),
             ("--viewer-user", self.viewer_user.is_some()),
             ("--viewer-group", self.viewer_group.is_some()),
+        ]
+    }
+
+    /// The options of the host's input devices, for the types that have none of them.
+    pub(super) fn input_options(&self) -> [(&'static str, bool); 6] {
+        [
+            ("DEVICE", self.device.is_some()),
+            ("--all-nodes", self.all_nodes),
+            ("--match", self.ids.is_some()),
+            ("--no-grab", self.no_grab),
+            ("--grab-toggle", self.grab_toggle.is_some()),
+            ("--grab-group", self.grab_group),
         ]
     }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl add console`: a GPU, a keyboard, a tablet, and a VNC server that shows the one and plays the others.
 
 use std::path::Path;
@@ -17,11 +18,13 @@ pub(super) fn plans(args: &Args, host: &HostInventory) -> Result<Vec<Plan>, Erro
     reject_options(
         "a console",
         &[
-            ("DEVICE", args.device.is_some()),
-            ("--name", args.name.is_some()),
-            ("--no-grab", args.no_grab),
-            ("--virtual", args.virtual_kind.is_some()),
-        ],
+            &[
+                ("--name", args.name.is_some()),
+                ("--virtual", args.virtual_kind.is_some()),
+            ][..],
+            &args.input_options(),
+        ]
+        .concat(),
     )?;
     let gpu = gpu(args, host)?;
     let heads = settings(&gpu, host).options.heads();
@@ -99,10 +102,10 @@ const LAYOUTS: &str = "/usr/share/X11/xkb/symbols";
 
 /// Fails if a device of the host has the name that the console's device needs.
 fn check_name(args: &Args, host: &HostInventory, instance: &Instance) -> Result<(), AddError> {
-    match host.assignments.path(instance) {
+    match host.assignments.address(instance) {
         Some(device) if !args.force => Err(AddError::ConsoleName {
             instance: instance.to_string(),
-            device: device.to_owned(),
+            device: device.to_string(),
         }),
         _ => Ok(()),
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One of our drop-ins: its content before, and the wanted content.
 
 use std::fs;
@@ -51,8 +52,12 @@ impl DropInEdit {
         self.before != self.wanted
     }
 
+    /// Writes the wanted content. A file that has it stays as old as it is: settings that are newer than a program count as
+    /// changed.
     pub(super) fn apply(&mut self) -> Result<(), Error> {
-        put(&self.file, self.wanted.as_deref())?;
+        if self.changes() {
+            put(&self.file, self.wanted.as_deref())?;
+        }
         self.applied = true;
         Ok(())
     }
@@ -63,7 +68,7 @@ impl DropInEdit {
 
     /// Restores the content before.
     pub(super) fn undo(&self) -> Result<(), Error> {
-        match self.applied {
+        match self.applied && self.changes() {
             true => put(&self.file, self.before.as_deref()),
             false => Ok(()),
         }

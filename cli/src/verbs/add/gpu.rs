@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl add gpu`.
 
 use std::path::Path;
@@ -15,11 +16,8 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     reject_options(
         "a GPU",
         &[
-            &[
-                ("DEVICE", args.device.is_some()),
-                ("--no-grab", args.no_grab),
-                ("--virtual", args.virtual_kind.is_some()),
-            ][..],
+            &[("--virtual", args.virtual_kind.is_some())][..],
+            &args.input_options(),
             &args.console_options(),
         ]
         .concat(),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl add`: a device for a VM, as an instance of our units.
 
 mod access;
@@ -24,7 +25,6 @@ use plan::{HostInventory, Plan};
 pub(crate) use args::Args;
 
 pub(crate) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
-    target.local_only("add")?;
     let lock = lock()?;
     let host = HostInventory::read();
     let plans = plans(args, &host)?;
@@ -37,13 +37,13 @@ pub(crate) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     })
 }
 
-/// The plans for what is to be added: several for a console.
+/// The plans for what is to be added: several for a console, and for an input device of several nodes.
 fn plans(args: &Args, host: &HostInventory) -> Result<Vec<Plan>, Error> {
     let mut plan = match (args.device_type, &args.backend) {
         (_, Some(name)) => program::plan(args, name, host)?,
         (DeviceType::Console, None) => return console::plans(args, host),
         (DeviceType::Gpu, None) => gpu::plan(args, host)?,
-        (DeviceType::Input, None) => input::plan(args, host)?,
+        (DeviceType::Input, None) => return input::plans(args, host),
         (device_type, None) => {
             let text = format!(
                 "Which backend of type {device_type}? Use --backend=BACKEND. See 'vhostctl list-backends'."
@@ -66,7 +66,11 @@ async fn check_program(
 ) -> Result<(), Error> {
     let unit = instance.unit(UnitType::Service);
     let Some(program) = controller.manager().program(&unit).await? else {
-        return Err(AddError::NotInstalled { unit }.into());
+        return Err(AddError::NotInstalled {
+            unit,
+            package: instance.kind().package(),
+        }
+        .into());
     };
     if args.virgl && instance.kind() == UnitKind::Gpu {
         gpu::check_virgl(&program)?;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The plan of what is to be added, made before anything is changed.
 
 use crate::assignments::DeviceAssignments;
@@ -102,11 +103,17 @@ pub(super) fn reject_options(what: &str, unwanted: &[(&str, bool)]) -> Result<()
     }
 }
 
-/// A name that no other device of the VM has: the default, or the default with a number.
-pub(super) fn free_name(default: &str, vm: &str, assignments: &DeviceAssignments) -> String {
+/// A name that no other device of the VM has, nor one that is `planned`: the default, or the default with a number.
+pub(super) fn free_name(
+    default: &str,
+    vm: &str,
+    assignments: &DeviceAssignments,
+    planned: &[Instance],
+) -> String {
     let is_taken = |name: &str| {
         assignments
             .instances()
+            .chain(planned)
             .any(|instance| instance.vm() == vm && instance.name() == Some(name))
     };
     std::iter::once(default.to_owned())

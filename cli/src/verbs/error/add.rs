@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Errors of `add`.
 
 use std::io;
@@ -23,9 +24,26 @@ pub(crate) enum AddError {
     NoDevice { text: String, kind: &'static str },
     #[error("This host has no render node.")]
     NoRenderNode,
-    #[error("'{text}' matches several devices. Use one of these paths:\n{}", candidates.join("\n"))]
+    #[error("'{text}' matches several devices. Use one of these paths:\n  {}{note}", candidates.join("\n  "))]
     Ambiguous {
         text: String,
+        candidates: Vec<String>,
+        note: &'static str,
+    },
+    #[error(
+        "Several devices have the numbers {ids}. Add the serial number, as in --match={ids}:SERIAL, or use one of these paths without --match:\n  {}",
+        candidates.join("\n  ")
+    )]
+    NeedsSerial {
+        ids: String,
+        candidates: Vec<String>,
+    },
+    #[error(
+        "Several devices have the numbers {ids}, and nothing else tells them apart. Use one of these paths without --match:\n  {}",
+        candidates.join("\n  ")
+    )]
+    Twins {
+        ids: String,
         candidates: Vec<String>,
     },
     #[error(
@@ -33,17 +51,19 @@ pub(crate) enum AddError {
     )]
     Assigned { device: String, owner: String },
     #[error(
-        "{device} is the last keyboard of seat0: while {vm} runs, nobody could type on this host. Use --no-grab to \
-         share it with the host, or --force to assign it anyway."
+        "{device} is the last keyboard of seat0: while {vm} runs, nobody could type on this host. Use \
+         --grab-toggle=ctrl-ctrl to get it back with both Ctrl keys, --no-grab to share it with the host, or --force \
+         to assign it anyway."
     )]
     LastKeyboard { device: String, vm: String },
     #[error(
-        "{unit} has other settings already, in {file}. Use --force to replace them, or run 'vhostctl remove {selector}' first."
+        "{unit} has other settings already, {settings}. Use --force to replace them, or run 'vhostctl remove {selector}' first."
     )]
     Exists {
         unit: String,
         selector: String,
-        file: String,
+        /// Where they are.
+        settings: String,
     },
     #[error(
         "{instance} is {device} already, and the console's own device needs this name. Run 'vhostctl remove {instance}' \
@@ -55,12 +75,21 @@ pub(crate) enum AddError {
          down first. Without --now, the socket is started with the VM's next start."
     )]
     RunsWithoutConsole { instance: String },
-    #[error("{unit} is not installed, or systemd has not loaded it yet (systemctl daemon-reload).")]
-    NotInstalled { unit: String },
     #[error(
-        "No usable backend '{name}' of type {device_type} is installed. See 'vhostctl list-backends'."
+        "{unit} is not installed, or systemd has not loaded it yet (systemctl daemon-reload). It is in the package \
+         {package}."
     )]
-    NoUsableProgram { name: String, device_type: String },
+    NotInstalled { unit: String, package: &'static str },
+    #[error(
+        "No usable backend '{name}' of type {device_type} is installed.{} See 'vhostctl list-backends'.",
+        packages(*package)
+    )]
+    NoUsableProgram {
+        name: String,
+        device_type: String,
+        /// Debian's, if it is known.
+        package: Option<&'static str>,
+    },
     #[error("'{name}' matches several backends. Use one of these names:\n{}", candidates.join("\n"))]
     AmbiguousProgram {
         name: String,
@@ -110,6 +139,12 @@ pub(crate) enum FileError {
     Folder { folder: PathBuf, owner: String },
 }
 
+fn packages(package: Option<&str>) -> String {
+    package.map_or_else(String::new, |package| {
+        format!(" Debian has it in the package {package}.")
+    })
+}
+
 impl AddError {
     /// The exit status, as of systemctl.
     pub(crate) fn exit_code(&self) -> u8 {
@@ -117,5 +152,26 @@ impl AddError {
             Self::NotInstalled { .. } => exit::NOT_FOUND,
             _ => exit::FAILURE,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_named_where_they_are_known() {
+        let missing = |package| AddError::NoUsableProgram {
+            name: "passt".to_owned(),
+            device_type: "net".to_owned(),
+            package,
+        };
+        let rest = "No usable backend 'passt' of type net is installed.";
+        let see = "See 'vhostctl list-backends'.";
+        assert_eq!(missing(None).to_string(), format!("{rest} {see}"));
+        assert_eq!(
+            missing(Some("passt")).to_string(),
+            format!("{rest} Debian has it in the package passt. {see}")
+        );
     }
 }

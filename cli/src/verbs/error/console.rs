@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Errors of `view` and `screenshot`.
 
 use std::io;
@@ -13,8 +14,11 @@ use crate::ssh_forward::ForwardError;
 pub(crate) enum ConsoleError {
     #[error("{vm} has no console. Add one: vhostctl add console {vm} --now")]
     None { vm: String },
-    #[error("{unit} is not installed, or systemd has not loaded it yet (systemctl daemon-reload).")]
-    NotInstalled { unit: String },
+    #[error(
+        "{unit} is not installed, or systemd has not loaded it yet (systemctl daemon-reload). It is in the package \
+         {package}."
+    )]
+    NotInstalled { unit: String, package: &'static str },
     #[error(
         "The console of {vm} does not listen: {unit} is {state}. Start it: vhostctl start {vm}"
     )]
@@ -79,8 +83,13 @@ pub(crate) enum ConsoleError {
         vm: String,
         source: rfb::client::ClientError,
     },
-    #[error("There is no screen to show: {}.", why(*state, vm))]
-    NoScreen { vm: String, state: ScreenState },
+    #[error("There is no screen to show: {}.", why(*state, *front_end, vm))]
+    NoScreen {
+        vm: String,
+        state: ScreenState,
+        /// Whether a VM uses the GPU, if that is known.
+        front_end: Option<bool>,
+    },
     #[error("Failed to make a PNG of the screen: {0}.")]
     Png(#[from] png::EncodingError),
 }
@@ -104,14 +113,22 @@ fn heads(last: usize) -> String {
     }
 }
 
-fn why(state: ScreenState, vm: &str) -> String {
+fn why(state: ScreenState, front_end: Option<bool>, vm: &str) -> String {
     match state {
         ScreenState::On => "it came too late".to_owned(),
         ScreenState::Unreachable => {
             format!("the console does not reach the GPU of {vm}. See 'vhostctl status {vm}'")
         }
         ScreenState::Waiting => format!("the guest of {vm} has not begun to draw"),
-        ScreenState::Off => format!("{vm} is off, or its guest has switched the display off"),
+        ScreenState::Off => match front_end {
+            Some(true) => {
+                format!("the guest of {vm} has not begun to draw, or has switched the display off")
+            }
+            Some(false) => format!("{vm} is off"),
+            None => format!(
+                "{vm} is off, or its guest has not begun to draw or has switched the display off"
+            ),
+        },
         ScreenState::TooLarge => "it is too large for the console".to_owned(),
     }
 }

@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Why a verb failed.
 
 mod add;
+mod check;
 mod console;
 mod monitor;
 
@@ -8,6 +10,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 pub(crate) use add::{AddError, FileError};
+pub(crate) use check::CheckError;
 pub(crate) use console::ConsoleError;
 pub(crate) use monitor::MonitorError;
 
@@ -30,15 +33,44 @@ pub(crate) enum Error {
         /// `status` has an exit status of its own.
         exit_code: u8,
     },
+    #[error("{selector} is no input device of the host. See 'vhostctl list --type=input'.")]
+    NoInputDevice { selector: String },
+    #[error("{vm} has no input device of the host. See 'vhostctl list --type=input'.")]
+    NoInputDeviceOfVm { vm: String },
+    /// The guest cannot get it.
+    #[error("{instance} serves no VM. Its VM gets the device when it is started.")]
+    NotRunning { instance: String },
     #[error("Unknown verb: {name}. See 'vhostctl --help'.")]
     NoVerb { name: String },
     #[error("Backends are system units; --user is not supported.")]
     User,
+    /// With --host; the verb needs what only its own host has.
+    #[error("{verb} does not work with --host. Run it on {host}: {command}")]
+    ThisHostOnly {
+        verb: &'static str,
+        host: String,
+        command: String,
+    },
     /// A VMM would lose a device, and the user did not confirm it.
-    #[error("{losses}\nNothing was changed. Shut the VM down first, or use --force.")]
-    Connected { losses: String },
+    #[error("{losses}\n{advice}")]
+    Connected {
+        losses: String,
+        /// That nothing was changed, and what to do first.
+        advice: &'static str,
+    },
     #[error("Nothing was changed.")]
     Declined,
+    /// The program was replaced, but did not go on with the VM.
+    #[error(
+        "{instance} was restarted, but does not serve its VM any more: shut the VM down and start it again. See 'vhostctl log \
+         {instance}'."
+    )]
+    DeviceLost { instance: String },
+    #[error(
+        "{count} more {} not restarted. Once the cause is gone: vhostctl restart --all.",
+        if *count == 1 { "program was" } else { "programs were" }
+    )]
+    NotRestarted { count: usize },
     /// Some of several backends failed; the others are done.
     #[error("{}", lines(.0))]
     Several(Vec<Error>),
@@ -57,6 +89,8 @@ pub(crate) enum Error {
     NoConsoleSocket { instance: String, unit: String },
     #[error(transparent)]
     Add(#[from] AddError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
     #[error(transparent)]
     Console(#[from] ConsoleError),
     #[error("Failed to write {path}: {source}.")]
@@ -87,6 +121,7 @@ impl Error {
                 exit::DENIED
             }
             Self::Add(error) => error.exit_code(),
+            Self::Check(error) => error.exit_code(),
             Self::Console(error) => error.exit_code(),
             Self::Systemd(error) | Self::Logged { error, .. } => error.exit_code(),
             Self::Several(errors) => errors.first().map_or(exit::FAILURE, Self::exit_code),
@@ -94,8 +129,24 @@ impl Error {
         }
     }
 
-    /// Fails if there are errors, with one or with all of them.
-    pub(super) fn several(mut errors: Vec<Self>) -> Result<(), Self> {
+    /// Fails if there are errors, with one or with all of them. What was denied for one and the same reason is one error.
+    pub(super) fn several(errors: Vec<Self>) -> Result<(), Self> {
+        let mut kept: Vec<(Self, usize)> = Vec::new();
+        for error in errors {
+            let same = kept.iter_mut().find(|(first, _)| match (first, &error) {
+                (Self::Systemd(first), Self::Systemd(error)) => first.is_same_denial(error),
+                _ => false,
+            });
+            match same {
+                Some((_, others)) => *others += 1,
+                None => kept.push((error, 0)),
+            }
+        }
+        let merged = kept.into_iter().map(|(error, others)| match error {
+            Self::Systemd(error) if others > 0 => error.and_others(others).into(),
+            error => error,
+        });
+        let mut errors: Vec<_> = merged.collect();
         match errors.len() {
             0 => Ok(()),
             1 => Err(errors.remove(0)),
@@ -107,6 +158,10 @@ impl Error {
     pub(super) fn is_of_one(&self) -> bool {
         match self {
             Self::NoSuchBackend { .. }
+            | Self::NoInputDevice { .. }
+            | Self::NoInputDeviceOfVm { .. }
+            | Self::NotRunning { .. }
+            | Self::DeviceLost { .. }
             | Self::NoConsoleSocket { .. }
             | Self::File { .. }
             | Self::Logged { .. } => true,

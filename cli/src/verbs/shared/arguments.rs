@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Values on the command line that several verbs take.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};

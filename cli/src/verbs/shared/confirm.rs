@@ -1,7 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Confirmation before connected VMs lose devices.
 
 use std::io::{self, IsTerminal as _};
 
+use crate::backends::Details;
 use crate::instance::{Instance, UnitKind};
 use crate::output;
 use crate::systemd::BackendState;
@@ -30,15 +32,15 @@ pub(crate) async fn confirm(
     let connected = all.iter().filter(|details| {
         details.backend.state == BackendState::Running && details.is_used() != Some(false)
     });
-    let losses: Vec<_> = connected
-        .map(|details| loss(&details.backend.instance, details.is_used().is_some()))
-        .collect();
-    if losses.is_empty() {
+    let connected: Vec<_> = connected.collect();
+    if connected.is_empty() {
         return Ok(());
     }
+    let losses: Vec<_> = connected.iter().map(|details| loss(details)).collect();
     let losses = losses.join("\n");
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Error::Connected { losses });
+        let advice = advice(&connected);
+        return Err(Error::Connected { losses, advice });
     }
     let answer = output::ask(format_args!("{losses}\nContinue anyway? [y/N]"))?;
     match answer.trim().to_ascii_lowercase().as_str() {
@@ -47,9 +49,32 @@ pub(crate) async fn confirm(
     }
 }
 
-/// What the VM of a connected backend loses; `is_known` is false if it may be connected.
-fn loss(instance: &Instance, is_known: bool) -> String {
-    let has = if is_known { "has" } else { "may have" };
+/// That nothing was changed, and what to do first, so that nothing is lost.
+fn advice(connected: &[&Details]) -> &'static str {
+    let (devices, consoles): (Vec<&Details>, Vec<_>) = connected
+        .iter()
+        .partition(|details| details.backend.instance.is_device());
+    match (devices.is_empty(), consoles.is_empty()) {
+        (true, _) => "Nothing was changed. Close the viewers first, or use --force.",
+        (false, false) => {
+            "Nothing was changed. Shut the VM down and close the viewers first, or use --force."
+        }
+        // Its program outlives the VM.
+        _ if devices.iter().all(|details| details.is_used().is_none()) => {
+            "Nothing was changed. Shut the VM down first; if it is off already, use --force."
+        }
+        _ => "Nothing was changed. Shut the VM down first, or use --force.",
+    }
+}
+
+/// What the VM of a backend that is connected, or may be, loses.
+fn loss(details: &Details) -> String {
+    let instance = &details.backend.instance;
+    let has = if details.is_used().is_some() {
+        "has"
+    } else {
+        "may have"
+    };
     let loss = match instance.kind() {
         UnitKind::Gpu => {
             "its VM loses its screen until it is shut down and started again (QEMU does not reconnect)"

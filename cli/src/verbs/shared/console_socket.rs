@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The socket of a VM's VNC server, here or on another machine.
 
 use std::io::{self, ErrorKind};
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 use crate::instance::{Instance, UnitKind, UnitType};
 use crate::socket_permissions::SocketPermissions;
 use crate::ssh_forward::SshForward;
-use crate::systemd::{Manager, Target};
+use crate::systemd::{self, Queries, Target};
 use crate::verbs::error::{ConsoleError, Error};
 
 /// Where one head of a VM can be viewed.
@@ -27,7 +28,9 @@ impl ConsoleSocket {
     /// Finds the socket of a head, and checks that it listens and that this user may connect. That of another machine is
     /// forwarded.
     pub(crate) fn find(vm: &str, head: usize, target: &Target) -> Result<Self, Error> {
-        let path = zbus::block_on(path_of_head(vm, head, target))?;
+        let path = systemd::ask(target, async |queries| {
+            path_of_head(vm, head, queries).await
+        })?;
         let vm = vm.to_owned();
         let forward = match &target.host {
             None => {
@@ -96,19 +99,23 @@ fn is_end(kind: ErrorKind) -> bool {
 }
 
 /// The path of the socket of a head, by the settings of its unit.
-async fn path_of_head(vm: &str, head: usize, target: &Target) -> Result<String, Error> {
-    let manager = Manager::connect(target).await?;
+async fn path_of_head(vm: &str, head: usize, queries: &Queries) -> Result<String, Error> {
     let instance = Instance::checked(UnitKind::Vnc, vm, None)
         .map_err(|_| ConsoleError::None { vm: vm.to_owned() })?;
     let unit = instance.unit(UnitType::Socket);
-    let properties = manager.properties(unit.clone()).await?;
+    let properties = queries.properties(unit.clone(), None).await?;
     match properties.text("LoadState").as_deref() {
         Some("loaded" | "masked") => {}
-        _ => return Err(ConsoleError::NotInstalled { unit }.into()),
+        _ => {
+            let package = UnitKind::Vnc.package();
+            return Err(ConsoleError::NotInstalled { unit, package }.into());
+        }
     }
     let state = properties.text("ActiveState").unwrap_or_default();
     if state != "active" {
-        let service = manager.properties(instance.unit(UnitType::Service)).await?;
+        let service = queries
+            .properties(instance.unit(UnitType::Service), None)
+            .await?;
         let enabled = properties.text("UnitFileState");
         let of_instance = format!("/{unit}.d/");
         let mut drop_ins = properties.list("DropInPaths").into_iter();

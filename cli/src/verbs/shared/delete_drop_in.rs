@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Deleting drop-ins of ours.
 
 use std::fs;

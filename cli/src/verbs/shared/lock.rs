@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One vhostctl at a time changes settings.
 
 use std::fs::{File, OpenOptions};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How the states of backends look.
 
 use crate::output::{Emphasis, Glyph};
@@ -7,7 +8,7 @@ use crate::systemd::BackendState;
 pub(crate) fn emphasis(state: BackendState) -> Emphasis {
     match state {
         BackendState::Running => Emphasis::Good,
-        BackendState::Failed | BackendState::NoDevice => Emphasis::Bad,
+        BackendState::Failed | BackendState::NoDevice | BackendState::NoSocket => Emphasis::Bad,
         BackendState::Inactive => Emphasis::Faint,
         _ => Emphasis::None,
     }
@@ -16,7 +17,7 @@ pub(crate) fn emphasis(state: BackendState) -> Emphasis {
 /// The dots of systemctl.
 pub(crate) fn glyph(state: BackendState) -> Glyph {
     match state {
-        BackendState::Failed | BackendState::NoDevice => Glyph::Cross,
+        BackendState::Failed | BackendState::NoDevice | BackendState::NoSocket => Glyph::Cross,
         BackendState::Inactive => Glyph::Circle,
         BackendState::Running | BackendState::Listening => Glyph::Dot,
         BackendState::Starting | BackendState::Stopping => Glyph::Arrow,

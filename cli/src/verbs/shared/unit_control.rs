@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the verbs that change units have in common.
 
 use conventions::printable;

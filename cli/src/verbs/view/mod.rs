@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl view`: shows a VM's screen in a viewer.
 
 mod viewer;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Programs that show a VNC server, and how each takes a Unix socket.
 
 use std::env;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! In a browser: noVNC and websockify of Debian, in Chromium.
 
 use std::process::Stdio;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What docs/console.md says of looking from elsewhere, done as written, with the programs of Debian's packages: ssh with
 //! its server, TLS by stunnel, a port, and a browser. The guest is played, the viewers are real.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Over ssh, with Debian's server and its unit.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A port, by a drop-in that an editor writes.
 
 use anyhow::{bail, ensure};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! TLS in front of the socket, by stunnel on both sides.
 
 use anyhow::{bail, ensure};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commands on a virtio-gpu queue: a request the device reads, an answer it writes.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! QEMU's part of the vhost-user-gpu protocol (docs/interop/vhost-user-gpu.rst), polled by its
 //! owner.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A scanout given as a dmabuf, and the picture in it.
 
 use std::fs::File;
@@ -66,8 +67,8 @@ impl DmabufScanout {
         let len = stride as usize * fd_height as usize;
         let map = MmapRegionBuilder::<()>::new(len)
             .with_file_offset(FileOffset::new(file, 0))
-            .with_mmap_prot(ProtFlags::READ.bits().cast_signed())
-            .with_mmap_flags(MapFlags::SHARED.bits().cast_signed())
+            .with_mmap_prot(ProtFlags::READ.bits() as i32)
+            .with_mmap_flags(MapFlags::SHARED.bits() as i32)
             .build()
             .map_err(|e| broken(format!("cannot be mapped: {e}")))?;
         let mut pixels = Vec::with_capacity(width as usize * height as usize * 4);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The guest's virtio-gpu driver: the commands of virtio 1.2, section 5.7.6.
 
 use std::os::fd::AsFd;
@@ -81,6 +82,31 @@ impl Default for GpuOptions {
             cursor_size: 16,
         }
     }
+}
+
+impl GpuOptions {
+    /// As Linux on a front-end that passes every feature on: with blob resources.
+    #[must_use]
+    pub fn with_blobs() -> Self {
+        let default = Self::default();
+        Self {
+            features: default.features | 1 << v::VIRTIO_GPU_F_RESOURCE_BLOB,
+            ..default
+        }
+    }
+}
+
+/// How the pixels of a scanout lie in a blob resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Framebuffer {
+    /// Format of the pixels.
+    pub format: Format,
+    /// Columns and rows.
+    pub size: (u32, u32),
+    /// Bytes from one row to the next.
+    pub stride: u32,
+    /// Where the first row begins, in bytes.
+    pub offset: u32,
 }
 
 /// A guest with a virtio-gpu driver.
@@ -307,6 +333,59 @@ impl Gpu {
         self.command(command, &[id, format, w, h])
     }
 
+    /// RESOURCE_CREATE_BLOB of guest memory: `len` bytes, in these pieces of it.
+    ///
+    /// # Errors
+    /// As [`CommandQueue::command`].
+    pub fn create_blob(&mut self, id: u32, len: u64, entries: &[(u64, u32)]) -> Result<Response> {
+        let command = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB;
+        let (memory, flags) = (
+            v::VIRTIO_GPU_BLOB_MEM_GUEST,
+            v::VIRTIO_GPU_BLOB_FLAG_USE_SHAREABLE,
+        );
+        let count = entries.len() as u32;
+        let words = [
+            id,
+            memory,
+            flags,
+            count,
+            0,
+            0,
+            len as u32,
+            (len >> 32) as u32,
+        ];
+        let mut request = self.request(command, &words);
+        append_entries(&mut request, entries);
+        self.control.command(&request, HEADER_SIZE as u32)
+    }
+
+    /// SET_SCANOUT_BLOB: scanout `scanout` shows this part of a framebuffer in resource `id`.
+    ///
+    /// # Errors
+    /// As [`CommandQueue::command`].
+    pub fn set_scanout_blob(
+        &mut self,
+        scanout: u32,
+        id: u32,
+        rect: Rect,
+        framebuffer: &Framebuffer,
+    ) -> Result<Response> {
+        let command = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_SET_SCANOUT_BLOB;
+        let [x, y, w, h] = rect.words();
+        let Framebuffer {
+            format,
+            size: (width, height),
+            stride,
+            offset,
+        } = *framebuffer;
+        let words = [
+            [x, y, w, h, scanout, id],
+            [width, height, format as u32, 0, stride, 0],
+            [0, 0, offset, 0, 0, 0],
+        ];
+        self.command(command, words.as_flattened())
+    }
+
     /// RESOURCE_UNREF.
     ///
     /// # Errors
@@ -338,12 +417,7 @@ impl Gpu {
     ) -> Result<Response> {
         let command = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_ATTACH_BACKING;
         let mut request = self.request(command, &[id, count]);
-        request.reserve(16 * entries.len());
-        for (address, len) in entries {
-            request.extend_from_slice(&address.to_le_bytes());
-            request.extend_from_slice(&len.to_le_bytes());
-            request.extend_from_slice(&[0; 4]);
-        }
+        append_entries(&mut request, entries);
         self.control.command(&request, HEADER_SIZE as u32)
     }
 
@@ -426,6 +500,16 @@ impl Gpu {
         let command = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_MOVE_CURSOR;
         let request = self.request(command, &[scanout, x, y, 0, id, 0, 0, 0]);
         self.cursor.command(&request, 0).map(drop)
+    }
+}
+
+/// Appends `struct virtio_gpu_mem_entry`s.
+fn append_entries(request: &mut Vec<u8>, entries: &[(u64, u32)]) {
+    request.reserve(16 * entries.len());
+    for (address, len) in entries {
+        request.extend_from_slice(&address.to_le_bytes());
+        request.extend_from_slice(&len.to_le_bytes());
+        request.extend_from_slice(&[0; 4]);
     }
 }
 

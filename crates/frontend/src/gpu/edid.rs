@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Checks of an EDID (VESA E-EDID 1.4).
 
 /// Size of an EDID block in bytes.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Pixel formats.
 
 use virtio_bindings::virtio_gpu as v;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! virtio-gpu: the guest's driver ([`Gpu`]) and QEMU's part of the vhost-user-gpu protocol
 //! ([`Display`], [`DisplayThread`]).
 
@@ -15,7 +16,7 @@ pub use commands::{
 };
 pub use display::{Cursor, Display, DisplayOptions, EdidAnswer, Mode, Received, Request, Surface};
 pub use dmabuf::DmabufScanout;
-pub use driver::{DisplayInfo, Gpu, GpuOptions, Rect};
+pub use driver::{DisplayInfo, Framebuffer, Gpu, GpuOptions, Rect};
 pub use edid::{Edid, EdidError};
 pub use format::Format;
 pub use thread::DisplayThread;

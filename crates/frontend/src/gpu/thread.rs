@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A display in a thread of its own.
 
 use std::os::unix::net::UnixStream;
@@ -141,9 +142,22 @@ impl DisplayThread {
     pub fn wait<T>(
         &self,
         what: &'static str,
+        look: impl FnMut(&Display) -> Option<T>,
+    ) -> Result<T> {
+        self.wait_within(DEFAULT_LIMIT, what, look)
+    }
+
+    /// As [`DisplayThread::wait`], for at most `limit`.
+    ///
+    /// # Errors
+    /// As [`DisplayThread::wait`].
+    pub fn wait_within<T>(
+        &self,
+        limit: Duration,
+        what: &'static str,
         mut look: impl FnMut(&Display) -> Option<T>,
     ) -> Result<T> {
-        let deadline = Deadline::after(DEFAULT_LIMIT);
+        let deadline = Deadline::after(limit);
         let mut state = self.shared.lock();
         loop {
             if let Some(e) = state.error.take() {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! 3D: the commands of virtio 1.2, section 5.7.6.8, and the streams of virgl commands in them.
 
 use virtio_bindings::virtio_gpu as v;
@@ -338,8 +339,8 @@ impl Stream {
         let len = bytes.len() as u32;
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         let mut words = vec![handle, kind, len, 300, 0];
-        let (chunks, _) = bytes.as_chunks::<4>();
-        words.extend(chunks.iter().map(|c| u32::from_le_bytes(*c)));
+        let chunks = bytes.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+        words.extend(chunks.map(|c| u32::from_le_bytes(*c)));
         self.create(object::SHADER, &words)
             .command(31, 0, &[handle, kind])
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Prints the nextest filterset of the tests that this machine can run. On standard error it names what
 //! the machine lacks for the others, which nextest then counts as skipped.
 //!
@@ -39,9 +40,22 @@ const NEED_VIEWERS: &str = "(binary(=vms) & test(/^(console|viewers)::|^rfb::eve
      (binary(=systemd) & test(/^recipes::/))";
 const NEED_X86_64: &str = "binary(=vms)";
 const NEED_KEYBOARD_LAYOUTS: &str = "package(=vhost-user-backends) & test(/of_the_system::/)";
+/// They install packages that take minutes to build.
+const NEED_PACKAGES: &str = "binary(=packages)";
+/// They need programs of another architecture.
+const NEED_ARM64: &str = "binary(=arm64)";
 
 fn main() {
-    let mut lacking = Vec::new();
+    let mut lacking = vec![
+        (
+            "packages are tested by make check-packages".to_owned(),
+            NEED_PACKAGES,
+        ),
+        (
+            "programs for arm64 are tested by make check-arm64".to_owned(),
+            NEED_ARM64,
+        ),
+    ];
     if let Some(reason) = systemd::missing() {
         lacking.push((reason, NEED_SYSTEMD));
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Mock input devices: evdev nodes played by umockdev.
 //!
 //! A device is described in the text form of [`guest::input`]; from it the mock answers

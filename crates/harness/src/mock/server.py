@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
 """Plays evdev devices to programs that run under umockdev's preload library.
 
 Arguments: files in the text form of input devices, one per device; the first one
@@ -15,6 +16,7 @@ import struct
 import sys
 import termios
 import threading
+import time
 
 import gi
 
@@ -174,7 +176,7 @@ class Handler(UMockdev.IoctlBase):
             client.complete(-1, errno.ENOTTY)
         elif number == 0x90:
             client.complete(*self.grab(client))
-        elif number == 0xA0:  # EVIOCSCLOCKID: our events carry no time anyway
+        elif number == 0xA0:  # EVIOCSCLOCKID: nobody looks at the time of our events
             client.complete(0, 0)
         elif request >> 30 & 2:
             data = client.get_arg().resolve(0, size)
@@ -226,6 +228,7 @@ def add(testbed, index, device):
         *(f"E: {line}" for line in properties),
         f"A: name={device.name}\\n",
         f"A: uniq={device.uniq}\\n",
+        f"A: phys=mock/{device.name}\\n",
         f"A: id/bustype={bus}\\n",
         f"A: id/vendor={vendor}\\n",
         f"A: id/product={product}\\n",
@@ -235,6 +238,7 @@ def add(testbed, index, device):
         f"N: input/event{index}",
         "E: SUBSYSTEM=input",
         f"E: DEVNAME=/dev/input/event{index}",
+        "L: device=..",
         "E: MAJOR=13",
         f"E: MINOR={64 + index}",
         *(f"E: {line}" for line in properties),
@@ -342,7 +346,8 @@ def main():
             report = bytearray()
             for kind, code, value in zip(numbers[0::3], numbers[1::3], numbers[2::3]):
                 devices[index].follow(kind, code, value)
-                report += EVENT.pack(0, 0, kind, code, value)
+                # As the kernel's, an event has a time, by which a program that goes on knows that it came.
+                report += EVENT.pack(int(time.time()), 0, kind, code, value)
             outlets[index].send(report)
         elif word == b"sync":
             say("synced", index)

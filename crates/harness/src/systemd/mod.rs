@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A real systemd of our own, with D-Bus and a journal, in namespaces.
 //!
 //! It runs on a throw-away overlay of the host's root: nothing on the host is touched,
@@ -78,7 +79,17 @@ impl Sandbox {
     ///
     /// If it cannot run here or does not come up.
     pub fn start(staging: &[&Path]) -> anyhow::Result<Self> {
-        Self::boot(staging, "")
+        Self::boot(Path::new("/"), staging, "")
+    }
+
+    /// As [`Sandbox::start`], on another root than the host's, such as [`debian_root`](crate::debian_root) makes. It
+    /// has to have systemd and D-Bus.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::start`].
+    pub fn start_on(root: &Path, staging: &[&Path]) -> anyhow::Result<Self> {
+        Self::boot(root, staging, "")
     }
 
     /// As [`Sandbox::start`], and the limits of units (`MemoryMax=`, `TasksMax=`) take effect.
@@ -87,10 +98,10 @@ impl Sandbox {
     ///
     /// As [`Sandbox::start`].
     pub fn start_with_limits(staging: &[&Path]) -> anyhow::Result<Self> {
-        Self::boot(staging, "limits")
+        Self::boot(Path::new("/"), staging, "limits")
     }
 
-    fn boot(staging: &[&Path], limits: &str) -> anyhow::Result<Self> {
+    fn boot(root: &Path, staging: &[&Path], limits: &str) -> anyhow::Result<Self> {
         if let Some(reason) = missing() {
             bail!(reason);
         }
@@ -107,6 +118,7 @@ impl Sandbox {
             .arg(mountpoint.path())
             .arg(&cgroup)
             .arg(limits)
+            .arg(root)
             .args(staging)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -138,6 +150,33 @@ impl Sandbox {
         }
         sandbox.wait_booted()?;
         Ok(sandbox)
+    }
+
+    /// Shuts it down and boots it again: with the same `staging` folders, and with `/etc` as it is. All else that was written is
+    /// lost.
+    ///
+    /// # Errors
+    ///
+    /// If it does not shut down, or as [`Sandbox::start`].
+    pub fn reboot(self, staging: &[&Path]) -> anyhow::Result<Self> {
+        let disk = tempfile::tempdir().context("cannot create a folder for /etc")?;
+        run(Command::new("cp")
+            .arg("-a")
+            .arg(self.path("/etc"))
+            .arg(disk.path()))?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        // The answer may get lost as systemd ends.
+        let _ = self.exec(["systemctl", "--no-block", "start", "poweroff.target"])?;
+        while Path::new(&format!("/proc/{}", self.pid)).exists() {
+            ensure!(
+                Instant::now() < deadline,
+                "the private systemd does not shut down: {}",
+                self.journal(&[])?
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+        drop(self);
+        Self::start(&[staging, &[disk.path()]].concat())
     }
 
     fn wait_booted(&self) -> anyhow::Result<()> {
@@ -373,6 +412,25 @@ impl Sandbox {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The host's number of the process that it knows as `inside`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn pid_of(&self, inside: &str) -> anyhow::Result<i32> {
+        let space = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+        let wanted = space(&self.pid.to_string());
+        for process in fs::read_dir("/proc")? {
+            let number = process?.file_name().to_string_lossy().into_owned();
+            let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
+            let known = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            let known = known.and_then(|all| all.split_whitespace().next_back());
+            if known == Some(inside) && space(&number) == wanted {
+                return Ok(number.parse()?);
+            }
+        }
+        bail!("process {inside} is not to be found")
     }
 
     /// Its cgroup as the host sees it; gone when the sandbox is.

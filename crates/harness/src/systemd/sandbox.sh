@@ -1,10 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
 # Keeps a private systemd for as long as standard input is open.
 #
-# arguments: MOUNTPOINT CGROUP LIMITS STAGING...
+# arguments: MOUNTPOINT CGROUP LIMITS ROOT STAGING...
 #            LIMITS: "limits" where MemoryMax= and its like are to take effect; "" to start faster
+#            ROOT: what the container has below what it writes; "/" for the host's
 # output:    one line, "pid N": the container's first process as the host sees it
 #
-# The container is an overlay of the host's root on a tmpfs, in namespaces of its
+# The container is an overlay of a root on a tmpfs, in namespaces of its
 # own. All that is mounted is mounted in there and goes with the last process.
 set -eu
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -30,7 +32,7 @@ group1() {
 # --- runs as the container's first process, until it becomes systemd
 inside=$(cat <<'INSIDE'
 set -eu
-base=$1 version1=$2; shift 2
+base=$1 version1=$2 lower=$3; shift 3
 # The procfs in sight is still the host's, and so is the number.
 read -r pid _ </proc/self/stat
 
@@ -40,7 +42,7 @@ mount --make-rprivate / 2>/dev/null || nsenter --mount=/proc/self/ns/mnt mount -
 mount -t tmpfs -o mode=0755 harness "$base"
 mkdir "$base/upper" "$base/work" "$base/root"
 root=$base/root
-mount -t overlay -o "lowerdir=/,upperdir=$base/upper,workdir=$base/work" harness "$root"
+mount -t overlay -o "lowerdir=$lower,upperdir=$base/upper,workdir=$base/work" harness "$root"
 mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/run" "$root/tmp" "$root/mnt"
 
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Chromium without windows, driven by its DevTools protocol over a pair of pipes.
 
 use std::fs::{self, File};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! gtk-vnc's gvnccapture(1), which saves one picture.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Viewers of a console that other projects made: TigerVNC, gtk-vnc, vncdotool, and noVNC in Chromium.
 //!
 //! Each is given a Unix socket on which somebody speaks RFB, and does what a person would have it do: show the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! noVNC in a browser, with websockify in between.
 
 use std::fs::{self, File};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A way to a Unix socket for programs that only know TCP, as `ssh -L` makes one.
 
 use std::io::copy;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A viewer of our own, for what others cannot be asked to do.
 
 use std::os::unix::net::UnixStream;
@@ -126,9 +127,10 @@ impl RfbViewer {
 
 /// A viewer's framebuffer as a picture.
 fn image(frame: &Frame) -> Image {
-    let (pixels, _) = frame.bytes().as_chunks::<4>();
-    let pixels = pixels
-        .iter()
+    let pixels = frame
+        .bytes()
+        .chunks_exact(4)
+        .filter_map(<[u8]>::first_chunk)
         .map(|&[blue, green, red, _]| u32::from_be_bytes([0, red, green, blue]));
     Image {
         width: frame.width().into(),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! TigerVNC's viewer in a window of an X server.
 
 use std::fs::{self, File};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! vncdotool, a client in Python from PyPI.
 
 use std::fs;

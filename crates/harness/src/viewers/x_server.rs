@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An X server without a screen: Xvfb.
 
 use std::fs::{self, File};
@@ -133,10 +134,11 @@ impl<'a> XServer<'a> {
 
 /// Reads an X window dump of 32 bits a pixel, as `XWDFile.h` describes it.
 fn from_xwd(bytes: &[u8]) -> anyhow::Result<Image> {
-    let (words, _) = bytes.as_chunks::<4>();
+    let words = bytes.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+    let words: Vec<&[u8; 4]> = words.collect();
     let word = |index: usize| {
         let word = words.get(index).context("an X window dump cut short")?;
-        anyhow::Ok(u32::from_be_bytes(*word))
+        anyhow::Ok(u32::from_be_bytes(**word))
     };
     let (header, width, height) = (word(0)?, word(4)?, word(5)?);
     let (order, bits, stride, colours) = (word(7)?, word(11)?, word(12)?, word(19)?);
@@ -153,7 +155,7 @@ fn from_xwd(bytes: &[u8]) -> anyhow::Result<Image> {
     let pixels: Vec<u32> = rows
         .filter_map(|line| line.get(..row))
         .flatten()
-        .map(|pixel| u32::from_le_bytes(*pixel) & 0xff_ff_ff)
+        .map(|pixel| u32::from_le_bytes(**pixel) & 0xff_ff_ff)
         .collect();
     ensure!(
         pixels.len() == row * height as usize,

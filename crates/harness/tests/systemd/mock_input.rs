@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The mock devices themselves, seen through the evdev crate and Debian's evtest.
 
 use std::io::{BufRead as _, BufReader};

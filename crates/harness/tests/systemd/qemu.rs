@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An unpacked QEMU uses nothing that is installed.
 
 use std::ffi::OsString;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The private systemd: it boots, is isolated and leaves nothing behind.
 
 use std::fs;

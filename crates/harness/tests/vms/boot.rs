@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The test guest on QEMU's own devices. A failure here is not a backend's fault.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The demo as a test: its claims are checked from outside.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The test guest and the demo, on QEMU.
 
 mod boot;

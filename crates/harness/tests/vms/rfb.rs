@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The crate `rfb` on what other projects wrote: QEMU's own VNC server, and viewers.
 
 use std::io::{Read, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The viewers, on QEMU's own VNC server. A failure here is not our console's fault.
 
 use std::time::Duration;

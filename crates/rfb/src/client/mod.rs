@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A viewer that blocks: for screenshots, tests and benches.
 
 mod stream;

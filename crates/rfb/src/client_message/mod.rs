@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Messages of a viewer (RFC 6143, 7.5, and the community wiki's rfbproto.rst): typed, written and parsed.
 
 mod parser;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use super::{ClientMessage, MORE_BUTTONS, message_type};
 use crate::input::{skip, take, take_slice};
 use crate::{Encoding, EncodingSet, Fence, PixelFormat, PixelFormatError, Rect, Screen};

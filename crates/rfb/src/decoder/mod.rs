@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Pixels that a server sent (RFC 6143, 7.7).
 
 mod inflate;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Tight (community wiki: Tight encoding), without JPEG.
 
 use std::io::Read;

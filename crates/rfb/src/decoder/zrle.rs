@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! ZRLE (RFC 6143, 7.7.6; its tiles are TRLE's, 7.7.5).
 
 use std::io::{Read, Take};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Zlib streams that stay open from rectangle to rectangle.
 
 use flate2::{Compress, Compression, FlushCompress, Status};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The few colours of a tile.
 
 /// Colours in the order in which they came, found again by a hash.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Raw (RFC 6143, 7.7.1).
 
 use crate::translate::Translator;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use super::*;
 use crate::server_message::read_rect_header;
 use crate::translate::{from_wire, wire_pixel};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A tile's pixels, its colours and its runs.
 
 use super::palette::Palette;

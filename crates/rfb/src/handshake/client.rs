@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use super::{HandshakeError, SECURITY_NONE, ServerInit, TEXT_LIMIT, VERSION_LEN, Version};
 use crate::PixelFormat;
 use crate::input::{take, take_slice};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! From the first byte to `ServerInit` (RFC 6143, 7.1 to 7.3), for both sides, without I/O.
 
 mod client;

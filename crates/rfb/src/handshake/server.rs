@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use super::{HandshakeError, SECURITY_NONE, VERSION_LEN, Version, write_text};
 use crate::input::take;
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How a viewer wants its pixels (RFC 6143, 7.4).
 
 /// Why a pixel format cannot be served.

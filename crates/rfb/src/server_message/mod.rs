@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Messages of a server (RFC 6143, 7.6, and the community wiki's rfbproto.rst): written, and read.
 
 mod pseudo;

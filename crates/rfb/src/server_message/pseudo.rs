@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Rectangles without pixels of the framebuffer (RFC 6143, 7.8).
 
 use std::io::Read;

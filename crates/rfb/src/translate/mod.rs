@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Pixels of a frame in a viewer's format, and back.
 
 use crate::PixelFormat;

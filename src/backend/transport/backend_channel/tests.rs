@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -5,6 +7,8 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::*;
+use crate::backend::continuity::Owner;
+use crate::backend::testing::kept_state::KeptState;
 use crate::backend::transport::proxy::private_connection;
 use crate::backend::{ConfigChange, ConfigChangeState, EventSet, FIRST_TOKEN, FakeContext};
 
@@ -17,6 +21,94 @@ struct Joined {
     front_end: UnixStream,
     device: ConfigChange,
     context: FakeContext,
+}
+
+/// The front-end's answer is awaited by a successor, also if the process died in the middle of it.
+#[test]
+fn answer_that_is_awaited_reaches_a_successor() {
+    let memory = || GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    for part in [0, 5, 13, 20] {
+        let mut kept = KeptState::new().unwrap();
+        let (mut front_end, backend) = UnixStream::pair().unwrap();
+        front_end.set_nonblocking(true).unwrap();
+        let answer = [words(&[2, 1 | 1 << 2, 8]), 0_u64.to_ne_bytes().to_vec()].concat();
+        let note = |channel: &mut BackendChannel| {
+            let features = VhostUserProtocolFeatures::all().bits();
+            channel.note(SET_PROTOCOL_FEATURES, &features.to_ne_bytes(), &[]);
+            let fds = [backend.try_clone().unwrap().into()];
+            channel.note(SET_BACKEND_REQ_FD, &[], &fds);
+            channel.note(SET_VRING_KICK, &0_u64.to_ne_bytes(), &[]);
+            channel.note(SET_VRING_ENABLE, &words(&[0, 1]), &[]);
+        };
+        {
+            let context = FakeContext::new(memory()).unwrap();
+            let device = context.context().config_change(FIRST_TOKEN).unwrap();
+            let continuity = kept.next_process().unwrap();
+            let link = context.config_changes().clone();
+            let mut channel = BackendChannel::kept(link, &continuity).unwrap();
+            note(&mut channel);
+            continuity.ledger(Owner::Proxy).commit();
+            device.send();
+            channel.serve(true);
+            let mut sent = [0; 12];
+            front_end.read_exact(&mut sent).unwrap();
+            front_end.write_all(&answer[..part]).unwrap();
+            channel.serve(true);
+        }
+        let context = FakeContext::new(memory()).unwrap();
+        let device = context.context().config_change(FIRST_TOKEN).unwrap();
+        let continuity = kept.next_process().unwrap();
+        let link = context.config_changes().clone();
+        let mut channel = BackendChannel::kept(link, &continuity).unwrap();
+        channel.resume(note).unwrap();
+        let is_answered = part == answer.len();
+        assert_eq!(channel.awaits_answer().is_none(), is_answered, "{part}");
+        front_end.write_all(&answer[part..]).unwrap();
+        channel.serve(true);
+        assert_eq!(device.state(), ConfigChangeState::Ready, "{part}");
+        // The next one is told and answered as ever.
+        device.send();
+        channel.serve(true);
+        let mut sent = [0; 12];
+        front_end.read_exact(&mut sent).unwrap();
+        assert!(channel.awaits_answer().is_some());
+        front_end.write_all(&answer).unwrap();
+        channel.serve(true);
+        assert_eq!(device.state(), ConfigChangeState::Ready);
+    }
+}
+
+/// A front-end that has begun to stop its virtqueues is told nothing, in whichever process.
+#[test]
+fn device_that_is_being_stopped_stays_so_for_a_successor() {
+    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let context = FakeContext::new(memory).unwrap();
+    let _device = context.context().config_change(FIRST_TOKEN).unwrap();
+    let mut kept = KeptState::new().unwrap();
+    let start = |channel: &mut BackendChannel, vrings: &[u32]| {
+        for index in vrings {
+            let kick = u64::from(*index).to_ne_bytes();
+            channel.note(SET_VRING_KICK, &kick, &[]);
+            channel.note(SET_VRING_ENABLE, &words(&[*index, 1]), &[]);
+        }
+    };
+    let mut process = || {
+        let continuity = kept.next_process().unwrap();
+        let link = context.config_changes().clone();
+        let channel = BackendChannel::kept(link, &continuity).unwrap();
+        (channel, continuity)
+    };
+    let (mut channel, continuity) = process();
+    start(&mut channel, &[0, 1]);
+    channel.note(GET_VRING_BASE, &words(&[0, 0]), &[]);
+    continuity.ledger(Owner::Proxy).commit();
+    // Each successor goes on with what the last one left.
+    for _ in 0..2 {
+        let (mut channel, continuity) = process();
+        channel.resume(|channel| start(channel, &[1])).unwrap();
+        assert!(!channel.vrings.run());
+        continuity.ledger(Owner::Proxy).commit();
+    }
 }
 
 fn words(words: &[u32]) -> Vec<u8> {

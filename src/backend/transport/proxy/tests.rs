@@ -1,7 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::*;
+use crate::backend::transport::forwarder::{HEADER, MAX_FORWARDED_MESSAGES, Received};
 
 fn message(request: u32, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).unwrap();
@@ -97,7 +105,7 @@ fn descriptors_stay_with_their_message() {
         while !far.is_complete() {
             assert!(matches!(far.receive(&daemon).unwrap(), Received::Some));
         }
-        with_fds.push((far.request().unwrap(), far.fds.len()));
+        with_fds.push((far.request().unwrap(), far.fds().len()));
         far = MessageForwarder::default();
     }
     assert_eq!(with_fds, [(1, 0), (12, 1), (2, 0)]);
@@ -114,9 +122,9 @@ fn display_socket_is_duplicated_and_passed_on() {
     proxy.pass(NOTHING).unwrap();
     let mut far = MessageForwarder::default();
     far.receive(&daemon).unwrap();
-    assert_eq!(far.fds.len(), 1);
+    assert_eq!(far.fds().len(), 1);
     drop(far);
-    let mut kept = slot.take().expect("a display socket");
+    let mut kept = slot.take().expect("a display socket").into_socket();
     kept.write_all(b"x").unwrap();
     let mut byte = [0];
     (&ours).read_exact(&mut byte).unwrap();
@@ -178,6 +186,11 @@ fn oversized_messages_end_the_connection() {
     let mut header = message(1, b"");
     header[8..12].copy_from_slice(&u32::MAX.to_ne_bytes());
     front_end.write_all(&header).unwrap();
+    assert!(matches!(
+        proxy.pass(NOTHING),
+        Err(ProxyError::TooLarge(u32::MAX))
+    ));
+    // No room is made for the message afterwards either.
     assert!(matches!(
         proxy.pass(NOTHING),
         Err(ProxyError::TooLarge(u32::MAX))

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Virtio features that a front-end enables although the device does not offer them.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The guest memory that the front-end shares: its table, and what it added and removed since.
 
 use std::os::fd::OwnedFd;

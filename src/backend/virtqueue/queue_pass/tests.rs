@@ -1,4 +1,6 @@
-use vm_memory::GuestMemoryAtomic;
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+use vm_memory::{Bytes, GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::*;
 use crate::backend::testing::driver::{Driver, guest_memory};
@@ -65,6 +67,99 @@ fn indices_wrap() {
     ring.flush_used().expect("the ring is sound");
     assert_eq!(driver.take_used(), [(0, 0), (1, 1), (2, 2)]);
     assert_eq!(driver.calls(), 1);
+}
+
+/// Each of two drivers offers the same, and one device takes many at once.
+#[test]
+fn requests_served_many_at_once_are_given_back_as_one_by_one() {
+    let memory = guest_memory();
+    for size in [4_u16, 128] {
+        let mut drivers = [BASE, 2 * BASE].map(|base| Driver::new(&memory, base, size));
+        drivers.iter_mut().for_each(Driver::about_to_wrap);
+        for round in 0..u32::from(size) * 3 {
+            let offered = 1 + round as u16 % size;
+            let mut seen = Vec::new();
+            for (driver, many) in drivers.iter_mut().zip([true, false]) {
+                for n in 0..offered {
+                    match n % 7 {
+                        // No request has this head. It takes a place in the ring of those that are available.
+                        5 => driver.make_available(size),
+                        _ => drop(driver.offer(&[(8, true)])),
+                    }
+                }
+                let vring = driver.vring.clone();
+                let mut pass = QueuePass::begin(&vring, &memory).expect("the queue is usable");
+                let wanted = offered.saturating_sub(round as u16 % 3);
+                let mut n = 0;
+                if many {
+                    let served = pass.serve_next(wanted, |chain, _| {
+                        n += 1;
+                        n * 2 + u32::from(chain.head_index() >= size)
+                    });
+                    assert_eq!(served.ok(), Some(wanted));
+                } else {
+                    for _ in 0..wanted {
+                        let chain = pass.pop().unwrap().expect("there is a request");
+                        n += 1;
+                        pass.add_used(chain.head_index(), n * 2);
+                    }
+                }
+                // The rest of them.
+                while let Some(chain) = pass.pop().unwrap() {
+                    pass.add_used(chain.head_index(), 1);
+                }
+                pass.flush_used().expect("the ring is sound");
+                assert_eq!(n, u32::from(wanted));
+                seen.push((
+                    driver.take_used(),
+                    driver.calls(),
+                    driver.vring.next_available(),
+                ));
+            }
+            assert_eq!(seen[0], seen[1], "round {round} of a queue of {size}");
+        }
+    }
+}
+
+#[test]
+fn fewer_requests_than_wanted_are_served() {
+    let memory = guest_memory();
+    let mut driver = Driver::new(&memory, BASE, 8);
+    let serve = |driver: &Driver, count| {
+        let mut n = 0;
+        let served = begin(driver, &memory).serve_next(count, |_, _| {
+            n += 1;
+            8
+        });
+        (served.ok(), n)
+    };
+    assert_eq!(serve(&driver, 5), (Some(0), 0));
+    for _ in 0..3 {
+        driver.offer(&[(8, true)]);
+    }
+    assert_eq!(serve(&driver, 5), (Some(3), 3));
+    // The front-end is stopping it.
+    driver.offer(&[(8, true)]);
+    let vring = driver.vring.clone();
+    let mut pass = QueuePass::begin(&vring, &memory).expect("the queue is usable");
+    vring.set_queue_ready(false);
+    assert_eq!(pass.serve_next(1, |_, _| 8).ok(), Some(0));
+    vring.set_queue_ready(true);
+    // The driver takes requests back that the pass has seen.
+    for _ in 0..3 {
+        driver.offer(&[(8, true)]);
+    }
+    let mut pass = QueuePass::begin(&vring, &memory).expect("the queue is usable");
+    assert_eq!(pass.available().ok(), Some(4));
+    driver.set_available(5);
+    let mut n = 0;
+    let served = pass.serve_next(4, |_, _| {
+        n += 1;
+        8
+    });
+    assert!(served.is_err() && n == 2, "{served:?} {n}");
+    pass.flush_used().expect("the ring is sound");
+    assert_eq!(driver.take_used().len(), 5);
 }
 
 #[test]

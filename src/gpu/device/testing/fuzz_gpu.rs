@@ -1,15 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A device for the targets in fuzz/, which look into its accounts.
 
+use std::io;
 use std::time::Instant;
 
+use crate::backend::continuity::Owner;
 use crate::backend::{DeviceContext, Vring};
 use crate::gpu::device::Gpu;
 use crate::gpu::display::ACK_LIMIT;
 use crate::gpu::display_info::Resolutions;
+use crate::gpu::kept_state::KeptState;
 #[cfg(feature = "virgl")]
 use crate::gpu::renderer::virgl::testing::fake_virglrenderer;
 use crate::gpu::renderer::{Renderer, SoftwareRenderer};
-use crate::gpu::resource::Budget;
+use crate::gpu::resource::{Budget, PIXEL_LEN};
 use crate::gpu::scanout::{DisplayId, ExpectedDisplay};
 
 /// A device, and the budget of its resources.
@@ -22,8 +26,9 @@ pub struct FuzzGpu {
 impl FuzzGpu {
     /// A 2D device whose resources may take `max_hostmem` bytes.
     pub fn in_2d(max_hostmem: u64, context: DeviceContext) -> Self {
+        let memory = context.memory().clone();
         Self::new(max_hostmem, context, |budget| {
-            Box::new(SoftwareRenderer::new(budget))
+            Box::new(SoftwareRenderer::new(budget, memory))
         })
     }
 
@@ -35,6 +40,39 @@ impl FuzzGpu {
         })
     }
 
+    /// A 2D device of a process that is kept, with what a predecessor left.
+    ///
+    /// # Errors
+    /// If that cannot be used.
+    pub fn kept(max_hostmem: u64, context: DeviceContext) -> io::Result<Self> {
+        let memory = context.memory().clone();
+        let continuity = context.continuity().clone();
+        let arena = continuity.arena(max_hostmem)?;
+        let arena = arena.ok_or_else(|| io::Error::other("nothing is kept"))?;
+        let kept = KeptState::new(continuity.ledger(Owner::Device), Some(arena.clone()));
+        let budget = Budget::new(max_hostmem);
+        let renderer = SoftwareRenderer::resume(budget.clone(), memory, kept.clone(), arena);
+        let renderer = renderer.map_err(io::Error::other)?;
+        let resolutions = Resolutions::default();
+        let gpu = Gpu::new(context, Box::new(renderer), &resolutions, true, &kept)?;
+        Ok(Self { gpu, budget })
+    }
+
+    /// The pixels of a resource, if there is one with that id.
+    pub fn image(&self, id: u32) -> Option<Vec<u8>> {
+        let (width, height) = self.size(id)?;
+        let image = self.gpu.virtio_gpu.renderer().existing_image(id).ok()??;
+        let len = width as usize * height as usize * PIXEL_LEN;
+        let pixels = image.lock().bytes(0, 0, len).to_vec();
+        Some(pixels)
+    }
+
+    /// The pixels of the cursor of a scanout, if it has a shape.
+    pub fn cursor(&self, id: u32) -> Option<Vec<u8>> {
+        let scanouts = self.gpu.virtio_gpu.scanouts();
+        scanouts.cursor_pixels(id).map(|pixels| pixels.to_vec())
+    }
+
     fn new(
         max_hostmem: u64,
         context: DeviceContext,
@@ -42,7 +80,13 @@ impl FuzzGpu {
     ) -> Self {
         let budget = Budget::new(max_hostmem);
         let resolutions = Resolutions::default();
-        let gpu = Gpu::new(context, renderer(budget.clone()), &resolutions, true);
+        let gpu = Gpu::new(
+            context,
+            renderer(budget.clone()),
+            &resolutions,
+            true,
+            &KeptState::default(),
+        );
         let gpu = gpu.expect("the host has descriptors left");
         Self { gpu, budget }
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A machine around the device: an event loop, memory, a driver and a front-end.
 
 use std::io::{Read, Write};
@@ -37,7 +38,15 @@ impl Machine {
 
     /// With a device that draws with `renderer`.
     pub(crate) fn drawing_with(renderer: impl Renderer + 'static) -> Self {
-        Self::with(|context| Gpu::new(context, Box::new(renderer), &Resolutions::default(), false))
+        Self::with(|context| {
+            Gpu::new(
+                context,
+                Box::new(renderer),
+                &Resolutions::default(),
+                false,
+                &KeptState::default(),
+            )
+        })
     }
 
     fn with(build: impl FnOnce(DeviceContext) -> io::Result<Gpu>) -> Self {
@@ -228,7 +237,9 @@ impl Machine {
     pub(crate) fn plug_display(&mut self) -> FrontEnd {
         let (socket, ours) = UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
-        self.gpu.set_gpu_socket(ours).expect("a GPU has a display");
+        self.gpu
+            .set_gpu_socket(ours.into())
+            .expect("a GPU has a display");
         self.run();
         FrontEnd(socket)
     }

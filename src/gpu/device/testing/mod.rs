@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Doors into the device for tests and the targets in fuzz/.
 
 #[cfg(feature = "fuzzing")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A cursor whose pixels are transferred by the control queue, and the requests that it waits for.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Consoles beside the VMM's display.
 
 use std::io::{Read, Write as _};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The device with a renderer that exports resources: pixels like the software renderer, and a memfd for
 //! each.
 
@@ -50,8 +51,8 @@ impl Renderer for Exporting {
         self.0.size(id)
     }
 
-    fn new_backing(&self, id: u32) -> Result<Backing, ResourceError> {
-        self.0.new_backing(id)
+    fn new_backing(&self, id: u32, entries: u32) -> Result<Backing, ResourceError> {
+        self.0.new_backing(id, entries)
     }
 
     fn attach_backing(
@@ -142,7 +143,7 @@ fn machine_that_draws(drawn: &Arc<Drawing>) -> Machine {
 }
 
 fn machine_with_gpu(drawn: &Arc<Drawing>, exports: bool) -> Machine {
-    let renderer = SoftwareRenderer::new(Budget::new(1 << 20));
+    let renderer = SoftwareRenderer::without_memory(Budget::new(1 << 20));
     let renderer = Exporting(renderer, drawn.clone(), exports);
     let mut machine = Machine::drawing_with(renderer);
     machine.start(0);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Requests with fences, and a renderer whose fences retire when the test says so.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,7 +38,7 @@ impl Renderer for Slow {
     fn size(&self, id: u32) -> Resource<Size> {
         Err(ResourceError::Unknown(id))
     }
-    fn new_backing(&self, id: u32) -> Resource<Backing> {
+    fn new_backing(&self, id: u32, _entries: u32) -> Resource<Backing> {
         Err(ResourceError::Unknown(id))
     }
     fn attach_backing(&mut self, id: u32, _: Backing, _: &MemoryGuard) -> Resource<()> {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Requests that are executed in parts: the other queue has its turn in between, and a stop in between
 //! loses nothing.
 

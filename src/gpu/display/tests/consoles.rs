@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Consoles: what they send, and what they are not asked.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Answers to `DMABUF_UPDATE` that come late, or not at all.
 
 use super::dmabufs::{ALL, DMABUF_SCANOUT, DMABUF_SCANOUT2, READBACK, Scene, source};
@@ -9,7 +10,7 @@ use crate::gpu::resource::MODIFIER_LINEAR;
 fn unanswered() -> (Scene, SharedImage) {
     let mut scene = Scene::new(3);
     let source = source(7, MODIFIER_LINEAR);
-    let image = source.image.clone();
+    let image = source.image();
     scene.scanouts.show(0, source);
     scene.flush(&image, ALL);
     assert_eq!(scene.message().0, DMABUF_SCANOUT2);
@@ -166,7 +167,7 @@ fn removed_dmabuf_leaves_only_its_answer() {
     for is_late in [false, true] {
         let (mut scene, _) = unanswered();
         let next = source(8, MODIFIER_LINEAR);
-        let (next_image, fd) = (next.image.clone(), next.dmabuf.clone());
+        let (next_image, fd) = (next.image(), next.dmabuf.clone());
         let watched = Arc::downgrade(fd.as_ref().unwrap());
         drop(fd);
         scene.scanouts.show(0, next);
@@ -189,7 +190,7 @@ fn removed_dmabuf_leaves_only_its_answer() {
         assert_eq!(scene.display.deadline(), None);
         scene.assert_silence();
         let last = source(9, MODIFIER_LINEAR);
-        let last_image = last.image.clone();
+        let last_image = last.image();
         scene.scanouts.show(0, last);
         scene.flush(&last_image, ALL);
         assert_eq!(scene.message().0, DMABUF_SCANOUT2);

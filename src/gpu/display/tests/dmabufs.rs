@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Scanouts that are sent as dmabufs: memfds here, for nobody looks into them.
 
 use std::io::IoSliceMut;
@@ -164,7 +165,7 @@ fn dmabuf_is_sent_with_its_size_and_modifier() {
     ] {
         let mut scene = Scene::new(features);
         let source = source(1, modifier);
-        let (image, sent) = (source.image.clone(), source.dmabuf.clone().unwrap());
+        let (image, sent) = (source.image(), source.dmabuf.clone().unwrap());
         scene.scanouts.show(5, source);
         if expected == SCANOUT {
             scene.scanouts.flush(&image, &ALL);
@@ -196,7 +197,7 @@ fn dmabuf_is_sent_with_its_size_and_modifier() {
 fn damage_until_the_answer_is_the_next_update() {
     let mut scene = Scene::new(2);
     let sources = [source(1, MODIFIER_LINEAR), source(2, MODIFIER_LINEAR)];
-    let images = [0, 1].map(|i: usize| sources[i].image.clone());
+    let images = [0, 1].map(|i: usize| sources[i].image());
     for (scanout, source) in (0..).zip(sources) {
         scene.scanouts.show(scanout, source);
     }
@@ -262,7 +263,7 @@ fn damage_until_the_answer_is_the_next_update() {
 fn flushed_dmabuf_waits_for_its_fence() {
     let mut scene = Scene::new(2);
     let source = source(1, MODIFIER_LINEAR);
-    let image = source.image.clone();
+    let image = source.image();
     scene.scanouts.show(0, source);
     scene.scanouts.flush(&image, &ALL);
     scene.scanouts.await_drawing(Some(Fence(1)));
@@ -293,7 +294,7 @@ fn scanout_changes_between_dmabuf_pixels_and_nothing() {
     let (_, image) = scanouts(40, 30);
     for end in 0..4 {
         let shown = by_buffer();
-        let buffer = shown.image.clone();
+        let buffer = shown.image();
         scene.scanouts.show(0, shown);
         scene.flush(&buffer, ALL);
         assert_eq!(scene.message().0, DMABUF_SCANOUT2);
@@ -339,7 +340,7 @@ fn unsent_dmabuf_is_closed() {
     assert_eq!(open(&watched), 1);
     // And one that is passed on is closed once it is shown no longer, answered or not.
     let source = source(1, MODIFIER_LINEAR);
-    let image = source.image.clone();
+    let image = source.image();
     watched.push(Arc::downgrade(source.dmabuf.as_ref().unwrap()));
     scene.scanouts.show(0, source);
     scene.flush(&image, ALL);
@@ -352,7 +353,7 @@ fn unsent_dmabuf_is_closed() {
 fn failed_readback_is_tried_again_with_the_next_flush() {
     let mut scene = Scene::new(2);
     let source = source(7, MODIFIER_LINEAR);
-    let image = source.image.clone();
+    let image = source.image();
     scene.scanouts.show(0, source);
     scene.flush(&image, ALL);
     scene.set_support(DmabufSupport::None);
@@ -371,7 +372,7 @@ fn failed_readback_is_tried_again_with_the_next_flush() {
 fn new_display_is_passed_the_dmabufs_again() {
     let mut scene = Scene::new(2);
     let source = source(1, MODIFIER_LINEAR);
-    let image = source.image.clone();
+    let image = source.image();
     let sent = source.dmabuf.clone().unwrap();
     scene.scanouts.show(0, source);
     scene.flush(&image, ALL);

@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Transfers to resources in the host's memory.
 
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
+use crate::backend::continuity::value::testing::assert_version;
+use crate::gpu::protocol::MemEntry;
 use crate::gpu::renderer::testing::WholeRequests as _;
 
 use super::*;
@@ -21,7 +24,7 @@ fn memory() -> MemoryGuard {
 }
 
 fn renderer(format: Format, memory: &MemoryGuard) -> SoftwareRenderer {
-    let mut renderer = SoftwareRenderer::new(Budget::new(1 << 20));
+    let mut renderer = SoftwareRenderer::without_memory(Budget::new(1 << 20));
     renderer
         .create_2d(1, format, Size::new(WIDTH, HEIGHT))
         .unwrap();
@@ -203,7 +206,7 @@ fn any_sequence_of_transfers_copies_and_reports_changes() {
             pieces.push((u64::from(at & !random(2).wrapping_mul(4095)), piece));
             left -= piece;
         }
-        let mut renderer = SoftwareRenderer::new(Budget::new(1 << 20));
+        let mut renderer = SoftwareRenderer::without_memory(Budget::new(1 << 20));
         renderer
             .create_2d(1, format, Size::new(width, height))
             .unwrap();
@@ -237,7 +240,7 @@ fn any_sequence_of_transfers_copies_and_reports_changes() {
                 memory.read_slice(&mut bytes, GuestAddress(*at)).unwrap();
                 backing.extend(bytes);
             }
-            crate::gpu::renderer::row_copy::to_display_order(format, &mut backing);
+            crate::gpu::resource::to_display_order(format, &mut backing);
             let image = renderer.existing_image(1).unwrap().unwrap();
             let image = image.lock();
             for (n, old) in (0..).zip(expected.chunks_mut(4)) {
@@ -289,7 +292,7 @@ fn random() -> impl FnMut(u32) -> u32 {
 #[test]
 fn transfers_that_fail_half_way_report_their_changes() {
     let whole = memory();
-    let mut renderer = SoftwareRenderer::new(Budget::new(1 << 20));
+    let mut renderer = SoftwareRenderer::without_memory(Budget::new(1 << 20));
     renderer
         .create_2d(1, Format::B8G8R8X8, Size::new(WIDTH, HEIGHT))
         .unwrap();
@@ -326,7 +329,7 @@ fn transfers_beyond_the_backing_change_nothing() {
 
 #[test]
 fn the_number_of_resources_is_bounded() {
-    let mut renderer = SoftwareRenderer::new(Budget::new(1 << 30));
+    let mut renderer = SoftwareRenderer::without_memory(Budget::new(1 << 30));
     let count = MAX_RESOURCES as u32;
     for id in 1..=count {
         renderer
@@ -359,4 +362,88 @@ fn all_memory_returns_to_the_budget() {
     assert_eq!(budget.used(), 128 * 128 * 4);
     drop(shown);
     assert_eq!(budget.used(), 0);
+}
+
+/// A successor reads the list of runs where it was written.
+#[test]
+fn lists_of_runs_have_the_bytes_of_this_version() {
+    let memory = memory();
+    let mut processes = crate::backend::testing::kept_state::KeptState::new().unwrap();
+    let mut next = || {
+        let continuity = processes.next_process().unwrap();
+        let arena = continuity.arena(64 << 20).unwrap().unwrap();
+        let ledger = continuity.ledger(crate::backend::continuity::Owner::Device);
+        (KeptState::new(ledger, None), arena)
+    };
+    let (state, arena) = next();
+    let budget = Budget::new(64 << 20);
+    let shared = GuestMemoryAtomic::new(GuestMemoryMmap::default());
+    let mut renderer = SoftwareRenderer::resume(budget, shared, state.clone(), arena).unwrap();
+    let size = Size::new(4, 4);
+    renderer.create_2d(1, Format::B8G8R8A8, size).unwrap();
+    renderer
+        .attach(1, &[(64, 16), (0, 32), (32, 4), (128, 12)], &memory)
+        .unwrap();
+    state.commit();
+    let (state, arena) = next();
+    let record: BackingRecord = state.get(1).unwrap().unwrap();
+    assert_eq!((record.runs, record.len), (3, 64));
+    let list = arena.adopt_list::<u64>(record.place, 2 * 3).unwrap();
+    assert_eq!(*list, [0, 64, 16, 0, 52, 128]);
+    let bytes: Vec<u8> = list
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    assert_version(&bytes, (3, 0xc0ed_a809_2ef2_5a01));
+}
+
+/// Otherwise a restart would end the guest's connection.
+#[test]
+fn more_pieces_than_can_be_kept_are_refused() {
+    let memory = memory();
+    let mut processes = crate::backend::testing::kept_state::KeptState::new().unwrap();
+    let mut next = || {
+        let continuity = processes.next_process().unwrap();
+        let arena = continuity.arena(64 << 20).unwrap().unwrap();
+        let ledger = continuity.ledger(crate::backend::continuity::Owner::Device);
+        let renderer = SoftwareRenderer::resume(
+            Budget::new(64 << 20),
+            GuestMemoryAtomic::new(GuestMemoryMmap::default()),
+            KeptState::new(ledger.clone(), None),
+            arena,
+        );
+        (renderer.unwrap(), ledger)
+    };
+    let (mut renderer, ledger) = next();
+    let most = *KEPT_RUNS.start();
+    assert_eq!(most_kept_runs(&Budget::new(64 << 20)), most);
+    assert_eq!(most_kept_runs(&Budget::new(u64::MAX)), *KEPT_RUNS.end());
+    let attach = |renderer: &mut SoftwareRenderer, id, count: usize| {
+        let mut backing = renderer.new_backing(id, count as u32).unwrap();
+        let pieces = (0..count).map(|n| MemEntry {
+            addr: n as u64 % 2 * 2,
+            length: 1,
+        });
+        let failed = |source| ResourceError::Backing { id, source };
+        backing.add(pieces, &memory).map_err(failed)?;
+        backing.finish();
+        renderer.attach_backing(id, backing, &memory)
+    };
+    for id in [1, 2] {
+        renderer
+            .create_2d(id, Format::B8G8R8A8, Size::new(4, 4))
+            .unwrap();
+    }
+    let refused = attach(&mut renderer, 1, most + 1).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "resource 1: more pieces of memory than can be kept for a restart, 524288 are left"
+    );
+    attach(&mut renderer, 1, most).unwrap();
+    assert!(attach(&mut renderer, 2, 1).is_err());
+    renderer.detach_backing(1).unwrap();
+    attach(&mut renderer, 1, most).unwrap();
+    ledger.commit();
+    let (renderer, _) = next();
+    assert_eq!(renderer.kept_runs, most);
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The functions of libvirglrenderer, loaded at run time with `--virgl` only.
 //!
 //! A linked library would load some twenty others into every process, including those that render in
@@ -33,9 +34,9 @@ macro_rules! functions {
                 Ok(Self {
                     // SAFETY: the types are checked against the header above, and the library's
                     // name has the version of the ABI.
-                    $($name: unsafe { *library.get(stringify!($symbol))? },)*
+                    $($name: unsafe { *library.get(stringify!($symbol).as_bytes())? },)*
                     // SAFETY: the type is that of the header in the versions that declare it.
-                    set_log_callback: unsafe { library.get("virgl_set_log_callback") }
+                    set_log_callback: unsafe { library.get(b"virgl_set_log_callback") }
                         .ok()
                         .map(|symbol| *symbol),
                 })

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commands in a virgl command stream (virglrenderer, virgl_protocol.h).
 
 use crate::gpu::protocol::{Box3, Transfer3d};

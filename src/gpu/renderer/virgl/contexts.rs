@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Rendering contexts and their command streams.
 
 use std::collections::HashMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Libraries of the system, loaded at run time (dlopen(3)).
 
 use super::VirglError;

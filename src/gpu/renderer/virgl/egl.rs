@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Direct calls to EGL and GL, without virglrenderer: checks before it starts, and the name of the GL.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -60,7 +61,7 @@ pub(super) fn gl_renderer_name() -> Option<String> {
 pub(super) fn extensions(egl: &DynamicLibrary, display: Handle) -> Result<String, VirglError> {
     type QueryString = unsafe extern "C" fn(Handle, c_int) -> *const c_char;
     // SAFETY: the type is that of eglQueryString (EGL 1.5, 3.3).
-    let query = unsafe { egl.get::<QueryString>("eglQueryString") };
+    let query = unsafe { egl.get::<QueryString>(b"eglQueryString") };
     let query = query.map_err(|source| VirglError::Missing {
         library: EGL,
         source,
@@ -80,7 +81,7 @@ pub(super) fn extensions(egl: &DynamicLibrary, display: Handle) -> Result<String
 pub(super) fn find(egl: &DynamicLibrary, name: &CStr) -> Option<Function> {
     type GetProcAddress = unsafe extern "C" fn(*const c_char) -> Option<Function>;
     // SAFETY: the type is that of eglGetProcAddress (EGL 1.5, 3.12).
-    let find: GetProcAddress = unsafe { *egl.get("eglGetProcAddress").ok()? };
+    let find: GetProcAddress = unsafe { *egl.get(b"eglGetProcAddress").ok()? };
     // SAFETY: the name is NUL-terminated.
     unsafe { find(name.as_ptr()) }
 }

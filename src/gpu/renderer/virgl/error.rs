@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Errors when 3D starts.
 
 use crate::gpu::render_node::RenderNodeError;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Exports textures as dmabufs, by EGL (`EGL_MESA_image_dma_buf_export`).
 
 use std::ffi::{c_int, c_uint};
@@ -53,10 +54,10 @@ impl Exporter {
         const NO_EGL: &str = "EGL 1.4";
         let library = dynamic_library::open(egl::EGL).map_err(|_| NO_EGL)?;
         // SAFETY: the type is that of eglGetCurrentDisplay (EGL 1.5, 3.7.4).
-        let display = unsafe { library.get::<Current>("eglGetCurrentDisplay") };
+        let display = unsafe { library.get::<Current>(b"eglGetCurrentDisplay") };
         let display = *display.map_err(|_| NO_EGL)?;
         // SAFETY: the type is that of eglGetCurrentContext (EGL 1.5, 3.7.4).
-        let context = unsafe { library.get::<Current>("eglGetCurrentContext") };
+        let context = unsafe { library.get::<Current>(b"eglGetCurrentContext") };
         let context = *context.map_err(|_| NO_EGL)?;
         // SAFETY: eglGetCurrentDisplay may be called at any time.
         let extensions = egl::extensions(library, unsafe { display() }).map_err(|_| NO_EGL)?;
@@ -144,7 +145,7 @@ impl Exporter {
         (offset == 0).then_some(Exported {
             fd,
             stride: u32::try_from(stride).ok().filter(|stride| *stride != 0)?,
-            fourcc: opaque(fourcc.cast_unsigned()),
+            fourcc: opaque(fourcc as u32),
             modifier,
         })
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Fences: points in the work of virglrenderer.
 
 use crate::gpu::renderer::Fence;
@@ -24,5 +25,5 @@ impl Fences {
 /// Whether the work before `fence` is done.
 pub(super) fn is_retired(library: &Library, fence: Fence) -> bool {
     // The numbers wrap around; those in flight are close to each other.
-    library.retired().wrapping_sub(fence.0).cast_signed() >= 0
+    library.retired().wrapping_sub(fence.0) as i32 >= 0
 }

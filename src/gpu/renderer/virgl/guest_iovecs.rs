@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A backing as iovecs, by which virglrenderer reads and writes the guest's memory.
 
 use std::ffi::c_void;
@@ -53,7 +54,7 @@ impl GuestIovecs {
         backing: Backing,
         memory: &MemoryGuard,
         budget: &Budget,
-    ) -> Result<Self, (Backing, BackingError)> {
+    ) -> Result<Self, Box<(Backing, BackingError)>> {
         match iovecs_of(&backing, memory, budget) {
             Ok((iovecs, charge)) => Ok(Self {
                 backing,
@@ -61,7 +62,7 @@ impl GuestIovecs {
                 _memory: memory.clone(),
                 _charge: charge,
             }),
-            Err(error) => Err((backing, error)),
+            Err(error) => Err(Box::new((backing, error))),
         }
     }
 
@@ -229,11 +230,11 @@ mod tests {
         let list = || backing(&[(0, 4), (0x1000, 16)], &memory(&[(0, 0x2000)]), &budget);
         let less = memory(&[(0, 0x1000)]);
         let iovecs = GuestIovecs::new(list(), &less, &budget);
-        assert!(matches!(iovecs, Err((_, BackingError::Outside { .. }))));
-        drop(iovecs);
+        let failed = iovecs.map(drop).map_err(|failed| failed.1);
+        assert!(matches!(failed, Err(BackingError::Outside { .. })));
         let iovecs = GuestIovecs::new(list(), &memory(&[(0, 0x2000)]), &Budget::new(31));
-        assert!(matches!(iovecs, Err((_, BackingError::Budget))));
-        drop(iovecs);
+        let failed = iovecs.map(drop).map_err(|failed| failed.1);
+        assert!(matches!(failed, Err(BackingError::Budget)));
         assert_eq!(budget.used(), 0);
     }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Counts the memory that contexts hold, also of resources that the driver destroyed.
 //!
 //! An object that a command stream creates (a view, a surface) keeps its resource's memory alive, and so

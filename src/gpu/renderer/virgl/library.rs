@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Safe functions for virglrenderer (virglrenderer.h).
 //!
 //! A process has one instance of the library, bound to the thread that initialises it, where its GL
@@ -219,13 +220,13 @@ impl Library {
     /// Attaches a resource to a context.
     pub(super) fn context_attach(&mut self, context: u32, id: u32) {
         // SAFETY: as for destroy_context.
-        unsafe { (self.api().context_attach)(context.cast_signed(), id.cast_signed()) }
+        unsafe { (self.api().context_attach)(context as c_int, id as c_int) }
     }
 
     /// Detaches a resource from a context.
     pub(super) fn context_detach(&mut self, context: u32, id: u32) {
         // SAFETY: as for destroy_context.
-        unsafe { (self.api().context_detach)(context.cast_signed(), id.cast_signed()) }
+        unsafe { (self.api().context_detach)(context as c_int, id as c_int) }
     }
 
     /// Executes a command stream in a context. The library may write to it.
@@ -234,7 +235,7 @@ impl Library {
         let commands = stream.as_mut_ptr().cast();
         // SAFETY: the library is initialised, this is its thread, the stream has as many aligned
         // words, and the library does not keep its address.
-        accepted(unsafe { (self.api().submit)(commands, context.cast_signed(), len) })
+        accepted(unsafe { (self.api().submit)(commands, context as c_int, len) })
     }
 
     /// Creates a resource.
@@ -280,7 +281,7 @@ impl Library {
         let place = (&raw mut buffer).cast();
         // SAFETY: the library is initialised, this is its thread; it looks the id up, and the buffer
         // is larger than what it fills.
-        accepted(unsafe { (self.api().resource_info)(id.cast_signed(), place) }).ok()?;
+        accepted(unsafe { (self.api().resource_info)(id as c_int, place) }).ok()?;
         (buffer.info.tex_id != 0).then_some(buffer.info.tex_id)
     }
 
@@ -292,7 +293,7 @@ impl Library {
         // SAFETY: the library is initialised, this is its thread. It keeps the address of the
         // iovecs, and reads and writes the guest's memory by them, until they are detached: `attached`
         // keeps them and the mapping until then. The library does not write to the iovecs themselves.
-        accepted(unsafe { (self.api().resource_attach)(id.cast_signed(), address, count) })?;
+        accepted(unsafe { (self.api().resource_attach)(id as c_int, address, count) })?;
         self.attached.insert(id, iovecs);
         Ok(())
     }
@@ -305,7 +306,7 @@ impl Library {
             // SAFETY: the library is initialised, this is its thread; it may omit the
             // iovecs that it had.
             unsafe {
-                (self.api().resource_detach)(id.cast_signed(), null(), std::ptr::null_mut());
+                (self.api().resource_detach)(id as c_int, null(), std::ptr::null_mut());
             }
         }
         self.attached.remove(&id)
@@ -362,13 +363,13 @@ impl Library {
                 (self.api().transfer_write)(
                     id,
                     context,
-                    level.cast_signed(),
+                    level as c_int,
                     stride,
                     layer_stride,
                     part,
                     offset,
                     iovecs,
-                    count.cast_unsigned(),
+                    count as u32,
                 )
             },
             // SAFETY: as above; it writes within the iovecs only.
@@ -413,7 +414,7 @@ impl Library {
     /// far is done.
     pub(super) fn create_fence(&mut self, fence: u32) -> Result<(), Refused> {
         // SAFETY: the library is initialised, this is its thread.
-        accepted(unsafe { (self.api().create_fence)(fence.cast_signed(), 0) })
+        accepted(unsafe { (self.api().create_fence)(fence as c_int, 0) })
     }
 
     /// Updates what [`Library::retired`] returns.

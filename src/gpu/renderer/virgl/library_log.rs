@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! virglrenderer's messages, in the log of the program.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -67,37 +68,77 @@ unsafe extern "C" fn on_message(level: c_int, message: *const c_char, _: *mut c_
     }
 }
 
-/// For versions before 1.1, whose callback formats the message and gets no level.
+/// `va_list` as an argument of a function. The types are those of the header: on x86-64 a pointer to the list, on arm64 the
+/// list itself, which both Rust and C pass by a pointer to a copy, on riscv64 a pointer to the arguments.
 #[cfg(target_arch = "x86_64")]
+type VaList = *mut virglrenderer_sys::__va_list_tag;
+#[cfg(not(target_arch = "x86_64"))]
+type VaList = virglrenderer_sys::va_list;
+
+unsafe extern "C" {
+    fn vsnprintf(into: *mut c_char, size: usize, format: *const c_char, arguments: VaList)
+    -> c_int;
+}
+
+/// For versions before 1.1, whose callback formats the message and gets no level.
 fn attach_old(api: &Api) {
-    use virglrenderer_sys::__va_list_tag;
-
-    unsafe extern "C" {
-        fn vsnprintf(
-            into: *mut c_char,
-            size: usize,
-            format: *const c_char,
-            arguments: *mut __va_list_tag,
-        ) -> c_int;
-    }
-
-    unsafe extern "C" fn on_format(format: *const c_char, arguments: *mut __va_list_tag) {
-        let mut text = [0_u8; 1024];
-        // SAFETY: format and arguments are the library's and match; vsnprintf(3) writes at most the
-        // buffer's size, including the NUL.
-        let len = unsafe { vsnprintf(text.as_mut_ptr().cast(), text.len(), format, arguments) };
-        if let (1.., Ok(message)) = (len, CStr::from_bytes_until_nul(&text)) {
-            let text = message.to_bytes();
-            let contains = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
-            write(message, contains(b"error") || contains(b"fail"));
-        }
-    }
-
     // SAFETY: the callback has the type that the library declares, and lives as long as the process.
     unsafe { (api.set_debug_callback)(Some(on_format)) };
 }
 
-/// On other architectures, Rust has no type for the callback's va_list. These versions keep writing to
-/// stderr, which goes to the journal as well.
-#[cfg(not(target_arch = "x86_64"))]
-fn attach_old(_: &Api) {}
+/// `virgl_debug_callback_type`.
+unsafe extern "C" fn on_format(format: *const c_char, arguments: VaList) {
+    let mut text = [0_u8; 1024];
+    // SAFETY: format and arguments are the library's and match; vsnprintf(3) writes at most the
+    // buffer's size, including the NUL.
+    let len = unsafe { vsnprintf(text.as_mut_ptr().cast(), text.len(), format, arguments) };
+    if let (1.., Ok(message)) = (len, CStr::from_bytes_until_nul(&text)) {
+        let text = message.to_bytes();
+        let contains = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+        write(message, contains(b"error") || contains(b"fail"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The list of a function whose arguments are all on the stack, in 8 bytes each, as C's calling conventions lay it out.
+    #[cfg(target_arch = "x86_64")]
+    fn with_list(arguments: &mut [u64], call: impl FnOnce(VaList)) {
+        // Past the registers, of which there are none.
+        let mut list = virglrenderer_sys::__va_list_tag {
+            gp_offset: 6 * 8,
+            fp_offset: 6 * 8 + 8 * 16,
+            overflow_arg_area: arguments.as_mut_ptr().cast(),
+            reg_save_area: std::ptr::null_mut(),
+        };
+        call(&raw mut list);
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn with_list(arguments: &mut [u64], call: impl FnOnce(VaList)) {
+        // The stack, the ends of the saved registers, and how far before these the next ones lie: at none.
+        let stack = arguments.as_mut_ptr().expose_provenance() as u64;
+        call(virglrenderer_sys::__BindgenOpaqueArray([stack, 0, 0, 0]));
+    }
+
+    #[cfg(target_arch = "riscv64")]
+    fn with_list(arguments: &mut [u64], call: impl FnOnce(VaList)) {
+        call(arguments.as_mut_ptr().cast());
+    }
+
+    #[test]
+    fn old_messages_are_formatted() {
+        let name = c"shader";
+        let name = name.as_ptr().expose_provenance() as u64;
+        let mut arguments = [name, 7, 1 << 40, 8, 9, 10, 11, 12, 13];
+        with_list(&mut arguments, |list| {
+            let format = c"%s: error %d at %llx, %d %d %d %d %d %d\n".as_ptr();
+            // SAFETY: the arguments are of the types and the number that the format asks for.
+            unsafe { on_format(format, list) };
+        });
+        let expected = "shader: error 7 at 10000000000, 8 9 10 11 12 13";
+        assert_eq!(last_message(), expected);
+    }
+}

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Limits of what a VM may create and do with virglrenderer. The longest command stream is
 //! `MAX_STREAM_LEN` of `virtio_gpu`, and the longest step is
 //! [`MAX_STEP_WORK`](crate::gpu::renderer::MAX_STEP_WORK).

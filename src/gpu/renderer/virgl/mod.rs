@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! 3D rendering by virglrenderer: the guest's OpenGL commands run on the host's OpenGL.
 //!
 //! The unsafe code is in the modules that call libraries: `api`, `dynamic_library`, `egl`, `export`,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Options of the renderer: the render node it uses, and whether it exports dmabufs.
 
 use std::os::fd::OwnedFd;

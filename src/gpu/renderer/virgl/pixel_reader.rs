@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Reads the pixels of a resource back, in bands of whole rows.
 
 use crate::geometry::Rect;
 use crate::gpu::protocol::Box3;
-use crate::gpu::renderer::row_copy::to_display_order;
+use crate::gpu::resource::to_display_order;
 use crate::gpu::resource::{PIXEL_LEN, ResourceError};
 
 use super::library::Library;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A limit on the memory of the process, in case the budget misses something.
 //!
 //! OpenGL keeps memory that no command accounts for: machine code of shaders, and deleted textures that
@@ -73,7 +74,7 @@ impl ProcessMemory {
     /// As [`ProcessMemory::check`].
     pub(super) fn check_stream(&mut self) -> Result<(), ContextError> {
         self.streams = self.streams.wrapping_add(1);
-        if self.streams.is_multiple_of(STREAMS_PER_CHECK) {
+        if self.streams % STREAMS_PER_CHECK == 0 {
             return self.check();
         }
         Ok(())

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The renderer with virglrenderer, and how commands map to its parts.
 
 use std::os::fd::BorrowedFd;
@@ -107,7 +108,7 @@ impl Renderer for VirglRenderer {
         Ok(self.resources.get(id)?.size())
     }
 
-    fn new_backing(&self, id: u32) -> Result<Backing, ResourceError> {
+    fn new_backing(&self, id: u32, _entries: u32) -> Result<Backing, ResourceError> {
         self.resources.new_backing(&self.library, id)
     }
 

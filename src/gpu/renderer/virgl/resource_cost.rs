@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The bounds of a resource's size, and its cost in the VM's budget.
 
 use crate::gpu::protocol::ResourceCreate3d;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Resources of virglrenderer, their backings and their images.
 
 use std::collections::HashMap;
@@ -214,8 +215,12 @@ impl Resources {
         memory: &MemoryGuard,
     ) -> Result<(), ResourceError> {
         self.new_backing(library, id)?;
-        let iovecs = GuestIovecs::new(backing, memory, self.budget())
-            .map_err(|(_, source)| ResourceError::Backing { id, source })?;
+        let iovecs = GuestIovecs::new(backing, memory, self.budget()).map_err(|failed| {
+            ResourceError::Backing {
+                id,
+                source: failed.1,
+            }
+        })?;
         library
             .attach(id, iovecs)
             .map_err(|_| ResourceError::Refused(id))
@@ -243,7 +248,10 @@ impl Resources {
         }
         for (id, backing) in backings {
             let again = GuestIovecs::new(backing, memory, self.table.budget())
-                .map_err(|(backing, error)| (Some(backing), error.to_string()))
+                .map_err(|failed| {
+                    let (backing, error) = *failed;
+                    (Some(Box::new(backing)), error.to_string())
+                })
                 .and_then(|iovecs| {
                     let attached = library.attach(id, iovecs);
                     attached.map_err(|error| (None, error.to_string()))
@@ -252,7 +260,7 @@ impl Resources {
                 self.device_errors.warn(format_args!(
                     "the guest's memory changed: resource {id} has no backing: {error}"
                 ));
-                self.unmapped.extend(backing.map(|backing| (id, backing)));
+                self.unmapped.extend(backing.map(|backing| (id, *backing)));
             }
         }
     }

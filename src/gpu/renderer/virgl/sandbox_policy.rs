@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the sandbox must allow for OpenGL: files, devices and system calls. docs/sandbox.md says which
 //! were observed, and which are taken from the drivers' sources.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Disables Mesa's cache of compiled shaders on a full disk.
 
 use std::ffi::OsString;

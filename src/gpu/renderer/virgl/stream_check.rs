@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Checks a command stream (SUBMIT_3D; virtio 1.2, 5.7.6.9) before virglrenderer executes it. Before
 //! this, `virtio_gpu` has checked the stream's length and read it.
 

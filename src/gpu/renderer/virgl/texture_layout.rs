@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Targets, formats and mipmaps of resources (virglrenderer, virgl_hw.h).
 
 use crate::gpu::protocol::ResourceCreate3d;

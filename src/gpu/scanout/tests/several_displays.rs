@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Several displays of one device, each at its own pace.
 
 use std::collections::BTreeMap;
@@ -31,14 +32,14 @@ impl Picture {
             Update::Scanout { .. } => self.pixels.clear(),
             Update::Pixels {
                 rect,
-                image,
+                pixels,
                 source_rect,
                 ..
             } => {
-                let image = image.lock();
-                for (y, row) in (rect.y..rect.y + rect.height).zip(source_rect.y..) {
-                    for (x, column) in (rect.x..rect.x + rect.width).zip(source_rect.x..) {
-                        let pixel = image.bytes(column, row, PIXEL_LEN);
+                let pixels = pixels.read(&source_rect);
+                let mut pixels = pixels.chunks_exact(PIXEL_LEN);
+                for y in rect.y..rect.y + rect.height {
+                    for (x, pixel) in (rect.x..rect.x + rect.width).zip(&mut pixels) {
                         self.pixels.insert((x, y), pixel.try_into().unwrap());
                     }
                 }

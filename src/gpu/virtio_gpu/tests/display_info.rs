@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! GET_DISPLAY_INFO and GET_EDID.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! SET_SCANOUT and RESOURCE_FLUSH.
 
 use super::*;
@@ -21,14 +22,14 @@ fn damage_reaches_the_scanouts_that_show_it() {
             id: 15,
             rect,
             source_rect,
-            image,
+            pixels,
         },
     ] = &updates[..]
     else {
         panic!("{updates:?}");
     };
     assert_eq!((rect.x, rect.y, rect.width, rect.height), (4, 0, 1, 1));
-    assert_eq!(image.lock().bytes(source_rect.x, source_rect.y, 4), [5; 4]);
+    assert_eq!(pixels.read(source_rect), [5; 4]);
 }
 
 #[test]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Backings and transfers, and their execution in parts.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commands and results as values, without bytes.
 
 use std::io::{self, Read};
@@ -41,13 +42,18 @@ impl Device {
     fn new(renderer: impl Renderer + 'static) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
         Self {
-            gpu: VirtioGpu::new(Box::new(renderer), &Resolutions::default()),
+            gpu: VirtioGpu::resume(
+                Box::new(renderer),
+                &Resolutions::default(),
+                &KeptState::default(),
+            )
+            .unwrap(),
             memory: GuestMemoryAtomic::new(memory).memory(),
         }
     }
 
     fn in_2d() -> Self {
-        Self::new(SoftwareRenderer::new(Budget::new(1 << 20)))
+        Self::new(SoftwareRenderer::without_memory(Budget::new(1 << 20)))
     }
 
     fn execute_request(
@@ -188,10 +194,12 @@ fn requests_without_a_command_fail() {
     let mut device = Device::in_2d();
     for (error, code) in [
         (DecodeError::UnknownCommand, ErrorCode::Unspec),
-        (DecodeError::NotNegotiated, ErrorCode::Unspec),
+        (DecodeError::NotNegotiated("a feature"), ErrorCode::Unspec),
         (DecodeError::ScanoutId(16), ErrorCode::InvalidScanoutId),
         (DecodeError::Format(5), ErrorCode::InvalidParameter),
         (DecodeError::ContextName(65), ErrorCode::InvalidParameter),
+        (DecodeError::BlobMemory(4), ErrorCode::InvalidParameter),
+        (DecodeError::BlobFlags(8), ErrorCode::InvalidParameter),
         (ReadError::TooShort.into(), ErrorCode::InvalidParameter),
         (ReadError::OutOfMemory.into(), ErrorCode::OutOfMemory),
     ] {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Reports in the event queue: buffers, notifications, bounds.
 
 use crate::input::device::event_queue::MAX_REPORTS;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How a guest gets the device, and what the program's end leaves.
 
 use evdev::KeyCode;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! LEDs that the driver sets through the status queue.
 
 use super::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use crate::input::protocol::event_codes::{EV_ABS, EV_KEY};
 
 use super::*;

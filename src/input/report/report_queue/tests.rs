@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use crate::input::protocol::AbsInfo;
 use crate::input::protocol::event_codes::{ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_LED};
 
@@ -18,10 +20,10 @@ fn key(code: u16, value: i32) -> Event {
 fn send_all(reports: &mut ReportQueue) -> Vec<Event> {
     let mut sent = Vec::new();
     while reports.next_report().is_some() {
-        sent.extend(reports.next_event());
-        reports.sent();
+        sent.extend(reports.next_events(1));
+        reports.sent(1);
     }
-    assert_eq!(reports.waiting_events, 0);
+    assert_eq!(reports.waiting.events(), 0);
     sent
 }
 
@@ -81,7 +83,7 @@ fn full_queue_drops_whole_reports_and_corrects_them() {
     // Key 29 is pressed and released over and over; then key 30 is released and key 42 pressed.
     for n in 0..5000 {
         reports.push_events(&[key(29, n % 2), Event::REPORT]);
-        assert!(reports.waiting_events <= MAX_WAITING);
+        assert!(reports.waiting.events() <= MAX_WAITING);
     }
     reports.push_events(&[key(30, 0), key(42, 1), Event::REPORT]);
     let sent = send_all(&mut reports);
@@ -133,7 +135,7 @@ fn endless_report_is_not_kept() {
     }
     reports.push_events(&[Event::REPORT]);
     assert_eq!(send_all(&mut reports).len(), 201);
-    assert_eq!(reports.guest_state, reports.device_state);
+    assert_eq!(reports.states.guest(), reports.states.device());
     assert_eq!(reports.take_dropped(), 1);
 }
 
@@ -142,8 +144,8 @@ fn paused_guest_keeps_its_state() {
     let mut reports = ReportQueue::new(&keyboard());
     reports.guest_got_device(DeviceState::new(0));
     reports.push_events(&[key(30, 1), Event::REPORT, key(31, 1), Event::REPORT]);
-    assert_eq!(reports.next_event(), Some(key(30, 1)));
-    reports.sent();
+    assert_eq!(reports.next_events(1), [key(30, 1)]);
+    reports.sent(1);
     // Paused in the middle of a report: what was not sent is not kept.
     reports.guest_lost_device();
     assert_eq!(reports.next_report(), None);
@@ -221,8 +223,8 @@ fn guest_always_reaches_the_devices_state() {
         if round % 4000 < 2000 {
             for _ in 0..random(12) {
                 if reports.next_report().is_some() {
-                    guest.apply(&reports.next_event().expect("a report has events"));
-                    reports.sent();
+                    guest.apply(reports.next_events(1).first().expect("a report has events"));
+                    reports.sent(1);
                 }
             }
         }
@@ -251,7 +253,7 @@ fn gone_device_finishes_its_report_and_releases_everything() {
         Event::REPORT,
     ]);
     for _ in 0..3 {
-        reports.sent();
+        reports.sent(1);
     }
     reports.push_events(&[key(33, 1), Event::REPORT, key(34, 1)]);
     reports.release_all();

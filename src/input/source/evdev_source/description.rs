@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What an evdev device was when it was there last, in a file: a guest that starts while the device is away is told
 //! that.
 
@@ -10,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::input::device_info::DeviceInfo;
 use crate::input::protocol::{AbsInfo, Bitmap, DevIds};
+
+use super::address::EvdevAddress;
+use super::port::Port;
 
 /// Longest file that is read. That of a keyboard with all keys has some 5 KiB.
 const MAX_SIZE: u64 = 64 << 10;
@@ -33,10 +37,13 @@ pub(super) enum DescriptionError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Description {
     form: u32,
-    /// Where the device was: the description of another device is of no use.
+    /// Where the device was, or what it matched: the description of another device is of no use.
     path: PathBuf,
     name: String,
     serial: String,
+    /// Where it was plugged in. Files of older versions do not say it.
+    #[serde(default)]
+    port: String,
     bus: u16,
     vendor: u16,
     product: u16,
@@ -48,11 +55,21 @@ struct Description {
     axes: BTreeMap<u16, [i32; 5]>,
 }
 
-/// What the device at `path` was, if `file` says so.
+/// What a device was when it was there last.
+#[derive(Clone, Debug)]
+pub(super) struct LastSeen {
+    pub(super) info: DeviceInfo,
+    pub(super) port: Port,
+}
+
+/// What the device at `address` was, if `file` says so.
 ///
 /// # Errors
 /// If there is such a file, which cannot be used.
-pub(super) fn load(file: &Path, path: &Path) -> Result<Option<DeviceInfo>, DescriptionError> {
+pub(super) fn load(
+    file: &Path,
+    address: &EvdevAddress,
+) -> Result<Option<LastSeen>, DescriptionError> {
     let opened = match File::open(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
@@ -66,15 +83,20 @@ pub(super) fn load(file: &Path, path: &Path) -> Result<Option<DeviceInfo>, Descr
     if found.form != FORM {
         return Err(DescriptionError::Form(found.form));
     }
-    Ok((found.path == path).then(|| found.info()))
+    Ok((found.path == place(address)).then(|| found.last_seen()))
 }
 
-/// Writes what the device at `path` is into `file`, unless it says so already.
+/// Writes what the device at `address` is into `file`, unless it says so already.
 ///
 /// # Errors
 /// Those of writing a file beside it, and renaming that.
-pub(super) fn save(file: &Path, path: &Path, info: &DeviceInfo) -> Result<(), DescriptionError> {
-    let text = serde_json::to_vec_pretty(&Description::new(path, info))?;
+pub(super) fn save(
+    file: &Path,
+    address: &EvdevAddress,
+    info: &DeviceInfo,
+    port: &Port,
+) -> Result<(), DescriptionError> {
+    let text = serde_json::to_vec_pretty(&Description::new(place(address), info, port))?;
     if fs::read(file).is_ok_and(|before| before == text) {
         return Ok(());
     }
@@ -87,15 +109,24 @@ pub(super) fn save(file: &Path, path: &Path, info: &DeviceInfo) -> Result<(), De
     Ok(fs::rename(new, file)?)
 }
 
+/// An address in the file.
+fn place(address: &EvdevAddress) -> PathBuf {
+    match address {
+        EvdevAddress::Path(path) => path.clone(),
+        EvdevAddress::Match(rule) => rule.to_string().into(),
+    }
+}
+
 impl Description {
-    fn new(path: &Path, info: &DeviceInfo) -> Self {
+    fn new(path: PathBuf, info: &DeviceInfo, port: &Port) -> Self {
         let codes = info.codes.iter();
         let axes = info.axes.iter();
         Self {
             form: FORM,
-            path: path.to_owned(),
+            path,
             name: info.name.clone(),
             serial: info.serial.clone(),
+            port: port.as_str().to_owned(),
             bus: info.ids.bus,
             vendor: info.ids.vendor,
             product: info.ids.product,
@@ -117,6 +148,12 @@ impl Description {
                 })
                 .collect(),
         }
+    }
+
+    fn last_seen(self) -> LastSeen {
+        let port = self.port.as_str().into();
+        let info = self.info();
+        LastSeen { info, port }
     }
 
     fn info(self) -> DeviceInfo {
@@ -153,34 +190,17 @@ impl Description {
 
 #[cfg(test)]
 mod tests {
-    use crate::input::protocol::event_codes::{EV_ABS, EV_KEY, EV_REP};
+    use conventions::InputMatch;
+
+    use crate::input::device_info::testing;
+    use crate::input::protocol::event_codes::EV_REP;
 
     use super::*;
 
     fn tablet() -> DeviceInfo {
-        let mut info = DeviceInfo {
-            name: "Tablet \u{fc}".into(),
-            serial: "\u{1b}7".into(),
-            ids: DevIds {
-                bus: 3,
-                vendor: 0x56a,
-                product: 0xffff,
-                version: 1,
-            },
-            properties: [1].into_iter().collect(),
-            ..DeviceInfo::default()
-        };
-        info.codes.insert(EV_KEY, (0..0x300).collect());
-        info.codes.insert(EV_ABS, [0].into_iter().collect());
+        let mut info = testing::tablet();
+        info.serial = "\u{1b}7".to_owned();
         info.codes.insert(EV_REP, [0, 1].into_iter().collect());
-        let range = AbsInfo {
-            min: i32::MIN,
-            max: i32::MAX,
-            fuzz: 1,
-            flat: -2,
-            res: 3,
-        };
-        info.axes.insert(0, range);
         info
     }
 
@@ -188,43 +208,56 @@ mod tests {
     fn device_is_described_as_it_was() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("device.json");
-        let path = Path::new("/dev/input/by-id/tablet");
+        let path = &EvdevAddress::Path("/dev/input/by-id/tablet".into());
         assert!(matches!(load(&file, path), Ok(None)));
-        save(&file, path, &tablet()).expect("it can be written");
+        save(&file, path, &tablet(), &Port::from("usb-1/input0")).expect("it can be written");
         let found = load(&file, path)
             .expect("it can be read")
             .expect("it is there");
-        assert_eq!(format!("{found:?}"), format!("{:?}", tablet()));
+        assert_eq!(format!("{:?}", found.info), format!("{:?}", tablet()));
+        assert_eq!(found.port, Port::from("usb-1/input0"));
+        // As an older version wrote it.
+        let text = fs::read_to_string(&file).expect("a file");
+        let older = text.replace("  \"port\": \"usb-1/input0\",\n", "");
+        assert_ne!(text, older);
+        fs::write(&file, older).expect("a file");
+        let found = load(&file, path).expect("it can be read");
+        assert_eq!(found.expect("it is there").port, Port::default());
+        save(&file, path, &tablet(), &Port::from("usb-1/input0")).expect("it can be written");
         assert!(fs::metadata(&file).expect("a file").len() < MAX_SIZE / 4);
-        let elsewhere = load(&file, Path::new("/dev/input/by-id/other"));
-        assert!(matches!(elsewhere, Ok(None)));
+        let matched =
+            EvdevAddress::Match(InputMatch::new("056a:ffff".parse().expect("ids")).into());
+        for other in [EvdevAddress::Path("/dev/input/by-id/other".into()), matched] {
+            assert!(matches!(load(&file, &other), Ok(None)));
+        }
         // Only what is new is written.
         let inode = |file: &Path| {
             use std::os::unix::fs::MetadataExt as _;
             fs::metadata(file).expect("a file").ino()
         };
         let before = inode(&file);
-        save(&file, path, &tablet()).expect("it can be written");
+        save(&file, path, &tablet(), &Port::from("usb-1/input0")).expect("it can be written");
         assert_eq!(inode(&file), before);
-        save(&file, path, &DeviceInfo::default()).expect("it can be written");
+        save(&file, path, &DeviceInfo::default(), &Port::default()).expect("it can be written");
         let found = load(&file, path)
             .expect("it can be read")
             .expect("it is there");
-        assert_eq!(found.name, "");
+        assert_eq!(found.info.name, "");
     }
 
     #[test]
     fn file_that_is_no_description_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("device.json");
-        let load = || load(&file, Path::new("/dev/input/event0"));
+        let address = EvdevAddress::Path("/dev/input/event0".into());
+        let load = || load(&file, &address);
         for text in ["", "{}", "[1", "\u{0}"] {
             fs::write(&file, text).expect("a file");
             assert!(matches!(load(), Err(DescriptionError::Json(_))), "{text}");
         }
         fs::write(&file, vec![b' '; 100_000]).expect("a file");
         assert!(matches!(load(), Err(DescriptionError::Long)));
-        save(&file, Path::new("/dev/input/event0"), &tablet()).expect("it can be written");
+        save(&file, &address, &tablet(), &Port::default()).expect("it can be written");
         let text = fs::read_to_string(&file).expect("a file");
         fs::write(&file, text.replace("\"form\": 1", "\"form\": 2")).expect("a file");
         assert!(matches!(load(), Err(DescriptionError::Form(2))));

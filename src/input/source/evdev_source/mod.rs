@@ -1,39 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An evdev device of the host as the source.
 
+mod address;
 mod description;
 mod error;
+pub(crate) mod event_reader;
+mod find;
+pub(crate) mod grab;
+mod kept_device;
 mod names;
+mod open_device;
 mod open_file;
 mod opener;
+mod port;
 mod read_info;
 mod sandbox_policy;
+mod sysfs;
 
+pub use address::EvdevAddress;
 pub use error::EvdevOpenError;
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use evdev::InputEvent;
-use evdev::raw_stream::RawDevice;
-use rustix::fs::OFlags;
 use rustix::io::Errno;
-use vmm_sys_util::ioctl;
 
-use crate::backend::SandboxPolicy;
-use crate::input::device_info::{DeviceInfo, Difference, MAX_SLOTS};
-use crate::input::device_state::{Contact, DeviceState, Touch};
+use crate::backend::continuity::{Continuity, MAX_EVENTS, Owner};
+use crate::backend::{HelperError, RateLimitedLog, SandboxMode, SandboxPolicy};
+use crate::input::device_info::{self, DeviceInfo, Difference};
+use crate::input::device_state::DeviceState;
 use crate::input::protocol::event_codes::{
-    ABS_MT_SLOT, ABS_MT_TRACKING_ID, EV_ABS, EV_KEY, EV_LED, EV_SW, EV_SYN, is_contact_axis,
+    ABS_MT_SLOT, EV_ABS, EV_KEY, EV_LED, EV_SW, EV_SYN, is_contact_axis,
 };
 use crate::input::protocol::{Bitmap, Event};
+use crate::input::records;
 use crate::input::source::{EventSource, HostAccess, ReadOutcome, SourceReturn};
 
-use names::has_long_name;
+use error::cannot_open;
+use event_reader::EventReader;
+use find::Found;
+use kept_device::KeptDevice;
+use open_device::OpenDevice;
 use open_file::open_file;
-use opener::{Answer, Opener};
-use read_info::{bitmap, read_info};
+use opener::{Answer, Opener, Place};
+use port::Port;
+use read_info::bitmap;
+use sysfs::InputFolders;
 
 /// Events that the crate `evdev` has room for in a read, or more.
 const READ_CAPACITY: usize = 32;
@@ -41,13 +55,13 @@ const READ_CAPACITY: usize = 32;
 /// Which evdev device to open, and how.
 #[derive(Clone, Debug)]
 pub struct EvdevOptions {
-    /// The device, `/dev/input/event*` or a link to one.
-    pub path: PathBuf,
+    /// The device.
+    pub address: EvdevAddress,
     /// Whether to grab the device while a guest has it (`EVIOCGRAB`), so that other programs of the
     /// host do not see its events.
     pub grab: bool,
-    /// Whether the process that opens the device again when it comes back enters a sandbox.
-    pub sandboxed: bool,
+    /// The sandbox of the process that opens the device again when it comes back.
+    pub sandbox: SandboxMode,
     /// Where it is kept what the device is: one that is not there is then waited for, if the file says what it was.
     pub description: Option<PathBuf>,
 }
@@ -62,86 +76,209 @@ pub struct EvdevSource {
     options: EvdevOptions,
     /// `None` if it cannot be noticed when the device comes back.
     opener: Option<Opener>,
-}
-
-/// A device that is there.
-#[derive(Debug)]
-struct OpenDevice {
-    device: RawDevice,
-    writable: bool,
-    /// Whether it can report what the guest was not told of.
-    exceeds_info: bool,
+    /// `None` if nothing is kept for a successor.
+    reader: Option<EventReader>,
+    kept: KeptDevice,
+    /// Where the device was plugged in last.
+    port: Port,
+    log: RateLimitedLog,
 }
 
 impl EvdevSource {
     /// Opens an evdev device and reads what it is. With [`EvdevOptions::description`] one that is not there is waited
-    /// for.
+    /// for. If a predecessor of this process left the device in `continuity`, that one is taken instead.
     ///
     /// # Errors
-    /// If there is no such device, it is not an evdev device, the user has no permission, or it is to
-    /// be grabbed and another process has done so.
-    pub fn open(options: EvdevOptions) -> Result<Self, EvdevOpenError> {
-        let path = &options.path;
-        let absent = match (fs::metadata(path), &options.description) {
-            (Ok(_), _) => None,
-            (Err(error), Some(file)) if error.kind() == io::ErrorKind::NotFound => {
-                Some(described(file, path)?)
+    /// If there is no such device, several match, it is not an evdev device, the user has no permission, or it is to
+    /// be grabbed and another process has done so; if a predecessor served another device.
+    pub fn open(options: EvdevOptions, continuity: &Continuity) -> Result<Self, EvdevOpenError> {
+        let ledger = continuity.ledger(Owner::Device);
+        let reader = EventReader::load(continuity)?;
+        let mut kept = KeptDevice::new(continuity);
+        if let Some(told) = device_info::kept::load(&ledger)? {
+            return Self::go_on(options, told, kept, reader);
+        }
+        let address = &options.address;
+        let file = options.description.as_ref();
+        let described = file.map(|file| (file, description::load(file, address)));
+        let before = described
+            .as_ref()
+            .and_then(|(_, described)| described.as_ref().ok()?.as_ref());
+        let Found { node, target } = find::find(address, before, InputFolders::of_host())?;
+        let port = before.map(|seen| seen.port.clone()).unwrap_or_default();
+        let absent = match (&node, described) {
+            (Some(_), _) => None,
+            (None, None) => return Err(EvdevOpenError::Missing(address.clone())),
+            (None, Some((file, described))) => {
+                let described = described.map_err(|error| EvdevOpenError::Description {
+                    address: address.clone(),
+                    file: file.clone(),
+                    error: error.to_string(),
+                })?;
+                let seen = described.ok_or_else(|| EvdevOpenError::NeverSeen(address.clone()))?;
+                Some(seen.info)
             }
-            (Err(error), _) => return Err(cannot_open(path, error)),
         };
         // Before the device, so that it notices whatever comes up beside it from now on.
-        let opener = Opener::start(path, options.sandboxed);
+        let opener = Opener::start(target, Place::Target, options.sandbox);
         if let Some(info) = absent {
             let opener = Some(opener?);
             opener.iter().for_each(Opener::lost);
+            kept.set(None, address, options.grab);
             return Ok(Self {
                 device: None,
                 info,
                 options,
                 opener,
+                reader,
+                kept,
+                port,
+                log: RateLimitedLog::default(),
             });
         }
-        let file = open_file(path).map_err(|error| cannot_open(path, error))?;
-        let (device, info) = OpenDevice::new(file.into(), &options)?;
-        let opener = opener.inspect_err(|error| {
-            log::warn!(
-                "once {} is unplugged, it will not be noticed when it comes back: {error}; mend that, and restart the service",
-                path.display()
-            );
-        });
+        let file =
+            open_file(&node.unwrap_or_default()).map_err(|error| cannot_open(address, error))?;
+        let (device, info) = match &options.description {
+            // It is waited for, as one that is not there.
+            Some(_) => OpenDevice::read(file.into(), address)?,
+            None => OpenDevice::new(file.into(), &options)?,
+        };
+        find::check(address, &info)?;
+        if port.may_be_anothers(&device.port, &info.serial) {
+            log::warn!("{}", address.moved(&port, &device.port));
+        }
+        let opener = opener.inspect_err(|error| warn_unnoticed(address, error));
         if let Some(file) = &options.description {
-            let saved = description::save(file, path, &info);
+            let saved = description::save(file, address, &info, &device.port);
             saved.unwrap_or_else(|error| {
                 log::warn!(
-                    "the next start cannot wait for {}: cannot write {}: {error}",
-                    path.display(),
+                    "the next start cannot wait for {address}: cannot write {}: {error}",
                     file.display()
                 );
             });
         }
         if !device.writable {
-            log::warn!(
-                "{} cannot be written: its LEDs will not follow the guest",
-                path.display()
-            );
+            log::warn!("{address} cannot be written: its LEDs will not follow the guest");
         }
+        kept.set(Some(device.device.as_fd()), address, options.grab);
         Ok(Self {
+            port: device.port.clone(),
+            log: RateLimitedLog::default(),
             device: Some(device),
             info,
             options,
             opener: opener.ok(),
+            reader,
+            kept,
         })
     }
 
-    /// Takes the device `file` for the one that is gone, if it can take its place.
-    fn take_device(&mut self, file: OwnedFd) -> Result<(), Refusal> {
-        let (mut device, info) = OpenDevice::new(file, &self.options)?;
+    /// Takes the device that a predecessor left, of which the guest was told `info`.
+    fn go_on(
+        options: EvdevOptions,
+        info: DeviceInfo,
+        mut kept: KeptDevice,
+        reader: Option<EventReader>,
+    ) -> Result<Self, EvdevOpenError> {
+        let address = &options.address;
+        // A guest may have taken the predecessor over, and forged what it left: the options say which device is meant.
+        let is_meant = |info: &DeviceInfo| find::check(address, info).is_ok();
+        if !is_meant(&info) {
+            return Err(records::RecordError::Device.into());
+        }
+        let left = kept.take_left(address, options.grab)?;
+        let place = Place::left(left.node());
+        let (device, left) = OpenDevice::left(left, &options, &info).unzip();
+        if !left.as_ref().is_none_or(is_meant) {
+            return Err(records::RecordError::Device.into());
+        }
+        let description = options.description.as_deref();
+        let folders = InputFolders::of_host();
+        let target = find::target_of_left(address, description, left.as_ref(), folders);
+        let seen = description.and_then(|file| description::load(file, address).ok().flatten());
+        let port = match (&device, seen) {
+            (Some(device), _) => device.port.clone(),
+            (None, seen) => seen.map(|seen| seen.port).unwrap_or_default(),
+        };
+        let opener = Opener::start(target, place, options.sandbox);
+        let opener = match &device {
+            Some(_) => opener
+                .inspect_err(|error| warn_unnoticed(address, error))
+                .ok(),
+            None => {
+                // It is gone, or could not be kept, and is found again. What is left of one that is gone stays kept.
+                let opener = opener?;
+                opener.lost();
+                Some(opener)
+            }
+        };
+        Ok(Self {
+            device,
+            info,
+            options,
+            opener,
+            reader,
+            kept,
+            port,
+            log: RateLimitedLog::default(),
+        })
+    }
+
+    /// Takes the device `file` for the one that is gone, if it can take its place. `is_wanted`: a guest is to get it at
+    /// once. Otherwise another process may have grabbed it, perhaps for another VM, and is not disturbed. `settled`:
+    /// nothing that comes later says that another one is meant.
+    fn take_device(
+        &mut self,
+        file: OwnedFd,
+        is_wanted: bool,
+        settled: bool,
+    ) -> Result<(), Refusal> {
+        let (mut device, info) = match is_wanted {
+            true => OpenDevice::new(file, &self.options)?,
+            false => OpenDevice::read(file, &self.options.address)?,
+        };
         if let Some(difference) = self.info.difference(&info) {
             return Err(Refusal::Different(difference));
         }
+        if self.port.may_be_anothers(&device.port, &info.serial) {
+            // The one that was there may be about to come back, too.
+            if !settled {
+                return Err(Refusal::Elsewhere);
+            }
+            let moved = self.options.address.moved(&self.port, &device.port);
+            self.log.warn(format_args!("{moved}"));
+        }
+        self.port = device.port.clone();
         device.exceeds_info = self.info.is_exceeded_by(&info);
+        let file = Some(device.device.as_fd());
+        self.kept
+            .set(file, &self.options.address, self.options.grab);
         self.device = Some(device);
         Ok(())
+    }
+
+    /// Reads events, whatever the guest was told of.
+    fn read_new(&mut self) -> io::Result<(Vec<Event>, ReadOutcome)> {
+        let left = self.reader.as_mut().map(EventReader::left);
+        if let Some(left) = left.filter(|left| !left.is_empty()) {
+            return Ok((left, ReadOutcome::MaybeMore));
+        }
+        let open = self.device.as_mut().ok_or(Errno::NODEV)?;
+        let (events, capacity) = match &mut self.reader {
+            Some(reader) => (reader.read(&open.device)?, MAX_EVENTS),
+            None => {
+                let read = open.device.fetch_events()?;
+                let event = |event: InputEvent| {
+                    Event::new(event.event_type().0, event.code(), event.value())
+                };
+                (read.map(event).collect(), READ_CAPACITY)
+            }
+        };
+        match events.len() {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count if count >= capacity => Ok((events, ReadOutcome::MaybeMore)),
+            _ => Ok((events, ReadOutcome::Drained)),
+        }
     }
 
     fn device(&self) -> io::Result<&OpenDevice> {
@@ -153,6 +290,13 @@ impl EvdevSource {
     }
 }
 
+/// Warns that the device at `address` has no opener.
+fn warn_unnoticed(address: &EvdevAddress, error: &HelperError) {
+    log::warn!(
+        "once {address} is unplugged, it will not be noticed when it comes back: {error}; mend that, and restart the service"
+    );
+}
+
 /// Why a device that came up is not taken.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
@@ -160,78 +304,8 @@ enum Refusal {
     Unusable(#[from] EvdevOpenError),
     #[error("{0}")]
     Different(Difference),
-}
-
-impl OpenDevice {
-    /// The device of an open file, and what it is. Fails now if a guest could not get it later.
-    fn new(file: OwnedFd, options: &EvdevOptions) -> Result<(Self, DeviceInfo), EvdevOpenError> {
-        let path = &options.path;
-        let not_evdev = |error| EvdevOpenError::NotEvdev {
-            path: path.clone(),
-            error,
-        };
-        let flags = rustix::fs::fcntl_getfl(&file).map_err(|error| not_evdev(error.into()))?;
-        // The crate panics.
-        if has_long_name(&file) {
-            return Err(EvdevOpenError::LongName(path.clone()));
-        }
-        let mut device = RawDevice::from_fd(file).map_err(not_evdev)?;
-        let info = read_info(&device).map_err(not_evdev)?;
-        if options.grab {
-            let grabbed = device.grab().and_then(|()| device.ungrab());
-            grabbed.map_err(|error| match error.kind() {
-                io::ErrorKind::ResourceBusy => EvdevOpenError::Grabbed(path.clone()),
-                _ => EvdevOpenError::Io {
-                    path: path.clone(),
-                    error,
-                },
-            })?;
-        }
-        let device = Self {
-            device,
-            writable: flags.contains(OFlags::RDWR),
-            exceeds_info: false,
-        };
-        Ok((device, info))
-    }
-
-    /// Reads the contacts in the slots of a multitouch device.
-    fn read_contacts(&self, touch: &mut Touch, info: &DeviceInfo) -> io::Result<()> {
-        let ids = self.slot_values(ABS_MT_TRACKING_ID, touch.contacts.len())?;
-        for (contact, id) in touch.contacts.iter_mut().zip(ids) {
-            *contact = Contact::new(id);
-        }
-        let axes = info.axes.keys().copied();
-        for axis in axes.filter(|axis| is_contact_axis(*axis) && *axis != ABS_MT_TRACKING_ID) {
-            let values = self.slot_values(axis, touch.contacts.len())?;
-            for (contact, value) in touch.contacts.iter_mut().zip(values) {
-                contact.values.insert(axis, value);
-            }
-        }
-        Ok(())
-    }
-
-    /// The values of the axis `axis` in all `slots` slots (`EVIOCGMTSLOTS`, which the crate `evdev`
-    /// lacks).
-    fn slot_values(&self, axis: u16, slots: usize) -> io::Result<Vec<i32>> {
-        if slots == 0 {
-            return Ok(Vec::new());
-        }
-        // struct input_mt_request_layout: the axis, then a value for each slot.
-        let mut request = vec![0i32; slots.saturating_add(1).min(MAX_SLOTS + 1)];
-        request[0] = i32::from(axis);
-        // At most 4 * 1025, which an ioctl number can hold.
-        let size = size_of_val(request.as_slice()) as u32;
-        let number = ioctl::ioctl_expr(ioctl::_IOC_READ, u32::from(b'E'), 0x0a, size);
-        // SAFETY: the descriptor is open as long as `self.device` is, and the kernel writes at most
-        // as many bytes as the number says, which is the length of `request`.
-        let result =
-            unsafe { ioctl::ioctl_with_mut_ptr(&self.device, number, request.as_mut_ptr()) };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(request.split_off(1))
-    }
+    #[error("it is at another port")]
+    Elsewhere,
 }
 
 impl EventSource for EvdevSource {
@@ -240,7 +314,7 @@ impl EventSource for EvdevSource {
     }
 
     fn label(&self) -> String {
-        format!("{} ({})", self.options.path.display(), self.info.name)
+        format!("{} ({})", self.options.address.label(), self.info.name)
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -249,24 +323,17 @@ impl EventSource for EvdevSource {
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> io::Result<ReadOutcome> {
-        let before = events.len();
-        let open = self.device_mut()?;
-        let exceeds_info = open.exceeds_info;
-        let read = open.device.fetch_events()?;
-        events.extend(
-            read.map(|event| Event::new(event.event_type().0, event.code(), event.value())),
-        );
-        let count = events.len() - before;
+        let (mut new, outcome) = self.read_new()?;
+        let exceeds_info = self.device.as_ref().is_none_or(|open| open.exceeds_info);
         if exceeds_info {
-            let mut new = events.split_off(before);
             new.retain(|event| event.kind == EV_SYN || self.info.has(event.kind, event.code));
-            events.append(&mut new);
         }
-        match count {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            count if count >= READ_CAPACITY => Ok(ReadOutcome::MaybeMore),
-            _ => Ok(ReadOutcome::Drained),
-        }
+        events.append(&mut new);
+        Ok(outcome)
+    }
+
+    fn committed(&mut self) {
+        self.kept.committed();
     }
 
     fn state(&self) -> io::Result<DeviceState> {
@@ -325,11 +392,13 @@ impl EventSource for EvdevSource {
     }
 
     fn grab(&mut self) -> io::Result<()> {
-        self.device_mut()?.device.grab()
+        self.device_mut()?.grab()?;
+        self.kept.grabbed(&self.options.address);
+        Ok(())
     }
 
     fn ungrab(&mut self) -> io::Result<()> {
-        self.device_mut()?.device.ungrab()
+        self.device_mut()?.ungrab()
     }
 
     fn return_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -337,11 +406,12 @@ impl EventSource for EvdevSource {
     }
 
     fn await_return(&mut self) {
+        // What is kept of it tells a successor since when it is gone.
         self.device = None;
         self.opener.iter().for_each(Opener::lost);
     }
 
-    fn take_return(&mut self) -> SourceReturn {
+    fn take_return(&mut self, is_wanted: bool) -> SourceReturn {
         loop {
             let Some(opener) = &self.opener else {
                 return SourceReturn::NotYet;
@@ -353,13 +423,13 @@ impl EventSource for EvdevSource {
                     settled,
                 }) => (file, node, settled),
                 Ok(Answer::Another { node }) => {
-                    return SourceReturn::Refused(format!(
-                        "the name leads to {} now, which was there beside it",
-                        node.display()
-                    ));
+                    return SourceReturn::Refused(self.options.address.beside(&node));
+                }
+                Ok(Answer::Several { nodes }) => {
+                    return SourceReturn::Refused(self.options.address.several(&nodes));
                 }
                 Ok(Answer::Failed(error)) => {
-                    let error = cannot_open(&self.options.path, error);
+                    let error = cannot_open(&self.options.address, error);
                     return SourceReturn::Refused(error.to_string());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -371,7 +441,7 @@ impl EventSource for EvdevSource {
                     ));
                 }
             };
-            let taken = self.take_device(file);
+            let taken = self.take_device(file, is_wanted, settled);
             self.opener.iter().for_each(|opener| match &taken {
                 Ok(()) => opener.accepted(),
                 Err(Refusal::Unusable(EvdevOpenError::Grabbed(_))) => opener.busy(),
@@ -380,7 +450,7 @@ impl EventSource for EvdevSource {
             match taken {
                 Ok(()) => return SourceReturn::Back,
                 Err(refusal) if settled => {
-                    let node = node.display();
+                    let node = node.to_string_lossy();
                     return SourceReturn::Refused(format!("{node} is refused: {refusal}"));
                 }
                 Err(_) => {}
@@ -393,51 +463,5 @@ impl EventSource for EvdevSource {
     }
 }
 
-/// What the device at `path` was when it was there last.
-fn described(file: &Path, path: &Path) -> Result<DeviceInfo, EvdevOpenError> {
-    let described = description::load(file, path);
-    let described = described.map_err(|error| EvdevOpenError::Description {
-        path: path.to_owned(),
-        file: file.to_owned(),
-        error: error.to_string(),
-    })?;
-    described.ok_or_else(|| EvdevOpenError::NeverSeen(path.to_owned()))
-}
-
-/// Why the file at `path` cannot be opened.
-fn cannot_open(path: &Path, error: io::Error) -> EvdevOpenError {
-    let path = path.to_owned();
-    match error.kind() {
-        io::ErrorKind::NotFound => EvdevOpenError::Missing(path),
-        io::ErrorKind::PermissionDenied => EvdevOpenError::Denied(path),
-        io::ErrorKind::IsADirectory => EvdevOpenError::NotEvdev { path, error },
-        _ => EvdevOpenError::Io { path, error },
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn open_error_says_what_the_file_is_not() {
-        let folder = tempfile::tempdir().expect("cannot make a folder");
-        let open = |path: &Path| {
-            let path = path.to_path_buf();
-            EvdevSource::open(EvdevOptions {
-                path,
-                grab: true,
-                sandboxed: true,
-                description: None,
-            })
-        };
-        let missing = folder.path().join("event0");
-        let error = open(&missing).expect_err("there is no such file");
-        assert!(matches!(&error, EvdevOpenError::Missing(path) if *path == missing));
-        assert!(error.to_string().contains("event0"));
-        for path in [folder.path(), Path::new("/dev/null")] {
-            let error = open(path).expect_err("it is not an evdev device");
-            assert!(matches!(error, EvdevOpenError::NotEvdev { .. }), "{error}");
-        }
-    }
-}
+mod tests;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The names of an evdev device, as long as they are.
 
 use std::os::fd::OwnedFd;

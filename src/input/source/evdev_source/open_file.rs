@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Opens the node of an evdev device.
 
 use std::fs::{File, OpenOptions};
@@ -18,7 +19,7 @@ pub(super) fn open_file(path: &Path) -> io::Result<File> {
         OpenOptions::new()
             .read(true)
             .write(writable)
-            .custom_flags(flags.bits().cast_signed())
+            .custom_flags(flags.bits() as i32)
             .open(path)
     };
     open(true).or_else(|error| match error.kind() {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Reads the identity and abilities of an evdev device (`EVIOCGID`, `EVIOCGNAME`, `EVIOCGBIT`,
 //! `EVIOCGABS` ...).
 

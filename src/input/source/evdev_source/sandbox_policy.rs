@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What an open evdev device needs from the system: ioctls that read what it is and its state, and grab it.
 
 use crate::backend::{SandboxPolicy, SyscallArgument, SyscallRule};

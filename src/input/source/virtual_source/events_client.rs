@@ -1,20 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A program that sends events, such as a console.
 //!
 //! It sends `struct virtio_input_event` (virtio 1.2, 5.8.6): whole reports, each closed by `SYN_REPORT`. It gets the same:
 //! the LEDs of the device, at the start and whenever they change.
 
 use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::event::epoll::EventFlags;
 
+use crate::backend::continuity::Ledger;
 use crate::input::device_info::DeviceInfo;
 use crate::input::protocol::event_codes::{EV_ABS, EV_KEY, EV_LED, EV_REL, EV_SYN};
 use crate::input::protocol::{Bitmap, Event};
 
-/// Most events of a report, without its end.
-const MAX_REPORT: usize = 64;
+use super::kept_client::{ClientProgress, KeptClient, MAX_REPORT};
+
 /// Most bytes that are read at once.
 const READ_SIZE: usize = 64 * Event::SIZE;
 /// The greatest step of a relative axis, either way.
@@ -39,6 +42,8 @@ pub(super) enum ClientError {
 #[derive(Debug)]
 pub(super) struct EventsClient {
     stream: UnixStream,
+    /// How it is received so that a successor goes on; `None` if nothing is kept.
+    kept: Option<KeptClient>,
     /// The beginning of an event.
     partial_event: Vec<u8>,
     /// The beginning of a report.
@@ -62,12 +67,28 @@ pub(super) struct ClientRead {
 
 impl EventsClient {
     /// A client at the other end of `stream`, which does not block.
-    pub(super) fn new(stream: UnixStream) -> Self {
+    pub(super) fn new(stream: UnixStream, kept: Option<KeptClient>) -> Self {
+        let progress = ClientProgress::default();
+        Self::with_progress(stream, kept, progress)
+    }
+
+    /// A client of a predecessor.
+    pub(super) fn with_progress(
+        stream: UnixStream,
+        kept: Option<KeptClient>,
+        progress: ClientProgress,
+    ) -> Self {
+        let ClientProgress {
+            keys,
+            partial_event,
+            partial_report,
+        } = progress;
         Self {
             stream,
-            partial_event: Vec::new(),
-            partial_report: Vec::new(),
-            keys: Bitmap::default(),
+            kept,
+            partial_event,
+            partial_report,
+            keys,
             unsent: Vec::new(),
             has_old_leds: false,
             interest: EventFlags::IN,
@@ -88,25 +109,62 @@ impl EventsClient {
 
     /// Reads once, at most as many events as a report may have: other clients have their turns.
     pub(super) fn read(&mut self, info: &DeviceInfo) -> ClientRead {
-        let mut bytes = [0; READ_SIZE];
-        let count = match self.stream.read(&mut bytes) {
-            Ok(0) => return ClientRead::nothing(Err(ClientError::Disconnected)),
-            Ok(count) => count,
+        let bytes = match self.receive() {
+            Ok(bytes) if bytes.is_empty() => {
+                return ClientRead::nothing(Err(ClientError::Disconnected));
+            }
+            Ok(bytes) => bytes,
             Err(error) => {
                 let more = match error.kind() {
                     io::ErrorKind::WouldBlock => Ok(false),
                     io::ErrorKind::Interrupted => Ok(true),
+                    // It left LEDs unread.
+                    io::ErrorKind::ConnectionReset => Err(ClientError::Disconnected),
                     _ => Err(error.into()),
                 };
                 return ClientRead::nothing(more);
             }
         };
         let mut reports = Vec::new();
-        let taken = self.take_bytes(bytes.get(..count).unwrap_or_default(), info, &mut reports);
+        let taken = self.take_bytes(&bytes, info, &mut reports);
         ClientRead {
             reports,
-            more: taken.map(|()| count == READ_SIZE),
+            more: taken.map(|()| bytes.len() >= READ_SIZE),
         }
+    }
+
+    fn receive(&mut self) -> io::Result<Vec<u8>> {
+        if let Some(kept) = &mut self.kept {
+            return kept.receive(&self.stream, READ_SIZE);
+        }
+        let mut bytes = vec![0; READ_SIZE];
+        let count = self.stream.read(&mut bytes)?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
+    /// Whether a predecessor received bytes that it made nothing of.
+    pub(super) fn has_left(&self) -> bool {
+        self.kept.as_ref().is_some_and(KeptClient::has_left)
+    }
+
+    /// Records how far the client is: of what [`Self::read`] returned the device has made something.
+    pub(super) fn put(&self, ledger: &Ledger) {
+        if let Some(kept) = &self.kept {
+            kept.put(
+                ledger,
+                &self.keys,
+                &self.partial_event,
+                &self.partial_report,
+            );
+        }
+    }
+
+    /// Ends the connection, of which a descriptor may still be kept. Returns how it was kept.
+    pub(super) fn close(self) -> Option<KeptClient> {
+        // It fails only if the client was faster.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.kept
     }
 
     fn take_bytes(
@@ -143,6 +201,11 @@ impl EventsClient {
         self.send_leds(leds, info);
     }
 
+    /// Has the client told the LEDs once it is watched: a predecessor may have died before it could tell them.
+    pub(super) fn owe_leds(&mut self) {
+        self.has_old_leds = true;
+    }
+
     /// Sends what could not be sent, now that the client may have read.
     pub(super) fn send_leds(&mut self, leds: &Bitmap, info: &DeviceInfo) {
         if !self.write() || !self.has_old_leds {
@@ -174,7 +237,7 @@ impl EventsClient {
 
     /// What the client waits for, if that is not what it was watched for so far.
     pub(super) fn new_interest(&mut self) -> Option<EventFlags> {
-        let interest = if self.unsent.is_empty() {
+        let interest = if self.unsent.is_empty() && !self.has_old_leds {
             EventFlags::IN
         } else {
             EventFlags::IN | EventFlags::OUT

@@ -1,6 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A device without hardware: programs such as a console send its events over a socket.
 
 mod events_client;
+mod kept_client;
+mod kept_clients;
 mod virtual_device;
 
 pub use virtual_device::VirtualDevice;
@@ -21,6 +24,8 @@ use crate::input::protocol::{Bitmap, Event};
 use crate::input::source::{EventSource, ReadOutcome};
 
 use events_client::{ClientError, EventsClient};
+use kept_client::{KeptClient, LeftClient};
+use kept_clients::KeptClients;
 
 /// The name of the listening socket, in options (`--events-socket`) and socket activation (`FileDescriptorName=`).
 pub const EVENTS_SOCKET: &str = "events";
@@ -43,6 +48,9 @@ pub struct VirtualSource {
     axes: BTreeMap<u16, i32>,
     /// The LEDs that the guest has switched on.
     leds: Bitmap,
+    kept: KeptClients,
+    /// Clients of a predecessor whose connections ended with it, with what they pressed.
+    lost_clients: Vec<(KeptClient, Bitmap)>,
     log: RateLimitedLog,
     connected_log: RateLimitedLog,
     disconnected_log: RateLimitedLog,
@@ -63,6 +71,8 @@ impl VirtualSource {
             next_client: 0,
             axes: BTreeMap::new(),
             leds: Bitmap::default(),
+            kept: KeptClients::default(),
+            lost_clients: Vec::new(),
             log: RateLimitedLog::default(),
             connected_log: RateLimitedLog::default(),
             disconnected_log: RateLimitedLog::default(),
@@ -70,14 +80,74 @@ impl VirtualSource {
     }
 
     fn add_client(&mut self, stream: UnixStream) -> io::Result<()> {
-        let id = self.next_client;
-        let mut client = EventsClient::new(stream);
-        let flags = epoll::EventFlags::IN;
-        epoll::add(&self.epoll, &client, epoll::EventData::new_u64(id), flags)?;
-        client.tell_leds(&self.leds, &self.info);
-        self.next_client = self.next_client.wrapping_add(1);
-        self.keep(id, client);
+        let id = self.watch(&stream)?;
+        let kept = self.kept.keep(&stream);
+        let client = EventsClient::new(stream, kept);
+        client.put(self.kept.ledger());
+        // First: a client that was told the LEDs is served on by a successor.
+        self.kept.ledger().commit();
+        self.serve_from_now(id, client);
         Ok(())
+    }
+
+    /// Watches a connection, which gets a number.
+    fn watch(&mut self, stream: &UnixStream) -> io::Result<u64> {
+        let id = self.next_client;
+        let flags = epoll::EventFlags::IN;
+        epoll::add(&self.epoll, stream, epoll::EventData::new_u64(id), flags)?;
+        self.next_client = self.next_client.wrapping_add(1);
+        Ok(id)
+    }
+
+    fn serve_from_now(&mut self, id: u64, mut client: EventsClient) {
+        client.tell_leds(&self.leds, &self.info);
+        self.keep(id, client);
+    }
+
+    /// Goes on with a client of a predecessor.
+    fn go_on(&mut self, left: LeftClient) {
+        let LeftClient {
+            stream,
+            kept,
+            progress,
+        } = left;
+        let watched = stream.map(|stream| {
+            let id = self.watch(&stream)?;
+            io::Result::Ok((id, stream))
+        });
+        match watched {
+            Some(Ok((id, stream))) => {
+                if let Some(listener) = &mut self.listener {
+                    listener.adopt();
+                }
+                let mut client = EventsClient::with_progress(stream, Some(kept), progress);
+                client.owe_leds();
+                self.keep(id, client);
+            }
+            // It connects again.
+            Some(Err(_)) | None => self.lost_clients.push((kept, progress.keys)),
+        }
+    }
+
+    /// Ends a connection.
+    fn close(&mut self, client: EventsClient) {
+        if let Some(kept) = client.close() {
+            self.kept.remove(kept);
+        }
+    }
+
+    /// Appends to `events` the release of what clients of a predecessor pressed whose connections ended with it.
+    fn release_lost(&mut self, events: &mut Vec<Event>) {
+        let mut lost = Bitmap::default();
+        for (kept, keys) in std::mem::take(&mut self.lost_clients) {
+            self.kept.remove(kept);
+            keys.iter().for_each(|key| lost.set(key, true));
+        }
+        let released = lost.without(&self.keys());
+        if !released.is_empty() {
+            events.extend(released.iter().map(|code| Event::new(EV_KEY, code, 0)));
+            events.push(Event::REPORT);
+        }
     }
 
     /// Keeps a client, and watches it for what it waits for.
@@ -105,6 +175,7 @@ impl VirtualSource {
         }
         match read.more {
             Ok(more) => {
+                client.put(self.kept.ledger());
                 self.keep(id, client);
                 more
             }
@@ -123,7 +194,7 @@ impl VirtualSource {
             let Event { kind, code, value } = event;
             let changes = match kind {
                 EV_KEY => client.set_key(code, value != 0) && !others.contains(code),
-                EV_ABS => self.axes.insert(code, value) != Some(value),
+                EV_ABS => self.set_axis(code, value),
                 _ => value != 0,
             };
             if changes {
@@ -133,6 +204,15 @@ impl VirtualSource {
         if events.len() > before {
             events.push(Event::REPORT);
         }
+    }
+
+    /// Sets an absolute axis. Returns `false` if it has the value already.
+    fn set_axis(&mut self, axis: u16, value: i32) -> bool {
+        let changes = self.axes.insert(axis, value) != Some(value);
+        if changes {
+            self.kept.put_axis(axis, value);
+        }
+        changes
     }
 
     /// A client is gone, or is disconnected: appends to `events` the release of what only this one pressed.
@@ -151,11 +231,30 @@ impl VirtualSource {
             events.extend(released.iter().map(|code| Event::new(EV_KEY, code, 0)));
             events.push(Event::REPORT);
         }
-        // Its descriptor leaves the epoll descriptor when it is closed: there is no other one for it.
-        drop(client);
+        self.close(client);
         if let Some(listener) = &mut self.listener {
             listener.leave();
         }
+    }
+
+    /// Serves clients that are ready, once each. Returns whether there may be more to read.
+    fn serve_ready(&mut self, events: &mut Vec<Event>) -> io::Result<bool> {
+        let left = self.clients.iter().filter(|(_, client)| client.has_left());
+        let mut ready: Vec<_> = left.map(|(id, _)| (*id, epoll::EventFlags::IN)).collect();
+        let mut more = !ready.is_empty() || !self.lost_clients.is_empty();
+        if more {
+            // A predecessor's: nothing new is read before.
+            self.release_lost(events);
+        } else {
+            ready = self.ready()?;
+            if ready.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
+        for (id, flags) in ready {
+            more |= self.serve(id, flags, events);
+        }
+        Ok(more)
     }
 
     /// What is pressed by any client.
@@ -216,6 +315,13 @@ impl EventSource for VirtualSource {
                 self.label()
             );
         }
+        let (kept, left) = KeptClients::load(context.continuity(), &self.info)?;
+        self.kept = kept;
+        self.axes = left.axes;
+        self.leds = left.leds;
+        left.clients
+            .into_iter()
+            .for_each(|client| self.go_on(client));
         Ok(())
     }
 
@@ -244,19 +350,16 @@ impl EventSource for VirtualSource {
     }
 
     fn read(&mut self, events: &mut Vec<Event>) -> io::Result<ReadOutcome> {
-        let ready = self.ready()?;
-        if ready.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let mut more = false;
-        for (id, flags) in ready {
-            more |= self.serve(id, flags, events);
-        }
+        let more = self.serve_ready(events)?;
         Ok(if more {
             ReadOutcome::MaybeMore
         } else {
             ReadOutcome::Drained
         })
+    }
+
+    fn committed(&mut self) {
+        self.kept.committed();
     }
 
     fn state(&self) -> io::Result<DeviceState> {
@@ -271,6 +374,7 @@ impl EventSource for VirtualSource {
         for event in events.iter().filter(|event| event.kind == EV_LED) {
             self.leds.set(event.code, event.value != 0);
         }
+        self.kept.put_leds(&self.leds);
         let ids: Vec<u64> = self.clients.keys().copied().collect();
         for id in ids {
             if let Some(mut client) = self.clients.remove(&id) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! With real sockets, over which the tests play consoles.
 
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -176,6 +177,21 @@ fn console_that_ends_releases_what_only_it_pressed() {
     drop(two);
     assert_eq!(device.events(), report(key(30, 0)));
     assert!(!device.context.has_clients());
+}
+
+#[test]
+fn console_that_leaves_leds_unread_just_disconnects() {
+    let info = VirtualDevice::Keyboard.info();
+    let (device, console) = UnixStream::pair().unwrap();
+    device.set_nonblocking(true).unwrap();
+    let mut client = EventsClient::new(device, None);
+    client.tell_leds(&Bitmap::default(), &info);
+    send(&console, &report(key(30, 1)));
+    drop(console);
+    let reports = client.read(&info).reports;
+    assert_eq!(reports, [[key(30, 1)]], "what it sent counts");
+    let end = client.read(&info).more;
+    assert!(matches!(end, Err(ClientError::Disconnected)), "{end:?}");
 }
 
 #[test]

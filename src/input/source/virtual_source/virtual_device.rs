@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The devices that there are without hardware, as their drivers see them.
 
 use evdev::{AbsoluteAxisCode, BusType, KeyCode, LedCode, RelativeAxisCode};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use super::*;
 use crate::vnc::damage::merging::MAX_RECTS;
 use crate::vnc::test_random::Random;
@@ -128,7 +130,7 @@ fn take(map: &mut DamageMap, model: &mut Model, within: &Rect, random: &mut Rand
     let mut covered = vec![0; model.pieces.len()];
     for rect in &rects {
         assert!(rect.lies_within(model.size) && !rect.is_empty(), "{rect:?}");
-        let ends_piece = |x: u32| x.is_multiple_of(PIECE) || x == model.size.width;
+        let ends_piece = |x: u32| x % PIECE == 0 || x == model.size.width;
         assert!(ends_piece(rect.x) && ends_piece(rect.right()), "{rect:?}");
         for y in rect.y..rect.bottom() {
             let row = (y * model.size.width.div_ceil(PIECE)) as usize;

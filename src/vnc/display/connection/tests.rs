@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
@@ -62,6 +64,14 @@ impl Gpu {
     }
 }
 
+/// A scanout of a size, and pixels in its upper left corner.
+fn shown(size: [u32; 2], part: [u32; 2], pixels: &[u32]) -> Vec<u8> {
+    let payload = (20 + part[0] * part[1] * 4).to_ne_bytes();
+    let size = words(&[7, 0, 12, 0, size[0], size[1]]);
+    let update = [words(&[8, 0]), payload.into(), words(&[0, 0, 0])].concat();
+    [size, update, words(&part), words(pixels)].concat()
+}
+
 fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
@@ -85,16 +95,13 @@ fn connection_is_tried_again_after_longer_and_longer_pauses() {
 
     // A GPU that shows something is tried again at once after its end.
     let (mut peer, _) = listener.accept().unwrap();
-    peer.write_all(&words(&[7, 0, 12, 0, 64, 48])).unwrap();
-    peer.write_all(&words(&[8, 0, 24, 0, 0, 0, 1, 1, 0]))
-        .unwrap();
+    peer.write_all(&shown([64, 48], [1, 1], &[0])).unwrap();
     gpu.serve();
     assert_eq!(gpu.state(), HeadState::On);
     drop(peer);
     gpu.serve();
-    assert_eq!(gpu.state(), HeadState::Unreachable);
     let due = gpu.display.due(gpu.now).unwrap();
-    assert_eq!(due - gpu.now, Duration::from_secs(1));
+    assert_eq!(due - gpu.now, Duration::from_millis(100));
 
     // Whoever looks next waits for the same time, and is not one more attempt.
     gpu.display.disconnect(&mut gpu.heads);
@@ -188,4 +195,100 @@ fn gpu_that_asks_and_does_not_read_is_left() {
         rounds += 1;
         assert!(rounds < 100_000);
     }
+}
+
+/// A connection to a GPU whose head is shown, and the GPU's end of it.
+fn showing(gpu: &mut Gpu, listener: &UnixListener) -> UnixStream {
+    assert!(gpu.connect());
+    let (mut peer, _) = listener.accept().unwrap();
+    peer.write_all(&shown([2, 2], [2, 2], &[1, 2, 3, 4]))
+        .unwrap();
+    gpu.serve();
+    assert_eq!(gpu.state(), HeadState::On);
+    gpu.heads[0].forget_changes();
+    peer
+}
+
+fn pixels(gpu: &Gpu) -> Vec<u8> {
+    gpu.heads[0].picture().borrow().bytes().to_vec()
+}
+
+#[test]
+fn picture_is_kept_until_the_next_gpu_shows_one() {
+    let mut gpu = Gpu::new();
+    let listener = gpu.listen();
+    let peer = showing(&mut gpu, &listener);
+    let before = pixels(&gpu);
+    drop(peer);
+    gpu.serve();
+    let kept_until = gpu.display.kept_until().unwrap();
+    gpu.now = gpu.display.due(gpu.now).unwrap();
+    assert!(gpu.now < kept_until);
+    assert!(gpu.connect());
+    gpu.display.forget_kept(&mut gpu.heads, gpu.now);
+    assert!(gpu.heads[0].changes().is_empty());
+    assert_eq!(pixels(&gpu), before);
+
+    // The next one has drawn something meanwhile.
+    let (mut peer, _) = listener.accept().unwrap();
+    peer.write_all(&shown([2, 2], [2, 2], &[1, 2, 3, 5]))
+        .unwrap();
+    gpu.serve();
+    gpu.now = kept_until;
+    gpu.display.forget_kept(&mut gpu.heads, gpu.now);
+    assert_eq!(gpu.state(), HeadState::On);
+    assert_eq!(pixels(&gpu)[..], words(&[1, 2, 3, 5]));
+    let changes = gpu.heads[0].changes();
+    assert!(!changes.damage.is_empty() && !changes.picture && !changes.name);
+}
+
+#[test]
+fn picture_is_not_kept_for_long() {
+    // With a GPU that says nothing, and without one.
+    for comes_back in [true, false] {
+        let mut gpu = Gpu::new();
+        let listener = gpu.listen();
+        drop(showing(&mut gpu, &listener));
+        gpu.serve();
+        let kept_until = gpu.display.kept_until().unwrap();
+        assert_eq!(kept_until - gpu.now, KEPT);
+        gpu.now = gpu.display.due(gpu.now).unwrap();
+        if !comes_back {
+            drop(listener);
+        }
+        assert_eq!(gpu.connect(), comes_back);
+        gpu.now = kept_until - Duration::from_millis(1);
+        gpu.display.forget_kept(&mut gpu.heads, gpu.now);
+        assert_eq!(gpu.state(), HeadState::On);
+        gpu.now = kept_until;
+        gpu.display.forget_kept(&mut gpu.heads, gpu.now);
+        let state = match comes_back {
+            true => HeadState::Waiting,
+            false => HeadState::Unreachable,
+        };
+        assert_eq!(gpu.state(), state);
+        assert_eq!(gpu.display.kept_until(), None);
+    }
+}
+
+/// What a message changed before it was cut reaches the viewers with the next picture, which compares equal there.
+#[test]
+fn message_that_is_cut_leaves_no_difference() {
+    let mut gpu = Gpu::new();
+    let listener = gpu.listen();
+    let mut peer = showing(&mut gpu, &listener);
+    let next = shown([2, 2], [2, 2], &[5, 6, 7, 8]);
+    peer.write_all(&next[..next.len() - 4]).unwrap();
+    gpu.serve();
+    drop(peer);
+    gpu.serve();
+    assert!(gpu.heads[0].changes().damage.is_empty());
+    gpu.now = gpu.display.due(gpu.now).unwrap();
+    assert!(gpu.connect());
+    let (mut peer, _) = listener.accept().unwrap();
+    peer.write_all(&shown([2, 2], [2, 2], &[5, 6, 7, 4]))
+        .unwrap();
+    gpu.serve();
+    assert_eq!(pixels(&gpu)[..], words(&[5, 6, 7, 4]));
+    assert!(!gpu.heads[0].changes().damage.is_empty());
 }

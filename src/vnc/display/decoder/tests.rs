@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 
@@ -208,7 +210,7 @@ fn each_byte_counts_in_its_piece_and_in_no_other() {
         assert_eq!(shown.send_part(rect, piece), [], "nothing changed");
         let all = rect.x as usize * 4..rect.right() as usize * 4;
         // Each byte at the edges of pieces, words and rows; some in between.
-        let near_edge = |at: &usize| matches!((at + 1) % 16, 0..2) || at.is_multiple_of(61);
+        let near_edge = |at: &usize| matches!((at + 1) % 16, 0..2) || at % 61 == 0;
         for at in all
             .filter(near_edge)
             .step_by(if piece < 16 { 29 } else { 1 })

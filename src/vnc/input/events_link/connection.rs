@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A connection to an events socket, which never blocks and never keeps more than a bound.
 
 use std::collections::VecDeque;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Keys that are the same on every layout, whatever modifiers are pressed: all that type no character.
 
 use evdev::KeyCode;

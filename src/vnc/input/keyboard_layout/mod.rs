@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Keyboard layouts: which key, with which modifiers, types a keysym. A viewer that sends no keycodes says only what was
 //! typed; the guest, which has a layout of its own, wants keys. The layout here has to be the guest's.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What decides which character a key types.
 
 /// The modifiers that choose a key's level, and the locks that take part in it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The keyboard layout of the United States, built in: the usual one needs no library and no data.
 
 use super::modifiers::Modifiers;

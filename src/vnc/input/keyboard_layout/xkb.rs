@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Keymaps of libxkbcommon, which is loaded at run time and only for a layout that is not built in.
 
 use std::ffi::{CStr, CString};
@@ -46,7 +47,9 @@ impl XkbKeymap {
             variant: variant.as_ptr(),
             options: c"".as_ptr(),
         };
-        let flags = xkb_context_flags::XKB_CONTEXT_NO_ENVIRONMENT_NAMES;
+        // The default folders are added once it is silent. The environment is asked for names that are not given, and all
+        // are given.
+        let flags = xkb_context_flags::XKB_CONTEXT_NO_DEFAULT_INCLUDES;
         // SAFETY: the library's functions have the types that its header gives them. The pointers that are passed are
         // results of these functions, checked for null, and strings that outlive the calls. What was made is freed
         // once, here if a later step fails, else by `drop`.
@@ -57,6 +60,10 @@ impl XkbKeymap {
                 context.as_ptr(),
                 xkb_log_level::XKB_LOG_LEVEL_CRITICAL,
             );
+            if (library.xkb_context_include_path_append_default)(context.as_ptr()) == 0 {
+                (library.xkb_context_unref)(context.as_ptr());
+                return Err(unknown());
+            }
             let compile_flags = xkb_keymap_compile_flags::XKB_KEYMAP_COMPILE_NO_FLAGS;
             let keymap =
                 (library.xkb_keymap_new_from_names)(context.as_ptr(), &names, compile_flags);

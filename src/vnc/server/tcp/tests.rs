@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! With real connections over the loopback interface.
 
 use std::io::{ErrorKind, Read as _, Write as _};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
 use super::*;
 
 fn is_within_limits(slice: &Rect) -> bool {

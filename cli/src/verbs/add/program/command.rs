@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The command line of a program: how the program gets its socket.
 
 use std::path::Path;

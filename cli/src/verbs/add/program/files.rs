@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The folders, files and device nodes of the host that a program serves.
 
 use std::fs::{self, Metadata};

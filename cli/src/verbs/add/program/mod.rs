@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `vhostctl add TYPE VM --backend=BACKEND`: any installed program that follows the conventions.
 
 mod command;
@@ -25,13 +26,12 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
         "--backend",
         &[
             &[
-                ("DEVICE", args.device.is_some()),
                 ("--render-node", args.render_node.is_some()),
                 ("--virgl", args.virgl),
                 ("--max-hostmem", args.max_hostmem.is_some()),
-                ("--no-grab", args.no_grab),
                 ("--virtual", args.virtual_kind.is_some()),
             ][..],
+            &args.input_options(),
             &args.screen_options(),
             &args.console_options(),
         ]
@@ -50,7 +50,12 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
     }
     let name = match &args.name {
         Some(name) => name.clone(),
-        None => free_name(default_name(args.device_type), &args.vm, &host.assignments),
+        None => free_name(
+            default_name(args.device_type),
+            &args.vm,
+            &host.assignments,
+            &[],
+        ),
     };
     let instance =
         Instance::checked(UnitKind::Program, &args.vm, Some(&name)).map_err(AddError::Name)?;
@@ -174,6 +179,7 @@ fn find(wanted: &str, device_type: DeviceType) -> Result<InstalledProgram, AddEr
             None => Err(AddError::NoUsableProgram {
                 name: wanted.to_owned(),
                 device_type: device_type.name().to_owned(),
+                package: known::package(wanted, device_type.name()),
             }),
         };
     };

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Messages from a backend to a display.
 
 use super::super::Rect;

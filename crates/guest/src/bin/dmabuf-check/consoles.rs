@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Consoles beside a front-end that is passed buffers: both show the same.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Runs vhost-user-gpu with `--virgl` on a render node and checks what a front-end is shown:
 //! `dmabufs`, or the `pixels` of one that passes nothing on.
 //!

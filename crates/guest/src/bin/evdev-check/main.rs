@@ -1,9 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Runs vhost-user-input on a kernel's own evdev devices and checks what a guest would get.
 //!
 //! For a Linux guest that plays the host: it needs /dev/uinput, the program as
 //! `/usr/bin/vhost-user-input`, and QEMU's virtio keyboard. Each check that held is a line. The argument `replug` is for
-//! those of devices that come back.
+//! those of devices that come back, `match` for those of devices that are found by their numbers, `killed` for a program
+//! that is killed, `outlived` for what happens to devices meanwhile, `hands` for those of devices that change hands.
 
+mod hands;
+mod killed;
+mod matched;
+mod outlived;
 mod replug;
 
 use std::path::PathBuf;
@@ -27,18 +33,25 @@ const REL: u16 = EventType::RELATIVE.0;
 const LED: u16 = EventType::LED.0;
 
 fn main() -> anyhow::Result<()> {
-    if std::env::args().nth(1).as_deref() == Some("replug") {
-        replug::check()?;
-        println!("all checks held");
-        return Ok(());
+    match std::env::args().nth(1).as_deref() {
+        None => devices()?,
+        Some("killed") => killed::check()?,
+        Some("replug") => replug::check()?,
+        Some("match") => matched::check()?,
+        Some("hands") => hands::check()?,
+        Some("outlived") => outlived::check()?,
+        Some(other) => bail!("there are no checks named {other}"),
     }
+    println!("all checks held");
+    Ok(())
+}
+
+fn devices() -> anyhow::Result<()> {
     description_and_keys()?;
     grab()?;
     lost_events()?;
     lamps()?;
-    unplugged()?;
-    println!("all checks held");
-    Ok(())
+    unplugged()
 }
 
 /// A device that this process plays.
@@ -74,6 +87,13 @@ impl Played {
         Ok(Self { device, node })
     }
 
+    /// Another reader of the host.
+    fn reader(&self) -> anyhow::Result<Device> {
+        let reader = Device::open(&self.node)?;
+        reader.set_nonblocking(true)?;
+        Ok(reader)
+    }
+
     fn report(&mut self, events: &[(u16, u16, i32)]) -> anyhow::Result<()> {
         let events: Vec<InputEvent> = events
             .iter()
@@ -91,17 +111,22 @@ struct Served {
 
 impl Served {
     fn new(node: &std::path::Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let path = format!("--evdev-path={}", node.display());
+        Self::with(&[&[path.as_str()], arguments].concat())
+    }
+
+    fn with(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::to(arguments, InputOptions::default())
+    }
+
+    /// Of a guest with a driver of its own kind.
+    fn to(arguments: &[&str], driver: InputOptions) -> anyhow::Result<Self> {
         let mut program = Command::new(PROGRAM)
-            .arg(format!("--evdev-path={}", node.display()))
             .args(arguments)
             .socket(SocketForm::Path)
             .spawn()?;
         let session = program.session()?;
-        let mut input = Input::start(
-            session,
-            &Memory::with_size(1 << 20)?,
-            InputOptions::default(),
-        )?;
+        let mut input = Input::start(session, &Memory::with_size(1 << 20)?, driver)?;
         // Answered once the queues are served.
         input.send_status(&[Event::new(0, 0, 0)])?;
         Ok(Self { input, program })
@@ -116,6 +141,10 @@ impl Served {
             .collect();
         ensure!(got == events, "the guest got {got:?}, not {events:?}");
         Ok(())
+    }
+
+    fn log(&self) -> String {
+        self.program.stderr()
     }
 
     fn end(self) -> anyhow::Result<()> {
@@ -156,8 +185,7 @@ fn host_sees(played: &mut Played, reader: &mut Device) -> anyhow::Result<bool> {
 
 fn grab() -> anyhow::Result<()> {
     let mut played = Played::new()?;
-    let mut reader = Device::open(&played.node)?;
-    reader.set_nonblocking(true)?;
+    let mut reader = played.reader()?;
     ensure!(host_sees(&mut played, &mut reader)?, "before a guest runs");
     let mut served = Served::new(&played.node, &[])?;
     ensure!(!host_sees(&mut played, &mut reader)?, "while a guest runs");
@@ -214,14 +242,30 @@ fn lost_events() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The device that QEMU gives this guest: one with lamps.
+fn qemus_keyboard() -> Option<(PathBuf, Device)> {
+    evdev::enumerate().find(|(_, device)| device.name() == Some("QEMU Virtio Keyboard"))
+}
+
+/// Waits until the lamp of Caps Lock is on, or off. `log` is what the program said.
+fn wait_lit(keyboard: &Device, wanted: bool, log: impl Fn() -> String) -> anyhow::Result<()> {
+    let deadline = Instant::now() + SOON;
+    while keyboard.get_led_state()?.contains(LedCode::LED_CAPSL) != wanted {
+        ensure!(
+            Instant::now() < deadline,
+            "the lamp is not {wanted}: {}",
+            log()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
 fn lamps() -> anyhow::Result<()> {
-    let (node, keyboard) = evdev::enumerate()
-        .find(|(_, device)| device.name() == Some("QEMU Virtio Keyboard"))
-        .context("QEMU's keyboard is missing")?;
-    let lit = |device: &Device| -> anyhow::Result<bool> {
-        Ok(device.get_led_state()?.contains(LedCode::LED_CAPSL))
-    };
-    ensure!(!lit(&keyboard)?);
+    let (node, keyboard) = qemus_keyboard().context("QEMU's keyboard is missing")?;
+    let lit =
+        || -> anyhow::Result<bool> { Ok(keyboard.get_led_state()?.contains(LedCode::LED_CAPSL)) };
+    ensure!(!lit()?);
     let mut served = Served::new(&node, &[])?;
     for wanted in [true, false] {
         let value = i32::from(wanted);
@@ -229,13 +273,7 @@ fn lamps() -> anyhow::Result<()> {
             Event::new(LED, LedCode::LED_CAPSL.0, value),
             Event::report(),
         ])?;
-        let deadline = Instant::now() + SOON;
-        while lit(&keyboard)? != wanted {
-            if Instant::now() > deadline {
-                bail!("the lamp is not {wanted}: {}", served.program.stderr());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_lit(&keyboard, wanted, || served.log())?;
     }
     served.end()?;
     // What the host had comes back, whoever ends it: here it is a signal. Without a grab, at whose end
@@ -244,15 +282,11 @@ fn lamps() -> anyhow::Result<()> {
     served
         .input
         .send_status(&[Event::new(LED, LedCode::LED_CAPSL.0, 1), Event::report()])?;
-    let deadline = Instant::now() + SOON;
-    while !lit(&keyboard)? {
-        ensure!(Instant::now() < deadline, "{}", served.program.stderr());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_lit(&keyboard, true, || served.log())?;
     served.program.signal(Signal::TERM)?;
     let status = served.program.wait_exit(SOON)?;
     ensure!(status.success(), "{status}: {}", served.program.stderr());
-    ensure!(!lit(&keyboard)?, "the lamp stays as the guest had it");
+    ensure!(!lit()?, "the lamp stays as the guest had it");
     println!("lamps go on and off, and are the host's again at the end");
     Ok(())
 }

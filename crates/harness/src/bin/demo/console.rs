@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The guest, seen and used through its console.
 
 use std::time::{Duration, Instant};

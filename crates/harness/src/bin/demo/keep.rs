@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A VM that stays up until its user has seen enough.
 
 use std::io;

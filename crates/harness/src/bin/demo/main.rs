@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Shows the product at work: units of a real systemd serve a screen and a keyboard to a real Linux guest in QEMU,
 //! and a console through which one sees and uses it.
 //!

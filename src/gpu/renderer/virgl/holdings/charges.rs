@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Charges that a resource shares with the objects and bindings that reference it.
 
 use std::collections::HashMap;

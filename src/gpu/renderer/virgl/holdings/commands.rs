@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Decodes the commands that create, bind and destroy (virglrenderer, virgl_protocol.h).
 
 use crate::gpu::renderer::virgl::command_stream::{self, RawCommand};

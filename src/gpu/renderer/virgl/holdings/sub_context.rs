@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! References of a sub-context (`struct vrend_sub_context`) to resources.
 
 use std::collections::HashMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Charges that commands keep and return.
 
 use std::cell::RefCell;

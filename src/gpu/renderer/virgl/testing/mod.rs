@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What tests and fuzz targets use in place of virglrenderer.
 
 pub(crate) mod fake_virglrenderer;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Transfers of pictures, a few rows at a time.
 //!
 //! For each row, virglrenderer searches all iovecs that it is given, from the first on. With a large

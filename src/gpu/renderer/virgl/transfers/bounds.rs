@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Arithmetic of transfers that the library does not check itself.
 
 use crate::gpu::protocol::{ResourceCreate3d, Transfer3d};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Transfers between resources and the guest's memory: their bounds, and how they are executed.
 
 mod bands;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The messages between a program and its opener.
 
 use std::ffi::OsString;
@@ -70,6 +71,11 @@ pub(in crate::input::source::evdev_source) enum Answer {
         /// The name of its node.
         node: OsString,
     },
+    /// Nothing tells these apart, of which one may be the device.
+    Several {
+        /// The names of their nodes.
+        nodes: Vec<OsString>,
+    },
     /// There is something, which cannot be opened.
     Failed(io::Error),
 }
@@ -77,6 +83,11 @@ pub(in crate::input::source::evdev_source) enum Answer {
 const OPENED: u8 = b'o';
 const SETTLED: u8 = b'O';
 const ANOTHER: u8 = b'a';
+const SEVERAL: u8 = b's';
+/// What separates names: no name contains it.
+const SEPARATOR: u8 = b'/';
+/// Most nodes of [`Answer::Several`], each of a few bytes.
+const MAX_NODES: usize = 8;
 const FAILED: u8 = b'f';
 
 impl Answer {
@@ -91,6 +102,11 @@ impl Answer {
                 send_with(socket, kind, node.as_bytes(), Some(file.as_fd()))
             }
             Self::Another { node } => send_with(socket, ANOTHER, node.as_bytes(), None),
+            Self::Several { nodes } => {
+                let nodes = nodes.iter().take(MAX_NODES);
+                let nodes: Vec<_> = nodes.map(|node| node.as_bytes()).collect();
+                send_with(socket, SEVERAL, &nodes.join(&SEPARATOR), None)
+            }
             Self::Failed(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 send_with(socket, FAILED, &errno.to_ne_bytes(), None)
@@ -128,6 +144,13 @@ impl Answer {
             // The program has no descriptor left to receive it.
             (OPENED | SETTLED, None) => Ok(Self::Failed(Errno::MFILE.into())),
             (ANOTHER, _) => Ok(Self::Another { node: name() }),
+            (SEVERAL, _) => {
+                let nodes = text.split(|byte| *byte == SEPARATOR);
+                let nodes = nodes.map(|node| OsString::from_vec(node.to_vec()));
+                Ok(Self::Several {
+                    nodes: nodes.collect(),
+                })
+            }
             _ => {
                 let errno = text.try_into().map_or(libc::EIO, i32::from_ne_bytes);
                 Ok(Self::Failed(io::Error::from_raw_os_error(errno)))

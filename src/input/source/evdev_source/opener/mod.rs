@@ -1,12 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Opens the device again when it comes back, for a program that may open nothing any more.
 //!
 //! The opener is a process of its own ([`start_helper`]): it waits for changes of the device's name and of the folder
-//! with the nodes, by inotify, opens what the name leads to, and passes the descriptor. It reads nothing from the
-//! device, and nothing of a guest. The path is fixed when it starts.
+//! with the nodes, by inotify, opens what the name leads to, and passes the descriptor. A device without a lasting name
+//! it finds by what sysfs says of each node, so that it opens no other one. It reads nothing from the
+//! device, and nothing of a guest. The target is fixed when it starts.
 
 mod message;
 mod names;
+mod place;
 mod search;
+mod target;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,11 +18,15 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::backend::{HelperError, SandboxPolicy, SyscallRule, start_helper};
+use crate::backend::{
+    HelperError, NarrowedFiles, SandboxMode, SandboxPolicy, SyscallRule, start_helper,
+};
 
 pub(super) use message::Answer;
 use message::Order;
+pub(super) use place::Place;
 use search::Search;
+pub(super) use target::Target;
 
 /// The program's end of an opener.
 #[derive(Debug)]
@@ -27,15 +35,21 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    /// Starts an opener for the device that is, or will be, at `path`. Without `sandboxed` it has all rights of the
-    /// user.
+    /// Starts an opener for the device that `target` leads to, or will, and that is at `place` now. Its
+    /// sandbox is as `mode` says.
     ///
     /// # Errors
     /// Those of [`start_helper`].
-    pub(super) fn start(path: &Path, sandboxed: bool) -> Result<Self, HelperError> {
-        let nodes = names::node_folder(path);
-        let policy = SandboxPolicy {
-            devices: vec![names::existing(&nodes).to_owned()],
+    pub(super) fn start(
+        target: Target,
+        place: Place,
+        mode: SandboxMode,
+    ) -> Result<Self, HelperError> {
+        let folder = target.node_folder();
+        let allowed = names::existing(&folder).to_owned();
+        let mut policy = SandboxPolicy {
+            devices: vec![allowed.clone()],
+            read: target.read().into_iter().map(Path::to_owned).collect(),
             calls: vec![
                 SyscallRule::any(libc::SYS_inotify_init1),
                 SyscallRule::any(libc::SYS_inotify_add_watch),
@@ -44,11 +58,14 @@ impl Opener {
             ],
             ..SandboxPolicy::default()
         };
-        let policy = sandboxed.then_some(policy);
-        let prepare = || Search::new(path, nodes);
+        // Only what is there can be allowed. Once the folder is there, the rest is given up.
+        let narrows = mode.is_closed() && allowed != folder && target.is_folder_certain();
+        let narrowed = narrows.then(|| NarrowedFiles::new(&mut policy, folder));
+        let prepare = || Search::new(target, place, narrowed);
         let socket = start_helper(
             c"evdev-opener",
             PURPOSE,
+            mode,
             policy,
             prepare,
             |search, socket| {

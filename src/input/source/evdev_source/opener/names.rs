@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Where a device's name leads to, and which folders say when that changes.
 
 use std::ffi::{OsStr, OsString};
@@ -5,6 +6,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+
+use super::place::Moment;
 
 /// The folder of input devices, where udev's links lead to.
 const DEV_INPUT: &str = "/dev/input";
@@ -94,6 +97,11 @@ impl Link {
             inode: link.ino(),
             changed: (link.ctime(), link.ctime_nsec()),
         })
+    }
+
+    /// When it was made.
+    pub(super) fn made(self) -> Moment {
+        Moment::of_link(self.changed)
     }
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The opener at work, within its own process.
 
 use std::collections::BTreeSet;
@@ -13,10 +14,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
+use crate::backend::NarrowedFiles;
 use crate::input::source::evdev_source::open_file::open_file;
 
 use super::message::{Answer, Order};
-use super::names::{self, Link};
+use super::names::Link;
+use super::place::{Moment, Place};
+use super::target::{Node, Target};
 
 /// A new device is settled when nothing has changed for this long. udev sets its group, its links and the ranges of
 /// its axes within milliseconds.
@@ -26,7 +30,7 @@ const SETTLES_AT_LAST: Duration = Duration::from_secs(5);
 /// A device that another process uses is tried again after this long.
 const RETRIES: Duration = Duration::from_secs(5);
 
-/// The search for a device by its name, whenever it is gone.
+/// The search for a device by its name, or by what it says of itself, whenever it is gone.
 ///
 /// Two devices of the same model may share a name, which leads to the other one when one is gone. So the names of all
 /// nodes that came up while the device was there are kept: they belong to others, until they are deleted. inotify
@@ -34,7 +38,7 @@ const RETRIES: Duration = Duration::from_secs(5);
 /// node was deleted may be the device.
 #[derive(Debug)]
 pub(super) struct Search {
-    path: PathBuf,
+    target: Target,
     /// The folder with the nodes.
     folder: PathBuf,
     inotify: Inotify,
@@ -52,6 +56,8 @@ pub(super) struct Search {
     settled_at: Option<Instant>,
     /// When the first change was seen that is not settled yet.
     unsettled_since: Option<Instant>,
+    /// What the process gives up later.
+    narrowed: Option<NarrowedFiles>,
 }
 
 /// What was opened, as if it were the device.
@@ -84,6 +90,14 @@ impl Nodes {
         Self { own, others }
     }
 
+    /// The device is gone since `moment`; what was made before belongs to others. Of what was made within the same
+    /// tick of the clock nobody plugged in another one.
+    fn since(folder: &Path, moment: Moment) -> Self {
+        let mut others = nodes(folder);
+        others.retain(|node| Moment::made(&folder.join(node)).is_some_and(|made| made < moment));
+        Self { own: None, others }
+    }
+
     fn created(&mut self, node: &OsStr) {
         if self.own.is_none() {
             // It may have been seen before this was told.
@@ -113,11 +127,17 @@ impl Nodes {
 }
 
 impl Search {
-    /// The search for a device that is there, if `path` leads to a node in `folder`.
-    pub(super) fn new(path: &Path, folder: PathBuf) -> io::Result<Self> {
+    /// The search for a device that is at `place`.
+    ///
+    /// Once the folder of the nodes is there, the process gives up what is not in `narrowed`.
+    pub(super) fn new(
+        target: Target,
+        place: Place,
+        narrowed: Option<NarrowedFiles>,
+    ) -> io::Result<Self> {
         let mut search = Self {
-            path: path.to_owned(),
-            folder,
+            folder: target.node_folder(),
+            target,
             inotify: Inotify::init()?,
             folder_watch: None,
             nodes: Nodes::default(),
@@ -127,14 +147,37 @@ impl Search {
             searches: false,
             settled_at: None,
             unsettled_since: None,
+            narrowed,
         };
         search.watch()?;
-        search.link = Link::read(path);
-        // What is there when the device is not may be the device: udev may be about to make its link.
-        if let Ok((_, own)) = names::node(path, &search.folder) {
-            search.nodes = Nodes::held(&search.folder, own);
+        search.link = search.target.link();
+        if let Place::Gone(moment) = place {
+            // One that udev has made since is not that of the device that is gone.
+            search.link = search.link.filter(|link| link.made() < moment);
         }
+        search.nodes = search.nodes_at(place);
         Ok(search)
+    }
+
+    /// Whose the nodes are if the device is at `place`.
+    fn nodes_at(&self, place: Place) -> Nodes {
+        let folder = &self.folder;
+        match place {
+            Place::Target => {
+                let nodes = self.target.nodes(folder).unwrap_or_default();
+                match <[Node; 1]>::try_from(nodes) {
+                    Ok([own]) => Nodes::held(folder, own.name),
+                    // What is there when the device is not may be the device: udev may be about to make its link.
+                    Err(nodes) if nodes.is_empty() => Nodes::default(),
+                    // One came up since the program chose the other: until it is deleted, its own is taken for
+                    // another's.
+                    Err(_) => Nodes::held(folder, None),
+                }
+            }
+            Place::Node(node) => Nodes::held(folder, node.name_in(folder)),
+            Place::Gone(moment) => Nodes::since(folder, moment),
+            Place::Unknown => Nodes::held(folder, None),
+        }
     }
 
     /// Serves the program until it ends.
@@ -229,7 +272,7 @@ impl Search {
         // A folder may be made just before the one above is watched: then it is the nearest one the next time.
         let mut before = Vec::new();
         loop {
-            let folders = names::folders(&self.path);
+            let folders = self.target.folders();
             if folders == before {
                 return Ok(());
             }
@@ -319,6 +362,9 @@ impl Search {
             self.settle_at(None);
         }
         self.watch()?;
+        if let Some(narrowed) = self.narrowed.take_if(|_| self.folder.is_dir()) {
+            narrowed.enter()?;
+        }
         let Some(answer) = self.find(settled) else {
             return Ok(());
         };
@@ -329,43 +375,57 @@ impl Search {
         Ok(())
     }
 
-    /// What the name leads to now; `None` if it is to be looked for again after the next change.
+    /// What may be the device now; `None` if it is to be looked for again after the next change.
     fn find(&mut self, settled: bool) -> Option<Answer> {
-        let link = Link::read(&self.path);
-        let (node, name) = match names::node(&self.path, &self.folder) {
-            Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        let link = self.target.link();
+        let mut nodes = match self.target.nodes(&self.folder) {
+            Ok(nodes) => nodes,
             Err(error) => return settled.then_some(Answer::Failed(error)),
         };
-        if name
-            .as_ref()
-            .is_some_and(|name| self.refused.contains(name))
-        {
-            return None;
+        let is_in = |set: &BTreeSet<OsString>, node: &Node| {
+            let name = node.name.as_ref();
+            name.is_some_and(|name| set.contains(name))
+        };
+        nodes.retain(|node| !is_in(&self.refused, node));
+        let (others, mut nodes): (Vec<_>, Vec<_>) = nodes
+            .into_iter()
+            .partition(|node| is_in(&self.nodes.others, node));
+        if nodes.iter().filter(|node| node.is_at_port).count() == 1 {
+            nodes.retain(|node| node.is_at_port);
         }
-        let is_another = name
-            .as_ref()
-            .filter(|name| self.nodes.others.contains(*name));
-        if let Some(node) = is_another {
-            let node = node.clone();
-            return settled.then_some(Answer::Another { node });
-        }
+        let name = |node: Node| node.name.unwrap_or_default();
+        let node = match <[Node; 1]>::try_from(nodes) {
+            Ok([node]) => node,
+            Err(nodes) => {
+                let another = others.into_iter().next();
+                let answer = match nodes.is_empty() {
+                    true => Answer::Another {
+                        node: name(another?),
+                    },
+                    // Nothing tells them apart.
+                    false => Answer::Several {
+                        nodes: nodes.into_iter().map(name).collect(),
+                    },
+                };
+                return settled.then_some(answer);
+            }
+        };
         // udev may not have noticed yet that the link's device is gone, and the node may be of another one already.
         if link.is_some() && link == self.link && !settled {
             return None;
         }
-        match open_file(&node) {
+        match open_file(&node.path) {
             Ok(file) => {
-                let held = Nodes::held(&self.folder, name.clone());
+                let held = Nodes::held(&self.folder, node.name.clone());
                 self.opened = Some(Opened {
                     link,
                     settled,
-                    name,
+                    name: node.name,
                     before: std::mem::replace(&mut self.nodes, held),
                 });
                 Some(Answer::Opened {
                     file: file.into(),
-                    node: node.file_name().unwrap_or_default().to_owned(),
+                    node: node.path.file_name().unwrap_or_default().to_owned(),
                     settled,
                 })
             }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Contexts and capability sets of the fake library.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -48,8 +49,8 @@ pub(super) unsafe extern "C" fn context_destroy(id: u32) {
 
 fn both_exist(context: c_int, id: c_int) {
     state(|state| {
-        assert!(state.contexts.contains(&context.cast_unsigned()));
-        assert!(state.resources.contains_key(&id.cast_unsigned()));
+        assert!(state.contexts.contains(&(context as u32)));
+        assert!(state.resources.contains_key(&(id as u32)));
     });
 }
 

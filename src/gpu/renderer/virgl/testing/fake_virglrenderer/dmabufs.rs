@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The fake EGL: it exports textures as memfds.
 
 use std::ffi::{c_int, c_uint};
@@ -121,7 +122,7 @@ unsafe extern "C" fn export_image(
             1 => 0,
             2 => -1,
             3 => c_int::MAX,
-            _ => width.cast_signed() * 4,
+            _ => width as c_int * 4,
         };
         *offset = if variant & 7 == 7 { 64 } else { 0 };
     }

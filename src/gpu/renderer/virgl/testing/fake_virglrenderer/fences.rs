@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Fences of the fake library: they retire when the test says so.
 
 use std::ffi::c_int;
@@ -18,7 +19,7 @@ pub(super) fn retire(count: usize) {
 }
 
 pub(super) unsafe extern "C" fn create_fence(fence: c_int, _: u32) -> c_int {
-    state(|state| state.fences.push_back(fence.cast_unsigned()));
+    state(|state| state.fences.push_back(fence as u32));
     0
 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A fake libvirglrenderer, which draws nothing and asserts what the renderer has to ensure: ids exist,
 //! sizes are bounded, no transfer reaches further than 32 bits, streams consist of whole commands, and
 //! iovecs stay valid while the library has their address.

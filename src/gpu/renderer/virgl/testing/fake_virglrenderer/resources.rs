@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Resources of the fake library, and the iovecs that are attached to them.
 
 use std::ffi::c_int;
@@ -57,7 +58,7 @@ pub(super) unsafe extern "C" fn resource_info(
     id: c_int,
     into: *mut sys::virgl_renderer_resource_info,
 ) -> c_int {
-    let id = id.cast_unsigned();
+    let id = id as u32;
     assert!(state(|state| state.resources.contains_key(&id)));
     // SAFETY: the caller has room for the result.
     unsafe { (*into).tex_id = id }
@@ -74,7 +75,7 @@ pub(super) unsafe extern "C" fn resource_attach(
     // SAFETY: `count` is their number.
     touch(unsafe { slice::from_raw_parts(iovecs, count) });
     state(|state| {
-        let resource = state.resources.get_mut(&id.cast_unsigned());
+        let resource = state.resources.get_mut(&(id as u32));
         let place = &mut resource.expect("a known resource").iovecs;
         assert!(place.is_none(), "a second backing");
         *place = Some((iovecs, count));
@@ -84,7 +85,7 @@ pub(super) unsafe extern "C" fn resource_attach(
 
 pub(super) unsafe extern "C" fn resource_detach(id: c_int, _: *mut *mut sys::iovec, _: *mut c_int) {
     let iovecs = state(|state| {
-        let resource = state.resources.get_mut(&id.cast_unsigned());
+        let resource = state.resources.get_mut(&(id as u32));
         resource.expect("a known resource").iovecs.take()
     });
     let (iovecs, count) = iovecs.expect("an attached backing");

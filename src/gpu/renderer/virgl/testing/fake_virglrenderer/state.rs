@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! State of the fake library, which each thread has for itself.
 
 use std::cell::RefCell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Command streams of the fake library.
 
 use std::ffi::{c_int, c_void};
@@ -18,7 +19,7 @@ pub(super) unsafe extern "C" fn submit(stream: *mut c_void, context: c_int, word
     // SAFETY: `words` is their number, and they may be written.
     let stream = unsafe { slice::from_raw_parts_mut(stream.cast::<u32>(), words) };
     state(|state| {
-        assert!(state.contexts.contains(&context.cast_unsigned()));
+        assert!(state.contexts.contains(&(context as u32)));
         let mut rest = &stream[..];
         while let Some((header, behind)) = rest.split_first() {
             let (fields, next) = behind.split_at((header >> 16) as usize);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Transfers of the fake library: they check bounds, and touch the guest's memory.
 
 use std::ffi::{c_int, c_uint};
@@ -151,5 +152,5 @@ pub(super) unsafe extern "C" fn transfer_write(
     // SAFETY: `count` is their number.
     let own = (!iovecs.is_null())
         .then(|| unsafe { slice::from_raw_parts(iovecs.cast_const().cast(), count as usize) });
-    transfer(id, context, mip.cast_unsigned(), strides, part, offset, own)
+    transfer(id, context, mip as u32, strides, part, offset, own)
 }

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# For the postinst of each Debian package: debian/rules inserts it.
+
+# not_listening SOCKET: prints the paths of a socket unit at which nobody listens.
+not_listening() {
+    systemctl show --property=Listen --value "$1" | sed -n 's/^\(\/.*\) (Stream)$/\1/p' | while read -r path; do
+        # As in proc(5): number, references, protocol, flags (listening), type, state, inode, path. A file that was removed is
+        # there still.
+        if ! [ -S "$path" ] ||
+            ! awk -v path="$path" '$4 == "00010000" && $8 == path { found = 1 } END { exit !found }' /proc/net/unix; then
+            echo "$path"
+        fi
+    done
+}
+
+# listen SOCKET: starts it. One that a VM has been using since before a removal is there still, unless systemd was reloaded
+# when the unit was away.
+listen() {
+    if ! systemctl --quiet is-active "$1"; then
+        deb-systemd-invoke start "$1" || true
+    elif [ -n "$(not_listening "$1")" ]; then
+        echo "$1 does not listen any more. Once its VM is shut down: systemctl restart $1" >&2
+    fi
+}
+
+# listen_again TEMPLATE...: starts the sockets of backends that an earlier installation left enabled, and stops those that
+# were purged while a VM used them.
+listen_again() {
+    for template in "$@"; do
+        for link in /etc/systemd/system/*.wants/"$template"@*.socket; do
+            [ ! -L "$link" ] || listen "${link##*/}"
+        done
+        systemctl list-units --plain --no-legend --state=listening "$template@*.socket" | while read -r unit _; do
+            [ -z "$(not_listening "$unit")" ] || deb-systemd-invoke stop "$unit" || true
+        done
+    done
+}
