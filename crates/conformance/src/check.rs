@@ -12,7 +12,7 @@ use frontend::features::PROTOCOL_FEATURES;
 use frontend::{FrontendReq, VhostUserProtocolFeatures as Protocol};
 
 use crate::outcome::{Flaw, Outcome, fails};
-use crate::point::Point;
+use crate::point::{Level, Point};
 use crate::target::{FILE, Target};
 use crate::trial::{Facts, Form, Trial};
 
@@ -43,6 +43,18 @@ pub struct Report {
     pub took: Duration,
 }
 
+impl Report {
+    /// Whether there is no verdict where one is needed: a required point is unfinished, or the check itself failed.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        match self.outcome {
+            Outcome::CheckFailed(_) => true,
+            Outcome::Unfinished(_) => self.point.level == Level::Required,
+            Outcome::Holds(_) | Outcome::Fails(_) | Outcome::NotTried(_) => false,
+        }
+    }
+}
+
 impl Check {
     /// Asks the program for its capabilities, and finds how it can be reached. No point takes longer than `limit`,
     /// unless the program starts so slowly that 30 starts take longer: then these, and ten times the limit at most.
@@ -54,7 +66,7 @@ impl Check {
         };
         let (capabilities, start_error, mut own_error) = match told {
             Ok(capabilities) => (capabilities, None, None),
-            Err(Flaw::Unfinished(why)) => (None, None, Some(why)),
+            Err(Flaw::Unfinished(why) | Flaw::CheckFailed(why)) => (None, None, Some(why)),
             Err(Flaw::Fails(error) | Flaw::NotTried(error)) => (None, Some(error), None),
         };
         let mut facts = Facts {
@@ -87,7 +99,7 @@ impl Check {
                     start = probed.start;
                     break;
                 }
-                Err(Flaw::Unfinished(why)) => {
+                Err(Flaw::Unfinished(why) | Flaw::CheckFailed(why)) => {
                     own_error.get_or_insert(why);
                 }
                 // The first form is the usual one: what is wrong with it tells most.
@@ -166,7 +178,7 @@ impl Check {
         }
         let trial = match Trial::new(self.target.clone(), self.facts.clone(), self.limit) {
             Ok(trial) => trial,
-            Err(error) => return Outcome::Unfinished(format!("no temporary folder: {error}")),
+            Err(error) => return Outcome::CheckFailed(format!("no temporary folder: {error}")),
         };
         let (seen, late) = trial.guarded(|| (point.run)(&trial));
         if late {
@@ -179,6 +191,7 @@ impl Check {
             Ok(seen) => Outcome::Holds(trial.with_statuses(seen)),
             Err(Flaw::NotTried(why)) => Outcome::NotTried(why),
             Err(Flaw::Unfinished(why)) => Outcome::Unfinished(why),
+            Err(Flaw::CheckFailed(why)) => Outcome::CheckFailed(why),
             Err(Flaw::Fails(seen)) => Outcome::Fails(with_story(seen, &trial)),
         }
     }
@@ -256,6 +269,6 @@ fn probe(target: &Arc<Target>, form: Form, limit: Duration) -> Result<Probed, Fl
     };
     tried().map_err(|flaw| match flaw {
         Flaw::Fails(seen) | Flaw::NotTried(seen) => Flaw::Fails(with_story(seen, &trial)),
-        Flaw::Unfinished(why) => Flaw::Unfinished(why),
+        flaw => flaw,
     })
 }

@@ -14,8 +14,10 @@ pub enum Outcome {
     Fails(String),
     /// It is not about this backend; with the reason.
     NotTried(String),
-    /// It is, and could not be tried to the end: the time was over, or the check itself failed; with the reason.
+    /// It is, and could not be tried to the end: the time was over; with the reason.
     Unfinished(String),
+    /// It is, and the check itself failed: its descriptors, memory or disk ran out; with the error.
+    CheckFailed(String),
 }
 
 impl Outcome {
@@ -26,7 +28,8 @@ impl Outcome {
             Self::Holds(seen)
             | Self::Fails(seen)
             | Self::NotTried(seen)
-            | Self::Unfinished(seen) => seen,
+            | Self::Unfinished(seen)
+            | Self::CheckFailed(seen) => seen,
         }
     }
 }
@@ -38,8 +41,10 @@ pub enum Flaw {
     Fails(String),
     /// It is not about this backend.
     NotTried(String),
-    /// It could not be tried to the end.
+    /// The time was over before it was tried to the end.
     Unfinished(String),
+    /// The check itself failed.
+    CheckFailed(String),
 }
 
 /// What the check does for itself, as the front-end's crate names it.
@@ -91,7 +96,7 @@ impl From<Errno> for Flaw {
 
 impl Flaw {
     fn own(error: &dyn std::error::Error) -> Self {
-        Self::Unfinished(format!("the check itself failed: {error}"))
+        Self::CheckFailed(format!("the check itself failed: {error}"))
     }
 }
 
@@ -127,7 +132,7 @@ mod tests {
             ("receiving a vhost-user message", Errno::MFILE),
             ("starting /bin/x", Errno::AGAIN),
         ] {
-            assert!(matches!(flaw(what, errno), Flaw::Unfinished(_)), "{what}");
+            assert!(matches!(flaw(what, errno), Flaw::CheckFailed(_)), "{what}");
         }
         for (what, errno) in [
             ("receiving a vhost-user message", Errno::CONNRESET),

@@ -2,6 +2,7 @@
 //! The guest's screen, through the DRM ioctls that every driver has.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -302,7 +303,22 @@ impl Display {
         Ok(())
     }
 
+    /// The EDID of a connector, or `None` if it has none.
+    ///
+    /// The kernel replaces the property's blob at each configuration change of the device, also between the read of
+    /// the property and that of the blob: then the property is read again.
     fn edid(&self, connector: connector::Handle) -> anyhow::Result<Option<Vec<u8>>> {
+        let mut tries = 10;
+        loop {
+            tries -= 1;
+            match self.try_edid(connector) {
+                Err(error) if tries > 0 && error.kind() == io::ErrorKind::NotFound => {}
+                edid => return edid.context("cannot read the EDID"),
+            }
+        }
+    }
+
+    fn try_edid(&self, connector: connector::Handle) -> io::Result<Option<Vec<u8>>> {
         let properties = self.card.get_properties(connector)?;
         for (property, value) in &properties {
             let info = self.card.get_property(*property)?;

@@ -68,14 +68,11 @@ fn beside(path: &Path) -> io::Result<NamedTempFile> {
 }
 
 /// The document: a suite with a case for each point. Points that are not required are skipped cases where they fail, as
-/// a build does not fail by them. Required ones that are unfinished are errors, as is what ended the check early and that no
-/// front-end is served.
+/// a build does not fail by them. Required ones that are unfinished are errors, as are those in which the check itself failed,
+/// what ended the check early, and that no front-end is served.
 pub(super) fn document(program: &str, found: &Found) -> String {
     let reports = &found.reports[..];
-    let is_error = |report: &&Report| {
-        report.point.level == Level::Required && matches!(report.outcome, Outcome::Unfinished(_))
-    };
-    let unfinished = reports.iter().filter(is_error).count();
+    let unfinished = reports.iter().filter(|report| report.is_error()).count();
     let why = match (&found.obstacle, found.signal, &found.unserved) {
         (Some(Obstacle::Start(why)), ..) => Some(format!("The program cannot be started: {why}")),
         (Some(Obstacle::Own(why)), ..) => Some(why.clone()),
@@ -126,7 +123,7 @@ pub(super) fn document(program: &str, found: &Found) -> String {
             (Outcome::Fails(_), level) => {
                 write!(xml, "<skipped message=\"{level}, and fails: {seen}\"/>")
             }
-            (Outcome::Unfinished(_), Level::Required) => {
+            (Outcome::Unfinished(_), Level::Required) | (Outcome::CheckFailed(_), _) => {
                 write!(xml, "<error message=\"{seen}\">{asks}</error>")
             }
             (Outcome::Unfinished(_), level) => {

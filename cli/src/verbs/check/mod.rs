@@ -45,8 +45,9 @@ which an input device takes events from the check, of 8 bytes as in a virtqueue:
 RESULT is 'holds', 'fails', 'not tried' where the device is of another type or the backend does not offer what the point
 is about, or 'unfinished' where the time was over or the check itself failed. The exit status is 0 if all required points
 hold or were not tried; 1 if one fails, if no front-end is served, if the program cannot be started, or for a usage error;
-2 if none fails and one is unfinished, or the check itself failed; 5 if there is no such backend or program. Recommended
-and extra points do not count. A signal n that ends the check ends what it started, and makes the exit status 128 + n."
+2 if none fails and one is unfinished, or the check itself failed, at a point of any level; 5 if there is no such backend
+or program. Recommended and extra points do not count else. A signal n that ends the check ends what it started, and makes
+the exit status 128 + n."
 )]
 pub(crate) struct Args {
     /// The backend or program
@@ -145,6 +146,8 @@ struct Checked {
     seconds: f64,
     #[serde(skip)]
     emphasis: Emphasis,
+    #[serde(skip)]
+    is_error: bool,
 }
 
 impl Checked {
@@ -154,7 +157,9 @@ impl Checked {
             (Outcome::Fails(_), Level::Required) => ("fails", Emphasis::Bad),
             (Outcome::Fails(_), _) => ("fails", Emphasis::Strong),
             (Outcome::NotTried(_), _) => ("not tried", Emphasis::Faint),
-            (Outcome::Unfinished(_), _) => ("unfinished", Emphasis::Strong),
+            (Outcome::Unfinished(_) | Outcome::CheckFailed(_), _) => {
+                ("unfinished", Emphasis::Strong)
+            }
         };
         Self {
             about: Listed::new(report.point),
@@ -162,6 +167,7 @@ impl Checked {
             seen: report.outcome.seen().to_owned(),
             seconds: report.took.as_secs_f64(),
             emphasis,
+            is_error: report.is_error(),
         }
     }
 
@@ -239,11 +245,14 @@ pub(super) fn run(args: &Args, output: &Output) -> Result<ExitCode, Error> {
              check --help'."
         ));
     }
-    let unfinished = checked.iter().filter(|it| it.is_required("unfinished"));
-    let unfinished = unfinished.count();
+    let unfinished = checked.iter().filter(|it| it.is_error).count();
     if unfinished > 0 {
+        let unfinished = match unfinished {
+            1 => "1 point was".into(),
+            several => format!("{several} points were"),
+        };
         output.hint(&format!(
-            "{unfinished} required points were not tried to the end. Where the time was over, --timeout= gives more."
+            "{unfinished} not tried to the end. Where the time was over, --timeout= gives more."
         ));
     }
     if let Some(signal) = found.signal {

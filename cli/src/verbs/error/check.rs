@@ -29,9 +29,9 @@ impl CheckError {
     /// The exit status.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Own(_) => exit::UNFINISHED,
+            Self::Own(_) | Self::Signals(_) => exit::UNFINISHED,
             Self::NoProgram(_) | Self::Program { .. } => exit::NOT_FOUND,
-            Self::NoPoint(_) | Self::Start { .. } | Self::Signals(_) => exit::FAILURE,
+            Self::NoPoint(_) | Self::Start { .. } => exit::FAILURE,
         }
     }
 }

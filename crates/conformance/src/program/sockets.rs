@@ -174,7 +174,7 @@ fn listening_fd(trial: &Trial) -> Seen {
 fn has_fd(trial: &Trial) -> Result<(), Flaw> {
     match either_fd(trial) {
         Ok(_) => Ok(()),
-        Err(flaw @ Flaw::Unfinished(_)) => Err(flaw),
+        Err(flaw @ (Flaw::Unfinished(_) | Flaw::CheckFailed(_))) => Err(flaw),
         Err(_) => not_tried("it serves no --fd"),
     }
 }
@@ -183,7 +183,7 @@ fn has_path(trial: &Trial) -> Result<(), Flaw> {
     let mut started = trial.start(Form::Path)?;
     match started.session(trial) {
         Ok(_) => Ok(()),
-        Err(flaw @ Flaw::Unfinished(_)) => Err(flaw),
+        Err(flaw @ (Flaw::Unfinished(_) | Flaw::CheckFailed(_))) => Err(flaw),
         Err(_) => not_tried("it serves no --socket-path"),
     }
 }
