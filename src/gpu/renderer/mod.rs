@@ -12,7 +12,7 @@ use crate::gpu::protocol::{
 };
 use crate::gpu::region::Region;
 use crate::gpu::resource::{
-    Backing, Blob, BlobFramebuffer, CursorPixels, Dmabuf, ResourceError, SharedImage,
+    Backing, Blob, BlobFramebuffer, CursorPixels, Dmabuf, HostMemory, ResourceError, SharedImage,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -59,6 +59,19 @@ pub(crate) trait Renderer: Send + Sync {
     /// or fail.
     fn has_blobs(&self) -> bool {
         false
+    }
+
+    /// Whether blobs can lie in memory of the host that the guest maps (`VIRTIO_GPU_BLOB_MEM_HOST3D`).
+    fn has_host_memory(&self) -> bool {
+        false
+    }
+
+    /// The memory of the host that a blob lies in.
+    ///
+    /// # Errors
+    /// If it lies in none that can be mapped.
+    fn host_memory(&mut self, id: u32) -> Result<HostMemory, ResourceError> {
+        Err(ResourceError::NoHostMemory(id))
     }
 
     /// An empty backing for a new blob, as [`Renderer::new_backing`].

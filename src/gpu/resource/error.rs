@@ -33,6 +33,8 @@ pub(crate) enum ResourceError {
     IsBlob(u32),
     #[error("resource {0} is not a blob")]
     IsNoBlob(u32),
+    #[error("resource {0} lies in no memory of the host that a guest can map")]
+    NoHostMemory(u32),
     #[error("resource {0} has a backing already")]
     HasBacking(u32),
     #[error("resource {0} has no backing")]
