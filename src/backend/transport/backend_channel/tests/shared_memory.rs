@@ -43,7 +43,11 @@ fn unmap(offset: u64) -> SharedMemoryRequest {
 
 fn bytes(number: u32, fields: [u64; 5]) -> Vec<u8> {
     let payload = fields.map(u64::to_ne_bytes);
-    [words(&[number, 1 | 1 << 3, 40]).as_slice(), payload.as_flattened()].concat()
+    [
+        words(&[number, 1 | 1 << 3, 40]).as_slice(),
+        payload.as_flattened(),
+    ]
+    .concat()
 }
 
 impl Mapped {
