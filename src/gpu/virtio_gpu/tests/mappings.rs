@@ -13,7 +13,8 @@ use crate::backend::SharedMemoryOutcome;
 use crate::gpu::protocol::{BlobMemory, ErrorCode, ResourceCreateBlob, ResourceMapBlob};
 use crate::gpu::renderer::fake_host_memory::{CACHING, FakeHostMemory};
 use crate::gpu::resource::HostMemory;
-use crate::gpu::virtio_gpu::mappings::{MAX_MAPPINGS, MappingError};
+use crate::gpu::virtio_gpu::mapping_error::MappingError;
+use crate::gpu::virtio_gpu::mappings::MAX_MAPPINGS;
 
 const REGION: u64 = 1 << 20;
 const PAGE: u64 = 4096;
@@ -286,10 +287,13 @@ fn maps_are_limited_in_number() {
         mapper.map(id, u64::from(id) * PAGE);
     }
     let error = mapper.refused(map(count + 1, 0));
-    assert_eq!(error, MappingError::TooMany);
+    assert_eq!(error, MappingError::TooMany(MAX_MAPPINGS));
     assert_eq!(CommandError::from(error).code(), ErrorCode::OutOfMemory);
     assert_eq!(mapper.run().0.len(), MAX_MAPPINGS);
-    assert_eq!(mapper.refused(map(count + 1, 0)), MappingError::TooMany);
+    assert_eq!(
+        mapper.refused(map(count + 1, 0)),
+        MappingError::TooMany(MAX_MAPPINGS)
+    );
     // It is unmapped first.
     mapper.waits(unmap(7));
     mapper.map(count + 1, 7 * PAGE);
