@@ -25,6 +25,8 @@ mod software;
 mod testing;
 #[cfg(feature = "virgl")]
 pub(crate) mod virgl;
+#[cfg(feature = "virgl")]
+mod virglrenderer;
 mod work;
 
 pub(crate) use context_error::ContextError;
