@@ -20,8 +20,8 @@ use super::guest_iovecs::{GuestIovecs, IoVec};
 use super::{VirglError, egl};
 use crate::gpu::protocol::{Box3, CapsetInfo, ResourceCreate3d, Transfer3d};
 use crate::gpu::renderer::Direction;
-use crate::gpu::renderer::virglrenderer::{self, Functions as _, Instance, accepted};
 pub(super) use crate::gpu::renderer::virglrenderer::Refused;
+use crate::gpu::renderer::virglrenderer::{self, Functions as _, Instance, accepted};
 
 /// State of the library's callbacks.
 struct Shared {
