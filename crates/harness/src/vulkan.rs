@@ -20,7 +20,7 @@ pub const CUBE: &str = "/usr/bin/vkcube";
 /// Shows one Wayland program on the whole screen.
 const COMPOSITOR: &str = "/usr/bin/cage";
 /// Opens the screen for it.
-const SEATS: &str = "/usr/bin/seatd";
+const SEATS: &str = "/usr/sbin/seatd";
 
 const DRIVER: &str = "/usr/share/vulkan/icd.d/virtio_icd.json";
 const HOST_DRIVER: &str = "/usr/share/vulkan/icd.d/lvp_icd.json";
@@ -86,5 +86,5 @@ pub fn show(program: &str) -> String {
 /// The agent's command that starts what [`show`] needs.
 #[must_use]
 pub fn start_seats() -> String {
-    format!("spawn /tmp/seatd /bin/env SEATD_VTBOUND=0 {SEATS}")
+    format!("spawn /tmp/seatd /bin/env SEATD_VTBOUND=0 /usr/bin/seatd")
 }
