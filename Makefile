@@ -5,7 +5,7 @@ CARGO ?= cargo
 # The oldest Rust that will do: for the programs, and for the goals that also build or use the tools of the checks.
 RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 RUST_TOOLS :=
-ifneq ($(filter check check-arm64 check-debian check-packages check-packages-debian tools,$(MAKECMDGOALS)),)
+ifneq ($(filter check check-arm64 check-debian check-packages check-packages-debian check-vulkan tools,$(MAKECMDGOALS)),)
 RUST_VERSION := 1.88
 RUST_TOOLS := clippy rustfmt
 endif
@@ -41,6 +41,10 @@ FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 # The Debian release that check-debian uses, the packages that create its root, and the tests that depend on it.
 DISTRO ?= trixie
 ROOT_PACKAGES := debootstrap debian-archive-keyring
+# What Vulkan needs, of Debian sid: Debian 13's virglrenderer and QEMU are too old. And the tests that check-vulkan runs.
+VULKAN_PACKAGES := qemu-system-x86 virgl-server libvirglrenderer1 mesa-vulkan-drivers vulkan-tools cage seatd \
+	cpio kmod xz-utils zstd
+VULKAN_TESTS ?= all()
 # What "make packages" needs to build packages, and the oldest Rust of Debian that builds them.
 PACKAGES_RUST := 1.85
 PACKAGE_KINDS := deb rpm
@@ -54,7 +58,7 @@ TARGET_DIR = $(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.
 
 .DEFAULT_GOAL := all
 .PHONY: all deps demo check tools peers fmt lint doc deny test fuzz demo-debian check-debian test-debian check-packages \
-	check-packages-debian check-arm64 check-riscv64 packages packages-arm64 packages-debian bench bench-compare gpu-check \
+	check-packages-debian check-arm64 check-riscv64 check-vulkan debian-packages packages packages-arm64 packages-debian bench bench-compare gpu-check \
 	clean help
 
 # Builds all but the benchmarks, so that the demo and the installation share one build.
@@ -71,7 +75,11 @@ demo: deps all
 	done; \
 	exit $$status
 
-deps:
+deps: debian-packages
+	@CARGO="$(CARGO)" SUDO="$(SUDO)" crates/harness/debian-rust $(RUST_VERSION) $(RUST_TOOLS)
+
+# The Debian packages in PACKAGES.
+debian-packages:
 	@command -v apt-get >/dev/null || { \
 		echo "No apt-get: the demo and the checks need Debian. \"make\" and \"make test\" use what is installed." >&2; \
 		exit 1; \
@@ -87,8 +95,7 @@ deps:
 			|| { $(SUDO) apt-get update -qq >build-deps.log 2>&1 && $$install $$missing >>build-deps.log 2>&1; } \
 			|| { cat build-deps.log; rm -f build-deps.log; exit 1; }; \
 		rm -f build-deps.log; \
-	fi; \
-	CARGO="$(CARGO)" SUDO="$(SUDO)" crates/harness/debian-rust $(RUST_VERSION) $(RUST_TOOLS)
+	fi
 
 check: deps tools peers fmt lint doc deny test fuzz
 
@@ -194,6 +201,20 @@ check-arm64: deps tools
 	$(IN_CROSS_ROOT) cargo-nextest nextest run \
 		--cargo-metadata "$$target/workspace.json" --binaries-metadata "$$target/tests.json"
 
+# Vulkan needs newer libraries and a newer QEMU than Debian 13 has: what is built here runs in a root of sid, build/vulkan, which
+# also gives the guest its driver. VULKAN_TESTS picks some of the tests.
+IN_VULKAN_ROOT = $(SUDO) env PATH="$$PATH" HOME="$$HOME" CARGO="$(CARGO)" DEBIAN_ROOT=vulkan crates/harness/debian-root sid
+
+check-vulkan: PACKAGES := $(BUILD_PACKAGES) $(ROOT_PACKAGES)
+check-vulkan: deps tools
+	$(CARGO) build --workspace --bins
+	$(IN_VULKAN_ROOT) make --no-print-directory debian-packages PACKAGES="$(VULKAN_PACKAGES)"
+	@set -e; target="$$($(TARGET_DIR))"; \
+	$(CARGO) metadata --format-version 1 --offline >"$$target/workspace.json"; \
+	$(CARGO) nextest list --workspace --test vulkan --list-type binaries-only --message-format json >"$$target/tests.json"; \
+	$(IN_VULKAN_ROOT) cargo-nextest nextest run \
+		--cargo-metadata "$$target/workspace.json" --binaries-metadata "$$target/tests.json" --filterset '$(VULKAN_TESTS)'
+
 # Builds the programs for riscv64 in a root of its own.
 check-riscv64: PACKAGES := $(ROOT_PACKAGES)
 check-riscv64: deps
@@ -278,6 +299,8 @@ help:
 	@echo "                the tests of check-debian alone"
 	@echo "make check-arm64"
 	@echo "                build for arm64, run the unit tests by qemu-user, and serve on an emulated arm64 host"
+	@echo "make check-vulkan"
+	@echo "                the tests of Vulkan (VULKAN_TESTS: some of them), in a root of Debian sid in build/"
 	@echo "make check-riscv64"
 	@echo "                build the programs for riscv64"
 	@echo "make packages   build Debian and RPM packages (target/packages)"

@@ -33,3 +33,4 @@ pub mod staging;
 pub mod systemd;
 pub mod typing;
 pub mod viewers;
+pub mod vulkan;

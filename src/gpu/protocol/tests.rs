@@ -134,6 +134,7 @@ fn request(kind: u32, words: &[u32]) -> Vec<u8> {
 const ALL: NegotiatedFeatures = NegotiatedFeatures {
     virgl: true,
     blob: true,
+    context_init: true,
 };
 
 fn decode(kind: u32, words: &[u32]) -> Result<Command, DecodeError> {

@@ -19,3 +19,9 @@ pub(crate) struct HostMemory {
     /// `VIRTIO_GPU_MAP_CACHE_*`: how the guest is to map it.
     pub(crate) caching: u32,
 }
+
+impl HostMemory {
+    /// `VIRTIO_GPU_MAP_CACHE_CACHED`.
+    #[cfg(feature = "virgl")]
+    pub(crate) const CACHED: u32 = virtio_bindings::virtio_gpu::VIRTIO_GPU_MAP_CACHE_CACHED;
+}

@@ -8,6 +8,7 @@ mod budget;
 mod cursor;
 mod dmabuf;
 mod error;
+mod host_mapping;
 mod host_memory;
 mod image;
 mod pixel_order;
@@ -25,6 +26,7 @@ pub(crate) use dmabuf::Dmabuf;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use dmabuf::{MODIFIER_INVALID, MODIFIER_LINEAR};
 pub(crate) use error::ResourceError;
+pub(crate) use host_mapping::HostMapping;
 pub(crate) use host_memory::HostMemory;
 #[cfg(feature = "virgl")]
 pub(crate) use image::MAX_SIDE;

@@ -5,7 +5,7 @@
 //! Tests are known by their level, which is the name of the test binary, and by their module.
 
 use harness::run::is_installed;
-use harness::{keyboard_layouts, mock, opengl, packages, systemd, viewers};
+use harness::{keyboard_layouts, mock, opengl, packages, systemd, viewers, vulkan};
 
 /// Tests of units, and of guests whose VMM uses the units.
 const NEED_SYSTEMD: &str = "binary(=systemd) | (binary(=vms) & (package(=vhostctl) | test(/^(demo|failed_starts|libvirt|units)::/)))";
@@ -38,7 +38,8 @@ const NEED_ROOT: &str = "(binary(=devices) & test(/^sandbox::/)) | \
 const NEED_RENDER_NODE: &str = "binary(=vms) & test(/^dmabuf::/)";
 const NEED_VIEWERS: &str = "(binary(=vms) & test(/^(console|viewers)::|^rfb::every_viewer/)) | \
      (binary(=systemd) & test(/^recipes::/))";
-const NEED_X86_64: &str = "binary(=vms)";
+const NEED_X86_64: &str = "binary(=vms) | binary(=vulkan)";
+const NEED_VULKAN: &str = "binary(=vulkan)";
 const NEED_KEYBOARD_LAYOUTS: &str = "package(=vhost-user-backends) & test(/of_the_system::/)";
 /// They install packages that take minutes to build.
 const NEED_PACKAGES: &str = "binary(=packages)";
@@ -79,6 +80,9 @@ fn main() {
     }
     if let Some(reason) = opengl::renderer_missing() {
         lacking.push((reason, NEED_RENDER_NODE));
+    }
+    if let Some(reason) = vulkan::missing() {
+        lacking.push((reason, NEED_VULKAN));
     }
     if let Some(reason) = viewers::missing() {
         lacking.push((reason, NEED_VIEWERS));

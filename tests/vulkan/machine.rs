@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The programs of a VM with Vulkan, and its guest.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use frontend::{Command, Program, SocketForm};
+use harness::artifacts::Artifacts;
+use harness::image::Image;
+use harness::qemu::Vm;
+use harness::viewers::RfbViewer;
+use harness::vulkan;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tempfile::TempDir;
+
+use crate::common::{gpu_command, vnc_program};
+
+const GPU: &str =
+    "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16,chardev=gpu";
+/// The first QEMU whose generic device maps memory of the host.
+const FIRST_QEMU: (u32, u32) = (11, 1);
+/// For what takes no time, but on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+/// Processors are emulated, and the host renders by software.
+pub(crate) const PATIENTLY: Duration = Duration::from_secs(180);
+
+/// Plays the service manager for virgl_render_server: each connection gets a server of its own.
+pub(crate) struct RenderServer {
+    path: PathBuf,
+    servers: Arc<Mutex<Vec<Program>>>,
+}
+
+impl RenderServer {
+    fn listen(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join("render");
+        let listener = net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        net::bind(&listener, &SocketAddrUnix::new(&path)?)?;
+        net::listen(&listener, 4)?;
+        let servers = Arc::new(Mutex::new(Vec::new()));
+        let started = Arc::clone(&servers);
+        // Ends with the test's process.
+        thread::spawn(move || {
+            while let Ok(connection) = net::accept_with(&listener, SocketFlags::CLOEXEC) {
+                match start_server(connection) {
+                    Ok(server) => lock(&started).push(server),
+                    Err(error) => eprintln!("{error:#}"),
+                }
+            }
+        });
+        Ok(Self { path, servers })
+    }
+
+    /// What the servers said.
+    fn said(&self) -> String {
+        lock(&self.servers).iter().map(Program::stderr).collect()
+    }
+
+    /// Waits until all servers have ended, as they do with their connection.
+    fn wait_ended(&self) -> anyhow::Result<()> {
+        for server in lock(&self.servers).iter_mut() {
+            server.wait_exit(SOON)?;
+        }
+        Ok(())
+    }
+}
+
+fn start_server(connection: OwnedFd) -> anyhow::Result<Program> {
+    Command::new(vulkan::RENDER_SERVER)
+        .arg("--socket-fd=3")
+        .descriptor(connection)
+        .spawn()
+        .context("cannot start the render server")
+}
+
+fn lock(servers: &Mutex<Vec<Program>>) -> std::sync::MutexGuard<'_, Vec<Program>> {
+    servers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A VM with its GPU, the server that renders for it, and a console, which is its only display.
+pub(crate) struct Machine {
+    pub vm: Vm,
+    pub gpu: Program,
+    pub server: RenderServer,
+    vnc: Program,
+    folder: TempDir,
+}
+
+impl Machine {
+    /// Boots a guest, with further options of the GPU.
+    pub(crate) fn boot(options: &[&str]) -> anyhow::Result<Self> {
+        let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
+        ensure!(
+            artifacts.qemu.version >= FIRST_QEMU,
+            "{:?}: run make check-vulkan",
+            artifacts.qemu
+        );
+        let folder = tempfile::tempdir()?;
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let server = RenderServer::listen(folder.path())?;
+        let gpu = gpu_command(SocketForm::Path)
+            .arg("--venus")
+            .arg(format!("--render-server={}", server.path.display()))
+            .arg(format!("--display-socket={}", path("display")))
+            .args(options)
+            .spawn()?;
+        gpu.wait_stderr("serving on")
+            .with_context(|| format!("{}{}", gpu.stderr(), server.said()))?;
+        let vnc = Command::new(vnc_program())
+            .arg(format!("--socket-path={}", path("vnc")))
+            .arg(format!("--display={}", path("display")))
+            .spawn()?;
+        let chardev = format!("socket,id=gpu,path={}", gpu.socket_path().display());
+        let words = ["-chardev", &chardev, "-device", GPU].map(str::to_owned);
+        let guest = Vm::builder(&artifacts)
+            .kernel_options("ignore_loglevel")
+            .arguments(&words);
+        let vm = vulkan::add_to(guest)?
+            .boot()
+            .with_context(|| format!("{}{}", gpu.stderr(), server.said()))?;
+        Ok(Self {
+            vm,
+            gpu,
+            server,
+            vnc,
+            folder,
+        })
+    }
+
+    /// Runs a command of the guest, and says what all programs said if it fails.
+    pub(crate) fn command(&mut self, command: &str) -> anyhow::Result<String> {
+        let lines = self.vm.command_within(command, PATIENTLY);
+        let lines = lines.with_context(|| self.said())?;
+        Ok(lines.join("\n"))
+    }
+
+    /// Has the guest draw the cube, and waits until a viewer sees it turn.
+    pub(crate) fn draw_cube(&mut self) -> anyhow::Result<()> {
+        self.command(&vulkan::start_seats())?;
+        self.command(&vulkan::show(&format!("{} --wsi wayland", vulkan::CUBE)))?;
+        let mut viewer = RfbViewer::connect(&self.folder.path().join("vnc"), SOON)?;
+        let deadline = Instant::now() + PATIENTLY;
+        let mut first: Option<Image> = None;
+        while Instant::now() < deadline {
+            let picture = viewer.picture()?;
+            if shows_cube(&picture) {
+                match &first {
+                    Some(first) if first.difference(&picture).is_some() => return Ok(()),
+                    Some(_) => {}
+                    None => first = Some(picture),
+                }
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        let last = viewer.picture()?;
+        let cage = self
+            .vm
+            .command("shell cat /tmp/seatd /tmp/cage")?
+            .join("\n");
+        bail!(
+            "no cube turns: {last:?} has {} colors in the middle; the guest says:\n{cage}\n{}",
+            colors(&last),
+            self.said()
+        );
+    }
+
+    /// What the programs said.
+    pub(crate) fn said(&self) -> String {
+        let programs = [&self.gpu, &self.vnc].map(Program::stderr).concat();
+        format!("{programs}{}", self.server.said())
+    }
+
+    /// Ends the VM: the GPU has to end by itself, and its server with it.
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
+        let Self {
+            vm,
+            mut gpu,
+            server,
+            ..
+        } = self;
+        drop(vm);
+        crate::common::assert_clean_exit(&mut gpu);
+        server.wait_ended()
+    }
+}
+
+/// Whether one color is all around, and the cube's in the middle.
+fn shows_cube(screen: &Image) -> bool {
+    let at = |x, y| screen.get(x, y).unwrap_or_default();
+    let (right, bottom) = (
+        screen.width.saturating_sub(1),
+        screen.height.saturating_sub(1),
+    );
+    let corners = [(0, 0), (right, 0), (0, bottom), (right, bottom)];
+    let same = corners.iter().all(|(x, y)| at(*x, *y) == at(0, 0));
+    same && colors(screen) > 50
+}
+
+/// How many colors there are in the middle of the screen.
+fn colors(screen: &Image) -> usize {
+    let (width, height) = (screen.width / 2, screen.height / 2);
+    let middle = screen.crop(width / 2, height / 2, width, height);
+    let colors: std::collections::BTreeSet<u32> = middle.pixels.into_iter().collect();
+    colors.len()
+}

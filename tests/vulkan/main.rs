@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A Linux guest that uses Vulkan by Venus, on QEMU's generic device.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod guest;
+mod machine;
