@@ -31,6 +31,25 @@ struct Options {
     #[arg(long, help_heading = "GPU options")]
     virgl: bool,
 
+    /// Give the guest Vulkan by virglrenderer's Venus, which runs in the render server that
+    /// --render-server names (QEMU 11.1 or newer, with vhost-user-test-device-pci)
+    #[arg(
+        long,
+        help_heading = "GPU options",
+        requires = "render_server",
+        conflicts_with_all = ["virgl", "render_node"]
+    )]
+    venus: bool,
+
+    /// Connect to virglrenderer's render server on the Unix socket PATH, of type SOCK_SEQPACKET
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "GPU options",
+        requires = "venus"
+    )]
+    render_server: Option<PathBuf>,
+
     /// Send screens as pixels, also where the render node could pass them on as dmabufs: for a
     /// front-end that takes those but does not show them (QEMU with -display none)
     #[arg(long, help_heading = "GPU options")]
@@ -38,7 +57,7 @@ struct Options {
 
     /// Limit on host memory used by guest resources, in bytes or with K, M, G or T behind the
     /// number; allocations beyond it fail, and MemoryMax= of a unit has to leave room for it
-    /// [default: 512M, with --virgl 2G]
+    /// [default: 512M, with --virgl or --venus 2G]
     #[arg(long, value_name = "SIZE", help_heading = "GPU options", value_parser = backend::parse_size)]
     max_hostmem: Option<u64>,
 
@@ -84,8 +103,11 @@ enum Error {
     #[error(transparent)]
     RenderNode(#[from] RenderNodeError),
     #[cfg(not(feature = "virgl"))]
-    #[error("--virgl: this vhost-user-gpu was built without 3D; start it without")]
-    NoVirgl,
+    #[error("{0}: this vhost-user-gpu was built without 3D; start it without")]
+    No3d(&'static str),
+    #[cfg(feature = "virgl")]
+    #[error(transparent)]
+    Venus(#[from] gpu::VenusError),
 }
 
 struct VhostUserGpu;
@@ -125,12 +147,13 @@ impl Program for VhostUserGpu {
     }
 
     fn takeover(options: &Options) -> Takeover {
-        match options.virgl {
-            true => Takeover::Impossible("what the guest has in OpenGL (--virgl) ends with it"),
-            false => {
-                Takeover::WithImages(options.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem))
-            }
+        if options.virgl {
+            return Takeover::Impossible("what the guest has in OpenGL (--virgl) ends with it");
         }
+        if options.venus {
+            return Takeover::Impossible("what the guest has in Vulkan (--venus) ends with it");
+        }
+        Takeover::WithImages(options.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem))
     }
 
     fn open(options: &Options, _continuity: &Continuity) -> Result<gpu::Options, Error> {
@@ -141,7 +164,12 @@ impl Program for VhostUserGpu {
             allow_resize: options.allow_resize,
             #[cfg(feature = "virgl")]
             virgl: None,
+            #[cfg(feature = "virgl")]
+            venus: None,
         };
+        if let (true, Some(server)) = (options.venus, &options.render_server) {
+            return venus(server, device);
+        }
         if options.virgl {
             return virgl(node, options.no_dmabuf, device);
         }
@@ -170,7 +198,20 @@ fn virgl(
 
 #[cfg(not(feature = "virgl"))]
 fn virgl(_: Option<&Path>, _: bool, _: gpu::Options) -> Result<gpu::Options, Error> {
-    Err(Error::NoVirgl)
+    Err(Error::No3d("--virgl"))
+}
+
+#[cfg(feature = "virgl")]
+fn venus(server: &Path, device: gpu::Options) -> Result<gpu::Options, Error> {
+    Ok(gpu::Options {
+        venus: Some(gpu::VenusOptions::new(server)?),
+        ..device
+    })
+}
+
+#[cfg(not(feature = "virgl"))]
+fn venus(_: &Path, _: gpu::Options) -> Result<gpu::Options, Error> {
+    Err(Error::No3d("--venus"))
 }
 
 fn main() -> ExitCode {

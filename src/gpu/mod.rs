@@ -23,4 +23,6 @@ mod virtio_gpu;
 pub use device::{CONSOLE_SOCKET, Gpu, Options};
 pub use display_info::{ResolutionError, Resolutions};
 #[cfg(feature = "virgl")]
+pub use renderer::venus::{Options as VenusOptions, VenusError};
+#[cfg(feature = "virgl")]
 pub use renderer::virgl::{Options as VirglOptions, VirglError};

@@ -25,6 +25,12 @@ impl GpuMemory {
         overhead: 6144 * MIB,
     };
 
+    /// With `--venus`: the memory of the guest's resources is the render server's, and only accounted here.
+    pub const VENUS: Self = Self {
+        max_hostmem: 2048 * MIB,
+        overhead: 512 * MIB,
+    };
+
     /// The `MemoryMax=`, in MiB, that a unit needs for a `--max-hostmem` of so many bytes.
     #[must_use]
     pub fn memory_max_mib(self, max_hostmem: u64) -> u64 {

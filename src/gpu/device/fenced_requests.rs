@@ -20,7 +20,7 @@ struct FencedRequest {
     fence: Fence,
 }
 
-/// The control requests that wait for their fence, in the order in which they are completed.
+/// The control requests that wait for their fence, in the order in which they were made.
 #[derive(Default)]
 pub(super) struct FencedRequests {
     requests: VecDeque<FencedRequest>,
@@ -51,12 +51,16 @@ impl FencedRequests {
         self.requests.len() >= entries.min(MAX_REQUESTS)
     }
 
-    /// Completes those whose fence is retired.
+    /// Completes those whose fence is retired: those of one timeline in order, and those of several in any.
     pub(super) fn complete_retired(&mut self, pass: &mut QueuePass<'_>, renderer: &dyn Renderer3d) {
-        let retired = |request: &FencedRequest| renderer.is_retired(request.fence);
-        while self.requests.front().is_some_and(retired) {
-            if let Some(request) = self.requests.pop_front() {
-                request.complete(pass);
+        for _ in 0..self.requests.len() {
+            let Some(request) = self.requests.pop_front() else {
+                break;
+            };
+            match renderer.is_retired(request.fence) {
+                true => request.complete(pass),
+                // They stay in their order.
+                false => self.requests.push_back(request),
             }
         }
     }

@@ -27,7 +27,8 @@ use std::time::Instant;
 
 use display_protocol::{Resize, ResizeResult};
 use virtio_bindings::virtio_gpu::{
-    VIRTIO_GPU_F_EDID, VIRTIO_GPU_F_RESOURCE_BLOB, VIRTIO_GPU_F_RESOURCE_UUID, VIRTIO_GPU_F_VIRGL,
+    VIRTIO_GPU_F_CONTEXT_INIT, VIRTIO_GPU_F_EDID, VIRTIO_GPU_F_RESOURCE_BLOB,
+    VIRTIO_GPU_F_RESOURCE_UUID, VIRTIO_GPU_F_VIRGL,
 };
 use vm_memory::GuestAddressSpace;
 
@@ -74,6 +75,8 @@ pub struct Gpu {
     watched: WatchedFds,
     status: GpuStatus,
     config: ConfigSpace,
+    /// Whether rendering contexts are of the kinds that drivers ask for.
+    has_context_init: bool,
     deferred: Deferred,
     records: DriverRecords,
     log: ErrorLog,
@@ -126,7 +129,7 @@ impl Gpu {
             false => None,
         };
         let displays = Displays::new(virtio_gpu.exports(), stream).map_err(refused)?;
-        let status = GpuStatus::new(context.clone());
+        let status = GpuStatus::new(context.clone(), virtio_gpu.renderer_name());
         let consoles = context.listen(CONSOLE_SOCKET, CONSOLE_LISTENER, MAX_CONSOLES)?;
         let mut resizes = Resizes::new(&context, allow_resize)?;
         if virtio_gpu.has_driver_read_sizes() && !virtio_gpu.does_driver_know_sizes() {
@@ -138,8 +141,10 @@ impl Gpu {
             watched.wake();
         }
         let mut num_capsets = 0;
+        let mut has_context_init = false;
         if let Some(renderer) = virtio_gpu.renderer_3d_mut() {
             watched.watch_fences(renderer.fence_event())?;
+            has_context_init = renderer.has_context_init();
             num_capsets = renderer.capsets().len() as u32;
         }
         let mut config = ConfigSpace::new(resolutions.heads() as u32, num_capsets);
@@ -157,6 +162,7 @@ impl Gpu {
             watched,
             status,
             config,
+            has_context_init,
             deferred,
             records,
             log: ErrorLog::default(),
@@ -364,12 +370,14 @@ impl Device for Gpu {
             | 1 << VIRTIO_GPU_F_RESOURCE_UUID
             | u64::from(has_3d) << VIRTIO_GPU_F_VIRGL
             | u64::from(self.virtio_gpu.has_blobs()) << VIRTIO_GPU_F_RESOURCE_BLOB
+            | u64::from(self.has_context_init) << VIRTIO_GPU_F_CONTEXT_INIT
     }
 
     fn acked_features(&mut self, features: u64) {
         self.control_queue.set_features(NegotiatedFeatures {
             virgl: features & 1 << VIRTIO_GPU_F_VIRGL != 0,
             blob: features & 1 << VIRTIO_GPU_F_RESOURCE_BLOB != 0,
+            context_init: features & 1 << VIRTIO_GPU_F_CONTEXT_INIT != 0,
         });
     }
 

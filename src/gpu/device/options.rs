@@ -12,7 +12,7 @@ use crate::gpu::display_info::Resolutions;
 use crate::gpu::kept_state::KeptState;
 use crate::gpu::renderer::SoftwareRenderer;
 #[cfg(feature = "virgl")]
-use crate::gpu::renderer::{VirglRenderer, virgl};
+use crate::gpu::renderer::{VenusRenderer, VirglRenderer, venus, virgl};
 use crate::gpu::resource::Budget;
 
 /// Options of the device.
@@ -28,6 +28,9 @@ pub struct Options {
     /// 3D by virglrenderer, and its options.
     #[cfg(feature = "virgl")]
     pub virgl: Option<virgl::Options>,
+    /// Vulkan by Venus, and its options, instead of `virgl`.
+    #[cfg(feature = "virgl")]
+    pub venus: Option<venus::Options>,
 }
 
 impl DeviceBuilder for Options {
@@ -36,10 +39,9 @@ impl DeviceBuilder for Options {
 
     #[cfg(feature = "virgl")]
     fn sandbox_policy(&self) -> SandboxPolicy {
-        let virgl = self.virgl.as_ref();
-        virgl
-            .map(virgl::Options::sandbox_policy)
-            .unwrap_or_default()
+        let virgl = self.virgl.as_ref().map(virgl::Options::sandbox_policy);
+        let venus = self.venus.as_ref().map(venus::Options::sandbox_policy);
+        venus.or(virgl).unwrap_or_default()
     }
 
     #[cfg(not(feature = "virgl"))]
@@ -48,6 +50,19 @@ impl DeviceBuilder for Options {
     }
 
     fn build(self, context: DeviceContext) -> io::Result<Gpu> {
+        #[cfg(feature = "virgl")]
+        if let Some(options) = self.venus {
+            let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::VENUS.max_hostmem));
+            let memory = context.memory().clone();
+            let renderer = VenusRenderer::new(options, budget, memory).map_err(io::Error::other)?;
+            return Gpu::new(
+                context,
+                Box::new(renderer),
+                &self.resolutions,
+                self.allow_resize,
+                &KeptState::default(),
+            );
+        }
         #[cfg(feature = "virgl")]
         if let Some(options) = self.virgl {
             let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::VIRGL.max_hostmem));

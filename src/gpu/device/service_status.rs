@@ -7,28 +7,33 @@ use crate::backend::DeviceContext;
 use crate::gpu::scanout::{ActiveScanout, Shown};
 use crate::gpu::virtio_gpu::VirtioGpu;
 
-/// The `STATUS=` line, and the scanouts that it was made of last.
+/// The `STATUS=` line, and the scanouts and the renderer that it was made of last.
 pub(super) struct GpuStatus {
     context: DeviceContext,
     scanouts: Vec<ActiveScanout>,
+    renderer: Option<String>,
 }
 
 impl GpuStatus {
-    pub(super) fn new(context: DeviceContext) -> Self {
+    /// Nothing is said of `renderer` before a scanout is shown, or it changes.
+    pub(super) fn new(context: DeviceContext, renderer: Option<&str>) -> Self {
         Self {
             context,
             scanouts: Vec::new(),
+            renderer: renderer.map(str::to_owned),
         }
     }
 
-    /// Updates the line if what the scanouts show has changed.
+    /// Updates the line if what the scanouts show has changed, or the renderer.
     pub(super) fn publish(&mut self, virtio_gpu: &VirtioGpu) {
         let active = || virtio_gpu.scanouts().active_scanouts();
-        if self.scanouts.iter().copied().eq(active()) {
+        let renderer = virtio_gpu.renderer_name();
+        if self.scanouts.iter().copied().eq(active()) && self.renderer.as_deref() == renderer {
             return;
         }
+        self.renderer = renderer.map(str::to_owned);
         self.scanouts = active().collect();
-        self.context.status(self.text(virtio_gpu.renderer_name()));
+        self.context.status(self.text(self.renderer.as_deref()));
     }
 
     /// The sizes of the scanouts; the renderer, if there is a choice, and how displays show what it

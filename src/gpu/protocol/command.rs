@@ -73,6 +73,8 @@ pub(crate) struct NegotiatedFeatures {
     pub(crate) virgl: bool,
     /// `VIRTIO_GPU_F_RESOURCE_BLOB`: the commands on blob resources.
     pub(crate) blob: bool,
+    /// `VIRTIO_GPU_F_CONTEXT_INIT`: contexts of several kinds.
+    pub(crate) context_init: bool,
 }
 
 /// A request: its header, and its command or the reason why it has none.
@@ -247,7 +249,9 @@ impl Command {
             RESOURCE_CREATE_BLOB | SET_SCANOUT_BLOB if !features.blob => {
                 return Err(DecodeError::NotNegotiated("VIRTIO_GPU_F_RESOURCE_BLOB"));
             }
-            RESOURCE_CREATE_BLOB => Self::ResourceCreateBlob(ResourceCreateBlob::decode(reader)?),
+            RESOURCE_CREATE_BLOB => {
+                Self::ResourceCreateBlob(ResourceCreateBlob::decode(header.ctx_id, reader)?)
+            }
             SET_SCANOUT_BLOB => Self::set_scanout_blob(SetScanoutBlobFields::decode(reader)?)?,
             GET_CAPSET_INFO => Self::GetCapsetInfo {
                 index: reader.u32()?,
@@ -283,7 +287,11 @@ impl Command {
             CTX_CREATE..=SUBMIT_3D if !features.virgl => {
                 Err(DecodeError::NotNegotiated("VIRTIO_GPU_F_VIRGL"))
             }
-            CTX_CREATE => Ok(Self::CtxCreate(CtxCreate::decode(context, reader)?)),
+            CTX_CREATE => Ok(Self::CtxCreate(CtxCreate::decode(
+                context,
+                features.context_init,
+                reader,
+            )?)),
             CTX_DESTROY => Ok(Self::CtxDestroy { context }),
             CTX_ATTACH_RESOURCE => Ok(Self::CtxAttachResource {
                 context,

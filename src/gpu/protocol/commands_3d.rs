@@ -29,20 +29,28 @@ pub(crate) struct CtxCreate {
     pub(crate) id: u32,
     /// Debug name.
     pub(crate) name: ContextName,
+    /// The capability set by whose protocol the context is used; 0 for the renderer's default. The driver tells it with
+    /// `VIRTIO_GPU_F_CONTEXT_INIT` only.
+    pub(crate) capset: u32,
 }
 
 impl CtxCreate {
     pub(super) fn decode(
         id: u32,
+        has_context_init: bool,
         reader: &mut RequestReader<impl RequestBytes>,
     ) -> Result<Self, DecodeError> {
-        let [len, _context_init] = reader.words()?;
+        let [len, context_init] = reader.words()?;
+        let capset = match has_context_init {
+            true => context_init & spec::VIRTIO_GPU_CONTEXT_INIT_CAPSET_ID_MASK,
+            false => 0,
+        };
         let bytes = reader.bytes()?;
         let name = match usize::try_from(len) {
             Ok(len) if len <= CONTEXT_NAME_LEN => ContextName { bytes, len },
             _ => return Err(DecodeError::ContextName(len)),
         };
-        Ok(Self { id, name })
+        Ok(Self { id, name, capset })
     }
 }
 
@@ -208,6 +216,13 @@ pub(crate) struct CapsetInfo {
 }
 
 impl CapsetInfo {
+    /// Id of Venus's capability set, whose protocol is Vulkan.
+    #[cfg_attr(
+        not(feature = "virgl"),
+        allow(dead_code, reason = "only virglrenderer has it")
+    )]
+    pub(crate) const VENUS: u32 = 4;
+
     /// Ids of virgl's capability sets.
     #[cfg_attr(
         not(feature = "virgl"),

@@ -34,15 +34,21 @@ pub(crate) struct ResourceCreateBlob {
     pub(crate) count: u32,
     /// Length in bytes.
     pub(crate) len: u64,
+    /// `VIRTIO_GPU_BLOB_FLAG_USE_*`.
+    pub(crate) flags: u32,
+    /// The rendering context in which `blob_id` names host memory.
+    pub(crate) context: u32,
+    /// The context's name for the memory; it means nothing for the guest's.
+    pub(crate) blob_id: u64,
 }
 
 impl ResourceCreateBlob {
     pub(super) fn decode(
+        context: u32,
         reader: &mut RequestReader<impl RequestBytes>,
     ) -> Result<Self, DecodeError> {
         let [id, memory, flags, count] = reader.words()?;
-        // It names host memory only.
-        let _blob_id = reader.u64()?;
+        let blob_id = reader.u64()?;
         let len = reader.u64()?;
         if flags & !ALL_FLAGS != 0 {
             return Err(DecodeError::BlobFlags(flags));
@@ -58,6 +64,9 @@ impl ResourceCreateBlob {
             memory,
             count,
             len,
+            flags,
+            context,
+            blob_id,
         })
     }
 }

@@ -21,10 +21,27 @@ pub(crate) struct Header {
     pub(crate) ring_idx: u8,
 }
 
+/// A timeline of a rendering context, with `VIRTIO_GPU_FLAG_INFO_RING_IDX`. Work on one is done in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RingId {
+    /// The context.
+    pub(crate) context: u32,
+    /// The timeline.
+    pub(crate) index: u8,
+}
+
 impl Header {
     /// Whether the response waits until all work of the request is done.
     pub(crate) fn is_fenced(&self) -> bool {
         self.flags & spec::VIRTIO_GPU_FLAG_FENCE != 0
+    }
+
+    /// The timeline of the context that the request's fence is on; `None` for the device's.
+    pub(crate) fn ring(&self) -> Option<RingId> {
+        (self.flags & spec::VIRTIO_GPU_FLAG_INFO_RING_IDX != 0).then_some(RingId {
+            context: self.ctx_id,
+            index: self.ring_idx,
+        })
     }
 
     /// The header of a response of this kind to the request: a fence is returned with it.

@@ -31,7 +31,7 @@ pub(crate) use display_info::MODES_LEN;
 pub(crate) use display_info::{DisplayInfo, DisplayMode};
 pub(crate) use error::{DecodeError, ReadError};
 pub(crate) use format::Format;
-pub(crate) use header::{HEADER_LEN, Header};
+pub(crate) use header::{HEADER_LEN, Header, RingId};
 pub(crate) use reader::{MemEntry, MemEntryBuffer, RequestBytes, RequestReader};
 pub(crate) use response::{EncodedResponse, ErrorCode, MAX_EDID_LEN, Response};
 

@@ -127,6 +127,7 @@ fn request(kind: u32, words: &[u32]) -> Vec<u8> {
 const ALL: NegotiatedFeatures = NegotiatedFeatures {
     virgl: true,
     blob: true,
+    context_init: true,
 };
 
 fn decode(kind: u32, words: &[u32]) -> Result<Command, DecodeError> {
@@ -206,6 +207,9 @@ fn commands_have_their_fields_in_the_order_of_the_specification() {
                 memory: BlobMemory::Host3d,
                 count: 4,
                 len: 8 << 32 | 7,
+                flags: 3,
+                context: 9,
+                blob_id: 6 << 32 | 5,
             }),
         ),
         (

@@ -20,6 +20,14 @@ pub(crate) enum ContextError {
     TooMany(usize),
     #[error("context {0}: the renderer refuses the command")]
     Refused(u32),
+    #[error("context {context}: the renderer has no contexts for capability set {capset}")]
+    Capset { context: u32, capset: u32 },
+    #[error(
+        "context {context}: the memory of blob resource {resource} can be used by its own context only"
+    )]
+    NotShareable { context: u32, resource: u32 },
+    #[error("the render server has ended, and the guest's Vulkan with it")]
+    ServerEnded,
     #[error("context {0}: the command stream ends within a command")]
     TruncatedStream(u32),
     /// Bytes for the objects that a context creates.

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The renderers: they hold the resources of a driver and execute its drawing commands, by software
-//! or by virglrenderer.
+//! or by virglrenderer: in OpenGL (virgl) or in Vulkan (Venus).
 
 use std::os::fd::BorrowedFd;
 
 use crate::backend::MemoryGuard;
 use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{
-    CapsetInfo, Format, FramebufferLayout, ResourceCreate3d, ResourceCreateBlob, Transfer2d,
-    Transfer3d,
+    CapsetInfo, Format, FramebufferLayout, ResourceCreate3d, ResourceCreateBlob, RingId,
+    Transfer2d, Transfer3d,
 };
 use crate::gpu::region::Region;
 use crate::gpu::resource::{
-    Backing, Blob, BlobFramebuffer, CursorPixels, Dmabuf, ResourceError, SharedImage,
+    Backing, Blob, BlobFramebuffer, CursorPixels, Dmabuf, HostMemory, ResourceError, SharedImage,
 };
 
 #[cfg(feature = "fuzzing")]
@@ -24,11 +24,17 @@ mod software;
 #[cfg(test)]
 mod testing;
 #[cfg(feature = "virgl")]
+pub(crate) mod venus;
+#[cfg(feature = "virgl")]
 pub(crate) mod virgl;
+#[cfg(feature = "virgl")]
+mod virglrenderer;
 mod work;
 
 pub(crate) use context_error::ContextError;
 pub(crate) use software::SoftwareRenderer;
+#[cfg(feature = "virgl")]
+pub(crate) use venus::VenusRenderer;
 #[cfg(feature = "virgl")]
 pub(crate) use virgl::VirglRenderer;
 pub(crate) use work::{Copied, ENTRY_COST, MAX_STEP_WORK, PIECE_COST, STREAM_WORD_COST};
@@ -84,6 +90,19 @@ pub(crate) trait Renderer: Send + Sync {
     /// A resource, if it is a blob.
     fn blob(&self, _id: u32) -> Option<&Blob> {
         None
+    }
+
+    /// Whether blobs can lie in memory of the host that the guest maps (`VIRTIO_GPU_BLOB_MEM_HOST3D`).
+    fn has_host_memory(&self) -> bool {
+        false
+    }
+
+    /// The memory of the host that a blob lies in.
+    ///
+    /// # Errors
+    /// If it lies in none that can be mapped.
+    fn host_memory(&mut self, id: u32) -> Result<HostMemory, ResourceError> {
+        Err(ResourceError::NoHostMemory(id))
     }
 
     /// The framebuffer that lies in a blob resource as `layout` says, of which scanouts show the part `rect`.
@@ -229,11 +248,17 @@ pub(crate) trait Renderer3d {
     /// A capability set in one of its versions; `None` if there is no such set or version.
     fn capset(&mut self, id: u32, version: u32) -> Option<Vec<u8>>;
 
-    /// Creates a rendering context.
+    /// Whether contexts are of several kinds, or of one that drivers have to ask for
+    /// (`VIRTIO_GPU_F_CONTEXT_INIT`).
+    fn has_context_init(&self) -> bool {
+        false
+    }
+
+    /// Creates a rendering context for the protocol of a capability set; 0 is the renderer's default.
     ///
     /// # Errors
-    /// If the id is 0 or in use, there are too many contexts, or memory is short.
-    fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), ContextError>;
+    /// If the id is 0 or in use, there is no such set, there are too many contexts, or memory is short.
+    fn create_context(&mut self, id: u32, name: &[u8], capset: u32) -> Result<(), ContextError>;
 
     /// Destroys a context.
     fn destroy_context(&mut self, id: u32) -> Result<(), ContextError>;
@@ -268,8 +293,8 @@ pub(crate) trait Renderer3d {
     /// If the stream is refused, or a command in it fails: those before it were executed.
     fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError>;
 
-    /// Creates a fence after all work submitted so far; `None` if that is done already.
-    fn fence(&mut self) -> Option<Fence>;
+    /// Creates a fence after all work submitted so far, or all that is on `ring`; `None` if that is done already.
+    fn fence(&mut self, ring: Option<RingId>) -> Option<Fence>;
 
     /// Updates what [`Renderer3d::is_retired`] returns.
     fn poll_fences(&mut self);

@@ -21,7 +21,7 @@ use super::row_copy::copy_pixels;
 use super::{Copied, MAX_STEP_WORK, PIECE_COST, Renderer};
 use resource::{Resource, ResourceKind, TwoD};
 
-mod blobs;
+pub(super) mod blobs;
 mod resource;
 
 /// Most resources of a VM.
@@ -109,6 +109,12 @@ impl SoftwareRenderer {
             renderer.adopt_backing(id, &record, &arena)?;
         }
         Ok(renderer)
+    }
+
+    /// Whether there is a resource `id`.
+    #[cfg(feature = "virgl")]
+    pub(super) fn contains(&self, id: u32) -> bool {
+        self.resources.get(id).is_ok()
     }
 
     fn adopt(
@@ -441,16 +447,12 @@ impl Renderer for SoftwareRenderer {
     }
 
     fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
-        let mut pixels = Box::new([0; CURSOR_LEN]);
         if let Some(blob) = self.blob(id) {
-            let read = blob.read(0, &mut pixels[..]);
-            return match read {
-                Ok(()) => Ok(pixels),
-                Err(source) => Err(ResourceError::Backing { id, source }),
-            };
+            return blobs::cursor(id, blob);
         }
         let resource = self.two_d(id)?;
         let size = resource.size;
+        let mut pixels = Box::new([0; CURSOR_LEN]);
         let image = resource.image.lock();
         let bytes = image.bytes(0, 0, CURSOR_LEN);
         if size != Size::new(CURSOR_SIDE, CURSOR_SIDE) || bytes.len() != CURSOR_LEN {

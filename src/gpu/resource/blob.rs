@@ -1,25 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Blob resources of the guest's memory (virtio 1.2, 5.7.6.8, `VIRTIO_GPU_BLOB_MEM_GUEST`): the host has no copy of their
-//! pixels.
+//! Blob resources (virtio 1.2, 5.7.6.8) of the guest's memory (`VIRTIO_GPU_BLOB_MEM_GUEST`) and of the host's
+//! (`VIRTIO_GPU_BLOB_MEM_HOST3D`): this process has no copy of their pixels.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use vm_memory::GuestAddressSpace as _;
 
 use super::image::{MAX_SIDE, PIXEL_LEN};
 use super::pixel_order::to_display_order;
-use super::{Backing, BackingError};
+use super::{Backing, BackingError, HostMapping};
 use crate::backend::GuestMemory;
 use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::FramebufferLayout;
 
 /// Why a blob cannot be created or shown.
 #[derive(Debug, thiserror::Error)]
+#[cfg_attr(
+    not(feature = "virgl"),
+    expect(dead_code, reason = "3D alone uses some")
+)]
 pub(crate) enum BlobError {
     #[error("it has 0 bytes")]
     Empty,
     #[error("its memory is to be the host's, which only 3D has")]
     HostMemory,
+    #[error("its memory is to be the host's with a copy in the guest's, which only OpenGL has")]
+    GuestCopy,
+    #[error("a blob of the host's memory has no entries of the guest's")]
+    Entries,
     #[error("its framebuffer of {0} pixels is out of bounds: each side must be 1 to {MAX_SIDE}")]
     Size(Size),
     #[error("its rows overlap: {stride} bytes from one of {width} pixels to the next")]
@@ -28,6 +37,12 @@ pub(crate) enum BlobError {
     Outside { rect: Rect, size: Size },
     #[error("its framebuffer ends at byte {end}, of {len}")]
     TooShort { end: u64, len: u64 },
+    #[error("the host's Vulkan driver gives it in a form of its own")]
+    Opaque,
+    #[error("its file has {size} bytes, it would be the {len} from {offset} on")]
+    ShortFile { size: u64, offset: u64, len: u64 },
+    #[error("its file cannot be kept from shrinking: {0}")]
+    File(#[source] io::Error),
     #[error("a display would need {0} bytes for it, more than the VM's host memory budget")]
     TooLarge(u64),
 }
@@ -39,11 +54,23 @@ pub(crate) struct Blob(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     len: u64,
+    storage: Storage,
+}
+
+/// Where its bytes are.
+#[derive(Debug)]
+enum Storage {
+    Guest(GuestStorage),
+    Host(HostMapping),
+}
+
+#[derive(Debug)]
+struct GuestStorage {
     memory: GuestMemory,
     backing: Mutex<Option<Backing>>,
 }
 
-impl Shared {
+impl GuestStorage {
     fn backing(&self) -> MutexGuard<'_, Option<Backing>> {
         self.backing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,8 +91,24 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn guest(&self) -> Option<&GuestStorage> {
+        match &self.storage {
+            Storage::Guest(guest) => Some(guest),
+            Storage::Host(_) => None,
+        }
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), BackingError> {
+        match &self.storage {
+            Storage::Guest(guest) => guest.read(offset, into),
+            Storage::Host(mapping) => mapping.reader()?.read(offset, into),
+        }
+    }
+}
+
 impl Blob {
-    /// A blob of `len` bytes in `memory`, without a backing.
+    /// A blob of `len` bytes in the guest's `memory`, without a backing.
     ///
     /// # Errors
     /// If `len` is 0.
@@ -75,9 +118,23 @@ impl Blob {
         }
         Ok(Self(Arc::new(Shared {
             len,
-            memory,
-            backing: Mutex::new(None),
+            storage: Storage::Guest(GuestStorage {
+                memory,
+                backing: Mutex::new(None),
+            }),
         })))
+    }
+
+    /// A blob in the host's memory.
+    #[cfg_attr(
+        not(any(test, feature = "virgl")),
+        expect(dead_code, reason = "3D alone has it")
+    )]
+    pub(crate) fn on_host(mapping: HostMapping) -> Self {
+        Self(Arc::new(Shared {
+            len: mapping.len(),
+            storage: Storage::Host(mapping),
+        }))
     }
 
     /// Length in bytes.
@@ -86,17 +143,27 @@ impl Blob {
     }
 
     pub(crate) fn has_backing(&self) -> bool {
-        self.0.backing().is_some()
+        self.with_backing(|_| ()).is_some()
     }
 
-    /// Replaces its backing.
+    /// Replaces its backing in the guest's memory.
     pub(crate) fn set_backing(&mut self, backing: Option<Backing>) {
-        *self.0.backing() = backing;
+        if let Some(guest) = self.0.guest() {
+            *guest.backing() = backing;
+        }
     }
 
     /// Calls `look` with the backing, if it has one.
     pub(crate) fn with_backing<T>(&self, look: impl FnOnce(&Backing) -> T) -> Option<T> {
-        self.0.backing().as_ref().map(look)
+        self.0.guest()?.backing().as_ref().map(look)
+    }
+
+    /// How many of its bytes have a place; `None` before it has a backing.
+    pub(crate) fn backed_len(&self) -> Option<u64> {
+        match &self.0.storage {
+            Storage::Guest(_) => self.with_backing(Backing::len),
+            Storage::Host(_) => Some(self.len()),
+        }
     }
 
     /// Copies its bytes from `offset` on.
@@ -195,16 +262,47 @@ impl BlobFramebuffer {
     /// Both are whole pixels. The guest may write to them meanwhile. What it took away is black. Returns the number of
     /// pieces of memory that were looked up.
     pub(crate) fn read(&self, rect: &Rect, skip: usize, into: &mut [u8]) -> u64 {
-        let row_len = rect.width as usize * PIXEL_LEN;
         let shared = self.blob.0.upgrade();
-        let backing = shared.as_ref().map(|shared| shared.backing());
-        let backing = backing.as_ref().and_then(|backing| backing.as_ref());
-        let (Some(shared), Some(backing)) = (&shared, backing) else {
-            into.fill(0);
-            return 0;
-        };
-        let memory = shared.memory.memory();
-        let mut reader = backing.reader(&memory);
+        match shared.as_ref().map(|shared| &shared.storage) {
+            Some(Storage::Guest(guest)) => {
+                let backing = guest.backing();
+                let Some(backing) = &*backing else {
+                    into.fill(0);
+                    return 0;
+                };
+                let memory = guest.memory.memory();
+                let mut reader = backing.reader(&memory);
+                self.read_rows(rect, skip, into, |offset, part| {
+                    reader.seek(offset);
+                    reader.read(part)
+                });
+                reader.pieces()
+            }
+            Some(Storage::Host(mapping)) => {
+                match mapping.reader() {
+                    Ok(reader) => {
+                        self.read_rows(rect, skip, into, |offset, part| reader.read(offset, part))
+                    }
+                    Err(_) => into.fill(0),
+                }
+                0
+            }
+            None => {
+                into.fill(0);
+                0
+            }
+        }
+    }
+
+    /// As [`BlobFramebuffer::read`], by `read`, which copies the blob's bytes from an offset on.
+    fn read_rows(
+        &self,
+        rect: &Rect,
+        skip: usize,
+        into: &mut [u8],
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<(), BackingError>,
+    ) {
+        let row_len = rect.width as usize * PIXEL_LEN;
         let mut at = skip;
         let mut rest = into;
         while !rest.is_empty() {
@@ -216,15 +314,13 @@ impl BlobFramebuffer {
             let (part, behind) = rest.split_at_mut(len);
             let y = rect.y.saturating_add(row as u32);
             let from = self.offset_of(rect.x, y).saturating_add(column as u64);
-            reader.seek(from);
-            match reader.read(part) {
+            match read(from, part) {
                 Ok(()) => to_display_order(self.layout.format, part),
                 Err(_) => part.fill(0),
             }
             at = at.saturating_add(len);
             rest = behind;
         }
-        reader.pieces()
     }
 }
 

@@ -2,6 +2,7 @@
 //! Errors of commands on resources.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{ResourceCreate3d, Transfer3d};
@@ -33,6 +34,14 @@ pub(crate) enum ResourceError {
     IsBlob(u32),
     #[error("resource {0} is not a blob")]
     IsNoBlob(u32),
+    #[error("resource {0} lies in no memory of the host that a guest can map")]
+    NoHostMemory(u32),
+    #[error("blob resource {id} cannot be mapped: {source}")]
+    Unmappable { id: u32, source: Arc<BlobError> },
+    #[error("blob resource {id}: there is no context {context}")]
+    NoContext { id: u32, context: u32 },
+    #[error("resource {0}: the command is of OpenGL, and this GPU has Vulkan only")]
+    No3d(u32),
     #[error("resource {0} has a backing already")]
     HasBacking(u32),
     #[error("resource {0} has no backing")]

@@ -8,6 +8,8 @@ mod budget;
 mod cursor;
 mod dmabuf;
 mod error;
+mod host_mapping;
+mod host_memory;
 mod image;
 mod pixel_order;
 mod pixel_source;
@@ -24,6 +26,8 @@ pub(crate) use dmabuf::Dmabuf;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use dmabuf::{MODIFIER_INVALID, MODIFIER_LINEAR};
 pub(crate) use error::ResourceError;
+pub(crate) use host_mapping::HostMapping;
+pub(crate) use host_memory::HostMemory;
 #[cfg(feature = "virgl")]
 pub(crate) use image::MAX_SIDE;
 pub(crate) use image::{Image, ImageError, PIXEL_LEN, SharedImage, merge};

@@ -118,6 +118,14 @@ impl<T> ResourceTable<T> {
         Ok(())
     }
 
+    /// Calls `change` with each resource.
+    #[cfg(feature = "virgl")]
+    pub(crate) fn for_each_mut(&mut self, mut change: impl FnMut(&mut T)) {
+        for entry in self.entries.values_mut() {
+            change(&mut entry.resource);
+        }
+    }
+
     pub(crate) fn remove(&mut self, id: u32) -> Result<(), ResourceError> {
         let entry = self.entries.remove(&id);
         entry.map(drop).ok_or(ResourceError::Unknown(id))

@@ -11,7 +11,7 @@ use crate::gpu::protocol::{
 };
 use crate::gpu::region::Region;
 use crate::gpu::renderer::Renderer;
-use crate::gpu::resource::{Backing, BackingError, Blob, PixelSource, ResourceError};
+use crate::gpu::resource::{BackingError, Blob, PixelSource, ResourceError};
 use crate::gpu::scanout::{ScanoutSource, Scanouts};
 
 /// RESOURCE_CREATE_BLOB. Entries are read only for a resource that can be created.
@@ -100,9 +100,9 @@ pub(super) fn flush(
     Ok(Response::OkNoData)
 }
 
-/// Checks that a blob has a backing, of `needed` bytes or more.
+/// Checks that a blob has a place, of `needed` bytes or more.
 fn check_backing(id: u32, blob: &Blob, needed: u64) -> Result<(), ResourceError> {
-    let has = blob.with_backing(Backing::len);
+    let has = blob.backed_len();
     let has = has.ok_or(ResourceError::NoBacking(id))?;
     if has < needed {
         let source = BackingError::Short { has, needed };

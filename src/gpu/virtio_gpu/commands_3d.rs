@@ -41,7 +41,7 @@ pub(super) fn create_context(
     renderer: &mut dyn Renderer3d,
     new: &CtxCreate,
 ) -> Result<Response, CommandError> {
-    renderer.create_context(new.id, new.name.as_bytes())?;
+    renderer.create_context(new.id, new.name.as_bytes(), new.capset)?;
     Ok(Response::OkNoData)
 }
 

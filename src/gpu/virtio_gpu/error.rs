@@ -69,7 +69,10 @@ impl CommandError {
             ContextError::TooMany(_) | ContextError::Budget(_) | ContextError::Excess(_) => {
                 ErrorCode::OutOfMemory
             }
+            ContextError::ServerEnded => ErrorCode::Unspec,
             ContextError::Refused(_)
+            | ContextError::Capset { .. }
+            | ContextError::NotShareable { .. }
             | ContextError::TruncatedStream(_)
             | ContextError::Unaccounted { .. } => ErrorCode::InvalidParameter,
             ContextError::Resource(error) => Self::code_of_resource(error),
@@ -88,12 +91,21 @@ impl CommandError {
             | R::NoPicture { .. }
             | R::Transfer { .. }
             | R::Refused(_)
+            | R::No3d(_)
             | R::IsBlob(_)
             | R::IsNoBlob(_) => ErrorCode::InvalidParameter,
+            // What a driver may ask for, and this host does not have.
+            R::NoHostMemory(_) | R::Unmappable { .. } => ErrorCode::Unspec,
+            R::NoContext { .. } => ErrorCode::InvalidContextId,
             R::Blob { source, .. } => match source {
                 BlobError::TooLarge(_) => ErrorCode::OutOfMemory,
                 BlobError::Empty
                 | BlobError::HostMemory
+                | BlobError::GuestCopy
+                | BlobError::Entries
+                | BlobError::Opaque
+                | BlobError::ShortFile { .. }
+                | BlobError::File(_)
                 | BlobError::Size(_)
                 | BlobError::Stride { .. }
                 | BlobError::Outside { .. }

@@ -7,7 +7,7 @@ use crate::geometry::Size;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo, Resolutions};
 use crate::gpu::kept_state::{KeptState, KeptStateError};
 use crate::gpu::protocol::{
-    Command, CursorCommand, DecodeError, Request, RequestBytes, RequestReader, Response,
+    Command, CursorCommand, DecodeError, Request, RequestBytes, RequestReader, Response, RingId,
 };
 use crate::gpu::renderer::{Direction, Fence, Renderer, Renderer3d};
 use crate::gpu::resource::ResourceError;
@@ -167,7 +167,7 @@ impl VirtioGpu {
         };
         let result = match result {
             Ok(CommandResult::Complete(response)) if request.header.is_fenced() => {
-                Ok(match self.fence() {
+                Ok(match self.fence(request.header.ring()) {
                     Some(fence) => CommandResult::Fenced(response, fence),
                     None => CommandResult::Complete(response),
                 })
@@ -289,9 +289,9 @@ impl VirtioGpu {
         }
     }
 
-    /// A fence after all rendering so far; `None` if it is done already.
-    fn fence(&mut self) -> Option<Fence> {
-        self.renderer.as_3d().and_then(Renderer3d::fence)
+    /// A fence after all rendering so far, or all that is on `ring`; `None` if it is done already.
+    fn fence(&mut self, ring: Option<RingId>) -> Option<Fence> {
+        self.renderer.as_3d().and_then(|r| r.fence(ring))
     }
 
     /// GET_DISPLAY_INFO.

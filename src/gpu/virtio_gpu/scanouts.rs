@@ -8,7 +8,7 @@ use super::{CommandError, blobs};
 use crate::geometry::Rect;
 use crate::gpu::protocol::{ResourceFlush, Response, SetScanout};
 use crate::gpu::region::Region;
-use crate::gpu::renderer::{Renderer, Renderer3d};
+use crate::gpu::renderer::Renderer;
 use crate::gpu::resource::{PixelSource, ResourceError};
 use crate::gpu::scanout::{DisplayId, DmabufSupport, ScanoutSource, Scanouts};
 
@@ -82,7 +82,7 @@ pub(super) fn follow_drawing(renderer: &mut dyn Renderer, scanouts: &mut Scanout
         scanouts.drawing_done();
     }
     if scanouts.wants_fence() {
-        let fence = renderer.as_3d().and_then(Renderer3d::fence);
+        let fence = renderer.as_3d().and_then(|r| r.fence(None));
         scanouts.await_drawing(fence);
         if fence.is_none() {
             scanouts.drawing_done();

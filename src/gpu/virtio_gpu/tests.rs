@@ -31,6 +31,7 @@ const BGRX: u32 = 2;
 const FEATURES: NegotiatedFeatures = NegotiatedFeatures {
     virgl: false,
     blob: true,
+    context_init: false,
 };
 
 #[derive(Clone, Copy)]

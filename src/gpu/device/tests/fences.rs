@@ -12,7 +12,9 @@ use super::*;
 use crate::backend::MemoryGuard;
 use crate::geometry::Size;
 use crate::gpu::device::testing::machine::{Machine, NEXT, QUEUE_SIZE, WRITE, request};
-use crate::gpu::protocol::{CapsetInfo, Format, ResourceCreate3d, Transfer2d, Transfer3d, command};
+use crate::gpu::protocol::{
+    CapsetInfo, Format, ResourceCreate3d, RingId, Transfer2d, Transfer3d, command,
+};
 use crate::gpu::region::Region;
 use crate::gpu::renderer::{ContextError, Copied, Direction, Fence, Renderer, Renderer3d};
 use crate::gpu::resource::SharedImage;
@@ -82,7 +84,7 @@ impl Renderer3d for Slow {
     fn capset(&mut self, _: u32, _: u32) -> Option<Vec<u8>> {
         None
     }
-    fn create_context(&mut self, id: u32, _: &[u8]) -> Result<(), ContextError> {
+    fn create_context(&mut self, id: u32, _: &[u8], _: u32) -> Result<(), ContextError> {
         Err(ContextError::Unknown(id))
     }
     fn destroy_context(&mut self, id: u32) -> Result<(), ContextError> {
@@ -103,7 +105,7 @@ impl Renderer3d for Slow {
     fn submit(&mut self, id: u32, _: &mut [u32]) -> Result<(), ContextError> {
         Err(ContextError::Unknown(id))
     }
-    fn fence(&mut self) -> Option<Fence> {
+    fn fence(&mut self, _: Option<RingId>) -> Option<Fence> {
         Some(Fence(self.begun.fetch_add(1, Ordering::Relaxed)))
     }
     fn poll_fences(&mut self) {

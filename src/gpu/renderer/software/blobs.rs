@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Blob resources of the renderer without a GPU: all are the guest's memory.
+//! Blob resources of the renderer without a GPU, which are the guest's memory, and the pixels of any blob.
 
 use crate::geometry::Rect;
 use crate::gpu::kept_state::BlobRecord;
 use crate::gpu::protocol::{BlobMemory, FramebufferLayout, ResourceCreateBlob};
-use crate::gpu::resource::{Blob, BlobError, BlobFramebuffer, PIXEL_LEN, ResourceError};
+use crate::gpu::resource::{
+    Blob, BlobError, BlobFramebuffer, CURSOR_LEN, CursorPixels, PIXEL_LEN, ResourceError,
+};
 
 /// Checks that there can be such a blob.
 pub(super) fn check(new: &ResourceCreateBlob) -> Result<(), ResourceError> {
@@ -25,7 +27,7 @@ pub(super) fn record(blob: &Blob, uuid: Option<[u8; 16]>) -> BlobRecord {
 }
 
 /// The framebuffer that lies in the blob `id` as `layout` says, of which displays have a copy of at most `most` bytes.
-pub(super) fn framebuffer(
+pub(in crate::gpu::renderer) fn framebuffer(
     id: u32,
     blob: &Blob,
     layout: FramebufferLayout,
@@ -39,4 +41,15 @@ pub(super) fn framebuffer(
         return Err(failed(BlobError::TooLarge(bytes)));
     }
     Ok(framebuffer)
+}
+
+/// The pixels of the blob `id` as a cursor.
+pub(in crate::gpu::renderer) fn cursor(
+    id: u32,
+    blob: &Blob,
+) -> Result<CursorPixels, ResourceError> {
+    let mut pixels = Box::new([0; CURSOR_LEN]);
+    let read = blob.read(0, &mut pixels[..]);
+    read.map_err(|source| ResourceError::Backing { id, source })?;
+    Ok(pixels)
 }

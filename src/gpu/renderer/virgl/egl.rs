@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 use super::VirglError;
-use super::dynamic_library::{self, DynamicLibrary};
+use crate::gpu::renderer::virglrenderer::{self, DynamicLibrary};
 
 /// `EGLDisplay`, `EGLContext` or `EGLImageKHR`, opaque pointers.
 pub(super) type Handle = *mut c_void;
@@ -26,9 +26,9 @@ const GL_RENDERER: c_uint = 0x1f01;
 /// Checks that EGL and GL can be loaded, and that EGL has the platform for a render node (`on_node`) or
 /// for software rendering. Without them, libepoxy and virglrenderer would end the process.
 pub(super) fn check(on_node: bool) -> Result<(), VirglError> {
-    let egl = dynamic_library::open(EGL)?;
+    let egl = virglrenderer::open(EGL)?;
     let [first, second] = GL;
-    dynamic_library::open(first).or_else(|_| dynamic_library::open(second))?;
+    virglrenderer::open(first).or_else(|_| virglrenderer::open(second))?;
     // Without a display, these are the client extensions, or none.
     let extensions = extensions(egl, std::ptr::null_mut())?;
     let has = |name| extensions.split_ascii_whitespace().any(|e| e == name);
@@ -44,7 +44,7 @@ pub(super) fn check(on_node: bool) -> Result<(), VirglError> {
 /// `GL_RENDERER` of the GL context that is current on this thread.
 pub(super) fn gl_renderer_name() -> Option<String> {
     type GetString = unsafe extern "C" fn(c_uint) -> *const c_char;
-    let get_string = find(dynamic_library::open(EGL).ok()?, c"glGetString")?;
+    let get_string = find(virglrenderer::open(EGL).ok()?, c"glGetString")?;
     // SAFETY: the type is that of glGetString.
     let get_string = unsafe { std::mem::transmute::<Function, GetString>(get_string) };
     // SAFETY: any number is valid; without a current context it returns null.

@@ -2,6 +2,7 @@
 //! Errors when 3D starts.
 
 use crate::gpu::render_node::RenderNodeError;
+use crate::gpu::renderer::virglrenderer::LoadError;
 
 /// Why 3D cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,4 +35,10 @@ pub enum VirglError {
     /// virglrenderer has no event that tells when work is done.
     #[error("--virgl: virglrenderer has no event for its fences; unset VIRGL_DISABLE_MT")]
     NoFences,
+}
+
+impl From<LoadError> for VirglError {
+    fn from(LoadError { library, source }: LoadError) -> Self {
+        Self::Missing { library, source }
+    }
 }

@@ -4,8 +4,8 @@
 use std::ffi::{c_int, c_uint};
 use std::os::fd::{FromRawFd, OwnedFd};
 
-use super::dynamic_library;
 use super::egl::{self, Function, Handle};
+use crate::gpu::renderer::virglrenderer;
 
 /// The EGL extensions that an export needs.
 const EXPORT: [&str; 3] = [
@@ -52,7 +52,7 @@ impl Exporter {
     /// The extension or function that the driver lacks.
     pub(super) fn new() -> Result<Self, &'static str> {
         const NO_EGL: &str = "EGL 1.4";
-        let library = dynamic_library::open(egl::EGL).map_err(|_| NO_EGL)?;
+        let library = virglrenderer::open(egl::EGL).map_err(|_| NO_EGL)?;
         // SAFETY: the type is that of eglGetCurrentDisplay (EGL 1.5, 3.7.4).
         let display = unsafe { library.get::<Current>(b"eglGetCurrentDisplay") };
         let display = *display.map_err(|_| NO_EGL)?;

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_uint, c_void};
 use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::ThreadId;
 
@@ -17,9 +17,11 @@ use virglrenderer_sys as sys;
 
 use super::api::Api;
 use super::guest_iovecs::{GuestIovecs, IoVec};
-use super::{VirglError, egl, library_log};
+use super::{VirglError, egl};
 use crate::gpu::protocol::{Box3, CapsetInfo, ResourceCreate3d, Transfer3d};
 use crate::gpu::renderer::Direction;
+pub(super) use crate::gpu::renderer::virglrenderer::Refused;
+use crate::gpu::renderer::virglrenderer::{self, Functions as _, Instance, accepted};
 
 /// State of the library's callbacks.
 struct Shared {
@@ -33,9 +35,6 @@ static SHARED: Shared = Shared {
     retired: AtomicU32::new(0),
     node: Mutex::new(None),
 };
-
-/// Whether a [`Library`] exists.
-static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// `virgl_renderer_callbacks.write_fence`.
 pub(super) unsafe extern "C" fn write_fence(_: *mut c_void, fence: u32) {
@@ -64,25 +63,6 @@ static CALLBACKS: Callbacks = Callbacks({
     table
 });
 
-/// The library refused a call, with an error number (errno(3)). Its log has the reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("virglrenderer refuses it (error {0})")]
-pub(super) struct Refused(c_int);
-
-impl Refused {
-    /// `EINVAL`.
-    pub(super) const INVALID: Self = Self(rustix::io::Errno::INVAL.raw_os_error());
-    /// `E2BIG`.
-    const TOO_BIG: Self = Self(rustix::io::Errno::TOOBIG.raw_os_error());
-}
-
-fn accepted(result: c_int) -> Result<(), Refused> {
-    match result {
-        0 => Ok(()),
-        error => Err(Refused(error)),
-    }
-}
-
 /// The initialised library. Its methods panic on any thread but the one that created it.
 pub(super) struct Library {
     api: Api,
@@ -90,6 +70,8 @@ pub(super) struct Library {
     poll_fd: c_int,
     /// The backings of resources: the library has the addresses of their iovecs.
     attached: HashMap<u32, GuestIovecs>,
+    /// `None` for a fake library, of which there may be several. Dropped after the cleanup.
+    instance: Option<Instance>,
 }
 
 impl Library {
@@ -99,20 +81,10 @@ impl Library {
     /// # Errors
     /// If this process uses the library already, or it cannot be loaded or initialised.
     pub(super) fn open(node: Option<OwnedFd>) -> Result<Self, VirglError> {
-        if TAKEN.swap(true, Ordering::Acquire) {
-            return Err(VirglError::Taken);
-        }
-        let opened = Self::initialise(node);
-        if opened.is_err() {
-            TAKEN.store(false, Ordering::Release);
-        }
-        opened
-    }
-
-    fn initialise(node: Option<OwnedFd>) -> Result<Self, VirglError> {
-        let api = Api::load()?;
+        let instance = Instance::take().ok_or(VirglError::Taken)?;
+        let (api, library) = Api::load()?;
         egl::check(node.is_some())?;
-        library_log::attach(&api);
+        virglrenderer::attach(library);
         let mut flags = sys::VIRGL_RENDERER_USE_EGL | sys::VIRGL_RENDERER_THREAD_SYNC;
         if node.is_none() {
             flags |= sys::VIRGL_RENDERER_USE_SURFACELESS;
@@ -125,13 +97,13 @@ impl Library {
         // cleans up after itself.
         let result = unsafe { (api.init)(cookie, flags as c_int, callbacks) };
         if result != 0 {
-            let last_message = library_log::last_message();
+            let last_message = virglrenderer::last_message();
             return Err(VirglError::Init { last_message });
         }
-        library_log::limit();
+        virglrenderer::limit();
         // SAFETY: the library is initialised, on this thread.
         let poll_fd = unsafe { (api.get_poll_fd)() };
-        let library = Self::new(api, poll_fd);
+        let library = Self::new(api, poll_fd, Some(instance));
         if poll_fd < 0 {
             return Err(VirglError::NoFences);
         }
@@ -140,12 +112,13 @@ impl Library {
 
     /// The library with the functions `api`, initialised on this thread. `poll_fd` is the event of its
     /// fences, open for as long as the library is.
-    fn new(api: Api, poll_fd: c_int) -> Self {
+    fn new(api: Api, poll_fd: c_int, instance: Option<Instance>) -> Self {
         Self {
             api,
             thread: std::thread::current().id(),
             poll_fd,
             attached: HashMap::new(),
+            instance,
         }
     }
 
@@ -153,7 +126,7 @@ impl Library {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn fake(api: Api, poll_fd: c_int) -> Self {
         SHARED.retired.store(0, Ordering::Relaxed);
-        Self::new(api, poll_fd)
+        Self::new(api, poll_fd, None)
     }
 
     /// The library's functions, on its thread only. A call from another thread is a bug of this
@@ -178,28 +151,14 @@ impl Library {
 
     /// The version and size of a capability set; `None` if there is no such set.
     pub(super) fn capset(&self, id: u32) -> Option<CapsetInfo> {
-        let (mut max_version, mut max_size) = (0, 0);
-        // SAFETY: the library is initialised, this is its thread, and both results have a place.
-        unsafe { (self.api().get_cap_set)(id, &raw mut max_version, &raw mut max_size) };
-        (max_size != 0).then_some(CapsetInfo {
-            id,
-            max_version,
-            max_size,
-        })
+        // SAFETY: the library is initialised, and this is its thread.
+        unsafe { virglrenderer::capset(self.api().get_cap_set, id) }
     }
 
     /// The data of a capability set, in a version of at most [`CapsetInfo::max_version`].
     pub(super) fn capset_data(&self, set: &CapsetInfo, version: u32) -> Vec<u8> {
-        /// Enough for the largest set: the library clears as many bytes, whichever set it fills.
-        const MIN_BUFFER: usize = 64 << 10;
-        let size = set.max_size as usize;
-        let mut buffer = vec![0_u64; size.max(MIN_BUFFER).div_ceil(8)];
-        // SAFETY: the library is initialised, this is its thread, and the buffer is larger than any
-        // set, and aligned for its fields.
-        unsafe { (self.api().fill_caps)(set.id, version, buffer.as_mut_ptr().cast()) };
-        let mut data: Vec<u8> = buffer.into_iter().flat_map(u64::to_ne_bytes).collect();
-        data.truncate(size);
-        data
+        // SAFETY: as for capset, which returned the set.
+        unsafe { virglrenderer::capset_data(self.api().fill_caps, set, version) }
     }
 
     /// Creates a rendering context.
@@ -433,6 +392,7 @@ impl Drop for Library {
     fn drop(&mut self) {
         // On another thread, no cleanup is possible: leave it, since the process ends.
         if std::thread::current().id() != self.thread {
+            std::mem::forget(self.instance.take());
             std::mem::take(&mut self.attached)
                 .into_values()
                 .for_each(std::mem::forget);
@@ -441,7 +401,6 @@ impl Drop for Library {
         // SAFETY: the library is initialised, this is its thread. The iovecs that it still has
         // are dropped after this.
         unsafe { (self.api.cleanup)((&raw const SHARED).cast_mut().cast()) };
-        TAKEN.store(false, Ordering::Release);
     }
 }
 

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! 3D rendering by virglrenderer: the guest's OpenGL commands run on the host's OpenGL.
 //!
-//! The unsafe code is in the modules that call libraries: `api`, `dynamic_library`, `egl`, `export`,
-//! `library` and `library_log`.
+//! The unsafe code is in the modules that call libraries: `egl`, `export` and `library`.
 
 mod api;
 mod command_stream;
 mod contexts;
-mod dynamic_library;
 mod egl;
 mod error;
 mod export;
@@ -15,7 +13,6 @@ mod fences;
 mod guest_iovecs;
 mod holdings;
 mod library;
-mod library_log;
 mod limits;
 mod options;
 mod pixel_reader;

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::backend::MemoryGuard;
 use crate::geometry::{Rect, Size};
-use crate::gpu::protocol::{CapsetInfo, Format, ResourceCreate3d, Transfer2d, Transfer3d};
+use crate::gpu::protocol::{CapsetInfo, Format, ResourceCreate3d, RingId, Transfer2d, Transfer3d};
 use crate::gpu::region::Region;
 use crate::gpu::renderer::damage_collector::DamageCollector;
 use crate::gpu::renderer::{ContextError, Copied, Direction, Fence, Renderer, Renderer3d};
@@ -270,7 +270,7 @@ impl Renderer3d for VirglRenderer {
         (version <= set.max_version).then(|| self.library.capset_data(set, version))
     }
 
-    fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), ContextError> {
+    fn create_context(&mut self, id: u32, name: &[u8], _capset: u32) -> Result<(), ContextError> {
         let (resources, process_memory) = (&self.resources, &self.process_memory);
         self.contexts
             .create(&mut self.library, resources, process_memory, id, name)
@@ -329,7 +329,7 @@ impl Renderer3d for VirglRenderer {
         )
     }
 
-    fn fence(&mut self) -> Option<Fence> {
+    fn fence(&mut self, _ring: Option<RingId>) -> Option<Fence> {
         self.fences.create(&mut self.library)
     }
 

@@ -104,7 +104,7 @@ fn transfers_in_3d_return_their_work() {
         .unwrap();
     let pieces: Vec<_> = (0..LEN).map(|n| (u64::from(n ^ 3), 1)).collect();
     renderer.attach(1, &pieces, &memory).unwrap();
-    renderer.create_context(1, b"test").unwrap();
+    renderer.create_context(1, b"test", 0).unwrap();
     let transfer = Transfer3d {
         part: flat_box(Rect::sized(SIDE, SIDE)),
         offset: 0,
@@ -125,7 +125,7 @@ fn streams_are_checked_in_order() {
     assert!(matches!(cut, Err(ContextError::TruncatedStream(1))));
     let whole = renderer.submit(1, &mut [7]);
     assert!(matches!(whole, Err(ContextError::Unknown(1))));
-    renderer.create_context(1, b"test").unwrap();
+    renderer.create_context(1, b"test", 0).unwrap();
     renderer.submit(1, &mut [7]).unwrap();
     // PIPE_RESOURCE_CREATE.
     let unaccounted = renderer.submit(1, &mut [48]);

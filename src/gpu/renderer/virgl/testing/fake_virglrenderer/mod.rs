@@ -99,8 +99,6 @@ fn api() -> Api {
         transfer_write: transfers::transfer_write,
         submit: streams::submit,
         create_fence: fences::create_fence,
-        set_debug_callback,
-        set_log_callback: None,
     }
 }
 
@@ -121,9 +119,3 @@ unsafe extern "C" fn get_poll_fd() -> c_int {
 }
 
 unsafe extern "C" fn force_ctx_0() {}
-
-unsafe extern "C" fn set_debug_callback(
-    _: sys::virgl_debug_callback_type,
-) -> sys::virgl_debug_callback_type {
-    None
-}

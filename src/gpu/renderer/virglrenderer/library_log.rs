@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::{Mutex, PoisonError};
 
-use super::api::Api;
+use super::DynamicLibrary;
 use crate::backend::RateLimitedLog;
 
 /// Where messages go. There is one for the process, as there is one library.
@@ -20,23 +20,40 @@ struct Sink {
     last: String,
 }
 
+/// `virgl_log_callback_type`: level, message, user data.
+type LogCallback = unsafe extern "C" fn(c_int, *const c_char, *mut c_void);
+type SetLogCallback =
+    unsafe extern "C" fn(LogCallback, *mut c_void, Option<unsafe extern "C" fn(*mut c_void)>);
+
+/// Whether the library is of version 1.1 or newer, which is known by its log callback.
+pub(in crate::gpu::renderer) fn is_1_1(library: &DynamicLibrary) -> bool {
+    set_log_callback(library).is_some()
+}
+
+/// Sets the callback of the log; `None` before version 1.1.
+fn set_log_callback(library: &DynamicLibrary) -> Option<SetLogCallback> {
+    // SAFETY: the type is that of the header in the versions that declare it.
+    let symbol = unsafe { library.get(b"virgl_set_log_callback") };
+    symbol.ok().map(|symbol| *symbol)
+}
+
 /// Redirects the library's messages to the log.
-pub(super) fn attach(api: &Api) {
-    match api.set_log_callback {
+pub(in crate::gpu::renderer) fn attach(library: &DynamicLibrary) {
+    match set_log_callback(library) {
         // SAFETY: the callback has the type that the library declares, needs no user data, and lives
         // as long as the process.
         Some(set) => unsafe { set(on_message, std::ptr::null_mut(), None) },
-        None => attach_old(api),
+        None => attach_old(library),
     }
 }
 
 /// Limits the messages from now on, since a guest can cause them.
-pub(super) fn limit() {
+pub(in crate::gpu::renderer) fn limit() {
     lock().limit = Some(RateLimitedLog::default());
 }
 
 /// The last message before [`limit`].
-pub(super) fn last_message() -> String {
+pub(in crate::gpu::renderer) fn last_message() -> String {
     lock().last.clone()
 }
 
@@ -80,10 +97,22 @@ unsafe extern "C" {
     -> c_int;
 }
 
+/// `virgl_set_debug_callback`.
+type SetDebugCallback = unsafe extern "C" fn(
+    virglrenderer_sys::virgl_debug_callback_type,
+) -> virglrenderer_sys::virgl_debug_callback_type;
+
+// The type above is that of the header.
+const _: SetDebugCallback = virglrenderer_sys::virgl_set_debug_callback;
+
 /// For versions before 1.1, whose callback formats the message and gets no level.
-fn attach_old(api: &Api) {
-    // SAFETY: the callback has the type that the library declares, and lives as long as the process.
-    unsafe { (api.set_debug_callback)(Some(on_format)) };
+fn attach_old(library: &DynamicLibrary) {
+    // SAFETY: the type is checked against the header above.
+    let set = unsafe { library.get::<SetDebugCallback>(b"virgl_set_debug_callback") };
+    if let Ok(set) = set {
+        // SAFETY: the callback has the type that the library declares, and lives as long as the process.
+        unsafe { set(Some(on_format)) };
+    }
 }
 
 /// `virgl_debug_callback_type`.

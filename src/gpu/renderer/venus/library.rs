@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Safe functions for virglrenderer (virglrenderer.h) with a render server.
+//!
+//! The library checks ids. With a render server it has no GL, so that it may be called on any thread, one at a time. It calls
+//! back on threads of its own.
+
+use std::ffi::{CString, c_int, c_void};
+use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use virglrenderer_sys as sys;
+
+use super::api::Api;
+use super::fences::RetiredFences;
+use crate::gpu::protocol::{CapsetInfo, ResourceCreateBlob, RingId};
+use crate::gpu::renderer::virglrenderer::{self, Instance, Refused, accepted};
+
+/// State of the library's callbacks.
+#[derive(Debug)]
+struct Callbacks {
+    retired: RetiredFences,
+    /// The connection to the render server, until the library asks for it.
+    server: Mutex<Option<OwnedFd>>,
+}
+
+/// The state of the callbacks by their cookie.
+///
+/// # Safety
+/// `cookie` is that of [`Library::open`], whose library is alive.
+unsafe fn callbacks<'a>(cookie: *mut c_void) -> &'a Callbacks {
+    // SAFETY: as the caller ensures: the library's callbacks end with its cleanup, before the state is dropped.
+    unsafe { &*cookie.cast_const().cast::<Callbacks>() }
+}
+
+/// `virgl_renderer_callbacks.write_fence`: for fences of OpenGL, of which there are none.
+unsafe extern "C" fn write_fence(_: *mut c_void, _: u32) {}
+
+/// `virgl_renderer_callbacks.write_context_fence`, on a thread of the library.
+pub(super) unsafe extern "C" fn write_context_fence(
+    cookie: *mut c_void,
+    _context: u32,
+    _ring: u32,
+    fence: u64,
+) {
+    // SAFETY: the library passes on its cookie.
+    unsafe { callbacks(cookie) }.retired.push(fence);
+}
+
+/// `virgl_renderer_callbacks.get_server_fd`.
+unsafe extern "C" fn get_server_fd(cookie: *mut c_void, _version: u32) -> c_int {
+    // SAFETY: the library passes on its cookie.
+    let server = &unsafe { callbacks(cookie) }.server;
+    let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+    server.take().map_or(-1, OwnedFd::into_raw_fd)
+}
+
+/// The library keeps the address of its callbacks.
+struct CallbackTable(sys::virgl_renderer_callbacks);
+
+// SAFETY: the table is never written to, and points to functions only.
+unsafe impl Sync for CallbackTable {}
+
+static CALLBACKS: CallbackTable = CallbackTable({
+    // SAFETY: it consists of a number and of optional functions. Their number depends on the header.
+    let mut table: sys::virgl_renderer_callbacks = unsafe { std::mem::zeroed() };
+    // The first version with get_server_fd.
+    table.version = 3;
+    table.write_fence = Some(write_fence);
+    table.write_context_fence = Some(write_context_fence);
+    table.get_server_fd = Some(get_server_fd);
+    table
+});
+
+const FLAGS: u32 = sys::VIRGL_RENDERER_VENUS
+    | sys::VIRGL_RENDERER_NO_VIRGL
+    | sys::VIRGL_RENDERER_RENDER_SERVER
+    | sys::VIRGL_RENDERER_THREAD_SYNC
+    | sys::VIRGL_RENDERER_ASYNC_FENCE_CB;
+
+/// What the descriptor of an exported blob is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExportedType {
+    Dmabuf,
+    /// A memfd that begins with the blob.
+    Memfd,
+    /// What the host's Vulkan driver alone knows.
+    Opaque,
+}
+
+/// An exported blob.
+#[derive(Debug)]
+pub(super) struct Exported {
+    pub(super) kind: ExportedType,
+    pub(super) file: OwnedFd,
+}
+
+/// The initialised library.
+#[derive(Debug)]
+pub(super) struct Library {
+    api: Api,
+    callbacks: Arc<Callbacks>,
+    /// `None` for a fake library, of which there may be several. Dropped after the cleanup.
+    _instance: Option<Instance>,
+}
+
+impl Library {
+    /// Initialises the library for the render server at the other end of `server`.
+    ///
+    /// # Errors
+    /// If it cannot be; its log has the reason.
+    pub(super) fn open(
+        api: Api,
+        instance: Option<Instance>,
+        server: OwnedFd,
+        retired: RetiredFences,
+    ) -> Result<Self, Refused> {
+        let callbacks = Arc::new(Callbacks {
+            retired,
+            server: Mutex::new(Some(server)),
+        });
+        let cookie = Arc::as_ptr(&callbacks).cast_mut().cast();
+        let table = (&raw const CALLBACKS.0).cast_mut();
+        // SAFETY: the table is a static, the cookie lives as long as the library, and it writes to neither. On failure it
+        // cleans up after itself.
+        accepted(unsafe { (api.init)(cookie, FLAGS as c_int, table) })?;
+        Ok(Self {
+            api,
+            callbacks,
+            _instance: instance,
+        })
+    }
+
+    /// The fences that were retired.
+    pub(super) fn retired(&self) -> &RetiredFences {
+        &self.callbacks.retired
+    }
+
+    /// The version and size of a capability set; `None` if there is no such set.
+    pub(super) fn capset(&self, id: u32) -> Option<CapsetInfo> {
+        // SAFETY: the library is initialised.
+        unsafe { virglrenderer::capset(self.api.get_cap_set, id) }
+    }
+
+    /// The data of a capability set.
+    pub(super) fn capset_data(&self, set: &CapsetInfo, version: u32) -> Vec<u8> {
+        // SAFETY: as for capset, which returned the set.
+        unsafe { virglrenderer::capset_data(self.api.fill_caps, set, version) }
+    }
+
+    /// Creates a context of Venus.
+    pub(super) fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), Refused> {
+        let name: Vec<u8> = name.iter().copied().take_while(|b| *b != 0).collect();
+        let name = CString::new(name).unwrap_or_default();
+        let len = name.as_bytes().len() as u32;
+        // SAFETY: the library is initialised, and it copies the name.
+        accepted(unsafe { (self.api.context_create)(id, CapsetInfo::VENUS, len, name.as_ptr()) })
+    }
+
+    /// Destroys a context.
+    pub(super) fn destroy_context(&mut self, id: u32) {
+        // SAFETY: the library is initialised; it looks the id up.
+        unsafe { (self.api.context_destroy)(id) }
+    }
+
+    /// Attaches a blob to a context.
+    pub(super) fn attach(&mut self, context: u32, id: u32) {
+        // SAFETY: as for destroy_context.
+        unsafe { (self.api.context_attach)(context as c_int, id as c_int) }
+    }
+
+    /// Detaches a blob from a context.
+    pub(super) fn detach(&mut self, context: u32, id: u32) {
+        // SAFETY: as for destroy_context.
+        unsafe { (self.api.context_detach)(context as c_int, id as c_int) }
+    }
+
+    /// Passes on a command stream.
+    pub(super) fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), Refused> {
+        let len = c_int::try_from(stream.len()).map_err(|_| Refused::TOO_BIG)?;
+        let commands = stream.as_mut_ptr().cast();
+        // SAFETY: the library is initialised, the stream has as many aligned words, and the library does not keep its
+        // address.
+        accepted(unsafe { (self.api.submit)(commands, context as c_int, len) })
+    }
+
+    /// Creates a fence after what the context has begun on a timeline.
+    pub(super) fn create_fence(&mut self, ring: RingId, fence: u64) -> Result<(), Refused> {
+        let RingId { context, index } = ring;
+        // SAFETY: the library is initialised; it looks the ids up.
+        accepted(unsafe { (self.api.context_fence)(context, 0, index.into(), fence) })
+    }
+
+    /// Creates a blob in the host's memory.
+    pub(super) fn create_blob(&mut self, new: &ResourceCreateBlob) -> Result<(), Refused> {
+        let args = sys::virgl_renderer_resource_create_blob_args {
+            res_handle: new.id,
+            ctx_id: new.context,
+            blob_mem: sys::VIRGL_RENDERER_BLOB_MEM_HOST3D,
+            blob_flags: new.flags,
+            blob_id: new.blob_id,
+            size: new.len,
+            iovecs: std::ptr::null(),
+            num_iovs: 0,
+        };
+        // SAFETY: the library is initialised, the arguments are read during the call, and there are no iovecs.
+        accepted(unsafe { (self.api.create_blob)(&raw const args) })
+    }
+
+    /// Exports a blob.
+    pub(super) fn export_blob(&mut self, id: u32) -> Result<Exported, Refused> {
+        let (mut kind, mut fd) = (0, -1);
+        // SAFETY: the library is initialised; it looks the id up, and both results have a place.
+        accepted(unsafe { (self.api.export_blob)(id, &raw mut kind, &raw mut fd) })?;
+        if fd < 0 {
+            return Err(Refused::INVALID);
+        }
+        // SAFETY: it is a new descriptor, and this process's.
+        let file = unsafe { OwnedFd::from_raw_fd(fd) };
+        let kind = match kind {
+            sys::VIRGL_RENDERER_BLOB_FD_TYPE_DMABUF => ExportedType::Dmabuf,
+            sys::VIRGL_RENDERER_BLOB_FD_TYPE_SHM => ExportedType::Memfd,
+            _ => ExportedType::Opaque,
+        };
+        Ok(Exported { kind, file })
+    }
+
+    /// How a blob is to be mapped (`VIRTIO_GPU_MAP_CACHE_*`).
+    pub(super) fn map_info(&self, id: u32) -> Result<u32, Refused> {
+        let mut info = 0;
+        // SAFETY: the library is initialised; it looks the id up, and the result has a place.
+        accepted(unsafe { (self.api.map_info)(id, &raw mut info) })?;
+        Ok(info & sys::VIRGL_RENDERER_MAP_CACHE_MASK)
+    }
+
+    /// Destroys a blob.
+    pub(super) fn unref(&mut self, id: u32) {
+        // SAFETY: the library is initialised; it looks the id up.
+        unsafe { (self.api.resource_unref)(id) }
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        let cookie = Arc::as_ptr(&self.callbacks).cast_mut().cast();
+        // SAFETY: the library is initialised. Its threads end with this, before the state of the callbacks.
+        unsafe { (self.api.cleanup)(cookie) };
+    }
+}

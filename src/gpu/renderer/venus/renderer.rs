@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The renderer with Venus, and how commands map to its parts.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::epoll;
+
+use super::contexts::Contexts;
+use super::fences::{PendingFences, RetiredFences};
+use super::host_blobs::HostBlobs;
+use super::library::Library;
+use super::limits::MAX_RINGS;
+use super::render_server::RenderServer;
+use super::{Options, VenusError};
+use crate::backend::{GuestMemory, MemoryGuard};
+use crate::geometry::{Rect, Size};
+use crate::gpu::protocol::{
+    BlobMemory, CapsetInfo, Format, FramebufferLayout, ResourceCreate3d, ResourceCreateBlob,
+    RingId, Transfer2d, Transfer3d,
+};
+use crate::gpu::region::Region;
+use crate::gpu::renderer::software::blobs;
+use crate::gpu::renderer::virglrenderer::{self, Instance};
+use crate::gpu::renderer::{
+    ContextError, Copied, Direction, Fence, Renderer, Renderer3d, SoftwareRenderer,
+};
+use crate::gpu::resource::{
+    Backing, Blob, BlobFramebuffer, Budget, CursorPixels, HostMemory, ResourceError, SharedImage,
+};
+
+/// Draws in 2D by software, and runs Vulkan in a render server.
+pub(crate) struct VenusRenderer {
+    /// All resources but the blobs in the host's memory.
+    software: SoftwareRenderer,
+    library: Library,
+    name: String,
+    capsets: Vec<CapsetInfo>,
+    contexts: Contexts,
+    blobs: HostBlobs,
+    fences: PendingFences,
+    /// `None` once it has ended.
+    server: Option<RenderServer>,
+    /// Readable when a fence is retired, and when the server ends.
+    events: OwnedFd,
+    budget: Budget,
+}
+
+impl VenusRenderer {
+    /// Initialises virglrenderer with the render server. Resources are charged to `budget`; `memory` is the guest's.
+    ///
+    /// # Errors
+    /// If the render server does not answer, or the library has no Venus.
+    pub(crate) fn new(
+        options: Options,
+        budget: Budget,
+        memory: GuestMemory,
+    ) -> Result<Self, VenusError> {
+        let Options { api, server, path } = options;
+        let descriptors = |e: io::Error| VenusError::Descriptors(e);
+        let instance = Instance::take().ok_or(VenusError::Taken)?;
+        let ours = server.try_clone().map_err(descriptors)?;
+        let retired = RetiredFences::new().map_err(descriptors)?;
+        let library = Library::open(api, Some(instance), server, retired);
+        let library = library.map_err(|_| VenusError::Init {
+            server: path.clone(),
+            last_message: virglrenderer::last_message(),
+        })?;
+        virglrenderer::limit();
+        let name = format!("venus by {}", path.display());
+        log::info!("{name}");
+        let renderer = Self::with_library(library, RenderServer::new(ours), name, budget, memory)
+            .map_err(descriptors)?;
+        match renderer.capsets.is_empty() {
+            true => Err(VenusError::NoVenus),
+            false => Ok(renderer),
+        }
+    }
+
+    /// A renderer with an initialised library.
+    ///
+    /// # Errors
+    /// If the host has no descriptors left.
+    pub(super) fn with_library(
+        library: Library,
+        server: RenderServer,
+        name: String,
+        budget: Budget,
+        memory: GuestMemory,
+    ) -> io::Result<Self> {
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&events, library.retired(), data, epoll::EventFlags::IN)?;
+        epoll::add(&events, &server, data, epoll::EventFlags::RDHUP)?;
+        Ok(Self {
+            software: SoftwareRenderer::new(budget.clone(), memory),
+            capsets: library.capset(CapsetInfo::VENUS).into_iter().collect(),
+            library,
+            name,
+            contexts: Contexts::new(budget.clone()),
+            blobs: HostBlobs::new(budget.clone()),
+            fences: PendingFences::default(),
+            server: Some(server),
+            events,
+            budget,
+        })
+    }
+
+    /// Checks that `id` is not of a blob in the host's memory, which has no image and no backing.
+    fn check_in_software(&self, id: u32) -> Result<(), ResourceError> {
+        match self.blobs.contains(id) {
+            true => Err(ResourceError::IsBlob(id)),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that no resource has the id.
+    fn check_free(&self, id: u32) -> Result<(), ResourceError> {
+        match self.blobs.contains(id) || self.software.contains(id) {
+            true => Err(ResourceError::Exists(id)),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that a resource exists.
+    fn check_known(&self, id: u32) -> Result<(), ResourceError> {
+        match self.blobs.contains(id) || self.software.contains(id) {
+            true => Ok(()),
+            false => Err(ResourceError::Unknown(id)),
+        }
+    }
+
+    /// Destroys all contexts, with what they had begun.
+    fn clear_contexts(&mut self) {
+        for context in self.contexts.clear(&mut self.library) {
+            self.forget_context(context);
+        }
+    }
+
+    fn forget_context(&mut self, context: u32) {
+        self.fences.forget_context(context, self.library.retired());
+        self.blobs.context_destroyed(context);
+    }
+
+    /// Checks that the render server is there.
+    fn check_server(&self) -> Result<(), ContextError> {
+        match self.server {
+            Some(_) => Ok(()),
+            None => Err(ContextError::ServerEnded),
+        }
+    }
+
+    /// If the render server has ended, all contexts have ended with it.
+    fn look_at_server(&mut self) {
+        if !self.server.as_ref().is_some_and(RenderServer::has_ended) {
+            return;
+        }
+        if let Some(server) = self.server.take() {
+            // A duplicate of the socket stays open in the library, so that closing it does not end this.
+            let _ = epoll::delete(&self.events, &server);
+        }
+        let lost = "the guest's Vulkan programs are lost, and new ones find none until the VM is started again";
+        log::error!("the render server has ended: {lost}");
+        self.name = "Vulkan is lost: the render server has ended".to_owned();
+        self.clear_contexts();
+    }
+}
+
+impl Renderer for VenusRenderer {
+    fn create_2d(&mut self, id: u32, format: Format, size: Size) -> Result<(), ResourceError> {
+        self.check_free(id)?;
+        self.software.create_2d(id, format, size)
+    }
+
+    fn has_blobs(&self) -> bool {
+        true
+    }
+
+    fn new_blob_backing(&self, new: &ResourceCreateBlob) -> Result<Backing, ResourceError> {
+        self.check_free(new.id)?;
+        if new.memory == BlobMemory::Guest {
+            return self.software.new_blob_backing(new);
+        }
+        self.blobs.check_new(new)?;
+        // It stays empty.
+        let id = new.id;
+        Backing::new(&self.budget).map_err(|source| ResourceError::Backing { id, source })
+    }
+
+    fn create_blob(
+        &mut self,
+        new: &ResourceCreateBlob,
+        backing: Option<Backing>,
+    ) -> Result<(), ResourceError> {
+        self.check_free(new.id)?;
+        if new.memory == BlobMemory::Guest {
+            return self.software.create_blob(new, backing);
+        }
+        let (library, contexts) = (&mut self.library, &self.contexts);
+        self.blobs.create(library, contexts, new)
+    }
+
+    fn blob(&self, id: u32) -> Option<&Blob> {
+        match self.blobs.contains(id) {
+            true => self.blobs.blob(id),
+            false => self.software.blob(id),
+        }
+    }
+
+    fn has_host_memory(&self) -> bool {
+        true
+    }
+
+    fn host_memory(&mut self, id: u32) -> Result<HostMemory, ResourceError> {
+        match self.software.contains(id) {
+            true => Err(ResourceError::NoHostMemory(id)),
+            false => self.blobs.memory(id),
+        }
+    }
+
+    fn framebuffer(
+        &self,
+        id: u32,
+        layout: FramebufferLayout,
+        rect: &Rect,
+    ) -> Result<BlobFramebuffer, ResourceError> {
+        if !self.blobs.contains(id) {
+            return self.software.framebuffer(id, layout, rect);
+        }
+        // For its error.
+        self.blobs.memory(id)?;
+        let blob = self.blobs.blob(id).ok_or(ResourceError::Unknown(id))?;
+        blobs::framebuffer(id, blob, layout, rect, self.budget.limit())
+    }
+
+    fn unref(&mut self, id: u32) -> Result<(), ResourceError> {
+        match self.blobs.contains(id) {
+            true => self.blobs.unref(&mut self.library, id),
+            false => self.software.unref(id),
+        }
+    }
+
+    fn size(&self, id: u32) -> Result<Size, ResourceError> {
+        self.check_in_software(id)?;
+        self.software.size(id)
+    }
+
+    fn new_backing(&self, id: u32, entries: u32) -> Result<Backing, ResourceError> {
+        self.check_in_software(id)?;
+        self.software.new_backing(id, entries)
+    }
+
+    fn attach_backing(
+        &mut self,
+        id: u32,
+        backing: Backing,
+        memory: &MemoryGuard,
+    ) -> Result<(), ResourceError> {
+        self.check_in_software(id)?;
+        self.software.attach_backing(id, backing, memory)
+    }
+
+    fn detach_backing(&mut self, id: u32) -> Result<(), ResourceError> {
+        self.check_in_software(id)?;
+        self.software.detach_backing(id)
+    }
+
+    fn transfer_to_host_2d(
+        &mut self,
+        transfer: &Transfer2d,
+        first: u32,
+        memory: &MemoryGuard,
+        changed: &mut Region,
+    ) -> Result<Copied, ResourceError> {
+        self.check_in_software(transfer.id)?;
+        self.software
+            .transfer_to_host_2d(transfer, first, memory, changed)
+    }
+
+    fn image_or_create(&mut self, id: u32) -> Result<SharedImage, ResourceError> {
+        self.check_in_software(id)?;
+        self.software.image_or_create(id)
+    }
+
+    fn existing_image(&self, id: u32) -> Result<Option<SharedImage>, ResourceError> {
+        match self.blobs.contains(id) {
+            true => Ok(None),
+            false => self.software.existing_image(id),
+        }
+    }
+
+    fn cursor(&mut self, id: u32) -> Result<CursorPixels, ResourceError> {
+        match self.blobs.blob(id) {
+            Some(blob) => blobs::cursor(id, blob),
+            None => {
+                self.check_in_software(id)?;
+                self.software.cursor(id)
+            }
+        }
+    }
+
+    fn assign_uuid(&mut self, id: u32) -> Result<[u8; 16], ResourceError> {
+        match self.blobs.contains(id) {
+            true => self.blobs.assign_uuid(id),
+            false => self.software.assign_uuid(id),
+        }
+    }
+
+    fn reset(&mut self) {
+        // The contexts first, which hear of no blob any more.
+        self.clear_contexts();
+        self.blobs.clear(&mut self.library);
+        self.software.reset();
+    }
+
+    fn memory_changed(&mut self, memory: &MemoryGuard) {
+        self.software.memory_changed(memory);
+    }
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn as_3d(&mut self) -> Option<&mut dyn Renderer3d> {
+        Some(self)
+    }
+}
+
+impl Renderer3d for VenusRenderer {
+    fn capsets(&self) -> &[CapsetInfo] {
+        &self.capsets
+    }
+
+    fn capset(&mut self, id: u32, version: u32) -> Option<Vec<u8>> {
+        let set = self.capsets.iter().find(|set| set.id == id)?;
+        (version <= set.max_version).then(|| self.library.capset_data(set, version))
+    }
+
+    fn has_context_init(&self) -> bool {
+        true
+    }
+
+    fn create_context(&mut self, id: u32, name: &[u8], capset: u32) -> Result<(), ContextError> {
+        self.check_server()?;
+        self.contexts.create(&mut self.library, id, name, capset)
+    }
+
+    fn destroy_context(&mut self, id: u32) -> Result<(), ContextError> {
+        self.contexts.destroy(&mut self.library, id)?;
+        self.forget_context(id);
+        Ok(())
+    }
+
+    fn attach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError> {
+        self.contexts.check(context)?;
+        self.check_known(id)?;
+        match self.blobs.contains(id) {
+            true => self.blobs.attach(&mut self.library, context, id),
+            // Drivers attach everything to every context. Vulkan has no use for it.
+            false => Ok(()),
+        }
+    }
+
+    fn detach_resource(&mut self, context: u32, id: u32) -> Result<(), ContextError> {
+        self.contexts.check(context)?;
+        self.check_known(id)?;
+        if self.blobs.contains(id) {
+            self.blobs.detach(&mut self.library, context, id)?;
+        }
+        Ok(())
+    }
+
+    fn create_3d(&mut self, new: &ResourceCreate3d) -> Result<(), ResourceError> {
+        Err(ResourceError::No3d(new.id))
+    }
+
+    fn transfer_3d(
+        &mut self,
+        context: u32,
+        transfer: &Transfer3d,
+        _direction: Direction,
+    ) -> Result<u64, ContextError> {
+        self.contexts.check(context)?;
+        self.check_known(transfer.id)?;
+        Err(ResourceError::No3d(transfer.id).into())
+    }
+
+    fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
+        self.contexts.check(context)?;
+        let submitted = self.library.submit(context, stream);
+        submitted.map_err(|_| ContextError::Refused(context))
+    }
+
+    /// The device's own timeline is of 2D, which is done at once.
+    fn fence(&mut self, ring: Option<RingId>) -> Option<Fence> {
+        let ring = ring.filter(|ring| ring.index < MAX_RINGS && self.contexts.has(ring.context))?;
+        let library = &mut self.library;
+        self.fences
+            .add(ring.context, |fence| library.create_fence(ring, fence))
+    }
+
+    fn poll_fences(&mut self) {
+        self.fences.update(self.library.retired());
+        self.look_at_server();
+    }
+
+    fn is_retired(&self, fence: Fence) -> bool {
+        self.fences.is_retired(fence)
+    }
+
+    fn fence_event(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+}
