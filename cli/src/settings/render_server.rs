@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(text("vm1", false, NODE, Some("4G")), None);
         let node = text("vm1", true, NODE, Some("4G")).expect("a drop-in");
         let expected = "systemctl edit vhost-render-server@vm1.service\n\n[Service]\nSupplementaryGroups=render\n\
-                        DeviceAllow=\"/dev/dri/renderD128\" rw\nMemoryMax=10240M\n";
+                        DeviceAllow=/dev/dri/renderD128 rw\nMemoryMax=10240M\n";
         assert!(node.ends_with(expected), "{node}");
         let long = text("www.example.com", true, None, None).expect("a drop-in");
         assert!(

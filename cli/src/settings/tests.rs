@@ -143,13 +143,19 @@ fn gpu_with_vulkan_has_the_render_server_of_its_vm() {
     let text = service_text(&gpu, &instance("vhost-user-gpu@vm1.service")).expect("good values");
     let parsed = unit_syntax::parse(&text);
     let of = |section: &str, key: &str| {
-        let found = parsed.iter().filter(|it| it.section == section && it.key == key);
+        let found = parsed
+            .iter()
+            .filter(|it| it.section == section && it.key == key);
         found.map(|it| it.value.clone()).collect::<Vec<_>>()
     };
     assert_eq!(of("Unit", "Requires"), ["vhost-render-server@%i.socket"]);
-    let options = "\"OPTIONS=--venus --render-server=/run/vhost-render/render.sock --max-hostmem=4G\"";
+    let options =
+        "\"OPTIONS=--venus --render-server=/run/vhost-render/render.sock --max-hostmem=4G\"";
     assert_eq!(of("Service", "Environment"), [options]);
-    assert!(text.contains("/run/vhost-user-render/%i:/run/vhost-render\n"), "{text}");
+    assert!(
+        text.contains("/run/vhost-user-render/%i:/run/vhost-render\n"),
+        "{text}"
+    );
     assert_eq!(of("Service", "MemoryMax"), ["4608M"]);
 }
 
