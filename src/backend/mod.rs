@@ -87,6 +87,10 @@ pub use conventions::{Capabilities, DeviceType, SizeError, parse_size, printable
 pub use device::client_listener::ClientListener;
 pub use device::config_change::{ConfigChange, ConfigChangeState};
 pub use device::display_socket::DisplaySocket;
+pub use device::shared_memory::{
+    RegionError, SHARED_MEMORY_PAGE, SharedMemory, SharedMemoryOutcome, SharedMemoryRegion,
+    SharedMemoryRequest,
+};
 pub use device::wake_event::WakeEvent;
 pub use device::{Device, DeviceBuilder, DeviceContext, FIRST_TOKEN};
 pub use helper::{HelperError, start_helper};

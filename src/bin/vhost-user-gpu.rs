@@ -61,6 +61,17 @@ struct Options {
     #[arg(long, value_name = "SIZE", help_heading = "GPU options", value_parser = backend::parse_size)]
     max_hostmem: Option<u64>,
 
+    /// Size of the part of the guest's addresses where it maps memory of the host, a power of two;
+    /// renderers without such memory (2D, --virgl) do not use it
+    #[arg(
+        long,
+        value_name = "SIZE",
+        help_heading = "GPU options",
+        default_value = "1G",
+        value_parser = clap::value_parser!(gpu::HostVisibleMemory)
+    )]
+    host_visible_memory: gpu::HostVisibleMemory,
+
     /// Sizes of the guest's screens, one for each of its heads, where the VMM gives no display
     /// (where it does, they are the VMM's)
     #[arg(
@@ -162,6 +173,7 @@ impl Program for VhostUserGpu {
             max_hostmem: options.max_hostmem,
             resolutions: options.resolution.clone(),
             allow_resize: options.allow_resize,
+            host_visible_memory: options.host_visible_memory,
             #[cfg(feature = "virgl")]
             virgl: None,
             #[cfg(feature = "virgl")]

@@ -20,7 +20,7 @@ mod resource;
 mod scanout;
 mod virtio_gpu;
 
-pub use device::{CONSOLE_SOCKET, Gpu, Options};
+pub use device::{CONSOLE_SOCKET, Gpu, HostVisibleMemory, HostVisibleMemoryError, Options};
 pub use display_info::{ResolutionError, Resolutions};
 #[cfg(feature = "virgl")]
 pub use renderer::venus::{Options as VenusOptions, VenusError};

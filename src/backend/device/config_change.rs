@@ -63,7 +63,7 @@ impl ConfigChange {
             let since = Instant::now();
             shared.progress = Progress::Wanted { since };
             drop(shared);
-            self.main_thread.tell(MainThreadEvent::ConfigChanged);
+            self.main_thread.tell(MainThreadEvent::RequestMade);
         }
     }
 

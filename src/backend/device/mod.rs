@@ -4,6 +4,8 @@
 pub(crate) mod client_listener;
 pub(crate) mod config_change;
 pub(crate) mod display_socket;
+pub(crate) mod request_links;
+pub(crate) mod shared_memory;
 pub(crate) mod wake_event;
 
 use std::fmt::Display;
@@ -15,8 +17,10 @@ use vmm_sys_util::epoll::EventSet;
 
 use client_listener::ClientListener;
 pub(crate) use client_listener::DeviceListeners;
-use config_change::{ConfigChange, ConfigChangeLink};
+use config_change::ConfigChange;
 use display_socket::DisplaySocket;
+use request_links::RequestLinks;
+use shared_memory::{SharedMemory, SharedMemoryRegion};
 use wake_event::WakeEvent;
 
 use crate::backend::continuity::{Continuity, Owner};
@@ -153,7 +157,7 @@ pub struct DeviceContext {
     event_loop: Arc<dyn EventLoop>,
     memory: GuestMemory,
     listeners: DeviceListeners,
-    config_changes: ConfigChangeLink,
+    requests: RequestLinks,
     main_thread: MainThreadHandle,
     continuity: Continuity,
 }
@@ -163,7 +167,7 @@ impl DeviceContext {
         event_loop: Arc<dyn EventLoop>,
         memory: GuestMemory,
         listeners: DeviceListeners,
-        config_changes: ConfigChangeLink,
+        requests: RequestLinks,
         main_thread: MainThreadHandle,
         continuity: Continuity,
     ) -> Self {
@@ -171,7 +175,7 @@ impl DeviceContext {
             event_loop,
             memory,
             listeners,
-            config_changes,
+            requests,
             main_thread,
             continuity,
         }
@@ -251,7 +255,31 @@ impl DeviceContext {
     /// As [`DeviceContext::wake_event`].
     pub fn config_change(&self, token: u16) -> io::Result<ConfigChange> {
         let wake = self.wake_event(token)?;
-        Ok(self.config_changes.offer(self.main_thread.clone(), wake))
+        let link = &self.requests.config_changes;
+        Ok(link.offer(self.main_thread.clone(), wake))
+    }
+
+    /// Gives the device a shared memory region, into which the front-end maps files. The front-end is offered what that
+    /// needs (`VHOST_USER_PROTOCOL_F_SHMEM`), and [`Device::handle_event`] gets `token` when a request has an
+    /// [outcome](SharedMemory::take_outcome). A device has one region at most, and one call.
+    ///
+    /// # Errors
+    /// As [`DeviceContext::wake_event`]; `Unsupported` if the device is one that outlives its process: no successor would
+    /// know what is mapped.
+    pub fn shared_memory(
+        &self,
+        region: SharedMemoryRegion,
+        token: u16,
+    ) -> io::Result<SharedMemory> {
+        if self.continuity.is_kept() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "what the front-end has mapped is not kept for another process",
+            ));
+        }
+        let wake = self.wake_event(token)?;
+        let link = &self.requests.shared_memory;
+        Ok(link.offer(region, self.main_thread.clone(), wake))
     }
 
     /// A client of a further listening socket came.

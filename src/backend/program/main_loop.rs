@@ -59,7 +59,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for ExitReason {
 enum MainEvent<const N: usize> {
     /// The worker has built the device.
     DeviceBuilt,
-    /// Descriptors are ready, or the device wants the driver to be told of a change.
+    /// Descriptors are ready, or the device makes a request to the front-end.
     Ready([PollFlags; N]),
 }
 
@@ -129,7 +129,7 @@ impl MainLoop {
             match event {
                 None | Some(MainThreadEvent::DeviceEnded) => {}
                 Some(MainThreadEvent::ClientsLeft) => self.clients_left = true,
-                Some(MainThreadEvent::ConfigChanged) => return Ok(MainEvent::Ready(flags)),
+                Some(MainThreadEvent::RequestMade) => return Ok(MainEvent::Ready(flags)),
                 Some(MainThreadEvent::Failed(message)) => return Err(message.into()),
                 Some(MainThreadEvent::Crashed(message)) => {
                     return Err(ExitReason::Crashed(message));
@@ -304,7 +304,7 @@ impl MainLoop {
                     MainThreadEvent::DeviceBuilt(_)
                     | MainThreadEvent::HardwareLost { .. }
                     | MainThreadEvent::ClientsLeft
-                    | MainThreadEvent::ConfigChanged
+                    | MainThreadEvent::RequestMade
                     | MainThreadEvent::StateLost(_) => {}
                 }
             }

@@ -15,7 +15,7 @@ use vhost_user_backend::Error as DaemonError;
 
 use crate::backend::continuity::{Continuity, Descriptors, EndReason};
 use crate::backend::device::DeviceBuilder;
-use crate::backend::device::config_change::ConfigChangeLink;
+use crate::backend::device::request_links::RequestLinks;
 use crate::backend::logging;
 use crate::backend::service::main_thread_channel::{MainThreadEvent, MainThreadHandle};
 use crate::backend::service::notify;
@@ -272,14 +272,14 @@ fn serve<P: Program>(
     }
     logging::detach()?;
     let display_socket = DisplaySocketMailbox::default();
-    let config_changes = ConfigChangeLink::default();
+    let requests = RequestLinks::default();
     let succession = Succession::new(continuity.clone());
     let (mut daemon, device_end) = worker::spawn(
         P::NAME,
         builder,
         display_socket.clone(),
         further.listeners(),
-        config_changes.clone(),
+        requests.clone(),
         main_thread,
         succession.clone(),
     )?;
@@ -327,7 +327,7 @@ fn serve<P: Program>(
             Box::new(ResumableProxy::new(
                 ends,
                 display_socket,
-                config_changes,
+                requests,
                 succession,
             )?)
         } else {
@@ -335,7 +335,7 @@ fn serve<P: Program>(
                 front_end,
                 private,
                 display_socket,
-                config_changes,
+                requests,
             )?)
         };
         match main_loop.forward(&mut *proxy, &mut others)? {

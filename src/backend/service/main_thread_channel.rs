@@ -34,8 +34,8 @@ pub(crate) enum MainThreadEvent {
     DeviceEnded,
     /// The last client of the further listening sockets left; see [`MainThreadReceiver::has_clients`].
     ClientsLeft,
-    /// The device wants the driver to be told that its configuration space changed.
-    ConfigChanged,
+    /// The device has a request for the front-end.
+    RequestMade,
     /// No other process can go on with the front-end any more, for this reason.
     StateLost(String),
 }

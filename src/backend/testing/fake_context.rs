@@ -10,7 +10,7 @@ use std::sync::Arc;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::backend::continuity::Continuity;
-use crate::backend::device::config_change::ConfigChangeLink;
+use crate::backend::device::request_links::RequestLinks;
 use crate::backend::device::{DeviceContext, DeviceListeners, EventLoop};
 use crate::backend::service::main_thread_channel::{
     MainThreadEvent, MainThreadHandle, MainThreadReceiver,
@@ -22,7 +22,7 @@ pub struct FakeContext {
     event_loop: Arc<Turns>,
     memory: GuestMemory,
     listeners: DeviceListeners,
-    config_changes: ConfigChangeLink,
+    requests: RequestLinks,
     main_thread: MainThreadHandle,
     receiver: MainThreadReceiver,
     continuity: Continuity,
@@ -58,7 +58,7 @@ impl FakeContext {
             event_loop: Arc::new(Turns(Epoll::new()?)),
             memory,
             listeners: DeviceListeners::default(),
-            config_changes: ConfigChangeLink::default(),
+            requests: RequestLinks::default(),
             main_thread,
             receiver,
             continuity,
@@ -86,7 +86,7 @@ impl FakeContext {
             self.event_loop.clone(),
             self.memory.clone(),
             self.listeners.clone(),
-            self.config_changes.clone(),
+            self.requests.clone(),
             self.main_thread.clone(),
             self.continuity.clone(),
         )
@@ -105,10 +105,10 @@ impl FakeContext {
             .collect())
     }
 
-    /// What the proxy shares with a device that has the driver told of changes.
-    #[cfg(test)]
-    pub(crate) fn config_changes(&self) -> &ConfigChangeLink {
-        &self.config_changes
+    /// What the proxy shares with a device that makes requests to its front-end.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn requests(&self) -> &RequestLinks {
+        &self.requests
     }
 
     /// How many descriptors are watched with `token`.
@@ -153,7 +153,7 @@ pub(crate) fn failure(receiver: &MainThreadReceiver) -> Option<String> {
             MainThreadEvent::DeviceBuilt(Ok(()))
             | MainThreadEvent::HardwareLost { .. }
             | MainThreadEvent::ClientsLeft
-            | MainThreadEvent::ConfigChanged
+            | MainThreadEvent::RequestMade
             | MainThreadEvent::StateLost(_)
             | MainThreadEvent::DeviceEnded => {}
         }

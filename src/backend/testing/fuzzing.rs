@@ -14,7 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::fake_context::failure;
-use crate::backend::device::config_change::ConfigChangeLink;
+use crate::backend::device::request_links::RequestLinks;
 use crate::backend::device::{DeviceBuilder, DeviceListeners};
 use crate::backend::service::main_thread_channel::{
     MainThreadEvent, MainThreadHandle, MainThreadReceiver,
@@ -47,13 +47,13 @@ impl<B: DeviceBuilder> Connection<B> {
         let (main_thread, receiver) = MainThreadHandle::new()?;
         let slot = DisplaySocketMailbox::default();
         let listeners = DeviceListeners::default();
-        let config_changes = ConfigChangeLink::default();
+        let requests = RequestLinks::default();
         let (mut daemon, _) = worker::spawn(
             "fuzz",
             builder,
             slot.clone(),
             listeners,
-            config_changes.clone(),
+            requests.clone(),
             main_thread,
             Succession::default(),
         )?;
@@ -66,7 +66,7 @@ impl<B: DeviceBuilder> Connection<B> {
             .start(&mut listener.into())
             .map_err(|e| io::Error::other(e.to_string()))?;
         Ok(Self {
-            proxy: VhostUserProxy::new(front_end, private, slot, config_changes)?,
+            proxy: VhostUserProxy::new(front_end, private, slot, requests)?,
             goes_on: true,
             daemon,
             receiver,
@@ -153,7 +153,7 @@ impl Passage {
             front_end,
             daemon,
             DisplaySocketMailbox::default(),
-            ConfigChangeLink::default(),
+            RequestLinks::default(),
         )?;
         Ok(Self(proxy))
     }

@@ -16,7 +16,7 @@ use super::fake_context::FakeContext;
 use super::kept_state::KeptState;
 use crate::backend::continuity::fuzzing::Entry;
 use crate::backend::continuity::{Continuity, DIED, Death, FdId, Ledger, Owner, RecordKey};
-use crate::backend::device::config_change::ConfigChangeLink;
+use crate::backend::device::request_links::RequestLinks;
 use crate::backend::transport::display_socket::DisplaySocketMailbox;
 use crate::backend::transport::proxy::FrontEndProxy as _;
 use crate::backend::transport::resumable::{ResumableProxy, keep_front_end, kept_front_end};
@@ -184,7 +184,7 @@ impl Processes {
         let proxy = ResumableProxy::new(
             [front_end, daemon],
             DisplaySocketMailbox::default(),
-            ConfigChangeLink::default(),
+            RequestLinks::default(),
             Succession::new(self.continuity.clone()),
         );
         Ok(Some(Proxy(proxy.map_err(io::Error::other)?)))

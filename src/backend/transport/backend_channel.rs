@@ -1,38 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The backend's own messages to the front-end (`VHOST_USER_SET_BACKEND_REQ_FD`), of which there is one: the
-//! configuration space changed.
+//! The backend's own messages to the front-end (`VHOST_USER_SET_BACKEND_REQ_FD`): the configuration space changed, and a
+//! file is to be mapped into a shared memory region, or unmapped.
 //!
-//! The crate `vhost` has no sender for it, and waits for answers. Waiting would be a deadlock: QEMU does not read this
-//! channel while it waits for the backend.
+//! One is under way at a time. The crate `vhost` has no sender for the first, and waits for answers. Waiting would be a
+//! deadlock: QEMU does not read this channel while it waits for the backend, and it has the backend share the memory that
+//! it mapped before it reads the next message here.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send, sockopt};
-use vhost::vhost_user::message::{BackendReq, FrontendReq, VhostUserProtocolFeatures};
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, recv, sendmsg,
+    sockopt,
+};
+use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 
 use super::journal::{RecordError, Table};
 use crate::backend::continuity::{Continuity, IoSlot, Ledger, Owner, Slot};
-use crate::backend::device::config_change::ConfigChangeLink;
+use crate::backend::device::request_links::RequestLinks;
+use message::{ANSWER_LEN, CONFIG_CHANGE, NEED_REPLY, REPLY, Request, VERSION, number};
+use running_vrings::RunningVrings;
+
+mod message;
+mod running_vrings;
 
 const SET_PROTOCOL_FEATURES: u32 = FrontendReq::SET_PROTOCOL_FEATURES as u32;
 const SET_BACKEND_REQ_FD: u32 = FrontendReq::SET_BACKEND_REQ_FD as u32;
-const SET_VRING_KICK: u32 = FrontendReq::SET_VRING_KICK as u32;
-const SET_VRING_ENABLE: u32 = FrontendReq::SET_VRING_ENABLE as u32;
-const GET_VRING_BASE: u32 = FrontendReq::GET_VRING_BASE as u32;
-const RESET_OWNER: u32 = FrontendReq::RESET_OWNER as u32;
-const RESET_DEVICE: u32 = FrontendReq::RESET_DEVICE as u32;
+const GET_SHMEM_CONFIG: u32 = FrontendReq::GET_SHMEM_CONFIG as u32;
 
-const CONFIG_CHANGE: u32 = BackendReq::CONFIG_CHANGE_MSG as u32;
-/// Flags of a message: the protocol's version, a reply, an answer is wanted.
-const VERSION: u32 = 1;
-const REPLY: u32 = 1 << 2;
-const NEED_REPLY: u32 = 1 << 3;
-/// An answer: header, then 64 bits, 0 for success.
-const ANSWER_LEN: usize = 20;
-/// An answer that agrees, as its bytes lie in memory.
+/// An answer that agrees to a configuration change, as its bytes lie in memory.
 const AGREEMENT: [u8; ANSWER_LEN] = {
     let mut answer = [0; ANSWER_LEN];
     let fields = [CONFIG_CHANGE, VERSION | REPLY, 8];
@@ -43,19 +42,18 @@ const AGREEMENT: [u8; ANSWER_LEN] = {
     }
     answer
 };
-/// A message: its header.
-const MESSAGE_LEN: u64 = 12;
-/// The virtqueue's index in the payload of `SET_VRING_KICK`.
-const INDEX_MASK: u64 = 0xff;
+/// Bytes of a configuration change. A device that outlives its process sends nothing else.
+const CONFIG_CHANGE_LEN: u64 = 12;
 
 /// The channel back to the front-end, and what tells when it may be used.
 pub(super) struct BackendChannel {
-    link: ConfigChangeLink,
+    links: RequestLinks,
     socket: Option<Arc<OwnedFd>>,
     /// Whether the front-end answers (`VHOST_USER_PROTOCOL_F_REPLY_ACK`).
     has_answers: bool,
     vrings: RunningVrings,
-    awaits_answer: bool,
+    /// The number of the message whose answer is to come.
+    awaited: Option<u32>,
     answer: Vec<u8>,
     kept: Option<KeptChannel>,
 }
@@ -93,20 +91,20 @@ enum ChannelError {
 }
 
 impl BackendChannel {
-    pub(super) fn new(link: ConfigChangeLink) -> Self {
+    pub(super) fn new(links: RequestLinks) -> Self {
         Self {
-            link,
+            links,
             socket: None,
             has_answers: false,
             vrings: RunningVrings::default(),
-            awaits_answer: false,
+            awaited: None,
             answer: Vec::new(),
             kept: None,
         }
     }
 
     /// A channel that a successor goes on with.
-    pub(super) fn kept(link: ConfigChangeLink, continuity: &Continuity) -> io::Result<Self> {
+    pub(super) fn kept(links: RequestLinks, continuity: &Continuity) -> io::Result<Self> {
         let mut kept = KeptChannel {
             ledger: continuity.ledger(Owner::Proxy),
             sent: continuity.slot(Slot::ChannelOut)?,
@@ -116,7 +114,7 @@ impl BackendChannel {
         kept.begin = kept.transferred();
         Ok(Self {
             kept: Some(kept),
-            ..Self::new(link)
+            ..Self::new(links)
         })
     }
 
@@ -144,15 +142,15 @@ impl BackendChannel {
         kept.begin = begin;
         self.vrings = vrings;
         let now = kept.transferred();
-        let messages = now.sent.saturating_sub(kept.begin.sent) / MESSAGE_LEN;
+        let messages = now.sent.saturating_sub(kept.begin.sent) / CONFIG_CHANGE_LEN;
         let received = now.received.saturating_sub(kept.begin.received);
         let answers = received / ANSWER_LEN as u64;
         if self.has_answers && self.socket.is_some() && messages > answers {
-            self.awaits_answer = true;
+            self.awaited = Some(CONFIG_CHANGE);
             // A part of an answer was received by a predecessor, and is taken for one that agrees.
             let part = (received % ANSWER_LEN as u64) as usize;
             self.answer = AGREEMENT.iter().copied().take(part).collect();
-            self.link.resume();
+            self.links.config_changes.resume();
         }
         // The replay put what it makes of the messages.
         self.record();
@@ -172,19 +170,22 @@ impl BackendChannel {
 
     /// The socket, while an answer is to come by it.
     pub(super) fn awaits_answer(&self) -> Option<BorrowedFd<'_>> {
-        let socket = self.socket.as_ref().filter(|_| self.awaits_answer)?;
+        let socket = self.socket.as_ref().filter(|_| self.awaited.is_some())?;
         Some(socket.as_fd())
     }
 
-    /// Takes note of a request of the front-end.
+    /// Takes note of a request of the front-end. What the device wants to be sent is withdrawn if this one stops the device.
     pub(super) fn note(&mut self, request: u32, payload: &[u8], fds: &[OwnedFd]) {
-        if !self.link.is_offered() {
+        if !self.links.are_offered() {
             return;
         }
         match request {
             SET_PROTOCOL_FEATURES => {
                 let reply_ack = VhostUserProtocolFeatures::REPLY_ACK.bits();
-                self.has_answers = number(payload) & reply_ack != 0;
+                let has_answers = number(payload) & reply_ack != 0;
+                if std::mem::replace(&mut self.has_answers, has_answers) != has_answers {
+                    self.share_memory();
+                }
             }
             SET_BACKEND_REQ_FD => {
                 let socket = duplicate(fds).inspect_err(warn).ok();
@@ -193,12 +194,11 @@ impl BackendChannel {
                     kept.begin = kept.transferred();
                 }
             }
-            SET_VRING_KICK => self.vrings.start(number(payload) & INDEX_MASK),
-            SET_VRING_ENABLE if word(payload, 4) == 0 => self.vrings.disable(index(payload)),
-            SET_VRING_ENABLE => self.vrings.enable(index(payload)),
-            GET_VRING_BASE => self.vrings.stop(index(payload)),
-            RESET_OWNER | RESET_DEVICE => self.vrings.disable_all(),
-            _ => {}
+            GET_SHMEM_CONFIG => self.links.shared_memory.asked(),
+            _ => self.vrings.note(request, payload),
+        }
+        if !self.vrings.run() {
+            self.withdraw();
         }
         self.record();
     }
@@ -213,31 +213,60 @@ impl BackendChannel {
     }
 
     fn set_socket(&mut self, socket: Option<Arc<OwnedFd>>) {
-        self.awaits_answer = false;
+        self.awaited = None;
         self.answer.clear();
-        self.link.set_channel(socket.clone());
+        self.links.config_changes.set_channel(socket.clone());
         self.socket = socket;
+        self.share_memory();
+    }
+
+    /// The front-end maps memory if it says when it has.
+    fn share_memory(&self) {
+        let is_there = self.socket.is_some() && self.has_answers;
+        self.links.shared_memory.set_channel(is_there);
+    }
+
+    fn withdraw(&self) {
+        if self.links.config_changes.is_wanted() {
+            self.links.config_changes.withdraw();
+        }
+        self.links.shared_memory.withdraw();
     }
 
     fn send(&mut self, is_quiet: bool) -> Result<(), ChannelError> {
-        if !self.link.is_wanted() {
+        let links = &self.links;
+        let changes = links.config_changes.is_wanted();
+        if !changes && !links.shared_memory.is_wanted() {
             return Ok(());
         }
         if !self.vrings.run() {
-            self.link.withdraw();
+            self.withdraw();
             return Ok(());
         }
         let Some(socket) = self.socket.as_ref().filter(|_| is_quiet) else {
             return Ok(());
         };
+        if self.awaited.is_some() {
+            return Ok(());
+        }
+        let request = match changes {
+            true => Some(Request::ConfigChange),
+            false => links
+                .shared_memory
+                .take_wanted()
+                .map(|(region, request)| Request::SharedMemory(region, request)),
+        };
+        let Some(request) = request else {
+            return Ok(());
+        };
         let flags = VERSION | if self.has_answers { NEED_REPLY } else { 0 };
-        let message = [CONFIG_CHANGE, flags, 0].map(u32::to_ne_bytes).concat();
+        let message = request.bytes(flags);
+        let file = request.file().map(AsFd::as_fd);
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let bytes = [IoSlice::new(&message)];
         let sent = match &mut self.kept {
-            Some(kept) => kept
-                .sent
-                .send(socket, &[IoSlice::new(&message)], &[], flags),
-            None => retry_on_intr(|| send(socket, &message, flags)),
+            Some(kept) => kept.sent.send(socket, &bytes, file.as_slice(), flags),
+            None => retry_on_intr(|| send(socket, &bytes, file.as_slice(), flags)),
         };
         match sent {
             Ok(sent) if sent == message.len() => {}
@@ -245,14 +274,16 @@ impl BackendChannel {
             Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
             Err(error) => return Err(ChannelError::Socket(error.into())),
         }
-        log::debug!("the front-end is told that the configuration changed");
-        self.awaits_answer = self.has_answers;
-        self.link.sent(self.has_answers);
+        log::debug!("the front-end is sent {request:?}");
+        if let Request::ConfigChange = request {
+            self.links.config_changes.sent(self.has_answers);
+        }
+        self.awaited = self.has_answers.then(|| request.number());
         Ok(())
     }
 
     fn receive(&mut self) -> Result<(), ChannelError> {
-        let Some(socket) = self.socket.as_ref().filter(|_| self.awaits_answer) else {
+        let (Some(socket), Some(awaited)) = (&self.socket, self.awaited) else {
             return Ok(());
         };
         let mut rest = vec![0; ANSWER_LEN.saturating_sub(self.answer.len())];
@@ -273,20 +304,37 @@ impl BackendChannel {
             return Ok(());
         };
         let (header, value) = answer.split_at(ANSWER_LEN - 8);
-        let expected = [CONFIG_CHANGE, VERSION | REPLY, 8].map(u32::to_ne_bytes);
-        let value = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
-        match value {
-            Some(0) if header == expected.as_flattened() => {}
-            Some(value) if header == expected.as_flattened() => {
-                return Err(ChannelError::Refused(value));
-            }
-            _ => return Err(ChannelError::NoAnswer),
+        let expected = [awaited, VERSION | REPLY, 8].map(u32::to_ne_bytes);
+        if header != expected.as_flattened() {
+            return Err(ChannelError::NoAnswer);
         }
-        self.awaits_answer = false;
+        match number(value) {
+            refusal @ 1.. if awaited == CONFIG_CHANGE => {
+                return Err(ChannelError::Refused(refusal));
+            }
+            _ if awaited == CONFIG_CHANGE => self.links.config_changes.answered(),
+            // It may still map others.
+            refusal => self.links.shared_memory.answered(refusal == 0),
+        }
+        self.awaited = None;
         self.answer.clear();
-        self.link.answered();
         Ok(())
     }
+}
+
+/// Sends bytes, and the descriptors with the first.
+fn send(
+    socket: &OwnedFd,
+    bytes: &[IoSlice<'_>],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> rustix::io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    sendmsg(socket, bytes, &mut control, flags)
 }
 
 impl KeptChannel {
@@ -308,68 +356,9 @@ fn duplicate(fds: &[OwnedFd]) -> Result<OwnedFd, ChannelError> {
 }
 
 fn warn(error: &ChannelError) {
-    log::warn!("the front-end cannot be told that the configuration changed: {error}");
-}
-
-/// Which virtqueues the front-end has running, and whether it is about to stop them: it stops them one by one.
-#[derive(Debug, Default)]
-struct RunningVrings {
-    started: u64,
-    enabled: u64,
-    run: bool,
-}
-
-impl RunningVrings {
-    /// Whether some run, and none was stopped since the last one began.
-    fn run(&self) -> bool {
-        self.run
-    }
-
-    fn start(&mut self, index: u64) {
-        self.started |= bit(index);
-        self.run |= self.enabled & bit(index) != 0;
-    }
-
-    fn enable(&mut self, index: u64) {
-        self.enabled |= bit(index);
-        self.run |= self.started & bit(index) != 0;
-    }
-
-    fn disable(&mut self, index: u64) {
-        self.run &= self.started & self.enabled & bit(index) == 0;
-        self.enabled &= !bit(index);
-    }
-
-    fn stop(&mut self, index: u64) {
-        self.run &= self.started & bit(index) == 0;
-        self.started &= !bit(index);
-    }
-
-    fn disable_all(&mut self) {
-        self.run = false;
-        self.enabled = 0;
-    }
-}
-
-/// None for an index that no device has.
-fn bit(index: u64) -> u64 {
-    let index = u32::try_from(index).unwrap_or(u32::MAX);
-    1_u64.checked_shl(index).unwrap_or(0)
-}
-
-/// The virtqueue's index in a payload of 32-bit words. The daemon refuses a payload that is too short.
-fn index(payload: &[u8]) -> u64 {
-    word(payload, 0).into()
-}
-
-fn word(payload: &[u8], at: usize) -> u32 {
-    let bytes = payload.get(at..).and_then(<[u8]>::first_chunk);
-    bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
-}
-
-fn number(payload: &[u8]) -> u64 {
-    let bytes = payload.first_chunk();
-    bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+    log::warn!(
+        "the front-end cannot be told that the configuration changed, nor be asked to map memory: {error}"
+    );
 }
 
 #[cfg(test)]

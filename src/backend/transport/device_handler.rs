@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 use vhost::vhost_user::GpuBackend;
-use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig};
 use vhost_user_backend::{VhostUserBackend, VringEpollHandler};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -21,7 +21,7 @@ use super::display_socket::DisplaySocketMailbox;
 use super::succession::Succession;
 use super::watchdog::Watchdog;
 use crate::backend::continuity::{Ledger, Work};
-use crate::backend::device::config_change::ConfigChangeLink;
+use crate::backend::device::request_links::RequestLinks;
 use crate::backend::device::{Device, DeviceBuilder, DeviceContext, EventLoop, FIRST_TOKEN};
 use crate::backend::lock::lock;
 use crate::backend::service::main_thread_channel::{BuildError, MainThreadEvent, MainThreadHandle};
@@ -35,7 +35,8 @@ const END: u16 = FIRST_TOKEN - 3;
 pub(crate) const BEGIN: u16 = FIRST_TOKEN - 2;
 const WATCHDOG: u16 = FIRST_TOKEN - 1;
 
-/// Protocol features of every device; those with configuration changes have `BACKEND_REQ` too.
+/// Protocol features of every device; those that make requests have `BACKEND_REQ` too, and those with a shared memory
+/// region `SHMEM`.
 const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::CONFIG
     .union(VhostUserProtocolFeatures::MQ)
     .union(VhostUserProtocolFeatures::REPLY_ACK)
@@ -49,7 +50,7 @@ pub(crate) struct DeviceHandler<B: DeviceBuilder> {
     device: BuiltDevice<B::Device>,
     ledger: Ledger,
     display_socket: DisplaySocketMailbox,
-    config_changes: ConfigChangeLink,
+    requests: RequestLinks,
     main_thread: MainThreadHandle,
     begin: EventFd,
     end: EventFd,
@@ -175,7 +176,7 @@ impl Drop for WorkerExitGuard {
 impl<B: DeviceBuilder> DeviceHandler<B> {
     pub(super) fn new(
         display_socket: DisplaySocketMailbox,
-        config_changes: ConfigChangeLink,
+        requests: RequestLinks,
         main_thread: MainThreadHandle,
         succession: Succession,
     ) -> io::Result<Self> {
@@ -185,7 +186,7 @@ impl<B: DeviceBuilder> DeviceHandler<B> {
             device: BuiltDevice::default(),
             ledger,
             display_socket,
-            config_changes,
+            requests,
             main_thread,
             begin: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             end: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
@@ -313,11 +314,26 @@ impl<B: DeviceBuilder> VhostUserBackend for DeviceHandler<B> {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        match self.config_changes.is_offered() {
-            // The proxy takes the channel.
-            true => PROTOCOL_FEATURES | VhostUserProtocolFeatures::BACKEND_REQ,
-            false => PROTOCOL_FEATURES,
+        let mut features = PROTOCOL_FEATURES;
+        // The proxy takes the channel.
+        let makes_requests = self.requests.are_offered();
+        features.set(VhostUserProtocolFeatures::BACKEND_REQ, makes_requests);
+        let has_region = self.requests.shared_memory.region().is_some();
+        features.set(VhostUserProtocolFeatures::SHMEM, has_region);
+        features
+    }
+
+    /// The sizes of the regions by their number; 0 is no region.
+    fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
+        let region = self.requests.shared_memory.region();
+        let mut sizes = vec![0; usize::from(u8::MAX) + 1];
+        if let Some(region) = region {
+            if let Some(size) = sizes.get_mut(usize::from(region.id())) {
+                *size = region.len();
+            }
         }
+        let count = u32::from(region.is_some());
+        Ok(VhostUserShMemConfig::new(count, &sizes))
     }
 
     fn reset_device(&self) {

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::display_socket::DisplaySocketMailbox;
 use super::forwarder::ProxyError;
 use super::proxy::{ConnectionSide, FrontEndProxy as _, VhostUserProxy};
-use crate::backend::device::config_change::ConfigChangeLink;
+use crate::backend::device::request_links::RequestLinks;
 
 /// Why messages cannot be passed on.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ fn run(front_end: UnixStream, backend: UnixStream) -> Result<ConnectionSide, Fai
         front_end,
         backend,
         DisplaySocketMailbox::default(),
-        ConfigChangeLink::default(),
+        RequestLinks::default(),
     )?;
     loop {
         let mut waiting = proxy.poll_fds();

@@ -17,7 +17,7 @@ use super::backend_channel::BackendChannel;
 use super::display_socket::DisplaySocketMailbox;
 use super::forwarder::{ForwardResult, MessageForwarder, ProxyError};
 use super::sanitize::RequestSanitizer;
-use crate::backend::device::config_change::ConfigChangeLink;
+use crate::backend::device::request_links::RequestLinks;
 
 /// A side of a vhost-user connection, such as the one that closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl VhostUserProxy {
         front_end: UnixStream,
         daemon: UnixStream,
         display_socket: DisplaySocketMailbox,
-        config_changes: ConfigChangeLink,
+        requests: RequestLinks,
     ) -> io::Result<Self> {
         front_end.set_nonblocking(true)?;
         daemon.set_nonblocking(true)?;
@@ -68,7 +68,7 @@ impl VhostUserProxy {
             requests: MessageForwarder::default(),
             replies: MessageForwarder::default(),
             display_socket,
-            channel: BackendChannel::new(config_changes),
+            channel: BackendChannel::new(requests),
             sanitizer: RequestSanitizer::default(),
         })
     }

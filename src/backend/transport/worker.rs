@@ -13,7 +13,7 @@ use vmm_sys_util::epoll::EventSet;
 use super::device_handler::{DeviceEnd, DeviceHandler, Parts};
 use super::display_socket::DisplaySocketMailbox;
 use super::succession::Succession;
-use crate::backend::device::config_change::ConfigChangeLink;
+use crate::backend::device::request_links::RequestLinks;
 use crate::backend::device::{
     DeviceBuilder, DeviceContext, DeviceListeners, EventLoop, FIRST_TOKEN,
 };
@@ -31,13 +31,13 @@ pub(crate) fn spawn<B: DeviceBuilder>(
     builder: B,
     display_socket: DisplaySocketMailbox,
     listeners: DeviceListeners,
-    config_changes: ConfigChangeLink,
+    requests: RequestLinks,
     main_thread: MainThreadHandle,
     succession: Succession,
 ) -> io::Result<(Daemon<B>, DeviceEnd)> {
     let handler = DeviceHandler::new(
         display_socket,
-        config_changes.clone(),
+        requests.clone(),
         main_thread.clone(),
         succession.clone(),
     )?;
@@ -60,7 +60,7 @@ pub(crate) fn spawn<B: DeviceBuilder>(
             device_loop.clone(),
             memory,
             listeners,
-            config_changes,
+            requests,
             main_thread,
             succession.continuity().clone(),
         ),

@@ -7,6 +7,7 @@ use super::completion::{complete, complete_unreadable};
 use super::displays::Displays;
 use super::error_log::ErrorLog;
 use super::fenced_requests::FencedRequests;
+use super::mapping_requests::MappingRequests;
 use super::queue_turn::{Next, RequestHandler, serve_turn};
 use crate::backend::{Chain, GuestMemory, QueuePass, Vring};
 use crate::gpu::display_info::DisplayReply;
@@ -25,6 +26,7 @@ pub(super) struct ControlQueue {
     /// The front-end's reply to the query of the next request.
     display_reply: Option<DisplayReply>,
     fenced: FencedRequests,
+    mapping: MappingRequests,
 }
 
 impl ControlQueue {
@@ -35,6 +37,7 @@ impl ControlQueue {
             is_notified: false,
             display_reply: None,
             fenced: FencedRequests::default(),
+            mapping: MappingRequests::default(),
         }
     }
 
@@ -59,15 +62,16 @@ impl ControlQueue {
         self.notify();
     }
 
-    /// Drops the requests that wait for a fence, with the driver that made them.
-    pub(super) fn drop_fenced(&mut self) {
+    /// Drops the requests that wait for a fence or for the front-end, with the driver that made them.
+    pub(super) fn drop_waiting(&mut self) {
         self.fenced.drop_all();
+        self.mapping.drop_all();
     }
 
     /// Drops what the driver left.
     pub(super) fn reset(&mut self) {
         self.display_reply = None;
-        self.drop_fenced();
+        self.drop_waiting();
     }
 
     /// The queue is stopped: completes what waits for a fence.
@@ -120,11 +124,14 @@ impl RequestHandler for ControlRequests<'_> {
         if let Some(renderer) = self.virtio_gpu.renderer_3d_mut() {
             self.state.fenced.complete_retired(pass, renderer);
         }
+        let mappings = self.virtio_gpu.mappings_mut();
+        self.state.mapping.complete_done(pass, mappings, self.log);
     }
 
-    /// The display's reply or the next retired fence ends this.
+    /// The display's reply, the next retired fence or the front-end's next map ends this.
     fn is_blocked(&self) -> bool {
-        self.displays.is_query_pending() || self.state.fenced.is_full(self.vring)
+        let state = &self.state;
+        self.displays.is_query_pending() || state.fenced.is_full(self.vring, state.mapping.len())
     }
 
     fn serve(&mut self, pass: &mut QueuePass<'_>, chain: Chain) -> Next {
@@ -150,6 +157,9 @@ impl RequestHandler for ControlRequests<'_> {
             Ok(CommandResult::Fenced(response, fence)) => {
                 let response = response.encode(&header);
                 self.state.fenced.keep(self.vring, chain, response, fence);
+            }
+            Ok(CommandResult::Waits(command)) => {
+                self.state.mapping.keep(chain, header, command);
             }
             Ok(CommandResult::NeedsDisplay(query)) => {
                 // It stays in the virtqueue, which loses nothing if it is stopped meanwhile.

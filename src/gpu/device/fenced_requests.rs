@@ -44,11 +44,11 @@ impl FencedRequests {
         });
     }
 
-    /// Full at the queue's size. A correct driver cannot have more in flight, and a hostile one could add
-    /// without end. Capped at [`MAX_REQUESTS`].
-    pub(super) fn is_full(&self, vring: &Vring) -> bool {
+    /// Full at the queue's size, with `others` that wait for something else. A correct driver cannot have more in flight, and
+    /// a hostile one could add without end. Capped at [`MAX_REQUESTS`].
+    pub(super) fn is_full(&self, vring: &Vring, others: usize) -> bool {
         let entries = usize::from(vring.get_ref().get_queue().size());
-        self.requests.len() >= entries.min(MAX_REQUESTS)
+        self.requests.len().saturating_add(others) >= entries.min(MAX_REQUESTS)
     }
 
     /// Completes those whose fence is retired: those of one timeline in order, and those of several in any.

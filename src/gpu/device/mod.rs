@@ -11,6 +11,8 @@ mod driver_records;
 mod driver_session;
 mod error_log;
 mod fenced_requests;
+mod host_memory;
+mod mapping_requests;
 mod options;
 mod queue_turn;
 mod resizes;
@@ -20,6 +22,7 @@ pub(crate) mod testing;
 mod tokens;
 mod watched_fds;
 
+pub use host_memory::{HostVisibleMemory, HostVisibleMemoryError};
 pub use options::Options;
 
 use std::io;
@@ -50,9 +53,10 @@ use displays::{Displays, MAX_CONSOLES};
 use driver_records::DriverRecords;
 use driver_session::{Driver, DriverSession};
 use error_log::ErrorLog;
+use host_memory::HostMemoryRegion;
 use resizes::Resizes;
 use service_status::GpuStatus;
-use tokens::{CONFIG_CHANGE, CONSOLE_LISTENER, FENCE, TIMER, WAKE};
+use tokens::{CONFIG_CHANGE, CONSOLE_LISTENER, FENCE, HOST_MEMORY, TIMER, WAKE};
 use watched_fds::WatchedFds;
 
 /// The name of the socket on which consoles connect (`FileDescriptorName=`).
@@ -72,6 +76,7 @@ pub struct Gpu {
     /// Where consoles connect, if they can.
     consoles: Option<ClientListener>,
     resizes: Resizes,
+    host_memory: HostMemoryRegion,
     watched: WatchedFds,
     status: GpuStatus,
     config: ConfigSpace,
@@ -91,7 +96,8 @@ struct Deferred {
 
 impl Gpu {
     /// A device that draws with `renderer`, and to which no driver did anything yet; or the one that a predecessor left in
-    /// `kept`, like the resources of `renderer`.
+    /// `kept`, like the resources of `renderer`. If that has memory of the host for the guest, `host_visible_memory` of the
+    /// guest's addresses is for it.
     ///
     /// # Errors
     /// If what was left cannot be used (`InvalidData`), or the host has no descriptors left.
@@ -101,6 +107,7 @@ impl Gpu {
         resolutions: &Resolutions,
         allow_resize: bool,
         kept: &KeptState,
+        host_visible_memory: HostVisibleMemory,
     ) -> io::Result<Self> {
         let refused = |e: KeptStateError| io::Error::new(io::ErrorKind::InvalidData, e);
         let mut virtio_gpu = VirtioGpu::resume(renderer, resolutions, kept).map_err(refused)?;
@@ -136,6 +143,10 @@ impl Gpu {
             // Whether the predecessor's message has reached it is not known; a second one does no harm.
             resizes.changed();
         }
+        let host_memory = match virtio_gpu.has_host_memory() {
+            true => HostMemoryRegion::new(&context, host_visible_memory)?,
+            false => HostMemoryRegion::none(),
+        };
         let watched = WatchedFds::new(context)?;
         if deferred.reset {
             watched.wake();
@@ -158,6 +169,7 @@ impl Gpu {
             displays,
             consoles,
             resizes,
+            host_memory,
             virtio_gpu,
             watched,
             status,
@@ -171,6 +183,7 @@ impl Gpu {
 
     /// Drops what the last driver set up.
     fn reset(&mut self) {
+        self.host_memory.cancel(&mut self.virtio_gpu);
         self.virtio_gpu.reset();
         self.displays.cancel_query();
         self.control_queue.reset();
@@ -215,8 +228,14 @@ impl Gpu {
         }
         // The first request makes it valid that the last driver's state is gone, and then that this driver is known too.
         self.keep_driver();
+        if self.host_memory.receive(&mut self.virtio_gpu) {
+            self.control_queue.notify();
+        }
         if driver != Driver::Stopped {
             self.serve_queues(vrings);
+            if self.host_memory.send(&mut self.virtio_gpu) {
+                self.control_queue.notify();
+            }
         }
         self.virtio_gpu.follow_drawing();
         self.show();
@@ -382,7 +401,7 @@ impl Device for Gpu {
     }
 
     fn reset_device(&mut self) {
-        self.control_queue.drop_fenced();
+        self.control_queue.drop_waiting();
         self.deferred.reset = true;
         self.keep_driver();
         self.watched.wake();
@@ -432,8 +451,14 @@ impl Device for Gpu {
     fn handle_event(&mut self, event: u16, ready: EventSet, vrings: &[Vring]) -> io::Result<()> {
         self.apply_deferred();
         match event {
-            CONTROL_QUEUE => self.control_queue.notify(),
-            CURSOR_QUEUE => self.cursor_queue.notify(),
+            CONTROL_QUEUE => {
+                self.control_queue.notify();
+                self.host_memory.queue_event();
+            }
+            CURSOR_QUEUE => {
+                self.cursor_queue.notify();
+                self.host_memory.queue_event();
+            }
             TIMER => {
                 self.watched.timer_expired();
                 self.displays.expire(Instant::now(), &mut self.log);
@@ -446,6 +471,8 @@ impl Device for Gpu {
             }
             WAKE => self.watched.woke(),
             CONFIG_CHANGE => self.resizes.woke(),
+            // What the event is for is looked at after each one.
+            HOST_MEMORY => {}
             CONSOLE_LISTENER => {
                 if let Some(console) = self.consoles.as_mut().and_then(ClientListener::accept) {
                     let scanouts = self.virtio_gpu.scanouts_mut();

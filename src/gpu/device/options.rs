@@ -5,7 +5,7 @@ use std::io;
 
 use conventions::GpuMemory;
 
-use super::Gpu;
+use super::{Gpu, HostVisibleMemory};
 use crate::backend::continuity::Owner;
 use crate::backend::{DeviceBuilder, DeviceContext, SandboxPolicy};
 use crate::gpu::display_info::Resolutions;
@@ -25,6 +25,8 @@ pub struct Options {
     pub resolutions: Resolutions,
     /// Whether consoles may ask for other sizes, where the VMM gives no display.
     pub allow_resize: bool,
+    /// How many of the guest's addresses are for memory of the host, where the renderer has such.
+    pub host_visible_memory: HostVisibleMemory,
     /// 3D by virglrenderer, and its options.
     #[cfg(feature = "virgl")]
     pub virgl: Option<virgl::Options>,
@@ -61,6 +63,7 @@ impl DeviceBuilder for Options {
                 &self.resolutions,
                 self.allow_resize,
                 &KeptState::default(),
+                self.host_visible_memory,
             );
         }
         #[cfg(feature = "virgl")]
@@ -73,6 +76,7 @@ impl DeviceBuilder for Options {
                 &self.resolutions,
                 self.allow_resize,
                 &KeptState::default(),
+                self.host_visible_memory,
             );
         }
         let max_hostmem = self.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem);
@@ -92,6 +96,7 @@ impl DeviceBuilder for Options {
             &self.resolutions,
             self.allow_resize,
             &kept,
+            self.host_visible_memory,
         )
     }
 }

@@ -15,5 +15,7 @@ pub(super) const FENCE: u16 = FIRST_TOKEN + 3;
 pub(super) const CONSOLE_LISTENER: u16 = FIRST_TOKEN + 4;
 /// Token of the news about configuration changes.
 pub(super) const CONFIG_CHANGE: u16 = FIRST_TOKEN + 5;
+/// Token of what became of a request to map memory of the host.
+pub(super) const HOST_MEMORY: u16 = FIRST_TOKEN + 6;
 /// First token of consoles' sockets.
-pub(super) const CONSOLES: u16 = FIRST_TOKEN + 6;
+pub(super) const CONSOLES: u16 = FIRST_TOKEN + 7;

@@ -9,7 +9,7 @@ use super::commands_blob::SetScanoutBlobFields;
 use super::scanout_id::scanout_id;
 use super::{
     CtxCreate, DecodeError, Format, Header, ReadError, RequestBytes, RequestReader,
-    ResourceCreate3d, ResourceCreateBlob, SetScanoutBlob, Submit3d, Transfer3d,
+    ResourceCreate3d, ResourceCreateBlob, ResourceMapBlob, SetScanoutBlob, Submit3d, Transfer3d,
 };
 use crate::geometry::{Rect, Size};
 
@@ -50,6 +50,8 @@ commands! {
     RESOURCE_ASSIGN_UUID = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID;
     RESOURCE_CREATE_BLOB = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB;
     SET_SCANOUT_BLOB = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_SET_SCANOUT_BLOB;
+    RESOURCE_MAP_BLOB = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_MAP_BLOB;
+    RESOURCE_UNMAP_BLOB = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_UNMAP_BLOB;
     CTX_CREATE = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_CREATE;
     CTX_DESTROY = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_DESTROY;
     CTX_ATTACH_RESOURCE = virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE;
@@ -101,6 +103,8 @@ pub(crate) enum Command {
     ResourceAssignUuid { resource: u32 },
     ResourceCreateBlob(ResourceCreateBlob),
     SetScanoutBlob(SetScanoutBlob),
+    ResourceMapBlob(ResourceMapBlob),
+    ResourceUnmapBlob { resource: u32 },
     GetCapsetInfo { index: u32 },
     GetCapset { id: u32, version: u32 },
     CtxCreate(CtxCreate),
@@ -246,13 +250,9 @@ impl Command {
             RESOURCE_ASSIGN_UUID => Self::ResourceAssignUuid {
                 resource: reader.u32()?,
             },
-            RESOURCE_CREATE_BLOB | SET_SCANOUT_BLOB if !features.blob => {
-                return Err(DecodeError::NotNegotiated("VIRTIO_GPU_F_RESOURCE_BLOB"));
+            RESOURCE_CREATE_BLOB | SET_SCANOUT_BLOB | RESOURCE_MAP_BLOB | RESOURCE_UNMAP_BLOB => {
+                Self::decode_blob(header, reader, features)?
             }
-            RESOURCE_CREATE_BLOB => {
-                Self::ResourceCreateBlob(ResourceCreateBlob::decode(header.ctx_id, reader)?)
-            }
-            SET_SCANOUT_BLOB => Self::set_scanout_blob(SetScanoutBlobFields::decode(reader)?)?,
             GET_CAPSET_INFO => Self::GetCapsetInfo {
                 index: reader.u32()?,
             },
@@ -261,6 +261,28 @@ impl Command {
                 Self::GetCapset { id, version }
             }
             _ => Self::decode_3d(header, reader, features)?,
+        })
+    }
+
+    /// Decodes the commands that need `VIRTIO_GPU_F_RESOURCE_BLOB`.
+    fn decode_blob(
+        header: &Header,
+        reader: &mut RequestReader<impl RequestBytes>,
+        features: NegotiatedFeatures,
+    ) -> Result<Self, DecodeError> {
+        if !features.blob {
+            return Err(DecodeError::NotNegotiated("VIRTIO_GPU_F_RESOURCE_BLOB"));
+        }
+        Ok(match header.kind {
+            RESOURCE_CREATE_BLOB => {
+                Self::ResourceCreateBlob(ResourceCreateBlob::decode(header.ctx_id, reader)?)
+            }
+            SET_SCANOUT_BLOB => Self::set_scanout_blob(SetScanoutBlobFields::decode(reader)?)?,
+            RESOURCE_MAP_BLOB => Self::ResourceMapBlob(ResourceMapBlob::decode(reader)?),
+            RESOURCE_UNMAP_BLOB => Self::ResourceUnmapBlob {
+                resource: reader.u32()?,
+            },
+            _ => return Err(DecodeError::UnknownCommand),
         })
     }
 

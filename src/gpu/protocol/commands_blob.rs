@@ -71,6 +71,25 @@ impl ResourceCreateBlob {
     }
 }
 
+/// `struct virtio_gpu_resource_map_blob`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ResourceMapBlob {
+    /// The resource.
+    pub(crate) resource: u32,
+    /// Where it is to lie in the shared memory region, in bytes.
+    pub(crate) offset: u64,
+}
+
+impl ResourceMapBlob {
+    pub(super) fn decode(
+        reader: &mut RequestReader<impl RequestBytes>,
+    ) -> Result<Self, DecodeError> {
+        let [resource, _padding] = reader.words()?;
+        let offset = reader.u64()?;
+        Ok(Self { resource, offset })
+    }
+}
+
 /// How pixels lie in a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FramebufferLayout {

@@ -25,7 +25,9 @@ pub(crate) use command::{
 #[cfg(feature = "virgl")]
 pub(crate) use commands_3d::Box3;
 pub(crate) use commands_3d::{CapsetInfo, CtxCreate, ResourceCreate3d, Submit3d, Transfer3d};
-pub(crate) use commands_blob::{BlobMemory, FramebufferLayout, ResourceCreateBlob, SetScanoutBlob};
+pub(crate) use commands_blob::{
+    BlobMemory, FramebufferLayout, ResourceCreateBlob, ResourceMapBlob, SetScanoutBlob,
+};
 #[cfg(feature = "fuzzing")]
 pub(crate) use display_info::MODES_LEN;
 pub(crate) use display_info::{DisplayInfo, DisplayMode};

@@ -26,6 +26,7 @@ responses! {
     OK_CAPSET = virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_CAPSET;
     OK_EDID = virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_EDID;
     OK_RESOURCE_UUID = virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_RESOURCE_UUID;
+    OK_MAP_INFO = virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_OK_MAP_INFO;
     ERR_UNSPEC = virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_UNSPEC;
     ERR_OUT_OF_MEMORY = virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
     ERR_INVALID_SCANOUT_ID = virtio_gpu_ctrl_type_VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID;
@@ -57,6 +58,8 @@ pub(crate) enum Response {
     Edid(Vec<u8>),
     /// `struct virtio_gpu_resp_resource_uuid`.
     ResourceUuid([u8; 16]),
+    /// `struct virtio_gpu_resp_map_info`: `VIRTIO_GPU_MAP_CACHE_*`.
+    MapInfo(u32),
     /// `struct virtio_gpu_resp_capset_info`.
     CapsetInfo(CapsetInfo),
     /// `struct virtio_gpu_resp_capset`.
@@ -73,6 +76,7 @@ impl Response {
             Self::DisplayInfo(_) => OK_DISPLAY_INFO,
             Self::Edid(_) => OK_EDID,
             Self::ResourceUuid(_) => OK_RESOURCE_UUID,
+            Self::MapInfo(_) => OK_MAP_INFO,
             Self::CapsetInfo(_) => OK_CAPSET_INFO,
             Self::Capset(_) => OK_CAPSET,
             Self::Error(code) => *code as u32,
@@ -88,6 +92,11 @@ impl Response {
             Self::DisplayInfo(info) => info.append_to(&mut bytes),
             Self::Edid(edid) => append_edid(&mut bytes, edid),
             Self::ResourceUuid(uuid) => bytes.extend(uuid),
+            Self::MapInfo(info) => {
+                for field in [*info, 0] {
+                    bytes.extend(field.to_le_bytes());
+                }
+            }
             Self::CapsetInfo(set) => {
                 for field in [set.id, set.max_version, set.max_size, 0] {
                     bytes.extend(field.to_le_bytes());

@@ -100,6 +100,13 @@ fn edids_are_read_as_they_are_written() {
 }
 
 #[test]
+fn map_responses_say_how_to_cache() {
+    let bytes = Response::MapInfo(2).encode(&REQUEST);
+    assert_eq!(header(&bytes).kind, response::OK_MAP_INFO);
+    assert_eq!(bytes[HEADER_LEN..], [2, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
 fn responses_that_do_not_fit_become_errors() {
     let encode = || Response::Edid(vec![7; 128]).encode(&REQUEST);
     let whole = encode().to_vec();
@@ -208,9 +215,20 @@ fn commands_have_their_fields_in_the_order_of_the_specification() {
                 count: 4,
                 len: 8 << 32 | 7,
                 flags: 3,
-                context: 9,
+                context: REQUEST.ctx_id,
                 blob_id: 6 << 32 | 5,
             }),
+        ),
+        (
+            command::RESOURCE_MAP_BLOB,
+            Command::ResourceMapBlob(ResourceMapBlob {
+                resource: 1,
+                offset: 4 << 32 | 3,
+            }),
+        ),
+        (
+            command::RESOURCE_UNMAP_BLOB,
+            Command::ResourceUnmapBlob { resource: 1 },
         ),
         (
             command::GET_CAPSET_INFO,
@@ -310,7 +328,7 @@ fn scanouts_and_formats_exist() {
 fn each_queue_has_its_own_commands() {
     let unknown = DecodeError::UnknownCommand;
     let words = [0; 18];
-    for kind in [0, 0x10e, 0x1ff, 0x208, 0x1100, u32::MAX] {
+    for kind in [0, 0x10e, 0x1ff, 0x20a, 0x1100, u32::MAX] {
         assert_eq!(decode(kind, &words), Err(unknown), "{kind:#x}");
         assert_eq!(decode_cursor(kind, &words), Err(unknown), "{kind:#x}");
     }
@@ -382,7 +400,12 @@ fn blobs_have_the_memory_and_flags_of_the_specification() {
 
 #[test]
 fn commands_on_blobs_need_the_feature() {
-    for kind in [command::RESOURCE_CREATE_BLOB, command::SET_SCANOUT_BLOB] {
+    for kind in [
+        command::RESOURCE_CREATE_BLOB,
+        command::SET_SCANOUT_BLOB,
+        command::RESOURCE_MAP_BLOB,
+        command::RESOURCE_UNMAP_BLOB,
+    ] {
         for len in [0, 18] {
             let bytes = request(kind, &[0; 18][..len]);
             let mut reader = RequestReader::new(&bytes[..]);

@@ -67,6 +67,19 @@ pub(crate) trait Renderer: Send + Sync {
         false
     }
 
+    /// Whether blobs can lie in memory of the host that the guest maps (`VIRTIO_GPU_BLOB_MEM_HOST3D`).
+    fn has_host_memory(&self) -> bool {
+        false
+    }
+
+    /// The memory of the host that a blob lies in.
+    ///
+    /// # Errors
+    /// If it lies in none that can be mapped.
+    fn host_memory(&mut self, id: u32) -> Result<HostMemory, ResourceError> {
+        Err(ResourceError::NoHostMemory(id))
+    }
+
     /// An empty backing for a new blob, as [`Renderer::new_backing`].
     ///
     /// # Errors
@@ -90,19 +103,6 @@ pub(crate) trait Renderer: Send + Sync {
     /// A resource, if it is a blob.
     fn blob(&self, _id: u32) -> Option<&Blob> {
         None
-    }
-
-    /// Whether blobs can lie in memory of the host that the guest maps (`VIRTIO_GPU_BLOB_MEM_HOST3D`).
-    fn has_host_memory(&self) -> bool {
-        false
-    }
-
-    /// The memory of the host that a blob lies in.
-    ///
-    /// # Errors
-    /// If it lies in none that can be mapped.
-    fn host_memory(&mut self, id: u32) -> Result<HostMemory, ResourceError> {
-        Err(ResourceError::NoHostMemory(id))
     }
 
     /// The framebuffer that lies in a blob resource as `layout` says, of which scanouts show the part `rect`.

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commands on blob resources (virtio 1.2, 5.7.6.8): RESOURCE_CREATE_BLOB, SET_SCANOUT_BLOB, and the flushes of what they
-//! show.
+//! show; RESOURCE_MAP_BLOB.
 
 use super::CommandError;
+use super::mappings::{Mappings, WaitingCommand};
 use super::transfers::{Entries, PartialCommand, Progress, read_entries};
 use crate::backend::MemoryGuard;
 use crate::geometry::Rect;
 use crate::gpu::protocol::{
-    RequestBytes, RequestReader, ResourceCreateBlob, Response, SetScanoutBlob,
+    RequestBytes, RequestReader, ResourceCreateBlob, ResourceMapBlob, Response, SetScanoutBlob,
 };
 use crate::gpu::region::Region;
 use crate::gpu::renderer::Renderer;
@@ -98,6 +99,17 @@ pub(super) fn flush(
     scanouts.add_damage(&handle, &changed);
     scanouts.flush(&handle, &rect);
     Ok(Response::OkNoData)
+}
+
+/// RESOURCE_MAP_BLOB. The command waits for the front-end.
+pub(super) fn map_blob(
+    renderer: &mut dyn Renderer,
+    mappings: &mut Mappings,
+    map: &ResourceMapBlob,
+) -> Result<WaitingCommand, CommandError> {
+    mappings.check_new(map.resource)?;
+    let memory = renderer.host_memory(map.resource)?;
+    Ok(mappings.map(map.resource, map.offset, memory)?)
 }
 
 /// Checks that a blob has a place, of `needed` bytes or more.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Command errors and their `VIRTIO_GPU_RESP_ERR_*` codes (virtio 1.2, 5.7.6.7).
 
+use super::mappings::MappingError;
 use crate::geometry::Rect;
 use crate::gpu::protocol::{DecodeError, ErrorCode, ReadError};
 use crate::gpu::renderer::ContextError;
@@ -25,6 +26,8 @@ pub(crate) enum CommandError {
     Context(#[from] ContextError),
     #[error(transparent)]
     Resource(#[from] ResourceError),
+    #[error(transparent)]
+    Mapping(#[from] MappingError),
 }
 
 impl CommandError {
@@ -39,6 +42,21 @@ impl CommandError {
             }
             Self::Context(error) => Self::code_of_context(error),
             Self::Resource(error) => Self::code_of_resource(error),
+            Self::Mapping(error) => Self::code_of_mapping(*error),
+        }
+    }
+
+    fn code_of_mapping(error: MappingError) -> ErrorCode {
+        use MappingError as M;
+        match error {
+            M::Unavailable | M::File { .. } | M::Refused(_) => ErrorCode::Unspec,
+            M::TooMany => ErrorCode::OutOfMemory,
+            M::IsMapped(_)
+            | M::Destroyed(_)
+            | M::NotMapped(_)
+            | M::Unaligned { .. }
+            | M::OutsideRegion { .. }
+            | M::Overlap { .. } => ErrorCode::InvalidParameter,
         }
     }
 

@@ -2,7 +2,7 @@
 //! Executes commands (virtio 1.2, 5.7.6): changes resources, scanouts and cursors, and returns the
 //! response as a value.
 
-use crate::backend::MemoryGuard;
+use crate::backend::{MemoryGuard, SharedMemoryRequest};
 use crate::geometry::Size;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo, Resolutions};
 use crate::gpu::kept_state::{KeptState, KeptStateError};
@@ -18,11 +18,13 @@ mod blobs;
 mod commands_3d;
 mod cursor;
 mod error;
+mod mappings;
 mod resources;
 mod scanouts;
 mod transfers;
 
 pub(crate) use error::CommandError;
+pub(crate) use mappings::{Mappings, WaitingCommand};
 
 /// The outcome of executing a request of the control queue.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(crate) enum CommandResult {
     NeedsDisplay(DisplayQuery),
     /// Executed in part: execute it again for the rest.
     Incomplete,
+    /// Executed as far as the device can; [complete](Mappings::take_completed) once the front-end has done its part.
+    Waits(WaitingCommand),
 }
 
 /// The state that the driver sets up by commands: resources, scanouts and cursors.
@@ -52,6 +56,7 @@ pub(crate) struct VirtioGpu {
     last_display_info: LastDisplayInfo,
     /// The part of an [incomplete](CommandResult::Incomplete) request that is done.
     partial: Option<PartialCommand>,
+    mappings: Mappings,
 }
 
 impl VirtioGpu {
@@ -72,11 +77,14 @@ impl VirtioGpu {
             // A request that was executed in part is still in its virtqueue, and starts over: copying the same rows again
             // gives the same pixels, and nothing of a backing is kept before it is attached.
             partial: None,
+            // Resources that can be mapped are not kept.
+            mappings: Mappings::default(),
         })
     }
 
     /// Drops all that the driver set up.
     pub(crate) fn reset(&mut self) {
+        self.mappings.reset();
         self.renderer.reset();
         self.scanouts.reset();
         self.last_display_info.forget_driver();
@@ -133,6 +141,26 @@ impl VirtioGpu {
     /// Whether the driver may create blob resources.
     pub(crate) fn has_blobs(&self) -> bool {
         self.renderer.has_blobs()
+    }
+
+    /// Whether the driver may map memory of the host.
+    pub(crate) fn has_host_memory(&self) -> bool {
+        self.renderer.has_host_memory()
+    }
+
+    /// What the front-end maps into the guest, and for which commands.
+    pub(crate) fn mappings_mut(&mut self) -> &mut Mappings {
+        &mut self.mappings
+    }
+
+    /// Does what is next of the commands that wait, and returns what the front-end is to do next. Only on the renderer's
+    /// thread.
+    pub(crate) fn next_mapping(&mut self) -> Option<SharedMemoryRequest> {
+        while let Some((resource, command)) = self.mappings.take_unref() {
+            let unref = resources::unref(&mut *self.renderer, &mut self.scanouts, resource);
+            self.mappings.complete(command, unref);
+        }
+        self.mappings.next_request()
     }
 
     /// Whether scanouts may be passed on as dmabufs.
@@ -192,7 +220,10 @@ impl VirtioGpu {
             Command::GetDisplayInfo => return Ok(self.display_info(reply)),
             Command::GetEdid { scanout } => return Ok(self.edid(scanout, reply)),
             Command::ResourceCreate2d(new) => resources::create_2d(renderer, &new),
-            Command::ResourceUnref { resource } => resources::unref(renderer, scanouts, resource),
+            Command::ResourceUnref { resource } => match self.mappings.unref(resource) {
+                Some(command) => return Ok(CommandResult::Waits(command)),
+                None => resources::unref(renderer, scanouts, resource),
+            },
             Command::SetScanout(set) => scanouts::set_scanout(renderer, scanouts, &set),
             Command::ResourceFlush(flush) => scanouts::flush(renderer, scanouts, &flush),
             Command::TransferToHost2d(transfer) => {
@@ -215,6 +246,13 @@ impl VirtioGpu {
                 return Ok(self.progress(progress?));
             }
             Command::SetScanoutBlob(set) => blobs::set_scanout_blob(renderer, scanouts, &set),
+            Command::ResourceMapBlob(map) => {
+                let command = blobs::map_blob(renderer, &mut self.mappings, &map)?;
+                return Ok(CommandResult::Waits(command));
+            }
+            Command::ResourceUnmapBlob { resource } => {
+                return Ok(CommandResult::Waits(self.mappings.unmap(resource)?));
+            }
             Command::GetCapsetInfo { index } => commands_3d::capset_info(renderer.as_3d(), index),
             Command::GetCapset { id, version } => {
                 commands_3d::capset(renderer.as_3d(), id, version)

@@ -6,11 +6,19 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use vhost::vhost_user::message::FrontendReq;
+
 use super::*;
 use crate::backend::continuity::Owner;
 use crate::backend::testing::kept_state::KeptState;
 use crate::backend::transport::proxy::private_connection;
 use crate::backend::{ConfigChange, ConfigChangeState, EventSet, FIRST_TOKEN, FakeContext};
+
+const SET_VRING_KICK: u32 = FrontendReq::SET_VRING_KICK as u32;
+const SET_VRING_ENABLE: u32 = FrontendReq::SET_VRING_ENABLE as u32;
+const GET_VRING_BASE: u32 = FrontendReq::GET_VRING_BASE as u32;
+const RESET_OWNER: u32 = FrontendReq::RESET_OWNER as u32;
+const RESET_DEVICE: u32 = FrontendReq::RESET_DEVICE as u32;
 
 const MESSAGE: [u32; 3] = [2, 1 | 1 << 3, 0];
 const NONE: [u8; 0] = [];
@@ -44,7 +52,7 @@ fn answer_that_is_awaited_reaches_a_successor() {
             let context = FakeContext::new(memory()).unwrap();
             let device = context.context().config_change(FIRST_TOKEN).unwrap();
             let continuity = kept.next_process().unwrap();
-            let link = context.config_changes().clone();
+            let link = context.requests().clone();
             let mut channel = BackendChannel::kept(link, &continuity).unwrap();
             note(&mut channel);
             continuity.ledger(Owner::Proxy).commit();
@@ -58,7 +66,7 @@ fn answer_that_is_awaited_reaches_a_successor() {
         let context = FakeContext::new(memory()).unwrap();
         let device = context.context().config_change(FIRST_TOKEN).unwrap();
         let continuity = kept.next_process().unwrap();
-        let link = context.config_changes().clone();
+        let link = context.requests().clone();
         let mut channel = BackendChannel::kept(link, &continuity).unwrap();
         channel.resume(note).unwrap();
         let is_answered = part == answer.len();
@@ -94,7 +102,7 @@ fn device_that_is_being_stopped_stays_so_for_a_successor() {
     };
     let mut process = || {
         let continuity = kept.next_process().unwrap();
-        let link = context.config_changes().clone();
+        let link = context.requests().clone();
         let channel = BackendChannel::kept(link, &continuity).unwrap();
         (channel, continuity)
     };
@@ -121,7 +129,7 @@ impl Joined {
         let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
         let context = FakeContext::new(memory).unwrap();
         let device = context.context().config_change(FIRST_TOKEN).unwrap();
-        let mut channel = BackendChannel::new(context.config_changes().clone());
+        let mut channel = BackendChannel::new(context.requests().clone());
         let (front_end, backend) = UnixStream::pair().unwrap();
         front_end.set_nonblocking(true).unwrap();
         let features = VhostUserProtocolFeatures::all().bits();
@@ -356,7 +364,7 @@ fn answer_may_come_in_parts() {
 
 #[test]
 fn channel_is_left_alone_for_a_device_without_changes() {
-    let mut channel = BackendChannel::new(ConfigChangeLink::default());
+    let mut channel = BackendChannel::new(RequestLinks::default());
     let fds = [OwnedFd::from(UnixStream::pair().unwrap().0)];
     channel.note(SET_BACKEND_REQ_FD, &[], &fds);
     assert!(channel.socket.is_none());

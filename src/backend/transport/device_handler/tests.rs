@@ -52,7 +52,7 @@ fn handler_of<B: DeviceBuilder<Device = B> + Device>(
         device: BuiltDevice::default(),
         ledger: succession.device_ledger(),
         display_socket: DisplaySocketMailbox::default(),
-        config_changes: ConfigChangeLink::default(),
+        requests: RequestLinks::default(),
         main_thread,
         begin: EventFd::new(EFD_CLOEXEC).unwrap(),
         end: EventFd::new(EFD_CLOEXEC).unwrap(),

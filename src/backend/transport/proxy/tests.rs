@@ -28,7 +28,7 @@ fn joined() -> (VhostUserProxy, UnixStream, UnixStream) {
         proxy_front_end,
         proxy_daemon,
         DisplaySocketMailbox::default(),
-        ConfigChangeLink::default(),
+        RequestLinks::default(),
     )
     .unwrap();
     (proxy, front_end, daemon)

@@ -25,7 +25,7 @@ use super::succession::Succession;
 use crate::backend::continuity::{
     Continuity, EndReason, FdId, IoSlot, Ledger, Owner, Slot, ValueError, Work,
 };
-use crate::backend::device::config_change::ConfigChangeLink;
+use crate::backend::device::request_links::RequestLinks;
 use crate::backend::virtqueue::signal;
 use daemon_link::{DaemonLink, Execution};
 use incoming::{Incoming, Message, Progress, pass_descriptors_only};
@@ -133,7 +133,7 @@ impl ResumableProxy {
     pub(crate) fn new(
         ends: [UnixStream; 2],
         display_socket: DisplaySocketMailbox,
-        config_changes: ConfigChangeLink,
+        requests: RequestLinks,
         succession: Succession,
     ) -> Result<Self, ProxyError> {
         let continuity = succession.continuity().clone();
@@ -154,7 +154,7 @@ impl ResumableProxy {
             journal: Journal::read(ledger.clone(), continuity.locker())?,
             sanitizer: RequestSanitizer::default(),
             display_socket,
-            channel: BackendChannel::kept(config_changes, &continuity).map_err(ProxyError::Send)?,
+            channel: BackendChannel::kept(requests, &continuity).map_err(ProxyError::Send)?,
             ledger,
             continuity: continuity.clone(),
             succession,

@@ -233,7 +233,7 @@ impl Machine {
         let proxy = ResumableProxy::new(
             [front_end, proxy_daemon],
             DisplaySocketMailbox::default(),
-            ConfigChangeLink::default(),
+            RequestLinks::default(),
             Succession::new(continuity),
         );
         let daemon = Daemon {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::backend::continuity::Owner;
 use crate::backend::{DeviceContext, Vring};
-use crate::gpu::device::Gpu;
+use crate::gpu::device::{Gpu, HostVisibleMemory};
 use crate::gpu::display::ACK_LIMIT;
 use crate::gpu::display_info::Resolutions;
 use crate::gpu::kept_state::KeptState;
@@ -54,7 +54,14 @@ impl FuzzGpu {
         let renderer = SoftwareRenderer::resume(budget.clone(), memory, kept.clone(), arena);
         let renderer = renderer.map_err(io::Error::other)?;
         let resolutions = Resolutions::default();
-        let gpu = Gpu::new(context, Box::new(renderer), &resolutions, true, &kept)?;
+        let gpu = Gpu::new(
+            context,
+            Box::new(renderer),
+            &resolutions,
+            true,
+            &kept,
+            HostVisibleMemory::default(),
+        )?;
         Ok(Self { gpu, budget })
     }
 
@@ -86,6 +93,7 @@ impl FuzzGpu {
             &resolutions,
             true,
             &KeptState::default(),
+            HostVisibleMemory::default(),
         );
         let gpu = gpu.expect("the host has descriptors left");
         Self { gpu, budget }

@@ -45,6 +45,7 @@ impl Machine {
                 &Resolutions::default(),
                 false,
                 &KeptState::default(),
+                HostVisibleMemory::default(),
             )
         })
     }

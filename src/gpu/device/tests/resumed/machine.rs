@@ -48,6 +48,7 @@ fn build(continuity: &Continuity, program: &FakeContext) -> io::Result<(Gpu, Bud
         &resolutions,
         false,
         &kept,
+        HostVisibleMemory::default(),
     )?;
     Ok((gpu, budget))
 }

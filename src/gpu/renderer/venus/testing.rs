@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A fake libvirglrenderer with a render server, which runs nothing and asserts what the renderer has to ensure: ids exist or
+//! do not, and contexts get no memory that the library cannot give them.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fs::File;
+use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use virglrenderer_sys as sys;
+
+use super::VenusRenderer;
+use super::api::Api;
+use super::fences::RetiredFences;
+use super::library::{Library, write_context_fence};
+use super::render_server::RenderServer;
+use crate::backend::GuestMemory;
+use crate::gpu::resource::Budget;
+
+/// Names of blobs, and what the library exports for them.
+pub(super) const MEMFD: u64 = 0;
+pub(super) const DMABUF: u64 = 1;
+pub(super) const LAVAPIPE: u64 = 2;
+pub(super) const DRIVERS_OWN: u64 = 3;
+pub(super) const REFUSED: u64 = 4;
+/// A memfd shorter than the blob.
+pub(super) const SHORT: u64 = 5;
+
+const EINVAL: c_int = 22;
+const PAGE: u64 = 4096;
+
+#[derive(Default)]
+struct State {
+    cookie: usize,
+    /// The connection that the library took.
+    connection: Option<OwnedFd>,
+    contexts: HashSet<u32>,
+    blobs: HashMap<u32, Blob>,
+    fences: Vec<PendingFence>,
+    streams: Vec<(u32, Vec<u32>)>,
+}
+
+struct Blob {
+    kind: u32,
+    file: File,
+    contexts: HashSet<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PendingFence {
+    pub(super) context: u32,
+    pub(super) ring: u32,
+    fence: u64,
+}
+
+thread_local! {
+    static STATE: RefCell<State> = RefCell::default();
+}
+
+fn state<T>(with: impl FnOnce(&mut State) -> T) -> T {
+    STATE.with_borrow_mut(with)
+}
+
+/// The ids of contexts and of blobs that the library has.
+pub(super) fn population() -> (Vec<u32>, Vec<u32>) {
+    let sorted = |mut ids: Vec<u32>| {
+        ids.sort_unstable();
+        ids
+    };
+    state(|state| {
+        let contexts = state.contexts.iter().copied().collect();
+        (
+            sorted(contexts),
+            sorted(state.blobs.keys().copied().collect()),
+        )
+    })
+}
+
+/// The streams that were submitted.
+pub(super) fn streams() -> Vec<(u32, Vec<u32>)> {
+    state(|state| std::mem::take(&mut state.streams))
+}
+
+/// Retires the pending fences that `which` picks, on another thread.
+pub(super) fn retire(which: impl Fn(&PendingFence) -> bool) {
+    let (cookie, retired) = state(|state| {
+        let fences = std::mem::take(&mut state.fences);
+        let (retired, pending): (Vec<_>, _) = fences.into_iter().partition(which);
+        state.fences = pending;
+        (state.cookie, retired)
+    });
+    let thread = std::thread::spawn(move || {
+        for PendingFence {
+            context,
+            ring,
+            fence,
+        } in retired
+        {
+            let cookie = std::ptr::with_exposed_provenance_mut(cookie);
+            // SAFETY: the renderer, whose library this plays, lives on.
+            unsafe { write_context_fence(cookie, context, ring, fence) };
+        }
+    });
+    thread.join().expect("retires");
+}
+
+/// Writes into a blob, as the guest or the GPU does.
+pub(super) fn draw(blob: u32, offset: u64, bytes: &[u8]) {
+    state(|state| {
+        let file = &state.blobs.get(&blob).expect("a blob").file;
+        file.write_all_at(bytes, offset).expect("is written");
+    });
+}
+
+/// A renderer with a fake library on this thread, and its server's end of the connection.
+pub(super) fn renderer(budget: &Budget) -> (VenusRenderer, OwnedFd) {
+    state(|state| *state = State::default());
+    let kind = SocketType::SEQPACKET;
+    let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+    let (ours, theirs) = pair.expect("a pair of sockets");
+    let watched = RenderServer::new(ours.try_clone().expect("a descriptor"));
+    let retired = RetiredFences::new().expect("an event");
+    let library = Library::open(api(), None, ours, retired).expect("a library");
+    let memory = GuestMemory::new(Default::default());
+    let name = "a fake".to_owned();
+    let renderer = VenusRenderer::with_library(library, watched, name, budget.clone(), memory);
+    (renderer.expect("a renderer"), theirs)
+}
+
+fn api() -> Api {
+    Api {
+        init,
+        cleanup,
+        get_cap_set,
+        fill_caps,
+        context_create,
+        context_destroy,
+        context_attach,
+        context_detach,
+        context_fence,
+        submit,
+        create_blob,
+        export_blob,
+        map_info,
+        resource_unref,
+    }
+}
+
+unsafe extern "C" fn init(
+    cookie: *mut c_void,
+    _: c_int,
+    table: *mut sys::virgl_renderer_callbacks,
+) -> c_int {
+    // SAFETY: the table is the caller's.
+    let table = unsafe { &*table.cast_const() };
+    assert_eq!(table.version, 3);
+    let connect = table.get_server_fd.expect("a connection");
+    // SAFETY: the callback has its cookie.
+    let connection = unsafe { connect(cookie, 0) };
+    state(|state| {
+        state.cookie = cookie.expose_provenance();
+        // SAFETY: the descriptor becomes the library's.
+        state.connection = Some(unsafe { OwnedFd::from_raw_fd(connection) });
+    });
+    0
+}
+
+unsafe extern "C" fn cleanup(_: *mut c_void) {
+    state(|state| *state = State::default());
+}
+
+unsafe extern "C" fn get_cap_set(id: u32, version: *mut u32, size: *mut u32) {
+    // SAFETY: there is room for both results.
+    unsafe {
+        *version = 0;
+        *size = if id == 4 { 160 } else { 0 };
+    }
+}
+
+unsafe extern "C" fn fill_caps(id: u32, version: u32, into: *mut c_void) {
+    assert_eq!((id, version), (4, 0));
+    // SAFETY: the caller has room for what get_cap_set says.
+    unsafe { into.cast::<u8>().write_bytes(0x5a, 160) }
+}
+
+unsafe extern "C" fn context_create(id: u32, flags: u32, len: u32, name: *const c_char) -> c_int {
+    // SAFETY: the name is a string.
+    let name = unsafe { CStr::from_ptr(name) };
+    assert_eq!(name.to_bytes().len(), len as usize);
+    assert_eq!(flags, 4);
+    assert_ne!(id, 0);
+    assert!(state(|state| state.contexts.insert(id)), "{id} twice");
+    0
+}
+
+unsafe extern "C" fn context_destroy(id: u32) {
+    state(|state| {
+        assert!(state.contexts.remove(&id), "no context {id}");
+        state.fences.retain(|fence| fence.context != id);
+        for blob in state.blobs.values_mut() {
+            blob.contexts.remove(&id);
+        }
+    });
+}
+
+unsafe extern "C" fn context_attach(context: c_int, id: c_int) {
+    let context = context as u32;
+    state(|state| {
+        assert!(state.contexts.contains(&context));
+        let blob = state.blobs.get_mut(&(id as u32)).expect("a blob");
+        let is_new = blob.contexts.insert(context);
+        let can_share = blob.kind == sys::VIRGL_RENDERER_BLOB_FD_TYPE_DMABUF;
+        assert!(!is_new || can_share, "the server cannot import it");
+    });
+}
+
+unsafe extern "C" fn context_detach(context: c_int, id: c_int) {
+    let context = context as u32;
+    state(|state| {
+        assert!(state.contexts.contains(&context));
+        let blob = state.blobs.get_mut(&(id as u32)).expect("a blob");
+        blob.contexts.remove(&context);
+    });
+}
+
+unsafe extern "C" fn context_fence(context: u32, _: u32, ring: u32, fence: u64) -> c_int {
+    assert!(ring < 64);
+    state(|state| {
+        assert!(state.contexts.contains(&context));
+        state.fences.push(PendingFence {
+            context,
+            ring,
+            fence,
+        });
+    });
+    0
+}
+
+unsafe extern "C" fn submit(commands: *mut c_void, context: c_int, len: c_int) -> c_int {
+    // SAFETY: the caller has as many words.
+    let stream = unsafe { std::slice::from_raw_parts(commands.cast::<u32>(), len as usize) };
+    state(|state| {
+        assert!(state.contexts.contains(&(context as u32)));
+        state.streams.push((context as u32, stream.to_vec()));
+    });
+    match stream {
+        [0xbad, ..] => EINVAL,
+        _ => 0,
+    }
+}
+
+unsafe extern "C" fn create_blob(
+    args: *const sys::virgl_renderer_resource_create_blob_args,
+) -> c_int {
+    // SAFETY: the arguments are the caller's.
+    let args = unsafe { &*args };
+    assert_eq!(args.blob_mem, sys::VIRGL_RENDERER_BLOB_MEM_HOST3D);
+    assert_ne!((args.res_handle, args.size), (0, 0));
+    let (kind, size) = match args.blob_id {
+        MEMFD => (sys::VIRGL_RENDERER_BLOB_FD_TYPE_SHM, args.size),
+        DMABUF => (sys::VIRGL_RENDERER_BLOB_FD_TYPE_DMABUF, args.size),
+        LAVAPIPE => (
+            sys::VIRGL_RENDERER_BLOB_FD_TYPE_OPAQUE,
+            args.size + PAGE + 40,
+        ),
+        DRIVERS_OWN => (sys::VIRGL_RENDERER_BLOB_FD_TYPE_OPAQUE, args.size),
+        SHORT => (sys::VIRGL_RENDERER_BLOB_FD_TYPE_SHM, args.size - 1),
+        _ => return -EINVAL,
+    };
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(memfd_create("blob", flags).expect("a memfd"));
+    ftruncate(&file, size).expect("has a size");
+    if args.blob_id == LAVAPIPE {
+        for (at, word) in [(0, size), (8, PAGE), (PAGE - 8, PAGE)] {
+            file.write_all_at(&word.to_ne_bytes(), at)
+                .expect("is written");
+        }
+    }
+    state(|state| {
+        assert!(state.contexts.contains(&args.ctx_id));
+        let blob = Blob {
+            kind,
+            file,
+            contexts: HashSet::from([args.ctx_id]),
+        };
+        assert!(state.blobs.insert(args.res_handle, blob).is_none());
+    });
+    0
+}
+
+unsafe extern "C" fn export_blob(id: u32, kind: *mut u32, fd: *mut c_int) -> c_int {
+    state(|state| {
+        let blob = state.blobs.get(&id).expect("a blob");
+        let exported = blob.file.try_clone().expect("a descriptor");
+        // SAFETY: there is room for both results.
+        unsafe {
+            *kind = blob.kind;
+            *fd = exported.into_raw_fd();
+        }
+    });
+    0
+}
+
+unsafe extern "C" fn map_info(id: u32, info: *mut u32) -> c_int {
+    assert!(state(|state| state.blobs.contains_key(&id)));
+    // SAFETY: there is room for the result.
+    unsafe { *info = sys::VIRGL_RENDERER_MAP_CACHE_WC };
+    0
+}
+
+unsafe extern "C" fn resource_unref(id: u32) {
+    assert!(state(|state| state.blobs.remove(&id)).is_some());
+}
