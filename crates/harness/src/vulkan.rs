@@ -78,7 +78,7 @@ pub fn add_to(guest: Builder<'_>) -> anyhow::Result<Builder<'_>> {
 #[must_use]
 pub fn show(program: &str) -> String {
     format!(
-        "spawn /tmp/cage /bin/env XDG_RUNTIME_DIR=/tmp LIBSEAT_BACKEND=seatd WLR_BACKENDS=drm WLR_RENDERER=pixman \
+        "spawn /tmp/cage /bin/env XDG_RUNTIME_DIR=/tmp LIBSEAT_BACKEND=seatd WLR_BACKENDS=drm WLR_RENDERER=pixman MESA_VK_WSI_DEBUG=sw \
          WLR_DRM_DEVICES=/dev/dri/card0 {COMPOSITOR} -- {program}"
     )
 }
