@@ -58,7 +58,8 @@ INSTALL_UNITS := 'vhost-user-gpu@.service' 'vhost-user-gpu@.socket' \
 	'vhost-user-input@.service' 'vhost-user-input@.socket' \
 	'vhost-user-display@.socket' 'vhost-user-events@.socket' 'vhost-vnc@.service' 'vhost-vnc@.socket' \
 	'vhost-user@.service' 'vhost-user@.socket' 'vhost-user-retry@.service' 'system-vhost\x2duser.slice' \
-	'vhost-user-gpu-virgl.conf'
+	'vhost-user-gpu-virgl.conf' 'vhost-user-gpu-vulkan.conf' \
+	'vhost-render-server@.service' 'vhost-render-server@.socket'
 INSTALL_DESCRIPTORS := 40-vhost-user-gpu.json 40-vhost-user-input.json
 
 INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-input.8 \
@@ -66,7 +67,8 @@ INSTALL_PAGES := vhostctl.1 vhost-user@.service.5 vhost-user-gpu.8 vhost-user-in
 # The page about the units, under the names of all units.
 INSTALL_PAGE_ALIASES := vhost-user@.socket.5 vhost-user-gpu@.service.5 vhost-user-gpu@.socket.5 \
 	vhost-user-input@.service.5 vhost-user-input@.socket.5 vhost-user-display@.socket.5 \
-	vhost-user-events@.socket.5 vhost-vnc@.service.5 vhost-vnc@.socket.5
+	vhost-user-events@.socket.5 vhost-vnc@.service.5 vhost-vnc@.socket.5 \
+	vhost-render-server@.service.5 vhost-render-server@.socket.5
 
 .PHONY: install install-strip uninstall install-programs install-units install-descriptors install-needrestart \
 	install-manual install-completions
@@ -99,6 +101,7 @@ install-units:
 	@set -e; $(INSTALL) -d -m 755 "$(DESTDIR)$(UNITDIR)"; for u in $(INSTALL_UNITS); do \
 		printf '  INSTALL  %s\n' "$(UNITDIR)/$$u"; \
 		sed -e 's|/usr/lib/systemd/system/|$(UNITDIR)/|' -e 's|^ExecStart=/usr/bin/|ExecStart=$(BACKENDDIR)/|' -e 's|^Accept=/usr/libexec/|Accept=$(LIBEXECDIR)/|' \
+			-e 's|^ExecStart=/usr/libexec/vhost-user-accept|ExecStart=$(LIBEXECDIR)/vhost-user-accept|' \
 			"$(INSTALL_TOP)systemd/$$u" >"$(DESTDIR)$(UNITDIR)/$$u"; \
 		chmod 644 "$(DESTDIR)$(UNITDIR)/$$u"; \
 	done
@@ -156,5 +159,5 @@ uninstall:
 		[ ! -d "$(DESTDIR)$$d" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$$d"; \
 	done
 ifeq ($(DESTDIR),)
-	@echo "Removed. Instances that still run are stopped by: systemctl stop 'vhost-user*@*' 'vhost-vnc@*'"
+	@echo "Removed. Instances that still run are stopped by: systemctl stop 'vhost-user*@*' 'vhost-vnc@*' 'vhost-render-server@*'"
 endif

@@ -67,6 +67,12 @@ impl UnitFolders {
         self.drop_in_folder(instance, unit_type).join(FILE_NAME)
     }
 
+    /// Our file for the render server beside a GPU.
+    pub(crate) fn render_server_file(&self, gpu: &Instance) -> PathBuf {
+        let folder = format!("{}.d", gpu.render_server());
+        self.write.join(folder).join(FILE_NAME)
+    }
+
     /// The administrator's folder for the drop-ins of a unit.
     pub(crate) fn drop_in_folder(&self, instance: &Instance, unit_type: UnitType) -> PathBuf {
         self.write.join(format!("{}.d", instance.unit(unit_type)))

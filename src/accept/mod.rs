@@ -15,7 +15,7 @@ use std::process::Command;
 use conventions::FIRST_PASSED_FD;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{self, SocketFlags, sockopt};
+use rustix::net::{self, SocketFlags, SocketType, sockopt};
 
 use crate::backend::{ConnectionSide, SocketError, activated_socket, forward};
 use running_program::RunningProgram;
@@ -64,6 +64,11 @@ impl BackendProgram {
     /// Where no connection comes, the program cannot be run, or it ends before the front-end does.
     pub fn accept(self) -> Result<(), Error> {
         let socket = listening()?;
+        // Messages are forwarded on streams only.
+        let is_stream = sockopt::socket_type(&socket) == Ok(SocketType::STREAM);
+        if !is_stream && !self.socket_paths.is_empty() {
+            return Err(Error::NotListening);
+        }
         let connection = accept(&socket).map_err(|error| Error::Accept(error.into()))?;
         let Self {
             program,

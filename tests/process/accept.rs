@@ -2,11 +2,13 @@
 //! vhost-user-accept: one connection, then the other program in its place.
 
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::common::{gpu_program, guest_memory, ok};
 use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions};
 use frontend::{Command, DEFAULT_LIMIT, FrontendReq, Program, Session, SocketForm};
+use rustix::net::{self, AddressFamily, SendFlags, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
 
 const ACCEPT: &str = env!("CARGO_BIN_EXE_vhost-user-accept");
@@ -46,6 +48,50 @@ fn program_finds_the_connection_and_nothing_else() {
     connection.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(program.wait_exit(DEFAULT_LIMIT).unwrap().success());
     assert_eq!(program.stdout(), "1\n0\nhello");
+}
+
+/// As virgl_render_server does. `vhost-render-server@.service` starts it so.
+#[test]
+fn program_may_take_a_connection_of_packets() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = SocketAddrUnix::new(folder.path().join("socket")).unwrap();
+    let packets = || net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    let listen = || {
+        let listener = packets();
+        net::bind(&listener, &address).unwrap();
+        net::listen(&listener, 1).unwrap();
+        listener
+    };
+    // systemd is the parent of what it passes a socket to, and knows its process ID.
+    let start = |listener: OwnedFd, arguments: &[&str]| {
+        Command::new("/bin/sh")
+            .args(["-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"", "sh", ACCEPT])
+            .args(arguments)
+            .descriptor(listener)
+            .spawn()
+            .unwrap()
+    };
+    let mut program = start(listen(), &["/bin/sh", "-c", "cat <&3"]);
+    let client = packets();
+    net::connect(&client, &address).unwrap();
+    for packet in [b"one", b"two"] {
+        let flags = SendFlags::empty();
+        assert_eq!(net::send(&client, packet, flags), Ok(packet.len()));
+    }
+    drop(client);
+    assert!(program.wait_exit(DEFAULT_LIMIT).unwrap().success());
+    assert_eq!(program.stdout(), "onetwo");
+
+    // Nobody could forward packets.
+    std::fs::remove_file(folder.path().join("socket")).unwrap();
+    let mut program = start(listen(), &["--socket-path=/nonexistent", "/bin/true"]);
+    let status = program.wait_exit(DEFAULT_LIMIT).unwrap();
+    assert_eq!(status.code(), Some(1));
+    let said = program.stderr();
+    assert!(
+        said.contains("not a listening Unix stream socket"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn gpu(host: &Sandbox, vm: &str) -> anyhow::Result<(Gpu, DisplayThread)> {
 }
 
 /// The units with what their drop-ins add, and the most that systemd-analyze may give each.
-fn exposure(host: &Sandbox, unit: &str) -> anyhow::Result<f64> {
+pub(crate) fn exposure(host: &Sandbox, unit: &str) -> anyhow::Result<f64> {
     let said = host.exec(["systemd-analyze", "security", "--no-pager", unit])?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let level = said

@@ -13,3 +13,5 @@ mod faults;
 mod host;
 #[cfg(feature = "virgl")]
 mod virgl;
+#[cfg(feature = "virgl")]
+mod vulkan;

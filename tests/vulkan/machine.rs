@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The programs of a VM with Vulkan, and its guest.
 
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use harness::qemu::Vm;
 use harness::viewers::RfbViewer;
 use harness::vulkan;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::common::{gpu_command, vnc_program};
@@ -62,6 +64,19 @@ impl RenderServer {
     /// What the servers said.
     fn said(&self) -> String {
         lock(&self.servers).iter().map(Program::stderr).collect()
+    }
+
+    /// Sends a signal to the servers and to the processes that they started, one for each program of the guest.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        for server in lock(&self.servers).iter_mut() {
+            let children = format!("/proc/{0}/task/{0}/children", server.pid());
+            for child in fs::read_to_string(children)?.split_whitespace() {
+                // One may have ended meanwhile.
+                let _ = kill_process(Pid::from_raw(child.parse()?).context("no PID")?, signal);
+            }
+            server.signal(signal)?;
+        }
+        Ok(())
     }
 
     /// Waits until all servers have ended, as they do with their connection.
@@ -146,7 +161,7 @@ impl Machine {
     pub(crate) fn draw_cube(&mut self) -> anyhow::Result<()> {
         self.command(&vulkan::start_seats())?;
         self.command(&vulkan::show(&format!("{} --wsi wayland", vulkan::CUBE)))?;
-        let mut viewer = RfbViewer::connect(&self.folder.path().join("vnc"), SOON)?;
+        let mut viewer = self.viewer()?;
         let deadline = Instant::now() + PATIENTLY;
         let mut first: Option<Image> = None;
         while Instant::now() < deadline {
@@ -170,6 +185,11 @@ impl Machine {
             colors(&last),
             self.said()
         );
+    }
+
+    /// Somebody who looks at its screen.
+    pub(crate) fn viewer(&self) -> anyhow::Result<RfbViewer> {
+        RfbViewer::connect(&self.folder.path().join("vnc"), SOON)
     }
 
     /// What the programs said.

@@ -4,5 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod endurance;
+mod faults;
 mod guest;
 mod machine;
+mod units;

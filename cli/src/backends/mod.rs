@@ -47,6 +47,9 @@ pub(crate) struct Backend {
     /// The width and height of a GPU's first screen in pixels, if they are not the default ones.
     #[serde(skip)]
     pub screen_size: Option<(u32, u32)>,
+    /// Whether a GPU has Vulkan.
+    #[serde(skip)]
+    pub has_vulkan: bool,
     /// The path of the socket.
     pub socket: Option<String>,
     /// The device of the host that it uses: a path, or what an input device says of itself.
@@ -241,6 +244,7 @@ fn backend(queries: &Queries, instance: Instance, units: LoadedUnits, facts: Fac
             && status.as_deref().is_some_and(is_released_to_host),
         heads: options.heads(),
         screen_size: options.screen_size(),
+        has_vulkan: matches!(&options, ProgramOptions::Gpu(options) if options.vulkan),
         socket: facts.socket,
         device,
         pid: facts.pid,

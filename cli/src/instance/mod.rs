@@ -282,6 +282,11 @@ impl Instance {
         format!("{template}@{}.{suffix}", self.specifier())
     }
 
+    /// The service beside a GPU with Vulkan, which renders for it.
+    pub(crate) fn render_server(&self) -> String {
+        format!("vhost-render-server@{}.service", self.specifier())
+    }
+
     /// The names of all units that it may have.
     pub(crate) fn units(&self) -> Vec<String> {
         let types = self.kind.unit_types().iter();

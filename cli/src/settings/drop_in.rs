@@ -27,10 +27,17 @@ pub(crate) fn service_text(settings: &Settings, instance: &Instance) -> Result<S
         .into_iter()
         .filter_map(|(key, value)| Some(Directive::new(key, quoted(value.as_deref()?))));
     section(&mut text, SECTION, record.collect());
+    let is_vulkan = matches!(&settings.options, ProgramOptions::Gpu(options) if options.vulkan);
+    if is_vulkan {
+        section(&mut text, "Unit", template(VULKAN, "Unit"));
+    }
     let mut service = service(settings, instance);
     if let ProgramOptions::Gpu(options) = &settings.options {
         if options.virgl {
-            service.extend(opengl());
+            service.extend(template(VIRGL, "Service"));
+        }
+        if options.vulkan {
+            service.extend(template(VULKAN, "Service"));
         }
         if let Some(most) = memory_max(options) {
             service.retain(|directive| directive.key != "MemoryMax");
@@ -78,10 +85,10 @@ fn check(settings: &Settings) -> Result<(), ValueError> {
 /// The MemoryMax= for resources that take more than the unit has room for: without, the service would be killed
 /// before the guest's limit is reached.
 fn memory_max(options: &GpuOptions) -> Option<String> {
-    let memory = if options.virgl {
-        GpuMemory::VIRGL
-    } else {
-        GpuMemory::TWO_D
+    let memory = match options {
+        GpuOptions { virgl: true, .. } => GpuMemory::VIRGL,
+        GpuOptions { vulkan: true, .. } => GpuMemory::VENUS,
+        _ => GpuMemory::TWO_D,
     };
     let hostmem = options.max_hostmem.as_ref()?.bytes();
     (hostmem > memory.max_hostmem).then(|| format!("{}M", memory.memory_max_mib(hostmem)))
@@ -145,32 +152,40 @@ fn service(settings: &Settings, instance: &Instance) -> Vec<Directive> {
     directives
 }
 
-/// What the host's OpenGL driver needs of a unit: that of the drop-in that is installed, without its options, which
-/// each instance has for itself.
-fn opengl() -> impl Iterator<Item = Directive> {
-    unit_syntax::parse(include_str!("../../../systemd/vhost-user-gpu-virgl.conf"))
+/// What the host's OpenGL driver needs of a unit, and what a render server does.
+const VIRGL: &str = include_str!("../../../systemd/vhost-user-gpu-virgl.conf");
+const VULKAN: &str = include_str!("../../../systemd/vhost-user-gpu-vulkan.conf");
+
+/// One section of a drop-in that is installed, without its options, which each instance has for itself.
+fn template(text: &str, section: &str) -> Vec<Directive> {
+    unit_syntax::parse(text)
         .into_iter()
         .filter(|it| {
-            let options = it.value.strip_prefix(OPTIONS);
+            let options = it.value.trim_start_matches('"').strip_prefix(OPTIONS);
             let is_options = options.is_some_and(|rest| rest.starts_with('='));
-            it.key != "Environment" || !is_options
+            it.section == section && (it.key != "Environment" || !is_options)
         })
         .map(|it| Directive {
             key: it.key.into(),
             value: it.value,
         })
+        .collect()
 }
 
 /// How our drop-in for a unit begins.
 fn head(instance: &Instance, unit_type: UnitType) -> String {
-    let unit = instance.unit(unit_type);
+    head_of(instance, &instance.unit(unit_type))
+}
+
+/// The same for a unit that is beside those of the instance.
+pub(super) fn head_of(instance: &Instance, unit: &str) -> String {
     format!(
         "# Written by \"vhostctl add\", deleted by \"vhostctl remove {instance}\". Settings of your own go into a\n\
          # file beside it: systemctl edit {unit}\n"
     )
 }
 
-fn section(text: &mut String, name: &str, directives: Vec<Directive>) {
+pub(super) fn section(text: &mut String, name: &str, directives: Vec<Directive>) {
     if directives.is_empty() {
         return;
     }

@@ -14,6 +14,15 @@ pub(super) fn dynamic_user(instance: &Instance) -> Option<String> {
         UnitKind::Program => "dev",
         UnitKind::Vnc => "vnc",
     };
+    user(instance, kind)
+}
+
+/// The same of the render server beside a GPU.
+pub(super) fn render_server_user(instance: &Instance) -> Option<String> {
+    user(instance, "rnd")
+}
+
+fn user(instance: &Instance, kind: &str) -> Option<String> {
     let joined = match instance.name() {
         Some(name) => format!("{}-{name}", instance.vm()),
         None => instance.vm().to_owned(),

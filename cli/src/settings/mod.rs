@@ -8,6 +8,7 @@ pub(crate) mod drop_in;
 mod dynamic_user;
 mod grab;
 mod options;
+mod render_server;
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub(crate) use options::{
     DeviceAddress, GpuOptions, HEADS_MAX, InputOptions, MaxHostmem, ProgramOptions, Resolutions,
     VirtualKind, VncOptions,
 };
+pub(crate) use render_server::RenderServer;
 
 /// A section of ours, which systemd leaves alone as its name begins with "X-".
 const SECTION: &str = "X-vhostctl";

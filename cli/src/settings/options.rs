@@ -13,6 +13,9 @@ use crate::unit_syntax::{Directive, quoted, variable_word, variable_words};
 
 const RENDER_NODE: &str = "--render-node=";
 const VIRGL: &str = "--virgl";
+const VENUS: &str = "--venus";
+/// Where the unit has the socket of its render server mounted.
+const RENDER_SERVER: &str = "--render-server=/run/vhost-render/render.sock";
 const MAX_HOSTMEM: &str = "--max-hostmem=";
 const RESOLUTION: &str = "--resolution=";
 const ALLOW_RESIZE: &str = "--allow-resize";
@@ -41,6 +44,8 @@ pub(crate) enum ProgramOptions {
 pub(crate) struct GpuOptions {
     pub render_node: Option<String>,
     pub virgl: bool,
+    /// Vulkan, by a render server of its own, which has the render node.
+    pub vulkan: bool,
     pub max_hostmem: Option<MaxHostmem>,
     /// The size of each head's screen where no VMM says it; empty for the program's default, one head.
     pub resolutions: Resolutions,
@@ -340,6 +345,10 @@ impl GpuOptions {
                 options.render_node = Some(path.to_owned());
             } else if word == VIRGL {
                 options.virgl = true;
+            } else if word == VENUS {
+                options.vulkan = true;
+            } else if word == RENDER_SERVER {
+                // Comes with Vulkan.
             } else if word == ALLOW_RESIZE {
                 options.allow_resize = true;
             } else if let Some(Ok(hostmem)) = hostmem {
@@ -356,10 +365,13 @@ impl GpuOptions {
 
     fn words(&self) -> Vec<String> {
         let node = self.render_node.iter();
+        let venus = self.vulkan.then_some([VENUS, RENDER_SERVER]);
+        let venus = venus.iter().flatten().copied();
         let hostmem = self.max_hostmem.iter();
         let resolutions = Some(&self.resolutions).filter(|sizes| **sizes != Resolutions::default());
         node.map(|path| format!("{RENDER_NODE}{path}"))
             .chain(self.virgl.then(|| VIRGL.to_owned()))
+            .chain(venus.map(str::to_owned))
             .chain(hostmem.map(|size| format!("{MAX_HOSTMEM}{}", size.text)))
             .chain(resolutions.map(|sizes| format!("{RESOLUTION}{sizes}")))
             .chain(self.allow_resize.then(|| ALLOW_RESIZE.to_owned()))

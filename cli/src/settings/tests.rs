@@ -115,12 +115,48 @@ fn more_for_resources_is_more_for_the_unit() {
 fn the_room_is_what_the_units_leave() {
     let template = include_str!("../../../systemd/vhost-user-gpu@.service");
     let virgl = include_str!("../../../systemd/vhost-user-gpu-virgl.conf");
-    for (text, memory) in [(template, GpuMemory::TWO_D), (virgl, GpuMemory::VIRGL)] {
+    let vulkan = include_str!("../../../systemd/vhost-user-gpu-vulkan.conf");
+    let server = include_str!("../../../systemd/vhost-render-server@.service");
+    for (text, memory) in [
+        (template, GpuMemory::TWO_D),
+        (virgl, GpuMemory::VIRGL),
+        (vulkan, GpuMemory::VENUS),
+        (server, GpuMemory::VIRGL),
+    ] {
         let assignments = unit_syntax::parse(text);
         let most = assignments.iter().find(|it| it.key == "MemoryMax");
         let most = parse_size(&most.expect("a limit").value);
         assert_eq!(most, Ok(memory.max_hostmem + memory.overhead));
     }
+}
+
+#[test]
+fn gpu_with_vulkan_has_the_render_server_of_its_vm() {
+    let gpu = Settings {
+        options: ProgramOptions::Gpu(GpuOptions {
+            vulkan: true,
+            max_hostmem: Some("4G".parse().expect("a size")),
+            ..GpuOptions::default()
+        }),
+        ..Settings::default()
+    };
+    let text = service_text(&gpu, &instance("vhost-user-gpu@vm1.service")).expect("good values");
+    let parsed = unit_syntax::parse(&text);
+    let of = |section: &str, key: &str| {
+        let found = parsed
+            .iter()
+            .filter(|it| it.section == section && it.key == key);
+        found.map(|it| it.value.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("Unit", "Requires"), ["vhost-render-server@%i.socket"]);
+    let options =
+        "\"OPTIONS=--venus --render-server=/run/vhost-render/render.sock --max-hostmem=4G\"";
+    assert_eq!(of("Service", "Environment"), [options]);
+    assert!(
+        text.contains("/run/vhost-user-render/%i:/run/vhost-render\n"),
+        "{text}"
+    );
+    assert_eq!(of("Service", "MemoryMax"), ["4608M"]);
 }
 
 #[test]
@@ -152,6 +188,13 @@ fn written_text_is_read_back() {
         options: ProgramOptions::Gpu(GpuOptions::default()),
         ..Settings::default()
     };
+    let vulkan = Settings {
+        options: ProgramOptions::Gpu(GpuOptions {
+            vulkan: true,
+            ..GpuOptions::default()
+        }),
+        ..Settings::default()
+    };
     // The name of a descriptor's file is anybody's.
     let odd = Settings {
         program: Some("a \"b\"\n[Service]\nUser=daemon\rx\\".into()),
@@ -163,6 +206,7 @@ fn written_text_is_read_back() {
         (instance("vhost-user@vm1:odd.service"), odd),
         (instance("vhost-user-gpu@vm1.service"), gpu),
         (instance("vhost-user-gpu@vm1.service"), plain),
+        (instance("vhost-user-gpu@vm1.service"), vulkan),
         (instance("vhost-user@vm1:data.service"), fs),
     ] {
         let text = service_text(&settings, &instance).expect("good values");

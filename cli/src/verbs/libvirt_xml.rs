@@ -10,7 +10,7 @@ use crate::instance::parse_name;
 use crate::output::Output;
 use crate::systemd::Target;
 use crate::vmm::libvirt::{self, escaped};
-use crate::vmm::qemu;
+use crate::vmm::{VmDevice, qemu};
 
 use super::error::Error;
 use super::shared::vm_devices::vm_devices;
@@ -59,6 +59,10 @@ const NO_VIDEO: &str = "\
   <model type='none'/>
 </video>";
 
+const NO_ELEMENT: &str = "\
+libvirt does not know a GPU with Vulkan. It is among the arguments of QEMU, which has to be 11.1 or newer. Neither virsh \
+screenshot nor a <graphics> shows it, only a console: vhostctl view.";
+
 pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     let mut domain = Domain {
         elements: vec![MEMORY.to_owned()],
@@ -67,9 +71,10 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         apparmor: Vec::new(),
     };
     let mut disks = 0;
-    for device in vm_devices(&args.vm, target)? {
+    let devices = vm_devices(&args.vm, target)?;
+    for device in &devices {
         domain.apparmor.push(apparmor_rule(device.socket()));
-        match libvirt::element(&device, disks) {
+        match libvirt::element(device, disks) {
             Some(element) => {
                 disks += usize::from(device.is_disk());
                 domain.devices.push(element);
@@ -78,7 +83,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
                 if device.is_gpu() {
                     domain.devices.push(NO_VIDEO.to_owned());
                 }
-                for option in qemu::options(&device)? {
+                for option in qemu::options(device)? {
                     if !option.is_for_machine() {
                         domain.arguments.extend(option.words_for_libvirt());
                     }
@@ -88,6 +93,9 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
     }
     if !output.json(&[&domain])? {
         output.data(&domain.xml())?;
+        if devices.iter().any(VmDevice::has_vulkan) {
+            output.hint(NO_ELEMENT);
+        }
         if target.is_local() && Path::new(PROFILES).is_dir() {
             output.hint(&format!(
                 "For AppArmor, add to {PROFILES}/libvirt-UUID before its last line (libvirt creates that file at the first \

@@ -9,6 +9,7 @@ use crate::output::Output;
 use crate::systemd::Target;
 use crate::vmm::memory::{Memory, MemoryError};
 use crate::vmm::qemu::{self, QemuOption};
+use crate::vmm::{VmDevice, qemu_version};
 
 use super::error::Error;
 use super::shared::vm_devices::vm_devices;
@@ -24,6 +25,8 @@ machine whose memory is shared by other arguments.
 With a GPU, -display none is set. QEMU shows a vhost-user GPU only on displays that accept dmabufs, such as
 egl-headless or gtk,gl=on; with others, including VNC, it exits with \"The console requires display DMABUF
 support.\" A -display after these arguments replaces this one. A console needs none: see vhostctl view.
+
+A GPU with Vulkan is QEMU's generic device, which needs QEMU 11.1 or newer. No -display shows it, only a console.
 
 The user that runs QEMU must be allowed to connect: vhostctl status shows the access, and vhostctl add
 --socket-user= sets it. QEMU before 10.0 supports GPU and input devices only with KVM.")]
@@ -49,8 +52,14 @@ fn memory(text: &str) -> Result<Shared, MemoryError> {
 
 pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), Error> {
     let mut options = args.memory.as_ref().map_or_else(Vec::new, Memory::shared);
-    for device in vm_devices(&args.vm, target)? {
-        options.extend(qemu::options(&device)?);
+    let devices = vm_devices(&args.vm, target)?;
+    for device in &devices {
+        options.extend(qemu::options(device)?);
+    }
+    if target.is_local() && devices.iter().any(VmDevice::has_vulkan) {
+        qemu_version::too_old_for_vulkan()
+            .iter()
+            .for_each(|hint| output.hint(hint));
     }
     let words: Vec<_> = options.iter().flat_map(QemuOption::words).collect();
     if output.json(&words)? {

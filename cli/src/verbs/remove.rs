@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::completion;
-use crate::instance::{Instance, UnitType};
+use crate::instance::{Instance, UnitKind, UnitType};
 use crate::output::Output;
 use crate::selector::Selector;
 use crate::systemd::Target;
@@ -131,6 +131,9 @@ async fn delete_drop_ins(
 fn delete_all(folders: &UnitFolders, instance: &Instance) -> Result<(), Error> {
     for unit_type in instance.kind().unit_types().iter().rev() {
         delete(&folders.own_file(instance, *unit_type))?;
+    }
+    if instance.kind() == UnitKind::Gpu {
+        delete(&folders.render_server_file(instance))?;
     }
     Ok(())
 }

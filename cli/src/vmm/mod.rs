@@ -4,6 +4,7 @@
 pub(crate) mod libvirt;
 pub(crate) mod memory;
 pub(crate) mod qemu;
+pub(crate) mod qemu_version;
 
 use crate::instance::Instance;
 
@@ -21,6 +22,8 @@ pub(crate) struct VmDevice {
     heads: usize,
     /// The width and height of a GPU's first screen in pixels, if they are not QEMU's default ones.
     screen_size: Option<(u32, u32)>,
+    /// Whether a GPU has Vulkan.
+    has_vulkan: bool,
 }
 
 /// QEMU and libvirt have no front-end for it.
@@ -46,6 +49,7 @@ impl VmDevice {
             socket: socket.to_owned(),
             heads: 1,
             screen_size: None,
+            has_vulkan: false,
         }
     }
 
@@ -60,6 +64,16 @@ impl VmDevice {
             screen_size,
             ..self
         }
+    }
+
+    /// The same with Vulkan, or without.
+    pub(crate) fn with_vulkan(self, has_vulkan: bool) -> Self {
+        Self { has_vulkan, ..self }
+    }
+
+    /// Whether it is a GPU with Vulkan, which QEMU has as a device of no type that it knows.
+    pub(crate) fn has_vulkan(&self) -> bool {
+        self.has_vulkan
     }
 
     /// The path of its backend's socket.

@@ -14,7 +14,22 @@ pub(crate) struct QemuOption {
 }
 
 /// Properties of devices that are numbers.
-const NUMBERS: [&str; 3] = ["max_outputs", "xres", "yres"];
+const NUMBERS: [&str; 7] = [
+    "config_size",
+    "max_outputs",
+    "num_vqs",
+    "virtio-id",
+    "vq_size",
+    "xres",
+    "yres",
+];
+
+/// The first QEMU whose [`GENERIC_GPU`] maps memory of the host into the guest.
+pub(crate) const FIRST_WITH_VULKAN: (u32, u32) = (11, 1);
+/// A virtio-gpu with the two queues and the configuration that the specification gives it. QEMU's own front-end for GPUs maps
+/// no memory of the host, which Vulkan needs.
+const GENERIC_GPU: &str =
+    "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16";
 
 impl QemuOption {
     pub(super) fn new(name: &'static str, value: impl Into<String>) -> Self {
@@ -56,6 +71,10 @@ pub(crate) fn options(device: &VmDevice) -> Result<Vec<QemuOption>, NoVmDevice> 
         format!("socket,id={chardev},path={socket}"),
     )];
     match device.device_type.as_str() {
+        "gpu" if device.has_vulkan => {
+            options.push(pci(GENERIC_GPU));
+            options.extend(MACHINE_OPTIONS.map(|option| QemuOption::new(option, "none")));
+        }
         "gpu" => {
             let mut option = pci("vhost-user-gpu-pci");
             if device.heads > 1 {
@@ -153,6 +172,21 @@ mod tests {
         let options = options(device).expect("a device");
         let words: Vec<_> = options.iter().flat_map(QemuOption::words).collect();
         words.join(" ")
+    }
+
+    #[test]
+    fn gpu_with_vulkan_is_a_generic_device() {
+        let gpu = device("vhost-user-gpu@vm1.socket", "gpu", "/s").with_vulkan(true);
+        assert_eq!(
+            line(&gpu),
+            "-chardev socket,id=gpu-socket,path=/s -device vhost-user-test-device-pci,virtio-id=16,num_vqs=2,\
+             vq_size=256,config_size=16,id=gpu,chardev=gpu-socket -vga none -display none"
+        );
+        let options = options(&gpu).expect("a device");
+        let json = options[1].words_for_libvirt()[1].clone();
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(json["virtio-id"], 16, "QEMU takes numbers only: {json}");
+        assert_eq!(json["chardev"], "gpu-socket");
     }
 
     #[test]

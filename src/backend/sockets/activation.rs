@@ -174,6 +174,10 @@ impl PassedSockets {
     /// Takes the vhost-user socket: the one of this name, or the only one that is left. No other may be left, whose
     /// clients would wait for ever.
     pub(crate) fn take_vhost_user(&mut self) -> Result<Passed, SocketError> {
+        self.take_only()?.unix()
+    }
+
+    fn take_only(&mut self) -> Result<Descriptor, SocketError> {
         let mut left = std::mem::take(&mut self.descriptors);
         let count = left.len();
         let others = left
@@ -182,7 +186,7 @@ impl PassedSockets {
         let others: Vec<_> = others.map(|descriptor| descriptor.name.clone()).collect();
         match (left.pop(), others.first()) {
             (None, _) => Err(SocketError::None),
-            (Some(only), _) if left.is_empty() => only.unix(),
+            (Some(only), _) if left.is_empty() => Ok(only),
             (Some(_), Some(other)) if others.len() + 1 == count => {
                 Err(SocketError::Unknown(other.clone()))
             }
@@ -203,6 +207,9 @@ impl PassedSockets {
                     listener,
                     is_port: true,
                 },
+                Adopted::Packets(_) => {
+                    return Err(SocketError::NotUnixStream(descriptor.number));
+                }
             })
         })
         .collect()
@@ -217,13 +224,16 @@ fn is_stored(name: &str) -> bool {
 /// The only socket of socket activation, for a program that hands it on.
 ///
 /// # Errors
-/// Where there is not exactly one Unix stream socket.
+/// Where there is not exactly one Unix socket.
 pub fn activated_socket() -> Result<OwnedFd, SocketError> {
     // All else that has it is dropped by this statement.
-    let socket = PassedSockets::take().take_vhost_user()?;
-    let fd: OwnedFd = match socket {
-        Passed::Listening(listener) => Arc::into_inner(listener).ok_or(SocketError::None)?.into(),
-        Passed::Connected(stream) => stream.into(),
+    let Descriptor { number, socket, .. } = PassedSockets::take().take_only()?;
+    let fd: OwnedFd = match socket? {
+        Adopted::Unix(Passed::Listening(listener)) | Adopted::Packets(listener) => {
+            Arc::into_inner(listener).ok_or(SocketError::None)?.into()
+        }
+        Adopted::Unix(Passed::Connected(stream)) => stream.into(),
+        Adopted::Port(_) => return Err(SocketError::NotUnixStream(number)),
     };
     // The program that gets it expects the usual.
     let unusable = |e: Errno| SocketError::Descriptor(fd.as_raw_fd(), e.into());

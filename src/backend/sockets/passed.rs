@@ -25,6 +25,8 @@ pub(super) enum Adopted {
     Unix(Passed),
     /// A TCP socket that listens. Of the standard library's type only the descriptor counts.
     Port(Arc<UnixListener>),
+    /// A Unix socket for packets that listens: nothing here serves it, but another program may.
+    Packets(Arc<UnixListener>),
 }
 
 impl Adopted {
@@ -38,19 +40,21 @@ impl Adopted {
         let domain = sockopt::socket_domain(&fd).map_err(unusable)?;
         let is_unix = domain == AddressFamily::UNIX;
         let is_tcp = [AddressFamily::INET, AddressFamily::INET6].contains(&domain);
-        if kind != SocketType::STREAM || !(is_unix || is_tcp) {
+        let listens = sockopt::socket_acceptconn(&fd).map_err(unusable)?;
+        let is_packets = kind == SocketType::SEQPACKET && is_unix && listens;
+        if !is_packets && (kind != SocketType::STREAM || !(is_unix || is_tcp)) {
             return Err(SocketError::NotUnixStream(number));
         }
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(unusable)?;
         // The program waits by poll. accept(2) on a blocking socket would ignore signals if another process
         // took the connection in between.
         rustix::io::ioctl_fionbio(&fd, true).map_err(unusable)?;
-        if sockopt::socket_acceptconn(&fd).map_err(unusable)? {
+        if listens {
             let listener = Arc::new(fd.into());
-            return Ok(if is_unix {
-                Self::Unix(Passed::Listening(listener))
-            } else {
-                Self::Port(listener)
+            return Ok(match (is_packets, is_unix) {
+                (true, _) => Self::Packets(listener),
+                (false, true) => Self::Unix(Passed::Listening(listener)),
+                (false, false) => Self::Port(listener),
             });
         }
         if is_tcp {
@@ -62,18 +66,20 @@ impl Adopted {
         }
     }
 
-    /// The Unix socket; an error for a TCP socket.
+    /// The Unix stream socket; an error for another one.
     pub(super) fn unix(self, number: RawFd) -> Result<Passed, SocketError> {
         match self {
             Self::Unix(socket) => Ok(socket),
-            Self::Port(_) => Err(SocketError::NotUnixStream(number)),
+            Self::Port(_) | Self::Packets(_) => Err(SocketError::NotUnixStream(number)),
         }
     }
 
     /// The socket, if it listens.
     pub(super) fn listener(&self) -> Option<&Arc<UnixListener>> {
         match self {
-            Self::Unix(Passed::Listening(listener)) | Self::Port(listener) => Some(listener),
+            Self::Unix(Passed::Listening(listener))
+            | Self::Port(listener)
+            | Self::Packets(listener) => Some(listener),
             Self::Unix(Passed::Connected(_)) => None,
         }
     }
@@ -144,6 +150,8 @@ mod tests {
     use std::fs;
     use std::net::{TcpListener, TcpStream};
 
+    use rustix::net::SocketAddrUnix;
+
     use super::*;
 
     #[test]
@@ -194,6 +202,20 @@ mod tests {
         ));
         let idle = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         assert!(matches!(error(idle), SocketError::Idle(3)));
+        let path = SocketAddrUnix::new(folder.path().join("packets")).unwrap();
+        let packets = net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        assert!(matches!(
+            error(packets.try_clone().unwrap()),
+            SocketError::NotUnixStream(3)
+        ));
+        net::bind(&packets, &path).unwrap();
+        net::listen(&packets, 1).unwrap();
+        let packets = take(packets).unwrap();
+        assert!(packets.listener().is_some());
+        assert!(matches!(
+            packets.unix(3).unwrap_err(),
+            SocketError::NotUnixStream(3)
+        ));
         let datagram = std::os::unix::net::UnixDatagram::unbound().unwrap();
         assert!(matches!(
             error(datagram.into()),

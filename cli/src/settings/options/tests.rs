@@ -55,6 +55,10 @@ fn options_are_written_as_they_are_read() {
         (UnitKind::Gpu, "OPTIONS=--resolution=wide"),
         (UnitKind::Gpu, "OPTIONS=--virgl --allow-resize --no-dmabuf"),
         (UnitKind::Gpu, "OPTIONS=--allow-resize=no"),
+        (
+            UnitKind::Gpu,
+            "OPTIONS=--venus --render-server=/run/vhost-render/render.sock --max-hostmem=4g",
+        ),
         (UnitKind::Input, "OPTIONS=--virtual=tablet --sandbox=off"),
         (UnitKind::Input, "OPTIONS=--virtual=piano"),
         (

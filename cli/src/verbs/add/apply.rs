@@ -25,6 +25,7 @@ struct Change<'a> {
     service: Option<DropInEdit>,
     socket: Option<DropInEdit>,
     console: Option<DropInEdit>,
+    renderer: Option<DropInEdit>,
     /// Its sockets, and whether each is enabled and active.
     sockets: Vec<SocketBefore>,
     state: BackendState,
@@ -158,7 +159,7 @@ async fn undo_all(controller: &UnitController<'_>, changes: &[Change<'_>]) -> Re
 impl<'a> Change<'a> {
     fn new(plan: &'a Plan, folders: &UnitFolders) -> Result<Self, Error> {
         let instance = &plan.instance;
-        let edit = |unit_type, text| DropInEdit::new(folders, instance, unit_type, text);
+        let edit = |unit_type, text| DropInEdit::new(folders.own_file(instance, unit_type), text);
         let service = match plan.service.settings() {
             Some(settings) => {
                 let text = drop_in::service_text(settings, instance).map_err(AddError::Value)?;
@@ -181,26 +182,37 @@ impl<'a> Change<'a> {
             }
             false => None,
         };
+        let renderer = match &plan.renderer {
+            Some(renderer) => {
+                let text = renderer.drop_in(instance).map_err(AddError::Value)?;
+                Some(DropInEdit::new(folders.render_server_file(instance), text)?)
+            }
+            None => None,
+        };
         Ok(Self {
             plan,
             service,
             socket,
             console,
+            renderer,
             sockets: Vec::new(),
             state: BackendState::Inactive,
         })
     }
 
     fn files(&self) -> impl Iterator<Item = &DropInEdit> {
-        [&self.service, &self.socket, &self.console]
-            .into_iter()
-            .flatten()
+        let own = [&self.service, &self.socket, &self.console, &self.renderer];
+        own.into_iter().flatten()
     }
 
     fn files_mut(&mut self) -> impl Iterator<Item = &mut DropInEdit> {
-        [&mut self.service, &mut self.socket, &mut self.console]
-            .into_iter()
-            .flatten()
+        let own = [
+            &mut self.service,
+            &mut self.socket,
+            &mut self.console,
+            &mut self.renderer,
+        ];
+        own.into_iter().flatten()
     }
 
     /// Whether it had settings of ours before.
@@ -226,12 +238,13 @@ impl<'a> Change<'a> {
         }
         let instance = &self.plan.instance;
         let files = [
-            (UnitType::Service, &self.service),
-            (UnitType::Socket, &self.socket),
+            (instance.unit(UnitType::Service), &self.service),
+            (instance.unit(UnitType::Socket), &self.socket),
+            (instance.render_server(), &self.renderer),
         ];
-        let files = files.into_iter().filter_map(|(unit_type, file)| {
+        let files = files.into_iter().filter_map(|(unit, file)| {
             let file = file.as_ref().filter(|file| file.changes())?;
-            Some((instance.unit(unit_type), file))
+            Some((unit, file))
         });
         // Rather one that can be read.
         match files.max_by_key(|(_, file)| file.existed()) {

@@ -14,7 +14,7 @@ use crate::settings::{GrabToggle, HEADS_MAX, MaxHostmem, Resolutions, VirtualKin
 #[command(
     override_usage = "\
 vhostctl add console VM [--heads=N] [--resolution=WxH] [--allow-resize] [--keyboard-layout=LAYOUT]
-       vhostctl add gpu VM [--render-node=auto|PATH] [--virgl] [--max-hostmem=SIZE]
+       vhostctl add gpu VM [--render-node=auto|PATH] [--virgl|--vulkan] [--max-hostmem=SIZE]
        vhostctl add input VM DEVICE [--all-nodes] [--name=NAME] [--no-grab] [--grab-toggle=CHORD] [--grab-group]
        vhostctl add input VM [DEVICE] --match=VENDOR:PRODUCT[:SERIAL] [--all-nodes] [--name=NAME] [--no-grab]
        vhostctl add input VM --virtual=keyboard|tablet [--name=NAME]
@@ -35,7 +35,7 @@ sees the screen and types: by default only root, else those that --viewer-user= 
 Whoever may connect to the socket controls the device: what is typed, the files, the disk, and the rights
 of the program. By default, these are root and the user that libvirt runs QEMU as (user= in
 /etc/libvirt/qemu.conf, otherwise libvirt-qemu or qemu, if that user exists). Group kvm may connect to a
-GPU without --virgl and --render-node, unless one of the --socket options is given.
+GPU without --virgl, --vulkan and --render-node, unless one of the --socket options is given.
 
 DEVICE is the name of a device as vhostctl list-devices shows it, a link to one, such as those in
 /dev/input/by-id and by-path, a device node, or a part of a name or link that matches no other device. A link
@@ -106,6 +106,10 @@ pub(crate) struct Args {
     /// gpu: give the guest OpenGL
     #[arg(help_heading = HEADING, long)]
     pub(super) virgl: bool,
+
+    /// gpu: give the guest Vulkan; needs QEMU 11.1, and virglrenderer 1.1 with its render server
+    #[arg(help_heading = HEADING, long, conflicts_with = "virgl")]
+    pub(super) vulkan: bool,
 
     /// gpu: limit on host memory used by guest resources, in bytes or with K, M, G or T
     #[arg(help_heading = HEADING, long, value_name = "SIZE")]

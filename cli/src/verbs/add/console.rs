@@ -50,7 +50,8 @@ pub(super) fn plans(args: &Args, host: &HostInventory) -> Result<Vec<Plan>, Erro
 fn gpu(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     let instance = Instance::checked(UnitKind::Gpu, &args.vm, None).map_err(AddError::Name)?;
     instance.check_console().map_err(AddError::Name)?;
-    let is_asked = args.render_node.is_some() || args.virgl || args.max_hostmem.is_some();
+    let is_asked =
+        args.render_node.is_some() || args.virgl || args.vulkan || args.max_hostmem.is_some();
     let is_there = host.assignments.instances().any(|one| *one == instance);
     if is_asked || !is_there {
         let mut plan = gpu::new(args, host)?.with_console();
@@ -61,6 +62,7 @@ fn gpu(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         instance,
         service: ServicePlan::Kept,
         socket: None,
+        renderer: None,
         console: true,
         hints: Vec::new(),
     };

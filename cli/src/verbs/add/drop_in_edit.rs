@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 
 use tempfile::Builder;
 
-use crate::instance::{Instance, UnitType};
-use crate::unit_folders::UnitFolders;
-
 use crate::verbs::error::Error;
 use crate::verbs::shared::delete_drop_in::delete;
 
@@ -23,13 +20,7 @@ pub(super) struct DropInEdit {
 }
 
 impl DropInEdit {
-    pub(super) fn new(
-        folders: &UnitFolders,
-        instance: &Instance,
-        unit_type: UnitType,
-        wanted: Option<String>,
-    ) -> Result<Self, Error> {
-        let file = folders.own_file(instance, unit_type);
+    pub(super) fn new(file: PathBuf, wanted: Option<String>) -> Result<Self, Error> {
         Ok(Self {
             before: read(&file)?,
             file,

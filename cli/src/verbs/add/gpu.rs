@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::descriptors;
 use crate::devices::RenderNode;
 use crate::instance::{Instance, UnitKind};
-use crate::settings::{GpuOptions, ProgramOptions, Resolutions, Settings};
+use crate::settings::{GpuOptions, ProgramOptions, RenderServer, Resolutions, Settings};
 use crate::verbs::error::{AddError, Error};
 
 use super::args::Args;
@@ -22,7 +22,14 @@ pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         ]
         .concat(),
     )?;
-    new(args, host)
+    let mut plan = new(args, host)?;
+    if args.vulkan {
+        plan.hints.push(format!(
+            "QEMU has no display for a GPU with Vulkan. To see its screen: vhostctl add console {}",
+            args.vm
+        ));
+    }
+    Ok(plan)
 }
 
 /// A GPU by the options of the command line.
@@ -30,11 +37,15 @@ pub(super) fn new(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     let instance =
         Instance::checked(UnitKind::Gpu, &args.vm, args.name.as_deref()).map_err(AddError::Name)?;
     let mut hints = Vec::new();
+    let renders = args.virgl || args.vulkan;
+    let what = if args.vulkan { "Vulkan" } else { "OpenGL" };
     let device = match args.render_node.as_deref() {
         // The host's GPU renders: chosen now, and not at each start.
-        None if args.virgl && !host.devices.render_nodes()?.is_empty() => Some("auto"),
-        None if args.virgl => {
-            hints.push("This host has no render node: OpenGL is rendered by software.".to_owned());
+        None if renders && !host.devices.render_nodes()?.is_empty() => Some("auto"),
+        None if renders => {
+            hints.push(format!(
+                "This host has no render node: {what} is rendered by software."
+            ));
             None
         }
         other => other,
@@ -58,9 +69,14 @@ pub(super) fn new(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         }
         None => None,
     };
+    let (own_node, server_node) = match args.vulkan {
+        true => (None, device),
+        false => (device, None),
+    };
     let options = GpuOptions {
-        render_node: device,
+        render_node: own_node,
         virgl: args.virgl,
+        vulkan: args.vulkan,
         max_hostmem: args.max_hostmem.clone(),
         resolutions: args
             .resolutions(Resolutions::default())
@@ -68,11 +84,15 @@ pub(super) fn new(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         allow_resize: args.allow_resize,
         others: Vec::new(),
     };
+    let renderer = RenderServer::new(&options, server_node);
     let settings = Settings {
         options: ProgramOptions::Gpu(options),
         ..Settings::default()
     };
-    Ok(Plan::new(instance, settings, hints))
+    Ok(Plan {
+        renderer: Some(renderer),
+        ..Plan::new(instance, settings, hints)
+    })
 }
 
 /// The render node that the command line names.

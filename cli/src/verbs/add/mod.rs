@@ -72,6 +72,16 @@ async fn check_program(
         }
         .into());
     };
+    if args.vulkan && instance.kind() == UnitKind::Gpu {
+        let unit = instance.render_server();
+        if controller.manager().program(&unit).await?.is_none() {
+            return Err(AddError::NotInstalled {
+                unit,
+                package: instance.kind().package(),
+            }
+            .into());
+        }
+    }
     if args.virgl && instance.kind() == UnitKind::Gpu {
         gpu::check_virgl(&program)?;
     }

@@ -4,7 +4,7 @@
 use crate::assignments::DeviceAssignments;
 use crate::devices::Devices;
 use crate::instance::Instance;
-use crate::settings::Settings;
+use crate::settings::{RenderServer, Settings};
 use crate::unit_folders::UnitFolders;
 use crate::unit_syntax::Directive;
 use crate::verbs::error::AddError;
@@ -18,6 +18,8 @@ pub(super) struct Plan {
     pub service: ServicePlan,
     /// The directives of its socket; `None` to leave its drop-in as it is.
     pub socket: Option<Vec<Directive>>,
+    /// The render server beside a GPU; `None` to leave its drop-in as it is.
+    pub renderer: Option<RenderServer>,
     /// Whether it gets a socket for the VM's console.
     pub console: bool,
     /// Hints for the user.
@@ -51,6 +53,7 @@ impl Plan {
             instance,
             service: ServicePlan::New(settings),
             socket: Some(Vec::new()),
+            renderer: None,
             console: false,
             hints,
         }
@@ -67,7 +70,7 @@ impl Plan {
     /// Sets who may connect: by the command line, or by a safe default. Returns who that is.
     pub(super) fn set_access(&mut self, args: &Args) -> Result<Option<Access>, AddError> {
         let device = self.service.settings().and_then(Settings::device);
-        let host_gpu = args.virgl || device.is_some();
+        let host_gpu = args.virgl || args.vulkan || device.is_some();
         let access = Access::choose(&args.access, &self.instance, host_gpu)
             .map_err(|error| AddError::Value(error.into()))?;
         self.socket = Some(access.as_ref().map_or_else(Vec::new, Access::directives));

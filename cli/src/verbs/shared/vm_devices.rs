@@ -23,6 +23,7 @@ pub(crate) fn vm_devices(vm: &str, target: &Target) -> Result<Vec<VmDevice>, Err
             VmDevice::new(&backend.instance, &backend.device_type, socket)
                 .with_heads(backend.heads)
                 .with_screen_size(backend.screen_size)
+                .with_vulkan(backend.has_vulkan)
         })
         .collect();
     if devices.is_empty() {

@@ -27,6 +27,7 @@ pub(super) fn plans(args: &Args, host: &HostInventory) -> Result<Vec<Plan>, Erro
             &[
                 ("--render-node", args.render_node.is_some()),
                 ("--virgl", args.virgl),
+                ("--vulkan", args.vulkan),
                 ("--max-hostmem", args.max_hostmem.is_some()),
             ][..],
             &args.screen_options(),

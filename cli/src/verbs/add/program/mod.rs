@@ -28,6 +28,7 @@ pub(super) fn plan(args: &Args, wanted: &str, host: &HostInventory) -> Result<Pl
             &[
                 ("--render-node", args.render_node.is_some()),
                 ("--virgl", args.virgl),
+                ("--vulkan", args.vulkan),
                 ("--max-hostmem", args.max_hostmem.is_some()),
                 ("--virtual", args.virtual_kind.is_some()),
             ][..],
