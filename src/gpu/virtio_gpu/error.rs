@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Command errors and their `VIRTIO_GPU_RESP_ERR_*` codes (virtio 1.2, 5.7.6.7).
 
-use super::mappings::MappingError;
+use super::mapping_error::MappingError;
 use crate::geometry::Rect;
 use crate::gpu::protocol::{DecodeError, ErrorCode, ReadError};
 use crate::gpu::renderer::ContextError;
@@ -50,7 +50,7 @@ impl CommandError {
         use MappingError as M;
         match error {
             M::Unavailable | M::File { .. } | M::Refused(_) => ErrorCode::Unspec,
-            M::TooMany => ErrorCode::OutOfMemory,
+            M::TooMany(_) => ErrorCode::OutOfMemory,
             M::IsMapped(_)
             | M::Destroyed(_)
             | M::NotMapped(_)
