@@ -114,6 +114,8 @@ pub use virtqueue::{
 pub use vmm_sys_util::epoll::EventSet;
 
 #[cfg(test)]
+pub(crate) use device::shared_memory::SharedMemoryLink;
+#[cfg(test)]
 pub(crate) use testing::fake_context::FakeContext;
 #[cfg(test)]
 pub(crate) use virtqueue::Positions;

@@ -198,7 +198,8 @@ impl BackendChannel {
             _ => self.vrings.note(request, payload),
         }
         if !self.vrings.run() {
-            self.withdraw();
+            // Else it could be sent on behalf of the next driver.
+            self.links.shared_memory.withdraw();
         }
         self.record();
     }

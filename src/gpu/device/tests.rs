@@ -16,6 +16,7 @@ mod cursor_order;
 mod displays;
 mod dmabufs;
 mod fences;
+mod host_memory;
 mod partial_requests;
 mod resumed;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Command errors and their `VIRTIO_GPU_RESP_ERR_*` codes (virtio 1.2, 5.7.6.7).
 
-use super::mappings::MappingError;
+use super::mapping_error::MappingError;
 use crate::geometry::Rect;
 use crate::gpu::protocol::{DecodeError, ErrorCode, ReadError};
 use crate::gpu::renderer::ContextError;
@@ -50,7 +50,7 @@ impl CommandError {
         use MappingError as M;
         match error {
             M::Unavailable | M::File { .. } | M::Refused(_) => ErrorCode::Unspec,
-            M::TooMany => ErrorCode::OutOfMemory,
+            M::TooMany(_) => ErrorCode::OutOfMemory,
             M::IsMapped(_)
             | M::Destroyed(_)
             | M::NotMapped(_)
@@ -113,7 +113,7 @@ impl CommandError {
             | R::IsBlob(_)
             | R::IsNoBlob(_) => ErrorCode::InvalidParameter,
             // What a driver may ask for, and this host does not have.
-            R::NoHostMemory(_) | R::Unmappable { .. } => ErrorCode::Unspec,
+            R::NoHostMemory(_) | R::Unmappable { .. } | R::ServerEnded(_) => ErrorCode::Unspec,
             R::NoContext { .. } => ErrorCode::InvalidContextId,
             R::Blob { source, .. } => match source {
                 BlobError::TooLarge(_) => ErrorCode::OutOfMemory,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat};
 
 use super::CommandError;
+use super::mapping_error::MappingError;
 use crate::backend::{SHARED_MEMORY_PAGE, SharedMemoryOutcome, SharedMemoryRequest};
 use crate::gpu::protocol::Response;
 use crate::gpu::resource::HostMemory;
@@ -21,42 +22,6 @@ pub(crate) const MAX_MAPPINGS: usize = 256;
 /// Names a command that waits for the front-end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitingCommand(u64);
-
-/// Why memory cannot be mapped into the guest, or unmapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum MappingError {
-    #[error(
-        "the front-end maps no memory into the guest: QEMU 11.1 does for vhost-user-test-device-pci"
-    )]
-    Unavailable,
-    #[error("resource {0} is mapped already")]
-    IsMapped(u32),
-    #[error("resource {0} is being destroyed")]
-    Destroyed(u32),
-    #[error("resource {0} is not mapped")]
-    NotMapped(u32),
-    #[error("{MAX_MAPPINGS} resources are mapped already, the maximum")]
-    TooMany,
-    #[error("resource {id} cannot be mapped at byte {offset}: maps begin at whole pages")]
-    Unaligned { id: u32, offset: u64 },
-    #[error(
-        "resource {id}: {len} bytes from byte {offset} on are not within the region of {region} bytes"
-    )]
-    OutsideRegion {
-        id: u32,
-        offset: u64,
-        len: u64,
-        region: u64,
-    },
-    #[error("resource {id} cannot be mapped over resource {other}")]
-    Overlap { id: u32, other: u32 },
-    #[error(
-        "resource {id}: its memory, {len} bytes from byte {offset} of a file on, is none that can be mapped"
-    )]
-    File { id: u32, offset: u64, len: u64 },
-    #[error("resource {0}: the front-end refuses to map or unmap it")]
-    Refused(u32),
-}
 
 /// A map, from its command on until the front-end has removed it.
 #[derive(Debug)]
@@ -165,7 +130,7 @@ impl Mappings {
         // What is being unmapped is unmapped before another one is mapped.
         let stays = |mapping: &&Mapping| mapping.phase != Phase::BeingUnmapped;
         match self.mappings.iter().filter(stays).count() >= MAX_MAPPINGS {
-            true => Err(MappingError::TooMany),
+            true => Err(MappingError::TooMany(MAX_MAPPINGS)),
             false => Ok(()),
         }
     }

@@ -18,6 +18,7 @@ mod blobs;
 mod commands_3d;
 mod cursor;
 mod error;
+mod mapping_error;
 mod mappings;
 mod resources;
 mod scanouts;

@@ -17,6 +17,7 @@ use crate::gpu::scanout::{DisplayId, Position, Update};
 mod blobs;
 mod cursors;
 mod display_info;
+mod mappings;
 mod requests;
 mod resources;
 mod scanouts;

@@ -14,6 +14,8 @@ use crate::backend::testing::kept_state::KeptState;
 use crate::backend::transport::proxy::private_connection;
 use crate::backend::{ConfigChange, ConfigChangeState, EventSet, FIRST_TOKEN, FakeContext};
 
+mod shared_memory;
+
 const SET_VRING_KICK: u32 = FrontendReq::SET_VRING_KICK as u32;
 const SET_VRING_ENABLE: u32 = FrontendReq::SET_VRING_ENABLE as u32;
 const GET_VRING_BASE: u32 = FrontendReq::GET_VRING_BASE as u32;

@@ -50,7 +50,7 @@ impl Machine {
         })
     }
 
-    fn with(build: impl FnOnce(DeviceContext) -> io::Result<Gpu>) -> Self {
+    pub(crate) fn with(build: impl FnOnce(DeviceContext) -> io::Result<Gpu>) -> Self {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
         let memory = GuestMemoryAtomic::new(memory);
         let program = FakeContext::new(memory.clone()).unwrap();

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::library::Library;
+use super::library_thread::{CallError, LibraryThread};
 use super::limits::{CONTEXT_COST, MAX_CONTEXTS};
 use crate::gpu::protocol::CapsetInfo;
 use crate::gpu::renderer::ContextError;
@@ -32,7 +32,7 @@ impl Contexts {
     /// it.
     pub(super) fn create(
         &mut self,
-        library: &mut Library,
+        library: &mut LibraryThread,
         id: u32,
         name: &[u8],
         capset: u32,
@@ -54,26 +54,32 @@ impl Contexts {
         }
         let charge = self.budget.charge(CONTEXT_COST);
         let charge = charge.ok_or(ContextError::Budget(CONTEXT_COST))?;
-        let refused = |_| ContextError::Refused(id);
-        library.create_context(id, name).map_err(refused)?;
+        library
+            .create_context(id, name)
+            .map_err(|error| context_error(id, error))?;
         self.charges.insert(id, charge);
         Ok(())
     }
 
     /// Destroys a context.
-    pub(super) fn destroy(&mut self, library: &mut Library, id: u32) -> Result<(), ContextError> {
+    pub(super) fn destroy(
+        &mut self,
+        library: &mut LibraryThread,
+        id: u32,
+    ) -> Result<(), ContextError> {
         let charge = self.charges.remove(&id);
         let charge = charge.ok_or(ContextError::Unknown(id))?;
-        library.destroy_context(id);
+        // One that is stuck has lost all contexts.
+        let _ = library.destroy_context(id);
         drop(charge);
         Ok(())
     }
 
     /// Destroys all contexts, and returns their ids.
-    pub(super) fn clear(&mut self, library: &mut Library) -> Vec<u32> {
+    pub(super) fn clear(&mut self, library: &mut LibraryThread) -> Vec<u32> {
         let contexts = std::mem::take(&mut self.charges);
         for id in contexts.keys() {
-            library.destroy_context(*id);
+            let _ = library.destroy_context(*id);
         }
         contexts.into_keys().collect()
     }
@@ -88,5 +94,13 @@ impl Contexts {
             true => Ok(()),
             false => Err(ContextError::Unknown(id)),
         }
+    }
+}
+
+/// Why a call for a context fails.
+pub(super) fn context_error(context: u32, error: CallError) -> ContextError {
+    match error {
+        CallError::Refused(_) => ContextError::Refused(context),
+        CallError::Stuck => ContextError::ServerEnded,
     }
 }

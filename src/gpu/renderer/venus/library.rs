@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Safe functions for virglrenderer (virglrenderer.h) with a render server.
 //!
-//! The library checks ids. With a render server it has no GL, so that it may be called on any thread, one at a time. It calls
-//! back on threads of its own.
+//! The library checks ids. With a render server it has no GL, so that any thread may call it, one at a time. It calls back on
+//! threads of its own.
 
 use std::ffi::{CString, c_int, c_void};
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
@@ -18,7 +18,7 @@ use crate::gpu::renderer::virglrenderer::{self, Instance, Refused, accepted};
 /// State of the library's callbacks.
 #[derive(Debug)]
 struct Callbacks {
-    retired: RetiredFences,
+    retired: Arc<RetiredFences>,
     /// The connection to the render server, until the library asks for it.
     server: Mutex<Option<OwnedFd>>,
 }
@@ -112,7 +112,7 @@ impl Library {
         api: Api,
         instance: Option<Instance>,
         server: OwnedFd,
-        retired: RetiredFences,
+        retired: Arc<RetiredFences>,
     ) -> Result<Self, Refused> {
         let callbacks = Arc::new(Callbacks {
             retired,
@@ -128,11 +128,6 @@ impl Library {
             callbacks,
             _instance: instance,
         })
-    }
-
-    /// The fences that were retired.
-    pub(super) fn retired(&self) -> &RetiredFences {
-        &self.callbacks.retired
     }
 
     /// The version and size of a capability set; `None` if there is no such set.

@@ -3,13 +3,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::event::epoll;
 
-use super::contexts::Contexts;
+use super::contexts::{Contexts, context_error};
 use super::fences::{PendingFences, RetiredFences};
 use super::host_blobs::HostBlobs;
 use super::library::Library;
+use super::library_thread::{CallError, LibraryThread};
 use super::limits::MAX_RINGS;
 use super::render_server::RenderServer;
 use super::{Options, VenusError};
@@ -33,9 +35,11 @@ use crate::gpu::resource::{
 pub(crate) struct VenusRenderer {
     /// All resources but the blobs in the host's memory.
     software: SoftwareRenderer,
-    library: Library,
+    library: LibraryThread,
     name: String,
-    capsets: Vec<CapsetInfo>,
+    capset: [CapsetInfo; 1],
+    /// In its newest version.
+    capset_data: Vec<u8>,
     contexts: Contexts,
     blobs: HostBlobs,
     fences: PendingFences,
@@ -60,30 +64,44 @@ impl VenusRenderer {
         let descriptors = |e: io::Error| VenusError::Descriptors(e);
         let instance = Instance::take().ok_or(VenusError::Taken)?;
         let ours = server.try_clone().map_err(descriptors)?;
-        let retired = RetiredFences::new().map_err(descriptors)?;
-        let library = Library::open(api, Some(instance), server, retired);
-        let library = library.map_err(|_| VenusError::Init {
-            server: path.clone(),
-            last_message: virglrenderer::last_message(),
-        })?;
+        let retired = Arc::new(RetiredFences::new().map_err(descriptors)?);
+        let library = LibraryThread::start(retired, move |retired| {
+            Library::open(api, Some(instance), server, retired)
+        });
+        let failed = |error| match error {
+            CallError::Refused(_) => VenusError::Init {
+                server: path.clone(),
+                last_message: virglrenderer::last_message(),
+            },
+            CallError::Stuck => VenusError::Stuck {
+                server: path.clone(),
+            },
+        };
+        let mut library = library.map_err(descriptors)?.map_err(failed)?;
         virglrenderer::limit();
+        let capset = library.capset(CapsetInfo::VENUS).map_err(failed)?;
+        let capset = capset.ok_or(VenusError::NoVenus)?;
         let name = format!("venus by {}", path.display());
         log::info!("{name}");
-        let renderer = Self::with_library(library, RenderServer::new(ours), name, budget, memory)
-            .map_err(descriptors)?;
-        match renderer.capsets.is_empty() {
-            true => Err(VenusError::NoVenus),
-            false => Ok(renderer),
-        }
+        Self::with_library(
+            library,
+            RenderServer::new(ours),
+            capset,
+            name,
+            budget,
+            memory,
+        )
+        .map_err(descriptors)
     }
 
-    /// A renderer with an initialised library.
+    /// A renderer with an initialised library, and its capability set.
     ///
     /// # Errors
     /// If the host has no descriptors left.
     pub(super) fn with_library(
-        library: Library,
+        library: LibraryThread,
         server: RenderServer,
+        (capset, capset_data): (CapsetInfo, Vec<u8>),
         name: String,
         budget: Budget,
         memory: GuestMemory,
@@ -94,9 +112,10 @@ impl VenusRenderer {
         epoll::add(&events, &server, data, epoll::EventFlags::RDHUP)?;
         Ok(Self {
             software: SoftwareRenderer::new(budget.clone(), memory),
-            capsets: library.capset(CapsetInfo::VENUS).into_iter().collect(),
             library,
             name,
+            capset: [capset],
+            capset_data,
             contexts: Contexts::new(budget.clone()),
             blobs: HostBlobs::new(budget.clone()),
             fences: PendingFences::default(),
@@ -150,18 +169,23 @@ impl VenusRenderer {
         }
     }
 
-    /// If the render server has ended, all contexts have ended with it.
+    /// Finds out whether the render server has ended or does not answer. All contexts have ended with it then.
     fn look_at_server(&mut self) {
-        if !self.server.as_ref().is_some_and(RenderServer::has_ended) {
+        let Some(server) = &self.server else {
             return;
-        }
-        if let Some(server) = self.server.take() {
-            // A duplicate of the socket stays open in the library, so that closing it does not end this.
-            let _ = epoll::delete(&self.events, &server);
-        }
-        let lost = "the guest's Vulkan programs are lost, and new ones find none until the VM is started again";
-        log::error!("the render server has ended: {lost}");
-        self.name = "Vulkan is lost: the render server has ended".to_owned();
+        };
+        let how = match (server.has_ended(), self.library.is_stuck()) {
+            (true, _) => "has ended",
+            (false, true) => "does not answer",
+            (false, false) => return,
+        };
+        // The library has duplicates of the socket, so that to close this one does not take it out of the events.
+        let _ = epoll::delete(&self.events, server);
+        self.server = None;
+        log::error!(
+            "the render server {how}: the guest's Vulkan programs are lost, and there is no Vulkan until the VM is started again"
+        );
+        self.name = format!("Vulkan is lost: the render server {how}");
         self.clear_contexts();
     }
 }
@@ -328,12 +352,12 @@ impl Renderer for VenusRenderer {
 
 impl Renderer3d for VenusRenderer {
     fn capsets(&self) -> &[CapsetInfo] {
-        &self.capsets
+        &self.capset
     }
 
     fn capset(&mut self, id: u32, version: u32) -> Option<Vec<u8>> {
-        let set = self.capsets.iter().find(|set| set.id == id)?;
-        (version <= set.max_version).then(|| self.library.capset_data(set, version))
+        let [set] = &self.capset;
+        (id == set.id && version == set.max_version).then(|| self.capset_data.clone())
     }
 
     fn has_context_init(&self) -> bool {
@@ -388,7 +412,7 @@ impl Renderer3d for VenusRenderer {
     fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
         self.contexts.check(context)?;
         let submitted = self.library.submit(context, stream);
-        submitted.map_err(|_| ContextError::Refused(context))
+        submitted.map_err(|error| context_error(context, error))
     }
 
     /// The device's own timeline is of 2D, which is done at once.

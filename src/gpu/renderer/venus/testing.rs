@@ -8,6 +8,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs::File;
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -17,6 +19,7 @@ use super::VenusRenderer;
 use super::api::Api;
 use super::fences::RetiredFences;
 use super::library::{Library, write_context_fence};
+use super::library_thread::LibraryThread;
 use super::render_server::RenderServer;
 use crate::backend::GuestMemory;
 use crate::gpu::resource::Budget;
@@ -29,6 +32,11 @@ pub(super) const DRIVERS_OWN: u64 = 3;
 pub(super) const REFUSED: u64 = 4;
 /// A memfd shorter than the blob.
 pub(super) const SHORT: u64 = 5;
+
+/// The server never answers a stream that begins so.
+pub(super) const HANGS: u32 = 0xdead;
+/// How long the device waits in tests, at most for a hung server.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 const EINVAL: c_int = 22;
 const PAGE: u64 = 4096;
@@ -58,11 +66,14 @@ pub(super) struct PendingFence {
 }
 
 thread_local! {
-    static STATE: RefCell<State> = RefCell::default();
+    /// Of the library whose thread this is, or of the test's.
+    static STATE: RefCell<Arc<Mutex<State>>> = RefCell::default();
 }
 
 fn state<T>(with: impl FnOnce(&mut State) -> T) -> T {
-    STATE.with_borrow_mut(with)
+    let state = STATE.with_borrow(Arc::clone);
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    with(&mut state)
 }
 
 /// The ids of contexts and of blobs that the library has.
@@ -118,16 +129,24 @@ pub(super) fn draw(blob: u32, offset: u64, bytes: &[u8]) {
 
 /// A renderer with a fake library on this thread, and its server's end of the connection.
 pub(super) fn renderer(budget: &Budget) -> (VenusRenderer, OwnedFd) {
-    state(|state| *state = State::default());
+    let shared = Arc::<Mutex<State>>::default();
+    STATE.set(Arc::clone(&shared));
     let kind = SocketType::SEQPACKET;
     let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.expect("a pair of sockets");
     let watched = RenderServer::new(ours.try_clone().expect("a descriptor"));
-    let retired = RetiredFences::new().expect("an event");
-    let library = Library::open(api(), None, ours, retired).expect("a library");
+    let retired = Arc::new(RetiredFences::new().expect("an event"));
+    let library = LibraryThread::start(retired, move |retired| {
+        STATE.set(shared);
+        Library::open(api(), None, ours, retired)
+    });
+    let mut library = library.expect("a thread").expect("a library");
+    library.set_patience(PATIENCE);
+    let capset = library.capset(4).expect("an answer").expect("a set");
     let memory = GuestMemory::new(Default::default());
     let name = "a fake".to_owned();
-    let renderer = VenusRenderer::with_library(library, watched, name, budget.clone(), memory);
+    let renderer =
+        VenusRenderer::with_library(library, watched, capset, name, budget.clone(), memory);
     (renderer.expect("a renderer"), theirs)
 }
 
@@ -249,6 +268,9 @@ unsafe extern "C" fn submit(commands: *mut c_void, context: c_int, len: c_int) -
     });
     match stream {
         [0xbad, ..] => EINVAL,
+        [HANGS, ..] => loop {
+            std::thread::park();
+        },
         _ => 0,
     }
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The renderer with a fake library.
 
+use std::time::{Duration, Instant};
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::limits::{BLOB_COST, CONTEXT_COST, MAX_CONTEXTS};
 use super::testing::{
-    DMABUF, DRIVERS_OWN, LAVAPIPE, MEMFD, REFUSED, SHORT, draw, population, renderer, retire,
-    streams,
+    DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, draw, population, renderer,
+    retire, streams,
 };
 use super::*;
 use crate::geometry::{Rect, Size};
@@ -269,6 +271,37 @@ fn streams_reach_the_context() {
     let error = renderer.submit(2, &mut [1]).unwrap_err();
     assert!(matches!(error, ContextError::Unknown(2)));
     assert_eq!(streams(), [(1, vec![1, 2, 3]), (1, vec![0xbad])]);
+}
+
+#[test]
+fn vulkan_ends_with_a_render_server_that_does_not_answer() {
+    let (mut renderer, _server) = renderer(&budget());
+    renderer.create_context(1, b"", VENUS).unwrap();
+    renderer.create_blob(&host_blob(5, 1, MEMFD), None).unwrap();
+    let ring = Some(RingId {
+        context: 1,
+        index: 0,
+    });
+    let fence = renderer.fence(ring).unwrap();
+    let error = renderer.submit(1, &mut [HANGS]).unwrap_err();
+    assert!(matches!(error, ContextError::ServerEnded));
+    assert!(is_readable(&renderer));
+    renderer.poll_fences();
+    assert!(renderer.is_retired(fence));
+    assert!(renderer.name().unwrap().contains("does not answer"));
+    // Nothing waits any more.
+    let began = Instant::now();
+    let error = renderer.create_context(2, b"", VENUS).unwrap_err();
+    assert!(matches!(error, ContextError::ServerEnded));
+    renderer.poll_fences();
+    assert!(!is_readable(&renderer));
+    renderer
+        .create_2d(6, Format::B8G8R8X8, Size::new(1, 1))
+        .unwrap();
+    renderer.unref(5).unwrap();
+    renderer.reset();
+    drop(renderer);
+    assert!(began.elapsed() < Duration::from_millis(250));
 }
 
 #[test]
