@@ -37,7 +37,7 @@ pub(crate) struct RenderServer {
 }
 
 impl RenderServer {
-    fn listen(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn listen(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join("render");
         let listener = net::socket_with(
             AddressFamily::UNIX,
@@ -61,8 +61,13 @@ impl RenderServer {
         Ok(Self { path, servers })
     }
 
+    /// Where it listens.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What the servers said.
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         lock(&self.servers).iter().map(Program::stderr).collect()
     }
 
