@@ -4,8 +4,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod by_hand;
 mod endurance;
 mod faults;
 mod guest;
+mod hostile;
 mod machine;
 mod units;

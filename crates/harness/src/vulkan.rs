@@ -86,5 +86,5 @@ pub fn show(program: &str) -> String {
 /// The agent's command that starts what [`show`] needs.
 #[must_use]
 pub fn start_seats() -> String {
-    format!("spawn /tmp/seatd /bin/env SEATD_VTBOUND=0 /usr/bin/seatd")
+    "spawn /tmp/seatd /bin/env SEATD_VTBOUND=0 /usr/bin/seatd".to_owned()
 }

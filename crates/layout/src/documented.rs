@@ -33,6 +33,10 @@ const UNIT: Trial = Test("cli/tests/vms/units.rs", "vm_is_a_unit");
 const VIEWERS: Trial = None(
     "the viewers of tests/vms/console are TigerVNC's and gvncviewer's library, which need a display",
 );
+const VULKAN: Trial = Test(
+    "tests/vulkan/by_hand.rs",
+    "render_server_is_started_as_the_document_says",
+);
 const PACKAGES: Trial = None(
     "make check-packages builds them with the same goal and installs them by apt-get, on machines without sudo",
 );
@@ -164,6 +168,16 @@ pub(crate) const TRIED: &[Tried] = &[
         "vhost-user-gpu --virgl",
         None("tests/process/virgl starts it so, and tests/vms/dmabuf.rs on a render node"),
     ),
+    tried(
+        "docs/vulkan.md",
+        "sudo vhostctl add console",
+        Test(
+            "tests/vulkan/units.rs",
+            "vhostctl_gives_a_vm_vulkan_in_one_command",
+        ),
+    ),
+    tried("docs/vulkan.md", "systemd-socket-activate", VULKAN),
+    tried("docs/vulkan.md", "vhost-user-gpu --venus", VULKAN),
     tried("packaging/README.md", "mkdir -p /etc/qemu", LOOKED_AT),
 ];
 

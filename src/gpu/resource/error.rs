@@ -40,6 +40,8 @@ pub(crate) enum ResourceError {
     Unmappable { id: u32, source: Arc<BlobError> },
     #[error("blob resource {id}: there is no context {context}")]
     NoContext { id: u32, context: u32 },
+    #[error("blob resource {0}: the render server has ended or does not answer")]
+    ServerEnded(u32),
     #[error("resource {0}: the command is of OpenGL, and this GPU has Vulkan only")]
     No3d(u32),
     #[error("resource {0} has a backing already")]

@@ -87,7 +87,7 @@ impl CommandError {
             ContextError::TooMany(_) | ContextError::Budget(_) | ContextError::Excess(_) => {
                 ErrorCode::OutOfMemory
             }
-            ContextError::ServerEnded => ErrorCode::Unspec,
+            ContextError::Ended(_) | ContextError::ServerEnded => ErrorCode::Unspec,
             ContextError::Refused(_)
             | ContextError::Capset { .. }
             | ContextError::NotShareable { .. }
@@ -113,7 +113,7 @@ impl CommandError {
             | R::IsBlob(_)
             | R::IsNoBlob(_) => ErrorCode::InvalidParameter,
             // What a driver may ask for, and this host does not have.
-            R::NoHostMemory(_) | R::Unmappable { .. } => ErrorCode::Unspec,
+            R::NoHostMemory(_) | R::Unmappable { .. } | R::ServerEnded(_) => ErrorCode::Unspec,
             R::NoContext { .. } => ErrorCode::InvalidContextId,
             R::Blob { source, .. } => match source {
                 BlobError::TooLarge(_) => ErrorCode::OutOfMemory,

@@ -50,6 +50,12 @@ pub enum VenusError {
         /// The library's last message.
         last_message: String,
     },
+    /// The render server does not answer.
+    #[error("--render-server: the render server at {} does not answer", server.display())]
+    Stuck {
+        /// The socket.
+        server: PathBuf,
+    },
     /// virglrenderer was built without Venus.
     #[error("--venus: this host's virglrenderer was built without Venus")]
     NoVenus,

@@ -42,7 +42,7 @@ impl RetiredFences {
     }
 
     /// Makes the event readable.
-    fn notify(&self) {
+    pub(super) fn notify(&self) {
         // It fails only where it is readable already, more often than anyone counts.
         let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
     }

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use super::contexts::Contexts;
+use super::contexts::{Contexts, context_error};
 use super::exported_memory;
-use super::library::{ExportedType, Library};
+use super::library::ExportedType;
+use super::library_thread::{CallError, LibraryThread};
 use super::limits::{BLOB_COST, MAX_HOST_BLOBS};
 use crate::gpu::protocol::{BlobMemory, ResourceCreateBlob};
 use crate::gpu::renderer::ContextError;
@@ -59,7 +60,7 @@ impl HostBlobs {
     /// As [`HostBlobs::check_new`], and if memory is short, or the render server refuses it.
     pub(super) fn create(
         &mut self,
-        library: &mut Library,
+        library: &mut LibraryThread,
         contexts: &Contexts,
         new: &ResourceCreateBlob,
     ) -> Result<(), ResourceError> {
@@ -69,13 +70,12 @@ impl HostBlobs {
             return Err(ResourceError::NoContext { id, context });
         }
         let charge = self.table.charge(id, new.len.saturating_add(BLOB_COST))?;
-        let refused = |_| ResourceError::Refused(id);
-        library.create_blob(new).map_err(refused)?;
-        let exported = library.export_blob(id).map_err(refused);
-        let exported = exported.inspect_err(|_| library.unref(id))?;
+        let (exported, caching) = library.create_blob(*new).map_err(|error| match error {
+            CallError::Refused(_) => ResourceError::Refused(id),
+            CallError::Stuck => ResourceError::ServerEnded(id),
+        })?;
         let kind = exported.kind;
-        // What has no other cache than the processor's needs none to be told.
-        let caching = library.map_info(id).unwrap_or(HostMemory::CACHED);
+        let caching = caching.unwrap_or(HostMemory::CACHED);
         let mapping = exported_memory::mapping(exported, new.len, caching);
         let blob = HostBlob {
             context,
@@ -116,7 +116,7 @@ impl HostBlobs {
     /// If others cannot have it.
     pub(super) fn attach(
         &mut self,
-        library: &mut Library,
+        library: &mut LibraryThread,
         context: u32,
         id: u32,
     ) -> Result<(), ContextError> {
@@ -130,14 +130,15 @@ impl HostBlobs {
                 resource: id,
             });
         }
-        library.attach(context, id);
-        Ok(())
+        library
+            .attach(context, id)
+            .map_err(|error| context_error(context, error))
     }
 
     /// Detaches a blob from a context.
     pub(super) fn detach(
         &mut self,
-        library: &mut Library,
+        library: &mut LibraryThread,
         context: u32,
         id: u32,
     ) -> Result<(), ResourceError> {
@@ -145,7 +146,7 @@ impl HostBlobs {
         if blob.context == context {
             blob.is_home = false;
         }
-        library.detach(context, id);
+        let _ = library.detach(context, id);
         Ok(())
     }
 
@@ -164,16 +165,20 @@ impl HostBlobs {
     }
 
     /// Destroys a blob.
-    pub(super) fn unref(&mut self, library: &mut Library, id: u32) -> Result<(), ResourceError> {
+    pub(super) fn unref(
+        &mut self,
+        library: &mut LibraryThread,
+        id: u32,
+    ) -> Result<(), ResourceError> {
         self.table.get(id)?;
-        library.unref(id);
+        let _ = library.unref(id);
         self.table.remove(id)
     }
 
     /// Destroys all blobs.
-    pub(super) fn clear(&mut self, library: &mut Library) {
+    pub(super) fn clear(&mut self, library: &mut LibraryThread) {
         for id in self.table.clear() {
-            library.unref(id);
+            let _ = library.unref(id);
         }
     }
 }

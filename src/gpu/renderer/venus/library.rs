@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Safe functions for virglrenderer (virglrenderer.h) with a render server.
 //!
-//! The library checks ids. With a render server it has no GL, so that it may be called on any thread, one at a time. It calls
-//! back on threads of its own.
+//! The library checks ids. With a render server it has no GL, so that any thread may call it, one at a time. It calls back on
+//! threads of its own.
 
 use std::ffi::{CString, c_int, c_void};
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
@@ -12,13 +12,14 @@ use virglrenderer_sys as sys;
 
 use super::api::Api;
 use super::fences::RetiredFences;
+use super::render_server;
 use crate::gpu::protocol::{CapsetInfo, ResourceCreateBlob, RingId};
 use crate::gpu::renderer::virglrenderer::{self, Instance, Refused, accepted};
 
 /// State of the library's callbacks.
 #[derive(Debug)]
 struct Callbacks {
-    retired: RetiredFences,
+    retired: Arc<RetiredFences>,
     /// The connection to the render server, until the library asks for it.
     server: Mutex<Option<OwnedFd>>,
 }
@@ -112,7 +113,7 @@ impl Library {
         api: Api,
         instance: Option<Instance>,
         server: OwnedFd,
-        retired: RetiredFences,
+        retired: Arc<RetiredFences>,
     ) -> Result<Self, Refused> {
         let callbacks = Arc::new(Callbacks {
             retired,
@@ -130,11 +131,6 @@ impl Library {
         })
     }
 
-    /// The fences that were retired.
-    pub(super) fn retired(&self) -> &RetiredFences {
-        &self.callbacks.retired
-    }
-
     /// The version and size of a capability set; `None` if there is no such set.
     pub(super) fn capset(&self, id: u32) -> Option<CapsetInfo> {
         // SAFETY: the library is initialised.
@@ -147,13 +143,20 @@ impl Library {
         unsafe { virglrenderer::capset_data(self.api.fill_caps, set, version) }
     }
 
-    /// Creates a context of Venus.
-    pub(super) fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), Refused> {
+    /// Creates a context of Venus. Returns a duplicate of its own connection to the server, by which its end is noticed, if
+    /// that can be found.
+    pub(super) fn create_context(
+        &mut self,
+        id: u32,
+        name: &[u8],
+    ) -> Result<Option<OwnedFd>, Refused> {
         let name: Vec<u8> = name.iter().copied().take_while(|b| *b != 0).collect();
         let name = CString::new(name).unwrap_or_default();
         let len = name.as_bytes().len() as u32;
+        let first = render_server::next_descriptor();
         // SAFETY: the library is initialised, and it copies the name.
-        accepted(unsafe { (self.api.context_create)(id, CapsetInfo::VENUS, len, name.as_ptr()) })
+        accepted(unsafe { (self.api.context_create)(id, CapsetInfo::VENUS, len, name.as_ptr()) })?;
+        Ok(first.and_then(render_server::new_connection))
     }
 
     /// Destroys a context.

@@ -11,6 +11,7 @@ mod exported_memory;
 mod fences;
 mod host_blobs;
 mod library;
+mod library_thread;
 mod limits;
 mod options;
 mod render_server;

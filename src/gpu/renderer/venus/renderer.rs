@@ -2,18 +2,21 @@
 //! The renderer with Venus, and how commands map to its parts.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 
-use super::contexts::Contexts;
+use super::contexts::{Contexts, context_error, ended_context};
 use super::fences::{PendingFences, RetiredFences};
 use super::host_blobs::HostBlobs;
 use super::library::Library;
+use super::library_thread::{CallError, LibraryThread};
 use super::limits::MAX_RINGS;
 use super::render_server::RenderServer;
 use super::{Options, VenusError};
-use crate::backend::{GuestMemory, MemoryGuard};
+use crate::backend::{GuestMemory, MemoryGuard, RateLimitedLog};
 use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{
     BlobMemory, CapsetInfo, Format, FramebufferLayout, ResourceCreate3d, ResourceCreateBlob,
@@ -33,17 +36,20 @@ use crate::gpu::resource::{
 pub(crate) struct VenusRenderer {
     /// All resources but the blobs in the host's memory.
     software: SoftwareRenderer,
-    library: Library,
+    library: LibraryThread,
     name: String,
-    capsets: Vec<CapsetInfo>,
+    capset: [CapsetInfo; 1],
+    /// In its newest version.
+    capset_data: Vec<u8>,
     contexts: Contexts,
     blobs: HostBlobs,
     fences: PendingFences,
     /// `None` once it has ended.
     server: Option<RenderServer>,
-    /// Readable when a fence is retired, and when the server ends.
-    events: OwnedFd,
+    /// Readable when a fence is retired, and when the server or a context ends.
+    events: Arc<OwnedFd>,
     budget: Budget,
+    log: RateLimitedLog,
 }
 
 impl VenusRenderer {
@@ -60,30 +66,44 @@ impl VenusRenderer {
         let descriptors = |e: io::Error| VenusError::Descriptors(e);
         let instance = Instance::take().ok_or(VenusError::Taken)?;
         let ours = server.try_clone().map_err(descriptors)?;
-        let retired = RetiredFences::new().map_err(descriptors)?;
-        let library = Library::open(api, Some(instance), server, retired);
-        let library = library.map_err(|_| VenusError::Init {
-            server: path.clone(),
-            last_message: virglrenderer::last_message(),
-        })?;
+        let retired = Arc::new(RetiredFences::new().map_err(descriptors)?);
+        let library = LibraryThread::start(retired, move |retired| {
+            Library::open(api, Some(instance), server, retired)
+        });
+        let failed = |error| match error {
+            CallError::Refused(_) => VenusError::Init {
+                server: path.clone(),
+                last_message: virglrenderer::last_message(),
+            },
+            CallError::Stuck => VenusError::Stuck {
+                server: path.clone(),
+            },
+        };
+        let mut library = library.map_err(descriptors)?.map_err(failed)?;
         virglrenderer::limit();
+        let capset = library.capset(CapsetInfo::VENUS).map_err(failed)?;
+        let capset = capset.ok_or(VenusError::NoVenus)?;
         let name = format!("venus by {}", path.display());
         log::info!("{name}");
-        let renderer = Self::with_library(library, RenderServer::new(ours), name, budget, memory)
-            .map_err(descriptors)?;
-        match renderer.capsets.is_empty() {
-            true => Err(VenusError::NoVenus),
-            false => Ok(renderer),
-        }
+        Self::with_library(
+            library,
+            RenderServer::new(ours),
+            capset,
+            name,
+            budget,
+            memory,
+        )
+        .map_err(descriptors)
     }
 
-    /// A renderer with an initialised library.
+    /// A renderer with an initialised library, and its capability set.
     ///
     /// # Errors
     /// If the host has no descriptors left.
     pub(super) fn with_library(
-        library: Library,
+        library: LibraryThread,
         server: RenderServer,
+        (capset, capset_data): (CapsetInfo, Vec<u8>),
         name: String,
         budget: Budget,
         memory: GuestMemory,
@@ -92,17 +112,20 @@ impl VenusRenderer {
         let data = epoll::EventData::new_u64(0);
         epoll::add(&events, library.retired(), data, epoll::EventFlags::IN)?;
         epoll::add(&events, &server, data, epoll::EventFlags::RDHUP)?;
+        let events = Arc::new(events);
         Ok(Self {
             software: SoftwareRenderer::new(budget.clone(), memory),
-            capsets: library.capset(CapsetInfo::VENUS).into_iter().collect(),
             library,
             name,
-            contexts: Contexts::new(budget.clone()),
+            capset: [capset],
+            capset_data,
+            contexts: Contexts::new(budget.clone(), Arc::clone(&events)),
             blobs: HostBlobs::new(budget.clone()),
             fences: PendingFences::default(),
             server: Some(server),
             events,
             budget,
+            log: RateLimitedLog::default(),
         })
     }
 
@@ -150,18 +173,48 @@ impl VenusRenderer {
         }
     }
 
-    /// If the render server has ended, all contexts have ended with it.
-    fn look_at_server(&mut self) {
-        if !self.server.as_ref().is_some_and(RenderServer::has_ended) {
+    /// Ends a context of which nothing is left at the server, or which does not know what was said to it.
+    fn end_context(&mut self, context: u32) {
+        self.contexts.end(&mut self.library, context);
+        self.forget_context(context);
+    }
+
+    /// Ends the contexts whose connections have.
+    fn end_lost_contexts(&mut self) {
+        /// The rest is ready again.
+        const MOST: usize = 16;
+        let mut room = [const { MaybeUninit::uninit() }; MOST];
+        let Ok((events, _)) = epoll::wait(&*self.events, &mut room[..], Some(&Timespec::default()))
+        else {
             return;
+        };
+        for event in events {
+            if let Some(context) = ended_context(event.data.u64()) {
+                self.log.warn(format_args!(
+                    "the render server's process for context {context} has ended"
+                ));
+                self.end_context(context);
+            }
         }
-        if let Some(server) = self.server.take() {
-            // A duplicate of the socket stays open in the library, so that closing it does not end this.
-            let _ = epoll::delete(&self.events, &server);
-        }
-        let lost = "the guest's Vulkan programs are lost, and new ones find none until the VM is started again";
-        log::error!("the render server has ended: {lost}");
-        self.name = "Vulkan is lost: the render server has ended".to_owned();
+    }
+
+    /// Finds out whether the render server has ended or does not answer. All contexts have ended with it then.
+    fn look_at_server(&mut self) {
+        let Some(server) = &self.server else {
+            return;
+        };
+        let how = match (server.has_ended(), self.library.is_stuck()) {
+            (true, _) => "has ended",
+            (false, true) => "does not answer",
+            (false, false) => return,
+        };
+        // The library has duplicates of the socket, so that to close this one does not take it out of the events.
+        let _ = epoll::delete(&*self.events, server);
+        self.server = None;
+        log::error!(
+            "the render server {how}: the guest's Vulkan programs are lost, and there is no Vulkan until the VM is started again"
+        );
+        self.name = format!("Vulkan is lost: the render server {how}");
         self.clear_contexts();
     }
 }
@@ -328,12 +381,12 @@ impl Renderer for VenusRenderer {
 
 impl Renderer3d for VenusRenderer {
     fn capsets(&self) -> &[CapsetInfo] {
-        &self.capsets
+        &self.capset
     }
 
     fn capset(&mut self, id: u32, version: u32) -> Option<Vec<u8>> {
-        let set = self.capsets.iter().find(|set| set.id == id)?;
-        (version <= set.max_version).then(|| self.library.capset_data(set, version))
+        let [set] = &self.capset;
+        (id == set.id && version == set.max_version).then(|| self.capset_data.clone())
     }
 
     fn has_context_init(&self) -> bool {
@@ -388,7 +441,10 @@ impl Renderer3d for VenusRenderer {
     fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
         self.contexts.check(context)?;
         let submitted = self.library.submit(context, stream);
-        submitted.map_err(|_| ContextError::Refused(context))
+        submitted.map_err(|error| {
+            self.end_context(context);
+            context_error(context, error)
+        })
     }
 
     /// The device's own timeline is of 2D, which is done at once.
@@ -400,6 +456,7 @@ impl Renderer3d for VenusRenderer {
     }
 
     fn poll_fences(&mut self) {
+        self.end_lost_contexts();
         self.fences.update(self.library.retired());
         self.look_at_server();
     }

@@ -8,6 +8,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fs::File;
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -17,6 +19,7 @@ use super::VenusRenderer;
 use super::api::Api;
 use super::fences::RetiredFences;
 use super::library::{Library, write_context_fence};
+use super::library_thread::LibraryThread;
 use super::render_server::RenderServer;
 use crate::backend::GuestMemory;
 use crate::gpu::resource::Budget;
@@ -30,6 +33,11 @@ pub(super) const REFUSED: u64 = 4;
 /// A memfd shorter than the blob.
 pub(super) const SHORT: u64 = 5;
 
+/// The server never answers a stream that begins so.
+pub(super) const HANGS: u32 = 0xdead;
+/// How long the device waits in tests, at most for a hung server.
+const PATIENCE: Duration = Duration::from_millis(300);
+
 const EINVAL: c_int = 22;
 const PAGE: u64 = 4096;
 
@@ -38,7 +46,8 @@ struct State {
     cookie: usize,
     /// The connection that the library took.
     connection: Option<OwnedFd>,
-    contexts: HashSet<u32>,
+    /// Both ends of each one's connection. The server's is closed when its process ends.
+    contexts: HashMap<u32, (OwnedFd, Option<OwnedFd>)>,
     blobs: HashMap<u32, Blob>,
     fences: Vec<PendingFence>,
     streams: Vec<(u32, Vec<u32>)>,
@@ -58,11 +67,14 @@ pub(super) struct PendingFence {
 }
 
 thread_local! {
-    static STATE: RefCell<State> = RefCell::default();
+    /// Of the library whose thread this is, or of the test's.
+    static STATE: RefCell<Arc<Mutex<State>>> = RefCell::default();
 }
 
 fn state<T>(with: impl FnOnce(&mut State) -> T) -> T {
-    STATE.with_borrow_mut(with)
+    let state = STATE.with_borrow(Arc::clone);
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    with(&mut state)
 }
 
 /// The ids of contexts and of blobs that the library has.
@@ -72,7 +84,7 @@ pub(super) fn population() -> (Vec<u32>, Vec<u32>) {
         ids
     };
     state(|state| {
-        let contexts = state.contexts.iter().copied().collect();
+        let contexts = state.contexts.keys().copied().collect();
         (
             sorted(contexts),
             sorted(state.blobs.keys().copied().collect()),
@@ -83,6 +95,11 @@ pub(super) fn population() -> (Vec<u32>, Vec<u32>) {
 /// The streams that were submitted.
 pub(super) fn streams() -> Vec<(u32, Vec<u32>)> {
     state(|state| std::mem::take(&mut state.streams))
+}
+
+/// The process of the server for a context ends.
+pub(super) fn crash(context: u32) {
+    state(|state| state.contexts.get_mut(&context).expect("a context").1 = None);
 }
 
 /// Retires the pending fences that `which` picks, on another thread.
@@ -118,17 +135,29 @@ pub(super) fn draw(blob: u32, offset: u64, bytes: &[u8]) {
 
 /// A renderer with a fake library on this thread, and its server's end of the connection.
 pub(super) fn renderer(budget: &Budget) -> (VenusRenderer, OwnedFd) {
-    state(|state| *state = State::default());
-    let kind = SocketType::SEQPACKET;
-    let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
-    let (ours, theirs) = pair.expect("a pair of sockets");
+    let shared = Arc::<Mutex<State>>::default();
+    STATE.set(Arc::clone(&shared));
+    let (ours, theirs) = connection();
     let watched = RenderServer::new(ours.try_clone().expect("a descriptor"));
-    let retired = RetiredFences::new().expect("an event");
-    let library = Library::open(api(), None, ours, retired).expect("a library");
+    let retired = Arc::new(RetiredFences::new().expect("an event"));
+    let library = LibraryThread::start(retired, move |retired| {
+        STATE.set(shared);
+        Library::open(api(), None, ours, retired)
+    });
+    let mut library = library.expect("a thread").expect("a library");
+    library.set_patience(PATIENCE);
+    let capset = library.capset(4).expect("an answer").expect("a set");
     let memory = GuestMemory::new(Default::default());
     let name = "a fake".to_owned();
-    let renderer = VenusRenderer::with_library(library, watched, name, budget.clone(), memory);
+    let renderer =
+        VenusRenderer::with_library(library, watched, capset, name, budget.clone(), memory);
     (renderer.expect("a renderer"), theirs)
+}
+
+fn connection() -> (OwnedFd, OwnedFd) {
+    let kind = SocketType::SEQPACKET;
+    let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+    pair.expect("a pair of sockets")
 }
 
 fn api() -> Api {
@@ -193,13 +222,15 @@ unsafe extern "C" fn context_create(id: u32, flags: u32, len: u32, name: *const 
     assert_eq!(name.to_bytes().len(), len as usize);
     assert_eq!(flags, 4);
     assert_ne!(id, 0);
-    assert!(state(|state| state.contexts.insert(id)), "{id} twice");
+    let (ours, theirs) = connection();
+    let old = state(|state| state.contexts.insert(id, (ours, Some(theirs))));
+    assert!(old.is_none(), "{id} twice");
     0
 }
 
 unsafe extern "C" fn context_destroy(id: u32) {
     state(|state| {
-        assert!(state.contexts.remove(&id), "no context {id}");
+        assert!(state.contexts.remove(&id).is_some(), "no context {id}");
         state.fences.retain(|fence| fence.context != id);
         for blob in state.blobs.values_mut() {
             blob.contexts.remove(&id);
@@ -210,7 +241,7 @@ unsafe extern "C" fn context_destroy(id: u32) {
 unsafe extern "C" fn context_attach(context: c_int, id: c_int) {
     let context = context as u32;
     state(|state| {
-        assert!(state.contexts.contains(&context));
+        assert!(state.contexts.contains_key(&context));
         let blob = state.blobs.get_mut(&(id as u32)).expect("a blob");
         let is_new = blob.contexts.insert(context);
         let can_share = blob.kind == sys::VIRGL_RENDERER_BLOB_FD_TYPE_DMABUF;
@@ -221,7 +252,7 @@ unsafe extern "C" fn context_attach(context: c_int, id: c_int) {
 unsafe extern "C" fn context_detach(context: c_int, id: c_int) {
     let context = context as u32;
     state(|state| {
-        assert!(state.contexts.contains(&context));
+        assert!(state.contexts.contains_key(&context));
         let blob = state.blobs.get_mut(&(id as u32)).expect("a blob");
         blob.contexts.remove(&context);
     });
@@ -230,7 +261,7 @@ unsafe extern "C" fn context_detach(context: c_int, id: c_int) {
 unsafe extern "C" fn context_fence(context: u32, _: u32, ring: u32, fence: u64) -> c_int {
     assert!(ring < 64);
     state(|state| {
-        assert!(state.contexts.contains(&context));
+        assert!(state.contexts.contains_key(&context));
         state.fences.push(PendingFence {
             context,
             ring,
@@ -244,11 +275,14 @@ unsafe extern "C" fn submit(commands: *mut c_void, context: c_int, len: c_int) -
     // SAFETY: the caller has as many words.
     let stream = unsafe { std::slice::from_raw_parts(commands.cast::<u32>(), len as usize) };
     state(|state| {
-        assert!(state.contexts.contains(&(context as u32)));
+        assert!(state.contexts.contains_key(&(context as u32)));
         state.streams.push((context as u32, stream.to_vec()));
     });
     match stream {
         [0xbad, ..] => EINVAL,
+        [HANGS, ..] => loop {
+            std::thread::park();
+        },
         _ => 0,
     }
 }
@@ -281,7 +315,7 @@ unsafe extern "C" fn create_blob(
         }
     }
     state(|state| {
-        assert!(state.contexts.contains(&args.ctx_id));
+        assert!(state.contexts.contains_key(&args.ctx_id));
         let blob = Blob {
             kind,
             file,

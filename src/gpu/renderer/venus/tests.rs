@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The renderer with a fake library.
 
+use std::time::{Duration, Instant};
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::limits::{BLOB_COST, CONTEXT_COST, MAX_CONTEXTS};
 use super::testing::{
-    DMABUF, DRIVERS_OWN, LAVAPIPE, MEMFD, REFUSED, SHORT, draw, population, renderer, retire,
-    streams,
+    DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, crash, draw, population, renderer,
+    retire, streams,
 };
 use super::*;
 use crate::geometry::{Rect, Size};
@@ -260,6 +262,41 @@ fn fences_of_timelines_retire_apart() {
 }
 
 #[test]
+fn context_ends_with_its_process_of_the_server() {
+    let budget = budget();
+    let (mut renderer, _server) = renderer(&budget);
+    for context in [1, 2] {
+        renderer.create_context(context, b"", VENUS).unwrap();
+    }
+    renderer.create_blob(&host_blob(5, 1, MEMFD), None).unwrap();
+    let ring = |context| Some(RingId { context, index: 0 });
+    let fences = [1, 2].map(|context| renderer.fence(ring(context)).unwrap());
+    crash(1);
+    assert!(is_readable(&renderer));
+    renderer.poll_fences();
+    renderer.poll_fences();
+    assert!(!is_readable(&renderer));
+    assert_eq!(population(), (vec![2], vec![5]));
+    assert_eq!(
+        fences.map(|fence| renderer.is_retired(fence)),
+        [true, false]
+    );
+    let error = renderer.submit(1, &mut [1]).unwrap_err();
+    assert!(matches!(error, ContextError::Ended(1)));
+    assert!(renderer.attach_resource(1, 5).is_err());
+    assert!(renderer.create_blob(&host_blob(6, 1, MEMFD), None).is_err());
+    assert_eq!(renderer.fence(ring(1)), None);
+    renderer.submit(2, &mut [1]).unwrap();
+    // The driver destroys it, and may use the id again.
+    let error = renderer.create_context(1, b"", VENUS).unwrap_err();
+    assert!(matches!(error, ContextError::Exists(1)));
+    renderer.destroy_context(1).unwrap();
+    renderer.create_context(1, b"", VENUS).unwrap();
+    renderer.reset();
+    assert_eq!((population(), budget.used()), ((vec![], vec![]), 0));
+}
+
+#[test]
 fn streams_reach_the_context() {
     let (mut renderer, _server) = renderer(&budget());
     renderer.create_context(1, b"", VENUS).unwrap();
@@ -268,7 +305,41 @@ fn streams_reach_the_context() {
     assert!(matches!(error, ContextError::Refused(1)));
     let error = renderer.submit(2, &mut [1]).unwrap_err();
     assert!(matches!(error, ContextError::Unknown(2)));
+    // The server may have got a part of what was refused.
+    let error = renderer.submit(1, &mut [1]).unwrap_err();
+    assert!(matches!(error, ContextError::Ended(1)));
     assert_eq!(streams(), [(1, vec![1, 2, 3]), (1, vec![0xbad])]);
+}
+
+#[test]
+fn vulkan_ends_with_a_render_server_that_does_not_answer() {
+    let (mut renderer, _server) = renderer(&budget());
+    renderer.create_context(1, b"", VENUS).unwrap();
+    renderer.create_blob(&host_blob(5, 1, MEMFD), None).unwrap();
+    let ring = Some(RingId {
+        context: 1,
+        index: 0,
+    });
+    let fence = renderer.fence(ring).unwrap();
+    let error = renderer.submit(1, &mut [HANGS]).unwrap_err();
+    assert!(matches!(error, ContextError::ServerEnded));
+    assert!(is_readable(&renderer));
+    renderer.poll_fences();
+    assert!(renderer.is_retired(fence));
+    assert!(renderer.name().unwrap().contains("does not answer"));
+    // Nothing waits any more.
+    let began = Instant::now();
+    let error = renderer.create_context(2, b"", VENUS).unwrap_err();
+    assert!(matches!(error, ContextError::ServerEnded));
+    renderer.poll_fences();
+    assert!(!is_readable(&renderer));
+    renderer
+        .create_2d(6, Format::B8G8R8X8, Size::new(1, 1))
+        .unwrap();
+    renderer.unref(5).unwrap();
+    renderer.reset();
+    drop(renderer);
+    assert!(began.elapsed() < Duration::from_millis(250));
 }
 
 #[test]

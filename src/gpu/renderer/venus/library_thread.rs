@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The thread that calls virglrenderer. The library waits for the render server without end; the device does not wait for
+//! the library longer than a time, after which Vulkan is lost.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::fences::RetiredFences;
+use super::library::{Exported, Library};
+use crate::gpu::protocol::{CapsetInfo, ResourceCreateBlob, RingId};
+use crate::gpu::renderer::virglrenderer::Refused;
+
+/// Within which a call returns. The server may be busy for seconds with what a context had begun before. It is less than
+/// `WatchdogSec=` of the unit.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Call = Box<dyn FnOnce(&mut Library) + Send>;
+
+/// Why a call of the library fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum CallError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It has not returned, or an earlier call has not. No later one will.
+    #[error("virglrenderer waits for the render server without end")]
+    Stuck,
+}
+
+/// The library, on a thread of its own.
+#[derive(Debug)]
+pub(super) struct LibraryThread {
+    /// `None` once a call has not returned.
+    calls: Option<SyncSender<Call>>,
+    /// Closed when the thread has ended.
+    ended: Mutex<Receiver<Infallible>>,
+    retired: Arc<RetiredFences>,
+    patience: Duration,
+}
+
+impl LibraryThread {
+    /// Starts the thread, on which `open` initialises the library.
+    ///
+    /// # Errors
+    /// Those of `open`; [`CallError::Stuck`] if it does not return. Outside, that no thread can be had.
+    pub(super) fn start(
+        retired: Arc<RetiredFences>,
+        open: impl FnOnce(Arc<RetiredFences>) -> Result<Library, Refused> + Send + 'static,
+    ) -> io::Result<Result<Self, CallError>> {
+        // One call at a time.
+        let (calls, next) = sync_channel::<Call>(1);
+        let (opened, result) = sync_channel(1);
+        let (ends, ended) = sync_channel(0);
+        let shared = Arc::clone(&retired);
+        let named = thread::Builder::new().name("virglrenderer".to_owned());
+        named.spawn(move || {
+            // Dropped last.
+            let _ends: SyncSender<Infallible> = ends;
+            let library = open(shared);
+            let failed = library.as_ref().err().copied();
+            // Whoever started this may have lost patience.
+            if opened.send(failed).is_err() {
+                return;
+            }
+            let Ok(mut library) = library else {
+                return;
+            };
+            while let Ok(call) = next.recv() {
+                call(&mut library);
+            }
+        })?;
+        Ok(match result.recv_timeout(PATIENCE) {
+            Ok(None) => Ok(Self {
+                calls: Some(calls),
+                ended: Mutex::new(ended),
+                retired,
+                patience: PATIENCE,
+            }),
+            Ok(Some(refused)) => Err(refused.into()),
+            Err(_) => Err(CallError::Stuck),
+        })
+    }
+
+    /// Does not wait longer for calls than this.
+    #[cfg(test)]
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Whether calls still return.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.calls.is_none()
+    }
+
+    /// The fences that were retired.
+    pub(super) fn retired(&self) -> &RetiredFences {
+        &self.retired
+    }
+
+    /// Calls the library, on its thread.
+    fn call<T: Send + 'static>(
+        &mut self,
+        call: impl FnOnce(&mut Library) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
+        let (answer, result) = sync_channel(1);
+        let call: Call = Box::new(move |library| {
+            // Nobody may wait for it any more.
+            let _ = answer.send(call(library));
+        });
+        let calls = self.calls.as_ref().ok_or(CallError::Stuck)?;
+        let sent = calls.send(call).is_ok();
+        let result = match sent {
+            true => result.recv_timeout(self.patience),
+            false => Err(RecvTimeoutError::Disconnected),
+        };
+        result.map_err(|_| {
+            self.calls = None;
+            // Others have to know.
+            self.retired.notify();
+            CallError::Stuck
+        })
+    }
+
+    /// As [`Library::capset`], with its data in the newest version.
+    pub(super) fn capset(&mut self, id: u32) -> Result<Option<(CapsetInfo, Vec<u8>)>, CallError> {
+        self.call(move |library| {
+            let set = library.capset(id)?;
+            let data = library.capset_data(&set, set.max_version);
+            Some((set, data))
+        })
+    }
+
+    /// As [`Library::create_context`].
+    pub(super) fn create_context(
+        &mut self,
+        id: u32,
+        name: &[u8],
+    ) -> Result<Option<OwnedFd>, CallError> {
+        let name = name.to_vec();
+        Ok(self.call(move |library| library.create_context(id, &name))??)
+    }
+
+    /// As [`Library::destroy_context`].
+    pub(super) fn destroy_context(&mut self, id: u32) -> Result<(), CallError> {
+        self.call(move |library| library.destroy_context(id))
+    }
+
+    /// As [`Library::attach`].
+    pub(super) fn attach(&mut self, context: u32, id: u32) -> Result<(), CallError> {
+        self.call(move |library| library.attach(context, id))
+    }
+
+    /// As [`Library::detach`].
+    pub(super) fn detach(&mut self, context: u32, id: u32) -> Result<(), CallError> {
+        self.call(move |library| library.detach(context, id))
+    }
+
+    /// As [`Library::submit`].
+    pub(super) fn submit(&mut self, context: u32, stream: &[u32]) -> Result<(), CallError> {
+        let mut stream = stream.to_vec();
+        Ok(self.call(move |library| library.submit(context, &mut stream))??)
+    }
+
+    /// As [`Library::create_fence`].
+    pub(super) fn create_fence(&mut self, ring: RingId, fence: u64) -> Result<(), CallError> {
+        Ok(self.call(move |library| library.create_fence(ring, fence))??)
+    }
+
+    /// Creates a blob in the host's memory, and returns its file and how it is to be mapped, where that is told.
+    pub(super) fn create_blob(
+        &mut self,
+        new: ResourceCreateBlob,
+    ) -> Result<(Exported, Option<u32>), CallError> {
+        Ok(self.call(move |library| {
+            library.create_blob(&new)?;
+            let exported = library.export_blob(new.id);
+            let exported = exported.inspect_err(|_| library.unref(new.id))?;
+            Ok::<_, Refused>((exported, library.map_info(new.id).ok()))
+        })??)
+    }
+
+    /// As [`Library::unref`].
+    pub(super) fn unref(&mut self, id: u32) -> Result<(), CallError> {
+        self.call(move |library| library.unref(id))
+    }
+}
+
+impl Drop for LibraryThread {
+    /// Waits until the library has cleaned up, but not for one that is stuck.
+    fn drop(&mut self) {
+        if let Some(calls) = self.calls.take() {
+            drop(calls);
+            // It only ever ends.
+            let ended = self.ended.get_mut();
+            let ended = ended.unwrap_or_else(PoisonError::into_inner);
+            let _ = ended.recv_timeout(self.patience);
+        }
+    }
+}
