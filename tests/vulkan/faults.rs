@@ -41,6 +41,30 @@ fn vm_goes_on_without_its_render_server() -> anyhow::Result<()> {
 }
 
 #[test]
+fn program_whose_process_of_the_server_crashes_is_the_only_one() -> anyhow::Result<()> {
+    let mut machine = Machine::boot(&[])?;
+    machine.command("spawn /tmp/churn /usr/bin/vulkan-check churn 3600")?;
+    machine.command(
+        "shell for i in $(seq 600); do grep -q device: /tmp/churn && exit; sleep 0.1; done; exit 1",
+    )?;
+    let crashed = machine.server.signal_contexts(Signal::SEGV)?;
+    ensure!(crashed > 0, "{}", machine.said());
+    std::thread::sleep(Duration::from_secs(2));
+    // Nothing turns in a circle for it.
+    let before = machine.gpu.cpu_time()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let spent = machine.gpu.cpu_time()?.saturating_sub(before);
+    ensure!(
+        spent < Duration::from_secs(1),
+        "{spent:?}: {}",
+        machine.said()
+    );
+    let said = machine.command("run /usr/bin/vulkan-check fill 1")?;
+    ensure!(said.contains("copied 1 MiB"), "{said}");
+    machine.finish()
+}
+
+#[test]
 fn hung_render_server_leaves_the_screen_alone() -> anyhow::Result<()> {
     let mut machine = Machine::boot(&[])?;
     machine.command("run /usr/bin/vulkan-check fill 1")?;

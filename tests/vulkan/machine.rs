@@ -37,7 +37,7 @@ pub(crate) struct RenderServer {
 }
 
 impl RenderServer {
-    fn listen(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn listen(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join("render");
         let listener = net::socket_with(
             AddressFamily::UNIX,
@@ -61,22 +61,37 @@ impl RenderServer {
         Ok(Self { path, servers })
     }
 
+    /// Where it listens.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What the servers said.
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         lock(&self.servers).iter().map(Program::stderr).collect()
     }
 
     /// Sends a signal to the servers and to the processes that they started, one for each program of the guest.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.signal_contexts(signal)?;
         for server in lock(&self.servers).iter_mut() {
+            server.signal(signal)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to the processes that the servers started, and tells to how many.
+    pub(crate) fn signal_contexts(&self, signal: Signal) -> anyhow::Result<usize> {
+        let mut count = 0;
+        for server in lock(&self.servers).iter() {
             let children = format!("/proc/{0}/task/{0}/children", server.pid());
             for child in fs::read_to_string(children)?.split_whitespace() {
                 // One may have ended meanwhile.
                 let _ = kill_process(Pid::from_raw(child.parse()?).context("no PID")?, signal);
+                count += 1;
             }
-            server.signal(signal)?;
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Waits until all servers have ended, as they do with their connection.

@@ -8,5 +8,6 @@ mod by_hand;
 mod endurance;
 mod faults;
 mod guest;
+mod hostile;
 mod machine;
 mod units;

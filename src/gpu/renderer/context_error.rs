@@ -26,6 +26,10 @@ pub(crate) enum ContextError {
         "context {context}: the memory of blob resource {resource} can be used by its own context only"
     )]
     NotShareable { context: u32, resource: u32 },
+    #[error(
+        "context {0} has ended: the render server refused a command of it, or its process there crashed"
+    )]
+    Ended(u32),
     #[error("the render server has ended or does not answer, and the guest's Vulkan ended with it")]
     ServerEnded,
     #[error("context {0}: the command stream ends within a command")]

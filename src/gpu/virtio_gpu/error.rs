@@ -87,7 +87,7 @@ impl CommandError {
             ContextError::TooMany(_) | ContextError::Budget(_) | ContextError::Excess(_) => {
                 ErrorCode::OutOfMemory
             }
-            ContextError::ServerEnded => ErrorCode::Unspec,
+            ContextError::Ended(_) | ContextError::ServerEnded => ErrorCode::Unspec,
             ContextError::Refused(_)
             | ContextError::Capset { .. }
             | ContextError::NotShareable { .. }

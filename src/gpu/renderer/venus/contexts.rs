@@ -2,6 +2,10 @@
 //! Contexts of Venus. Their command streams are validated and executed by the render server.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::event::epoll;
 
 use super::library_thread::{CallError, LibraryThread};
 use super::limits::{CONTEXT_COST, MAX_CONTEXTS};
@@ -9,19 +13,34 @@ use crate::gpu::protocol::CapsetInfo;
 use crate::gpu::renderer::ContextError;
 use crate::gpu::resource::{Budget, Charge};
 
+/// A context.
+#[derive(Debug)]
+enum Context {
+    Runs {
+        /// Its own connection to the render server, where it is known.
+        connection: Option<OwnedFd>,
+        _charge: Charge,
+    },
+    /// The library has none any more, but the driver has not destroyed it yet.
+    Ended,
+}
+
 /// All contexts of a driver.
 #[derive(Debug)]
 pub(super) struct Contexts {
-    charges: HashMap<u32, Charge>,
+    contexts: HashMap<u32, Context>,
     budget: Budget,
+    /// Gets an event when a connection ends.
+    events: Arc<OwnedFd>,
 }
 
 impl Contexts {
-    /// None; those that are created are charged to `budget`.
-    pub(super) fn new(budget: Budget) -> Self {
+    /// None; those that are created are charged to `budget`, and their ends are events of `events` (epoll(7)).
+    pub(super) fn new(budget: Budget, events: Arc<OwnedFd>) -> Self {
         Self {
-            charges: HashMap::new(),
+            contexts: HashMap::new(),
             budget,
+            events,
         }
     }
 
@@ -40,7 +59,7 @@ impl Contexts {
         if id == 0 {
             return Err(ContextError::Zero);
         }
-        if self.has(id) {
+        if self.contexts.contains_key(&id) {
             return Err(ContextError::Exists(id));
         }
         if capset != CapsetInfo::VENUS {
@@ -49,16 +68,43 @@ impl Contexts {
                 capset,
             });
         }
-        if self.charges.len() >= MAX_CONTEXTS {
+        if self.contexts.len() >= MAX_CONTEXTS {
             return Err(ContextError::TooMany(MAX_CONTEXTS));
         }
         let charge = self.budget.charge(CONTEXT_COST);
         let charge = charge.ok_or(ContextError::Budget(CONTEXT_COST))?;
-        library
+        let connection = library
             .create_context(id, name)
             .map_err(|error| context_error(id, error))?;
-        self.charges.insert(id, charge);
+        let connection = connection.filter(|connection| {
+            let data = epoll::EventData::new_u64(event_data(id));
+            epoll::add(&*self.events, connection, data, epoll::EventFlags::RDHUP).is_ok()
+        });
+        let context = Context::Runs {
+            connection,
+            _charge: charge,
+        };
+        self.contexts.insert(id, context);
         Ok(())
+    }
+
+    /// Ends a context as far as the library is concerned: nothing more can be done in it.
+    pub(super) fn end(&mut self, library: &mut LibraryThread, id: u32) {
+        if let Some(context) = self.contexts.get_mut(&id) {
+            let context = std::mem::replace(context, Context::Ended);
+            self.destroy_in(library, id, context);
+        }
+    }
+
+    fn destroy_in(&self, library: &mut LibraryThread, id: u32, context: Context) {
+        if let Context::Runs { connection, .. } = context {
+            if let Some(connection) = connection {
+                // The library has a duplicate, so that to close this one does not take it out of the events.
+                let _ = epoll::delete(&*self.events, connection);
+            }
+            // One that is stuck has lost all contexts.
+            let _ = library.destroy_context(id);
+        }
     }
 
     /// Destroys a context.
@@ -67,34 +113,45 @@ impl Contexts {
         library: &mut LibraryThread,
         id: u32,
     ) -> Result<(), ContextError> {
-        let charge = self.charges.remove(&id);
-        let charge = charge.ok_or(ContextError::Unknown(id))?;
-        // One that is stuck has lost all contexts.
-        let _ = library.destroy_context(id);
-        drop(charge);
+        let context = self.contexts.remove(&id);
+        let context = context.ok_or(ContextError::Unknown(id))?;
+        self.destroy_in(library, id, context);
         Ok(())
     }
 
     /// Destroys all contexts, and returns their ids.
     pub(super) fn clear(&mut self, library: &mut LibraryThread) -> Vec<u32> {
-        let contexts = std::mem::take(&mut self.charges);
-        for id in contexts.keys() {
-            let _ = library.destroy_context(*id);
+        let contexts = std::mem::take(&mut self.contexts);
+        let ids = contexts.keys().copied().collect();
+        for (id, context) in contexts {
+            self.destroy_in(library, id, context);
         }
-        contexts.into_keys().collect()
+        ids
     }
 
+    /// Whether there is such a context, and it has not ended.
     pub(super) fn has(&self, id: u32) -> bool {
-        self.charges.contains_key(&id)
+        self.check(id).is_ok()
     }
 
-    /// Checks that a context exists.
+    /// Checks that a context exists and has not ended.
     pub(super) fn check(&self, id: u32) -> Result<(), ContextError> {
-        match self.has(id) {
-            true => Ok(()),
-            false => Err(ContextError::Unknown(id)),
+        match self.contexts.get(&id) {
+            Some(Context::Runs { .. }) => Ok(()),
+            Some(Context::Ended) => Err(ContextError::Ended(id)),
+            None => Err(ContextError::Unknown(id)),
         }
     }
+}
+
+/// The data of the event that a context ends, which has its id in the lower half.
+fn event_data(id: u32) -> u64 {
+    1 << 32 | u64::from(id)
+}
+
+/// The context that has ended, if it is an event of one.
+pub(super) fn ended_context(event: u64) -> Option<u32> {
+    (event >> 32 != 0).then_some(event as u32)
 }
 
 /// Why a call for a context fails.

@@ -12,6 +12,7 @@ use virglrenderer_sys as sys;
 
 use super::api::Api;
 use super::fences::RetiredFences;
+use super::render_server;
 use crate::gpu::protocol::{CapsetInfo, ResourceCreateBlob, RingId};
 use crate::gpu::renderer::virglrenderer::{self, Instance, Refused, accepted};
 
@@ -142,13 +143,20 @@ impl Library {
         unsafe { virglrenderer::capset_data(self.api.fill_caps, set, version) }
     }
 
-    /// Creates a context of Venus.
-    pub(super) fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), Refused> {
+    /// Creates a context of Venus. Returns a duplicate of its own connection to the server, by which its end is noticed, if
+    /// that can be found.
+    pub(super) fn create_context(
+        &mut self,
+        id: u32,
+        name: &[u8],
+    ) -> Result<Option<OwnedFd>, Refused> {
         let name: Vec<u8> = name.iter().copied().take_while(|b| *b != 0).collect();
         let name = CString::new(name).unwrap_or_default();
         let len = name.as_bytes().len() as u32;
+        let first = render_server::next_descriptor();
         // SAFETY: the library is initialised, and it copies the name.
-        accepted(unsafe { (self.api.context_create)(id, CapsetInfo::VENUS, len, name.as_ptr()) })
+        accepted(unsafe { (self.api.context_create)(id, CapsetInfo::VENUS, len, name.as_ptr()) })?;
+        Ok(first.and_then(render_server::new_connection))
     }
 
     /// Destroys a context.

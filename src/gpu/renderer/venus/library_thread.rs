@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -134,7 +135,11 @@ impl LibraryThread {
     }
 
     /// As [`Library::create_context`].
-    pub(super) fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), CallError> {
+    pub(super) fn create_context(
+        &mut self,
+        id: u32,
+        name: &[u8],
+    ) -> Result<Option<OwnedFd>, CallError> {
         let name = name.to_vec();
         Ok(self.call(move |library| library.create_context(id, &name))??)
     }

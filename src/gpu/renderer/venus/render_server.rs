@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The connection to the render server, which virglrenderer uses. This process keeps a duplicate, to notice its end.
+//! The connections to the render server, one of them for each context. virglrenderer uses them; this process keeps duplicates, to
+//! notice their ends.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+};
 
 /// Connects to the render server that listens at `path`.
 ///
@@ -20,7 +24,30 @@ pub(super) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A render server.
+/// The number that a new descriptor gets now; `None` if the process can have no more.
+pub(super) fn next_descriptor() -> Option<RawFd> {
+    let flags = EventfdFlags::CLOEXEC;
+    Some(eventfd(0, flags).ok()?.as_raw_fd())
+}
+
+/// A duplicate of the connection that virglrenderer has just received, in a descriptor of the number `first` or of one behind it,
+/// should another thread have taken that. The library gives no access to it, and does not tell when a context's process at the
+/// server ends: its own thread for the context then turns without a pause, until the context is destroyed.
+pub(super) fn new_connection(first: RawFd) -> Option<OwnedFd> {
+    /// More than other threads open meanwhile.
+    const MOST: RawFd = 16;
+    (first..first.saturating_add(MOST)).find_map(|number| {
+        // SAFETY: the descriptor may not be open or be closed by its owner meanwhile, so that nothing is done but to duplicate it,
+        // which then fails.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        let duplicate = fcntl_dupfd_cloexec(descriptor, 0).ok()?;
+        let is_ours = sockopt::socket_domain(&duplicate) == Ok(AddressFamily::UNIX)
+            && sockopt::socket_type(&duplicate) == Ok(SocketType::SEQPACKET);
+        is_ours.then_some(duplicate)
+    })
+}
+
+/// A render server, or its part for one context.
 #[derive(Debug)]
 pub(super) struct RenderServer {
     socket: OwnedFd,
@@ -64,6 +91,20 @@ mod tests {
         assert!(!server.has_ended());
         drop(theirs);
         assert!(server.has_ended());
+    }
+
+    #[test]
+    fn new_connection_is_found_by_its_number() {
+        let first = next_descriptor().unwrap();
+        assert!(new_connection(first).is_none());
+        let other = next_descriptor().map(|_| eventfd(0, EventfdFlags::CLOEXEC));
+        let kind = SocketType::SEQPACKET;
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
+        let found = RenderServer::new(new_connection(first).unwrap());
+        assert!(!found.has_ended());
+        drop((ours, theirs, other));
+        assert!(found.has_ended());
     }
 
     #[test]

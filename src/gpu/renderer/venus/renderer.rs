@@ -2,12 +2,13 @@
 //! The renderer with Venus, and how commands map to its parts.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 
-use super::contexts::{Contexts, context_error};
+use super::contexts::{Contexts, context_error, ended_context};
 use super::fences::{PendingFences, RetiredFences};
 use super::host_blobs::HostBlobs;
 use super::library::Library;
@@ -15,7 +16,7 @@ use super::library_thread::{CallError, LibraryThread};
 use super::limits::MAX_RINGS;
 use super::render_server::RenderServer;
 use super::{Options, VenusError};
-use crate::backend::{GuestMemory, MemoryGuard};
+use crate::backend::{GuestMemory, MemoryGuard, RateLimitedLog};
 use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{
     BlobMemory, CapsetInfo, Format, FramebufferLayout, ResourceCreate3d, ResourceCreateBlob,
@@ -45,9 +46,10 @@ pub(crate) struct VenusRenderer {
     fences: PendingFences,
     /// `None` once it has ended.
     server: Option<RenderServer>,
-    /// Readable when a fence is retired, and when the server ends.
-    events: OwnedFd,
+    /// Readable when a fence is retired, and when the server or a context ends.
+    events: Arc<OwnedFd>,
     budget: Budget,
+    log: RateLimitedLog,
 }
 
 impl VenusRenderer {
@@ -110,18 +112,20 @@ impl VenusRenderer {
         let data = epoll::EventData::new_u64(0);
         epoll::add(&events, library.retired(), data, epoll::EventFlags::IN)?;
         epoll::add(&events, &server, data, epoll::EventFlags::RDHUP)?;
+        let events = Arc::new(events);
         Ok(Self {
             software: SoftwareRenderer::new(budget.clone(), memory),
             library,
             name,
             capset: [capset],
             capset_data,
-            contexts: Contexts::new(budget.clone()),
+            contexts: Contexts::new(budget.clone(), Arc::clone(&events)),
             blobs: HostBlobs::new(budget.clone()),
             fences: PendingFences::default(),
             server: Some(server),
             events,
             budget,
+            log: RateLimitedLog::default(),
         })
     }
 
@@ -169,6 +173,31 @@ impl VenusRenderer {
         }
     }
 
+    /// Ends a context of which nothing is left at the server, or which does not know what was said to it.
+    fn end_context(&mut self, context: u32) {
+        self.contexts.end(&mut self.library, context);
+        self.forget_context(context);
+    }
+
+    /// Ends the contexts whose connections have.
+    fn end_lost_contexts(&mut self) {
+        /// The rest is ready again.
+        const MOST: usize = 16;
+        let mut room = [const { MaybeUninit::uninit() }; MOST];
+        let Ok((events, _)) = epoll::wait(&*self.events, &mut room[..], Some(&Timespec::default()))
+        else {
+            return;
+        };
+        for event in events {
+            if let Some(context) = ended_context(event.data.u64()) {
+                self.log.warn(format_args!(
+                    "the render server's process for context {context} has ended"
+                ));
+                self.end_context(context);
+            }
+        }
+    }
+
     /// Finds out whether the render server has ended or does not answer. All contexts have ended with it then.
     fn look_at_server(&mut self) {
         let Some(server) = &self.server else {
@@ -180,7 +209,7 @@ impl VenusRenderer {
             (false, false) => return,
         };
         // The library has duplicates of the socket, so that to close this one does not take it out of the events.
-        let _ = epoll::delete(&self.events, server);
+        let _ = epoll::delete(&*self.events, server);
         self.server = None;
         log::error!(
             "the render server {how}: the guest's Vulkan programs are lost, and there is no Vulkan until the VM is started again"
@@ -412,7 +441,10 @@ impl Renderer3d for VenusRenderer {
     fn submit(&mut self, context: u32, stream: &mut [u32]) -> Result<(), ContextError> {
         self.contexts.check(context)?;
         let submitted = self.library.submit(context, stream);
-        submitted.map_err(|error| context_error(context, error))
+        submitted.map_err(|error| {
+            self.end_context(context);
+            context_error(context, error)
+        })
     }
 
     /// The device's own timeline is of 2D, which is done at once.
@@ -424,6 +456,7 @@ impl Renderer3d for VenusRenderer {
     }
 
     fn poll_fences(&mut self) {
+        self.end_lost_contexts();
         self.fences.update(self.library.retired());
         self.look_at_server();
     }

@@ -46,7 +46,8 @@ struct State {
     cookie: usize,
     /// The connection that the library took.
     connection: Option<OwnedFd>,
-    contexts: HashSet<u32>,
+    /// Both ends of each one's connection. The server's is closed when its process ends.
+    contexts: HashMap<u32, (OwnedFd, Option<OwnedFd>)>,
     blobs: HashMap<u32, Blob>,
     fences: Vec<PendingFence>,
     streams: Vec<(u32, Vec<u32>)>,
@@ -83,7 +84,7 @@ pub(super) fn population() -> (Vec<u32>, Vec<u32>) {
         ids
     };
     state(|state| {
-        let contexts = state.contexts.iter().copied().collect();
+        let contexts = state.contexts.keys().copied().collect();
         (
             sorted(contexts),
             sorted(state.blobs.keys().copied().collect()),
@@ -94,6 +95,11 @@ pub(super) fn population() -> (Vec<u32>, Vec<u32>) {
 /// The streams that were submitted.
 pub(super) fn streams() -> Vec<(u32, Vec<u32>)> {
     state(|state| std::mem::take(&mut state.streams))
+}
+
+/// The process of the server for a context ends.
+pub(super) fn crash(context: u32) {
+    state(|state| state.contexts.get_mut(&context).expect("a context").1 = None);
 }
 
 /// Retires the pending fences that `which` picks, on another thread.
@@ -131,9 +137,7 @@ pub(super) fn draw(blob: u32, offset: u64, bytes: &[u8]) {
 pub(super) fn renderer(budget: &Budget) -> (VenusRenderer, OwnedFd) {
     let shared = Arc::<Mutex<State>>::default();
     STATE.set(Arc::clone(&shared));
-    let kind = SocketType::SEQPACKET;
-    let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
-    let (ours, theirs) = pair.expect("a pair of sockets");
+    let (ours, theirs) = connection();
     let watched = RenderServer::new(ours.try_clone().expect("a descriptor"));
     let retired = Arc::new(RetiredFences::new().expect("an event"));
     let library = LibraryThread::start(retired, move |retired| {
@@ -148,6 +152,12 @@ pub(super) fn renderer(budget: &Budget) -> (VenusRenderer, OwnedFd) {
     let renderer =
         VenusRenderer::with_library(library, watched, capset, name, budget.clone(), memory);
     (renderer.expect("a renderer"), theirs)
+}
+
+fn connection() -> (OwnedFd, OwnedFd) {
+    let kind = SocketType::SEQPACKET;
+    let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+    pair.expect("a pair of sockets")
 }
 
 fn api() -> Api {
@@ -212,13 +222,15 @@ unsafe extern "C" fn context_create(id: u32, flags: u32, len: u32, name: *const 
     assert_eq!(name.to_bytes().len(), len as usize);
     assert_eq!(flags, 4);
     assert_ne!(id, 0);
-    assert!(state(|state| state.contexts.insert(id)), "{id} twice");
+    let (ours, theirs) = connection();
+    let old = state(|state| state.contexts.insert(id, (ours, Some(theirs))));
+    assert!(old.is_none(), "{id} twice");
     0
 }
 
 unsafe extern "C" fn context_destroy(id: u32) {
     state(|state| {
-        assert!(state.contexts.remove(&id), "no context {id}");
+        assert!(state.contexts.remove(&id).is_some(), "no context {id}");
         state.fences.retain(|fence| fence.context != id);
         for blob in state.blobs.values_mut() {
             blob.contexts.remove(&id);
@@ -229,7 +241,7 @@ unsafe extern "C" fn context_destroy(id: u32) {
 unsafe extern "C" fn context_attach(context: c_int, id: c_int) {
     let context = context as u32;
     state(|state| {
-        assert!(state.contexts.contains(&context));
+        assert!(state.contexts.contains_key(&context));
         let blob = state.blobs.get_mut(&(id as u32)).expect("a blob");
         let is_new = blob.contexts.insert(context);
         let can_share = blob.kind == sys::VIRGL_RENDERER_BLOB_FD_TYPE_DMABUF;
@@ -240,7 +252,7 @@ unsafe extern "C" fn context_attach(context: c_int, id: c_int) {
 unsafe extern "C" fn context_detach(context: c_int, id: c_int) {
     let context = context as u32;
     state(|state| {
-        assert!(state.contexts.contains(&context));
+        assert!(state.contexts.contains_key(&context));
         let blob = state.blobs.get_mut(&(id as u32)).expect("a blob");
         blob.contexts.remove(&context);
     });
@@ -249,7 +261,7 @@ unsafe extern "C" fn context_detach(context: c_int, id: c_int) {
 unsafe extern "C" fn context_fence(context: u32, _: u32, ring: u32, fence: u64) -> c_int {
     assert!(ring < 64);
     state(|state| {
-        assert!(state.contexts.contains(&context));
+        assert!(state.contexts.contains_key(&context));
         state.fences.push(PendingFence {
             context,
             ring,
@@ -263,7 +275,7 @@ unsafe extern "C" fn submit(commands: *mut c_void, context: c_int, len: c_int) -
     // SAFETY: the caller has as many words.
     let stream = unsafe { std::slice::from_raw_parts(commands.cast::<u32>(), len as usize) };
     state(|state| {
-        assert!(state.contexts.contains(&(context as u32)));
+        assert!(state.contexts.contains_key(&(context as u32)));
         state.streams.push((context as u32, stream.to_vec()));
     });
     match stream {
@@ -303,7 +315,7 @@ unsafe extern "C" fn create_blob(
         }
     }
     state(|state| {
-        assert!(state.contexts.contains(&args.ctx_id));
+        assert!(state.contexts.contains_key(&args.ctx_id));
         let blob = Blob {
             kind,
             file,

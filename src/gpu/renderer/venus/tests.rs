@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::limits::{BLOB_COST, CONTEXT_COST, MAX_CONTEXTS};
 use super::testing::{
-    DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, draw, population, renderer,
+    DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, crash, draw, population, renderer,
     retire, streams,
 };
 use super::*;
@@ -262,6 +262,41 @@ fn fences_of_timelines_retire_apart() {
 }
 
 #[test]
+fn context_ends_with_its_process_of_the_server() {
+    let budget = budget();
+    let (mut renderer, _server) = renderer(&budget);
+    for context in [1, 2] {
+        renderer.create_context(context, b"", VENUS).unwrap();
+    }
+    renderer.create_blob(&host_blob(5, 1, MEMFD), None).unwrap();
+    let ring = |context| Some(RingId { context, index: 0 });
+    let fences = [1, 2].map(|context| renderer.fence(ring(context)).unwrap());
+    crash(1);
+    assert!(is_readable(&renderer));
+    renderer.poll_fences();
+    renderer.poll_fences();
+    assert!(!is_readable(&renderer));
+    assert_eq!(population(), (vec![2], vec![5]));
+    assert_eq!(
+        fences.map(|fence| renderer.is_retired(fence)),
+        [true, false]
+    );
+    let error = renderer.submit(1, &mut [1]).unwrap_err();
+    assert!(matches!(error, ContextError::Ended(1)));
+    assert!(renderer.attach_resource(1, 5).is_err());
+    assert!(renderer.create_blob(&host_blob(6, 1, MEMFD), None).is_err());
+    assert_eq!(renderer.fence(ring(1)), None);
+    renderer.submit(2, &mut [1]).unwrap();
+    // The driver destroys it, and may use the id again.
+    let error = renderer.create_context(1, b"", VENUS).unwrap_err();
+    assert!(matches!(error, ContextError::Exists(1)));
+    renderer.destroy_context(1).unwrap();
+    renderer.create_context(1, b"", VENUS).unwrap();
+    renderer.reset();
+    assert_eq!((population(), budget.used()), ((vec![], vec![]), 0));
+}
+
+#[test]
 fn streams_reach_the_context() {
     let (mut renderer, _server) = renderer(&budget());
     renderer.create_context(1, b"", VENUS).unwrap();
@@ -270,6 +305,9 @@ fn streams_reach_the_context() {
     assert!(matches!(error, ContextError::Refused(1)));
     let error = renderer.submit(2, &mut [1]).unwrap_err();
     assert!(matches!(error, ContextError::Unknown(2)));
+    // The server may have got a part of what was refused.
+    let error = renderer.submit(1, &mut [1]).unwrap_err();
+    assert!(matches!(error, ContextError::Ended(1)));
     assert_eq!(streams(), [(1, vec![1, 2, 3]), (1, vec![0xbad])]);
 }
 
