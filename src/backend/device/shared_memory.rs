@@ -217,6 +217,11 @@ impl SharedMemoryLink {
         lock(&self.0).is_asked = true;
     }
 
+    /// Whether the front-end asked for the region.
+    pub(crate) fn is_asked(&self) -> bool {
+        lock(&self.0).is_asked
+    }
+
     /// Whether the front-end takes requests and answers them. What is under way on another channel ends.
     pub(crate) fn set_channel(&self, is_there: bool) {
         let mut shared = lock(&self.0);
@@ -254,6 +259,14 @@ impl SharedMemoryLink {
                 true => SharedMemoryOutcome::Done,
                 false => SharedMemoryOutcome::Refused,
             });
+        }
+    }
+
+    /// The request that counts as sent was not sent in the end: the front-end stops the device.
+    pub(crate) fn recall(&self) {
+        let mut shared = lock(&self.0);
+        if matches!(shared.progress, Progress::Unanswered) {
+            shared.end(SharedMemoryOutcome::Withdrawn);
         }
     }
 

@@ -57,6 +57,9 @@ const SERVING: &[SyscallRule] = &[
     fcntl(F_DUPFD_QUERY),
     ioctl(libc::FIONBIO as u32),
     ioctl(libc::FIOCLEX as u32),
+    // What the front-end has not read yet of a channel that is made for it, and when it has.
+    ioctl(libc::TIOCOUTQ as u32),
+    SyscallRule::any(libc::SYS_epoll_create1),
     // Whether it is a terminal, which the C library asks before it writes to a stream. None is.
     ioctl(libc::TCGETS as u32).fails(libc::ENOTTY),
     ioctl(libc::TCGETS2 as u32).fails(libc::ENOTTY),

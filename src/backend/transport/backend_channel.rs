@@ -7,25 +7,22 @@
 //! it mapped before it reads the next message here.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, recv, sendmsg,
-    sockopt,
-};
+use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send, sockopt};
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 
 use super::journal::{RecordError, Table};
+use super::running_vrings::{RunningVrings, number};
 use crate::backend::continuity::{Continuity, IoSlot, Ledger, Owner, Slot};
 use crate::backend::device::request_links::RequestLinks;
-use message::{ANSWER_LEN, CONFIG_CHANGE, NEED_REPLY, REPLY, Request, VERSION, number};
-use running_vrings::RunningVrings;
+use message::{ANSWER_LEN, CONFIG_CHANGE, NEED_REPLY, REPLY, Request, VERSION};
+use offer::{Offer, OfferSocket};
 
 mod message;
-mod running_vrings;
+mod offer;
 
 const SET_PROTOCOL_FEATURES: u32 = FrontendReq::SET_PROTOCOL_FEATURES as u32;
 const SET_BACKEND_REQ_FD: u32 = FrontendReq::SET_BACKEND_REQ_FD as u32;
@@ -49,6 +46,10 @@ const CONFIG_CHANGE_LEN: u64 = 12;
 pub(super) struct BackendChannel {
     links: RequestLinks,
     socket: Option<Arc<OwnedFd>>,
+    /// The same, if the front-end maps memory. All requests are sent in two parts then.
+    offers: Option<OfferSocket>,
+    /// The request of which it was sent the first byte.
+    offer: Option<Offer>,
     /// Whether the front-end answers (`VHOST_USER_PROTOCOL_F_REPLY_ACK`).
     has_answers: bool,
     vrings: RunningVrings,
@@ -90,11 +91,23 @@ enum ChannelError {
     Socket(#[source] io::Error),
 }
 
+impl From<Errno> for ChannelError {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::AGAIN => Self::Full,
+            Errno::PIPE | Errno::CONNRESET => Self::Closed,
+            error => Self::Socket(error.into()),
+        }
+    }
+}
+
 impl BackendChannel {
     pub(super) fn new(links: RequestLinks) -> Self {
         Self {
             links,
             socket: None,
+            offers: None,
+            offer: None,
             has_answers: false,
             vrings: RunningVrings::default(),
             awaited: None,
@@ -168,10 +181,19 @@ impl BackendChannel {
         }
     }
 
-    /// The socket, while an answer is to come by it.
-    pub(super) fn awaits_answer(&self) -> Option<BorrowedFd<'_>> {
+    /// What becomes readable when the front-end has read an offer, or answered a request, if either is awaited.
+    pub(super) fn awaited_fd(&self) -> Option<BorrowedFd<'_>> {
+        if self.offer.is_some() {
+            return self.offers.as_ref().map(AsFd::as_fd);
+        }
         let socket = self.socket.as_ref().filter(|_| self.awaited.is_some())?;
         Some(socket.as_fd())
+    }
+
+    /// Whether the front-end reads a request to its end now, if all messages that it sent so far are noted and none of them
+    /// stops the device. Ask this first, then receive them.
+    pub(super) fn is_offer_read(&self) -> bool {
+        self.offer.is_some() && self.offers.as_ref().is_some_and(OfferSocket::is_read)
     }
 
     /// Takes note of a request of the front-end. What the device wants to be sent is withdrawn if this one stops the device.
@@ -198,6 +220,7 @@ impl BackendChannel {
             _ => self.vrings.note(request, payload),
         }
         if !self.vrings.run() {
+            self.take_back();
             // Else it could be sent on behalf of the next driver.
             self.links.shared_memory.withdraw();
         }
@@ -205,25 +228,72 @@ impl BackendChannel {
     }
 
     /// Reads an answer, and sends what the device wants to be sent, if the front-end runs the device. `is_quiet`: no
-    /// message of the front-end is being read; it may be the one that stops the device.
-    pub(super) fn serve(&mut self, is_quiet: bool) {
-        if let Err(error) = self.receive().and_then(|()| self.send(is_quiet)) {
+    /// message of the front-end is being read; it may be the one that stops the device. `is_offer_read`: as
+    /// [`BackendChannel::is_offer_read`] said before the front-end's messages were received.
+    pub(super) fn serve(&mut self, is_quiet: bool, is_offer_read: bool) {
+        let served = self
+            .receive()
+            .and_then(|()| self.finish_offer(is_quiet && is_offer_read))
+            .and_then(|()| self.send(is_quiet));
+        if let Err(error) = served {
             warn(&error);
             self.set_socket(None);
         }
     }
 
+    fn finish_offer(&mut self, is_read: bool) -> Result<(), ChannelError> {
+        let (Some(offers), true) = (&self.offers, is_read) else {
+            return Ok(());
+        };
+        if let Some(offer) = self.offer.take() {
+            let request = offers.finish(offer)?;
+            self.sent(&request);
+        }
+        Ok(())
+    }
+
+    /// The front-end stops the device, and must not read a request meanwhile.
+    fn take_back(&mut self) {
+        let (Some(offers), Some(offer)) = (&self.offers, self.offer.take()) else {
+            return;
+        };
+        match offers.take_back(offer) {
+            Ok(Request::ConfigChange) => self.links.config_changes.withdraw(),
+            Ok(Request::SharedMemory(..)) => self.links.shared_memory.recall(),
+            Err(error) => {
+                warn(&error.into());
+                self.set_socket(None);
+            }
+        }
+    }
+
+    fn sent(&mut self, request: &Request) {
+        log::debug!("the front-end is sent {request:?}");
+        if let Request::ConfigChange = request {
+            self.links.config_changes.sent(self.has_answers);
+        }
+        self.awaited = self.has_answers.then(|| request.number());
+    }
+
     fn set_socket(&mut self, socket: Option<Arc<OwnedFd>>) {
         self.awaited = None;
         self.answer.clear();
+        self.offer = None;
         self.links.config_changes.set_channel(socket.clone());
+        self.offers = match self.links.shared_memory.region() {
+            Some(_) => socket.clone().and_then(|socket| {
+                let offers = OfferSocket::new(socket).map_err(ChannelError::from);
+                offers.inspect_err(warn).ok()
+            }),
+            None => None,
+        };
         self.socket = socket;
         self.share_memory();
     }
 
     /// The front-end maps memory if it says when it has.
     fn share_memory(&self) {
-        let is_there = self.socket.is_some() && self.has_answers;
+        let is_there = self.offers.is_some() && self.has_answers;
         self.links.shared_memory.set_channel(is_there);
     }
 
@@ -247,7 +317,7 @@ impl BackendChannel {
         let Some(socket) = self.socket.as_ref().filter(|_| is_quiet) else {
             return Ok(());
         };
-        if self.awaited.is_some() {
+        if self.awaited.is_some() || self.offer.is_some() {
             return Ok(());
         }
         let request = match changes {
@@ -261,25 +331,25 @@ impl BackendChannel {
             return Ok(());
         };
         let flags = VERSION | if self.has_answers { NEED_REPLY } else { 0 };
+        if let Some(offers) = self
+            .offers
+            .as_ref()
+            .filter(|_| links.shared_memory.is_asked())
+        {
+            self.offer = Some(offers.offer(request, flags)?);
+            return Ok(());
+        }
         let message = request.bytes(flags);
-        let file = request.file().map(AsFd::as_fd);
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let bytes = [IoSlice::new(&message)];
         let sent = match &mut self.kept {
-            Some(kept) => kept.sent.send(socket, &bytes, file.as_slice(), flags),
-            None => retry_on_intr(|| send(socket, &bytes, file.as_slice(), flags)),
+            Some(kept) => kept.sent.send(socket, &bytes, &[], flags),
+            None => retry_on_intr(|| send(socket, &message, flags)),
         };
-        match sent {
-            Ok(sent) if sent == message.len() => {}
-            Ok(_) | Err(Errno::AGAIN) => return Err(ChannelError::Full),
-            Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
-            Err(error) => return Err(ChannelError::Socket(error.into())),
+        match sent? {
+            sent if sent == message.len() => self.sent(&request),
+            _ => return Err(ChannelError::Full),
         }
-        log::debug!("the front-end is sent {request:?}");
-        if let Request::ConfigChange = request {
-            self.links.config_changes.sent(self.has_answers);
-        }
-        self.awaited = self.has_answers.then(|| request.number());
         Ok(())
     }
 
@@ -321,21 +391,6 @@ impl BackendChannel {
         self.answer.clear();
         Ok(())
     }
-}
-
-/// Sends bytes, and the descriptors with the first.
-fn send(
-    socket: &OwnedFd,
-    bytes: &[IoSlice<'_>],
-    fds: &[BorrowedFd<'_>],
-    flags: SendFlags,
-) -> rustix::io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(fds));
-    }
-    sendmsg(socket, bytes, &mut control, flags)
 }
 
 impl KeptChannel {

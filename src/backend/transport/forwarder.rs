@@ -91,6 +91,18 @@ impl MessageForwarder {
         self.header_field(0)
     }
 
+    /// Puts another whole message in the place of this one.
+    pub(super) fn replace(&mut self, bytes: Vec<u8>) {
+        self.bytes = bytes;
+        self.fds.clear();
+    }
+
+    /// The number of the request, if it is not for the daemon: see [`RequestSanitizer::declines`].
+    pub(super) fn declined(&self, sanitizer: &RequestSanitizer) -> Option<u32> {
+        let is_declined = sanitizer.declines(&self.bytes, &self.fds);
+        self.request().filter(|_| is_declined)
+    }
+
     /// The descriptors that came with the message and were not sent on.
     pub(super) fn fds(&self) -> &[OwnedFd] {
         &self.fds

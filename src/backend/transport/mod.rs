@@ -9,6 +9,7 @@ mod forwarder;
 mod journal;
 pub(crate) mod proxy;
 pub(crate) mod resumable;
+mod running_vrings;
 mod sanitize;
 pub(crate) mod succession;
 mod watchdog;

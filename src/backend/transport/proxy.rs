@@ -6,6 +6,7 @@
 //! of a front-end's socket take one path, the front-end's connection outlives the daemon, and a daemon that
 //! hangs blocks nothing. Only control messages pass here; the data is in shared memory, announced by eventfds.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -16,8 +17,10 @@ use vhost::vhost_user::message::FrontendReq;
 use super::backend_channel::BackendChannel;
 use super::display_socket::DisplaySocketMailbox;
 use super::forwarder::{ForwardResult, MessageForwarder, ProxyError};
-use super::sanitize::RequestSanitizer;
+use super::sanitize::{RequestSanitizer, message, refusal};
 use crate::backend::device::request_links::RequestLinks;
+
+const GET_FEATURES: u32 = FrontendReq::GET_FEATURES as u32;
 
 /// A side of a vhost-user connection, such as the one that closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,38 @@ pub(crate) struct VhostUserProxy {
     display_socket: DisplaySocketMailbox,
     channel: BackendChannel,
     sanitizer: RequestSanitizer,
+    refusals: Refusals,
+}
+
+/// Requests that the daemon does not get. Replies have the order of the requests: it gets a question instead, and its
+/// answer is replaced.
+#[derive(Default)]
+struct Refusals {
+    /// For each `GET_FEATURES` whose answer is to come: the declined request that it stands for; none for the front-end's.
+    asked: VecDeque<Option<u32>>,
+}
+
+impl Refusals {
+    /// Replaces a request that is declined.
+    fn request(&mut self, request: &mut MessageForwarder, sanitizer: &RequestSanitizer) -> bool {
+        let declined = request.declined(sanitizer);
+        if declined.is_some() {
+            request.replace(message(GET_FEATURES, &[]));
+        }
+        if request.request() == Some(GET_FEATURES) {
+            self.asked.push_back(declined);
+        }
+        declined.is_some()
+    }
+
+    /// Replaces an answer to what stands for a request that was declined.
+    fn reply(&mut self, reply: &mut MessageForwarder) {
+        if reply.request() == Some(GET_FEATURES) {
+            if let Some(Some(declined)) = self.asked.pop_front() {
+                reply.replace(refusal(declined));
+            }
+        }
+    }
 }
 
 /// What joins the front-end's connection with the daemon's.
@@ -70,6 +105,7 @@ impl VhostUserProxy {
             display_socket,
             channel: BackendChannel::new(requests),
             sanitizer: RequestSanitizer::default(),
+            refusals: Refusals::default(),
         })
     }
 
@@ -91,7 +127,7 @@ impl FrontEndProxy for VhostUserProxy {
         [
             PollFd::new(&self.front_end, interest(&self.requests, &self.replies)),
             PollFd::new(&self.daemon, interest(&self.replies, &self.requests)),
-            match self.channel.awaits_answer() {
+            match self.channel.awaited_fd() {
                 Some(channel) => PollFd::from_borrowed_fd(channel, PollFlags::IN),
                 // Which is polled already.
                 None => PollFd::new(&self.front_end, PollFlags::empty()),
@@ -108,18 +144,25 @@ impl FrontEndProxy for VhostUserProxy {
             display_socket,
             channel,
             sanitizer,
+            refusals,
         } = self;
+        let is_offer_read = channel.is_offer_read();
         // Replies first: the daemon's last reply must reach the front-end.
         let replied = replies.pump(daemon, front_end, |message| {
             message.note_reply(sanitizer);
+            refusals.reply(message);
             Ok(())
         })?;
         let requested = requests.pump(front_end, daemon, |message| {
             keep(display_socket, message);
             message.note_request(channel);
-            message.sanitize(sanitizer)
+            match refusals.request(message, sanitizer) {
+                true => Ok(()),
+                false => message.sanitize(sanitizer),
+            }
         })?;
-        channel.serve(requested == ForwardResult::Waiting && requests.is_empty());
+        let is_quiet = requested == ForwardResult::Waiting && requests.is_empty();
+        channel.serve(is_quiet, is_offer_read);
         Ok(
             if requested == ForwardResult::SourceClosed || replied == ForwardResult::SinkClosed {
                 Some(ConnectionSide::FrontEnd)

@@ -8,6 +8,8 @@ use std::os::fd::OwnedFd;
 
 use vhost::vhost_user::message::{FrontendReq, VhostUserVirtioFeatures};
 
+use super::forwarder::HEADER;
+use super::running_vrings::RunningVrings;
 use crate::backend::logging::RateLimitedLog;
 use crate::backend::virtqueue::signal;
 use features::Unoffered;
@@ -29,6 +31,9 @@ const SET_VRING_KICK: u32 = FrontendReq::SET_VRING_KICK as u32;
 
 /// Flags of a message: protocol version 1, no acknowledgement.
 const VERSION: u32 = 1;
+/// Flags of a message: a reply, an acknowledgement is wanted.
+const REPLY: u32 = 1 << 2;
+const NEED_REPLY: u32 = 1 << 3;
 
 /// Offsets of the addresses in the payload of `SET_VRING_ADDR`, and their alignment (virtio 1.2, 2.7):
 /// descriptor table, used ring, available ring.
@@ -66,10 +71,30 @@ pub(super) struct RequestSanitizer {
     /// The virtio features that the device offered, and those that the front-end set last.
     offered: Option<u64>,
     features: Option<u64>,
+    vrings: RunningVrings,
     trouble: RateLimitedLog,
 }
 
 impl RequestSanitizer {
+    /// Whether the front-end is answered with an error instead of the daemon getting the request, for which an
+    /// acknowledgement is asked. The front-end goes on without what it asked for.
+    ///
+    /// So it is with what another device of the VM had the front-end map into the guest. QEMU 11.1 gives such maps to all
+    /// vhost-user devices, as if they were the guest's memory. It keeps a list of what each device has, if that can take
+    /// single regions. When the VM is reset it removes the maps while the devices are stopped, looks them up when it updates the
+    /// lists at the next start, and crashes (tried). What a device refuses is not in its list; QEMU goes on, and the device
+    /// needs no such memory. While the virtqueues are stopped nothing is refused: QEMU would not start the device.
+    pub(super) fn declines(&self, message: &[u8], fds: &[OwnedFd]) -> bool {
+        let header = |at: usize| half_word(message, at);
+        let is_added = header(0) == Some(ADD_MEM_REG)
+            && header(4).is_some_and(|flags| flags & NEED_REPLY != 0)
+            && self.vrings.run();
+        is_added
+            && self
+                .memory
+                .is_map(message.get(HEADER..).unwrap_or_default(), fds)
+    }
+
     /// Checks and rewrites a request of the front-end before the daemon gets it.
     ///
     /// # Errors
@@ -80,6 +105,7 @@ impl RequestSanitizer {
         payload: &mut [u8],
         fds: &mut [OwnedFd],
     ) -> Result<ExtraMessages, RequestError> {
+        self.vrings.note(request, payload);
         match request {
             SET_FEATURES => self.set_features(payload)?,
             SET_OWNER => return Ok(self.set_owner()),
@@ -182,6 +208,17 @@ pub(super) fn message(request: u32, payload: &[u8]) -> Vec<u8> {
     let size = payload.len() as u32;
     let header = [request, VERSION, size].map(u32::to_ne_bytes).concat();
     [header.as_slice(), payload].concat()
+}
+
+/// The acknowledgement of a request that is [declined](RequestSanitizer::declines).
+pub(super) fn refusal(request: u32) -> Vec<u8> {
+    let header = [request, VERSION | REPLY, 8].map(u32::to_ne_bytes);
+    [header.as_flattened(), &1_u64.to_ne_bytes()].concat()
+}
+
+fn half_word(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u64> {

@@ -56,6 +56,8 @@ pub(super) struct HostMemoryRegion {
     /// The front-end was stopping the device when it was to be asked. It is asked again when a virtqueue brings an event, as
     /// one that is started does.
     is_withdrawn: bool,
+    /// A virtqueue brought an event since the last outcome was looked for.
+    may_be_started: bool,
 }
 
 impl HostMemoryRegion {
@@ -68,6 +70,7 @@ impl HostMemoryRegion {
         Ok(Self {
             region: Some(context.shared_memory(region, HOST_MEMORY)?),
             is_withdrawn: false,
+            may_be_started: false,
         })
     }
 
@@ -76,12 +79,13 @@ impl HostMemoryRegion {
         Self {
             region: None,
             is_withdrawn: false,
+            may_be_started: false,
         }
     }
 
     /// A virtqueue brought an event: it may have been started.
     pub(super) fn queue_event(&mut self) {
-        self.is_withdrawn = false;
+        self.may_be_started = true;
     }
 
     /// Takes note of what the front-end did. Returns whether commands that waited for it are complete.
@@ -94,6 +98,8 @@ impl HostMemoryRegion {
             self.is_withdrawn = outcome == SharedMemoryOutcome::Withdrawn;
             mappings.finish(outcome);
         }
+        // What the front-end did before it started the virtqueue may be seen only now.
+        self.is_withdrawn &= !std::mem::take(&mut self.may_be_started);
         let len = memory.region().len();
         mappings.set_region(memory.is_available().then_some(len));
         mappings.has_completed()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The bytes of the messages of this channel, and fields of the front-end's.
+//! The bytes of the messages of this channel.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -73,16 +73,4 @@ fn payload(region: SharedMemoryRegion, request: &SharedMemoryRequest) -> Vec<u8>
     let fields = [file_offset, offset, len, flags.bits()].map(u64::to_ne_bytes);
     let region = [region.id(), 0, 0, 0, 0, 0, 0, 0];
     [&region, fields.as_flattened()].concat()
-}
-
-/// 32 bits of a payload from byte `at` on. The daemon refuses a payload that is too short.
-pub(super) fn word(payload: &[u8], at: usize) -> u32 {
-    let bytes = payload.get(at..).and_then(<[u8]>::first_chunk);
-    bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
-}
-
-/// The first 64 bits of a payload.
-pub(super) fn number(payload: &[u8]) -> u64 {
-    let bytes = payload.first_chunk();
-    bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }

@@ -59,11 +59,11 @@ fn answer_that_is_awaited_reaches_a_successor() {
             note(&mut channel);
             continuity.ledger(Owner::Proxy).commit();
             device.send();
-            channel.serve(true);
+            channel.serve(true, false);
             let mut sent = [0; 12];
             front_end.read_exact(&mut sent).unwrap();
             front_end.write_all(&answer[..part]).unwrap();
-            channel.serve(true);
+            channel.serve(true, false);
         }
         let context = FakeContext::new(memory()).unwrap();
         let device = context.context().config_change(FIRST_TOKEN).unwrap();
@@ -72,18 +72,18 @@ fn answer_that_is_awaited_reaches_a_successor() {
         let mut channel = BackendChannel::kept(link, &continuity).unwrap();
         channel.resume(note).unwrap();
         let is_answered = part == answer.len();
-        assert_eq!(channel.awaits_answer().is_none(), is_answered, "{part}");
+        assert_eq!(channel.awaited_fd().is_none(), is_answered, "{part}");
         front_end.write_all(&answer[part..]).unwrap();
-        channel.serve(true);
+        channel.serve(true, false);
         assert_eq!(device.state(), ConfigChangeState::Ready, "{part}");
         // The next one is told and answered as ever.
         device.send();
-        channel.serve(true);
+        channel.serve(true, false);
         let mut sent = [0; 12];
         front_end.read_exact(&mut sent).unwrap();
-        assert!(channel.awaits_answer().is_some());
+        assert!(channel.awaited_fd().is_some());
         front_end.write_all(&answer).unwrap();
-        channel.serve(true);
+        channel.serve(true, false);
         assert_eq!(device.state(), ConfigChangeState::Ready);
     }
 }
@@ -172,7 +172,7 @@ impl Joined {
     fn answer(&mut self, header: [u32; 3], value: u64) {
         let answer = [words(&header), value.to_ne_bytes().to_vec()].concat();
         self.front_end.write_all(&answer).unwrap();
-        self.channel.serve(true);
+        self.channel.serve(true, false);
     }
 
     /// Whether the device is woken.
@@ -188,20 +188,20 @@ const ANSWER: [u32; 3] = [2, 1 | 1 << 2, 8];
 fn change_is_sent_once_and_ends_with_its_answer() {
     let mut joined = Joined::running();
     assert_eq!(joined.device.state(), ConfigChangeState::Ready);
-    joined.channel.serve(true);
+    joined.channel.serve(true, false);
     assert_eq!(joined.sent(), NONE);
     joined.device.send();
     joined.device.send();
     let under_way = joined.device.state();
     assert!(matches!(under_way, ConfigChangeState::UnderWay { .. }));
-    assert!(joined.channel.awaits_answer().is_none());
-    joined.channel.serve(true);
-    joined.channel.serve(true);
+    assert!(joined.channel.awaited_fd().is_none());
+    joined.channel.serve(true, false);
+    joined.channel.serve(true, false);
     assert_eq!(joined.sent(), words(&MESSAGE));
-    assert!(joined.channel.awaits_answer().is_some());
+    assert!(joined.channel.awaited_fd().is_some());
     // As long as it is not answered, no other one.
     joined.device.send();
-    joined.channel.serve(true);
+    joined.channel.serve(true, false);
     assert_eq!(joined.sent(), NONE);
     assert_eq!(joined.device.state(), under_way);
     joined.device.woke();
@@ -210,9 +210,9 @@ fn change_is_sent_once_and_ends_with_its_answer() {
     assert!(joined.is_woken());
     assert!(!joined.device.woke());
     assert_eq!(joined.device.state(), ConfigChangeState::Ready);
-    assert!(joined.channel.awaits_answer().is_none());
+    assert!(joined.channel.awaited_fd().is_none());
     joined.device.send();
-    joined.channel.serve(true);
+    joined.channel.serve(true, false);
     assert_eq!(joined.sent(), words(&MESSAGE));
 }
 
@@ -223,9 +223,9 @@ fn front_end_without_answers_is_not_awaited() {
     let features = features.to_ne_bytes();
     joined.channel.note(SET_PROTOCOL_FEATURES, &features, &[]);
     joined.device.send();
-    joined.channel.serve(true);
+    joined.channel.serve(true, false);
     assert_eq!(joined.sent(), words(&[2, 1, 0]));
-    assert!(joined.channel.awaits_answer().is_none());
+    assert!(joined.channel.awaited_fd().is_none());
     assert_eq!(joined.device.state(), ConfigChangeState::Ready);
 }
 
@@ -233,10 +233,10 @@ fn front_end_without_answers_is_not_awaited() {
 fn nothing_is_sent_while_a_message_of_the_front_end_is_read() {
     let mut joined = Joined::running();
     joined.device.send();
-    joined.channel.serve(false);
+    joined.channel.serve(false, false);
     assert_eq!(joined.sent(), NONE);
     assert!(!joined.device.woke());
-    joined.channel.serve(true);
+    joined.channel.serve(true, false);
     assert_eq!(joined.sent(), words(&MESSAGE));
 }
 
@@ -253,7 +253,7 @@ fn change_is_withdrawn_when_the_front_end_begins_to_stop_the_device() {
         let mut joined = Joined::running();
         joined.device.send();
         joined.channel.note(stop, &payload, &[]);
-        joined.channel.serve(true);
+        joined.channel.serve(true, false);
         assert_eq!(joined.sent(), NONE, "request {stop}");
         assert!(joined.is_woken());
         assert!(joined.device.woke());
@@ -261,7 +261,7 @@ fn change_is_withdrawn_when_the_front_end_begins_to_stop_the_device() {
         // The device may wish for it again, and the front-end go on.
         joined.device.send();
         joined.start();
-        joined.channel.serve(true);
+        joined.channel.serve(true, false);
         assert_eq!(joined.sent(), words(&MESSAGE), "request {stop}");
     }
 }
@@ -281,7 +281,7 @@ fn virtqueue_that_does_not_run_may_be_stopped() {
         .channel
         .note(GET_VRING_BASE + 1, &words(&[0, 0]), &[]);
     joined.device.send();
-    joined.channel.serve(true);
+    joined.channel.serve(true, false);
     assert_eq!(joined.sent(), words(&MESSAGE));
 }
 
@@ -295,7 +295,7 @@ fn bad_channels_are_not_used() {
         joined.connect(fd);
         assert_eq!(joined.device.state(), ConfigChangeState::Unavailable);
         joined.device.send();
-        joined.channel.serve(true);
+        joined.channel.serve(true, false);
     }
     joined.channel.note(SET_BACKEND_REQ_FD, &[], &[]);
     assert_eq!(joined.device.state(), ConfigChangeState::Unavailable);
@@ -315,7 +315,7 @@ fn full_channel_is_noticed_before_and_while_sending() {
     joined.device.send();
     backend.set_nonblocking(true).unwrap();
     while (&backend).write(&[0; 4096]).is_ok() {}
-    joined.channel.serve(true);
+    joined.channel.serve(true, false);
     assert_eq!(joined.device.state(), ConfigChangeState::Unavailable);
     joined.connect(backend);
     assert_eq!(joined.device.state(), ConfigChangeState::Unavailable);
@@ -332,7 +332,7 @@ fn front_end_that_answers_wrongly_is_asked_no_more() {
     ] {
         let mut joined = Joined::running();
         joined.device.send();
-        joined.channel.serve(true);
+        joined.channel.serve(true, false);
         joined.answer(header, value);
         let state = joined.device.state();
         assert_eq!(state, ConfigChangeState::Unavailable, "{header:?} {value}");
@@ -340,12 +340,12 @@ fn front_end_that_answers_wrongly_is_asked_no_more() {
     }
     let mut joined = Joined::running();
     joined.device.send();
-    joined.channel.serve(true);
+    joined.channel.serve(true, false);
     drop(std::mem::replace(
         &mut joined.front_end,
         UnixStream::pair().unwrap().0,
     ));
-    joined.channel.serve(true);
+    joined.channel.serve(true, false);
     assert_eq!(joined.device.state(), ConfigChangeState::Unavailable);
 }
 
@@ -353,13 +353,13 @@ fn front_end_that_answers_wrongly_is_asked_no_more() {
 fn answer_may_come_in_parts() {
     let mut joined = Joined::running();
     joined.device.send();
-    joined.channel.serve(true);
+    joined.channel.serve(true, false);
     let answer = [words(&ANSWER), vec![0; 8]].concat();
     for byte in answer {
         let state = joined.device.state();
         assert!(matches!(state, ConfigChangeState::UnderWay { .. }));
         joined.front_end.write_all(&[byte]).unwrap();
-        joined.channel.serve(true);
+        joined.channel.serve(true, false);
     }
     assert_eq!(joined.device.state(), ConfigChangeState::Ready);
 }

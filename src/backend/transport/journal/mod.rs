@@ -133,6 +133,14 @@ impl Journal {
         })
     }
 
+    /// The message with these descriptors is none of the setup.
+    pub(super) fn forget(&mut self, fds: Vec<KeptFd>) {
+        let kept = self.packets();
+        let packets = fds.iter().map(|fd| fd.packet);
+        self.unused
+            .extend(packets.filter(|packet| !kept.contains(packet)));
+    }
+
     /// Takes note of a message, which is kept from the next commit of the ledger on. [`Journal::committed`] follows that.
     pub(super) fn apply(&mut self, executed: Executed) {
         let mut before = self.packets();

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
@@ -243,4 +245,88 @@ fn features_not_offered_end_the_connection() {
     front_end.write_all(&taken).unwrap();
     let refused = proxy.pass(NOTHING).unwrap_err();
     assert!(refused.to_string().contains("packed"), "{refused}");
+}
+
+fn memfd() -> OwnedFd {
+    let file = memfd_create("memory", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&file, 1 << 30).unwrap();
+    file
+}
+
+/// As bytes: `ADD_MEM_REG`, with an acknowledgement or without.
+fn add_region(flags: u32, at: u64, len: u64) -> Vec<u8> {
+    let region = [0, at, len, 1 << 50 | at, 0].map(u64::to_ne_bytes);
+    let mut bytes = message(FrontendReq::ADD_MEM_REG as u32, region.as_flattened());
+    bytes[4..8].copy_from_slice(&flags.to_ne_bytes());
+    bytes
+}
+
+/// QEMU 11.1 would look for them after it removed them, and crash.
+#[test]
+fn maps_of_devices_are_not_taken_while_the_device_runs() {
+    const ACKNOWLEDGED: u32 = 1 | 1 << 3;
+    const ADD: u32 = FrontendReq::ADD_MEM_REG as u32;
+    let reply = |request: u32, value: u64| {
+        let mut reply = message(request, &value.to_ne_bytes());
+        reply[4..8].copy_from_slice(&5_u32.to_ne_bytes());
+        reply
+    };
+    const PLUGGED: u64 = 128 << 20;
+    let memory = memfd();
+    let other = || memfd();
+    let again = || memory.try_clone().unwrap();
+    for (runs, flags, file, len, is_declined) in [
+        (true, ACKNOWLEDGED, other(), 0x1000, true),
+        (true, ACKNOWLEDGED, other(), PLUGGED - 0x1000, true),
+        (true, ACKNOWLEDGED, other(), PLUGGED, false),
+        (true, ACKNOWLEDGED, again(), 0x1000, false),
+        // It cannot be refused, or the front-end would not start the device.
+        (true, 1, other(), 0x1000, false),
+        (false, ACKNOWLEDGED, other(), 0x1000, false),
+    ] {
+        let (mut proxy, mut front_end, mut daemon) = joined();
+        front_end.set_nonblocking(true).unwrap();
+        daemon.set_nonblocking(true).unwrap();
+        let first = add_region(1, 0, PLUGGED);
+        send_with_fd(&front_end, &first, memory.as_fd());
+        if runs {
+            let kick = message(FrontendReq::SET_VRING_KICK as u32, &[0; 8]);
+            let call = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+            send_with_fd(&front_end, &kick, call.as_fd());
+            let enable = [0_u32, 1].map(u32::to_ne_bytes);
+            let enable = message(FrontendReq::SET_VRING_ENABLE as u32, enable.as_flattened());
+            front_end.write_all(&enable).unwrap();
+        }
+        let question = message(GET_FEATURES, &[]);
+        front_end.write_all(&question).unwrap();
+        proxy.pass(NOTHING).unwrap();
+        let mut before = Vec::new();
+        let _ = daemon.read_to_end(&mut before);
+        assert!(before.ends_with(&question));
+        let add = add_region(flags, 1 << 40, len);
+        send_with_fd(&front_end, &add, file.as_fd());
+        front_end.write_all(&question).unwrap();
+        proxy.pass(NOTHING).unwrap();
+        let mut got = Vec::new();
+        let _ = daemon.read_to_end(&mut got);
+        let added = match is_declined {
+            true => question.clone(),
+            false => add,
+        };
+        assert_eq!(got, [added, question].concat(), "{runs} {flags} {len:#x}");
+        // All are answered in their order.
+        let own = reply(GET_FEATURES, 7);
+        daemon.write_all(&own).unwrap();
+        let added = match is_declined {
+            true => own.clone(),
+            false => reply(ADD, 0),
+        };
+        daemon.write_all(&added).unwrap();
+        daemon.write_all(&own).unwrap();
+        proxy.pass(NOTHING).unwrap();
+        let mut got = Vec::new();
+        let _ = front_end.read_to_end(&mut got);
+        let answered = reply(ADD, u64::from(is_declined));
+        assert_eq!(got, [own.clone(), answered, own].concat());
+    }
 }

@@ -18,9 +18,9 @@ use vhost::vhost_user::message::FrontendReq;
 use super::backend_channel::BackendChannel;
 use super::display_socket::DisplaySocketMailbox;
 use super::forwarder::{HEADER, MAX_FORWARDED_MESSAGES, ProxyError};
-use super::journal::{Executed, Journal, RecordError, Table};
+use super::journal::{Executed, Journal, KeptFd, RecordError, Table};
 use super::proxy::{ConnectionSide, FrontEndProxy, hung_up};
-use super::sanitize::{RequestSanitizer, message};
+use super::sanitize::{RequestSanitizer, message, refusal};
 use super::succession::Succession;
 use crate::backend::continuity::{
     Continuity, EndReason, FdId, IoSlot, Ledger, Owner, Slot, ValueError, Work,
@@ -249,6 +249,10 @@ impl ResumableProxy {
             self.display_socket.duplicate(fds.first(), packet);
         }
         self.channel.note(request, &payload, &fds);
+        if self.sanitizer.declines(&bytes, &fds) {
+            self.decline(request, kept);
+            return Ok(());
+        }
         let region = match fds.first() {
             Some(fd) if request == ADD_MEM_REG => fd.try_clone().ok(),
             _ => None,
@@ -267,6 +271,12 @@ impl ResumableProxy {
         Ok(())
     }
 
+    /// The daemon does not get the message, and the front-end an error.
+    fn decline(&mut self, request: u32, fds: Vec<KeptFd>) {
+        self.journal.forget(fds);
+        self.answer(refusal(request));
+    }
+
     /// The daemon has carried out the message. From here on a successor does not carry it out again.
     fn executed(&mut self, mut executed: Executed) {
         let replies = self.daemon.take_replies();
@@ -276,6 +286,11 @@ impl ResumableProxy {
         let reply = replies.concat();
         executed.reply = payload_of(&reply).to_vec();
         self.journal.apply(executed);
+        self.answer(reply);
+    }
+
+    /// The message that was under way is done, and this is the reply, if it has one.
+    fn answer(&mut self, reply: Vec<u8>) {
         let start = self.replies.transferred();
         self.stage = if reply.is_empty() {
             UnderWay::remove(&self.ledger);
@@ -378,7 +393,7 @@ impl FrontEndProxy for ResumableProxy {
         [
             PollFd::new(&self.front_end, front_end),
             self.daemon.poll_fd(),
-            match self.channel.awaits_answer() {
+            match self.channel.awaited_fd() {
                 Some(channel) => PollFd::from_borrowed_fd(channel, PollFlags::IN),
                 // Which is polled already.
                 None => PollFd::new(&self.front_end, PollFlags::empty()),
@@ -387,6 +402,7 @@ impl FrontEndProxy for ResumableProxy {
     }
 
     fn pass(&mut self, events: [PollFlags; 2]) -> Result<Option<ConnectionSide>, ProxyError> {
+        let is_offer_read = self.channel.is_offer_read();
         let mut is_waiting = false;
         // Each message takes a few steps.
         for _ in 0..MAX_FORWARDED_MESSAGES {
@@ -400,7 +416,8 @@ impl FrontEndProxy for ResumableProxy {
             }
         }
         let is_quiet = is_waiting && matches!(self.stage, Stage::Receiving);
-        self.channel.serve(is_quiet && self.incoming.is_empty());
+        let is_quiet = is_quiet && self.incoming.is_empty();
+        self.channel.serve(is_quiet, is_offer_read);
         Ok(hung_up(events))
     }
 

@@ -11,6 +11,9 @@ use super::word;
 const TABLE_HEADER: usize = 8;
 const REGION: usize = 32;
 
+/// Least bytes of memory that a running guest can use: what Linux has as a block of memory.
+const MIN_PLUGGED: u64 = 128 << 20;
+
 /// Limit on regions, the daemon's answer to `GET_MAX_MEM_SLOTS`.
 pub(crate) const MAX_REGIONS: usize = 509;
 
@@ -46,6 +49,18 @@ struct Region {
     user: u64,
     /// Offset in its file.
     offset: u64,
+    file: Option<FileId>,
+}
+
+/// Device and inode of a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    fn of(file: &OwnedFd) -> Option<Self> {
+        let stat = fstat(file).ok()?;
+        Some(Self(stat.st_dev, stat.st_ino))
+    }
 }
 
 impl Region {
@@ -55,6 +70,7 @@ impl Region {
             size: word(bytes, 8)?,
             user: word(bytes, 16)?,
             offset: word(bytes, 24)?,
+            file: None,
         })
     }
 
@@ -77,6 +93,7 @@ impl Region {
             size,
             user,
             offset,
+            ..
         } = *self;
         if guest.checked_add(size).is_none() || user.checked_add(size).is_none() {
             return Err(MemoryError::RegionBeyondAddresses { guest, size });
@@ -111,8 +128,9 @@ impl SharedMemory {
             .chunks_exact(REGION)
             .filter_map(Region::parse)
             .collect();
-        for (region, file) in regions.iter().zip(&*fds) {
+        for (region, file) in regions.iter_mut().zip(&*fds) {
             region.check(file)?;
+            region.file = FileId::of(file);
         }
         // The daemon refuses any other message.
         if regions.len() == fds.len() {
@@ -138,11 +156,26 @@ impl SharedMemory {
     /// `ADD_MEM_REG`.
     pub(crate) fn add(&mut self, payload: &[u8], fds: &[OwnedFd]) -> Result<(), MemoryError> {
         // The daemon refuses any other message.
-        if let (Some(region), [file]) = (only(payload), fds) {
+        if let (Some(mut region), [file]) = (only(payload), fds) {
             region.check(file)?;
+            region.file = FileId::of(file);
             self.insert(region)?;
         }
         Ok(())
+    }
+
+    /// Whether the region of `ADD_MEM_REG` is one into which a device of the VM had the front-end map a file, and not the
+    /// guest's memory: it is small, and of a file of its own. Memory that is plugged into a running guest has
+    /// [`MIN_PLUGGED`] or more, and so has that guest.
+    pub(crate) fn is_map(&self, payload: &[u8], fds: &[OwnedFd]) -> bool {
+        let (Some(region), [file]) = (only(payload), fds) else {
+            return false;
+        };
+        let id = FileId::of(file);
+        let is_known = self.0.iter().any(|other| other.file == id);
+        let sizes = self.0.iter().map(|other| other.size);
+        let all = sizes.fold(0, u64::saturating_add);
+        region.size < MIN_PLUGGED && MIN_PLUGGED <= all && !is_known
     }
 
     /// `REM_MEM_REG`.

@@ -181,6 +181,18 @@ fn paused_guest_goes_on_with_what_it_waited_for() {
     assert_eq!(mapper.kinds(), [response::OK_NODATA]);
 }
 
+/// The device is busy, and sees neither that it was stopped nor what became of its request before it is started again.
+#[test]
+fn short_pause_loses_no_request() {
+    let mut mapper = Mapper::with_blobs(1);
+    mapper.map(1);
+    mapper.front_end.withdraw();
+    mapper.machine.stop();
+    mapper.go_on();
+    assert_eq!(mapper.map_all(), [(true, 1)]);
+    assert_eq!(mapper.kinds(), [response::OK_MAP_INFO]);
+}
+
 #[test]
 fn withdrawn_request_is_not_sent_again_before_a_virtqueue_starts() {
     let mut mapper = Mapper::with_blobs(1);

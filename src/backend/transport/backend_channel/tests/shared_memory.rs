@@ -4,6 +4,7 @@
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, recvmsg};
 
@@ -71,11 +72,24 @@ impl Mapped {
     }
 
     fn serve(&mut self) {
-        self.joined.channel.serve(true);
+        self.joined.channel.serve(true, false);
     }
 
-    /// The message that the front-end was sent, and its descriptors.
+    /// The message that the front-end is sent, and its descriptors. The front-end runs the device meanwhile.
+    #[track_caller]
     fn received(&mut self) -> (Vec<u8>, Vec<OwnedFd>) {
+        let (mut bytes, fds) = self.read();
+        assert_eq!(bytes.len(), 1);
+        let is_offer_read = self.joined.channel.is_offer_read();
+        assert!(is_offer_read);
+        self.joined.channel.serve(true, is_offer_read);
+        bytes.extend(self.read().0);
+        (bytes, fds)
+    }
+
+    /// What the front-end can read, and its descriptors.
+    #[track_caller]
+    fn read(&mut self) -> (Vec<u8>, Vec<OwnedFd>) {
         let mut bytes = vec![0; 100];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -213,11 +227,76 @@ fn request_under_way_is_answered_while_the_device_is_stopped() {
     assert_eq!(mapped.joined.sent(), NONE);
 }
 
+/// QEMU reads a request at once and to its end, and crashes if it reads one while it does not run the device.
+#[test]
+fn request_is_finished_only_while_the_front_end_reads_it() {
+    let mut mapped = Mapped::running();
+    assert!(mapped.memory.send(map(0)));
+    mapped.serve();
+    let is_awaited = |mapped: &Mapped| {
+        let fd = mapped.joined.channel.awaited_fd().unwrap();
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).unwrap() == 0
+    };
+    for _ in 0..3 {
+        assert!(is_awaited(&mapped));
+        assert!(!mapped.joined.channel.is_offer_read());
+        mapped.serve();
+    }
+    let (first, fds) = mapped.read();
+    assert_eq!((first, fds.len()), (vec![MAP as u8], 1));
+    assert!(!is_awaited(&mapped));
+    assert!(mapped.joined.channel.is_offer_read());
+    // Not before it is known that no message came that stops the device.
+    mapped.serve();
+    mapped.joined.channel.serve(false, true);
+    assert_eq!(mapped.joined.sent(), NONE);
+    mapped.joined.channel.serve(true, true);
+    assert_eq!(mapped.read().0.len(), 51);
+    assert!(is_awaited(&mapped));
+    mapped.answer(MAP, 0);
+    let done = Some(SharedMemoryOutcome::Done);
+    assert_eq!(mapped.memory.take_outcome(), done);
+}
+
+/// Whether it has read the beginning, or reads all later.
+#[test]
+fn front_end_that_stops_the_device_reads_a_request_that_does_nothing() {
+    for is_read in [false, true] {
+        let mut mapped = Mapped::running();
+        assert!(mapped.memory.send(map(0)));
+        mapped.serve();
+        let mut read = match is_read {
+            true => mapped.read().0,
+            false => Vec::new(),
+        };
+        let is_offer_read = mapped.joined.channel.is_offer_read();
+        let stop = words(&[0, 0]);
+        mapped.joined.channel.note(GET_VRING_BASE, &stop, &[]);
+        mapped.joined.channel.serve(true, is_offer_read);
+        read.extend(mapped.joined.sent());
+        assert_eq!(read, words(&[1 << 8 | MAP, 1, 0]));
+        let withdrawn = Some(SharedMemoryOutcome::Withdrawn);
+        assert_eq!(mapped.memory.take_outcome(), withdrawn);
+        mapped.joined.start();
+        assert!(mapped.memory.send(unmap(0)));
+        mapped.serve();
+        assert_eq!(mapped.received().0.len(), 52);
+        // So with a change of the configuration.
+        mapped.answer(UNMAP, 0);
+        mapped.joined.device.send();
+        mapped.serve();
+        mapped.joined.channel.note(GET_VRING_BASE, &stop, &[]);
+        assert_eq!(mapped.joined.sent(), words(&[1 << 8 | 2, 1, 0]));
+        assert!(mapped.joined.device.woke());
+    }
+}
+
 #[test]
 fn nothing_is_mapped_while_a_message_of_the_front_end_is_read() {
     let mut mapped = Mapped::running();
     assert!(mapped.memory.send(map(0)));
-    mapped.joined.channel.serve(false);
+    mapped.joined.channel.serve(false, false);
     assert_eq!(mapped.joined.sent(), NONE);
     assert!(mapped.memory.cancel());
     assert!(!mapped.memory.cancel());
@@ -235,7 +314,7 @@ fn configuration_changes_and_maps_wait_for_each_other() {
     mapped.serve();
     assert_eq!(mapped.joined.sent(), NONE);
     mapped.answer(MAP, 0);
-    assert_eq!(mapped.joined.sent(), words(&MESSAGE));
+    assert_eq!(mapped.received().0, words(&MESSAGE));
     mapped.memory.take_outcome().unwrap();
     assert!(mapped.memory.send(unmap(0)));
     mapped.serve();

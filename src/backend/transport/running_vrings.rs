@@ -3,8 +3,6 @@
 
 use vhost::vhost_user::message::FrontendReq;
 
-use super::message::{number, word};
-
 const SET_VRING_KICK: u32 = FrontendReq::SET_VRING_KICK as u32;
 const SET_VRING_ENABLE: u32 = FrontendReq::SET_VRING_ENABLE as u32;
 const GET_VRING_BASE: u32 = FrontendReq::GET_VRING_BASE as u32;
@@ -71,4 +69,16 @@ impl RunningVrings {
 fn bit(index: u64) -> u64 {
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     1_u64.checked_shl(index).unwrap_or(0)
+}
+
+/// 32 bits of a payload from byte `at` on. The daemon refuses a payload that is too short.
+fn word(payload: &[u8], at: usize) -> u32 {
+    let bytes = payload.get(at..).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// The first 64 bits of a payload.
+pub(super) fn number(payload: &[u8]) -> u64 {
+    let bytes = payload.first_chunk();
+    bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
