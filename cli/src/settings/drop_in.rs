@@ -99,6 +99,7 @@ fn service(settings: &Settings, instance: &Instance) -> Vec<Directive> {
     let mut directives = Vec::new();
     if let ProgramOptions::Gpu(GpuOptions {
         render_node: Some(_),
+        vulkan: false,
         ..
     }) = &settings.options
     {

@@ -12,6 +12,8 @@ use crate::instance::UnitKind;
 use crate::unit_syntax::{Directive, quoted, variable_word, variable_words};
 
 const RENDER_NODE: &str = "--render-node=";
+/// The variable that names the render node of a render server, which the GPU's program does not open.
+const SERVER_NODE: &str = "RENDER_NODE";
 const VIRGL: &str = "--virgl";
 const VENUS: &str = "--venus";
 /// Where the unit has the socket of its render server mounted.
@@ -44,7 +46,7 @@ pub(crate) enum ProgramOptions {
 pub(crate) struct GpuOptions {
     pub render_node: Option<String>,
     pub virgl: bool,
-    /// Vulkan, by a render server of its own, which has the render node.
+    /// Vulkan, by a render server of its own, which opens the render node.
     pub vulkan: bool,
     pub max_hostmem: Option<MaxHostmem>,
     /// The size of each head's screen where no VMM says it; empty for the program's default, one head.
@@ -241,7 +243,7 @@ impl ProgramOptions {
         };
         let words = variable_words(variable(OPTIONS).unwrap_or_default());
         match kind {
-            UnitKind::Gpu => Self::Gpu(GpuOptions::from_words(words)),
+            UnitKind::Gpu => Self::Gpu(GpuOptions::from_words(variable(SERVER_NODE), words)),
             UnitKind::Input => {
                 let path = variable(EVDEV_PATH).filter(|path| !path.is_empty());
                 Self::Input(InputOptions::from_words(path, words))
@@ -255,11 +257,17 @@ impl ProgramOptions {
     pub(crate) fn environment(&self) -> Vec<Directive> {
         let (path, words) = match self {
             Self::None => (None, Vec::new()),
-            Self::Gpu(options) => (None, options.words()),
-            Self::Input(options) => (options.evdev_path.as_ref(), options.words()),
+            Self::Gpu(options) => {
+                let node = options.render_node.as_ref().filter(|_| options.vulkan);
+                (node.map(|node| (SERVER_NODE, node)), options.words())
+            }
+            Self::Input(options) => {
+                let path = options.evdev_path.as_ref();
+                (path.map(|path| (EVDEV_PATH, path)), options.words())
+            }
             Self::Vnc(options) => (None, options.words()),
         };
-        let path = path.map(|path| format!("{EVDEV_PATH}={path}"));
+        let path = path.map(|(name, path)| format!("{name}={path}"));
         let words: Vec<_> = words.iter().map(|word| variable_word(word)).collect();
         let words = (!words.is_empty()).then(|| format!("{OPTIONS}={}", words.join(" ")));
         path.into_iter()
@@ -268,7 +276,7 @@ impl ProgramOptions {
             .collect()
     }
 
-    /// All words, except for the path of an input device.
+    /// All words, except for the path of an input device and of a render server's node.
     pub(crate) fn words(&self) -> Vec<String> {
         match self {
             Self::None => Vec::new(),
@@ -321,6 +329,7 @@ impl ProgramOptions {
             (Self::Input(options), None) if options.evdev_match.is_some() => {
                 Some(ALL_INPUT_DEVICES)
             }
+            (Self::Gpu(options), _) if options.vulkan => None,
             (_, device) => device,
         }
     }
@@ -336,7 +345,7 @@ fn is_input_node(path: &str) -> bool {
 }
 
 impl GpuOptions {
-    fn from_words(words: Vec<String>) -> Self {
+    fn from_words(server_node: Option<&str>, words: Vec<String>) -> Self {
         let mut options = Self::default();
         for word in words {
             let hostmem = word.strip_prefix(MAX_HOSTMEM).map(str::parse);
@@ -359,14 +368,20 @@ impl GpuOptions {
                 options.others.push(word);
             }
         }
+        if options.vulkan {
+            options.render_node = server_node.map(str::to_owned);
+        }
         options.render_node = options.render_node.filter(|path| !path.is_empty());
         options
     }
 
     fn words(&self) -> Vec<String> {
-        let node = self.render_node.iter();
-        let venus = self.vulkan.then_some([VENUS, RENDER_SERVER]);
-        let venus = venus.iter().flatten().copied();
+        let node = self.render_node.iter().filter(|_| !self.vulkan);
+        // Unless somebody named another one.
+        let is_other = |word: &String| word.starts_with("--render-server");
+        let server = (!self.others.iter().any(is_other)).then_some(RENDER_SERVER);
+        let venus = self.vulkan.then_some([Some(VENUS), server]);
+        let venus = venus.into_iter().flatten().flatten();
         let hostmem = self.max_hostmem.iter();
         let resolutions = Some(&self.resolutions).filter(|sizes| **sizes != Resolutions::default());
         node.map(|path| format!("{RENDER_NODE}{path}"))

@@ -22,10 +22,10 @@ pub(crate) struct RenderServer {
 
 impl RenderServer {
     /// That of a GPU with these options.
-    pub(crate) fn new(options: &GpuOptions, render_node: Option<String>) -> Self {
+    pub(crate) fn new(options: &GpuOptions) -> Self {
         Self {
             is_used: options.vulkan,
-            render_node,
+            render_node: options.render_node.clone(),
             max_hostmem: options.max_hostmem.clone(),
         }
     }
@@ -70,10 +70,11 @@ mod tests {
         let instance = Instance::from_unit(&unit).expect("a unit");
         let options = GpuOptions {
             vulkan,
+            render_node: node.map(str::to_owned),
             max_hostmem: hostmem.map(|size| size.parse().expect("a size")),
             ..GpuOptions::default()
         };
-        let server = RenderServer::new(&options, node.map(str::to_owned));
+        let server = RenderServer::new(&options);
         server.drop_in(&instance).expect("valid values")
     }
 

@@ -191,6 +191,7 @@ fn written_text_is_read_back() {
     let vulkan = Settings {
         options: ProgramOptions::Gpu(GpuOptions {
             vulkan: true,
+            render_node: Some("/dev/dri/renderD128".into()),
             ..GpuOptions::default()
         }),
         ..Settings::default()

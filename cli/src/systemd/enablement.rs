@@ -54,11 +54,7 @@ impl<'a> Enablement<'a> {
 
     /// Whether a unit is started at boot.
     pub(crate) async fn is_enabled(&self, unit: &str) -> Result<bool, Error> {
-        let state = self
-            .manager
-            .proxy()
-            .get_unit_file_state(unit.to_owned())
-            .await;
+        let state = self.manager.proxy().get_unit_file_state(unit).await;
         let state = unless_refused(state, "ask whether a unit is enabled")?;
         Ok(state.is_some_and(|state| state == "enabled"))
     }

@@ -58,7 +58,7 @@ pub(crate) enum Error {
         source: Box<zbus::Error>,
     },
     /// systemd refused to do something with a unit.
-    #[error("Failed to {what} {unit}: {}.", refusal(source))]
+    #[error("Failed to {what} {unit}: {}.", refusal(source, unit))]
     Unit {
         what: &'static str,
         unit: String,
@@ -246,15 +246,27 @@ fn said(error: &zbus::Error) -> String {
 }
 
 /// Why systemd refuses to change a unit.
-fn refusal(error: &zbus::Error) -> String {
+fn refusal(error: &zbus::Error, unit: &str) -> String {
     match error_name(error) {
         NO_SUCH_UNIT => {
-            "it is not installed, or systemd has not loaded it yet (systemctl daemon-reload)"
-                .to_owned()
+            let why =
+                "it is not installed, or systemd has not loaded it yet (systemctl daemon-reload)";
+            match package(unit) {
+                Some(package) => format!("{why}; its package is {package}"),
+                None => why.to_owned(),
+            }
         }
         BAD_SETTING => "systemd rejects its settings; see its log (vhostctl log)".to_owned(),
         _ => said(error),
     }
+}
+
+/// The package that brings a program's unit; `None` for a unit of vhostctl itself, or of another program.
+fn package(unit: &str) -> Option<&str> {
+    let (template, _) = unit.split_once('@')?;
+    ["vhost-user-gpu", "vhost-user-input", "vhost-vnc"]
+        .into_iter()
+        .find(|package| *package == template)
 }
 
 /// The result of a call about one unit; `None` if systemd refuses the call: the unit may just be gone, and others are
@@ -347,6 +359,19 @@ mod tests {
         let refused = |name| unless_refused::<()>(Err(method_error(name)), "ask");
         assert!(matches!(refused(NO_SUCH_UNIT), Ok(None)));
         assert!(refused(LIMITS_EXCEEDED).is_err());
+    }
+
+    #[test]
+    fn unit_that_is_missing_is_told_with_its_package() {
+        let missing = |unit| {
+            let error = during("start a unit")(method_error(NO_SUCH_UNIT)).of_unit("start", unit);
+            error.to_string()
+        };
+        let gpu = missing("vhost-user-gpu@vm1.socket");
+        assert!(gpu.contains("its package is vhost-user-gpu"), "{gpu}");
+        for unit in ["vhost-user@vm1.service", "vhost-user-rng@vm1.socket"] {
+            assert!(!missing(unit).contains("its package"));
+        }
     }
 
     #[test]

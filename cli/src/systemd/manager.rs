@@ -5,17 +5,46 @@ use std::ops::Deref;
 use std::path::PathBuf;
 
 use zbus::proxy::{CacheProperties, MethodFlags};
-use zbus_systemd::systemd1::ManagerProxy;
+use zbus::zvariant::OwnedObjectPath;
 
 use super::connection::Target;
 use super::error::{Error, during};
 use super::mask::Mask;
 use super::queries::Queries;
 
+/// What is used of the manager by methods and signals with names (org.freedesktop.systemd1(5)); methods that ask for a
+/// permission go by [`Manager::call_privileged`].
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1",
+    gen_blocking = false
+)]
+pub(super) trait Manager1 {
+    /// The object of a unit, which is loaded if it is not yet.
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+
+    /// Has the manager send signals to this connection.
+    fn subscribe(&self) -> zbus::Result<()>;
+
+    /// Whether a unit is enabled, in systemctl's words.
+    fn get_unit_file_state(&self, file: &str) -> zbus::Result<String>;
+
+    /// A job has ended.
+    #[zbus(signal)]
+    fn job_removed(
+        &self,
+        id: u32,
+        job: OwnedObjectPath,
+        unit: String,
+        result: String,
+    ) -> zbus::Result<()>;
+}
+
 /// A connection to the service manager.
 pub(crate) struct Manager {
     bus: zbus::Connection,
-    proxy: ManagerProxy<'static>,
+    proxy: Manager1Proxy<'static>,
     target: Target,
     queries: Queries,
 }
@@ -33,7 +62,7 @@ impl Manager {
     /// Connects to the manager.
     pub(crate) async fn connect(target: &Target) -> Result<Self, Error> {
         let bus = target.connect().await?;
-        let proxy = ManagerProxy::builder(&bus)
+        let proxy = Manager1Proxy::builder(&bus)
             .cache_properties(CacheProperties::No)
             .build()
             .await
@@ -57,7 +86,7 @@ impl Manager {
     }
 
     /// The methods of the manager that need no permission.
-    pub(super) fn proxy(&self) -> &ManagerProxy<'static> {
+    pub(super) fn proxy(&self) -> &Manager1Proxy<'static> {
         &self.proxy
     }
 
@@ -94,7 +123,7 @@ impl Manager {
 
     /// What masks a unit, if it is masked.
     pub(super) async fn mask(&self, unit: &str) -> Option<Mask> {
-        let path = self.proxy.load_unit(unit.to_owned()).await.ok()?;
+        let path = self.proxy.load_unit(unit).await.ok()?;
         let properties = self.properties_of(&path).await.ok()?;
         if properties.text("LoadState")? != "masked" {
             return None;

@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
             if !instances.contains(&units.instance) {
                 continue;
             }
-            let disabled = controller.disable_all(units).await;
+            let disabled = controller.disable_all(units, &mut false).await;
             if controller.keep(disabled)?.is_some() {
                 removed.push(units);
             }

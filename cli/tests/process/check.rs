@@ -304,6 +304,22 @@ fn failure_of_the_check_itself_is_status_2() {
     assert!(failures > 3, "{failures}");
 }
 
+/// What is wrong is told once.
+#[test]
+fn points_about_what_a_program_lacks_are_not_tried() {
+    let (_folder, path) = script("#!/bin/sh\necho 'unknown option' >&2\nexit 3\n", 0o755);
+    let mut command = vhostctl();
+    command.arg("check").arg(&path).arg("--json=short");
+    command.arg("--only=conventions/capabilities-*,conventions/fd-*,conventions/socket-neither");
+    let output = run(&mut command);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let all: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(all.len() >= 10, "{all:?}");
+    for point in all {
+        assert_eq!(point["result"], "not tried", "{point}");
+    }
+}
+
 /// No socket can be made in such a folder.
 #[test]
 fn long_tmpdir_is_no_fault_of_the_program() {

@@ -23,3 +23,4 @@ mod status;
 mod terminal;
 mod values;
 mod view;
+mod vulkan;

@@ -63,6 +63,7 @@ fn unprivileged_user_needs_a_rule() -> anyhow::Result<()> {
                 said.contains("root") && said.contains("polkit"),
                 "{verb}: {said}"
             );
+            assert!(!said.contains("reload"), "{verb}: {said}");
         }
     }
     for arguments in [&["add", "gpu", "vm2"][..], &["remove", "vm1"]] {

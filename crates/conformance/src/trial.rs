@@ -454,3 +454,21 @@ impl Started {
         matches!(self.way, Way::Path(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a point does whose waits have no limit.
+    #[test]
+    fn program_that_keeps_a_point_is_killed() {
+        let target = Arc::new(Target::program("/bin/sleep"));
+        let limit = Duration::from_millis(10);
+        let trial = Trial::new(target, Arc::default(), limit).unwrap();
+        let mut program = trial.bare(["600"]).spawn().unwrap();
+        let patient = Deadline::after(Duration::from_secs(300));
+        let (end, late) = trial.guarded(|| program.wait_end(&patient));
+        assert!(late);
+        assert_eq!(end.unwrap(), Some(End::Signal(9)));
+    }
+}

@@ -59,6 +59,7 @@ fn options_are_written_as_they_are_read() {
             UnitKind::Gpu,
             "OPTIONS=--venus --render-server=/run/vhost-render/render.sock --max-hostmem=4g",
         ),
+        (UnitKind::Gpu, "OPTIONS=--venus --render-server=/tmp/mine"),
         (UnitKind::Input, "OPTIONS=--virtual=tablet --sandbox=off"),
         (UnitKind::Input, "OPTIONS=--virtual=piano"),
         (

@@ -69,12 +69,8 @@ pub(super) fn new(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         }
         None => None,
     };
-    let (own_node, server_node) = match args.vulkan {
-        true => (None, device),
-        false => (device, None),
-    };
     let options = GpuOptions {
-        render_node: own_node,
+        render_node: device,
         virgl: args.virgl,
         vulkan: args.vulkan,
         max_hostmem: args.max_hostmem.clone(),
@@ -84,7 +80,7 @@ pub(super) fn new(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         allow_resize: args.allow_resize,
         others: Vec::new(),
     };
-    let renderer = RenderServer::new(&options, server_node);
+    let renderer = RenderServer::new(&options);
     let settings = Settings {
         options: ProgramOptions::Gpu(options),
         ..Settings::default()

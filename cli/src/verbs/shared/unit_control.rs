@@ -173,14 +173,17 @@ impl<'a> UnitController<'a> {
         instances: Vec<Instance>,
     ) -> Result<Vec<Instance>, Error> {
         let mut done = Vec::new();
+        let mut any_is_new = false;
         for units in self.units(&instances).await? {
+            let mut is_new = false;
             let changed = match step {
-                Step::Enable => self.enable_all(&units).await,
-                _ => self.disable_all(&units).await,
+                Step::Enable => self.enable_all(&units, &mut is_new).await,
+                _ => self.disable_all(&units, &mut is_new).await,
             };
-            let Some(is_new) = self.keep(changed)? else {
+            any_is_new |= is_new;
+            if self.keep(changed)?.is_none() {
                 continue;
-            };
+            }
             let instance = units.instance;
             self.output.hint(&match (step, is_new) {
                 (Step::Enable, true) => format!("Enabled {instance}: its socket starts at boot."),
@@ -190,25 +193,35 @@ impl<'a> UnitController<'a> {
             });
             done.push(instance);
         }
-        self.manager().reload().await?;
+        // Without a change there is nothing to read again, nor to ask a permission for.
+        if any_is_new {
+            self.manager().reload().await?;
+        }
         Ok(done)
     }
 
-    async fn enable_all(&self, units: &BackendUnits) -> Result<bool, systemd::Error> {
-        let mut is_new = false;
+    /// Enables the sockets of a backend, and sets `is_new` once that changed anything, also if a later one fails.
+    async fn enable_all(
+        &self,
+        units: &BackendUnits,
+        is_new: &mut bool,
+    ) -> Result<(), systemd::Error> {
         for socket in units.sockets() {
-            is_new |= self.enablement().enable(&socket).await?;
+            *is_new |= self.enablement().enable(&socket).await?;
         }
-        Ok(is_new)
+        Ok(())
     }
 
-    /// Disables the sockets of a backend; returns whether that changed anything.
-    pub(crate) async fn disable_all(&self, units: &BackendUnits) -> Result<bool, systemd::Error> {
-        let mut is_new = false;
+    /// Disables the sockets of a backend, and sets `is_new` as [`UnitController::enable_all`] does.
+    pub(crate) async fn disable_all(
+        &self,
+        units: &BackendUnits,
+        is_new: &mut bool,
+    ) -> Result<(), systemd::Error> {
         for socket in units.sockets() {
-            is_new |= self.enablement().disable(&socket).await?;
+            *is_new |= self.enablement().disable(&socket).await?;
         }
-        Ok(is_new)
+        Ok(())
     }
 
     /// Keeps an error about one backend, and returns any other.

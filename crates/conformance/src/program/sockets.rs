@@ -159,6 +159,7 @@ fn either_fd(trial: &Trial) -> Seen {
 
 /// libvirt passes what number is free; 0 to 2 are the standard streams.
 fn connected_fd(trial: &Trial) -> Seen {
+    has_fd(trial)?;
     for number in [3, 42] {
         served_in(trial, Form::Connected(number))?;
     }
@@ -166,6 +167,7 @@ fn connected_fd(trial: &Trial) -> Seen {
 }
 
 fn listening_fd(trial: &Trial) -> Seen {
+    has_fd(trial)?;
     served_in(trial, Form::Listening(3))?;
     Ok("served on descriptor 3".into())
 }
@@ -197,7 +199,13 @@ fn both(trial: &Trial) -> Seen {
 }
 
 fn neither(trial: &Trial) -> Seen {
-    trial.form()?;
+    match has_path(trial) {
+        Err(Flaw::NotTried(_)) => has_fd(trial).map_err(|flaw| match flaw {
+            Flaw::NotTried(_) => Flaw::NotTried("it serves neither --socket-path nor --fd".into()),
+            other => other,
+        })?,
+        path => path?,
+    }
     refuses(trial, trial.launch(), "with neither")
 }
 

@@ -20,6 +20,7 @@ const NEED_MOCK_DEVICES: &str = "binary(=devices) | \
      test(=memory_slots::rings_and_backings_may_lie_in_any_region) | \
      (binary(=systemd) & test(/^(access|add|devices|host|mock_input)::/)) | \
      (binary(=systemd) & test(=backends::input_device_is_the_one_of_its_drop_in)) | \
+     (binary(=systemd) & test(=vulkan::render_node_is_the_render_servers)) | \
      (binary(=systemd) & test(=change::changes_are_reported)) | \
      (binary(=systemd) & test(=change::connected_front_end_needs_confirmation)) | \
      (binary(=systemd) & test(=change::patterns_and_types_select_backends)) | \

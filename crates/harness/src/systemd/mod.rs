@@ -242,6 +242,14 @@ impl Sandbox {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
+        let mut command = self.enter(&[]);
+        command.args(arguments);
+        command
+    }
+
+    /// What enters the sandbox, for a program that is to come. It is a process of the sandbox; with `--no-fork` of nsenter only
+    /// what it starts is.
+    fn enter(&self, options: &[&str]) -> Command {
         let mut command = Command::new("bash");
         command
             .args([
@@ -250,6 +258,7 @@ impl Sandbox {
             ])
             .arg(self.cgroup.join("exec"))
             .args(["nsenter", "--target", &self.pid.to_string()])
+            .args(options)
             .args([
                 "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wdns=/",
             ])
@@ -261,8 +270,7 @@ impl Sandbox {
                 "TERM=dumb",
                 "SYSTEMD_COLORS=0",
             ])
-            .args(["SYSTEMD_PAGER=", &format!("PATH={PATH}")])
-            .args(arguments);
+            .args(["SYSTEMD_PAGER=", &format!("PATH={PATH}")]);
         command
     }
 
@@ -296,7 +304,10 @@ impl Sandbox {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
-        let mut command = self.command(["timeout", "--kill-after=5", EXEC_SECONDS]);
+        // A systemd that reboots stops all processes of the sandbox for a moment before it kills them. An nsenter that has
+        // forked stops itself then, and nobody has it go on.
+        let mut command = self.enter(&["--no-fork"]);
+        command.args(["timeout", "--kill-after=5", EXEC_SECONDS]);
         command.args(arguments);
         command
     }

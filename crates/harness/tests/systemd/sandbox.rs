@@ -4,8 +4,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
+use anyhow::{bail, ensure};
 use harness::systemd::Sandbox;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -79,6 +82,31 @@ fn devices_are_denied_as_a_unit_says() -> anyhow::Result<()> {
     assert!(open("DeviceAllow=char-input r")?.contains("No such device"));
     assert!(open("DeviceAllow=/dev/null r")?.contains("Operation not permitted"));
     Ok(())
+}
+
+/// As a systemd that reboots does it.
+#[test]
+fn command_outlasts_a_stop_of_all_processes() -> anyhow::Result<()> {
+    let sandbox = Sandbox::start(&[])?;
+    let stop = "while ! pidof sleep; do :; done; kill -STOP -1; kill -CONT -1";
+    let (done, are_done) = mpsc::channel();
+    thread::scope(|scope| {
+        let commands: [Vec<&str>; 2] = [vec!["sleep", "1"], vec!["bash", "-c", stop]];
+        for command in commands {
+            let (done, sandbox) = (done.clone(), &sandbox);
+            scope.spawn(move || done.send(sandbox.exec(command)));
+        }
+        for _ in 0..2 {
+            let Ok(output) = are_done.recv_timeout(SOON) else {
+                // Or the scope would wait for ever.
+                Command::new("pkill").args(["-CONT", "nsenter"]).status()?;
+                bail!("a command was not continued");
+            };
+            let output = output?;
+            ensure!(output.status.success(), "{output:?}");
+        }
+        Ok(())
+    })
 }
 
 /// Keeps the mounts that follow from others, in a chroot too, where / may be no mount point.
