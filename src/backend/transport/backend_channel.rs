@@ -18,7 +18,7 @@ use super::journal::{RecordError, Table};
 use super::running_vrings::{RunningVrings, number};
 use crate::backend::continuity::{Continuity, IoSlot, Ledger, Owner, Slot};
 use crate::backend::device::request_links::RequestLinks;
-use message::{ANSWER_LEN, CONFIG_CHANGE, NEED_REPLY, REPLY, Request, VERSION};
+use message::{ANSWER_LEN, CONFIG_CHANGE, NEED_REPLY, REPLY, Request, SHMEM_MAP, VERSION};
 use offer::{Offer, OfferSocket};
 
 mod message;
@@ -27,6 +27,8 @@ mod offer;
 const SET_PROTOCOL_FEATURES: u32 = FrontendReq::SET_PROTOCOL_FEATURES as u32;
 const SET_BACKEND_REQ_FD: u32 = FrontendReq::SET_BACKEND_REQ_FD as u32;
 const GET_SHMEM_CONFIG: u32 = FrontendReq::GET_SHMEM_CONFIG as u32;
+const SET_MEM_TABLE: u32 = FrontendReq::SET_MEM_TABLE as u32;
+const ADD_MEM_REG: u32 = FrontendReq::ADD_MEM_REG as u32;
 
 /// An answer that agrees to a configuration change, as its bytes lie in memory.
 const AGREEMENT: [u8; ANSWER_LEN] = {
@@ -56,7 +58,21 @@ pub(super) struct BackendChannel {
     /// The number of the message whose answer is to come.
     awaited: Option<u32>,
     answer: Vec<u8>,
+    visibility: Visibility,
     kept: Option<KeptChannel>,
+}
+
+/// Whether the guest sees what was mapped. QEMU answers first, then shows the map to the guest, and then tells its devices, as
+/// if the guest's memory had changed. A guest that gets its answer too early finds nothing (tried).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Visibility {
+    /// The front-end told of no new memory since the last request.
+    #[default]
+    Unknown,
+    /// It did.
+    Told,
+    /// It answered that it has mapped, and is to tell.
+    Awaited,
 }
 
 /// What a successor has to know of the channel.
@@ -112,6 +128,7 @@ impl BackendChannel {
             vrings: RunningVrings::default(),
             awaited: None,
             answer: Vec::new(),
+            visibility: Visibility::default(),
             kept: None,
         }
     }
@@ -217,10 +234,12 @@ impl BackendChannel {
                 }
             }
             GET_SHMEM_CONFIG => self.links.shared_memory.asked(),
+            SET_MEM_TABLE | ADD_MEM_REG => self.memory_changes(),
             _ => self.vrings.note(request, payload),
         }
         if !self.vrings.run() {
             self.take_back();
+            self.memory_changes();
             // Else it could be sent on behalf of the next driver.
             self.links.shared_memory.withdraw();
         }
@@ -267,7 +286,15 @@ impl BackendChannel {
         }
     }
 
+    /// The front-end told of new memory, or will tell no more of it.
+    fn memory_changes(&mut self) {
+        if std::mem::replace(&mut self.visibility, Visibility::Told) == Visibility::Awaited {
+            self.links.shared_memory.answered(true);
+        }
+    }
+
     fn sent(&mut self, request: &Request) {
+        self.visibility = Visibility::Unknown;
         log::debug!("the front-end is sent {request:?}");
         if let Request::ConfigChange = request {
             self.links.config_changes.sent(self.has_answers);
@@ -278,6 +305,7 @@ impl BackendChannel {
     fn set_socket(&mut self, socket: Option<Arc<OwnedFd>>) {
         self.awaited = None;
         self.answer.clear();
+        self.visibility = Visibility::Unknown;
         self.offer = None;
         self.links.config_changes.set_channel(socket.clone());
         self.offers = match self.links.shared_memory.region() {
@@ -317,7 +345,8 @@ impl BackendChannel {
         let Some(socket) = self.socket.as_ref().filter(|_| is_quiet) else {
             return Ok(());
         };
-        if self.awaited.is_some() || self.offer.is_some() {
+        let is_mapping = self.visibility == Visibility::Awaited;
+        if self.awaited.is_some() || self.offer.is_some() || is_mapping {
             return Ok(());
         }
         let request = match changes {
@@ -384,6 +413,9 @@ impl BackendChannel {
                 return Err(ChannelError::Refused(refusal));
             }
             _ if awaited == CONFIG_CHANGE => self.links.config_changes.answered(),
+            0 if awaited == SHMEM_MAP && self.visibility == Visibility::Unknown => {
+                self.visibility = Visibility::Awaited;
+            }
             // It may still map others.
             refusal => self.links.shared_memory.answered(refusal == 0),
         }

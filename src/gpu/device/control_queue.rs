@@ -74,10 +74,14 @@ impl ControlQueue {
         self.drop_waiting();
     }
 
-    /// The queue is stopped: completes what waits for a fence.
-    pub(super) fn stop(&mut self, log: &mut ErrorLog) {
+    /// The queue is stopped: completes what waits for a fence, unless the guest sees whether the work is done, in memory that it
+    /// maps. That waits until the queue runs again.
+    pub(super) fn stop(&mut self, sees_work: bool, log: &mut ErrorLog) {
         self.is_notified = false;
         self.display_reply = None;
+        if sees_work {
+            return;
+        }
         if let Err(e) = self.fenced.complete_all(&self.memory) {
             log.device(format_args!("Control queue: {e}"));
         }

@@ -442,7 +442,8 @@ impl Device for Gpu {
         if index == u32::from(CONTROL_QUEUE) {
             self.virtio_gpu.drop_partial();
             self.displays.cancel_query();
-            self.control_queue.stop(&mut self.log);
+            let sees_work = self.virtio_gpu.has_host_memory();
+            self.control_queue.stop(sees_work, &mut self.log);
         }
         self.show();
         Ok(())

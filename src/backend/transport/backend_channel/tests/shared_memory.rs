@@ -106,8 +106,11 @@ impl Mapped {
         (bytes, fds)
     }
 
+    /// Answers, and tells of the guest's memory as QEMU does.
     fn answer(&mut self, number: u32, value: u64) {
         self.joined.answer([number, 1 | 1 << 2, 8], value);
+        self.joined.channel.note(ADD_MEM_REG, &[0; 40], &[]);
+        self.serve();
     }
 
     fn is_woken(&self) -> bool {
@@ -162,6 +165,35 @@ fn refused_map_leaves_the_channel_to_others() {
         assert_eq!(mapped.memory.take_outcome(), refused);
         assert!(mapped.memory.is_available());
     }
+}
+
+/// QEMU shows the map to the guest after its answer.
+#[test]
+fn map_is_done_once_the_guest_sees_it() {
+    let done = Some(SharedMemoryOutcome::Done);
+    for tells in [ADD_MEM_REG, SET_MEM_TABLE, GET_VRING_BASE] {
+        let mut mapped = Mapped::running();
+        assert!(mapped.memory.send(map(0)));
+        // Not of this map.
+        mapped.joined.channel.note(ADD_MEM_REG, &[0; 40], &[]);
+        mapped.serve();
+        mapped.received();
+        mapped.joined.answer([MAP, 5, 8], 0);
+        assert_eq!(mapped.memory.take_outcome(), None);
+        mapped.joined.device.send();
+        mapped.serve();
+        assert_eq!(mapped.joined.sent(), NONE);
+        mapped.joined.channel.note(tells, &[0; 40], &[]);
+        assert_eq!(mapped.memory.take_outcome(), done, "{tells}");
+    }
+    // It is told before the answer is read.
+    let mut mapped = Mapped::running();
+    assert!(mapped.memory.send(map(0)));
+    mapped.serve();
+    mapped.received();
+    mapped.joined.channel.note(ADD_MEM_REG, &[0; 40], &[]);
+    mapped.joined.answer([MAP, 5, 8], 0);
+    assert_eq!(mapped.memory.take_outcome(), done);
 }
 
 /// An answer to another request than the last one is no answer.
