@@ -7,6 +7,7 @@ pub(crate) mod display_socket;
 pub(crate) mod forward;
 mod forwarder;
 mod journal;
+mod message_header;
 pub(crate) mod proxy;
 pub(crate) mod resumable;
 mod running_vrings;
