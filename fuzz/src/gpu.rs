@@ -8,14 +8,14 @@ use vhost_user_backends::backend::fuzzing::FakeContext;
 use vhost_user_backends::backend::{Device, DeviceContext};
 use vhost_user_backends::gpu::CONSOLE_SOCKET;
 use vhost_user_backends::gpu::fuzzing::command::*;
-use vhost_user_backends::gpu::fuzzing::{FuzzGpu, fake_virglrenderer};
+use vhost_user_backends::gpu::fuzzing::{FuzzGpu, fake_render_server, fake_virglrenderer};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::bytes::Bytes;
 use crate::front_end::FrontEnd;
 use crate::guest::Guest;
 use crate::turns;
-use commands::{backing_of, command_2d, command_3d, cursor_command, request};
+use commands::{backing_of, command_2d, command_3d, command_venus, cursor_command, request};
 use consoles::Consoles;
 
 mod commands;
@@ -47,6 +47,20 @@ pub fn control_2d(data: &[u8]) {
 pub fn control_3d(data: &[u8]) {
     Machine::in_3d().run(data);
     check_nothing_is_left();
+}
+
+/// A device with Vulkan, by a fake virglrenderer and its render server.
+pub fn control_venus(data: &[u8]) {
+    Machine::new(
+        |context| FuzzGpu::with_venus(MAX_HOSTMEM_3D, context),
+        Mood::Vulkan,
+    )
+    .run(data);
+    assert_eq!(
+        fake_render_server::population(),
+        (0, 0),
+        "something is left behind"
+    );
 }
 
 /// A device in 2D or in 3D with consoles, hostile ones among them.
@@ -100,6 +114,7 @@ pub fn cursor(data: &[u8]) {
 enum Mood {
     Flat,
     Deep,
+    Vulkan,
     Cursors,
 }
 
@@ -259,6 +274,11 @@ impl Machine {
             244 => self.guest.misplace(queue(bytes), bytes),
             245..=249 => self.guest.fill(bytes),
             250 => self.turn(bytes.u16(), EventSet::IN),
+            _ if self.mood == Mood::Vulkan => match bytes.u8() {
+                0 => fake_render_server::end_server(),
+                1..=40 => fake_render_server::crash(bytes.mostly(&[1, 2, 3])),
+                _ => fake_render_server::retire(bytes.mostly(&[1, 2, 3]), bytes.u8().into()),
+            },
             _ => fake_virglrenderer::retire(bytes.u8().into()),
         }
     }
@@ -331,6 +351,7 @@ impl Machine {
                 return self.guest.submit(CURSOR, &request, bytes);
             }
             Mood::Deep if bytes.u8() < 160 => command_3d(&mut self.ids, bytes),
+            Mood::Vulkan if bytes.u8() < 160 => command_venus(&mut self.ids, bytes),
             _ => command_2d(&mut self.ids, bytes),
         };
         self.guest.submit(CONTROL, &request, bytes);
@@ -339,7 +360,7 @@ impl Machine {
     /// What holds at any time.
     fn check(&mut self) {
         let most = match self.mood {
-            Mood::Deep => MAX_HOSTMEM_3D,
+            Mood::Deep | Mood::Vulkan => MAX_HOSTMEM_3D,
             Mood::Flat | Mood::Cursors => MAX_HOSTMEM,
         };
         assert!(self.bench.used() <= most, "the budget is exceeded");
@@ -372,6 +393,9 @@ impl Machine {
             }
             self.consoles.converse();
             fake_virglrenderer::retire(usize::MAX);
+            for context in 0..8 {
+                fake_render_server::retire(context, u32::MAX);
+            }
             self.rest();
             if let Some(front_end) = &mut front_end {
                 front_end.read_all();

@@ -39,11 +39,12 @@ pub fn begin() {
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("console", console::console),
     ("console_input", console_input::console_input),
     ("control_2d", gpu::control_2d),
     ("control_3d", gpu::control_3d),
+    ("control_venus", gpu::control_venus),
     ("cursor", gpu::cursor),
     ("descriptors", descriptors::descriptors),
     ("display_consoles", gpu::display_consoles),

@@ -50,6 +50,7 @@ corpora!(
     console_input,
     control_2d,
     control_3d,
+    control_venus,
     cursor,
     descriptors,
     display_consoles,

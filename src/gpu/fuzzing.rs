@@ -11,6 +11,8 @@ pub use super::display_info::{DisplayQuery, DisplayReply};
 pub use super::protocol::command;
 pub use super::renderer::benchmarks::{Part, parts};
 #[cfg(feature = "virgl")]
+pub use super::renderer::venus::testing::fuzzing as fake_render_server;
+#[cfg(feature = "virgl")]
 pub use super::renderer::virgl::testing::fake_virglrenderer::fuzzing as fake_virglrenderer;
 pub use super::scanout::ExpectedDisplay;
 

@@ -23,8 +23,12 @@ enum Field {
     Bind,
     /// Whose memory a blob is.
     BlobMemory,
+    /// The same, of blobs that are mostly of the host's.
+    HostMemory,
     BlobFlags,
     BlobLength,
+    /// Venus's capability set, or another.
+    Capset,
     Zero,
 }
 
@@ -125,6 +129,44 @@ const COMMANDS_3D: [(u32, &[Field]); 10] = [
     (RESOURCE_ATTACH_BACKING, &[F::Id]),
 ];
 
+/// The commands of a driver with Venus, beside those of 2D.
+const COMMANDS_VENUS: [(u32, &[Field]); 12] = [
+    (CTX_CREATE, &[F::Zero, F::Capset]),
+    (CTX_CREATE, &[F::Zero, F::Capset]),
+    (CTX_DESTROY, &[]),
+    (CTX_ATTACH_RESOURCE, &[F::Id, F::Zero]),
+    (CTX_DETACH_RESOURCE, &[F::Id, F::Zero]),
+    (RESOURCE_CREATE_BLOB, &[F::Id, F::HostMemory, F::BlobFlags]),
+    (RESOURCE_CREATE_BLOB, &[F::Id, F::HostMemory, F::BlobFlags]),
+    (RESOURCE_MAP_BLOB, &[F::Id, F::Zero, F::Offset, F::Zero]),
+    (RESOURCE_UNMAP_BLOB, &[F::Id, F::Zero]),
+    (
+        SET_SCANOUT_BLOB,
+        &[
+            RECT[0],
+            RECT[1],
+            RECT[2],
+            RECT[3],
+            F::Scanout,
+            F::Id,
+            F::Size,
+            F::Size,
+            F::Format,
+            F::Zero,
+            F::Stride,
+            F::Zero,
+            F::Zero,
+            F::Zero,
+            F::Offset,
+            F::Zero,
+            F::Zero,
+            F::Zero,
+        ],
+    ),
+    (SUBMIT_3D, &[]),
+    (SUBMIT_3D, &[]),
+];
+
 const TRANSFER: &[Field] = &[
     F::Coordinate,
     F::Coordinate,
@@ -158,8 +200,10 @@ fn field(field: Field, ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> u32 {
         F::Stride => bytes.mostly(&[0, 0, 4, 64, 256, 4096, 1 << 27]),
         F::Bind => bytes.mostly(&[2, 8, 0, fake_virglrenderer::REFUSED_BIND]),
         F::BlobMemory => bytes.mostly(&[1, 1, 1, 1, 2, 3, 0]),
+        F::HostMemory => bytes.mostly(&[2, 2, 2, 2, 1, 3, 0]),
         F::BlobFlags => bytes.mostly(&[2, 0, 1, 7, 8]),
         F::BlobLength => bytes.mostly(&[16384, 4096, 0x1_0000, 1, 0, 0x4000_0000]),
+        F::Capset => bytes.mostly(&[4, 4, 4, 4, 0, 2, 0x104]),
         F::Zero => 0,
     }
 }
@@ -203,6 +247,34 @@ pub(super) fn command_3d(ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> Vec<
         request.extend(stream.into_iter().flat_map(u32::to_le_bytes));
     }
     request
+}
+
+/// A command of a driver with Venus.
+pub(super) fn command_venus(ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let (kind, fields) = bytes.of(&COMMANDS_VENUS);
+    let mut header = header(bytes);
+    let [flags, _, _, _, ring] = &mut header;
+    if *flags & 2 != 0 {
+        *ring = bytes.mostly(&[0, 1, 2, 63, 64, 255]);
+    }
+    let mut words: Vec<u32> = fields.iter().map(|f| field(*f, ids, bytes)).collect();
+    match kind {
+        CTX_CREATE => words.extend([0; 16]),
+        RESOURCE_CREATE_BLOB => {
+            // No entries, the context's name for the memory, and its length.
+            words.extend([0, bytes.mostly(&[0, 1, 2, 3, 4, 5]), 0]);
+            words.extend([field(F::BlobLength, ids, bytes), 0]);
+        }
+        SUBMIT_3D => {
+            let stream: Vec<u32> = (0..bytes.u8() % 8)
+                .map(|_| bytes.mostly(&[1, 2, 0xbad]))
+                .collect();
+            words.extend([stream.len() as u32 * 4, 0]);
+            words.extend(stream);
+        }
+        _ => {}
+    }
+    request(kind, header, &words)
 }
 
 fn command(kind: u32, fields: &[Field], ids: &mut BTreeSet<u32>, bytes: &mut Bytes<'_>) -> Vec<u8> {

@@ -10,9 +10,9 @@ use crate::gpu::device::{Gpu, HostVisibleMemory};
 use crate::gpu::display::ACK_LIMIT;
 use crate::gpu::display_info::Resolutions;
 use crate::gpu::kept_state::KeptState;
-#[cfg(feature = "virgl")]
-use crate::gpu::renderer::virgl::testing::fake_virglrenderer;
 use crate::gpu::renderer::{Renderer, SoftwareRenderer};
+#[cfg(feature = "virgl")]
+use crate::gpu::renderer::{venus, virgl::testing::fake_virglrenderer};
 use crate::gpu::resource::{Budget, PIXEL_LEN};
 use crate::gpu::scanout::{DisplayId, ExpectedDisplay};
 
@@ -37,6 +37,15 @@ impl FuzzGpu {
     pub fn in_3d(max_hostmem: u64, context: DeviceContext) -> Self {
         Self::new(max_hostmem, context, |budget| {
             Box::new(fake_virglrenderer::renderer(budget))
+        })
+    }
+
+    /// A device with Vulkan, on a fake virglrenderer and render server.
+    #[cfg(feature = "virgl")]
+    pub fn with_venus(max_hostmem: u64, context: DeviceContext) -> Self {
+        let memory = context.memory().clone();
+        Self::new(max_hostmem, context, |budget| {
+            Box::new(venus::testing::fuzzed_renderer(&budget, memory))
         })
     }
 

@@ -17,8 +17,8 @@ mod options;
 mod render_server;
 mod renderer;
 mod sandbox_policy;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod testing;
 
 pub use error::VenusError;
 pub use options::Options;

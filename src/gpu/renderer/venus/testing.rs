@@ -9,7 +9,6 @@ use std::fs::File;
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -24,19 +23,22 @@ use super::render_server::RenderServer;
 use crate::backend::GuestMemory;
 use crate::gpu::resource::Budget;
 
-/// Names of blobs, and what the library exports for them.
+/// Names of blobs, and what the library exports for them. It refuses all others.
 pub(super) const MEMFD: u64 = 0;
 pub(super) const DMABUF: u64 = 1;
 pub(super) const LAVAPIPE: u64 = 2;
 pub(super) const DRIVERS_OWN: u64 = 3;
-pub(super) const REFUSED: u64 = 4;
 /// A memfd shorter than the blob.
 pub(super) const SHORT: u64 = 5;
+#[cfg(test)]
+pub(super) const REFUSED: u64 = 4;
 
 /// The server never answers a stream that begins so.
+#[cfg(test)]
 pub(super) const HANGS: u32 = 0xdead;
-/// How long the device waits in tests, at most for a hung server.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// How long the device waits for a server that hangs.
+#[cfg(test)]
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(300);
 
 const EINVAL: c_int = 22;
 const PAGE: u64 = 4096;
@@ -50,7 +52,11 @@ struct State {
     contexts: HashMap<u32, (OwnedFd, Option<OwnedFd>)>,
     blobs: HashMap<u32, Blob>,
     fences: Vec<PendingFence>,
+    #[cfg(test)]
     streams: Vec<(u32, Vec<u32>)>,
+    /// The server's end of the connection, in a fuzz target.
+    #[cfg(feature = "fuzzing")]
+    server: Option<OwnedFd>,
 }
 
 struct Blob {
@@ -59,7 +65,7 @@ struct Blob {
     contexts: HashSet<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct PendingFence {
     pub(super) context: u32,
     pub(super) ring: u32,
@@ -78,6 +84,7 @@ fn state<T>(with: impl FnOnce(&mut State) -> T) -> T {
 }
 
 /// The ids of contexts and of blobs that the library has.
+#[cfg(test)]
 pub(super) fn population() -> (Vec<u32>, Vec<u32>) {
     let sorted = |mut ids: Vec<u32>| {
         ids.sort_unstable();
@@ -93,13 +100,18 @@ pub(super) fn population() -> (Vec<u32>, Vec<u32>) {
 }
 
 /// The streams that were submitted.
+#[cfg(test)]
 pub(super) fn streams() -> Vec<(u32, Vec<u32>)> {
     state(|state| std::mem::take(&mut state.streams))
 }
 
 /// The process of the server for a context ends.
 pub(super) fn crash(context: u32) {
-    state(|state| state.contexts.get_mut(&context).expect("a context").1 = None);
+    state(|state| {
+        if let Some((_, server)) = state.contexts.get_mut(&context) {
+            *server = None;
+        }
+    });
 }
 
 /// Retires the pending fences that `which` picks, on another thread.
@@ -126,6 +138,7 @@ pub(super) fn retire(which: impl Fn(&PendingFence) -> bool) {
 }
 
 /// Writes into a blob, as the guest or the GPU does.
+#[cfg(test)]
 pub(super) fn draw(blob: u32, offset: u64, bytes: &[u8]) {
     state(|state| {
         let file = &state.blobs.get(&blob).expect("a blob").file;
@@ -134,7 +147,7 @@ pub(super) fn draw(blob: u32, offset: u64, bytes: &[u8]) {
 }
 
 /// A renderer with a fake library on this thread, and its server's end of the connection.
-pub(super) fn renderer(budget: &Budget) -> (VenusRenderer, OwnedFd) {
+pub(super) fn renderer(budget: &Budget, memory: GuestMemory) -> (VenusRenderer, OwnedFd) {
     let shared = Arc::<Mutex<State>>::default();
     STATE.set(Arc::clone(&shared));
     let (ours, theirs) = connection();
@@ -145,13 +158,50 @@ pub(super) fn renderer(budget: &Budget) -> (VenusRenderer, OwnedFd) {
         Library::open(api(), None, ours, retired)
     });
     let mut library = library.expect("a thread").expect("a library");
+    #[cfg(test)]
     library.set_patience(PATIENCE);
     let capset = library.capset(4).expect("an answer").expect("a set");
-    let memory = GuestMemory::new(Default::default());
     let name = "a fake".to_owned();
     let renderer =
         VenusRenderer::with_library(library, watched, capset, name, budget.clone(), memory);
     (renderer.expect("a renderer"), theirs)
+}
+
+/// A renderer with a fake library on this thread, for a fuzz target.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzed_renderer(budget: &Budget, memory: GuestMemory) -> VenusRenderer {
+    let (renderer, server) = renderer(budget, memory);
+    state(|state| state.server = Some(server));
+    renderer
+}
+
+/// What the fuzz targets see of the library and its server.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    /// Completes the work of a context's timelines whose numbers are not over `ring`.
+    pub fn retire(context: u32, ring: u32) {
+        super::retire(|fence| fence.context == context && fence.ring <= ring);
+    }
+
+    /// The server's process for a context ends.
+    pub fn crash(context: u32) {
+        super::crash(context);
+    }
+
+    /// The server ends.
+    pub fn end_server() {
+        super::state(|state| {
+            state.server = None;
+            for (_, server) in state.contexts.values_mut() {
+                *server = None;
+            }
+        });
+    }
+
+    /// Numbers of contexts and blobs.
+    pub fn population() -> (usize, usize) {
+        super::state(|state| (state.contexts.len(), state.blobs.len()))
+    }
 }
 
 fn connection() -> (OwnedFd, OwnedFd) {
@@ -276,10 +326,12 @@ unsafe extern "C" fn submit(commands: *mut c_void, context: c_int, len: c_int) -
     let stream = unsafe { std::slice::from_raw_parts(commands.cast::<u32>(), len as usize) };
     state(|state| {
         assert!(state.contexts.contains_key(&(context as u32)));
+        #[cfg(test)]
         state.streams.push((context as u32, stream.to_vec()));
     });
     match stream {
         [0xbad, ..] => EINVAL,
+        #[cfg(test)]
         [HANGS, ..] => loop {
             std::thread::park();
         },

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::OwnedFd;
 
 use super::limits::{BLOB_COST, CONTEXT_COST, MAX_CONTEXTS};
 use super::testing::{
@@ -11,6 +12,7 @@ use super::testing::{
     retire, streams,
 };
 use super::*;
+use crate::backend::GuestMemory;
 use crate::geometry::{Rect, Size};
 use crate::gpu::protocol::{
     BlobMemory, CapsetInfo, Format, FramebufferLayout, ResourceCreateBlob, RingId,
@@ -35,6 +37,10 @@ fn host_blob(id: u32, context: u32, blob_id: u64) -> ResourceCreateBlob {
 
 fn budget() -> Budget {
     Budget::new(64 << 20)
+}
+
+fn renderer(budget: &Budget) -> (VenusRenderer, OwnedFd) {
+    testing::renderer(budget, GuestMemory::new(Default::default()))
 }
 
 fn is_readable(renderer: &VenusRenderer) -> bool {
