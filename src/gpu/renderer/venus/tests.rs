@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The renderer with a fake library.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::os::fd::OwnedFd;
 
 use super::limits::{BLOB_COST, CONTEXT_COST, MAX_CONTEXTS};
 use super::testing::{
-    DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, crash, draw, population, renderer,
-    retire, streams,
+    DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, crash, draw, population, retire,
+    streams,
 };
 use super::*;
 use crate::backend::GuestMemory;
