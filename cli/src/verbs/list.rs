@@ -15,14 +15,13 @@ use super::shared::state_style::emphasis;
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 A backend is an instance of vhost-user-gpu@.socket, vhost-user-input@.socket or, for all other types,
-vhost-user@.socket. The VNC server of a console, vhost-vnc@.socket, is listed as one of type vnc. The list has the backends that systemd has loaded, and those that are enabled or have
-drop-ins.
+vhost-user@.socket. The VNC server of a console, vhost-vnc@.socket, is listed as one of type vnc. The list has the
+backends that systemd has loaded, and those that are enabled or have drop-ins.
 
 STATE is 'listening' while the backend waits for a VMM or a viewer and 'running' while it serves one; 'released' if it
-serves one and the host has its device (vhostctl release); 'no-device' if it
-listens but its host device is missing, so that a VMM that connects is refused; 'no-socket' if it listens but the
-socket's file was removed, until it is restarted; otherwise starting, stopping,
-failed or inactive.")]
+serves one and the host has its device (vhostctl release); 'no-device' if it listens but its host device is missing, so
+that a VMM that connects is refused; 'no-socket' if it listens but the socket's file was removed, until it is restarted;
+otherwise starting, stopping, failed or inactive.")]
 pub(crate) struct Args {
     /// List these: all of a VM, or one; shell patterns are allowed
     #[arg(value_name = "VM[:NAME]", add = completion::backends())]

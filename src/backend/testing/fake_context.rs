@@ -106,7 +106,7 @@ impl FakeContext {
     }
 
     /// What the proxy shares with a device that makes requests to its front-end.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(test)]
     pub(crate) fn requests(&self) -> &RequestLinks {
         &self.requests
     }

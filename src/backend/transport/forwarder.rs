@@ -14,10 +14,9 @@ use rustix::net::{
 
 use super::backend_channel::BackendChannel;
 use super::journal::RecordError;
+use super::message_header::HEADER;
 use super::sanitize::{RequestError, RequestSanitizer};
 
-/// Request, flags and payload size, 32 bits each, in host order.
-pub(super) const HEADER: usize = 12;
 /// Limit on a payload. The crate `vhost` accepts 4 KiB.
 pub(super) const PAYLOAD_MAX: u32 = 64 * 1024;
 /// Messages of one direction that are forwarded before signals and the other direction: a front-end can send without

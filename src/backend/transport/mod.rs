@@ -8,6 +8,7 @@ mod file_id;
 pub(crate) mod forward;
 mod forwarder;
 mod journal;
+mod message_header;
 pub(crate) mod proxy;
 pub(crate) mod resumable;
 mod running_vrings;

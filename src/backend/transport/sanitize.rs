@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use vhost::vhost_user::message::{FrontendReq, VhostUserVirtioFeatures};
 
-use super::forwarder::HEADER;
+use super::message_header::HEADER;
 use super::running_vrings::RunningVrings;
 use crate::backend::logging::RateLimitedLog;
 use crate::backend::virtqueue::signal;

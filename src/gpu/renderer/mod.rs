@@ -19,7 +19,7 @@ use crate::gpu::resource::{
 pub(crate) mod benchmarks;
 mod context_error;
 mod damage_collector;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(test)]
 pub(crate) mod fake_host_memory;
 mod row_copy;
 mod software;

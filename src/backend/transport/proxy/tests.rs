@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::*;
-use crate::backend::transport::forwarder::{HEADER, MAX_FORWARDED_MESSAGES, Received};
+use crate::backend::transport::forwarder::{MAX_FORWARDED_MESSAGES, Received};
+use crate::backend::transport::message_header::HEADER;
 
 fn message(request: u32, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).unwrap();

@@ -15,8 +15,9 @@ use rustix::net::{self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, Re
 
 use super::under_way::UnderWay;
 use crate::backend::continuity::{Continuity, EndReason, IoSlot, Ledger, Locker, Owner, Slot};
-use crate::backend::transport::forwarder::{FDS_MAX, HEADER, PAYLOAD_MAX, ProxyError};
+use crate::backend::transport::forwarder::{FDS_MAX, PAYLOAD_MAX, ProxyError};
 use crate::backend::transport::journal::{KeptFd, RecordError};
+use crate::backend::transport::message_header::HEADER;
 
 /// Longest message that the daemon serves. A longer one ends the connection, and needs no record.
 const MAX_SERVED: usize = HEADER + 4096;

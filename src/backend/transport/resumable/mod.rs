@@ -17,8 +17,9 @@ use vhost::vhost_user::message::FrontendReq;
 
 use super::backend_channel::BackendChannel;
 use super::display_socket::DisplaySocketMailbox;
-use super::forwarder::{HEADER, MAX_FORWARDED_MESSAGES, ProxyError};
+use super::forwarder::{MAX_FORWARDED_MESSAGES, ProxyError};
 use super::journal::{Executed, Journal, KeptFd, RecordError, Table};
+use super::message_header::HEADER;
 use super::proxy::{ConnectionSide, FrontEndProxy, hung_up};
 use super::sanitize::{RequestSanitizer, message, refusal};
 use super::succession::Succession;

@@ -61,7 +61,11 @@ impl Mapped {
             memory: memory.unwrap(),
             joined,
         };
-        // It is offered to a front-end that has just connected.
+        // It is offered to a front-end that connects now.
+        let (front_end, backend) = UnixStream::pair().unwrap();
+        front_end.set_nonblocking(true).unwrap();
+        mapped.joined.front_end = front_end;
+        mapped.joined.connect(backend);
         let features = VhostUserProtocolFeatures::empty().bits().to_ne_bytes();
         let channel = &mut mapped.joined.channel;
         channel.note(SET_PROTOCOL_FEATURES, &features, &[]);
@@ -380,7 +384,9 @@ fn closed_channel_is_noticed() {
     assert!(mapped.memory.send(map(0)));
     mapped.serve();
     mapped.joined.front_end = UnixStream::pair().unwrap().0;
-    mapped.serve();
+    // What it was sent is gone with it.
+    let is_offer_read = mapped.joined.channel.is_offer_read();
+    mapped.joined.channel.serve(true, is_offer_read);
     let lost = Some(SharedMemoryOutcome::Lost);
     assert_eq!(mapped.memory.take_outcome(), lost);
     // Also while it is sent.
