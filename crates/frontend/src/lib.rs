@@ -25,6 +25,7 @@ mod packed;
 mod program;
 mod queue;
 mod session;
+pub mod shared_memory;
 pub mod vmm;
 mod wait;
 

@@ -6,6 +6,7 @@
 //! deadlock: QEMU does not read this channel while it waits for the backend, and it has the backend share the memory that
 //! it mapped before it reads the next message here.
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -14,10 +15,12 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send, sockopt};
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 
+use super::file_id::FileId;
 use super::journal::{RecordError, Table};
 use super::running_vrings::{RunningVrings, number};
 use crate::backend::continuity::{Continuity, IoSlot, Ledger, Owner, Slot};
 use crate::backend::device::request_links::RequestLinks;
+use crate::backend::device::shared_memory::SharedMemoryRequest;
 use message::{ANSWER_LEN, CONFIG_CHANGE, NEED_REPLY, REPLY, Request, SHMEM_MAP, VERSION};
 use offer::{Offer, OfferSocket};
 
@@ -41,6 +44,8 @@ const AGREEMENT: [u8; ANSWER_LEN] = {
     }
     answer
 };
+/// Most maps that are known: more than a device has, as those of the last driver are among them.
+const MAX_MAPPED: usize = 1024;
 /// Bytes of a configuration change. A device that outlives its process sends nothing else.
 const CONFIG_CHANGE_LEN: u64 = 12;
 
@@ -59,6 +64,8 @@ pub(super) struct BackendChannel {
     awaited: Option<u32>,
     answer: Vec<u8>,
     visibility: Visibility,
+    /// Where files are mapped into the region, or were when a driver ended, and which.
+    mapped: BTreeMap<u64, FileId>,
     kept: Option<KeptChannel>,
 }
 
@@ -129,6 +136,7 @@ impl BackendChannel {
             awaited: None,
             answer: Vec::new(),
             visibility: Visibility::default(),
+            mapped: BTreeMap::new(),
             kept: None,
         }
     }
@@ -293,8 +301,31 @@ impl BackendChannel {
         }
     }
 
+    /// Whether the front-end was asked to map one of these files.
+    pub(super) fn maps(&self, files: &[OwnedFd]) -> bool {
+        let mut ids = files.iter().map(FileId::of);
+        ids.any(|id| id.is_some_and(|id| self.mapped.values().any(|mapped| *mapped == id)))
+    }
+
+    fn note_map(&mut self, request: &SharedMemoryRequest) {
+        match request {
+            SharedMemoryRequest::Map { file, offset, .. } => {
+                if let Some(id) = FileId::of(file) {
+                    self.mapped.insert(*offset, id);
+                }
+                if self.mapped.len() > MAX_MAPPED {
+                    self.mapped.pop_first();
+                }
+            }
+            SharedMemoryRequest::Unmap { offset, .. } => drop(self.mapped.remove(offset)),
+        }
+    }
+
     fn sent(&mut self, request: &Request) {
         self.visibility = Visibility::Unknown;
+        if let Request::SharedMemory(_, change) = request {
+            self.note_map(change);
+        }
         log::debug!("the front-end is sent {request:?}");
         if let Request::ConfigChange = request {
             self.links.config_changes.sent(self.has_answers);

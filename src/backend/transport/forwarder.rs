@@ -97,8 +97,12 @@ impl MessageForwarder {
     }
 
     /// The number of the request, if it is not for the daemon: see [`RequestSanitizer::declines`].
-    pub(super) fn declined(&self, sanitizer: &RequestSanitizer) -> Option<u32> {
-        let is_declined = sanitizer.declines(&self.bytes, &self.fds);
+    pub(super) fn declined(
+        &self,
+        sanitizer: &RequestSanitizer,
+        channel: &BackendChannel,
+    ) -> Option<u32> {
+        let is_declined = sanitizer.declines(&self.bytes, &self.fds, channel.maps(&self.fds));
         self.request().filter(|_| is_declined)
     }
 

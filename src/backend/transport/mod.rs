@@ -4,6 +4,7 @@
 pub(crate) mod backend_channel;
 pub(crate) mod device_handler;
 pub(crate) mod display_socket;
+mod file_id;
 pub(crate) mod forward;
 mod forwarder;
 mod journal;

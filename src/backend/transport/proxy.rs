@@ -53,8 +53,13 @@ struct Refusals {
 
 impl Refusals {
     /// Replaces a request that is declined.
-    fn request(&mut self, request: &mut MessageForwarder, sanitizer: &RequestSanitizer) -> bool {
-        let declined = request.declined(sanitizer);
+    fn request(
+        &mut self,
+        request: &mut MessageForwarder,
+        sanitizer: &RequestSanitizer,
+        channel: &BackendChannel,
+    ) -> bool {
+        let declined = request.declined(sanitizer, channel);
         if declined.is_some() {
             request.replace(message(GET_FEATURES, &[]));
         }
@@ -156,7 +161,7 @@ impl FrontEndProxy for VhostUserProxy {
         let requested = requests.pump(front_end, daemon, |message| {
             keep(display_socket, message);
             message.note_request(channel);
-            match refusals.request(message, sanitizer) {
+            match refusals.request(message, sanitizer, channel) {
                 true => Ok(()),
                 false => message.sanitize(sanitizer),
             }

@@ -79,20 +79,18 @@ impl RequestSanitizer {
     /// Whether the front-end is answered with an error instead of the daemon getting the request, for which an
     /// acknowledgement is asked. The front-end goes on without what it asked for.
     ///
-    /// So it is with what another device of the VM had the front-end map into the guest. QEMU 11.1 gives such maps to all
+    /// So it is with what this device (`is_own`) or another one of the VM had the front-end map into the guest. QEMU 11.1 gives such maps to all
     /// vhost-user devices, as if they were the guest's memory. It keeps a list of what each device has, if that can take
     /// single regions. When the VM is reset it removes the maps while the devices are stopped, looks them up when it updates the
     /// lists at the next start, and crashes (tried). What a device refuses is not in its list; QEMU goes on, and the device
     /// needs no such memory. While the virtqueues are stopped nothing is refused: QEMU would not start the device.
-    pub(super) fn declines(&self, message: &[u8], fds: &[OwnedFd]) -> bool {
+    pub(super) fn declines(&self, message: &[u8], fds: &[OwnedFd], is_own: bool) -> bool {
         let header = |at: usize| half_word(message, at);
         let is_added = header(0) == Some(ADD_MEM_REG)
             && header(4).is_some_and(|flags| flags & NEED_REPLY != 0)
             && self.vrings.run();
-        is_added
-            && self
-                .memory
-                .is_map(message.get(HEADER..).unwrap_or_default(), fds)
+        let payload = message.get(HEADER..).unwrap_or_default();
+        is_added && (is_own || self.memory.is_map(payload, fds))
     }
 
     /// Checks and rewrites a request of the front-end before the daemon gets it.

@@ -250,7 +250,7 @@ impl ResumableProxy {
             self.display_socket.duplicate(fds.first(), packet);
         }
         self.channel.note(request, &payload, &fds);
-        if self.sanitizer.declines(&bytes, &fds) {
+        if self.sanitizer.declines(&bytes, &fds, false) {
             self.decline(request, kept);
             return Ok(());
         }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{FileType, fstat};
 
 use super::word;
+use crate::backend::transport::file_id::FileId;
 
 /// Bytes of the header before the regions, and of a region.
 const TABLE_HEADER: usize = 8;
@@ -50,17 +51,6 @@ struct Region {
     /// Offset in its file.
     offset: u64,
     file: Option<FileId>,
-}
-
-/// Device and inode of a file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct FileId(u64, u64);
-
-impl FileId {
-    fn of(file: &OwnedFd) -> Option<Self> {
-        let stat = fstat(file).ok()?;
-        Some(Self(stat.st_dev, stat.st_ino))
-    }
 }
 
 impl Region {
