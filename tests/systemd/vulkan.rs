@@ -4,7 +4,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use harness::staging;
@@ -76,9 +77,18 @@ impl Host {
 fn render_server_lives_as_long_as_its_gpu() -> anyhow::Result<()> {
     let host = Host::start()?;
     ensure!(host.state(SOCKET)? == "inactive");
-    for end in [&["stop"][..], &["kill", "--signal=KILL"]] {
+    let journal = |unit| host.sandbox.journal(&["--unit", unit, "--output=cat"]);
+    let got = "--socket-fd=3 got work as ";
+    let ends = [&["stop"][..], &["kill", "--signal=KILL"]];
+    for (before, end) in ends.into_iter().enumerate() {
         host.sandbox.systemctl(&["start", GPU])?;
         host.wait(SERVER, "active")?;
+        // It is active before its program has begun.
+        let asked = Instant::now();
+        while journal(SERVER)?.matches(got).count() == before {
+            ensure!(asked.elapsed() < SOON, "{}", journal(SERVER)?);
+            thread::sleep(Duration::from_millis(20));
+        }
         let folder = fs::metadata(host.sandbox.path("/run/vhost-user-render"))?;
         assert_eq!(folder.permissions().mode() & 0o777, 0o700);
         host.sandbox.systemctl(&[end, &[GPU]].concat())?;
@@ -91,9 +101,7 @@ fn render_server_lives_as_long_as_its_gpu() -> anyhow::Result<()> {
         assert!(!path.exists());
         host.sandbox.systemctl(&["reset-failed"])?;
     }
-    let journal = |unit| host.sandbox.journal(&["--unit", unit, "--output=cat"]);
     let said = journal(SERVER)?;
-    let got = "--socket-fd=3 got work as ";
     assert_eq!(said.matches(got).count(), 2, "{said}");
     assert!(!said.contains("work as 0\n"), "{said}");
     let said = journal(GPU)?;
