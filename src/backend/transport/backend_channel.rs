@@ -6,7 +6,7 @@
 //! deadlock: QEMU does not read this channel while it waits for the backend, and it has the backend share the memory that
 //! it mapped before it reads the next message here.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -65,7 +65,7 @@ pub(super) struct BackendChannel {
     answer: Vec<u8>,
     visibility: Visibility,
     /// Where files are mapped into the region, or were when a driver ended, and which.
-    mapped: BTreeMap<u64, FileId>,
+    mapped: VecDeque<(u64, FileId)>,
     kept: Option<KeptChannel>,
 }
 
@@ -136,7 +136,7 @@ impl BackendChannel {
             awaited: None,
             answer: Vec::new(),
             visibility: Visibility::default(),
-            mapped: BTreeMap::new(),
+            mapped: VecDeque::new(),
             kept: None,
         }
     }
@@ -304,20 +304,24 @@ impl BackendChannel {
     /// Whether the front-end was asked to map one of these files.
     pub(super) fn maps(&self, files: &[OwnedFd]) -> bool {
         let mut ids = files.iter().map(FileId::of);
-        ids.any(|id| id.is_some_and(|id| self.mapped.values().any(|mapped| *mapped == id)))
+        ids.any(|id| id.is_some_and(|id| self.mapped.iter().any(|(_, mapped)| *mapped == id)))
     }
 
     fn note_map(&mut self, request: &SharedMemoryRequest) {
         match request {
             SharedMemoryRequest::Map { file, offset, .. } => {
                 if let Some(id) = FileId::of(file) {
-                    self.mapped.insert(*offset, id);
+                    self.mapped.retain(|(at, _)| at != offset);
+                    self.mapped.push_back((*offset, id));
                 }
+                // The oldest is of a driver that has ended: no driver has as many.
                 if self.mapped.len() > MAX_MAPPED {
-                    self.mapped.pop_first();
+                    self.mapped.pop_front();
                 }
             }
-            SharedMemoryRequest::Unmap { offset, .. } => drop(self.mapped.remove(offset)),
+            SharedMemoryRequest::Unmap { offset, .. } => {
+                self.mapped.retain(|(at, _)| at != offset);
+            }
         }
     }
 

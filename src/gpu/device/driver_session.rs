@@ -14,6 +14,8 @@ pub(super) enum Driver {
     Stopped,
     /// The same as before.
     Same,
+    /// The same as before, with a control queue that it began anew (`VIRTIO_F_RING_RESET`): what waits is of the old one.
+    SameWithNewQueue,
     /// A new one: what the last one set up is to be dropped.
     New,
 }
@@ -85,13 +87,16 @@ impl DriverSession {
                 return Driver::Stopped;
             };
             let position = control.next_available();
-            if self.is_new_driver(position) {
-                log::debug!("a new driver begins");
-                driver = Driver::New;
-                *self = Self::default();
-            } else {
-                log::debug!("the driver goes on");
-                self.control_stopped = false;
+            driver = self.driver_at(position);
+            match driver {
+                Driver::New => {
+                    log::debug!("a new driver begins");
+                    *self = Self::default();
+                }
+                Driver::Same | Driver::SameWithNewQueue | Driver::Stopped => {
+                    log::debug!("the driver goes on");
+                    self.control_stopped = false;
+                }
             }
         }
         let cursor = vrings.get(usize::from(CURSOR_QUEUE));
@@ -111,10 +116,17 @@ impl DriverSession {
         self.config_was_read.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is a new driver whose control queue starts at `position`.
-    fn is_new_driver(&self, position: u16) -> bool {
+    /// Whose control queue starts at `position`.
+    fn driver_at(&self, position: u16) -> Driver {
         let config_was_read = self.config_was_read.load(Ordering::Relaxed);
-        !self.cursor_runs && (position != self.position || position == 0 && config_was_read)
+        let is_other = position != self.position;
+        if !self.cursor_runs && (is_other || position == 0 && config_was_read) {
+            return Driver::New;
+        }
+        match is_other {
+            true => Driver::SameWithNewQueue,
+            false => Driver::Same,
+        }
     }
 }
 
@@ -135,12 +147,12 @@ mod tests {
     fn position_tells_except_at_0() {
         let session = stopped_at(700);
         session.config_was_read();
-        assert!(session.is_new_driver(0));
-        assert!(!session.is_new_driver(700));
+        assert_eq!(session.driver_at(0), Driver::New);
+        assert_eq!(session.driver_at(700), Driver::Same);
         let session = stopped_at(0);
-        assert!(!session.is_new_driver(0));
+        assert_eq!(session.driver_at(0), Driver::Same);
         session.config_was_read();
-        assert!(session.is_new_driver(0));
+        assert_eq!(session.driver_at(0), Driver::New);
     }
 
     #[test]
@@ -151,6 +163,7 @@ mod tests {
         session.cursor_runs = true;
         session.stop(false);
         session.config_was_read();
-        assert!(!session.is_new_driver(0));
+        assert_eq!(session.driver_at(0), Driver::SameWithNewQueue);
+        assert_eq!(session.driver_at(700), Driver::Same);
     }
 }

@@ -223,8 +223,10 @@ impl Gpu {
     /// Serves the queues that were notified, for one turn each.
     fn serve(&mut self, vrings: &[Vring]) {
         let driver = self.session.identify(vrings);
-        if driver == Driver::New {
-            self.reset();
+        match driver {
+            Driver::New => self.reset(),
+            Driver::SameWithNewQueue => self.control_queue.drop_waiting(),
+            Driver::Same | Driver::Stopped => {}
         }
         // The first request makes it valid that the last driver's state is gone, and then that this driver is known too.
         self.keep_driver();

@@ -27,7 +27,7 @@ pub(crate) use dmabuf::Dmabuf;
 pub(crate) use dmabuf::{MODIFIER_INVALID, MODIFIER_LINEAR};
 pub(crate) use error::ResourceError;
 pub(crate) use host_mapping::HostMapping;
-pub(crate) use host_memory::HostMemory;
+pub(crate) use host_memory::{HostMemory, is_dmabuf};
 #[cfg(feature = "virgl")]
 pub(crate) use image::MAX_SIDE;
 pub(crate) use image::{Image, ImageError, PIXEL_LEN, SharedImage, merge};

@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat};
+use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat};
 
 use super::CommandError;
 use super::mapping_error::MappingError;
 use crate::backend::{SHARED_MEMORY_PAGE, SharedMemoryOutcome, SharedMemoryRequest};
 use crate::gpu::protocol::Response;
-use crate::gpu::resource::HostMemory;
+use crate::gpu::resource::{HostMemory, is_dmabuf};
 
 /// Most maps at the same time. QEMU 11.1 ends when it has more than 512 of them and pieces of the guest's memory.
 pub(crate) const MAX_MAPPINGS: usize = 256;
@@ -421,18 +421,16 @@ fn is_mappable(file: &Arc<OwnedFd>, offset: u64, len: u64) -> bool {
     let fixed = SealFlags::SHRINK | SealFlags::GROW;
     if let Ok(seals) = fcntl_get_seals(file.as_fd()) {
         if !seals.contains(fixed) && !seals.contains(SealFlags::SEAL) {
-            // Another process that has the file could seal it first; then its size counts as well.
+            // Another process that has the file could seal it first: then the seals decide.
             let _ = fcntl_add_seals(file.as_fd(), fixed);
         }
     }
     let Ok(stat) = fstat(file) else {
         return false;
     };
-    let is_device = matches!(
-        FileType::from_raw_mode(stat.st_mode),
-        FileType::CharacterDevice | FileType::BlockDevice
-    );
+    let is_fixed = is_dmabuf(file)
+        || fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
     let size = u64::try_from(stat.st_size).unwrap_or_default();
     let end = offset.checked_add(len);
-    offset % SHARED_MEMORY_PAGE == 0 && !is_device && end.is_some_and(|end| end <= size)
+    offset % SHARED_MEMORY_PAGE == 0 && is_fixed && end.is_some_and(|end| end <= size)
 }

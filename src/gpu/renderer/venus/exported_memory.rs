@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, fcntl_get_seals, fstat, seek};
 
 use super::library::{Exported, ExportedType};
-use crate::gpu::resource::{BlobError, HostMapping, HostMemory};
+use crate::gpu::resource::{BlobError, HostMapping, HostMemory, is_dmabuf};
 
 /// The blob of `len` bytes that was exported as `exported`.
 ///
@@ -22,8 +22,14 @@ pub(super) fn mapping(
 ) -> Result<HostMapping, BlobError> {
     let Exported { kind, file } = exported;
     let offset = match kind {
-        ExportedType::Dmabuf => {
+        ExportedType::Dmabuf if is_dmabuf(&file) => {
             let size = seek(&file, SeekFrom::End(0)).map_err(|e| BlobError::File(e.into()))?;
+            check_size(size, 0, len)?;
+            0
+        }
+        // The render server says what it is: a file that is no dmabuf could be shortened.
+        ExportedType::Dmabuf => {
+            let size = size_of_sealed(&file)?;
             check_size(size, 0, len)?;
             0
         }
@@ -162,6 +168,22 @@ mod tests {
         let unsealable = exported(ExportedType::Memfd, unsealable.into());
         let error = mapping(unsealable, PAGE, 1).unwrap_err();
         assert!(matches!(error, BlobError::File(_)));
+    }
+
+    /// A render server that a guest got into could call any file so.
+    #[test]
+    fn file_that_is_called_a_dmabuf_and_is_none_cannot_shrink() {
+        let file = memfd(PAGE);
+        let ours = file.try_clone().unwrap();
+        mapping(exported(ExportedType::Dmabuf, file), PAGE, 1).unwrap();
+        assert!(ftruncate(&ours, 0).is_err());
+        let unsealable = memfd_create("blob", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&unsealable, PAGE).unwrap();
+        for file in [File::from(unsealable), tempfile::tempfile().unwrap()] {
+            file.set_len(PAGE).unwrap();
+            let error = mapping(exported(ExportedType::Dmabuf, file), PAGE, 1).unwrap_err();
+            assert!(matches!(error, BlobError::File(_)), "{error:?}");
+        }
     }
 
     #[test]

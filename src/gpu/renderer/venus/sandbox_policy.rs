@@ -12,6 +12,8 @@ const CALLS: &[SyscallRule] = &[
     SyscallRule::any(libc::SYS_ftruncate),
     // The header of what lavapipe exports.
     SyscallRule::any(libc::SYS_pread64),
+    // Whether what is exported is a dmabuf.
+    SyscallRule::any(libc::SYS_fstatfs),
     SyscallRule::with(libc::SYS_ioctl, SyscallArgument::is(1, DMABUF_SYNC)),
     // Waiting for fences and for the end of the server at once.
     SyscallRule::any(libc::SYS_epoll_create1),
