@@ -2,6 +2,7 @@
 //! How memory of the host gets into a guest, message by message: without a VM, but with the real library and its server. The
 //! front-end plays QEMU 11.1, and notices what would crash it.
 
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use frontend::gpu::{
 use frontend::shared_memory::{MAX_MAPS, Map, Request, SharedMemory};
 use frontend::vmm::FrontEnd;
 use frontend::{DEFAULT_LIMIT, FrontendReq, Offer, Program, Session, SocketForm};
+use rustix::fs::{SealFlags, fcntl_get_seals};
 use tempfile::TempDir;
 use virtio_bindings::virtio_gpu as v;
 
@@ -36,6 +38,8 @@ const CONTEXT: u32 = 1;
 const REGION: u8 = v::virtio_gpu_shm_id_VIRTIO_GPU_SHM_ID_HOST_VISIBLE as u8;
 const PAGE: u32 = 4096;
 const BLOB: u32 = 64 << 10;
+/// Much more than the device needs to send a request.
+const SOON: Duration = Duration::from_millis(100);
 
 /// The GPU and its server, a front-end that maps memory, and the guest's driver.
 struct Rig {
@@ -296,6 +300,9 @@ fn blob_is_mapped_when_the_guest_sees_it_and_unmapped_before_it_is_destroyed() -
     let map = rig.asked_to_map()?;
     let place = (map.region, map.offset, map.len);
     assert_eq!(place, (REGION, BLOB.into(), BLOB.into()));
+    // QEMU gets SIGBUS if the file becomes shorter.
+    let seals = fcntl_get_seals(map.file.as_fd())?;
+    ensure!(seals.contains(SealFlags::SHRINK), "{seals:?}");
     rig.waiting(1)?;
     rig.memory.serve(Request::Map(map))?;
     // The guest sees it only when the devices are told.
@@ -406,15 +413,19 @@ fn front_end_is_asked_for_nothing_while_rings_do_not_run() -> anyhow::Result<()>
     rig.silent()?;
     rig.resume()?;
     rig.create(2, BLOB);
-    for _ in 0..2 {
+    for stop in STOPS {
         let ticket = rig.submit_map(1, 0)?;
         let first = Request::Map(rig.asked_to_map()?);
         // The device has this one already, and it is the next when the first is answered.
         let waiting = rig.submit_map(2, BLOB)?;
         rig.waiting(2)?;
+        rig.memory.set_running(false);
+        stop(&mut rig.gpu.session)?;
+        rig.memory.serve(first)?;
+        // Each message of the front-end could withdraw it.
+        ensure!(!rig.memory.is_asked(SOON)?, "{:?}", rig.memory.receive());
         rig.pause()?;
         let new = rig.submit(UNMAP_BLOB, &[1, 0])?;
-        rig.memory.serve(first)?;
         rig.silent()?;
         rig.resume()?;
         rig.answered(ticket, ResponseKind::OkMapInfo)?;
