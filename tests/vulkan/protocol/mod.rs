@@ -2,280 +2,30 @@
 //! How memory of the host gets into a guest, message by message: without a VM, but with the real library and its server. The
 //! front-end plays QEMU 11.1, and notices what would crash it.
 
+mod rig;
+
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
-use frontend::VhostUserProtocolFeatures as Protocol;
+use anyhow::ensure;
 use frontend::gpu::{
-    DisplayOptions, DisplayThread, Format, Framebuffer, Gpu, GpuOptions, HEADER_SIZE, Rect,
-    Request as DisplayRequest, Response, ResponseKind, Ticket,
+    DisplayOptions, DisplayThread, Format, Framebuffer, Rect, Request as DisplayRequest,
+    ResponseKind,
 };
-use frontend::shared_memory::{MAX_MAPS, Map, Request, SharedMemory};
-use frontend::vmm::FrontEnd;
-use frontend::{DEFAULT_LIMIT, FrontendReq, Offer, Program, Session, SocketForm};
+use frontend::shared_memory::{MAX_MAPS, Request};
+use frontend::{DEFAULT_LIMIT, Session};
 use rustix::fs::{SealFlags, fcntl_get_seals};
-use tempfile::TempDir;
 use virtio_bindings::virtio_gpu as v;
 
-use crate::common::{
-    assert_clean_exit, assert_shows, gpu_command, guest_memory, ok, pattern, picture,
+use crate::common::{assert_clean_exit, assert_shows, ok, pattern, picture};
+use rig::{
+    BLOB, CONTROL, CURSOR, MAP_BLOB, PAGE, REGION, Rig, UNMAP_BLOB, UNREF, connect, create_blob,
+    create_context, driver, share_guest_memory, start_rings,
 };
-use crate::machine::RenderServer;
 
-const CREATE_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB;
-const MAP_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_MAP_BLOB;
-const UNMAP_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_UNMAP_BLOB;
-const UNREF: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_UNREF;
-const FEATURES: u64 = 1 << v::VIRTIO_GPU_F_RESOURCE_BLOB | 1 << v::VIRTIO_GPU_F_CONTEXT_INIT;
-
-const CONTROL: u32 = 0;
-const CURSOR: u32 = 1;
-const QUEUES: u32 = 2;
-const CONTEXT: u32 = 1;
-/// The region's number.
-const REGION: u8 = v::virtio_gpu_shm_id_VIRTIO_GPU_SHM_ID_HOST_VISIBLE as u8;
-const PAGE: u32 = 4096;
-const BLOB: u32 = 64 << 10;
 /// Much more than the device needs to send a request.
 const SOON: Duration = Duration::from_millis(100);
-
-/// The GPU and its server, a front-end that maps memory, and the guest's driver.
-struct Rig {
-    gpu: Gpu,
-    memory: SharedMemory,
-    /// Where the rings go on.
-    bases: [u16; 2],
-    program: Program,
-    _server: RenderServer,
-    _folder: TempDir,
-}
-
-/// Starts a GPU, and asks what QEMU asks before it asks for regions.
-fn connect(options: &[&str]) -> anyhow::Result<(Session, Offer, (Program, RenderServer, TempDir))> {
-    let folder = tempfile::tempdir()?;
-    let server = RenderServer::listen(folder.path())?;
-    let mut program = gpu_command(SocketForm::Connected(7))
-        .arg("--venus")
-        .arg(format!("--render-server={}", server.path().display()))
-        .args(options)
-        .spawn()?;
-    let mut session = program.session()?;
-    let offer = FrontEnd::Qemu10.connect(&mut session, QUEUES)?;
-    let offered = offer.protocol_features;
-    let needed = Protocol::SHMEM | Protocol::BACKEND_REQ | Protocol::CONFIGURE_MEM_SLOTS;
-    ensure!(
-        offered.contains(needed | Protocol::REPLY_ACK),
-        "{offered:?}"
-    );
-    session.acknowledge = true;
-    Ok((session, offer, (program, server, folder)))
-}
-
-/// A driver with all that Linux takes.
-fn driver(session: Session, offer: Offer) -> anyhow::Result<Gpu> {
-    let options = GpuOptions::virgl();
-    let features = options.features | FEATURES;
-    let options = GpuOptions {
-        features,
-        ..options
-    };
-    let gpu = Gpu::on(session, offer, &guest_memory(), options)?;
-    ensure!(gpu.features() & FEATURES == FEATURES);
-    Ok(gpu)
-}
-
-fn share_guest_memory(gpu: &mut Gpu) -> anyhow::Result<()> {
-    gpu.session.set_features(gpu.features())?;
-    for region in gpu.memory().clone().regions() {
-        gpu.session.add_region(&region)?;
-    }
-    Ok(())
-}
-
-fn start_rings(gpu: &mut Gpu, [control, cursor]: [u16; 2]) -> anyhow::Result<()> {
-    let session = &mut gpu.session;
-    session.start_queue_at(CONTROL, &gpu.control.queue, control)?;
-    session.start_queue_at(CURSOR, &gpu.cursor.queue, cursor)?;
-    Ok(())
-}
-
-fn create_context(gpu: &mut Gpu) {
-    let mut words = vec![0, v::VIRTIO_GPU_CAPSET_VENUS];
-    words.resize(18, 0);
-    let create = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_CREATE;
-    ok(gpu.command_on(CONTEXT, create, &words));
-}
-
-/// Memory that the server shares.
-fn create_blob(gpu: &mut Gpu, id: u32, len: u32) {
-    let memory = v::VIRTIO_GPU_BLOB_MEM_HOST3D;
-    let flags = v::VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE;
-    let words = [id, memory, flags, 0, 0, 0, len, 0];
-    ok(gpu.command_on(CONTEXT, CREATE_BLOB, &words));
-}
-
-impl Rig {
-    /// There is no driver yet.
-    fn idle(options: &[&str]) -> anyhow::Result<Self> {
-        let (mut session, offer, (program, server, folder)) = connect(options)?;
-        Ok(Self {
-            memory: SharedMemory::connect(&mut session)?,
-            gpu: driver(session, offer)?,
-            bases: [0; 2],
-            program,
-            _server: server,
-            _folder: folder,
-        })
-    }
-
-    /// The driver has a context, and blobs.
-    fn with_blobs(count: u32, len: u32) -> anyhow::Result<Self> {
-        let mut rig = Self::idle(&[])?;
-        rig.begin(count, len)?;
-        Ok(rig)
-    }
-
-    fn begin(&mut self, count: u32, len: u32) -> anyhow::Result<()> {
-        share_guest_memory(&mut self.gpu)?;
-        self.resume()?;
-        self.create(count, len);
-        Ok(())
-    }
-
-    fn create(&mut self, count: u32, len: u32) {
-        create_context(&mut self.gpu);
-        for id in 1..=count {
-            create_blob(&mut self.gpu, id, len);
-        }
-    }
-
-    /// Stops the rings as QEMU does.
-    fn pause(&mut self) -> anyhow::Result<()> {
-        self.memory.set_running(false);
-        for queue in [CONTROL, CURSOR] {
-            self.gpu.session.enable_queue(queue, false)?;
-        }
-        for (queue, base) in [CONTROL, CURSOR].into_iter().zip(&mut self.bases) {
-            *base = self.gpu.session.stop_queue(queue)?;
-        }
-        Ok(())
-    }
-
-    fn resume(&mut self) -> anyhow::Result<()> {
-        self.memory.share(&mut self.gpu.session)?;
-        start_rings(&mut self.gpu, self.bases)?;
-        self.memory.set_running(true);
-        Ok(())
-    }
-
-    /// The guest resets the device, and its next driver begins.
-    fn reset(&mut self) -> anyhow::Result<()> {
-        self.pause()?;
-        self.memory.reset();
-        self.gpu.control.reset()?;
-        self.gpu.cursor.reset()?;
-        self.bases = [0; 2];
-        self.gpu.session.set_features(self.gpu.features())?;
-        self.resume()
-    }
-
-    /// The driver sends a command, and does not wait.
-    fn submit(&mut self, command: u32, words: &[u32]) -> anyhow::Result<Ticket> {
-        let request = self.gpu.request(command, words);
-        let ticket = self.gpu.control.push(&request, HEADER_SIZE as u32 + 8)?;
-        self.gpu.control.queue.submit()?;
-        Ok(ticket)
-    }
-
-    fn submit_map(&mut self, id: u32, offset: u32) -> anyhow::Result<Ticket> {
-        self.submit(MAP_BLOB, &[id, 0, offset, 0])
-    }
-
-    fn answered(&mut self, ticket: Ticket, kind: ResponseKind) -> anyhow::Result<Response> {
-        let response = self.gpu.control.wait(ticket)?;
-        Ok(response.expect("a command", kind)?)
-    }
-
-    /// The front-end does what it is asked, and tells its devices.
-    fn serve(&mut self, request: Request) -> anyhow::Result<()> {
-        self.memory.serve(request)?;
-        self.memory.share(&mut self.gpu.session)?;
-        Ok(())
-    }
-
-    /// The front-end is asked to map.
-    fn asked_to_map(&mut self) -> anyhow::Result<Map> {
-        match self.memory.receive()? {
-            Request::Map(map) => Ok(map),
-            other => bail!("{other:?}"),
-        }
-    }
-
-    /// The front-end is asked to unmap this, and does.
-    fn unmap_at(&mut self, at: u32) -> anyhow::Result<()> {
-        let request = self.memory.receive()?;
-        let is_it = matches!(request, Request::Unmap { offset, .. } if offset == u64::from(at));
-        ensure!(is_it, "{request:?}");
-        self.serve(request)
-    }
-
-    /// A command is executed, with all that the front-end has to do for it.
-    fn map(&mut self, id: u32, offset: u32) -> anyhow::Result<Response> {
-        let ticket = self.submit_map(id, offset)?;
-        let map = self.asked_to_map()?;
-        ensure!(
-            (map.region, map.offset) == (REGION, offset.into()),
-            "{map:?}"
-        );
-        self.serve(Request::Map(map))?;
-        self.answered(ticket, ResponseKind::OkMapInfo)
-    }
-
-    fn unmap(&mut self, id: u32, offset: u32) -> anyhow::Result<()> {
-        let ticket = self.submit(UNMAP_BLOB, &[id, 0])?;
-        self.unmap_at(offset)?;
-        self.answered(ticket, ResponseKind::OkNodata)?;
-        Ok(())
-    }
-
-    /// A map is refused without the front-end.
-    fn refused(&mut self, id: u32, offset: u32, kind: ResponseKind) -> anyhow::Result<()> {
-        let ticket = self.submit_map(id, offset)?;
-        self.answered(ticket, kind)?;
-        self.silent()
-    }
-
-    /// The front-end is asked for nothing. What the device wanted so far would have come.
-    fn silent(&mut self) -> anyhow::Result<()> {
-        for _ in 0..2 {
-            self.gpu.session.get_u64(FrontendReq::GET_FEATURES)?;
-        }
-        ensure!(
-            !self.memory.is_asked(Duration::ZERO)?,
-            "{:?}",
-            self.memory.receive()
-        );
-        Ok(())
-    }
-
-    /// All but these commands are executed.
-    fn waiting(&mut self, count: usize) -> anyhow::Result<()> {
-        self.silent()?;
-        for _ in 0..2 {
-            self.gpu.get_display_info()?;
-        }
-        assert_eq!(self.gpu.control.queue.outstanding(), count);
-        Ok(())
-    }
-
-    /// The VM ends.
-    fn finish(mut self) {
-        drop((self.gpu, self.memory));
-        assert_clean_exit(&mut self.program);
-    }
-}
 
 /// A way to stop rings.
 type Stop = fn(&mut Session) -> frontend::Result<()>;
