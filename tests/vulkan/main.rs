@@ -10,4 +10,5 @@ mod faults;
 mod guest;
 mod hostile;
 mod machine;
+mod protocol;
 mod units;

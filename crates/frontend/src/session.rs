@@ -187,12 +187,16 @@ impl Session {
     /// # Errors
     /// As [`Session::request`].
     pub fn start_queue(&mut self, index: u32, queue: &Queue) -> Result<()> {
+        self.start_queue_at(index, queue, queue.next_available())
+    }
+
+    /// As [`Session::start_queue`], from where [`Session::stop_queue`] left it: the driver may have added chains since.
+    ///
+    /// # Errors
+    /// As [`Session::request`].
+    pub fn start_queue_at(&mut self, index: u32, queue: &Queue, base: u16) -> Result<()> {
         self.set_vring_state(FrontendReq::SET_VRING_NUM, index, queue.size().into())?;
-        self.set_vring_state(
-            FrontendReq::SET_VRING_BASE,
-            index,
-            queue.next_available().into(),
-        )?;
+        self.set_vring_state(FrontendReq::SET_VRING_BASE, index, base.into())?;
         let [descriptors, available, used] = queue.user_addresses();
         self.set_vring_addresses(index, descriptors, available, used)?;
         self.set_vring_fd(FrontendReq::SET_VRING_CALL, index, Some(queue.call_fd()))?;

@@ -6,14 +6,17 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use rustix::event::PollFlags;
 use rustix::fs::{FileType, SealFlags, fcntl_get_seals, fstat};
 use vhost::vhost_user::message::{BackendReq, FrontendReq};
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{Bytes as _, FileOffset, VolatileMemory as _};
 
 use crate::channel::{NEED_REPLY, REPLY, VERSION};
-use crate::{Channel, Error, Message, Result, Session};
+use crate::{Channel, Deadline, Error, Message, Region, Result, Session};
 
 /// Regions that a device may have.
 const REGIONS: usize = 256;
@@ -24,6 +27,9 @@ pub const MAX_MAPS: usize = 256;
 const PAGE: u64 = 4096;
 /// `VHOST_USER_FLAG_MAP_RW`.
 const WRITABLE: u64 = 1;
+/// Where the first region lies in the guest's addresses, and where the front-end would have it.
+const GUEST_BASE: u64 = 1 << 40;
+const USER_BASE: u64 = 0x6000_0000_0000;
 
 /// What a region has mapped.
 #[derive(Debug)]
@@ -54,6 +60,43 @@ pub enum Request {
         /// Its length.
         len: u64,
     },
+    /// One that QEMU does not know, and ignores.
+    Unknown,
+}
+
+/// A map that the guest sees.
+#[derive(Debug)]
+struct Mapped {
+    map: Map,
+    memory: MmapRegion,
+    /// Whether the device has it as a part of the guest's memory.
+    is_shared: bool,
+}
+
+impl Mapped {
+    fn new(map: Map) -> Result<Self> {
+        let file = map.file.try_clone();
+        let file = file.map_err(Error::io("duplicating a file to map"))?;
+        let len = usize::try_from(map.len).map_err(|_| wrong("a map is too long"))?;
+        let memory = MmapRegion::from_file(FileOffset::new(file, map.file_offset), len);
+        Ok(Self {
+            memory: memory.map_err(|error| Error::Memory(error.to_string()))?,
+            map,
+            is_shared: false,
+        })
+    }
+
+    fn region(&self) -> Region<'_> {
+        let Map { region, offset, .. } = self.map;
+        let at = (u64::from(region) << 41) + offset;
+        Region {
+            guest_address: GUEST_BASE + at,
+            size: self.map.len,
+            user_address: USER_BASE + at,
+            mmap_offset: self.map.file_offset,
+            fd: self.map.file.as_fd(),
+        }
+    }
 }
 
 /// The shared memory regions of a device, and what is mapped into them.
@@ -61,7 +104,9 @@ pub enum Request {
 pub struct SharedMemory {
     channel: Channel,
     sizes: Vec<u64>,
-    maps: Vec<Map>,
+    maps: Vec<Mapped>,
+    /// Unmapped, and still a part of the guest's memory for the device.
+    unmapped: Vec<Mapped>,
     is_running: bool,
 }
 
@@ -79,6 +124,7 @@ impl SharedMemory {
             channel: Channel::new(channel),
             sizes: sizes(session)?,
             maps: Vec::new(),
+            unmapped: Vec::new(),
             is_running: false,
         })
     }
@@ -88,14 +134,9 @@ impl SharedMemory {
         self.sizes.get(usize::from(region)).copied().unwrap_or(0)
     }
 
-    /// What is mapped.
-    pub fn maps(&self) -> &[Map] {
-        &self.maps
-    }
-
-    /// The channel.
-    pub fn channel(&mut self) -> &mut Channel {
-        &mut self.channel
+    /// How many maps there are.
+    pub fn count(&self) -> usize {
+        self.maps.len()
     }
 
     /// The device runs from now on, or is about to be stopped.
@@ -106,15 +147,31 @@ impl SharedMemory {
     /// The device was reset: nothing is mapped.
     pub fn reset(&mut self) {
         self.is_running = false;
-        self.maps.clear();
+        self.unmapped.append(&mut self.maps);
+    }
+
+    /// Whether there is something to receive within this time.
+    ///
+    /// # Errors
+    /// As `poll(2)`.
+    pub fn is_asked(&self, limit: Duration) -> Result<bool> {
+        Deadline::after(limit).ready(self.channel.socket(), PollFlags::IN)
     }
 
     /// Receives a request, which QEMU could serve.
     ///
     /// # Errors
     /// [`Error::Protocol`] if it could not, or would end; as [`Channel::receive`].
-    pub fn receive(&mut self) -> Result<Request> {
+    pub fn receive(&self) -> Result<Request> {
         let message = self.channel.receive()?;
+        let known = [
+            BackendReq::CONFIG_CHANGE_MSG,
+            BackendReq::SHMEM_MAP,
+            BackendReq::SHMEM_UNMAP,
+        ];
+        if !known.map(|known| known as u32).contains(&message.request) {
+            return Ok(Request::Unknown);
+        }
         if !self.is_running {
             return Err(wrong("a request came while the device does not run"));
         }
@@ -161,7 +218,8 @@ impl SharedMemory {
             let ends = [other, &map].map(|map| map.offset.saturating_add(map.len));
             other.region == map.region && other.offset < ends[1] && map.offset < ends[0]
         };
-        if let Some(other) = self.maps.iter().find(overlaps) {
+        let mut others = self.maps.iter().map(|mapped| &mapped.map);
+        if let Some(other) = others.find(overlaps) {
             return Err(wrong(format!("{map:?} is to be mapped over {other:?}")));
         }
         if self.maps.len() >= MAX_MAPS {
@@ -183,24 +241,27 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Does what was asked, and says so.
+    /// Does what was asked, and says so. QEMU then calls [`SharedMemory::share`].
     ///
     /// # Errors
-    /// [`Error::Protocol`] if nothing like it is mapped; as [`Channel::send`].
+    /// [`Error::Protocol`] if nothing like it is mapped; [`Error::Memory`] if it cannot be mapped; as [`Channel::send`].
     pub fn serve(&mut self, request: Request) -> Result<()> {
         let number = number(&request);
         match request {
-            Request::Map(map) => self.maps.push(map),
+            Request::Map(map) => self.maps.push(Mapped::new(map)?),
             Request::Unmap {
                 region,
                 offset,
                 len,
             } => {
-                let is_it = |map: &Map| (map.region, map.offset, map.len) == (region, offset, len);
+                let is_it = |Mapped { map, .. }: &Mapped| {
+                    (map.region, map.offset, map.len) == (region, offset, len)
+                };
                 let at = self.maps.iter().position(is_it);
                 let at = at.ok_or_else(|| wrong("what is to be unmapped is not mapped"))?;
-                self.maps.remove(at);
+                self.unmapped.push(self.maps.remove(at));
             }
+            Request::Unknown => {}
         }
         self.answer(number, 0)
     }
@@ -213,34 +274,56 @@ impl SharedMemory {
         self.answer(number(request), 1)
     }
 
-    fn answer(&self, number: u32, value: u64) -> Result<()> {
+    fn answer(&self, number: Option<u32>, value: u64) -> Result<()> {
+        let Some(number) = number else {
+            return Ok(());
+        };
         let flags = VERSION | REPLY;
         self.channel.send(number, flags, &value.to_ne_bytes(), &[])
     }
 
-    /// What the guest reads in a region.
+    /// Tells the device of the maps as QEMU tells all vhost-user devices: as if they were the guest's memory. A device that
+    /// runs may refuse them.
     ///
     /// # Errors
-    /// [`Error::Memory`] if nothing is mapped there, or as `pread(2)`.
-    pub fn read(&self, region: u8, offset: u64, into: &mut [u8]) -> Result<()> {
-        let end = offset.saturating_add(into.len() as u64);
-        let is_in = |map: &&Map| {
-            let map_end = map.offset.saturating_add(map.len);
-            map.region == region && map.offset <= offset && end <= map_end
-        };
-        let map = self.maps.iter().find(is_in);
-        let map = map.ok_or_else(|| Error::Memory(format!("nothing is mapped at {offset:#x}")))?;
-        let at = map.file_offset + (offset - map.offset);
-        map.file
-            .read_exact_at(into, at)
-            .map_err(Error::io("reading what is mapped"))
+    /// As [`Session::add_region`].
+    pub fn share(&mut self, session: &mut Session) -> Result<()> {
+        for unmapped in self.unmapped.drain(..) {
+            if unmapped.is_shared {
+                session.remove_region(&unmapped.region())?;
+            }
+        }
+        for mapped in self.maps.iter_mut().filter(|mapped| !mapped.is_shared) {
+            match session.add_region(&mapped.region()) {
+                Ok(()) => mapped.is_shared = true,
+                Err(Error::Refused { .. }) if self.is_running => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the guest writes in a region.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if there is no such map.
+    pub fn write(&self, region: u8, offset: u64, bytes: &[u8]) -> Result<()> {
+        let is_it = |Mapped { map, .. }: &&Mapped| (map.region, map.offset) == (region, offset);
+        let mapped = self.maps.iter().find(is_it);
+        let mapped =
+            mapped.ok_or_else(|| Error::Memory(format!("nothing is mapped at {offset:#x}")))?;
+        let memory = mapped.memory.as_volatile_slice();
+        memory
+            .write_slice(bytes, 0)
+            .map_err(|error| Error::Memory(error.to_string()))
     }
 }
 
-fn number(request: &Request) -> u32 {
+fn number(request: &Request) -> Option<u32> {
     match request {
-        Request::Map(_) => BackendReq::SHMEM_MAP as u32,
-        Request::Unmap { .. } => BackendReq::SHMEM_UNMAP as u32,
+        Request::Map(_) => Some(BackendReq::SHMEM_MAP as u32),
+        Request::Unmap { .. } => Some(BackendReq::SHMEM_UNMAP as u32),
+        Request::Unknown => None,
     }
 }
 

@@ -200,3 +200,19 @@ fn message_under_way_shows_nothing_of_memory_that_was_taken_back() {
     drop(display);
     vm.finish();
 }
+
+/// QEMU's generic device would give the guest a region into which nothing is ever mapped.
+#[test]
+fn no_region_is_offered_without_vulkan() {
+    use frontend::VhostUserProtocolFeatures as Protocol;
+
+    let mut program = gpu_command(SocketForm::Connected(7)).spawn().unwrap();
+    let mut session = program.session().unwrap();
+    let offer = session.negotiate(Protocol::all()).unwrap();
+    let offered = offer.protocol_features;
+    assert!(offered.contains(Protocol::CONFIG), "{offered:?}");
+    let none = Protocol::SHMEM | Protocol::BACKEND_REQ;
+    assert!(!offered.intersects(none), "{offered:?}");
+    drop(session);
+    assert_clean_exit(&mut program);
+}
