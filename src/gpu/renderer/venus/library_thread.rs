@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The thread that calls virglrenderer. The library waits for the render server without end; the device does not wait for
-//! the library longer than a time, after which Vulkan is lost.
+//! the library longer than a time. Then the connection of the context that the call is for is shut down, which ends the
+//! library's wait for it; if that does not help, Vulkan is lost.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,6 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use rustix::net::{Shutdown, shutdown};
 
 use super::fences::RetiredFences;
 use super::library::{Exported, Library};
@@ -18,6 +22,8 @@ use crate::gpu::renderer::virglrenderer::Refused;
 /// Within which a call returns. The server may be busy for seconds with what a context had begun before. It is less than
 /// `WatchdogSec=` of the unit.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Within which a call returns once its connection is shut down.
+const GRACE: Duration = Duration::from_secs(2);
 
 type Call = Box<dyn FnOnce(&mut Library) + Send>;
 
@@ -39,6 +45,8 @@ pub(super) struct LibraryThread {
     /// Closed when the thread has ended.
     ended: Mutex<Receiver<Infallible>>,
     retired: Arc<RetiredFences>,
+    /// Of each context, to its process of the render server, where it is known.
+    connections: HashMap<u32, OwnedFd>,
     patience: Duration,
 }
 
@@ -78,6 +86,7 @@ impl LibraryThread {
                 calls: Some(calls),
                 ended: Mutex::new(ended),
                 retired,
+                connections: HashMap::new(),
                 patience: PATIENCE,
             }),
             Ok(Some(refused)) => Err(refused.into()),
@@ -106,6 +115,15 @@ impl LibraryThread {
         &mut self,
         call: impl FnOnce(&mut Library) -> T + Send + 'static,
     ) -> Result<T, CallError> {
+        self.call_in(None, call)
+    }
+
+    /// Calls the library, on its thread, for a context: that ends if it keeps the call from returning.
+    fn call_in<T: Send + 'static>(
+        &mut self,
+        context: Option<u32>,
+        call: impl FnOnce(&mut Library) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
         let (answer, result) = sync_channel(1);
         let call: Call = Box::new(move |library| {
             // Nobody may wait for it any more.
@@ -113,11 +131,18 @@ impl LibraryThread {
         });
         let calls = self.calls.as_ref().ok_or(CallError::Stuck)?;
         let sent = calls.send(call).is_ok();
-        let result = match sent {
+        let mut returned = match sent {
             true => result.recv_timeout(self.patience),
             false => Err(RecvTimeoutError::Disconnected),
         };
-        result.map_err(|_| {
+        let connection = context.and_then(|context| self.connections.get(&context));
+        if let (Err(RecvTimeoutError::Timeout), Some(connection)) = (&returned, connection) {
+            log::warn!("a Vulkan program of the guest is ended: its requests are not answered");
+            // It fails only where the connection has ended.
+            let _ = shutdown(connection, Shutdown::Both);
+            returned = result.recv_timeout(GRACE);
+        }
+        returned.map_err(|_| {
             self.calls = None;
             // Others have to know.
             self.retired.notify();
@@ -141,33 +166,40 @@ impl LibraryThread {
         name: &[u8],
     ) -> Result<Option<OwnedFd>, CallError> {
         let name = name.to_vec();
-        Ok(self.call(move |library| library.create_context(id, &name))??)
+        let connection = self.call(move |library| library.create_context(id, &name))??;
+        let ours = connection.as_ref().and_then(|it| it.try_clone().ok());
+        self.connections.extend(ours.map(|ours| (id, ours)));
+        Ok(connection)
     }
 
     /// As [`Library::destroy_context`].
     pub(super) fn destroy_context(&mut self, id: u32) -> Result<(), CallError> {
-        self.call(move |library| library.destroy_context(id))
+        let destroyed = self.call_in(Some(id), move |library| library.destroy_context(id));
+        self.connections.remove(&id);
+        destroyed
     }
 
     /// As [`Library::attach`].
     pub(super) fn attach(&mut self, context: u32, id: u32) -> Result<(), CallError> {
-        self.call(move |library| library.attach(context, id))
+        self.call_in(Some(context), move |library| library.attach(context, id))
     }
 
     /// As [`Library::detach`].
     pub(super) fn detach(&mut self, context: u32, id: u32) -> Result<(), CallError> {
-        self.call(move |library| library.detach(context, id))
+        self.call_in(Some(context), move |library| library.detach(context, id))
     }
 
     /// As [`Library::submit`].
     pub(super) fn submit(&mut self, context: u32, stream: &[u32]) -> Result<(), CallError> {
         let mut stream = stream.to_vec();
-        Ok(self.call(move |library| library.submit(context, &mut stream))??)
+        let submit = move |library: &mut Library| library.submit(context, &mut stream);
+        Ok(self.call_in(Some(context), submit)??)
     }
 
     /// As [`Library::create_fence`].
     pub(super) fn create_fence(&mut self, ring: RingId, fence: u64) -> Result<(), CallError> {
-        Ok(self.call(move |library| library.create_fence(ring, fence))??)
+        let create = move |library: &mut Library| library.create_fence(ring, fence);
+        Ok(self.call_in(Some(ring.context), create)??)
     }
 
     /// Creates a blob in the host's memory, and returns its file and how it is to be mapped, where that is told.
@@ -175,7 +207,7 @@ impl LibraryThread {
         &mut self,
         new: ResourceCreateBlob,
     ) -> Result<(Exported, Option<u32>), CallError> {
-        Ok(self.call(move |library| {
+        Ok(self.call_in(Some(new.context), move |library| {
             library.create_blob(&new)?;
             let exported = library.export_blob(new.id);
             let exported = exported.inspect_err(|_| library.unref(new.id))?;

@@ -36,6 +36,9 @@ pub(super) const REFUSED: u64 = 4;
 /// The server never answers a stream that begins so.
 #[cfg(test)]
 pub(super) const HANGS: u32 = 0xdead;
+/// The process of the context never answers a stream that begins so. Its connection can be shut down.
+#[cfg(test)]
+pub(super) const CONTEXT_HANGS: u32 = 0xdeae;
 /// How long the device waits for a server that hangs.
 #[cfg(test)]
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(300);
@@ -331,6 +334,15 @@ unsafe extern "C" fn submit(commands: *mut c_void, context: c_int, len: c_int) -
     });
     match stream {
         [0xbad, ..] => EINVAL,
+        #[cfg(test)]
+        [CONTEXT_HANGS, ..] => {
+            let connection = state(|state| {
+                let (library, _) = state.contexts.get(&(context as u32)).expect("a context");
+                library.try_clone().expect("a descriptor")
+            });
+            assert_eq!(rustix::io::read(&connection, &mut [0_u8; 8]), Ok(0));
+            EINVAL
+        }
         #[cfg(test)]
         [HANGS, ..] => loop {
             std::thread::park();

@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::limits::{BLOB_COST, CONTEXT_COST, MAX_CONTEXTS};
 use super::testing::{
-    DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, crash, draw, population, retire,
-    streams,
+    CONTEXT_HANGS, DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, crash, draw,
+    population, retire, streams,
 };
 use super::*;
 use crate::backend::GuestMemory;
@@ -346,6 +346,23 @@ fn vulkan_ends_with_a_render_server_that_does_not_answer() {
     renderer.reset();
     drop(renderer);
     assert!(began.elapsed() < Duration::from_millis(250));
+}
+
+#[test]
+fn context_that_keeps_the_library_waiting_is_the_only_one_that_ends() {
+    let (mut renderer, _server) = renderer(&budget());
+    for context in [1, 2] {
+        renderer.create_context(context, b"", VENUS).unwrap();
+    }
+    let error = renderer.submit(1, &mut [CONTEXT_HANGS]).unwrap_err();
+    assert!(matches!(error, ContextError::Refused(1)), "{error:?}");
+    assert!(is_readable(&renderer));
+    renderer.poll_fences();
+    assert_eq!(population(), (vec![2], vec![]));
+    let error = renderer.submit(1, &mut [1]).unwrap_err();
+    assert!(matches!(error, ContextError::Ended(1)), "{error:?}");
+    renderer.submit(2, &mut [1]).unwrap();
+    assert_eq!(renderer.name(), Some("a fake"));
 }
 
 #[test]
