@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context as _, ensure};
@@ -33,6 +34,15 @@ impl Host {
             Some(MockInput::start_in(&sandbox, devices)?)
         };
         Ok(Self { sandbox, mock })
+    }
+
+    /// Runs vhostctl on a host that has a laptop's devices, render nodes too.
+    pub(crate) fn run_on_laptop(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        const DEVICES: &str = "/run/laptop.umockdev";
+        let mock = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mock/laptop.umockdev");
+        self.sandbox.write(DEVICES, &fs::read_to_string(mock)?)?;
+        let mock = ["umockdev-run", "--device", DEVICES, "--", "vhostctl"];
+        self.sandbox.exec([&mock[..], arguments].concat())
     }
 
     /// Runs vhostctl where the devices can be seen.

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `add`, `remove` and everything between, under a real systemd with real backends.
 
-use std::fs;
-use std::path::Path;
-
 use anyhow::Context as _;
 use harness::mock::{KEYBOARD, MOUSE};
 use harness::systemd::Sandbox;
@@ -428,20 +425,7 @@ fn gpu_program(sandbox: &Sandbox, features: &str) -> anyhow::Result<()> {
 #[test]
 fn gpu_gets_its_render_node() -> anyhow::Result<()> {
     let host = Host::new(&[])?;
-    let laptop = fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mock/laptop.umockdev"),
-    )?;
-    host.sandbox.write("/run/laptop.umockdev", &laptop)?;
-    let run = |arguments: &[&str]| {
-        let mock = [
-            "umockdev-run",
-            "--device",
-            "/run/laptop.umockdev",
-            "--",
-            "vhostctl",
-        ];
-        host.sandbox.exec([&mock[..], arguments].concat())
-    };
+    let run = |arguments: &[&str]| host.run_on_laptop(arguments);
     let said = stderr(&run(&["add", "gpu", "vm1", "--render-node=auto"])?);
     assert!(
         said.contains("Its render node is /dev/dri/by-path/pci-0000:00:02.0-render."),

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! GPUs with Vulkan: the drop-ins of two services, and what QEMU and libvirt are told.
 
-use std::fs;
-use std::path::Path;
-
 use anyhow::ensure;
 
 use crate::common::host::{FILES, Host};
@@ -16,19 +13,7 @@ const NODE: &str = "/dev/dri/by-path/pci-0000:00:02.0-render";
 #[test]
 fn render_node_is_the_render_servers() -> anyhow::Result<()> {
     let host = Host::new(&[])?;
-    let laptop = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mock/laptop.umockdev");
-    let laptop = fs::read_to_string(laptop)?;
-    host.sandbox.write("/run/laptop.umockdev", &laptop)?;
-    let run = |arguments: &[&str]| {
-        let mock = [
-            "umockdev-run",
-            "--device",
-            "/run/laptop.umockdev",
-            "--",
-            "vhostctl",
-        ];
-        host.sandbox.exec([&mock[..], arguments].concat())
-    };
+    let run = |arguments: &[&str]| host.run_on_laptop(arguments);
     let output = run(&["add", "gpu", "vm1", "--vulkan", "--max-hostmem=4G"])?;
     let said = stderr(&output);
     ensure!(output.status.success(), "{said}");

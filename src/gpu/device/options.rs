@@ -10,7 +10,7 @@ use crate::backend::continuity::Owner;
 use crate::backend::{DeviceBuilder, DeviceContext, SandboxPolicy};
 use crate::gpu::display_info::Resolutions;
 use crate::gpu::kept_state::KeptState;
-use crate::gpu::renderer::SoftwareRenderer;
+use crate::gpu::renderer::{Renderer, SoftwareRenderer};
 #[cfg(feature = "virgl")]
 use crate::gpu::renderer::{VenusRenderer, VirglRenderer, venus, virgl};
 use crate::gpu::resource::Budget;
@@ -51,37 +51,39 @@ impl DeviceBuilder for Options {
         SandboxPolicy::default()
     }
 
-    fn build(self, context: DeviceContext) -> io::Result<Gpu> {
-        #[cfg(feature = "virgl")]
-        if let Some(options) = self.venus {
-            let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::VENUS.max_hostmem));
-            let memory = context.memory().clone();
-            let renderer = VenusRenderer::new(options, budget, memory).map_err(io::Error::other)?;
-            return Gpu::new(
-                context,
-                Box::new(renderer),
-                &self.resolutions,
-                self.allow_resize,
-                &KeptState::default(),
-                self.host_visible_memory,
-            );
-        }
-        #[cfg(feature = "virgl")]
-        if let Some(options) = self.virgl {
-            let budget = Budget::new(self.max_hostmem.unwrap_or(GpuMemory::VIRGL.max_hostmem));
-            let renderer = VirglRenderer::new(options, budget).map_err(io::Error::other)?;
-            return Gpu::new(
-                context,
-                Box::new(renderer),
-                &self.resolutions,
-                self.allow_resize,
-                &KeptState::default(),
-                self.host_visible_memory,
-            );
-        }
-        let max_hostmem = self.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem);
-        let budget = Budget::new(max_hostmem);
+    fn build(mut self, context: DeviceContext) -> io::Result<Gpu> {
+        let (renderer, kept) = self.renderer(&context)?;
+        Gpu::new(
+            context,
+            renderer,
+            &self.resolutions,
+            self.allow_resize,
+            &kept,
+            self.host_visible_memory,
+        )
+    }
+}
+
+impl Options {
+    /// The renderer, and what it keeps for a successor: nothing in 3D.
+    fn renderer(&mut self, context: &DeviceContext) -> io::Result<(Box<dyn Renderer>, KeptState)> {
+        let max_hostmem = self.max_hostmem;
+        let limit = |default: GpuMemory| max_hostmem.unwrap_or(default.max_hostmem);
         let memory = context.memory().clone();
+        #[cfg(feature = "virgl")]
+        if let Some(options) = self.venus.take() {
+            let budget = Budget::new(limit(GpuMemory::VENUS));
+            let renderer = VenusRenderer::new(options, budget, memory).map_err(io::Error::other)?;
+            return Ok((Box::new(renderer), KeptState::default()));
+        }
+        #[cfg(feature = "virgl")]
+        if let Some(options) = self.virgl.take() {
+            let budget = Budget::new(limit(GpuMemory::VIRGL));
+            let renderer = VirglRenderer::new(options, budget).map_err(io::Error::other)?;
+            return Ok((Box::new(renderer), KeptState::default()));
+        }
+        let max_hostmem = limit(GpuMemory::TWO_D);
+        let budget = Budget::new(max_hostmem);
         let continuity = context.continuity();
         let arena = continuity.arena(max_hostmem)?;
         let kept = KeptState::new(continuity.ledger(Owner::Device), arena.clone());
@@ -90,13 +92,6 @@ impl DeviceBuilder for Options {
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?,
             None => SoftwareRenderer::new(budget, memory),
         };
-        Gpu::new(
-            context,
-            Box::new(renderer),
-            &self.resolutions,
-            self.allow_resize,
-            &kept,
-            self.host_visible_memory,
-        )
+        Ok((Box::new(renderer), kept))
     }
 }
