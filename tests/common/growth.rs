@@ -34,6 +34,13 @@ pub(crate) fn peak_resident(program: &Program) -> u64 {
     status_kib(program, "VmHWM:")
 }
 
+/// How many pages `program` was given so far without a read of a disk (`minflt` of proc_pid_stat(5)).
+pub(crate) fn minor_faults(program: &Program) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", program.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(7).unwrap().parse().unwrap()
+}
+
 fn status_kib(program: &Program, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();

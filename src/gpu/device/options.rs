@@ -13,7 +13,7 @@ use crate::gpu::kept_state::KeptState;
 use crate::gpu::renderer::{Renderer, SoftwareRenderer};
 #[cfg(feature = "virgl")]
 use crate::gpu::renderer::{VenusRenderer, VirglRenderer, venus, virgl};
-use crate::gpu::resource::Budget;
+use crate::gpu::resource::{Budget, keep_freed_lists};
 
 /// Options of the device.
 #[derive(Debug, Default)]
@@ -90,7 +90,10 @@ impl Options {
         let renderer = match arena {
             Some(arena) => SoftwareRenderer::resume(budget, memory, kept.clone(), arena)
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?,
-            None => SoftwareRenderer::new(budget, memory),
+            None => {
+                keep_freed_lists();
+                SoftwareRenderer::new(budget, memory)
+            }
         };
         Ok((Box::new(renderer), kept))
     }

@@ -18,7 +18,7 @@ mod uuid;
 
 #[cfg(feature = "virgl")]
 pub(crate) use backing::GuestRange;
-pub(crate) use backing::{Backing, BackingError, BackingReader, MAX_PIECE};
+pub(crate) use backing::{Backing, BackingError, BackingReader, MAX_PIECE, keep_freed_lists};
 pub(crate) use blob::{Blob, BlobError, BlobFramebuffer, BlobHandle};
 pub(crate) use budget::{Budget, Charge};
 pub(crate) use cursor::{CURSOR_LEN, CURSOR_SIDE, CursorPixels};

@@ -2,6 +2,7 @@
 //! Drivers and displays that come and go, or are late.
 
 use super::*;
+use crate::common::growth::minor_faults;
 
 /// What QEMU does at a guest's reboot and at each load of its driver.
 #[test]
@@ -38,6 +39,29 @@ fn new_driver_gets_a_new_display_and_begins_with_no_resources() {
         vm.program.open_descriptors().unwrap() <= open,
         "descriptors leak"
     );
+    vm.finish();
+}
+
+/// The kernel clears each page that it gives.
+#[test]
+fn large_lists_of_entries_come_and_go_without_the_kernel() {
+    const ROUNDS: u64 = 200;
+    let mut vm = GpuVm::start();
+    ok(vm.gpu.create_2d(1, XRGB, 1024, 8192));
+    let page = vm.gpu.memory().alloc(4096, 4096).unwrap();
+    // Each is a run of its own, as none begins where another one ends. The list has room for 8192 until it is complete.
+    let entries = vec![(page, 4096); 8000];
+    let mut before = 0;
+    for round in 0..ROUNDS + 5 {
+        if round == 5 {
+            before = minor_faults(&vm.program);
+        }
+        ok(vm.gpu.attach_backing(1, &entries));
+        ok(vm.gpu.detach_backing(1));
+    }
+    let faults = minor_faults(&vm.program) - before;
+    // Each list has 32 pages.
+    assert!(faults < 2 * ROUNDS, "{faults} pages for {ROUNDS} lists");
     vm.finish();
 }
 
