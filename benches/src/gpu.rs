@@ -46,8 +46,13 @@ pub(crate) enum Scenario {
     },
     /// Moves the cursor.
     Cursor,
-    /// Transfers 8x8 pixels that did not change, so many times a kick.
-    Commands(u16),
+    /// Transfers a square that did not change, some times a kick.
+    Commands {
+        /// How often a kick.
+        count: u16,
+        /// Pixels of a side.
+        side: u32,
+    },
     /// Transfers 8x8 pixels that did not change, of each of so many resources in turn.
     Resources(u32),
     /// Has OpenGL clear a picture so many times, by as many commands, 50 of them a kick.
@@ -279,10 +284,10 @@ impl Machine {
                 self.display.wait_count(Request::CursorPos, 1)?;
                 start
             }
-            Scenario::Commands(count) => {
+            Scenario::Commands { count, side } => {
                 let start = Instant::now();
                 for _ in 0..count {
-                    self.push_transfer(1920, Rect::new(800, 600, 8, 8))?;
+                    self.push_transfer(1920, Rect::new(800, 600, side, side))?;
                 }
                 self.finish(count.into())?;
                 start

@@ -161,6 +161,8 @@ fn gpu_work() -> Vec<(&'static str, gpu::Scenario)> {
         changed,
     };
     let part = Rect::new(700, 500, 400, 300);
+    let pixel = Rect::new(700, 500, 1, 1);
+    let commands = |count, side| Commands { count, side };
     vec![
         (
             "1920x1080 flushed, all changed",
@@ -180,10 +182,13 @@ fn gpu_work() -> Vec<(&'static str, gpu::Scenario)> {
         ),
         ("400x300 flushed, all changed", draw(FHD, part, part)),
         ("64x64 flushed, all changed", draw(FHD, patch, patch)),
+        ("1x1 flushed, all changed", draw(FHD, pixel, pixel)),
         ("cursor moved", Cursor),
-        ("1 command a kick", Commands(1)),
-        ("10 commands a kick", Commands(10)),
-        ("100 commands a kick", Commands(100)),
+        ("1 command a kick", commands(1, 8)),
+        ("10 commands a kick", commands(10, 8)),
+        ("100 commands a kick", commands(100, 8)),
+        ("1 command a kick, 1x1", commands(1, 1)),
+        ("100 commands a kick, 1x1", commands(100, 1)),
         ("1 command a kick, 10 resources", Resources(10)),
         ("1 command a kick, 10000 resources", Resources(10_000)),
         ("64 entries attached and detached", Attach(64)),
