@@ -203,6 +203,37 @@ fn input_device_is_the_one_of_its_drop_in() -> anyhow::Result<()> {
     host.nothing_failed()
 }
 
+/// As docs/performance.md advises, with the directives and system calls that the unit and the program's sandbox allow.
+#[test]
+fn input_device_has_a_real_time_class_if_its_unit_says_so() -> anyhow::Result<()> {
+    const SCHED_RR: &str = "2";
+    let host = Host::boot()?;
+    let mut mock = MockInput::start_in(&host.0, &[MOUSE])?;
+    let instance = "vhost-user-input@vm1:mouse";
+    let service = format!("{instance}.service");
+    let drop_in = input_drop_in(&mock, 0, "vu-vm1-mouse");
+    let class = "CPUSchedulingPolicy=rr\nCPUSchedulingPriority=1\n";
+    host.0.drop_in(&service, &format!("{drop_in}{class}"))?;
+    host.0
+        .systemctl(&["start", &format!("{instance}.socket")])?;
+    let session = host.connect("/run/vhost-user/input/vm1:mouse.sock")?;
+    let memory = Memory::with_size(1 << 20)?;
+    let mut input = Input::start(session, &memory, InputOptions::default())?;
+    assert_eq!(input.name()?, mock.description(0)?.name);
+    mock.wait_grab(0, true, SOON)?;
+    let tasks = host
+        .0
+        .path(&format!("/proc/{}/task", host.main_pid(&service)?));
+    for task in fs::read_dir(tasks)? {
+        let stat = fs::read_to_string(task?.path().join("stat"))?;
+        // `policy` is field 41 of proc_pid_stat(5), and the name in parentheses is 2.
+        let (_, fields) = stat.rsplit_once(") ").context("a name")?;
+        assert_eq!(fields.split(' ').nth(38), Some(SCHED_RR), "{stat}");
+    }
+    drop(input);
+    host.wait_rearmed(instance)
+}
+
 #[test]
 fn input_instance_without_a_device_says_what_to_do() -> anyhow::Result<()> {
     let host = Host::boot()?;

@@ -148,6 +148,14 @@ pub(crate) const TRIED: &[Tried] = &[
     tried("docs/other-vmms.md", "[Unit]", UNIT),
     tried("docs/other-vmms.md", "systemctl daemon-reload", UNIT),
     tried(
+        "docs/performance.md",
+        "# systemctl edit vhost-user-input@vm1:mouse.service",
+        Test(
+            "tests/systemd/backends.rs",
+            "input_device_has_a_real_time_class_if_its_unit_says_so",
+        ),
+    ),
+    tried(
         "docs/qemu.md",
         "# vhostctl add gpu vm1",
         Test(README, "session_is_real"),
