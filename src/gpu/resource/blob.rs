@@ -25,7 +25,9 @@ pub(crate) enum BlobError {
     Empty,
     #[error("its memory is to be the host's, which only 3D has")]
     HostMemory,
-    #[error("its memory is to be the host's with a copy in the guest's, which only OpenGL has")]
+    #[error(
+        "its memory is to be the host's with a copy in the guest's, which the renderer does not have"
+    )]
     GuestCopy,
     #[error("a blob of the host's memory has no entries of the guest's")]
     Entries,
