@@ -2,6 +2,7 @@
 //! How memory of the host gets into a guest, message by message: without a VM, but with the real library and its server. The
 //! front-end plays QEMU 11.1, and notices what would crash it.
 
+mod guest_copies;
 mod rig;
 
 use std::os::fd::AsFd as _;

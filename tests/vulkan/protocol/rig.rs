@@ -15,7 +15,7 @@ use virtio_bindings::virtio_gpu as v;
 use crate::common::{assert_clean_exit, gpu_command, guest_memory, ok};
 use crate::machine::RenderServer;
 
-const CREATE_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB;
+pub(super) const CREATE_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB;
 pub(super) const MAP_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_MAP_BLOB;
 pub(super) const UNMAP_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_UNMAP_BLOB;
 pub(super) const UNREF: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_UNREF;
@@ -24,7 +24,7 @@ const FEATURES: u64 = 1 << v::VIRTIO_GPU_F_RESOURCE_BLOB | 1 << v::VIRTIO_GPU_F_
 pub(super) const CONTROL: u32 = 0;
 pub(super) const CURSOR: u32 = 1;
 const QUEUES: u32 = 2;
-const CONTEXT: u32 = 1;
+pub(super) const CONTEXT: u32 = 1;
 /// The region's number.
 pub(super) const REGION: u8 = v::virtio_gpu_shm_id_VIRTIO_GPU_SHM_ID_HOST_VISIBLE as u8;
 pub(super) const PAGE: u32 = 4096;

@@ -2,7 +2,7 @@
 //! A context of OpenGL on the first render node, without a surface (EGL 1.5).
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use anyhow::{Context as _, ensure};
 
@@ -10,7 +10,6 @@ use crate::gl::Gl;
 
 /// `EGLDisplay`, `EGLConfig`, `EGLContext` or `EGLSurface`.
 type Handle = *mut c_void;
-type Function = unsafe extern "C" fn();
 
 const PLATFORM_SURFACELESS_MESA: c_uint = 0x31dd;
 const OPENGL_API: c_uint = 0x30a2;
@@ -41,7 +40,7 @@ impl Context {
             type CreateContext =
                 unsafe extern "C" fn(Handle, Handle, Handle, *const c_int) -> Handle;
             type MakeCurrent = unsafe extern "C" fn(Handle, Handle, Handle, Handle) -> c_uint;
-            type GetProcAddress = unsafe extern "C" fn(*const c_char) -> Option<Function>;
+            type GetProcAddress = unsafe extern "C" fn(*const c_char) -> *mut c_void;
             (
                 *egl.get::<GetPlatformDisplay>(b"eglGetPlatformDisplay")?,
                 *egl.get::<Initialize>(b"eglInitialize")?,
@@ -80,7 +79,8 @@ impl Context {
         let find = |name: &CStr| {
             // SAFETY: the name ends with NUL.
             let function = unsafe { get_proc_address(name.as_ptr()) };
-            function.with_context(|| format!("there is no {}", name.to_string_lossy()))
+            NonNull::new(function)
+                .with_context(|| format!("there is no {}", name.to_string_lossy()))
         };
         Ok(Self {
             gl: Gl::load(find)?,

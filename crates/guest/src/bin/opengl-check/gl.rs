@@ -2,6 +2,7 @@
 //! The functions of OpenGL that the checks use.
 
 use std::ffi::{CStr, c_char, c_float, c_int, c_uint, c_void};
+use std::ptr::NonNull;
 
 use anyhow::ensure;
 
@@ -19,7 +20,7 @@ macro_rules! functions {
         impl Gl {
             /// Finds them.
             pub(crate) fn load(
-                find: impl Fn(&CStr) -> anyhow::Result<unsafe extern "C" fn()>,
+                find: impl Fn(&CStr) -> anyhow::Result<NonNull<c_void>>,
             ) -> anyhow::Result<Self> {
                 Ok(Self {
                     $($name: {
@@ -27,7 +28,7 @@ macro_rules! functions {
                         // SAFETY: the type is that of the function of this name (OpenGL 4.6, core profile).
                         unsafe {
                             std::mem::transmute::<
-                                unsafe extern "C" fn(),
+                                NonNull<c_void>,
                                 unsafe extern "C" fn($($argument),*) $(-> $result)?,
                             >(function)
                         }
