@@ -270,6 +270,11 @@ impl Rig {
         Ok(())
     }
 
+    /// What the GPU said.
+    pub(super) fn said(&self) -> String {
+        self.program.stderr()
+    }
+
     /// The VM ends.
     pub(super) fn finish(mut self) {
         drop((self.gpu, self.memory));
