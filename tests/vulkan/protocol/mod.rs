@@ -293,6 +293,21 @@ fn front_end_that_does_not_answer_delays_nothing_but_maps() -> anyhow::Result<()
     Ok(())
 }
 
+/// QEMU says nothing of a map in a BAR that the guest has hidden.
+#[test]
+fn map_that_the_guest_does_not_see_is_answered_after_a_time() -> anyhow::Result<()> {
+    let mut rig = Rig::with_blobs(2, BLOB)?;
+    let ticket = rig.submit_map(1, 0)?;
+    let map = rig.asked_to_map()?;
+    rig.memory.serve(Request::Map(map))?;
+    rig.waiting(1)?;
+    rig.answered(ticket, ResponseKind::OkMapInfo)?;
+    rig.unmap(1, 0)?;
+    rig.map(2, 0)?;
+    rig.finish();
+    Ok(())
+}
+
 /// As every front-end but that of QEMU's generic device.
 #[test]
 fn front_end_that_asks_for_no_region_is_not_asked_to_map() -> anyhow::Result<()> {
