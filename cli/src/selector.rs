@@ -290,7 +290,7 @@ mod tests {
             ["vhost-user-gpu@vm1.socket", "vhost-user-gpu@vm1.service"]
         );
         assert_eq!(
-            units(r"a\x2d")[3],
+            units(r"a\x2d")[4],
             r"vhost-user-input@a\\x2d:*",
             "what is meant as it is"
         );

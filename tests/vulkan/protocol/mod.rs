@@ -4,6 +4,7 @@
 
 mod rig;
 
+use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -327,5 +328,38 @@ fn front_end_that_asks_for_no_region_is_not_asked_to_map() -> anyhow::Result<()>
     // All that it was sent.
     let sent = std::io::read_to_string(&channel)?;
     assert_eq!(sent, "");
+    Ok(())
+}
+
+/// The process that connects to the next render server.
+#[test]
+fn connector_has_a_sandbox_and_no_descriptor_of_the_program() -> anyhow::Result<()> {
+    let rig = Rig::idle(&[])?;
+    let helpers = rig.helpers()?;
+    let [connector] = helpers[..] else {
+        anyhow::bail!("{helpers:?}");
+    };
+    let read = |what: &str| fs::read_to_string(format!("/proc/{connector}/{what}"));
+    assert_eq!(read("comm")?.trim_end(), "gpu-connector");
+    let status = read("status")?;
+    for field in [
+        "Threads:\t1",
+        "Seccomp:\t2",
+        "NoNewPrivs:\t1",
+        "CapPrm:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+    ] {
+        ensure!(status.lines().any(|line| line == field), "{status}");
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{connector}/fd"))? {
+        let target = fs::read_link(entry?.path())?;
+        files.push(target.to_string_lossy().into_owned());
+    }
+    files.sort();
+    let socket = files.pop().unwrap_or_default();
+    ensure!(socket.starts_with("socket:["), "{socket}");
+    assert_eq!(files, ["/dev/null"; 3]);
+    rig.finish();
     Ok(())
 }
