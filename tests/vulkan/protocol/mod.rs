@@ -253,6 +253,38 @@ fn region_has_a_power_of_two() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whatever the front-end has done of it by then.
+#[test]
+fn map_under_way_at_a_reset_is_none_of_the_next_driver() -> anyhow::Result<()> {
+    let mut rig = Rig::with_blobs(1, BLOB)?;
+    // The guest does not see it yet.
+    rig.submit_map(1, 0)?;
+    let map = rig.asked_to_map()?;
+    rig.memory.serve(Request::Map(map))?;
+    rig.reset()?;
+    rig.silent()?;
+    rig.create(1, BLOB);
+    rig.map(1, 0)?;
+    rig.unmap(1, 0)?;
+
+    // The front-end has not answered, as it has begun to stop the device.
+    rig.submit_map(1, 0)?;
+    ensure!(rig.memory.is_asked(DEFAULT_LIMIT)?);
+    rig.memory.set_running(false);
+    for queue in [CONTROL, CURSOR] {
+        rig.gpu.session.enable_queue(queue, false)?;
+    }
+    let request = rig.memory.receive()?;
+    assert!(matches!(request, Request::Unknown), "{request:?}");
+    rig.serve(request)?;
+    rig.reset()?;
+    rig.silent()?;
+    rig.create(1, BLOB);
+    rig.map(1, 0)?;
+    rig.finish();
+    Ok(())
+}
+
 #[test]
 fn front_end_may_refuse_to_map_and_map_something_else() -> anyhow::Result<()> {
     let mut rig = Rig::with_blobs(2, BLOB)?;

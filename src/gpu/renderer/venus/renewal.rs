@@ -259,6 +259,20 @@ impl Renewal {
     }
 }
 
+impl Drop for Renewal {
+    /// Ends what is under way, but does not wait long for it.
+    fn drop(&mut self) {
+        const PATIENCE: Duration = Duration::from_millis(100);
+        let progress = std::mem::replace(&mut self.progress, Progress::None);
+        if let Progress::Starting(starting, server, _) = progress {
+            server.shut_down();
+            let end = starting.end();
+            drop(starting);
+            end.wait(PATIENCE);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -63,6 +63,9 @@ struct State {
     fences: Vec<PendingFence>,
     #[cfg(test)]
     streams: Vec<(u32, Vec<u32>)>,
+    /// How many streams were accepted.
+    #[cfg(feature = "fuzzing")]
+    accepted: usize,
 }
 
 struct Blob {
@@ -124,25 +127,26 @@ pub(super) fn crash(context: u32) {
 
 /// Retires the pending fences that `which` picks, on another thread.
 pub(super) fn retire(which: impl Fn(&PendingFence) -> bool) {
-    let (cookie, retired) = state(|state| {
+    // The library cleans up after that or before, as its threads end with it.
+    state(|state| {
         let fences = std::mem::take(&mut state.fences);
         let (retired, pending): (Vec<_>, _) = fences.into_iter().partition(which);
         state.fences = pending;
-        (state.cookie, retired)
+        let cookie = state.cookie;
+        let thread = std::thread::spawn(move || {
+            for PendingFence {
+                context,
+                ring,
+                fence,
+            } in retired
+            {
+                let cookie = std::ptr::with_exposed_provenance_mut(cookie);
+                // SAFETY: the library, whose thread this plays, lives on.
+                unsafe { write_context_fence(cookie, context, ring, fence) };
+            }
+        });
+        thread.join().expect("retires");
     });
-    let thread = std::thread::spawn(move || {
-        for PendingFence {
-            context,
-            ring,
-            fence,
-        } in retired
-        {
-            let cookie = std::ptr::with_exposed_provenance_mut(cookie);
-            // SAFETY: the renderer, whose library this plays, lives on.
-            unsafe { write_context_fence(cookie, context, ring, fence) };
-        }
-    });
-    thread.join().expect("retires");
 }
 
 /// Writes into a blob, as the guest or the GPU does.
@@ -272,6 +276,11 @@ pub mod fuzzing {
                 *server = None;
             }
         });
+    }
+
+    /// How many streams the library has accepted.
+    pub fn accepted() -> usize {
+        super::state(|state| state.accepted)
     }
 
     /// Numbers of contexts and blobs.
@@ -429,7 +438,11 @@ unsafe extern "C" fn submit(commands: *mut c_void, context: c_int, len: c_int) -
         [STUCK, ..] => loop {
             std::thread::park();
         },
-        _ => 0,
+        _ => {
+            #[cfg(feature = "fuzzing")]
+            state(|state| state.accepted += 1);
+            0
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{SealFlags, fcntl_get_seals};
 
 use super::limits::{BLOB_COST, CONTEXT_COST, MAX_CONTEXTS};
 use super::testing::{
@@ -93,6 +94,9 @@ fn blobs_of_the_host_are_charged_and_can_be_mapped() {
         let memory = renderer.host_memory(id).unwrap();
         assert_eq!((memory.offset, memory.len), (offset, 2 * PAGE));
         assert_eq!(memory.caching, 3);
+        // The server did not seal it.
+        let seals = fcntl_get_seals(&*memory.file).unwrap();
+        assert!(seals.contains(SealFlags::SHRINK), "{seals:?}");
     }
     assert_eq!(budget.used() - before, 3 * (2 * PAGE + BLOB_COST));
     // They have neither pixels of their own nor a place in the guest's memory.
