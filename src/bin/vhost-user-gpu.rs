@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use conventions::GpuMemory;
 use vhost_user_backends::backend::{
-    self, Capabilities, CommonOptions, Continuity, DeviceType, ListenerOptions, Program, Takeover,
+    self, Capabilities, CommonOptions, Continuity, DeviceType, ListenerOptions, Program,
+    SandboxMode, Takeover,
 };
 use vhost_user_backends::gpu;
 use vhost_user_backends::gpu::render_node::{self, RenderNodeError};
@@ -180,7 +181,7 @@ impl Program for VhostUserGpu {
             venus: None,
         };
         if let (true, Some(server)) = (options.venus, &options.render_server) {
-            return venus(server, device);
+            return venus(server, options.common.general.sandbox, device);
         }
         if options.virgl {
             return virgl(node, options.no_dmabuf, device);
@@ -214,15 +215,15 @@ fn virgl(_: Option<&Path>, _: bool, _: gpu::Options) -> Result<gpu::Options, Err
 }
 
 #[cfg(feature = "virgl")]
-fn venus(server: &Path, device: gpu::Options) -> Result<gpu::Options, Error> {
+fn venus(server: &Path, sandbox: SandboxMode, device: gpu::Options) -> Result<gpu::Options, Error> {
     Ok(gpu::Options {
-        venus: Some(gpu::VenusOptions::new(server)?),
+        venus: Some(gpu::VenusOptions::new(server, sandbox)?),
         ..device
     })
 }
 
 #[cfg(not(feature = "virgl"))]
-fn venus(_: &Path, _: gpu::Options) -> Result<gpu::Options, Error> {
+fn venus(_: &Path, _: SandboxMode, _: gpu::Options) -> Result<gpu::Options, Error> {
     Err(Error::No3d("--venus"))
 }
 

@@ -66,6 +66,11 @@ impl RenderServer {
         &self.path
     }
 
+    /// Nothing listens there any more.
+    pub(crate) fn refuse(&self) -> anyhow::Result<()> {
+        Ok(fs::remove_file(&self.path)?)
+    }
+
     /// What the servers said.
     pub(crate) fn said(&self) -> String {
         lock(&self.servers).iter().map(Program::stderr).collect()

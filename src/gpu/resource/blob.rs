@@ -220,6 +220,15 @@ impl BlobHandle {
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.0.ptr_eq(&other.0)
     }
+
+    /// Whether the host's GPU does not draw in it now, so that it can be read at once.
+    pub(crate) fn is_drawn(&self) -> bool {
+        let blob = self.0.upgrade();
+        match blob.as_ref().map(|shared| &shared.storage) {
+            Some(Storage::Host(mapping)) => mapping.is_drawn(),
+            Some(Storage::Guest(_)) | None => true,
+        }
+    }
 }
 
 /// Pixels in a blob, which may be gone.

@@ -275,6 +275,15 @@ impl Rig {
         self.program.stderr()
     }
 
+    /// The processes beside the GPU's program.
+    pub(super) fn helpers(&self) -> anyhow::Result<Vec<u32>> {
+        let pid = self.program.pid();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(children)?;
+        let pids = children.split_whitespace().map(str::parse);
+        Ok(pids.collect::<Result<_, _>>()?)
+    }
+
     /// The VM ends.
     pub(super) fn finish(mut self) {
         drop((self.gpu, self.memory));

@@ -17,8 +17,6 @@ use crate::gpu::resource::{Budget, Charge};
 #[derive(Debug)]
 enum Context {
     Runs {
-        /// Its own connection to the render server, where it is known.
-        connection: Option<OwnedFd>,
         _charge: Charge,
     },
     /// The library has none any more, but the driver has not destroyed it yet.
@@ -73,18 +71,17 @@ impl Contexts {
         }
         let charge = self.budget.charge(CONTEXT_COST);
         let charge = charge.ok_or(ContextError::Budget(CONTEXT_COST))?;
-        let connection = library
+        library
             .create_context(id, name)
             .map_err(|error| context_error(id, error))?;
-        let connection = connection.filter(|connection| {
+        if let Some(connection) = library.connection(id) {
             let data = epoll::EventData::new_u64(event_data(id));
-            epoll::add(&*self.events, connection, data, epoll::EventFlags::RDHUP).is_ok()
-        });
-        let context = Context::Runs {
-            connection,
-            _charge: charge,
-        };
-        self.contexts.insert(id, context);
+            let watched = epoll::add(&*self.events, connection, data, epoll::EventFlags::RDHUP);
+            if let Err(e) = watched {
+                log::debug!("the end of context {id} will not be noticed: {e}");
+            }
+        }
+        self.contexts.insert(id, Context::Runs { _charge: charge });
         Ok(())
     }
 
@@ -97,14 +94,29 @@ impl Contexts {
     }
 
     fn destroy_in(&self, library: &mut LibraryThread, id: u32, context: Context) {
-        if let Context::Runs { connection, .. } = context {
-            if let Some(connection) = connection {
-                // The library has a duplicate, so that to close this one does not take it out of the events.
-                let _ = epoll::delete(&*self.events, connection);
-            }
+        if let Context::Runs { .. } = context {
+            self.unwatch(library, id);
             // One that is stuck has lost all contexts.
             let _ = library.destroy_context(id);
         }
+    }
+
+    fn unwatch(&self, library: &LibraryThread, id: u32) {
+        if let Some(connection) = library.connection(id) {
+            // The library has a duplicate, so that to close this one does not take it out of the events.
+            let _ = epoll::delete(&*self.events, connection);
+        }
+    }
+
+    /// Ends all contexts, without a word to the library, which is to be closed. Returns those that ran.
+    pub(super) fn lose(&mut self, library: &LibraryThread) -> Vec<u32> {
+        let running = self.contexts.iter_mut().filter_map(|(id, context)| {
+            let old = std::mem::replace(context, Context::Ended);
+            matches!(old, Context::Runs { .. }).then_some(*id)
+        });
+        let running: Vec<u32> = running.collect();
+        running.iter().for_each(|id| self.unwatch(library, *id));
+        running
     }
 
     /// Destroys a context.

@@ -5,6 +5,7 @@
 //! The unsafe code is in `library`.
 
 mod api;
+mod connector;
 mod contexts;
 mod error;
 mod exported_memory;
@@ -16,6 +17,7 @@ mod limits;
 mod options;
 mod render_server;
 mod renderer;
+mod renewal;
 mod sandbox_policy;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;

@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{fcntl_dupfd_cloexec, ioctl_fionbio};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
+    socket_with, sockopt,
 };
 
 /// Connects to the render server that listens at `path`.
@@ -19,8 +20,11 @@ use rustix::net::{
 pub(super) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let kind = SocketType::SEQPACKET;
-    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    // Nothing waits for room in the queue of a listener that accepts nothing.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
     connect(&socket, &address)?;
+    ioctl_fionbio(&socket, false)?;
     Ok(socket)
 }
 
@@ -57,6 +61,12 @@ impl RenderServer {
     /// The server at the other end of `socket`.
     pub(super) fn new(socket: OwnedFd) -> Self {
         Self { socket }
+    }
+
+    /// Ends the connection, also that of the library, which has a duplicate: it waits for the server no more.
+    pub(super) fn shut_down(&self) {
+        // It fails only where the connection has ended.
+        let _ = shutdown(&self.socket, Shutdown::Both);
     }
 
     /// Whether its process has ended, or hung up.

@@ -12,9 +12,10 @@ use super::contexts::{Contexts, context_error, ended_context};
 use super::fences::{PendingFences, RetiredFences};
 use super::host_blobs::HostBlobs;
 use super::library::Library;
-use super::library_thread::{CallError, LibraryThread};
+use super::library_thread::{CallError, LibraryThread, PATIENCE};
 use super::limits::MAX_RINGS;
 use super::render_server::RenderServer;
+use super::renewal::{OpenLibrary, Renewal, Renewed};
 use super::{Options, VenusError};
 use crate::backend::{GuestMemory, MemoryGuard, RateLimitedLog};
 use crate::geometry::{Rect, Size};
@@ -24,7 +25,7 @@ use crate::gpu::protocol::{
 };
 use crate::gpu::region::Region;
 use crate::gpu::renderer::software::blobs;
-use crate::gpu::renderer::virglrenderer::{self, Instance};
+use crate::gpu::renderer::virglrenderer::{self, Instance, Refused};
 use crate::gpu::renderer::{
     ContextError, Copied, Direction, Fence, Renderer, Renderer3d, SoftwareRenderer,
 };
@@ -37,7 +38,10 @@ pub(crate) struct VenusRenderer {
     /// All resources but the blobs in the host's memory.
     software: SoftwareRenderer,
     library: LibraryThread,
+    /// As long as Vulkan is not lost.
     name: String,
+    /// How Vulkan was lost, until there is a new server.
+    lost: Option<String>,
     capset: [CapsetInfo; 1],
     /// In its newest version.
     capset_data: Vec<u8>,
@@ -46,7 +50,8 @@ pub(crate) struct VenusRenderer {
     fences: PendingFences,
     /// `None` once it has ended.
     server: Option<RenderServer>,
-    /// Readable when a fence is retired, and when the server or a context ends.
+    renewal: Renewal,
+    /// Readable when a fence is retired, when the server or a context ends, and when there is news of the next server.
     events: Arc<OwnedFd>,
     budget: Budget,
     log: RateLimitedLog,
@@ -62,12 +67,21 @@ impl VenusRenderer {
         budget: Budget,
         memory: GuestMemory,
     ) -> Result<Self, VenusError> {
-        let Options { api, server, path } = options;
+        let Options {
+            api,
+            server,
+            path,
+            connector,
+        } = options;
         let descriptors = |e: io::Error| VenusError::Descriptors(e);
         let instance = Instance::take().ok_or(VenusError::Taken)?;
         let ours = server.try_clone().map_err(descriptors)?;
         let retired = Arc::new(RetiredFences::new().map_err(descriptors)?);
-        let library = LibraryThread::start(retired, move |retired| {
+        let starting = LibraryThread::start(Arc::clone(&retired), false, move |retired| {
+            Library::open(api, Some(instance), server, retired)
+        });
+        let open: Arc<OpenLibrary> = Arc::new(move |server, retired| {
+            let instance = Instance::take().ok_or(Refused::BUSY)?;
             Library::open(api, Some(instance), server, retired)
         });
         let failed = |error| match error {
@@ -79,7 +93,9 @@ impl VenusRenderer {
                 server: path.clone(),
             },
         };
-        let mut library = library.map_err(descriptors)?.map_err(failed)?;
+        let library = starting.map_err(descriptors)?.wait(PATIENCE);
+        let library = library.unwrap_or(Err(CallError::Stuck));
+        let mut library = library.map_err(failed)?;
         virglrenderer::limit();
         let capset = library.capset(CapsetInfo::VENUS).map_err(failed)?;
         let capset = capset.ok_or(VenusError::NoVenus)?;
@@ -88,6 +104,7 @@ impl VenusRenderer {
         Self::with_library(
             library,
             RenderServer::new(ours),
+            Renewal::new(connector, open, retired),
             capset,
             name,
             budget,
@@ -103,6 +120,7 @@ impl VenusRenderer {
     pub(super) fn with_library(
         library: LibraryThread,
         server: RenderServer,
+        renewal: Renewal,
         (capset, capset_data): (CapsetInfo, Vec<u8>),
         name: String,
         budget: Budget,
@@ -110,19 +128,24 @@ impl VenusRenderer {
     ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(0);
-        epoll::add(&events, library.retired(), data, epoll::EventFlags::IN)?;
+        epoll::add(&events, &**library.retired(), data, epoll::EventFlags::IN)?;
         epoll::add(&events, &server, data, epoll::EventFlags::RDHUP)?;
+        if let Some(event) = renewal.event() {
+            epoll::add(&events, event, data, epoll::EventFlags::IN)?;
+        }
         let events = Arc::new(events);
         Ok(Self {
             software: SoftwareRenderer::new(budget.clone(), memory),
             library,
             name,
+            lost: None,
             capset: [capset],
             capset_data,
             contexts: Contexts::new(budget.clone(), Arc::clone(&events)),
             blobs: HostBlobs::new(budget.clone()),
             fences: PendingFences::default(),
             server: Some(server),
+            renewal,
             events,
             budget,
             log: RateLimitedLog::default(),
@@ -210,12 +233,49 @@ impl VenusRenderer {
         };
         // The library has duplicates of the socket, so that to close this one does not take it out of the events.
         let _ = epoll::delete(&*self.events, server);
+        server.shut_down();
         self.server = None;
-        log::error!(
-            "the render server {how}: the guest's Vulkan programs are lost, and there is no Vulkan until the VM is started again"
-        );
-        self.name = format!("Vulkan is lost: the render server {how}");
-        self.clear_contexts();
+        let next = match self.renewal.is_possible() {
+            true => "programs that start from now on get a new one",
+            false => "there is no Vulkan until the VM is started again",
+        };
+        log::error!("the render server {how}: the guest's Vulkan programs are lost, and {next}");
+        self.lost = Some(format!("Vulkan is lost: the render server {how}"));
+        for context in self.contexts.lose(&self.library) {
+            self.fences.forget_context(context, self.library.retired());
+        }
+        self.blobs.lose();
+        self.renewal.lost(self.library.close());
+    }
+
+    /// Has a new server in place of one that ended, if it is there.
+    fn look_for_new_server(&mut self) {
+        let renewed = self.renewal.advance();
+        self.adopt(renewed);
+    }
+
+    /// Has a new server in place of one that ended, if one can be had soon.
+    fn need_server(&mut self) {
+        self.look_at_server();
+        if self.server.is_none() {
+            self.renewal.begin();
+            let renewed = self.renewal.wait();
+            self.adopt(renewed);
+        }
+    }
+
+    fn adopt(&mut self, renewed: Option<Renewed>) {
+        let Some(Renewed { library, server }) = renewed else {
+            return;
+        };
+        let data = epoll::EventData::new_u64(0);
+        if let Err(e) = epoll::add(&*self.events, &server, data, epoll::EventFlags::RDHUP) {
+            log::warn!("the end of the render server will not be noticed: {e}");
+        }
+        self.library = library;
+        self.server = Some(server);
+        self.lost = None;
+        log::info!("there is Vulkan again, by a new render server");
     }
 }
 
@@ -371,7 +431,7 @@ impl Renderer for VenusRenderer {
     }
 
     fn name(&self) -> Option<&str> {
-        Some(&self.name)
+        Some(self.lost.as_ref().unwrap_or(&self.name))
     }
 
     fn as_3d(&mut self) -> Option<&mut dyn Renderer3d> {
@@ -394,6 +454,7 @@ impl Renderer3d for VenusRenderer {
     }
 
     fn create_context(&mut self, id: u32, name: &[u8], capset: u32) -> Result<(), ContextError> {
+        self.need_server();
         self.check_server()?;
         self.contexts.create(&mut self.library, id, name, capset)
     }
@@ -459,6 +520,7 @@ impl Renderer3d for VenusRenderer {
         self.end_lost_contexts();
         self.fences.update(self.library.retired());
         self.look_at_server();
+        self.look_for_new_server();
     }
 
     fn is_retired(&self, fence: Fence) -> bool {
