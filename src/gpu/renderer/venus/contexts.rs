@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Contexts of Venus. Their command streams are validated and executed by the render server.
+//! Contexts of one capability set. Their command streams are validated and executed by the render server or, those of native
+//! contexts, by virglrenderer here.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -9,7 +10,6 @@ use rustix::event::epoll;
 
 use super::library_thread::{CallError, LibraryThread};
 use super::limits::{CONTEXT_COST, MAX_CONTEXTS};
-use crate::gpu::protocol::CapsetInfo;
 use crate::gpu::renderer::ContextError;
 use crate::gpu::resource::{Budget, Charge};
 
@@ -27,6 +27,8 @@ enum Context {
 #[derive(Debug)]
 pub(super) struct Contexts {
     contexts: HashMap<u32, Context>,
+    /// By whose protocol all of them are used.
+    capset: u32,
     budget: Budget,
     /// Gets an event when a connection ends.
     events: Arc<OwnedFd>,
@@ -34,9 +36,10 @@ pub(super) struct Contexts {
 
 impl Contexts {
     /// None; those that are created are charged to `budget`, and their ends are events of `events` (epoll(7)).
-    pub(super) fn new(budget: Budget, events: Arc<OwnedFd>) -> Self {
+    pub(super) fn new(capset: u32, budget: Budget, events: Arc<OwnedFd>) -> Self {
         Self {
             contexts: HashMap::new(),
+            capset,
             budget,
             events,
         }
@@ -60,7 +63,7 @@ impl Contexts {
         if self.contexts.contains_key(&id) {
             return Err(ContextError::Exists(id));
         }
-        if capset != CapsetInfo::VENUS {
+        if capset != self.capset {
             return Err(ContextError::Capset {
                 context: id,
                 capset,

@@ -14,6 +14,7 @@ mod host_blobs;
 mod library;
 mod library_thread;
 mod limits;
+pub(crate) mod native_context;
 mod options;
 mod render_server;
 mod renderer;
@@ -23,6 +24,7 @@ mod sandbox_policy;
 pub(crate) mod testing;
 
 pub use error::VenusError;
+pub use native_context::{NativeContextError, NativeContextOptions};
 pub use options::Options;
 pub(crate) use renderer::VenusRenderer;
 

@@ -56,7 +56,7 @@ impl Options {
 }
 
 /// Lets the process have [`DESCRIPTORS`], or as many as it may. With fewer, blobs beyond them are refused.
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let most = maximum.unwrap_or(u64::MAX);
     let wanted = DESCRIPTORS.min(most);

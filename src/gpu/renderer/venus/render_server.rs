@@ -54,35 +54,47 @@ pub(super) fn new_connection(first: RawFd) -> Option<OwnedFd> {
 /// A render server, or its part for one context.
 #[derive(Debug)]
 pub(super) struct RenderServer {
-    socket: OwnedFd,
+    /// `None` where this process renders.
+    socket: Option<OwnedFd>,
 }
 
 impl RenderServer {
+    /// None: this process renders itself.
+    pub(super) fn here() -> Self {
+        Self { socket: None }
+    }
+
+    /// The connection, if it is another process.
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(OwnedFd::as_fd)
+    }
+
     /// The server at the other end of `socket`.
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket }
+        Self {
+            socket: Some(socket),
+        }
     }
 
     /// Ends the connection, also that of the library, which has a duplicate: it waits for the server no more.
     pub(super) fn shut_down(&self) {
-        // It fails only where the connection has ended.
-        let _ = shutdown(&self.socket, Shutdown::Both);
+        if let Some(socket) = &self.socket {
+            // It fails only where the connection has ended.
+            let _ = shutdown(socket, Shutdown::Both);
+        }
     }
 
     /// Whether its process has ended, or hung up.
     pub(super) fn has_ended(&self) -> bool {
         let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        let Some(socket) = &self.socket else {
+            return false;
+        };
+        let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
         match poll(&mut fds, Some(&Timespec::default())) {
             Ok(0) | Err(_) => false,
             Ok(_) => fds.iter().any(|fd| fd.revents().intersects(ends)),
         }
-    }
-}
-
-impl AsFd for RenderServer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

@@ -129,7 +129,9 @@ impl VenusRenderer {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(0);
         epoll::add(&events, &**library.retired(), data, epoll::EventFlags::IN)?;
-        epoll::add(&events, &server, data, epoll::EventFlags::RDHUP)?;
+        if let Some(socket) = server.socket() {
+            epoll::add(&events, socket, data, epoll::EventFlags::RDHUP)?;
+        }
         if let Some(event) = renewal.event() {
             epoll::add(&events, event, data, epoll::EventFlags::IN)?;
         }
@@ -141,7 +143,7 @@ impl VenusRenderer {
             lost: None,
             capset: [capset],
             capset_data,
-            contexts: Contexts::new(budget.clone(), Arc::clone(&events)),
+            contexts: Contexts::new(capset.id, budget.clone(), Arc::clone(&events)),
             blobs: HostBlobs::new(budget.clone()),
             fences: PendingFences::default(),
             server: Some(server),
@@ -232,15 +234,26 @@ impl VenusRenderer {
             (false, false) => return,
         };
         // The library has duplicates of the socket, so that to close this one does not take it out of the events.
-        let _ = epoll::delete(&*self.events, server);
+        if let Some(socket) = server.socket() {
+            let _ = epoll::delete(&*self.events, socket);
+        }
         server.shut_down();
         self.server = None;
         let next = match self.renewal.is_possible() {
             true => "programs that start from now on get a new one",
-            false => "there is no Vulkan until the VM is started again",
+            false => "there are no others until the VM is started again",
         };
-        log::error!("the render server {how}: the guest's Vulkan programs are lost, and {next}");
-        self.lost = Some(format!("Vulkan is lost: the render server {how}"));
+        let (what, who) = match self.capset {
+            [
+                CapsetInfo {
+                    id: CapsetInfo::DRM,
+                    ..
+                },
+            ] => ("the native context", "the GPU's driver"),
+            _ => ("Vulkan", "the render server"),
+        };
+        log::error!("{who} {how}: the guest's programs that use {what} are lost, and {next}");
+        self.lost = Some(format!("{what} is lost: {who} {how}"));
         for context in self.contexts.lose(&self.library) {
             self.fences.forget_context(context, self.library.retired());
         }
@@ -269,7 +282,10 @@ impl VenusRenderer {
             return;
         };
         let data = epoll::EventData::new_u64(0);
-        if let Err(e) = epoll::add(&*self.events, &server, data, epoll::EventFlags::RDHUP) {
+        let watched = server
+            .socket()
+            .map(|socket| epoll::add(&*self.events, socket, data, epoll::EventFlags::RDHUP));
+        if let Some(Err(e)) = watched {
             log::warn!("the end of the render server will not be noticed: {e}");
         }
         self.library = library;

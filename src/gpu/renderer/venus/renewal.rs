@@ -119,6 +119,21 @@ impl Renewal {
         }
     }
 
+    /// For what no other process does.
+    pub(super) fn impossible(retired: Arc<RetiredFences>) -> Self {
+        let now = Instant::now();
+        Self {
+            connector: None,
+            open: Arc::new(|_, _| Err(Refused::INVALID)),
+            retired,
+            progress: Progress::None,
+            backoff: Backoff::new(now),
+            since: now,
+            last: None,
+            has_waited: false,
+        }
+    }
+
     /// Readable when [`Renewal::advance`] should be called, beside the event of retired fences.
     pub(super) fn event(&self) -> Option<BorrowedFd<'_>> {
         use std::os::fd::AsFd as _;

@@ -55,6 +55,7 @@ const PAGE: u64 = 4096;
 #[derive(Default)]
 struct State {
     cookie: usize,
+    capset: u32,
     /// The connection that the library took.
     connection: Option<OwnedFd>,
     /// Both ends of each one's connection. The server's is closed when its process ends.
@@ -158,15 +159,21 @@ pub(super) fn draw(blob: u32, offset: u64, bytes: &[u8]) {
     });
 }
 
-/// A renderer with a fake library on this thread, and its server's end of the connection.
-pub(super) fn renderer(budget: &Budget, memory: GuestMemory) -> (VenusRenderer, OwnedFd) {
+/// A new library's state for this thread, and for those that call what is returned.
+pub(super) fn share_state() -> impl Fn() + Send + Sync + 'static {
     let shared = Arc::<Mutex<State>>::default();
     STATE.set(Arc::clone(&shared));
+    move || STATE.set(Arc::clone(&shared))
+}
+
+/// A renderer with a fake library on this thread, and its server's end of the connection.
+pub(super) fn renderer(budget: &Budget, memory: GuestMemory) -> (VenusRenderer, OwnedFd) {
+    let share = share_state();
     let (ours, theirs) = connection();
     let watched = RenderServer::new(ours.try_clone().expect("a descriptor"));
     let retired = Arc::new(RetiredFences::new().expect("an event"));
     let open: Arc<OpenLibrary> = Arc::new(move |server, retired| {
-        STATE.set(Arc::clone(&shared));
+        share();
         Library::open(api(), None, server, retired)
     });
     let first = Arc::clone(&open);
@@ -295,7 +302,7 @@ fn connection() -> (OwnedFd, OwnedFd) {
     pair.expect("a pair of sockets")
 }
 
-fn api() -> Api {
+pub(super) fn api() -> Api {
     Api {
         init,
         cleanup,
@@ -316,7 +323,7 @@ fn api() -> Api {
 
 unsafe extern "C" fn init(
     cookie: *mut c_void,
-    _: c_int,
+    flags: c_int,
     table: *mut sys::virgl_renderer_callbacks,
 ) -> c_int {
     // SAFETY: the table is the caller's.
@@ -327,6 +334,11 @@ unsafe extern "C" fn init(
     let connection = unsafe { connect(cookie, 0) };
     state(|state| {
         state.cookie = cookie.expose_provenance();
+        state.capset = 4;
+        if flags as u32 & sys::VIRGL_RENDERER_DRM != 0 {
+            state.capset = 6;
+            return;
+        }
         // SAFETY: the descriptor becomes the library's.
         state.connection = Some(unsafe { OwnedFd::from_raw_fd(connection) });
     });
@@ -341,12 +353,16 @@ unsafe extern "C" fn get_cap_set(id: u32, version: *mut u32, size: *mut u32) {
     // SAFETY: there is room for both results.
     unsafe {
         *version = 0;
-        *size = if id == 4 { 160 } else { 0 };
+        *size = if id == state(|state| state.capset) {
+            160
+        } else {
+            0
+        };
     }
 }
 
 unsafe extern "C" fn fill_caps(id: u32, version: u32, into: *mut c_void) {
-    assert_eq!((id, version), (4, 0));
+    assert_eq!((id, version), (state(|state| state.capset), 0));
     // SAFETY: the caller has room for what get_cap_set says.
     unsafe { into.cast::<u8>().write_bytes(0x5a, 160) }
 }
@@ -355,7 +371,7 @@ unsafe extern "C" fn context_create(id: u32, flags: u32, len: u32, name: *const 
     // SAFETY: the name is a string.
     let name = unsafe { CStr::from_ptr(name) };
     assert_eq!(name.to_bytes().len(), len as usize);
-    assert_eq!(flags, 4);
+    assert_eq!(flags, state(|state| state.capset));
     assert_ne!(id, 0);
     let (ours, theirs) = connection();
     let old = state(|state| state.contexts.insert(id, (ours, Some(theirs))));
