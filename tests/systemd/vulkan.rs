@@ -134,10 +134,9 @@ fn status_and_log_of_a_vm_show_its_render_server() -> anyhow::Result<()> {
     host.wait(SERVER, "active")?;
     let runs = server()?;
     assert_eq!(runs["state"], "running", "{runs}");
-    ensure!(runs["tasks"].as_u64() > Some(0), "{runs}");
-    ensure!(runs["memory"].as_u64() > Some(0), "{runs}");
     let shown = text()?;
-    let line = format!("Renderer: {SERVER} (running, ");
+    // With what it uses, where systemd counts that.
+    let line = format!("Renderer: {SERVER} (running");
     ensure!(shown.contains(&line), "{shown}");
 
     host.sandbox.systemctl(&["kill", "--signal=KILL", SERVER])?;

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::ensure;
+use display_protocol::ResizeResult;
 use frontend::gpu::{
     DisplayOptions, DisplayThread, Format, Framebuffer, Rect, Request as DisplayRequest,
     ResponseKind,
@@ -251,6 +252,38 @@ fn region_has_a_power_of_two() -> anyhow::Result<()> {
         rig.map(1, end - BLOB)?;
         rig.finish();
     }
+    Ok(())
+}
+
+/// They go by the same channel as maps.
+#[test]
+fn sizes_are_not_told_to_a_guest_that_is_being_stopped() -> anyhow::Result<()> {
+    let mut rig = Rig::idle(&["--allow-resize"])?;
+    let mut asker = rig.asker();
+    rig.begin(1, BLOB)?;
+    rig.gpu.get_display_info()?;
+    for (height, stop) in (700..).zip(STOPS) {
+        assert_eq!(asker.ask((0, 1000, height)), ResizeResult::Done);
+        ensure!(rig.memory.is_asked(DEFAULT_LIMIT)?);
+        rig.memory.set_running(false);
+        stop(&mut rig.gpu.session)?;
+        let request = rig.memory.receive()?;
+        assert!(matches!(request, Request::Unknown), "{request:?}");
+        rig.serve(request)?;
+        rig.pause()?;
+        assert_eq!(asker.ask((0, 1000, 1000)), ResizeResult::Refused);
+        rig.silent()?;
+        rig.resume()?;
+        let request = rig.memory.receive()?;
+        assert!(matches!(request, Request::ConfigChange), "{request:?}");
+        rig.serve(request)?;
+        let heads = rig.gpu.get_display_info()?;
+        ensure!(heads[0].rect == Rect::sized(1000, height), "{heads:?}");
+        rig.map(1, 0)?;
+        rig.unmap(1, 0)?;
+    }
+    drop(asker);
+    rig.finish();
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use frontend::{FrontendReq, Offer, Program, Session, SocketForm};
 use tempfile::TempDir;
 use virtio_bindings::virtio_gpu as v;
 
+use crate::common::asker::Asker;
 use crate::common::{assert_clean_exit, gpu_command, guest_memory, ok};
 use crate::machine::RenderServer;
 
@@ -48,6 +49,7 @@ pub(super) fn connect(
     let folder = tempfile::tempdir()?;
     let server = RenderServer::listen(folder.path())?;
     let mut program = gpu_command(SocketForm::Connected(7))
+        .listen("display")
         .arg("--venus")
         .arg(format!("--render-server={}", server.path().display()))
         .args(options)
@@ -273,6 +275,11 @@ impl Rig {
     /// What the GPU said.
     pub(super) fn said(&self) -> String {
         self.program.stderr()
+    }
+
+    /// A console that asks for other sizes.
+    pub(super) fn asker(&mut self) -> Asker {
+        Asker::connect(&mut self.program)
     }
 
     /// The processes beside the GPU's program.
