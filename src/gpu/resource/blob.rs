@@ -128,7 +128,10 @@ impl Blob {
     }
 
     /// A blob in the host's memory.
-    #[cfg_attr(not(feature = "virgl"), expect(dead_code, reason = "3D alone has it"))]
+    #[cfg_attr(
+        not(any(test, feature = "virgl")),
+        expect(dead_code, reason = "3D alone has it")
+    )]
     pub(crate) fn on_host(mapping: HostMapping) -> Self {
         Self(Arc::new(Shared {
             len: mapping.len(),

@@ -3,10 +3,11 @@
 //! contexts, by virglrenderer here.
 
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 
 use super::library_thread::{CallError, LibraryThread};
 use super::limits::{CONTEXT_COST, MAX_CONTEXTS};
@@ -111,6 +112,20 @@ impl Contexts {
         }
     }
 
+    /// Contexts whose connections have ended. There may be more, while the events are ready.
+    pub(super) fn lost(&self) -> Vec<u32> {
+        const MOST: usize = 16;
+        let mut room = [const { MaybeUninit::uninit() }; MOST];
+        let now = Timespec::default();
+        match epoll::wait(&*self.events, &mut room[..], Some(&now)) {
+            Ok((events, _)) => events
+                .iter()
+                .filter_map(|event| ended_context(event.data.u64()))
+                .collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// Ends all contexts, without a word to the library, which is to be closed. Returns those that ran.
     pub(super) fn lose(&mut self, library: &LibraryThread) -> Vec<u32> {
         let running = self.contexts.iter_mut().filter_map(|(id, context)| {
@@ -165,7 +180,7 @@ fn event_data(id: u32) -> u64 {
 }
 
 /// The context that has ended, if it is an event of one.
-pub(super) fn ended_context(event: u64) -> Option<u32> {
+fn ended_context(event: u64) -> Option<u32> {
     (event >> 32 != 0).then_some(event as u32)
 }
 

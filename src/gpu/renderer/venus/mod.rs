@@ -20,6 +20,7 @@ mod render_server;
 mod renderer;
 mod renewal;
 mod sandbox_policy;
+mod startup;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 

@@ -2,20 +2,19 @@
 //! The renderer with Venus, and how commands map to its parts.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 
-use super::contexts::{Contexts, context_error, ended_context};
-use super::fences::{PendingFences, RetiredFences};
+use super::contexts::{Contexts, context_error};
+use super::fences::PendingFences;
 use super::host_blobs::HostBlobs;
-use super::library::Library;
-use super::library_thread::{CallError, LibraryThread, PATIENCE};
+use super::library_thread::LibraryThread;
 use super::limits::MAX_RINGS;
 use super::render_server::RenderServer;
-use super::renewal::{OpenLibrary, Renewal, Renewed};
+use super::renewal::{Renewal, Renewed};
+use super::startup::{self, Started};
 use super::{Options, VenusError};
 use crate::backend::{GuestMemory, MemoryGuard, RateLimitedLog};
 use crate::geometry::{Rect, Size};
@@ -25,7 +24,6 @@ use crate::gpu::protocol::{
 };
 use crate::gpu::region::Region;
 use crate::gpu::renderer::software::blobs;
-use crate::gpu::renderer::virglrenderer::{self, Instance, Refused};
 use crate::gpu::renderer::{
     ContextError, Copied, Direction, Fence, Renderer, Renderer3d, SoftwareRenderer,
 };
@@ -67,50 +65,15 @@ impl VenusRenderer {
         budget: Budget,
         memory: GuestMemory,
     ) -> Result<Self, VenusError> {
-        let Options {
-            api,
-            server,
-            path,
-            connector,
-        } = options;
-        let descriptors = |e: io::Error| VenusError::Descriptors(e);
-        let instance = Instance::take().ok_or(VenusError::Taken)?;
-        let ours = server.try_clone().map_err(descriptors)?;
-        let retired = Arc::new(RetiredFences::new().map_err(descriptors)?);
-        let starting = LibraryThread::start(Arc::clone(&retired), false, move |retired| {
-            Library::open(api, Some(instance), server, retired)
-        });
-        let open: Arc<OpenLibrary> = Arc::new(move |server, retired| {
-            let instance = Instance::take().ok_or(Refused::BUSY)?;
-            Library::open(api, Some(instance), server, retired)
-        });
-        let failed = |error| match error {
-            CallError::Refused(_) => VenusError::Init {
-                server: path.clone(),
-                last_message: virglrenderer::last_message(),
-            },
-            CallError::Stuck => VenusError::Stuck {
-                server: path.clone(),
-            },
-        };
-        let library = starting.map_err(descriptors)?.wait(PATIENCE);
-        let library = library.unwrap_or(Err(CallError::Stuck));
-        let mut library = library.map_err(failed)?;
-        virglrenderer::limit();
-        let capset = library.capset(CapsetInfo::VENUS).map_err(failed)?;
-        let capset = capset.ok_or(VenusError::NoVenus)?;
-        let name = format!("venus by {}", path.display());
-        log::info!("{name}");
-        Self::with_library(
+        let Started {
             library,
-            RenderServer::new(ours),
-            Renewal::new(connector, open, retired),
+            server,
+            renewal,
             capset,
             name,
-            budget,
-            memory,
-        )
-        .map_err(descriptors)
+        } = startup::start(options)?;
+        Self::with_library(library, server, renewal, capset, name, budget, memory)
+            .map_err(VenusError::Descriptors)
     }
 
     /// A renderer with an initialised library, and its capability set.
@@ -206,20 +169,11 @@ impl VenusRenderer {
 
     /// Ends the contexts whose connections have.
     fn end_lost_contexts(&mut self) {
-        /// The rest is ready again.
-        const MOST: usize = 16;
-        let mut room = [const { MaybeUninit::uninit() }; MOST];
-        let Ok((events, _)) = epoll::wait(&*self.events, &mut room[..], Some(&Timespec::default()))
-        else {
-            return;
-        };
-        for event in events {
-            if let Some(context) = ended_context(event.data.u64()) {
-                self.log.warn(format_args!(
-                    "the render server's process for context {context} has ended"
-                ));
-                self.end_context(context);
-            }
+        for context in self.contexts.lost() {
+            self.log.warn(format_args!(
+                "the render server's process for context {context} has ended"
+            ));
+            self.end_context(context);
         }
     }
 

@@ -257,6 +257,9 @@ impl Renewal {
                 self.since = Instant::now();
                 return Some(Renewed { library, server });
             }
+            Ok(Err(CallError::Refused(Refused::BUSY))) => {
+                "cannot be used: virglrenderer still waits for the last one"
+            }
             Ok(Err(CallError::Refused(_))) => "ends, or refuses a context",
             Ok(Err(CallError::Stuck)) => "does not start",
             Err(starting) if began.elapsed() < PATIENCE => {
