@@ -64,6 +64,14 @@ impl RenderServer {
         Self { socket: None }
     }
 
+    /// What ends with it, and who it is.
+    pub(super) fn names(&self) -> (&'static str, &'static str) {
+        match self.socket {
+            Some(_) => ("Vulkan", "the render server"),
+            None => ("the native context", "the GPU's driver"),
+        }
+    }
+
     /// The connection, if it is another process.
     pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(OwnedFd::as_fd)

@@ -187,6 +187,7 @@ impl VenusRenderer {
             (false, true) => "does not answer",
             (false, false) => return,
         };
+        let (what, who) = server.names();
         // The library has duplicates of the socket, so that to close this one does not take it out of the events.
         if let Some(socket) = server.socket() {
             let _ = epoll::delete(&*self.events, socket);
@@ -196,15 +197,6 @@ impl VenusRenderer {
         let next = match self.renewal.is_possible() {
             true => "programs that start from now on get a new one",
             false => "there are no others until the VM is started again",
-        };
-        let (what, who) = match self.capset {
-            [
-                CapsetInfo {
-                    id: CapsetInfo::DRM,
-                    ..
-                },
-            ] => ("the native context", "the GPU's driver"),
-            _ => ("Vulkan", "the render server"),
         };
         log::error!("{who} {how}: the guest's programs that use {what} are lost, and {next}");
         self.lost = Some(format!("{what} is lost: {who} {how}"));
