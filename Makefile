@@ -42,7 +42,7 @@ FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 DISTRO ?= trixie
 ROOT_PACKAGES := debootstrap debian-archive-keyring
 # What Vulkan needs, of Debian sid: Debian 13's virglrenderer and QEMU are too old. And the tests that check-vulkan runs.
-VULKAN_PACKAGES := qemu-system-x86 virgl-server libvirglrenderer1 mesa-vulkan-drivers vulkan-tools cage seatd \
+VULKAN_PACKAGES := qemu-system-x86 virgl-server libvirglrenderer1 mesa-vulkan-drivers vulkan-tools libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri kmscube cage seatd \
 	systemd libnss-systemd dbus cpio kmod xz-utils zstd
 VULKAN_TESTS ?= all()
 # What "make packages" needs to build packages, and the oldest Rust of Debian that builds them.

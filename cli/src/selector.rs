@@ -128,7 +128,10 @@ impl Selector {
                     let (template, suffix) = (kind.template_of(*unit_type), unit_type.suffix());
                     format!("{template}@{instance}.{suffix}")
                 });
-                units.collect::<Vec<_>>()
+                // What renders for a GPU logs for it.
+                let server = (kind == UnitKind::Gpu)
+                    .then(|| format!("vhost-render-server@{instance}.service"));
+                units.chain(server).collect::<Vec<_>>()
             };
             match (kind.is_named(), name) {
                 (false, Some(name)) if !name.matches(kind.name()) => {}
@@ -168,6 +171,7 @@ pub(crate) fn every_unit() -> Vec<String> {
     UnitKind::ALL
         .into_iter()
         .flat_map(templates)
+        .chain(["vhost-render-server"])
         .map(|template| format!("{template}@*"))
         .collect()
 }
@@ -249,6 +253,7 @@ mod tests {
                 "vhost-user-gpu@vm1.socket",
                 "vhost-user-display@vm1.socket",
                 "vhost-user-gpu@vm1.service",
+                "vhost-render-server@vm1.service",
                 "vhost-user-input@vm1:*",
                 "vhost-user-events@vm1:*",
                 "vhost-user@vm1:*",
@@ -257,11 +262,12 @@ mod tests {
             ]
         );
         assert_eq!(
-            units("vm1:gpu")[..3],
+            units("vm1:gpu")[..4],
             [
                 "vhost-user-gpu@vm1.socket",
                 "vhost-user-display@vm1.socket",
-                "vhost-user-gpu@vm1.service"
+                "vhost-user-gpu@vm1.service",
+                "vhost-render-server@vm1.service"
             ]
         );
         let vnc = units("vm1:vnc");
@@ -284,7 +290,7 @@ mod tests {
             ["vhost-user-gpu@vm1.socket", "vhost-user-gpu@vm1.service"]
         );
         assert_eq!(
-            units(r"a\x2d")[3],
+            units(r"a\x2d")[4],
             r"vhost-user-input@a\\x2d:*",
             "what is meant as it is"
         );

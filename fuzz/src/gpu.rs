@@ -17,10 +17,14 @@ use crate::guest::Guest;
 use crate::turns;
 use commands::{backing_of, command_2d, command_3d, command_venus, cursor_command, request};
 use consoles::Consoles;
+use maps::Maps;
 
 mod commands;
 mod consoles;
+mod maps;
 pub(crate) mod resumed;
+#[cfg(test)]
+mod venus_seeds;
 
 pub use resumed::resumed_2d;
 
@@ -51,11 +55,7 @@ pub fn control_3d(data: &[u8]) {
 
 /// A device with Vulkan, by a fake virglrenderer and its render server.
 pub fn control_venus(data: &[u8]) {
-    Machine::new(
-        |context| FuzzGpu::with_venus(MAX_HOSTMEM_3D, context),
-        Mood::Vulkan,
-    )
-    .run(data);
+    Machine::with_venus().run(data);
     assert_eq!(
         fake_render_server::population(),
         (0, 0),
@@ -124,6 +124,7 @@ struct Machine {
     guest: Guest,
     front_end: Option<FrontEnd>,
     consoles: Consoles,
+    maps: Maps,
     mood: Mood,
     /// The resources that were spoken of.
     ids: BTreeSet<u32>,
@@ -141,6 +142,13 @@ impl Machine {
         )
     }
 
+    fn with_venus() -> Self {
+        Self::new(
+            |context| FuzzGpu::with_venus(MAX_HOSTMEM_3D, context),
+            Mood::Vulkan,
+        )
+    }
+
     fn new(build: impl FnOnce(DeviceContext) -> FuzzGpu, mood: Mood) -> Self {
         let mut guest = Guest::new();
         // TRANSFER_FROM_HOST_3D writes into backings; nothing of 2D does.
@@ -153,6 +161,9 @@ impl Machine {
         let added = program.add_listener(CONSOLE_SOCKET, listener);
         added.expect("fcntl(2) does not fail");
         let mut bench = build(program.context());
+        if mood == Mood::Vulkan {
+            program.begin_mapping();
+        }
         let gpu = &mut bench.gpu;
         gpu.memory_changed();
         gpu.acked_features(gpu.features());
@@ -163,6 +174,7 @@ impl Machine {
             guest,
             front_end: None,
             consoles,
+            maps: Maps::default(),
             mood,
             ids: (1..6).collect(),
         }
@@ -253,7 +265,10 @@ impl Machine {
             221 => self.front_end(|front_end| front_end.stammer(bytes)),
             222 => self.front_end = None,
             223 => self.within(|bench, guest| bench.expire(&guest.vrings)),
-            224 => self.bench.gpu.reset_device(),
+            224 => {
+                self.maps.stop(&self.program);
+                self.bench.gpu.reset_device();
+            }
             225..=227 => self.restart(false, bytes),
             228..=230 => self.restart(true, bytes),
             231 => {
@@ -277,6 +292,7 @@ impl Machine {
             _ if self.mood == Mood::Vulkan => match bytes.u8() {
                 0 => fake_render_server::end_server(),
                 1..=40 => fake_render_server::crash(bytes.mostly(&[1, 2, 3])),
+                41..=140 => self.maps.answer(&self.program, bytes),
                 _ => fake_render_server::retire(bytes.mostly(&[1, 2, 3]), bytes.u8().into()),
             },
             _ => fake_virglrenderer::retire(bytes.u8().into()),
@@ -319,6 +335,7 @@ impl Machine {
 
     fn stop(&mut self, queue: usize) {
         self.guest.stop(queue);
+        self.maps.stop(&self.program);
         self.within(|bench, _| {
             let stopped = bench.gpu.stop_vring(queue as u32);
             stopped.expect("a queue can be stopped");

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use conventions::FIRST_PASSED_FD;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags, SocketType, sockopt};
 
@@ -69,7 +69,7 @@ impl BackendProgram {
         if !is_stream && !self.socket_paths.is_empty() {
             return Err(Error::NotListening);
         }
-        let connection = accept(&socket).map_err(|error| Error::Accept(error.into()))?;
+        let connection = accept_open(&socket).map_err(|error| Error::Accept(error.into()))?;
         let Self {
             program,
             arguments,
@@ -86,6 +86,24 @@ impl BackendProgram {
         drop(socket);
         serve_beside(program, command, &socket_paths, connection.into())
     }
+}
+
+/// Accepts the first connection that is still open, or the last one. Each that is closed would cost a start of the program,
+/// of which systemd allows some in a time: a GPU leaves many behind while its render server hangs.
+fn accept_open(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
+    loop {
+        let connection = accept(socket)?;
+        let is_closed = is_ready(&connection, PollFlags::empty());
+        if !is_closed || !is_ready(socket, PollFlags::IN) {
+            return Ok(connection);
+        }
+    }
+}
+
+/// Whether there is one of these events, or the other end is closed.
+fn is_ready(socket: &OwnedFd, events: PollFlags) -> bool {
+    let mut fds = [PollFd::new(socket, events)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// Replaces this process by the program; returns only an error.

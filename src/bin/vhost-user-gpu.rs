@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use conventions::GpuMemory;
 use vhost_user_backends::backend::{
-    self, Capabilities, CommonOptions, Continuity, DeviceType, ListenerOptions, Program, Takeover,
+    self, Capabilities, CommonOptions, Continuity, DeviceType, ListenerOptions, Program,
+    SandboxMode, Takeover,
 };
 use vhost_user_backends::gpu;
 use vhost_user_backends::gpu::render_node::{self, RenderNodeError};
@@ -50,6 +51,17 @@ struct Options {
     )]
     render_server: Option<PathBuf>,
 
+    /// Give the guest the driver of the host's own GPU, that of --render-node, by virglrenderer's
+    /// native contexts (built with them, for amdgpu, i915, msm or asahi; QEMU 11.1 or newer, with
+    /// vhost-user-test-device-pci). Untried: no such GPU was at hand
+    #[arg(
+        long,
+        help_heading = "GPU options",
+        requires = "render_node",
+        conflicts_with_all = ["virgl", "venus"]
+    )]
+    native_context: bool,
+
     /// Send screens as pixels, also where the render node could pass them on as dmabufs: for a
     /// front-end that takes those but does not show them (QEMU with -display none)
     #[arg(long, help_heading = "GPU options")]
@@ -57,7 +69,7 @@ struct Options {
 
     /// Limit on host memory used by guest resources, in bytes or with K, M, G or T behind the
     /// number; allocations beyond it fail, and MemoryMax= of a unit has to leave room for it
-    /// [default: 512M, with --virgl or --venus 2G]
+    /// [default: 512M, in 3D 2G]
     #[arg(long, value_name = "SIZE", help_heading = "GPU options", value_parser = backend::parse_size)]
     max_hostmem: Option<u64>,
 
@@ -119,6 +131,9 @@ enum Error {
     #[cfg(feature = "virgl")]
     #[error(transparent)]
     Venus(#[from] gpu::VenusError),
+    #[cfg(feature = "virgl")]
+    #[error(transparent)]
+    NativeContext(#[from] gpu::NativeContextError),
 }
 
 struct VhostUserGpu;
@@ -164,6 +179,11 @@ impl Program for VhostUserGpu {
         if options.venus {
             return Takeover::Impossible("what the guest has in Vulkan (--venus) ends with it");
         }
+        if options.native_context {
+            return Takeover::Impossible(
+                "what the guest has on the GPU (--native-context) ends with it",
+            );
+        }
         Takeover::WithImages(options.max_hostmem.unwrap_or(GpuMemory::TWO_D.max_hostmem))
     }
 
@@ -178,9 +198,14 @@ impl Program for VhostUserGpu {
             virgl: None,
             #[cfg(feature = "virgl")]
             venus: None,
+            #[cfg(feature = "virgl")]
+            native_context: None,
         };
+        if let (true, Some(node)) = (options.native_context, node) {
+            return native_context(node, device);
+        }
         if let (true, Some(server)) = (options.venus, &options.render_server) {
-            return venus(server, device);
+            return venus(server, options.common.general.sandbox, device);
         }
         if options.virgl {
             return virgl(node, options.no_dmabuf, device);
@@ -214,16 +239,29 @@ fn virgl(_: Option<&Path>, _: bool, _: gpu::Options) -> Result<gpu::Options, Err
 }
 
 #[cfg(feature = "virgl")]
-fn venus(server: &Path, device: gpu::Options) -> Result<gpu::Options, Error> {
+fn venus(server: &Path, sandbox: SandboxMode, device: gpu::Options) -> Result<gpu::Options, Error> {
     Ok(gpu::Options {
-        venus: Some(gpu::VenusOptions::new(server)?),
+        venus: Some(gpu::VenusOptions::new(server, sandbox)?),
         ..device
     })
 }
 
 #[cfg(not(feature = "virgl"))]
-fn venus(_: &Path, _: gpu::Options) -> Result<gpu::Options, Error> {
+fn venus(_: &Path, _: SandboxMode, _: gpu::Options) -> Result<gpu::Options, Error> {
     Err(Error::No3d("--venus"))
+}
+
+#[cfg(feature = "virgl")]
+fn native_context(node: &Path, device: gpu::Options) -> Result<gpu::Options, Error> {
+    Ok(gpu::Options {
+        native_context: Some(gpu::NativeContextOptions::new(node)?),
+        ..device
+    })
+}
+
+#[cfg(not(feature = "virgl"))]
+fn native_context(_: &Path, _: gpu::Options) -> Result<gpu::Options, Error> {
+    Err(Error::No3d("--native-context"))
 }
 
 fn main() -> ExitCode {

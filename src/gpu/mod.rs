@@ -23,6 +23,8 @@ mod virtio_gpu;
 pub use device::{CONSOLE_SOCKET, Gpu, HostVisibleMemory, HostVisibleMemoryError, Options};
 pub use display_info::{ResolutionError, Resolutions};
 #[cfg(feature = "virgl")]
-pub use renderer::venus::{Options as VenusOptions, VenusError};
+pub use renderer::venus::{
+    NativeContextError, NativeContextOptions, Options as VenusOptions, VenusError,
+};
 #[cfg(feature = "virgl")]
 pub use renderer::virgl::{Options as VirglOptions, VirglError};

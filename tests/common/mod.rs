@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod asker;
 pub(crate) mod evdev;
 pub(crate) mod growth;
 #[cfg(target_arch = "x86_64")]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::common::{gpu_program, guest_memory, ok};
 use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions};
 use frontend::{Command, DEFAULT_LIMIT, FrontendReq, Program, Session, SocketForm};
-use rustix::net::{self, AddressFamily, SendFlags, SocketAddrUnix, SocketType};
+use rustix::net::{self, AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Signal;
 
 const ACCEPT: &str = env!("CARGO_BIN_EXE_vhost-user-accept");
@@ -55,7 +55,10 @@ fn program_finds_the_connection_and_nothing_else() {
 fn program_may_take_a_connection_of_packets() {
     let folder = tempfile::tempdir().unwrap();
     let address = SocketAddrUnix::new(folder.path().join("socket")).unwrap();
-    let packets = || net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    let packets = || {
+        let kind = SocketType::SEQPACKET;
+        net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
+    };
     let listen = || {
         let listener = packets();
         net::bind(&listener, &address).unwrap();
@@ -81,6 +84,22 @@ fn program_may_take_a_connection_of_packets() {
     drop(client);
     assert!(program.wait_exit(DEFAULT_LIMIT).unwrap().success());
     assert_eq!(program.stdout(), "onetwo");
+
+    // A connection that was left costs no start, as long as there is another one.
+    std::fs::remove_file(folder.path().join("socket")).unwrap();
+    let listener = listen();
+    let [left, client] = [(); 2].map(|()| {
+        let client = packets();
+        net::connect(&client, &address).unwrap();
+        net::send(&client, b"packet", SendFlags::empty()).unwrap();
+        client
+    });
+    drop(left);
+    net::send(&client, b" of the second", SendFlags::empty()).unwrap();
+    let mut program = start(listener, &["/bin/sh", "-c", "cat <&3"]);
+    drop(client);
+    assert!(program.wait_exit(DEFAULT_LIMIT).unwrap().success());
+    assert!(program.stdout().ends_with(" of the second"));
 
     // Nobody could forward packets.
     std::fs::remove_file(folder.path().join("socket")).unwrap();

@@ -113,6 +113,53 @@ fn render_server_lives_as_long_as_its_gpu() -> anyhow::Result<()> {
 }
 
 #[test]
+fn status_and_log_of_a_vm_show_its_render_server() -> anyhow::Result<()> {
+    let host = Host::start()?;
+    let run = |words: &[&str]| -> anyhow::Result<String> {
+        let output = host.sandbox.exec(words)?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let server = || -> anyhow::Result<serde_json::Value> {
+        let said = run(&["vhostctl", "status", "vm1", "--json=short"])?;
+        let reports: serde_json::Value = serde_json::from_str(&said)?;
+        Ok(reports[0]["render_server"].clone())
+    };
+    let text = || run(&["vhostctl", "status", "vm1"]);
+    let idle = server()?;
+    assert_eq!(idle["unit"], SERVER, "{idle}");
+    assert_eq!(idle["state"], "dead", "{idle}");
+    ensure!(idle["memory"].is_null(), "{idle}");
+
+    host.sandbox.systemctl(&["start", GPU])?;
+    host.wait(SERVER, "active")?;
+    let runs = server()?;
+    assert_eq!(runs["state"], "running", "{runs}");
+    let shown = text()?;
+    // With what it uses, where systemd counts that.
+    let line = format!("Renderer: {SERVER} (running");
+    ensure!(shown.contains(&line), "{shown}");
+
+    host.sandbox.systemctl(&["kill", "--signal=KILL", SERVER])?;
+    host.wait(SERVER, "failed")?;
+    let shown = text()?;
+    let line = format!("Renderer: {SERVER} (failed, result: signal)");
+    ensure!(shown.contains(&line), "{shown}");
+    for shown in [shown, run(&["vhostctl", "log", "vm1"])?] {
+        ensure!(shown.contains("status=9/KILL"), "{shown}");
+    }
+    // A GPU without Vulkan has none.
+    host.sandbox.systemctl(&["stop", GPU])?;
+    run(&[
+        "rm",
+        "-r",
+        "/run/systemd/system/vhost-user-gpu@vm1.service.d",
+    ])?;
+    host.sandbox.systemctl(&["daemon-reload"])?;
+    ensure!(server()?.is_null());
+    Ok(())
+}
+
+#[test]
 fn gpu_cannot_start_without_its_render_server() -> anyhow::Result<()> {
     let host = Host::start()?;
     host.sandbox.drop_in(SERVER, "[Service]\nUser=vu.rnd\n")?;

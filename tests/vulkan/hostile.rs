@@ -2,10 +2,17 @@
 //! A guest that sends whatever it likes to the real library and its server.
 
 use std::collections::BTreeMap;
-
-use frontend::SocketForm;
-use frontend::gpu::{Gpu, GpuOptions, ResponseKind};
+use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use frontend::gpu::{Gpu, GpuOptions, ResponseKind};
+use frontend::{Program, SocketForm};
+use rustix::process::Signal;
+use tempfile::TempDir;
 use virtio_bindings::virtio_gpu as v;
 
 use crate::common::growth::Holdings;
@@ -16,6 +23,8 @@ const VENUS: u32 = v::VIRTIO_GPU_CAPSET_VENUS;
 const FENCE: u32 = v::VIRTIO_GPU_FLAG_FENCE;
 const RING: u32 = v::VIRTIO_GPU_FLAG_INFO_RING_IDX;
 const PAGE: u32 = 4096;
+/// Much longer than until the fourth server may start.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Numbers that look random, the same in each run.
 struct Numbers(u64);
@@ -121,8 +130,8 @@ fn random_request(gpu: &mut Gpu, numbers: &mut Numbers) -> Vec<u8> {
     request(gpu, numbers, context, kind, &words)
 }
 
-#[test]
-fn guest_that_sends_anything_neither_stops_nor_fills_the_gpu() -> anyhow::Result<()> {
+/// The GPU and its server, and a driver with all that Linux takes.
+fn start() -> anyhow::Result<(Gpu, Program, RenderServer, TempDir)> {
     let folder = tempfile::tempdir()?;
     let server = RenderServer::listen(folder.path())?;
     let mut program = gpu_command(SocketForm::Connected(7))
@@ -137,9 +146,33 @@ fn guest_that_sends_anything_neither_stops_nor_fills_the_gpu() -> anyhow::Result
         features: options.features | features,
         ..options
     };
-    let mut gpu = Gpu::start(session, &memory, None::<OwnedFd>, options)?;
+    let gpu = Gpu::start(session, &memory, None::<OwnedFd>, options)?;
     anyhow::ensure!(gpu.features() & features == features);
 
+    Ok((gpu, program, server, folder))
+}
+
+/// A program that does nothing wrong.
+fn create_context(gpu: &mut Gpu) -> anyhow::Result<ResponseKind> {
+    let mut words = vec![0, VENUS];
+    words.resize(18, 0);
+    let create = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_CREATE;
+    Ok(gpu.command_on(1, create, &words)?.kind)
+}
+
+fn destroy_all(gpu: &mut Gpu) -> anyhow::Result<()> {
+    for context in 0..6 {
+        gpu.destroy_context(context)?;
+    }
+    for resource in 0..12 {
+        gpu.unref(resource)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn guest_that_sends_anything_neither_stops_nor_fills_the_gpu() -> anyhow::Result<()> {
+    let (mut gpu, mut program, _server, _folder) = start()?;
     let mut numbers = Numbers(1);
     let mut first = None;
     let mut accepted = BTreeMap::<u32, u32>::new();
@@ -156,18 +189,9 @@ fn guest_that_sends_anything_neither_stops_nor_fills_the_gpu() -> anyhow::Result
                     .or_default() += 1;
             }
         }
-        for context in 0..6 {
-            gpu.destroy_context(context)?;
-        }
-        for resource in 0..12 {
-            gpu.unref(resource)?;
-        }
+        destroy_all(&mut gpu)?;
         // A program that does nothing wrong has its context.
-        let mut words = vec![0, VENUS];
-        words.resize(18, 0);
-        let create = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_CTX_CREATE;
-        let created = gpu.command_on(1, create, &words)?;
-        created.expect("CTX_CREATE", ResponseKind::OkNodata)?;
+        assert_eq!(create_context(&mut gpu)?, ResponseKind::OkNodata);
         gpu.destroy_context(1)?;
         if round == 4 {
             first = Some(Holdings::of(&program));
@@ -186,6 +210,54 @@ fn guest_that_sends_anything_neither_stops_nor_fills_the_gpu() -> anyhow::Result
         let count = accepted.get(&kind).copied().unwrap_or(0);
         anyhow::ensure!(count > 10, "{kind:#x}: {accepted:?}");
     }
+    drop(gpu);
+    assert_clean_exit(&mut program);
+    Ok(())
+}
+
+/// As a guest does that has found a fault of the driver.
+#[test]
+fn servers_that_end_again_and_again_cost_the_gpu_nothing() -> anyhow::Result<()> {
+    let (mut gpu, mut program, server, _folder) = start()?;
+    let mut numbers = Numbers(2);
+    let mut first = None;
+    let threads = |program: &Program| -> anyhow::Result<usize> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", program.pid()))?;
+        Ok(tasks.count())
+    };
+    for round in 0..12 {
+        for step in 0..60 {
+            let request = random_request(&mut gpu, &mut numbers);
+            gpu.control.command(&request, 64)?;
+            if step == 30 && round % 4 == 3 {
+                server.signal(Signal::KILL)?;
+            } else if step % 20 == 10 {
+                server.signal_contexts(Signal::SEGV)?;
+            }
+        }
+        // 2D goes on.
+        gpu.get_display_info()?;
+        if round % 3 == 2 {
+            gpu.stop()?;
+            gpu.restart(None::<UnixStream>)?;
+        } else {
+            destroy_all(&mut gpu)?;
+        }
+        let began = Instant::now();
+        while create_context(&mut gpu)? != ResponseKind::OkNodata {
+            anyhow::ensure!(began.elapsed() < LONGEST, "{}", program.stderr());
+            thread::sleep(Duration::from_millis(50));
+        }
+        gpu.destroy_context(1)?;
+        if round == 3 {
+            first = Some((Holdings::of(&program), threads(&program)?));
+        }
+    }
+    let (first, threads_before) = first.context("no round")?;
+    // The last library's thread may still be ending.
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(threads(&program)?, threads_before);
+    first.assert_not_grown(&program, 8 << 10);
     drop(gpu);
     assert_clean_exit(&mut program);
     Ok(())

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use frontend::{Command, Program, SocketForm};
 use harness::artifacts::Artifacts;
 use harness::image::Image;
-use harness::qemu::Vm;
+use harness::qemu::{Builder, Vm};
 use harness::viewers::RfbViewer;
 use harness::vulkan;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -66,6 +66,11 @@ impl RenderServer {
         &self.path
     }
 
+    /// Nothing listens there any more.
+    pub(crate) fn refuse(&self) -> anyhow::Result<()> {
+        Ok(fs::remove_file(&self.path)?)
+    }
+
     /// What the servers said.
     pub(crate) fn said(&self) -> String {
         lock(&self.servers).iter().map(Program::stderr).collect()
@@ -92,6 +97,28 @@ impl RenderServer {
             }
         }
         Ok(count)
+    }
+
+    /// What the servers took of the processors, with their processes that have ended and the parts of those that run.
+    fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let mut ticks = 0;
+        for server in lock(&self.servers).iter() {
+            let children = format!("/proc/{0}/task/{0}/children", server.pid());
+            let children = fs::read_to_string(children)?;
+            let own = server.pid().to_string();
+            for pid in children.split_whitespace().chain([own.as_str()]) {
+                // One may have ended meanwhile.
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                // The name, in brackets, may hold anything; fields 14 to 17 are its own and its ended children's time.
+                let fields = stat.rsplit(") ").next().unwrap_or_default();
+                let times = fields.split(' ').skip(11).take(4);
+                ticks += times
+                    .filter_map(|time| time.parse::<u64>().ok())
+                    .sum::<u64>();
+            }
+        }
+        let per_second = rustix::param::clock_ticks_per_second();
+        Ok(Duration::from_secs(ticks) / u32::try_from(per_second)?)
     }
 
     /// Waits until all servers have ended, as they do with their connection.
@@ -125,8 +152,22 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Boots a guest, with further options of the GPU.
+    /// Boots a guest with Vulkan, with further options of the GPU.
     pub(crate) fn boot(options: &[&str]) -> anyhow::Result<Self> {
+        Self::boot_guest(&[&["--venus"], options].concat(), vulkan::add_to)
+    }
+
+    /// Boots a guest that has Mesa's OpenGL too, with the options of the GPU, of which one chooses the renderer.
+    pub(crate) fn boot_opengl(options: &[&str]) -> anyhow::Result<Self> {
+        Self::boot_guest(options, |guest| {
+            vulkan::add_opengl_to(vulkan::add_to(guest)?)
+        })
+    }
+
+    fn boot_guest(
+        options: &[&str],
+        add_to: impl for<'a> Fn(Builder<'a>) -> anyhow::Result<Builder<'a>>,
+    ) -> anyhow::Result<Self> {
         let artifacts = Artifacts::obtain(&mut |step| eprintln!("{step}"))?;
         ensure!(
             artifacts.qemu.version >= FIRST_QEMU,
@@ -136,11 +177,13 @@ impl Machine {
         let folder = tempfile::tempdir()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
         let server = RenderServer::listen(folder.path())?;
+        let has_vulkan = options.contains(&"--venus");
+        let render_server = format!("--render-server={}", server.path.display());
         let gpu = gpu_command(SocketForm::Path)
-            .arg("--venus")
-            .arg(format!("--render-server={}", server.path.display()))
+            .args(has_vulkan.then_some(render_server))
             .arg(format!("--display-socket={}", path("display")))
             .args(options)
+            .env("LIBGL_ALWAYS_SOFTWARE", "1")
             .spawn()?;
         gpu.wait_stderr("serving on")
             .with_context(|| format!("{}{}", gpu.stderr(), server.said()))?;
@@ -153,7 +196,7 @@ impl Machine {
         let guest = Vm::builder(&artifacts)
             .kernel_options("ignore_loglevel")
             .arguments(&words);
-        let vm = vulkan::add_to(guest)?
+        let vm = add_to(guest)?
             .boot()
             .with_context(|| format!("{}{}", gpu.stderr(), server.said()))?;
         Ok(Self {
@@ -200,6 +243,11 @@ impl Machine {
             colors(&last),
             self.said()
         );
+    }
+
+    /// What the programs that render took of the host's processors, with the server's processes that have ended.
+    pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
+        Ok(self.gpu.cpu_time()? + self.server.cpu_time()?)
     }
 
     /// Somebody who looks at its screen.

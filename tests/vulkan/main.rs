@@ -10,5 +10,6 @@ mod faults;
 mod guest;
 mod hostile;
 mod machine;
+mod opengl;
 mod protocol;
 mod units;

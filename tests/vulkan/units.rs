@@ -52,6 +52,11 @@ fn vhostctl_gives_a_vm_vulkan_in_one_command() -> anyhow::Result<()> {
         assert_eq!(host.property(SERVER, "ActiveState")?, "active");
         let cache = run(&["ls", "-A", "/var/cache/private/vhost-render-server/vm1"])?;
         ensure!(!cache.is_empty(), "no shader was kept");
+        // The socket's unit starts the next one.
+        run(&["systemctl", "kill", "--signal=KILL", SERVER])?;
+        host.wait_property(SERVER, "ActiveState", "active", SOON)?;
+        let said = command("run /usr/bin/vulkan-check fill 4")?;
+        ensure!(said.contains("copied 4 MiB"), "{said}");
         drop(vm);
         for unit in [GPU, SERVER] {
             host.wait_property(unit, "ActiveState", "inactive", SOON)?;

@@ -31,6 +31,8 @@ pub(crate) struct Details {
     pub service_file: Option<String>,
     /// The second socket of a device, for the VM's VNC server; none if it has none.
     pub console: Option<ConsoleSocket>,
+    /// The service beside a GPU with Vulkan that renders for it; none if it has none.
+    pub render_server: Option<RenderServerUnit>,
     /// The drop-ins of all units.
     pub drop_ins: Vec<String>,
     /// Whether the socket is started at boot, in systemctl's words.
@@ -122,6 +124,38 @@ impl ConsoleSocket {
     }
 }
 
+/// The service beside a GPU that renders for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct RenderServerUnit {
+    /// The name of its unit.
+    pub unit: String,
+    /// The state of the unit (SUB of systemctl).
+    pub state: Option<String>,
+    /// How its last run ended, in systemd's words; "success" before the first.
+    pub result: Option<String>,
+    /// The memory of its processes, in bytes.
+    pub memory: Option<u64>,
+    /// The number of its tasks (threads).
+    pub tasks: Option<u64>,
+    #[serde(skip)]
+    drop_ins: Vec<String>,
+}
+
+impl RenderServerUnit {
+    /// Reads the properties of its unit.
+    pub(super) fn new(unit: String, properties: &Properties) -> Self {
+        let runs = properties.text("ActiveState").as_deref() == Some("active");
+        Self {
+            unit,
+            state: properties.text("SubState"),
+            result: properties.text("Result"),
+            memory: properties.number("MemoryCurrent").filter(|_| runs),
+            tasks: properties.number("TasksCurrent").filter(|_| runs),
+            drop_ins: properties.list("DropInPaths"),
+        }
+    }
+}
+
 /// A front-end that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct WaitingFrontEnd {
@@ -189,6 +223,7 @@ impl Details {
             socket_file: socket.text("FragmentPath"),
             service_file: service.text("FragmentPath"),
             console,
+            render_server: None,
             drop_ins,
             enabled: socket.text("UnitFileState"),
             since,
@@ -228,6 +263,14 @@ impl Details {
             control_group: service.text("ControlGroup").filter(|_| runs),
             backend,
         }
+    }
+
+    /// With the service that renders for it.
+    pub(super) fn with_render_server(mut self, server: Option<RenderServerUnit>) -> Self {
+        let drop_ins = server.iter().flat_map(|server| server.drop_ins.clone());
+        self.drop_ins.extend(drop_ins);
+        self.render_server = server;
+        self
     }
 
     /// Whether somebody uses it, a front-end or a viewer; none if it does not report it.

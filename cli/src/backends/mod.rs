@@ -23,7 +23,7 @@ use crate::settings::{DeviceAddress, ProgramOptions};
 use crate::systemd::{BackendState, Error, LoadedUnits, Properties, Queries};
 use crate::unit_folders;
 
-pub(crate) use details::{ConsoleSocket, Details, WaitingFrontEnd};
+pub(crate) use details::{ConsoleSocket, Details, RenderServerUnit, WaitingFrontEnd};
 pub(crate) use device_type::WatchedTypes;
 use device_type::device_type;
 
@@ -113,7 +113,16 @@ pub(crate) async fn details(
         let backend = backend(queries, instance, units, facts);
         let missing = backend.device.as_ref().filter(|_| queries.is_local());
         let missing = missing.map(|address| is_missing(queries, address));
+        let render_server = match backend.has_vulkan {
+            true => {
+                let unit = backend.instance.render_server();
+                let properties = queries.properties(unit.clone(), None).await?;
+                Some(RenderServerUnit::new(unit, &properties))
+            }
+            false => None,
+        };
         let details = Details::new(backend, &socket, console, &service);
+        let details = details.with_render_server(render_server);
         let settings = service.list("DropInPaths");
         let started = details.started.filter(|_| queries.is_local());
         Ok(Details {

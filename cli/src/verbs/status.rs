@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::backends::{self, Details, WaitingFrontEnd};
+use crate::backends::{self, Details, RenderServerUnit, WaitingFrontEnd};
 use crate::completion;
 use crate::exit;
 use crate::format;
@@ -129,7 +129,13 @@ fn logs(all: &[Details], lines: u32, target: &Target, output: &Output) -> Vec<Ve
     }
     let units: Vec<_> = all
         .iter()
-        .map(|details| details.backend.instance.units())
+        .map(|details| {
+            let server = details.render_server.iter();
+            let server = server.map(|server| server.unit.clone());
+            let mut units = details.backend.instance.units();
+            units.extend(server);
+            units
+        })
         .collect();
     journal::last_of_each(&units, lines).unwrap_or_else(|error| {
         output.hint(&error.to_string());
@@ -216,6 +222,9 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
         let state = console.state.as_deref().unwrap_or("unknown");
         let path = console.path.as_deref().unwrap_or(&console.unit);
         field(&mut block, "Console", &format_args!("{path} ({state})"));
+    }
+    if let Some(server) = &details.render_server {
+        field(&mut block, "Renderer", &renderer(server));
     }
     match backend.instance.is_device() {
         true => field(&mut block, "Front-end", &front_end(details, target)),
@@ -324,6 +333,21 @@ fn loaded(details: &Details) -> String {
     } else {
         format!("{state} ({})", parts.join("; "))
     }
+}
+
+/// The service that renders for a GPU, its state, and what it uses.
+fn renderer(server: &RenderServerUnit) -> String {
+    let state = server.state.as_deref().unwrap_or("unknown");
+    let result = server.result.as_deref();
+    let result = result.filter(|result| *result != "success");
+    let parts = [
+        Some(state.to_owned()),
+        result.map(|result| format!("result: {result}")),
+        server.tasks.map(|tasks| format!("{tasks} tasks")),
+        server.memory.map(format::bytes),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    format!("{} ({})", server.unit, parts.join(", "))
 }
 
 /// How the last run ended, if it failed.

@@ -60,6 +60,8 @@ pub enum Request {
         /// Its length.
         len: u64,
     },
+    /// To have the guest read its configuration (`VHOST_USER_BACKEND_CONFIG_CHANGE_MSG`).
+    ConfigChange,
     /// One that QEMU does not know, and ignores.
     Unknown,
 }
@@ -182,6 +184,12 @@ impl SharedMemory {
             )));
         }
         let number = message.request;
+        if number == BackendReq::CONFIG_CHANGE_MSG as u32 {
+            return match (message.body.len(), message.fds.len()) {
+                (0, 0) => Ok(Request::ConfigChange),
+                _ => Err(wrong("a configuration change has a payload")),
+            };
+        }
         let (fields, file) = parse(message)?;
         let [region, file_offset, offset, len, flags] = fields;
         let region = u8::try_from(region).map_err(|_| wrong("a region has no such number"))?;
@@ -261,7 +269,7 @@ impl SharedMemory {
                 let at = at.ok_or_else(|| wrong("what is to be unmapped is not mapped"))?;
                 self.unmapped.push(self.maps.remove(at));
             }
-            Request::Unknown => {}
+            Request::ConfigChange | Request::Unknown => {}
         }
         self.answer(number, 0)
     }
@@ -323,6 +331,7 @@ fn number(request: &Request) -> Option<u32> {
     match request {
         Request::Map(_) => Some(BackendReq::SHMEM_MAP as u32),
         Request::Unmap { .. } => Some(BackendReq::SHMEM_UNMAP as u32),
+        Request::ConfigChange => Some(BackendReq::CONFIG_CHANGE_MSG as u32),
         Request::Unknown => None,
     }
 }

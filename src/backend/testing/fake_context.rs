@@ -16,6 +16,8 @@ use crate::backend::service::main_thread_channel::{
     MainThreadEvent, MainThreadHandle, MainThreadReceiver,
 };
 use crate::backend::virtqueue::GuestMemory;
+#[cfg(feature = "fuzzing")]
+use crate::backend::{SharedMemoryOutcome, SharedMemoryRequest};
 
 /// The program around a device: an event loop that is polled by hand, and what the device reports to the main thread.
 pub struct FakeContext {
@@ -109,6 +111,32 @@ impl FakeContext {
     #[cfg(test)]
     pub(crate) fn requests(&self) -> &RequestLinks {
         &self.requests
+    }
+
+    /// The front-end asks for the device's shared memory regions, and answers requests.
+    #[cfg(feature = "fuzzing")]
+    pub fn begin_mapping(&self) {
+        self.requests.shared_memory.asked();
+        self.requests.shared_memory.set_channel(true);
+    }
+
+    /// The front-end does what it is asked in a region, or not. Returns what it was asked for.
+    #[cfg(feature = "fuzzing")]
+    pub fn answer_mapping(&self, outcome: SharedMemoryOutcome) -> Option<SharedMemoryRequest> {
+        let memory = &self.requests.shared_memory;
+        match outcome {
+            SharedMemoryOutcome::Withdrawn => memory.withdraw(),
+            SharedMemoryOutcome::Lost => {
+                memory.set_channel(false);
+                memory.set_channel(true);
+            }
+            SharedMemoryOutcome::Done | SharedMemoryOutcome::Refused => {
+                let (_, request) = memory.take_wanted()?;
+                memory.answered(outcome == SharedMemoryOutcome::Done);
+                return Some(request);
+            }
+        }
+        None
     }
 
     /// How many descriptors are watched with `token`.

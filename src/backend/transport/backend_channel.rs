@@ -21,9 +21,13 @@ use super::running_vrings::{RunningVrings, number};
 use crate::backend::continuity::{Continuity, IoSlot, Ledger, Owner, Slot};
 use crate::backend::device::request_links::RequestLinks;
 use crate::backend::device::shared_memory::SharedMemoryRequest;
+use deadline::Deadline;
+use error::ChannelError;
 use message::{ANSWER_LEN, CONFIG_CHANGE, NEED_REPLY, REPLY, Request, SHMEM_MAP, VERSION};
 use offer::{Offer, OfferSocket};
 
+mod deadline;
+mod error;
 mod message;
 mod offer;
 
@@ -64,6 +68,8 @@ pub(super) struct BackendChannel {
     awaited: Option<u32>,
     answer: Vec<u8>,
     visibility: Visibility,
+    /// For how long memory is awaited, as that may never come.
+    deadline: Option<Deadline>,
     /// Where files are mapped into the region, or were when a driver ended, and which.
     mapped: VecDeque<(u64, FileId)>,
     kept: Option<KeptChannel>,
@@ -97,33 +103,6 @@ struct ChannelBegin {
     received: u64,
 }
 
-/// Why the channel is given up.
-#[derive(Debug, thiserror::Error)]
-enum ChannelError {
-    #[error("VHOST_USER_SET_BACKEND_REQ_FD came without a stream socket")]
-    NoSocket,
-    #[error("it does not read what it was sent")]
-    Full,
-    #[error("it closed the channel")]
-    Closed,
-    #[error("it answered with {0}")]
-    Refused(u64),
-    #[error("it sent what is no answer")]
-    NoAnswer,
-    #[error("{0}")]
-    Socket(#[source] io::Error),
-}
-
-impl From<Errno> for ChannelError {
-    fn from(error: Errno) -> Self {
-        match error {
-            Errno::AGAIN => Self::Full,
-            Errno::PIPE | Errno::CONNRESET => Self::Closed,
-            error => Self::Socket(error.into()),
-        }
-    }
-}
-
 impl BackendChannel {
     pub(super) fn new(links: RequestLinks) -> Self {
         Self {
@@ -136,6 +115,7 @@ impl BackendChannel {
             awaited: None,
             answer: Vec::new(),
             visibility: Visibility::default(),
+            deadline: None,
             mapped: VecDeque::new(),
             kept: None,
         }
@@ -206,10 +186,14 @@ impl BackendChannel {
         }
     }
 
-    /// What becomes readable when the front-end has read an offer, or answered a request, if either is awaited.
+    /// What becomes readable when the front-end has read an offer, or answered a request, or told of no memory in time, if one
+    /// of these is awaited.
     pub(super) fn awaited_fd(&self) -> Option<BorrowedFd<'_>> {
         if self.offer.is_some() {
             return self.offers.as_ref().map(AsFd::as_fd);
+        }
+        if self.visibility == Visibility::Awaited {
+            return self.deadline.as_ref().map(AsFd::as_fd);
         }
         let socket = self.socket.as_ref().filter(|_| self.awaited.is_some())?;
         Some(socket.as_fd())
@@ -260,6 +244,7 @@ impl BackendChannel {
     pub(super) fn serve(&mut self, is_quiet: bool, is_offer_read: bool) {
         let served = self
             .receive()
+            .map(|()| self.expire())
             .and_then(|()| self.finish_offer(is_quiet && is_offer_read))
             .and_then(|()| self.send(is_quiet));
         if let Err(error) = served {
@@ -298,6 +283,15 @@ impl BackendChannel {
     fn memory_changes(&mut self) {
         if std::mem::replace(&mut self.visibility, Visibility::Told) == Visibility::Awaited {
             self.links.shared_memory.answered(true);
+        }
+    }
+
+    /// The front-end has had its time to tell of new memory: the guest has hidden the region, and waits for its answer.
+    fn expire(&mut self) {
+        let is_over = self.deadline.as_ref().is_none_or(Deadline::is_over);
+        if self.visibility == Visibility::Awaited && is_over {
+            log::debug!("the front-end tells of no map: the guest does not see the region");
+            self.memory_changes();
         }
     }
 
@@ -348,6 +342,13 @@ impl BackendChannel {
                 let offers = OfferSocket::new(socket).map_err(ChannelError::from);
                 offers.inspect_err(warn).ok()
             }),
+            None => None,
+        };
+        self.deadline = match self.offers {
+            Some(_) => Deadline::new()
+                .map_err(ChannelError::from)
+                .inspect_err(warn)
+                .ok(),
             None => None,
         };
         self.socket = socket;
@@ -450,6 +451,9 @@ impl BackendChannel {
             _ if awaited == CONFIG_CHANGE => self.links.config_changes.answered(),
             0 if awaited == SHMEM_MAP && self.visibility == Visibility::Unknown => {
                 self.visibility = Visibility::Awaited;
+                if let Some(deadline) = &mut self.deadline {
+                    deadline.start()?;
+                }
             }
             // It may still map others.
             refusal => self.links.shared_memory.answered(refusal == 0),

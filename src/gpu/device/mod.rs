@@ -287,7 +287,8 @@ impl Gpu {
         let driver_is_known = self.driver_is_known();
         let scanouts = self.virtio_gpu.scanouts_mut();
         self.displays.send(scanouts, driver_is_known, &mut self.log);
-        let deadline = self.tell_sizes();
+        let deadlines = [self.tell_sizes(), self.virtio_gpu.drawing_deadline()];
+        let deadline = deadlines.into_iter().flatten().min();
         let scanouts = self.virtio_gpu.scanouts_mut();
         let gone = self
             .watched

@@ -33,6 +33,9 @@ pub struct Options {
     /// Vulkan by Venus, and its options, instead of `virgl`.
     #[cfg(feature = "virgl")]
     pub venus: Option<venus::Options>,
+    /// Native contexts, and their options, instead of both.
+    #[cfg(feature = "virgl")]
+    pub native_context: Option<venus::NativeContextOptions>,
 }
 
 impl DeviceBuilder for Options {
@@ -43,7 +46,9 @@ impl DeviceBuilder for Options {
     fn sandbox_policy(&self) -> SandboxPolicy {
         let virgl = self.virgl.as_ref().map(virgl::Options::sandbox_policy);
         let venus = self.venus.as_ref().map(venus::Options::sandbox_policy);
-        venus.or(virgl).unwrap_or_default()
+        let native = self.native_context.as_ref();
+        let native = native.map(venus::NativeContextOptions::sandbox_policy);
+        native.or(venus).or(virgl).unwrap_or_default()
     }
 
     #[cfg(not(feature = "virgl"))]
@@ -74,6 +79,13 @@ impl Options {
         if let Some(options) = self.venus.take() {
             let budget = Budget::new(limit(GpuMemory::VENUS));
             let renderer = VenusRenderer::new(options, budget, memory).map_err(io::Error::other)?;
+            return Ok((Box::new(renderer), KeptState::default()));
+        }
+        #[cfg(feature = "virgl")]
+        if let Some(options) = self.native_context.take() {
+            let budget = Budget::new(limit(GpuMemory::VENUS));
+            let renderer = venus::native_context::renderer(options, budget, memory)
+                .map_err(io::Error::other)?;
             return Ok((Box::new(renderer), KeptState::default()));
         }
         #[cfg(feature = "virgl")]

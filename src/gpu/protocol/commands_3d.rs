@@ -223,6 +223,14 @@ impl CapsetInfo {
     )]
     pub(crate) const VENUS: u32 = 4;
 
+    /// Id of the capability set of native contexts, whose protocol is that of the GPU's own driver
+    /// (`VIRTIO_GPU_CAPSET_DRM`).
+    #[cfg_attr(
+        not(feature = "virgl"),
+        allow(dead_code, reason = "only virglrenderer has it")
+    )]
+    pub(crate) const DRM: u32 = 6;
+
     /// Ids of virgl's capability sets.
     #[cfg_attr(
         not(feature = "virgl"),

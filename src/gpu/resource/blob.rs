@@ -25,7 +25,9 @@ pub(crate) enum BlobError {
     Empty,
     #[error("its memory is to be the host's, which only 3D has")]
     HostMemory,
-    #[error("its memory is to be the host's with a copy in the guest's, which only OpenGL has")]
+    #[error(
+        "its memory is to be the host's with a copy in the guest's, which the renderer does not have"
+    )]
     GuestCopy,
     #[error("a blob of the host's memory has no entries of the guest's")]
     Entries,
@@ -126,7 +128,10 @@ impl Blob {
     }
 
     /// A blob in the host's memory.
-    #[cfg_attr(not(feature = "virgl"), expect(dead_code, reason = "3D alone has it"))]
+    #[cfg_attr(
+        not(any(test, feature = "virgl")),
+        expect(dead_code, reason = "3D alone has it")
+    )]
     pub(crate) fn on_host(mapping: HostMapping) -> Self {
         Self(Arc::new(Shared {
             len: mapping.len(),
@@ -217,6 +222,15 @@ impl BlobHandle {
     /// Whether both are the same blob.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.0.ptr_eq(&other.0)
+    }
+
+    /// Whether the host's GPU does not draw in it now, so that it can be read at once.
+    pub(crate) fn is_drawn(&self) -> bool {
+        let blob = self.0.upgrade();
+        match blob.as_ref().map(|shared| &shared.storage) {
+            Some(Storage::Host(mapping)) => mapping.is_drawn(),
+            Some(Storage::Guest(_)) | None => true,
+        }
     }
 }
 

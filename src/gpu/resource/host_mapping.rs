@@ -2,9 +2,10 @@
 //! Reads memory of the host that a blob resource lies in, for displays and cursors.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use memmap2::{MmapOptions, MmapRaw};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vm_memory::VolatileSlice;
 
 use super::{BackingError, HostMemory};
@@ -13,7 +14,8 @@ use super::{BackingError, HostMemory};
 #[derive(Debug)]
 pub(crate) struct HostMapping {
     memory: HostMemory,
-    is_dmabuf: bool,
+    /// The file, if it is a dmabuf: with fences of devices that draw in it.
+    dmabuf: Option<Arc<OwnedFd>>,
     /// `None` if it cannot be mapped.
     mapped: OnceLock<Option<MmapRaw>>,
 }
@@ -27,8 +29,18 @@ impl HostMapping {
     /// which a device may have changed what this processor's caches have.
     pub(crate) fn new(memory: HostMemory, is_dmabuf: bool) -> Self {
         Self {
+            dmabuf: is_dmabuf.then(|| Arc::clone(&memory.file)),
             memory,
-            is_dmabuf,
+            mapped: OnceLock::new(),
+        }
+    }
+
+    /// With a file that stands for the dmabuf, and is readable when that is drawn.
+    #[cfg(test)]
+    pub(crate) fn with_fences(memory: HostMemory, fences: OwnedFd) -> Self {
+        Self {
+            memory,
+            dmabuf: Some(Arc::new(fences)),
             mapped: OnceLock::new(),
         }
     }
@@ -45,17 +57,25 @@ impl HostMapping {
         self.memory.len
     }
 
-    /// Begins to read.
+    /// Whether no device draws in it. `DMA_BUF_IOCTL_SYNC` would wait for these without end.
+    pub(crate) fn is_drawn(&self) -> bool {
+        let Some(dmabuf) = &self.dmabuf else {
+            return true;
+        };
+        let mut fds = [PollFd::new(dmabuf, PollFlags::IN)];
+        // Without an answer nobody can say when it is.
+        poll(&mut fds, Some(&Timespec::default())) != Ok(0)
+    }
+
+    /// Begins to read. While a device draws in it, what is read may be older, or half drawn.
     ///
     /// # Errors
     /// If the memory cannot be mapped.
     pub(super) fn reader(&self) -> Result<Reader<'_>, BackingError> {
         let mapped = self.mapped.get_or_init(|| self.map());
         let mapped = mapped.as_ref().ok_or(BackingError::HostMemory)?;
-        let reader = Reader {
-            mapped,
-            dmabuf: self.is_dmabuf.then_some(&*self.memory.file),
-        };
+        let dmabuf = self.dmabuf.as_deref().filter(|_| self.is_drawn());
+        let reader = Reader { mapped, dmabuf };
         reader.sync(SYNC_START);
         Ok(reader)
     }
@@ -124,23 +144,42 @@ impl Drop for Reader<'_> {
 mod tests {
     use std::fs::File;
     use std::os::unix::fs::FileExt as _;
-    use std::sync::Arc;
 
+    use rustix::event::{EventfdFlags, eventfd};
     use rustix::fs::{MemfdFlags, memfd_create};
 
     use super::*;
 
     fn mapping(offset: u64, len: u64) -> HostMapping {
+        HostMapping::new(memory(offset, len), false)
+    }
+
+    fn memory(offset: u64, len: u64) -> HostMemory {
         let file = File::from(memfd_create("blob", MemfdFlags::CLOEXEC).unwrap());
         let bytes: Vec<u8> = (0..0x3000_u32).map(|at| (at / 0x1000) as u8).collect();
         file.write_all_at(&bytes, 0).unwrap();
-        let memory = HostMemory {
+        HostMemory {
             file: Arc::new(file.into()),
             offset,
             len,
             caching: 1,
-        };
-        HostMapping::new(memory, false)
+        }
+    }
+
+    #[test]
+    fn memory_that_a_device_draws_in_is_read_without_waiting() {
+        let fences = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let drawn = fences.try_clone().unwrap();
+        let mapping = HostMapping::with_fences(memory(0x1000, 0x1000), fences);
+        assert!(!mapping.is_drawn());
+        let mut bytes = [9; 2];
+        let reader = mapping.reader().unwrap();
+        assert!(reader.dmabuf.is_none());
+        reader.read(0, &mut bytes).unwrap();
+        assert_eq!(bytes, [1, 1]);
+        rustix::io::write(&drawn, &1_u64.to_ne_bytes()).unwrap();
+        assert!(mapping.is_drawn());
+        assert!(mapping.reader().unwrap().dmabuf.is_some());
     }
 
     #[test]

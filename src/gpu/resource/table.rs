@@ -131,6 +131,13 @@ impl<T> ResourceTable<T> {
         entry.map(drop).ok_or(ResourceError::Unknown(id))
     }
 
+    /// Removes all resources, and returns them with their ids.
+    #[cfg(feature = "virgl")]
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (u32, T)> {
+        let entries = std::mem::take(&mut self.entries);
+        entries.into_iter().map(|(id, entry)| (id, entry.resource))
+    }
+
     /// Removes all resources, and returns their ids.
     pub(crate) fn clear(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.entries).into_keys().collect()

@@ -121,6 +121,12 @@ impl Scanouts {
         }
     }
 
+    /// Whether a scanout shows a part of `resource`.
+    pub(crate) fn is_shown(&self, resource: &impl ScanoutResource) -> bool {
+        let mut scanouts = self.scanouts.iter();
+        scanouts.any(|scanout| scanout.source_of(resource).is_some())
+    }
+
     /// Notes that commands changed `region` of `resource`.
     pub(crate) fn add_damage(&mut self, resource: &impl ScanoutResource, region: &Region) {
         for scanout in &mut self.scanouts {

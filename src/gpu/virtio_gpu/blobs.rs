@@ -2,7 +2,10 @@
 //! Commands on blob resources (virtio 1.2, 5.7.6.8): RESOURCE_CREATE_BLOB, SET_SCANOUT_BLOB, and the flushes of what they
 //! show; RESOURCE_MAP_BLOB.
 
+use std::time::Instant;
+
 use super::CommandError;
+use super::late_flushes::LateFlushes;
 use super::mappings::{Mappings, WaitingCommand};
 use super::transfers::{Entries, PartialCommand, Progress, read_entries};
 use crate::backend::MemoryGuard;
@@ -10,7 +13,6 @@ use crate::geometry::Rect;
 use crate::gpu::protocol::{
     RequestBytes, RequestReader, ResourceCreateBlob, ResourceMapBlob, Response, SetScanoutBlob,
 };
-use crate::gpu::region::Region;
 use crate::gpu::renderer::Renderer;
 use crate::gpu::resource::{BackingError, Blob, PixelSource, ResourceError};
 use crate::gpu::scanout::{ScanoutSource, Scanouts};
@@ -84,20 +86,17 @@ pub(super) fn set_scanout_blob(
     Ok(Response::OkNoData)
 }
 
-/// RESOURCE_FLUSH of a blob, of which every pixel may have changed. Its rectangle is in the coordinates of the
-/// framebuffers that scanouts show, which may have any size.
+/// RESOURCE_FLUSH of a blob. Its rectangle is in the coordinates of the framebuffers that scanouts show, which may have any
+/// size.
 pub(super) fn flush(
     scanouts: &mut Scanouts,
+    late_flushes: &mut LateFlushes,
     resource: u32,
     blob: &Blob,
     rect: Rect,
 ) -> Result<Response, CommandError> {
     check_backing(resource, blob, 0)?;
-    let handle = blob.handle();
-    let mut changed = Region::default();
-    changed.add(rect);
-    scanouts.add_damage(&handle, &changed);
-    scanouts.flush(&handle, &rect);
+    late_flushes.flush(scanouts, blob, rect, Instant::now());
     Ok(Response::OkNoData)
 }
 

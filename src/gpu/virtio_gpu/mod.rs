@@ -2,6 +2,8 @@
 //! Executes commands (virtio 1.2, 5.7.6): changes resources, scanouts and cursors, and returns the
 //! response as a value.
 
+use std::time::Instant;
+
 use crate::backend::{MemoryGuard, SharedMemoryRequest};
 use crate::geometry::Size;
 use crate::gpu::display_info::{DisplayQuery, DisplayReply, LastDisplayInfo, Resolutions};
@@ -12,12 +14,14 @@ use crate::gpu::protocol::{
 use crate::gpu::renderer::{Direction, Fence, Renderer, Renderer3d};
 use crate::gpu::resource::ResourceError;
 use crate::gpu::scanout::{DisplayId, DmabufSupport, Scanouts};
+use late_flushes::LateFlushes;
 use transfers::{PartialCommand, Progress};
 
 mod blobs;
 mod commands_3d;
 mod cursor;
 mod error;
+mod late_flushes;
 mod mapping_error;
 mod mappings;
 mod resources;
@@ -58,6 +62,7 @@ pub(crate) struct VirtioGpu {
     /// The part of an [incomplete](CommandResult::Incomplete) request that is done.
     partial: Option<PartialCommand>,
     mappings: Mappings,
+    late_flushes: LateFlushes,
 }
 
 impl VirtioGpu {
@@ -80,12 +85,15 @@ impl VirtioGpu {
             partial: None,
             // Resources that can be mapped are not kept.
             mappings: Mappings::default(),
+            // All is flushed again.
+            late_flushes: LateFlushes::default(),
         })
     }
 
     /// Drops all that the driver set up.
     pub(crate) fn reset(&mut self) {
         self.mappings.reset();
+        self.late_flushes.clear();
         self.renderer.reset();
         self.scanouts.reset();
         self.last_display_info.forget_driver();
@@ -216,6 +224,7 @@ impl VirtioGpu {
     ) -> Result<CommandResult, CommandError> {
         let partial = self.partial.take();
         let scanouts = &mut self.scanouts;
+        let late_flushes = &mut self.late_flushes;
         let renderer = &mut *self.renderer;
         let response = match command {
             Command::GetDisplayInfo => return Ok(self.display_info(reply)),
@@ -226,7 +235,9 @@ impl VirtioGpu {
                 None => resources::unref(renderer, scanouts, resource),
             },
             Command::SetScanout(set) => scanouts::set_scanout(renderer, scanouts, &set),
-            Command::ResourceFlush(flush) => scanouts::flush(renderer, scanouts, &flush),
+            Command::ResourceFlush(flush) => {
+                scanouts::flush(renderer, scanouts, late_flushes, &flush)
+            }
             Command::TransferToHost2d(transfer) => {
                 let progress = transfers::transfer_to_host_2d(
                     renderer, scanouts, &transfer, partial, memory, work,
@@ -298,10 +309,16 @@ impl VirtioGpu {
         }
     }
 
-    /// Sends the flushed dmabufs that are drawn, and waits for the drawing of those flushed since. Only
+    /// Sends the flushed dmabufs and blobs that are drawn, and waits for the drawing of those flushed since. Only
     /// on the renderer's thread.
     pub(crate) fn follow_drawing(&mut self) {
         scanouts::follow_drawing(&mut *self.renderer, &mut self.scanouts);
+        self.late_flushes.follow(&mut self.scanouts, Instant::now());
+    }
+
+    /// When [`VirtioGpu::follow_drawing`] is due without an event.
+    pub(crate) fn drawing_deadline(&self) -> Option<Instant> {
+        self.late_flushes.deadline(Instant::now())
     }
 
     /// Sets which dmabufs `display` supports, and reads the pixels of the scanouts that it is no longer

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::late_flushes::LateFlushes;
 use super::{CommandError, blobs};
 use crate::geometry::Rect;
 use crate::gpu::protocol::{ResourceFlush, Response, SetScanout};
@@ -54,11 +55,12 @@ pub(super) fn set_scanout(
 pub(super) fn flush(
     renderer: &mut dyn Renderer,
     scanouts: &mut Scanouts,
+    late_flushes: &mut LateFlushes,
     flush: &ResourceFlush,
 ) -> Result<Response, CommandError> {
     let ResourceFlush { rect, resource } = *flush;
     if let Some(blob) = renderer.blob(resource) {
-        return blobs::flush(scanouts, resource, blob, rect);
+        return blobs::flush(scanouts, late_flushes, resource, blob, rect);
     }
     renderer.check_within(resource, rect)?;
     let Some(image) = renderer.existing_image(resource)? else {

@@ -10,8 +10,8 @@ use frontend::gpu::Edid;
 use frontend::{Channel, Session};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 
-use super::resize::Asker;
 use super::*;
+use crate::common::asker::Asker;
 
 /// VHOST_USER_BACKEND_CONFIG_CHANGE_MSG.
 const CONFIG_CHANGE: u32 = 2;

@@ -121,6 +121,11 @@ fn unusable_options_fail_early() {
     assert_early_failure(&mut program, &["/missing/renderD128"]);
     let mut program = gpu().arg("--render-node=/dev/null").spawn().unwrap();
     assert_early_failure(&mut program, &["/dev/null"]);
+    let native = || gpu().arg("--native-context");
+    let mut program = native().spawn().unwrap();
+    assert_early_failure(&mut program, &["--render-node"]);
+    let mut program = native().arg("--render-node=/dev/null").spawn().unwrap();
+    assert_early_failure(&mut program, &["/dev/null"]);
     let mut program = gpu().arg("--no-such-option").spawn().unwrap();
     assert_early_failure(&mut program, &["--no-such-option"]);
     let mut program = gpu().arg("stray").spawn().unwrap();

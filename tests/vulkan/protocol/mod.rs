@@ -2,13 +2,16 @@
 //! How memory of the host gets into a guest, message by message: without a VM, but with the real library and its server. The
 //! front-end plays QEMU 11.1, and notices what would crash it.
 
+mod guest_copies;
 mod rig;
 
+use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::ensure;
+use display_protocol::ResizeResult;
 use frontend::gpu::{
     DisplayOptions, DisplayThread, Format, Framebuffer, Rect, Request as DisplayRequest,
     ResponseKind,
@@ -252,6 +255,70 @@ fn region_has_a_power_of_two() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// They go by the same channel as maps.
+#[test]
+fn sizes_are_not_told_to_a_guest_that_is_being_stopped() -> anyhow::Result<()> {
+    let mut rig = Rig::idle(&["--allow-resize"])?;
+    let mut asker = rig.asker();
+    rig.begin(1, BLOB)?;
+    rig.gpu.get_display_info()?;
+    for (height, stop) in (700..).zip(STOPS) {
+        assert_eq!(asker.ask((0, 1000, height)), ResizeResult::Done);
+        ensure!(rig.memory.is_asked(DEFAULT_LIMIT)?);
+        rig.memory.set_running(false);
+        stop(&mut rig.gpu.session)?;
+        let request = rig.memory.receive()?;
+        assert!(matches!(request, Request::Unknown), "{request:?}");
+        rig.serve(request)?;
+        rig.pause()?;
+        assert_eq!(asker.ask((0, 1000, 1000)), ResizeResult::Refused);
+        rig.silent()?;
+        rig.resume()?;
+        let request = rig.memory.receive()?;
+        assert!(matches!(request, Request::ConfigChange), "{request:?}");
+        rig.serve(request)?;
+        let heads = rig.gpu.get_display_info()?;
+        ensure!(heads[0].rect == Rect::sized(1000, height), "{heads:?}");
+        rig.map(1, 0)?;
+        rig.unmap(1, 0)?;
+    }
+    drop(asker);
+    rig.finish();
+    Ok(())
+}
+
+/// Whatever the front-end has done of it by then.
+#[test]
+fn map_under_way_at_a_reset_is_none_of_the_next_driver() -> anyhow::Result<()> {
+    let mut rig = Rig::with_blobs(1, BLOB)?;
+    // The guest does not see it yet.
+    rig.submit_map(1, 0)?;
+    let map = rig.asked_to_map()?;
+    rig.memory.serve(Request::Map(map))?;
+    rig.reset()?;
+    rig.silent()?;
+    rig.create(1, BLOB);
+    rig.map(1, 0)?;
+    rig.unmap(1, 0)?;
+
+    // The front-end has not answered, as it has begun to stop the device.
+    rig.submit_map(1, 0)?;
+    ensure!(rig.memory.is_asked(DEFAULT_LIMIT)?);
+    rig.memory.set_running(false);
+    for queue in [CONTROL, CURSOR] {
+        rig.gpu.session.enable_queue(queue, false)?;
+    }
+    let request = rig.memory.receive()?;
+    assert!(matches!(request, Request::Unknown), "{request:?}");
+    rig.serve(request)?;
+    rig.reset()?;
+    rig.silent()?;
+    rig.create(1, BLOB);
+    rig.map(1, 0)?;
+    rig.finish();
+    Ok(())
+}
+
 #[test]
 fn front_end_may_refuse_to_map_and_map_something_else() -> anyhow::Result<()> {
     let mut rig = Rig::with_blobs(2, BLOB)?;
@@ -293,6 +360,21 @@ fn front_end_that_does_not_answer_delays_nothing_but_maps() -> anyhow::Result<()
     Ok(())
 }
 
+/// QEMU says nothing of a map in a BAR that the guest has hidden.
+#[test]
+fn map_that_the_guest_does_not_see_is_answered_after_a_time() -> anyhow::Result<()> {
+    let mut rig = Rig::with_blobs(2, BLOB)?;
+    let ticket = rig.submit_map(1, 0)?;
+    let map = rig.asked_to_map()?;
+    rig.memory.serve(Request::Map(map))?;
+    rig.waiting(1)?;
+    rig.answered(ticket, ResponseKind::OkMapInfo)?;
+    rig.unmap(1, 0)?;
+    rig.map(2, 0)?;
+    rig.finish();
+    Ok(())
+}
+
 /// As every front-end but that of QEMU's generic device.
 #[test]
 fn front_end_that_asks_for_no_region_is_not_asked_to_map() -> anyhow::Result<()> {
@@ -312,5 +394,38 @@ fn front_end_that_asks_for_no_region_is_not_asked_to_map() -> anyhow::Result<()>
     // All that it was sent.
     let sent = std::io::read_to_string(&channel)?;
     assert_eq!(sent, "");
+    Ok(())
+}
+
+/// The process that connects to the next render server.
+#[test]
+fn connector_has_a_sandbox_and_no_descriptor_of_the_program() -> anyhow::Result<()> {
+    let rig = Rig::idle(&[])?;
+    let helpers = rig.helpers()?;
+    let [connector] = helpers[..] else {
+        anyhow::bail!("{helpers:?}");
+    };
+    let read = |what: &str| fs::read_to_string(format!("/proc/{connector}/{what}"));
+    assert_eq!(read("comm")?.trim_end(), "gpu-connector");
+    let status = read("status")?;
+    for field in [
+        "Threads:\t1",
+        "Seccomp:\t2",
+        "NoNewPrivs:\t1",
+        "CapPrm:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+    ] {
+        ensure!(status.lines().any(|line| line == field), "{status}");
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{connector}/fd"))? {
+        let target = fs::read_link(entry?.path())?;
+        files.push(target.to_string_lossy().into_owned());
+    }
+    files.sort();
+    let socket = files.pop().unwrap_or_default();
+    ensure!(socket.starts_with("socket:["), "{socket}");
+    assert_eq!(files, ["/dev/null"; 3]);
+    rig.finish();
     Ok(())
 }

@@ -12,10 +12,11 @@ use frontend::{FrontendReq, Offer, Program, Session, SocketForm};
 use tempfile::TempDir;
 use virtio_bindings::virtio_gpu as v;
 
+use crate::common::asker::Asker;
 use crate::common::{assert_clean_exit, gpu_command, guest_memory, ok};
 use crate::machine::RenderServer;
 
-const CREATE_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB;
+pub(super) const CREATE_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB;
 pub(super) const MAP_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_MAP_BLOB;
 pub(super) const UNMAP_BLOB: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_UNMAP_BLOB;
 pub(super) const UNREF: u32 = v::virtio_gpu_ctrl_type_VIRTIO_GPU_CMD_RESOURCE_UNREF;
@@ -24,7 +25,7 @@ const FEATURES: u64 = 1 << v::VIRTIO_GPU_F_RESOURCE_BLOB | 1 << v::VIRTIO_GPU_F_
 pub(super) const CONTROL: u32 = 0;
 pub(super) const CURSOR: u32 = 1;
 const QUEUES: u32 = 2;
-const CONTEXT: u32 = 1;
+pub(super) const CONTEXT: u32 = 1;
 /// The region's number.
 pub(super) const REGION: u8 = v::virtio_gpu_shm_id_VIRTIO_GPU_SHM_ID_HOST_VISIBLE as u8;
 pub(super) const PAGE: u32 = 4096;
@@ -48,6 +49,7 @@ pub(super) fn connect(
     let folder = tempfile::tempdir()?;
     let server = RenderServer::listen(folder.path())?;
     let mut program = gpu_command(SocketForm::Connected(7))
+        .listen("display")
         .arg("--venus")
         .arg(format!("--render-server={}", server.path().display()))
         .args(options)
@@ -268,6 +270,25 @@ impl Rig {
         }
         assert_eq!(self.gpu.control.queue.outstanding(), count);
         Ok(())
+    }
+
+    /// What the GPU said.
+    pub(super) fn said(&self) -> String {
+        self.program.stderr()
+    }
+
+    /// A console that asks for other sizes.
+    pub(super) fn asker(&mut self) -> Asker {
+        Asker::connect(&mut self.program)
+    }
+
+    /// The processes beside the GPU's program.
+    pub(super) fn helpers(&self) -> anyhow::Result<Vec<u32>> {
+        let pid = self.program.pid();
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(children)?;
+        let pids = children.split_whitespace().map(str::parse);
+        Ok(pids.collect::<Result<_, _>>()?)
     }
 
     /// The VM ends.

@@ -9,7 +9,7 @@ use crate::gpu::renderer::virglrenderer::functions;
 
 functions! {
     /// The functions of the library that Venus needs.
-    #[derive(Debug)]
+    #[derive(Clone, Copy, Debug)]
     Api;
     init = virgl_renderer_init(*mut c_void, c_int, *mut sys::virgl_renderer_callbacks) -> c_int;
     cleanup = virgl_renderer_cleanup(*mut c_void);

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Contexts of Venus. Their command streams are validated and executed by the render server.
+//! Contexts of one capability set. Their command streams are validated and executed by the render server or, those of native
+//! contexts, by virglrenderer here.
 
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 
 use super::library_thread::{CallError, LibraryThread};
 use super::limits::{CONTEXT_COST, MAX_CONTEXTS};
-use crate::gpu::protocol::CapsetInfo;
 use crate::gpu::renderer::ContextError;
 use crate::gpu::resource::{Budget, Charge};
 
@@ -17,8 +18,6 @@ use crate::gpu::resource::{Budget, Charge};
 #[derive(Debug)]
 enum Context {
     Runs {
-        /// Its own connection to the render server, where it is known.
-        connection: Option<OwnedFd>,
         _charge: Charge,
     },
     /// The library has none any more, but the driver has not destroyed it yet.
@@ -29,6 +28,8 @@ enum Context {
 #[derive(Debug)]
 pub(super) struct Contexts {
     contexts: HashMap<u32, Context>,
+    /// By whose protocol all of them are used.
+    capset: u32,
     budget: Budget,
     /// Gets an event when a connection ends.
     events: Arc<OwnedFd>,
@@ -36,9 +37,10 @@ pub(super) struct Contexts {
 
 impl Contexts {
     /// None; those that are created are charged to `budget`, and their ends are events of `events` (epoll(7)).
-    pub(super) fn new(budget: Budget, events: Arc<OwnedFd>) -> Self {
+    pub(super) fn new(capset: u32, budget: Budget, events: Arc<OwnedFd>) -> Self {
         Self {
             contexts: HashMap::new(),
+            capset,
             budget,
             events,
         }
@@ -62,7 +64,7 @@ impl Contexts {
         if self.contexts.contains_key(&id) {
             return Err(ContextError::Exists(id));
         }
-        if capset != CapsetInfo::VENUS {
+        if capset != self.capset {
             return Err(ContextError::Capset {
                 context: id,
                 capset,
@@ -73,18 +75,17 @@ impl Contexts {
         }
         let charge = self.budget.charge(CONTEXT_COST);
         let charge = charge.ok_or(ContextError::Budget(CONTEXT_COST))?;
-        let connection = library
+        library
             .create_context(id, name)
             .map_err(|error| context_error(id, error))?;
-        let connection = connection.filter(|connection| {
+        if let Some(connection) = library.connection(id) {
             let data = epoll::EventData::new_u64(event_data(id));
-            epoll::add(&*self.events, connection, data, epoll::EventFlags::RDHUP).is_ok()
-        });
-        let context = Context::Runs {
-            connection,
-            _charge: charge,
-        };
-        self.contexts.insert(id, context);
+            let watched = epoll::add(&*self.events, connection, data, epoll::EventFlags::RDHUP);
+            if let Err(e) = watched {
+                log::debug!("the end of context {id} will not be noticed: {e}");
+            }
+        }
+        self.contexts.insert(id, Context::Runs { _charge: charge });
         Ok(())
     }
 
@@ -97,14 +98,43 @@ impl Contexts {
     }
 
     fn destroy_in(&self, library: &mut LibraryThread, id: u32, context: Context) {
-        if let Context::Runs { connection, .. } = context {
-            if let Some(connection) = connection {
-                // The library has a duplicate, so that to close this one does not take it out of the events.
-                let _ = epoll::delete(&*self.events, connection);
-            }
+        if let Context::Runs { .. } = context {
+            self.unwatch(library, id);
             // One that is stuck has lost all contexts.
             let _ = library.destroy_context(id);
         }
+    }
+
+    fn unwatch(&self, library: &LibraryThread, id: u32) {
+        if let Some(connection) = library.connection(id) {
+            // The library has a duplicate, so that to close this one does not take it out of the events.
+            let _ = epoll::delete(&*self.events, connection);
+        }
+    }
+
+    /// Contexts whose connections have ended. There may be more, while the events are ready.
+    pub(super) fn lost(&self) -> Vec<u32> {
+        const MOST: usize = 16;
+        let mut room = [const { MaybeUninit::uninit() }; MOST];
+        let now = Timespec::default();
+        match epoll::wait(&*self.events, &mut room[..], Some(&now)) {
+            Ok((events, _)) => events
+                .iter()
+                .filter_map(|event| ended_context(event.data.u64()))
+                .collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Ends all contexts, without a word to the library, which is to be closed. Returns those that ran.
+    pub(super) fn lose(&mut self, library: &LibraryThread) -> Vec<u32> {
+        let running = self.contexts.iter_mut().filter_map(|(id, context)| {
+            let old = std::mem::replace(context, Context::Ended);
+            matches!(old, Context::Runs { .. }).then_some(*id)
+        });
+        let running: Vec<u32> = running.collect();
+        running.iter().for_each(|id| self.unwatch(library, *id));
+        running
     }
 
     /// Destroys a context.
@@ -150,7 +180,7 @@ fn event_data(id: u32) -> u64 {
 }
 
 /// The context that has ended, if it is an event of one.
-pub(super) fn ended_context(event: u64) -> Option<u32> {
+fn ended_context(event: u64) -> Option<u32> {
     (event >> 32 != 0).then_some(event as u32)
 }
 

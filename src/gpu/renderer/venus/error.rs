@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::backend::HelperError;
 use crate::gpu::renderer::virglrenderer::LoadError;
 
 /// Why Venus cannot be used.
@@ -59,6 +60,9 @@ pub enum VenusError {
     /// virglrenderer was built without Venus.
     #[error("--venus: this host's virglrenderer was built without Venus")]
     NoVenus,
+    /// There is no process that connects to the next render server.
+    #[error("--venus: {0}")]
+    Connector(#[from] HelperError),
     /// The host has no descriptors left.
     #[error("--venus: {0}")]
     Descriptors(#[source] io::Error),

@@ -19,6 +19,8 @@ struct HostBlob {
     /// Whether that context has it attached, as from its creation on.
     is_home: bool,
     kind: ExportedType,
+    /// Whether the library knows it. It does not once its render server is lost.
+    is_known: bool,
     memory: Result<(Blob, HostMemory), Arc<BlobError>>,
 }
 
@@ -81,6 +83,7 @@ impl HostBlobs {
             context,
             is_home: true,
             kind,
+            is_known: true,
             memory: mapping.map_err(Arc::new).map(|mapping| {
                 let memory = mapping.memory().clone();
                 (Blob::on_host(mapping), memory)
@@ -121,6 +124,9 @@ impl HostBlobs {
         id: u32,
     ) -> Result<(), ContextError> {
         let blob = self.table.get_mut(id)?;
+        if !blob.is_known {
+            return Err(ResourceError::ServerEnded(id).into());
+        }
         if blob.context == context && blob.is_home {
             return Ok(());
         }
@@ -146,8 +152,18 @@ impl HostBlobs {
         if blob.context == context {
             blob.is_home = false;
         }
-        let _ = library.detach(context, id);
+        if blob.is_known {
+            let _ = library.detach(context, id);
+        }
         Ok(())
+    }
+
+    /// The render server is gone: what is left of the blobs is their memory, as long as the guest has mapped it.
+    pub(super) fn lose(&mut self) {
+        self.table.for_each_mut(|blob| {
+            blob.is_home = false;
+            blob.is_known = false;
+        });
     }
 
     /// A context is gone. Another one may get its id.
@@ -170,15 +186,20 @@ impl HostBlobs {
         library: &mut LibraryThread,
         id: u32,
     ) -> Result<(), ResourceError> {
-        self.table.get(id)?;
-        let _ = library.unref(id);
+        let blob = self.table.get(id)?;
+        if blob.is_known {
+            let home = blob.is_home.then_some(blob.context);
+            let _ = library.unref(home, id);
+        }
         self.table.remove(id)
     }
 
     /// Destroys all blobs.
     pub(super) fn clear(&mut self, library: &mut LibraryThread) {
-        for id in self.table.clear() {
-            let _ = library.unref(id);
+        for (id, blob) in self.table.drain() {
+            if blob.is_known {
+                let _ = library.unref(None, id);
+            }
         }
     }
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Safe functions for virglrenderer (virglrenderer.h) with a render server.
+//! Safe functions for virglrenderer (virglrenderer.h) with a render server, or with native contexts.
 //!
-//! The library checks ids. With a render server it has no GL, so that any thread may call it, one at a time. It calls back on
-//! threads of its own.
+//! The library checks ids. It has no GL here, so that any thread may call it, one at a time. It calls back on threads of its
+//! own.
 
 use std::ffi::{CString, c_int, c_void};
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use virglrenderer_sys as sys;
@@ -14,6 +15,7 @@ use super::api::Api;
 use super::fences::RetiredFences;
 use super::render_server;
 use crate::gpu::protocol::{CapsetInfo, ResourceCreateBlob, RingId};
+use crate::gpu::render_node;
 use crate::gpu::renderer::virglrenderer::{self, Instance, Refused, accepted};
 
 /// State of the library's callbacks.
@@ -22,6 +24,8 @@ struct Callbacks {
     retired: Arc<RetiredFences>,
     /// The connection to the render server, until the library asks for it.
     server: Mutex<Option<OwnedFd>>,
+    /// The node of the GPU, for native contexts. Each opens it anew: buffers of one file are all its contexts'.
+    node: Option<PathBuf>,
 }
 
 /// The state of the callbacks by their cookie.
@@ -55,6 +59,21 @@ unsafe extern "C" fn get_server_fd(cookie: *mut c_void, _version: u32) -> c_int 
     server.take().map_or(-1, OwnedFd::into_raw_fd)
 }
 
+/// `virgl_renderer_callbacks.get_drm_fd`.
+unsafe extern "C" fn get_drm_fd(cookie: *mut c_void) -> c_int {
+    // SAFETY: the library passes on its cookie.
+    let node = unsafe { callbacks(cookie) }.node.as_deref();
+    let opened = node.map(render_node::open);
+    match opened {
+        Some(Ok(file)) => file.into_raw_fd(),
+        Some(Err(error)) => {
+            log::warn!("{error}");
+            -1
+        }
+        None => -1,
+    }
+}
+
 /// The library keeps the address of its callbacks.
 struct CallbackTable(sys::virgl_renderer_callbacks);
 
@@ -69,14 +88,15 @@ static CALLBACKS: CallbackTable = CallbackTable({
     table.write_fence = Some(write_fence);
     table.write_context_fence = Some(write_context_fence);
     table.get_server_fd = Some(get_server_fd);
+    table.get_drm_fd = Some(get_drm_fd);
     table
 });
 
-const FLAGS: u32 = sys::VIRGL_RENDERER_VENUS
-    | sys::VIRGL_RENDERER_NO_VIRGL
-    | sys::VIRGL_RENDERER_RENDER_SERVER
+const FLAGS: u32 = sys::VIRGL_RENDERER_NO_VIRGL
     | sys::VIRGL_RENDERER_THREAD_SYNC
     | sys::VIRGL_RENDERER_ASYNC_FENCE_CB;
+const VENUS_FLAGS: u32 = FLAGS | sys::VIRGL_RENDERER_VENUS | sys::VIRGL_RENDERER_RENDER_SERVER;
+const NATIVE_FLAGS: u32 = FLAGS | sys::VIRGL_RENDERER_DRM;
 
 /// What the descriptor of an exported blob is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +120,8 @@ pub(super) struct Exported {
 pub(super) struct Library {
     api: Api,
     callbacks: Arc<Callbacks>,
+    /// Of all contexts.
+    capset: u32,
     /// `None` for a fake library, of which there may be several. Dropped after the cleanup.
     _instance: Option<Instance>,
 }
@@ -115,18 +137,49 @@ impl Library {
         server: OwnedFd,
         retired: Arc<RetiredFences>,
     ) -> Result<Self, Refused> {
-        let callbacks = Arc::new(Callbacks {
+        let callbacks = Callbacks {
             retired,
             server: Mutex::new(Some(server)),
-        });
+            node: None,
+        };
+        Self::init(api, instance, callbacks, VENUS_FLAGS, CapsetInfo::VENUS)
+    }
+
+    /// Initialises the library for native contexts on a render node.
+    ///
+    /// # Errors
+    /// If it cannot be: it was built without, or knows none for the node's driver. Its log has the reason.
+    pub(super) fn open_native(
+        api: Api,
+        instance: Option<Instance>,
+        node: PathBuf,
+        retired: Arc<RetiredFences>,
+    ) -> Result<Self, Refused> {
+        let callbacks = Callbacks {
+            retired,
+            server: Mutex::new(None),
+            node: Some(node),
+        };
+        Self::init(api, instance, callbacks, NATIVE_FLAGS, CapsetInfo::DRM)
+    }
+
+    fn init(
+        api: Api,
+        instance: Option<Instance>,
+        callbacks: Callbacks,
+        flags: u32,
+        capset: u32,
+    ) -> Result<Self, Refused> {
+        let callbacks = Arc::new(callbacks);
         let cookie = Arc::as_ptr(&callbacks).cast_mut().cast();
         let table = (&raw const CALLBACKS.0).cast_mut();
         // SAFETY: the table is a static, the cookie lives as long as the library, and it writes to neither. On failure it
         // cleans up after itself.
-        accepted(unsafe { (api.init)(cookie, FLAGS as c_int, table) })?;
+        accepted(unsafe { (api.init)(cookie, flags as c_int, table) })?;
         Ok(Self {
             api,
             callbacks,
+            capset,
             _instance: instance,
         })
     }
@@ -143,8 +196,8 @@ impl Library {
         unsafe { virglrenderer::capset_data(self.api.fill_caps, set, version) }
     }
 
-    /// Creates a context of Venus. Returns a duplicate of its own connection to the server, by which its end is noticed, if
-    /// that can be found.
+    /// Creates a context. Returns a duplicate of its own connection to the render server, by which its end is noticed, if
+    /// there is one and it can be found.
     pub(super) fn create_context(
         &mut self,
         id: u32,
@@ -153,9 +206,12 @@ impl Library {
         let name: Vec<u8> = name.iter().copied().take_while(|b| *b != 0).collect();
         let name = CString::new(name).unwrap_or_default();
         let len = name.as_bytes().len() as u32;
-        let first = render_server::next_descriptor();
+        let has_connection = self.callbacks.node.is_none();
+        let first = has_connection
+            .then(render_server::next_descriptor)
+            .flatten();
         // SAFETY: the library is initialised, and it copies the name.
-        accepted(unsafe { (self.api.context_create)(id, CapsetInfo::VENUS, len, name.as_ptr()) })?;
+        accepted(unsafe { (self.api.context_create)(id, self.capset, len, name.as_ptr()) })?;
         Ok(first.and_then(render_server::new_connection))
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -21,7 +21,7 @@ use crate::gpu::renderer::virglrenderer::Refused;
 
 /// Within which a call returns. The server may be busy for seconds with what a context had begun before. It is less than
 /// `WatchdogSec=` of the unit.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Within which a call returns once its connection is shut down.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -37,13 +37,65 @@ pub(super) enum CallError {
     Stuck,
 }
 
+/// The end of a thread, once its library has cleaned up.
+#[derive(Clone, Debug)]
+pub(super) struct LibraryEnd(Arc<Mutex<Receiver<Infallible>>>);
+
+impl LibraryEnd {
+    /// Whether it comes within this time.
+    pub(super) fn wait(&self, within: Duration) -> bool {
+        let ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is ever sent.
+        ended.recv_timeout(within) == Err(RecvTimeoutError::Disconnected)
+    }
+}
+
+/// A library that is being initialised, on a thread of its own.
+#[derive(Debug)]
+pub(super) struct StartingLibrary {
+    calls: SyncSender<Call>,
+    opened: Mutex<Receiver<Option<Refused>>>,
+    end: LibraryEnd,
+    retired: Arc<RetiredFences>,
+}
+
+impl StartingLibrary {
+    /// The library, or why there is none.
+    ///
+    /// # Errors
+    /// If neither comes within this time: it is still being initialised.
+    pub(super) fn wait(
+        mut self,
+        within: Duration,
+    ) -> Result<Result<LibraryThread, CallError>, Self> {
+        let opened = self.opened.get_mut();
+        let opened = opened.unwrap_or_else(PoisonError::into_inner);
+        match opened.recv_timeout(within) {
+            Ok(None) => Ok(Ok(LibraryThread {
+                calls: Some(self.calls),
+                end: self.end,
+                retired: self.retired,
+                connections: HashMap::new(),
+                patience: PATIENCE,
+            })),
+            Ok(Some(refused)) => Ok(Err(refused.into())),
+            Err(RecvTimeoutError::Timeout) => Err(self),
+            Err(RecvTimeoutError::Disconnected) => Ok(Err(CallError::Stuck)),
+        }
+    }
+
+    /// The end of its thread, which comes if it does not get to work.
+    pub(super) fn end(&self) -> LibraryEnd {
+        self.end.clone()
+    }
+}
+
 /// The library, on a thread of its own.
 #[derive(Debug)]
 pub(super) struct LibraryThread {
-    /// `None` once a call has not returned.
+    /// `None` once a call has not returned, or the library is closed.
     calls: Option<SyncSender<Call>>,
-    /// Closed when the thread has ended.
-    ended: Mutex<Receiver<Infallible>>,
+    end: LibraryEnd,
     retired: Arc<RetiredFences>,
     /// Of each context, to its process of the render server, where it is known.
     connections: HashMap<u32, OwnedFd>,
@@ -51,28 +103,32 @@ pub(super) struct LibraryThread {
 }
 
 impl LibraryThread {
-    /// Starts the thread, on which `open` initialises the library.
+    /// Starts the thread, on which `open` initialises the library. If it `notifies`, the event of `retired` says when it has.
     ///
     /// # Errors
-    /// Those of `open`; [`CallError::Stuck`] if it does not return. Outside, that no thread can be had.
+    /// If no thread can be had.
     pub(super) fn start(
         retired: Arc<RetiredFences>,
+        notifies: bool,
         open: impl FnOnce(Arc<RetiredFences>) -> Result<Library, Refused> + Send + 'static,
-    ) -> io::Result<Result<Self, CallError>> {
+    ) -> io::Result<StartingLibrary> {
         // One call at a time.
         let (calls, next) = sync_channel::<Call>(1);
-        let (opened, result) = sync_channel(1);
+        let (result, opened) = sync_channel(1);
         let (ends, ended) = sync_channel(0);
         let shared = Arc::clone(&retired);
         let named = thread::Builder::new().name("virglrenderer".to_owned());
         named.spawn(move || {
             // Dropped last.
             let _ends: SyncSender<Infallible> = ends;
-            let library = open(shared);
+            let library = open(Arc::clone(&shared));
             let failed = library.as_ref().err().copied();
             // Whoever started this may have lost patience.
-            if opened.send(failed).is_err() {
+            if result.send(failed).is_err() {
                 return;
+            }
+            if notifies {
+                shared.notify();
             }
             let Ok(mut library) = library else {
                 return;
@@ -81,16 +137,11 @@ impl LibraryThread {
                 call(&mut library);
             }
         })?;
-        Ok(match result.recv_timeout(PATIENCE) {
-            Ok(None) => Ok(Self {
-                calls: Some(calls),
-                ended: Mutex::new(ended),
-                retired,
-                connections: HashMap::new(),
-                patience: PATIENCE,
-            }),
-            Ok(Some(refused)) => Err(refused.into()),
-            Err(_) => Err(CallError::Stuck),
+        Ok(StartingLibrary {
+            calls,
+            opened: Mutex::new(opened),
+            end: LibraryEnd(Arc::new(Mutex::new(ended))),
+            retired,
         })
     }
 
@@ -105,9 +156,24 @@ impl LibraryThread {
         self.calls.is_none()
     }
 
+    /// Calls nothing any more, and ends the connections of all contexts. Returns the end of the thread, which is not waited for.
+    pub(super) fn close(&mut self) -> LibraryEnd {
+        for (_, connection) in self.connections.drain() {
+            // It fails only where the connection has ended.
+            let _ = shutdown(connection, Shutdown::Both);
+        }
+        self.calls = None;
+        self.end.clone()
+    }
+
     /// The fences that were retired.
-    pub(super) fn retired(&self) -> &RetiredFences {
+    pub(super) fn retired(&self) -> &Arc<RetiredFences> {
         &self.retired
+    }
+
+    /// A context's own connection to the render server, where it is known.
+    pub(super) fn connection(&self, context: u32) -> Option<BorrowedFd<'_>> {
+        self.connections.get(&context).map(OwnedFd::as_fd)
     }
 
     /// Calls the library, on its thread.
@@ -159,17 +225,12 @@ impl LibraryThread {
         })
     }
 
-    /// As [`Library::create_context`].
-    pub(super) fn create_context(
-        &mut self,
-        id: u32,
-        name: &[u8],
-    ) -> Result<Option<OwnedFd>, CallError> {
+    /// As [`Library::create_context`]. Its connection is [`LibraryThread::connection`].
+    pub(super) fn create_context(&mut self, id: u32, name: &[u8]) -> Result<(), CallError> {
         let name = name.to_vec();
         let connection = self.call(move |library| library.create_context(id, &name))??;
-        let ours = connection.as_ref().and_then(|it| it.try_clone().ok());
-        self.connections.extend(ours.map(|ours| (id, ours)));
-        Ok(connection)
+        self.connections.extend(connection.map(|it| (id, it)));
+        Ok(())
     }
 
     /// As [`Library::destroy_context`].
@@ -215,21 +276,18 @@ impl LibraryThread {
         })??)
     }
 
-    /// As [`Library::unref`].
-    pub(super) fn unref(&mut self, id: u32) -> Result<(), CallError> {
-        self.call(move |library| library.unref(id))
+    /// As [`Library::unref`]. The library tells the blob's context, if it has one.
+    pub(super) fn unref(&mut self, context: Option<u32>, id: u32) -> Result<(), CallError> {
+        self.call_in(context, move |library| library.unref(id))
     }
 }
 
 impl Drop for LibraryThread {
-    /// Waits until the library has cleaned up, but not for one that is stuck.
+    /// Waits until the library has cleaned up, but not for one that is stuck or closed.
     fn drop(&mut self) {
         if let Some(calls) = self.calls.take() {
             drop(calls);
-            // It only ever ends.
-            let ended = self.ended.get_mut();
-            let ended = ended.unwrap_or_else(PoisonError::into_inner);
-            let _ = ended.recv_timeout(self.patience);
+            self.end.wait(self.patience);
         }
     }
 }

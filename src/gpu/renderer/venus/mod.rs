@@ -5,6 +5,7 @@
 //! The unsafe code is in `library`.
 
 mod api;
+mod connector;
 mod contexts;
 mod error;
 mod exported_memory;
@@ -13,14 +14,18 @@ mod host_blobs;
 mod library;
 mod library_thread;
 mod limits;
+pub(crate) mod native_context;
 mod options;
 mod render_server;
 mod renderer;
+mod renewal;
 mod sandbox_policy;
+mod startup;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing;
 
 pub use error::VenusError;
+pub use native_context::{NativeContextError, NativeContextOptions};
 pub use options::Options;
 pub(crate) use renderer::VenusRenderer;
 

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::api::Api;
+use super::connector::Connector;
 use super::limits::DESCRIPTORS;
 use super::{VenusError, render_server, sandbox_policy};
-use crate::backend::SandboxPolicy;
+use crate::backend::{SandboxMode, SandboxPolicy};
 use crate::gpu::renderer::virglrenderer::{self, Functions as _};
 
 /// Options of a renderer.
@@ -18,15 +19,18 @@ pub struct Options {
     pub(super) api: Api,
     pub(super) server: OwnedFd,
     pub(super) path: PathBuf,
+    pub(super) connector: Connector,
 }
 
 impl Options {
-    /// Loads virglrenderer and connects to the render server that listens at `path`. Allows the process as many descriptors as
-    /// a guest may need.
+    /// Loads virglrenderer and connects to the render server that listens at `path`, also later by a process whose sandbox is
+    /// as `mode` says. Allows the process as many descriptors as a guest may need.
     ///
     /// # Errors
     /// If the library is missing or too old, or no render server listens there.
-    pub fn new(path: &Path) -> Result<Self, VenusError> {
+    pub fn new(path: &Path, mode: SandboxMode) -> Result<Self, VenusError> {
+        // First, as the process is small then.
+        let connector = Connector::start(path, mode)?;
         let (api, library) = Api::load()?;
         if !virglrenderer::is_1_1(library) {
             return Err(VenusError::TooOld);
@@ -41,6 +45,7 @@ impl Options {
             api,
             server,
             path: path.to_owned(),
+            connector,
         })
     }
 
@@ -51,7 +56,7 @@ impl Options {
 }
 
 /// Lets the process have [`DESCRIPTORS`], or as many as it may. With fewer, blobs beyond them are refused.
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let most = maximum.unwrap_or(u64::MAX);
     let wanted = DESCRIPTORS.min(most);

@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{fcntl_dupfd_cloexec, ioctl_fionbio};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
+    socket_with, sockopt,
 };
 
 /// Connects to the render server that listens at `path`.
@@ -19,8 +20,11 @@ use rustix::net::{
 pub(super) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let kind = SocketType::SEQPACKET;
-    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    // Nothing waits for room in the queue of a listener that accepts nothing.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
     connect(&socket, &address)?;
+    ioctl_fionbio(&socket, false)?;
     Ok(socket)
 }
 
@@ -50,29 +54,55 @@ pub(super) fn new_connection(first: RawFd) -> Option<OwnedFd> {
 /// A render server, or its part for one context.
 #[derive(Debug)]
 pub(super) struct RenderServer {
-    socket: OwnedFd,
+    /// `None` where this process renders.
+    socket: Option<OwnedFd>,
 }
 
 impl RenderServer {
+    /// None: this process renders itself.
+    pub(super) fn here() -> Self {
+        Self { socket: None }
+    }
+
+    /// What ends with it, and who it is.
+    pub(super) fn names(&self) -> (&'static str, &'static str) {
+        match self.socket {
+            Some(_) => ("Vulkan", "the render server"),
+            None => ("the native context", "the GPU's driver"),
+        }
+    }
+
+    /// The connection, if it is another process.
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(OwnedFd::as_fd)
+    }
+
     /// The server at the other end of `socket`.
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket }
+        Self {
+            socket: Some(socket),
+        }
+    }
+
+    /// Ends the connection, also that of the library, which has a duplicate: it waits for the server no more.
+    pub(super) fn shut_down(&self) {
+        if let Some(socket) = &self.socket {
+            // It fails only where the connection has ended.
+            let _ = shutdown(socket, Shutdown::Both);
+        }
     }
 
     /// Whether its process has ended, or hung up.
     pub(super) fn has_ended(&self) -> bool {
         let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        let Some(socket) = &self.socket else {
+            return false;
+        };
+        let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
         match poll(&mut fds, Some(&Timespec::default())) {
             Ok(0) | Err(_) => false,
             Ok(_) => fds.iter().any(|fd| fd.revents().intersects(ends)),
         }
-    }
-}
-
-impl AsFd for RenderServer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

@@ -2,19 +2,19 @@
 //! The renderer with Venus, and how commands map to its parts.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 
-use super::contexts::{Contexts, context_error, ended_context};
-use super::fences::{PendingFences, RetiredFences};
+use super::contexts::{Contexts, context_error};
+use super::fences::PendingFences;
 use super::host_blobs::HostBlobs;
-use super::library::Library;
-use super::library_thread::{CallError, LibraryThread};
+use super::library_thread::LibraryThread;
 use super::limits::MAX_RINGS;
 use super::render_server::RenderServer;
+use super::renewal::{Renewal, Renewed};
+use super::startup::{self, Started};
 use super::{Options, VenusError};
 use crate::backend::{GuestMemory, MemoryGuard, RateLimitedLog};
 use crate::geometry::{Rect, Size};
@@ -24,7 +24,6 @@ use crate::gpu::protocol::{
 };
 use crate::gpu::region::Region;
 use crate::gpu::renderer::software::blobs;
-use crate::gpu::renderer::virglrenderer::{self, Instance};
 use crate::gpu::renderer::{
     ContextError, Copied, Direction, Fence, Renderer, Renderer3d, SoftwareRenderer,
 };
@@ -37,7 +36,10 @@ pub(crate) struct VenusRenderer {
     /// All resources but the blobs in the host's memory.
     software: SoftwareRenderer,
     library: LibraryThread,
+    /// As long as Vulkan is not lost.
     name: String,
+    /// How Vulkan was lost, until there is a new server.
+    lost: Option<String>,
     capset: [CapsetInfo; 1],
     /// In its newest version.
     capset_data: Vec<u8>,
@@ -46,7 +48,8 @@ pub(crate) struct VenusRenderer {
     fences: PendingFences,
     /// `None` once it has ended.
     server: Option<RenderServer>,
-    /// Readable when a fence is retired, and when the server or a context ends.
+    renewal: Renewal,
+    /// Readable when a fence is retired, when the server or a context ends, and when there is news of the next server.
     events: Arc<OwnedFd>,
     budget: Budget,
     log: RateLimitedLog,
@@ -62,38 +65,15 @@ impl VenusRenderer {
         budget: Budget,
         memory: GuestMemory,
     ) -> Result<Self, VenusError> {
-        let Options { api, server, path } = options;
-        let descriptors = |e: io::Error| VenusError::Descriptors(e);
-        let instance = Instance::take().ok_or(VenusError::Taken)?;
-        let ours = server.try_clone().map_err(descriptors)?;
-        let retired = Arc::new(RetiredFences::new().map_err(descriptors)?);
-        let library = LibraryThread::start(retired, move |retired| {
-            Library::open(api, Some(instance), server, retired)
-        });
-        let failed = |error| match error {
-            CallError::Refused(_) => VenusError::Init {
-                server: path.clone(),
-                last_message: virglrenderer::last_message(),
-            },
-            CallError::Stuck => VenusError::Stuck {
-                server: path.clone(),
-            },
-        };
-        let mut library = library.map_err(descriptors)?.map_err(failed)?;
-        virglrenderer::limit();
-        let capset = library.capset(CapsetInfo::VENUS).map_err(failed)?;
-        let capset = capset.ok_or(VenusError::NoVenus)?;
-        let name = format!("venus by {}", path.display());
-        log::info!("{name}");
-        Self::with_library(
+        let Started {
             library,
-            RenderServer::new(ours),
+            server,
+            renewal,
             capset,
             name,
-            budget,
-            memory,
-        )
-        .map_err(descriptors)
+        } = startup::start(options)?;
+        Self::with_library(library, server, renewal, capset, name, budget, memory)
+            .map_err(VenusError::Descriptors)
     }
 
     /// A renderer with an initialised library, and its capability set.
@@ -103,6 +83,7 @@ impl VenusRenderer {
     pub(super) fn with_library(
         library: LibraryThread,
         server: RenderServer,
+        renewal: Renewal,
         (capset, capset_data): (CapsetInfo, Vec<u8>),
         name: String,
         budget: Budget,
@@ -110,19 +91,26 @@ impl VenusRenderer {
     ) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(0);
-        epoll::add(&events, library.retired(), data, epoll::EventFlags::IN)?;
-        epoll::add(&events, &server, data, epoll::EventFlags::RDHUP)?;
+        epoll::add(&events, &**library.retired(), data, epoll::EventFlags::IN)?;
+        if let Some(socket) = server.socket() {
+            epoll::add(&events, socket, data, epoll::EventFlags::RDHUP)?;
+        }
+        if let Some(event) = renewal.event() {
+            epoll::add(&events, event, data, epoll::EventFlags::IN)?;
+        }
         let events = Arc::new(events);
         Ok(Self {
             software: SoftwareRenderer::new(budget.clone(), memory),
             library,
             name,
+            lost: None,
             capset: [capset],
             capset_data,
-            contexts: Contexts::new(budget.clone(), Arc::clone(&events)),
+            contexts: Contexts::new(capset.id, budget.clone(), Arc::clone(&events)),
             blobs: HostBlobs::new(budget.clone()),
             fences: PendingFences::default(),
             server: Some(server),
+            renewal,
             events,
             budget,
             log: RateLimitedLog::default(),
@@ -181,20 +169,11 @@ impl VenusRenderer {
 
     /// Ends the contexts whose connections have.
     fn end_lost_contexts(&mut self) {
-        /// The rest is ready again.
-        const MOST: usize = 16;
-        let mut room = [const { MaybeUninit::uninit() }; MOST];
-        let Ok((events, _)) = epoll::wait(&*self.events, &mut room[..], Some(&Timespec::default()))
-        else {
-            return;
-        };
-        for event in events {
-            if let Some(context) = ended_context(event.data.u64()) {
-                self.log.warn(format_args!(
-                    "the render server's process for context {context} has ended"
-                ));
-                self.end_context(context);
-            }
+        for context in self.contexts.lost() {
+            self.log.warn(format_args!(
+                "the render server's process for context {context} has ended"
+            ));
+            self.end_context(context);
         }
     }
 
@@ -208,14 +187,57 @@ impl VenusRenderer {
             (false, true) => "does not answer",
             (false, false) => return,
         };
+        let (what, who) = server.names();
         // The library has duplicates of the socket, so that to close this one does not take it out of the events.
-        let _ = epoll::delete(&*self.events, server);
+        if let Some(socket) = server.socket() {
+            let _ = epoll::delete(&*self.events, socket);
+        }
+        server.shut_down();
         self.server = None;
-        log::error!(
-            "the render server {how}: the guest's Vulkan programs are lost, and there is no Vulkan until the VM is started again"
-        );
-        self.name = format!("Vulkan is lost: the render server {how}");
-        self.clear_contexts();
+        let next = match self.renewal.is_possible() {
+            true => "programs that start from now on get a new one",
+            false => "there are no others until the VM is started again",
+        };
+        log::error!("{who} {how}: the guest's programs that use {what} are lost, and {next}");
+        self.lost = Some(format!("{what} is lost: {who} {how}"));
+        for context in self.contexts.lose(&self.library) {
+            self.fences.forget_context(context, self.library.retired());
+        }
+        self.blobs.lose();
+        self.renewal.lost(self.library.close());
+    }
+
+    /// Has a new server in place of one that ended, if it is there.
+    fn look_for_new_server(&mut self) {
+        let renewed = self.renewal.advance();
+        self.adopt(renewed);
+    }
+
+    /// Has a new server in place of one that ended, if one can be had soon.
+    fn need_server(&mut self) {
+        self.look_at_server();
+        if self.server.is_none() {
+            self.renewal.begin();
+            let renewed = self.renewal.wait();
+            self.adopt(renewed);
+        }
+    }
+
+    fn adopt(&mut self, renewed: Option<Renewed>) {
+        let Some(Renewed { library, server }) = renewed else {
+            return;
+        };
+        let data = epoll::EventData::new_u64(0);
+        let watched = server
+            .socket()
+            .map(|socket| epoll::add(&*self.events, socket, data, epoll::EventFlags::RDHUP));
+        if let Some(Err(e)) = watched {
+            log::warn!("the end of the render server will not be noticed: {e}");
+        }
+        self.library = library;
+        self.server = Some(server);
+        self.lost = None;
+        log::info!("there is Vulkan again, by a new render server");
     }
 }
 
@@ -371,7 +393,7 @@ impl Renderer for VenusRenderer {
     }
 
     fn name(&self) -> Option<&str> {
-        Some(&self.name)
+        Some(self.lost.as_ref().unwrap_or(&self.name))
     }
 
     fn as_3d(&mut self) -> Option<&mut dyn Renderer3d> {
@@ -394,6 +416,7 @@ impl Renderer3d for VenusRenderer {
     }
 
     fn create_context(&mut self, id: u32, name: &[u8], capset: u32) -> Result<(), ContextError> {
+        self.need_server();
         self.check_server()?;
         self.contexts.create(&mut self.library, id, name, capset)
     }
@@ -459,6 +482,7 @@ impl Renderer3d for VenusRenderer {
         self.end_lost_contexts();
         self.fences.update(self.library.retired());
         self.look_at_server();
+        self.look_for_new_server();
     }
 
     fn is_retired(&self, fence: Fence) -> bool {

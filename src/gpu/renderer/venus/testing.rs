@@ -9,6 +9,7 @@ use std::fs::File;
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -16,10 +17,12 @@ use virglrenderer_sys as sys;
 
 use super::VenusRenderer;
 use super::api::Api;
+use super::connector::{self, Connector};
 use super::fences::RetiredFences;
 use super::library::{Library, write_context_fence};
 use super::library_thread::LibraryThread;
 use super::render_server::RenderServer;
+use super::renewal::{OpenLibrary, Renewal};
 use crate::backend::GuestMemory;
 use crate::gpu::resource::Budget;
 
@@ -33,9 +36,12 @@ pub(super) const SHORT: u64 = 5;
 #[cfg(test)]
 pub(super) const REFUSED: u64 = 4;
 
-/// The server never answers a stream that begins so.
+/// The server never answers a stream that begins so. The library waits for it as long as their connection lasts.
 #[cfg(test)]
 pub(super) const HANGS: u32 = 0xdead;
+/// The library never returns from a stream that begins so.
+#[cfg(test)]
+pub(super) const STUCK: u32 = 0xdeaf;
 /// The process of the context never answers a stream that begins so. Its connection can be shut down.
 #[cfg(test)]
 pub(super) const CONTEXT_HANGS: u32 = 0xdeae;
@@ -49,6 +55,7 @@ const PAGE: u64 = 4096;
 #[derive(Default)]
 struct State {
     cookie: usize,
+    capset: u32,
     /// The connection that the library took.
     connection: Option<OwnedFd>,
     /// Both ends of each one's connection. The server's is closed when its process ends.
@@ -57,9 +64,9 @@ struct State {
     fences: Vec<PendingFence>,
     #[cfg(test)]
     streams: Vec<(u32, Vec<u32>)>,
-    /// The server's end of the connection, in a fuzz target.
+    /// How many streams were accepted.
     #[cfg(feature = "fuzzing")]
-    server: Option<OwnedFd>,
+    accepted: usize,
 }
 
 struct Blob {
@@ -78,6 +85,8 @@ pub(super) struct PendingFence {
 thread_local! {
     /// Of the library whose thread this is, or of the test's.
     static STATE: RefCell<Arc<Mutex<State>>> = RefCell::default();
+    /// The other end of the renderer's connector.
+    static CONNECTOR: RefCell<Option<OwnedFd>> = const { RefCell::new(None) };
 }
 
 fn state<T>(with: impl FnOnce(&mut State) -> T) -> T {
@@ -119,25 +128,26 @@ pub(super) fn crash(context: u32) {
 
 /// Retires the pending fences that `which` picks, on another thread.
 pub(super) fn retire(which: impl Fn(&PendingFence) -> bool) {
-    let (cookie, retired) = state(|state| {
+    // The library cleans up after that or before, as its threads end with it.
+    state(|state| {
         let fences = std::mem::take(&mut state.fences);
         let (retired, pending): (Vec<_>, _) = fences.into_iter().partition(which);
         state.fences = pending;
-        (state.cookie, retired)
+        let cookie = state.cookie;
+        let thread = std::thread::spawn(move || {
+            for PendingFence {
+                context,
+                ring,
+                fence,
+            } in retired
+            {
+                let cookie = std::ptr::with_exposed_provenance_mut(cookie);
+                // SAFETY: the library, whose thread this plays, lives on.
+                unsafe { write_context_fence(cookie, context, ring, fence) };
+            }
+        });
+        thread.join().expect("retires");
     });
-    let thread = std::thread::spawn(move || {
-        for PendingFence {
-            context,
-            ring,
-            fence,
-        } in retired
-        {
-            let cookie = std::ptr::with_exposed_provenance_mut(cookie);
-            // SAFETY: the renderer, whose library this plays, lives on.
-            unsafe { write_context_fence(cookie, context, ring, fence) };
-        }
-    });
-    thread.join().expect("retires");
 }
 
 /// Writes into a blob, as the guest or the GPU does.
@@ -149,38 +159,112 @@ pub(super) fn draw(blob: u32, offset: u64, bytes: &[u8]) {
     });
 }
 
-/// A renderer with a fake library on this thread, and its server's end of the connection.
-pub(super) fn renderer(budget: &Budget, memory: GuestMemory) -> (VenusRenderer, OwnedFd) {
+/// A new library's state for this thread, and for those that call what is returned.
+pub(super) fn share_state() -> impl Fn() + Send + Sync + 'static {
     let shared = Arc::<Mutex<State>>::default();
     STATE.set(Arc::clone(&shared));
+    move || STATE.set(Arc::clone(&shared))
+}
+
+/// A renderer with a fake library on this thread, and its server's end of the connection.
+pub(super) fn renderer(budget: &Budget, memory: GuestMemory) -> (VenusRenderer, OwnedFd) {
+    let share = share_state();
     let (ours, theirs) = connection();
     let watched = RenderServer::new(ours.try_clone().expect("a descriptor"));
     let retired = Arc::new(RetiredFences::new().expect("an event"));
-    let library = LibraryThread::start(retired, move |retired| {
-        STATE.set(shared);
-        Library::open(api(), None, ours, retired)
+    let open: Arc<OpenLibrary> = Arc::new(move |server, retired| {
+        share();
+        Library::open(api(), None, server, retired)
     });
-    let mut library = library.expect("a thread").expect("a library");
+    let first = Arc::clone(&open);
+    let starting = LibraryThread::start(Arc::clone(&retired), false, move |retired| {
+        first(ours, retired)
+    });
+    let library = starting.expect("a thread").wait(Duration::from_secs(60));
+    let mut library = library.expect("a result").expect("a library");
     #[cfg(test)]
     library.set_patience(PATIENCE);
     let capset = library.capset(4).expect("an answer").expect("a set");
+    let (connector, other) = connection();
+    CONNECTOR.set(Some(other));
+    let renewal = Renewal::new(Connector::fake(connector), open, retired);
     let name = "a fake".to_owned();
-    let renderer =
-        VenusRenderer::with_library(library, watched, capset, name, budget.clone(), memory);
+    let renderer = VenusRenderer::with_library(
+        library,
+        watched,
+        renewal,
+        capset,
+        name,
+        budget.clone(),
+        memory,
+    );
     (renderer.expect("a renderer"), theirs)
+}
+
+/// If the renderer wants a new server, it gets this one, or none. Whether it did, and the server's end of the connection.
+#[cfg(test)]
+pub(super) fn connect_anew(is_there: bool) -> Option<Option<OwnedFd>> {
+    use rustix::net::{RecvFlags, recv};
+    CONNECTOR.with_borrow(|connector| {
+        let connector = connector.as_ref().expect("a connector");
+        let mut order = [0_u8; 8];
+        recv(connector, &mut order, RecvFlags::DONTWAIT).ok()?;
+        let (ours, theirs) = connection();
+        let answer = match is_there {
+            true => Ok(ours),
+            false => Err(rustix::io::Errno::CONNREFUSED.into()),
+        };
+        connector::answer(connector, answer).expect("an answer");
+        Some(is_there.then_some(theirs))
+    })
+}
+
+/// The connector ends.
+#[cfg(test)]
+pub(super) fn end_connector() {
+    CONNECTOR.set(None);
 }
 
 /// A renderer with a fake library on this thread, for a fuzz target.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzzed_renderer(budget: &Budget, memory: GuestMemory) -> VenusRenderer {
     let (renderer, server) = renderer(budget, memory);
-    state(|state| state.server = Some(server));
+    fuzzing::serve(server);
     renderer
 }
 
 /// What the fuzz targets see of the library and its server.
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
+    use super::{Arc, CONNECTOR, Mutex, OwnedFd, PoisonError, RefCell, connection, connector};
+
+    type Server = Arc<Mutex<Option<OwnedFd>>>;
+
+    thread_local! {
+        /// The end of the connection of the server that runs.
+        static SERVER: RefCell<Server> = RefCell::default();
+    }
+
+    fn run(server: &Server, end: Option<OwnedFd>) {
+        *server.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
+
+    /// A server runs, and others after it.
+    pub(super) fn serve(first: OwnedFd) {
+        let server = Server::default();
+        run(&server, Some(first));
+        SERVER.set(Arc::clone(&server));
+        let connector = CONNECTOR.take().expect("a connector");
+        std::thread::spawn(move || {
+            // Ends with the renderer.
+            let _ = connector::serve(&connector, || {
+                let (ours, theirs) = connection();
+                run(&server, Some(theirs));
+                Ok(ours)
+            });
+        });
+    }
+
     /// Completes the work of a context's timelines whose numbers are not over `ring`.
     pub fn retire(context: u32, ring: u32) {
         super::retire(|fence| fence.context == context && fence.ring <= ring);
@@ -193,12 +277,17 @@ pub mod fuzzing {
 
     /// The server ends.
     pub fn end_server() {
+        SERVER.with_borrow(|server| run(server, None));
         super::state(|state| {
-            state.server = None;
             for (_, server) in state.contexts.values_mut() {
                 *server = None;
             }
         });
+    }
+
+    /// How many streams the library has accepted.
+    pub fn accepted() -> usize {
+        super::state(|state| state.accepted)
     }
 
     /// Numbers of contexts and blobs.
@@ -213,7 +302,7 @@ fn connection() -> (OwnedFd, OwnedFd) {
     pair.expect("a pair of sockets")
 }
 
-fn api() -> Api {
+pub(super) fn api() -> Api {
     Api {
         init,
         cleanup,
@@ -234,7 +323,7 @@ fn api() -> Api {
 
 unsafe extern "C" fn init(
     cookie: *mut c_void,
-    _: c_int,
+    flags: c_int,
     table: *mut sys::virgl_renderer_callbacks,
 ) -> c_int {
     // SAFETY: the table is the caller's.
@@ -245,6 +334,11 @@ unsafe extern "C" fn init(
     let connection = unsafe { connect(cookie, 0) };
     state(|state| {
         state.cookie = cookie.expose_provenance();
+        state.capset = 4;
+        if flags as u32 & sys::VIRGL_RENDERER_DRM != 0 {
+            state.capset = 6;
+            return;
+        }
         // SAFETY: the descriptor becomes the library's.
         state.connection = Some(unsafe { OwnedFd::from_raw_fd(connection) });
     });
@@ -259,12 +353,16 @@ unsafe extern "C" fn get_cap_set(id: u32, version: *mut u32, size: *mut u32) {
     // SAFETY: there is room for both results.
     unsafe {
         *version = 0;
-        *size = if id == 4 { 160 } else { 0 };
+        *size = if id == state(|state| state.capset) {
+            160
+        } else {
+            0
+        };
     }
 }
 
 unsafe extern "C" fn fill_caps(id: u32, version: u32, into: *mut c_void) {
-    assert_eq!((id, version), (4, 0));
+    assert_eq!((id, version), (state(|state| state.capset), 0));
     // SAFETY: the caller has room for what get_cap_set says.
     unsafe { into.cast::<u8>().write_bytes(0x5a, 160) }
 }
@@ -273,7 +371,7 @@ unsafe extern "C" fn context_create(id: u32, flags: u32, len: u32, name: *const 
     // SAFETY: the name is a string.
     let name = unsafe { CStr::from_ptr(name) };
     assert_eq!(name.to_bytes().len(), len as usize);
-    assert_eq!(flags, 4);
+    assert_eq!(flags, state(|state| state.capset));
     assert_ne!(id, 0);
     let (ours, theirs) = connection();
     let old = state(|state| state.contexts.insert(id, (ours, Some(theirs))));
@@ -344,10 +442,23 @@ unsafe extern "C" fn submit(commands: *mut c_void, context: c_int, len: c_int) -
             EINVAL
         }
         #[cfg(test)]
-        [HANGS, ..] => loop {
+        [HANGS, ..] => {
+            let connection = state(|state| {
+                let connection = state.connection.as_ref().expect("a connection");
+                connection.try_clone().expect("a descriptor")
+            });
+            assert_eq!(rustix::io::read(&connection, &mut [0_u8; 8]), Ok(0));
+            EINVAL
+        }
+        #[cfg(test)]
+        [STUCK, ..] => loop {
             std::thread::park();
         },
-        _ => 0,
+        _ => {
+            #[cfg(feature = "fuzzing")]
+            state(|state| state.accepted += 1);
+            0
+        }
     }
 }
 

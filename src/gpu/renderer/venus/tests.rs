@@ -5,11 +5,12 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{SealFlags, fcntl_get_seals};
 
 use super::limits::{BLOB_COST, CONTEXT_COST, MAX_CONTEXTS};
 use super::testing::{
-    CONTEXT_HANGS, DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, crash, draw,
-    population, retire, streams,
+    CONTEXT_HANGS, DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, STUCK,
+    connect_anew, crash, draw, end_connector, population, retire, streams,
 };
 use super::*;
 use crate::backend::GuestMemory;
@@ -93,6 +94,9 @@ fn blobs_of_the_host_are_charged_and_can_be_mapped() {
         let memory = renderer.host_memory(id).unwrap();
         assert_eq!((memory.offset, memory.len), (offset, 2 * PAGE));
         assert_eq!(memory.caching, 3);
+        // The server did not seal it.
+        let seals = fcntl_get_seals(&*memory.file).unwrap();
+        assert!(seals.contains(SealFlags::SHRINK), "{seals:?}");
     }
     assert_eq!(budget.used() - before, 3 * (2 * PAGE + BLOB_COST));
     // They have neither pixels of their own nor a place in the guest's memory.
@@ -146,7 +150,7 @@ fn blobs_that_cannot_be_are_refused() {
     let len = u64::MAX;
     assert!(refused(ResourceCreateBlob { len, ..new }).contains("budget"));
     let memory = BlobMemory::Host3dGuest;
-    assert!(refused(ResourceCreateBlob { memory, ..new }).contains("OpenGL"));
+    assert!(refused(ResourceCreateBlob { memory, ..new }).contains("a copy in the guest's"));
     assert!(population().1.is_empty());
     // A 2D resource cannot take a blob's id either.
     renderer.create_blob(&host_blob(5, 1, MEMFD), None).unwrap();
@@ -318,7 +322,7 @@ fn streams_reach_the_context() {
 }
 
 #[test]
-fn vulkan_ends_with_a_render_server_that_does_not_answer() {
+fn library_that_never_returns_is_not_waited_for() {
     let (mut renderer, _server) = renderer(&budget());
     renderer.create_context(1, b"", VENUS).unwrap();
     renderer.create_blob(&host_blob(5, 1, MEMFD), None).unwrap();
@@ -327,13 +331,15 @@ fn vulkan_ends_with_a_render_server_that_does_not_answer() {
         index: 0,
     });
     let fence = renderer.fence(ring).unwrap();
-    let error = renderer.submit(1, &mut [HANGS]).unwrap_err();
+    let error = renderer.submit(1, &mut [STUCK]).unwrap_err();
     assert!(matches!(error, ContextError::ServerEnded));
     assert!(is_readable(&renderer));
     renderer.poll_fences();
     assert!(renderer.is_retired(fence));
     assert!(renderer.name().unwrap().contains("does not answer"));
-    // Nothing waits any more.
+    // No new server helps as long as the library does not return, and nothing waits any more.
+    let _next = connect_anew(true).unwrap();
+    let _ = renderer.create_context(2, b"", VENUS).unwrap_err();
     let began = Instant::now();
     let error = renderer.create_context(2, b"", VENUS).unwrap_err();
     assert!(matches!(error, ContextError::ServerEnded));
@@ -365,9 +371,21 @@ fn context_that_keeps_the_library_waiting_is_the_only_one_that_ends() {
     assert_eq!(renderer.name(), Some("a fake"));
 }
 
+/// Waits for what the renderer does meanwhile.
+fn poll_until(renderer: &mut VenusRenderer, done: impl Fn(&VenusRenderer) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done(renderer) {
+        assert!(Instant::now() < deadline, "{:?}", renderer.name());
+        if is_readable(renderer) {
+            renderer.poll_fences();
+        }
+    }
+}
+
 #[test]
 fn vulkan_ends_with_the_render_server_and_2d_goes_on() {
-    let (mut renderer, server) = renderer(&budget());
+    let budget = budget();
+    let (mut renderer, server) = renderer(&budget);
     renderer.create_context(1, b"", VENUS).unwrap();
     renderer.create_blob(&host_blob(5, 1, MEMFD), None).unwrap();
     let ring = Some(RingId {
@@ -379,16 +397,150 @@ fn vulkan_ends_with_the_render_server_and_2d_goes_on() {
     assert!(is_readable(&renderer));
     renderer.poll_fences();
     assert!(renderer.is_retired(fence));
-    assert_eq!(population(), (vec![], vec![5]));
+    assert!(renderer.name().unwrap().contains("has ended"));
+    let error = renderer.submit(1, &mut [1]).unwrap_err();
+    assert!(matches!(error, ContextError::Ended(1)));
+    // There is no other one.
+    assert!(connect_anew(false).unwrap().is_none());
     let error = renderer.create_context(2, b"", VENUS).unwrap_err();
     assert!(matches!(error, ContextError::ServerEnded));
-    assert!(renderer.submit(1, &mut [1]).is_err());
-    assert!(renderer.name().unwrap().contains("has ended"));
     // The event comes once more, for the fences, and then no more.
     renderer.poll_fences();
     assert!(!is_readable(&renderer));
+    // The guest may still have it mapped.
+    renderer.host_memory(5).unwrap();
     renderer
         .create_2d(6, Format::B8G8R8X8, Size::new(1, 1))
         .unwrap();
     renderer.unref(5).unwrap();
+    renderer.destroy_context(1).unwrap();
+    renderer.reset();
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn new_render_server_serves_the_programs_that_start_from_then_on() {
+    let budget = budget();
+    let (mut renderer, server) = renderer(&budget);
+    renderer.create_context(1, b"", VENUS).unwrap();
+    renderer.create_blob(&host_blob(5, 1, MEMFD), None).unwrap();
+    renderer
+        .create_blob(&host_blob(6, 1, DMABUF), None)
+        .unwrap();
+    drop(server);
+    renderer.poll_fences();
+    let _next = connect_anew(true).unwrap();
+    // It waits for the server.
+    renderer.create_context(2, b"", VENUS).unwrap();
+    assert_eq!(renderer.name(), Some("a fake"));
+    assert_eq!(population(), (vec![2], vec![]));
+    renderer.submit(2, &mut [1, 2]).unwrap();
+    renderer.create_blob(&host_blob(7, 2, MEMFD), None).unwrap();
+    let fence = renderer.fence(Some(RingId {
+        context: 2,
+        index: 0,
+    }));
+    retire(|_| true);
+    renderer.poll_fences();
+    assert!(renderer.is_retired(fence.unwrap()));
+    // What was before has ended, and is not known to the new one.
+    assert!(renderer.submit(1, &mut [1]).is_err());
+    let error = renderer.create_context(1, b"", VENUS).unwrap_err();
+    assert!(matches!(error, ContextError::Exists(1)));
+    for resource in [5, 6] {
+        assert!(renderer.attach_resource(1, resource).is_err());
+        assert!(renderer.attach_resource(2, resource).is_err());
+        renderer.detach_resource(2, resource).unwrap();
+    }
+    renderer.unref(5).unwrap();
+    renderer.destroy_context(1).unwrap();
+    renderer.create_context(1, b"", VENUS).unwrap();
+    assert_eq!(population(), (vec![1, 2], vec![7]));
+    renderer.reset();
+    assert_eq!((population(), budget.used()), ((vec![], vec![]), 0));
+}
+
+#[test]
+fn new_render_server_is_there_without_a_program_that_asks_for_it() {
+    let (mut renderer, server) = renderer(&budget());
+    drop(server);
+    renderer.poll_fences();
+    let _next = connect_anew(true).unwrap();
+    poll_until(&mut renderer, |renderer| renderer.name() == Some("a fake"));
+    renderer.poll_fences();
+    assert!(!is_readable(&renderer));
+}
+
+/// The library waits for it; its connection is ended.
+#[test]
+fn render_server_that_does_not_answer_is_followed_by_a_new_one() {
+    let (mut renderer, _server) = renderer(&budget());
+    for context in [1, 2] {
+        renderer.create_context(context, b"", VENUS).unwrap();
+    }
+    let error = renderer.submit(1, &mut [HANGS]).unwrap_err();
+    assert!(matches!(error, ContextError::ServerEnded));
+    assert!(is_readable(&renderer));
+    renderer.poll_fences();
+    assert!(renderer.name().unwrap().contains("does not answer"));
+    let error = renderer.submit(2, &mut [1]).unwrap_err();
+    assert!(matches!(error, ContextError::Ended(2)));
+    let _next = connect_anew(true).unwrap();
+    poll_until(&mut renderer, |renderer| renderer.name() == Some("a fake"));
+    renderer.create_context(3, b"", VENUS).unwrap();
+    assert_eq!(population(), (vec![3], vec![]));
+}
+
+#[test]
+fn render_servers_that_end_at_once_are_not_started_in_a_loop() {
+    let (mut renderer, server) = renderer(&budget());
+    drop(server);
+    renderer.poll_fences();
+    let next = connect_anew(true).unwrap();
+    poll_until(&mut renderer, |renderer| renderer.name() == Some("a fake"));
+    drop(next);
+    renderer.poll_fences();
+    // Neither by itself, nor for a program, before its time.
+    for id in 1..100 {
+        let error = renderer.create_context(id, b"", VENUS).unwrap_err();
+        assert!(matches!(error, ContextError::ServerEnded));
+        renderer.poll_fences();
+    }
+    assert!(connect_anew(true).is_none());
+    std::thread::sleep(Duration::from_millis(1100));
+    let _ = renderer.create_context(1, b"", VENUS).unwrap_err();
+    let _next = connect_anew(true).unwrap();
+    poll_until(&mut renderer, |renderer| renderer.name() == Some("a fake"));
+}
+
+#[test]
+fn guest_does_not_wait_again_for_a_server_that_does_not_come() {
+    let (mut renderer, server) = renderer(&budget());
+    drop(server);
+    renderer.poll_fences();
+    let _ = renderer.create_context(1, b"", VENUS).unwrap_err();
+    let began = Instant::now();
+    for _ in 0..100 {
+        let _ = renderer.create_context(1, b"", VENUS).unwrap_err();
+    }
+    assert!(began.elapsed() < Duration::from_millis(250));
+    // It comes late.
+    let _next = connect_anew(true).unwrap();
+    poll_until(&mut renderer, |renderer| renderer.name() == Some("a fake"));
+    renderer.create_context(1, b"", VENUS).unwrap();
+}
+
+#[test]
+fn vulkan_ends_for_good_with_the_connector() {
+    let (mut renderer, server) = renderer(&budget());
+    end_connector();
+    renderer.poll_fences();
+    assert!(!is_readable(&renderer));
+    renderer.create_context(1, b"", VENUS).unwrap();
+    drop(server);
+    renderer.poll_fences();
+    let error = renderer.create_context(2, b"", VENUS).unwrap_err();
+    assert!(matches!(error, ContextError::ServerEnded));
+    renderer.poll_fences();
+    assert!(!is_readable(&renderer));
 }

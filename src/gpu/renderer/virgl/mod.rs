@@ -31,6 +31,7 @@ mod transfers;
 pub use error::VirglError;
 pub use options::Options;
 pub(crate) use renderer::VirglRenderer;
+pub(in crate::gpu::renderer) use sandbox_policy::node_policy;
 
 #[cfg(test)]
 mod tests;

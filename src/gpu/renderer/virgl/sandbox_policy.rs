@@ -164,3 +164,12 @@ pub(super) fn sandbox_policy(node: Option<&Path>) -> SandboxPolicy {
         code: true,
     }
 }
+
+/// The policy for the render node `node`, without OpenGL, which alone makes code.
+pub(in crate::gpu::renderer) fn node_policy(node: &Path) -> SandboxPolicy {
+    SandboxPolicy {
+        write: Vec::new(),
+        code: false,
+        ..sandbox_policy(Some(node))
+    }
+}

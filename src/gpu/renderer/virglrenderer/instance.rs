@@ -35,6 +35,8 @@ impl Refused {
     /// `EINVAL`.
     pub(in crate::gpu::renderer) const INVALID: Self =
         Self(rustix::io::Errno::INVAL.raw_os_error());
+    /// `EBUSY`.
+    pub(in crate::gpu::renderer) const BUSY: Self = Self(rustix::io::Errno::BUSY.raw_os_error());
     /// `E2BIG`.
     pub(in crate::gpu::renderer) const TOO_BIG: Self =
         Self(rustix::io::Errno::TOOBIG.raw_os_error());

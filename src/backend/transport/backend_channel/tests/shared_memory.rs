@@ -418,3 +418,36 @@ fn regions_have_a_power_of_two() {
         SharedMemoryRegion::new(1, len).unwrap_err();
     }
 }
+
+/// QEMU says nothing of a map in a BAR that the guest has hidden.
+#[test]
+fn map_that_the_guest_does_not_see_is_done_after_a_time() {
+    let mut mapped = Mapped::running();
+    for offset in [0, 0x4000] {
+        assert!(mapped.memory.send(map(offset)));
+        mapped.serve();
+        mapped.received();
+        mapped.joined.answer([MAP, 1 | 1 << 2, 8], 0);
+        mapped.serve();
+        assert_eq!(mapped.memory.take_outcome(), None);
+        let timer = mapped.joined.channel.awaited_fd().expect("an event");
+        let mut fds = [PollFd::from_borrowed_fd(timer, PollFlags::IN)];
+        assert_eq!(poll(&mut fds, Some(&Timespec::default())), Ok(0));
+        let limit = Timespec {
+            tv_sec: 30,
+            tv_nsec: 0,
+        };
+        assert_eq!(poll(&mut fds, Some(&limit)), Ok(1));
+        mapped.serve();
+        let outcome = mapped.memory.take_outcome();
+        assert_eq!(outcome, Some(SharedMemoryOutcome::Done));
+        assert!(mapped.joined.channel.awaited_fd().is_none());
+    }
+    // One that the guest sees is done as soon as it does.
+    assert!(mapped.memory.send(map(0x8000)));
+    mapped.serve();
+    mapped.received();
+    mapped.answer(MAP, 0);
+    let outcome = mapped.memory.take_outcome();
+    assert_eq!(outcome, Some(SharedMemoryOutcome::Done));
+}
