@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod access_control;
 mod autopkgtest;
 mod contents;
 mod guest;
