@@ -10,6 +10,7 @@ mod access_control;
 mod autopkgtest;
 mod contents;
 mod guest;
+mod installed;
 mod machine;
 mod removal;
 mod rpm;
