@@ -107,7 +107,7 @@ fn machine_with_profiles(release: &str, package: &str) -> anyhow::Result<Machine
     machine.apt("install --no-install-recommends apparmor")?;
     machine.copy(&[profiles], "/root/profiles")?;
     machine.sh(
-        "dpkg-deb --extract /root/profiles/*.deb / && \
+        "dpkg-deb --fsys-tarfile /root/profiles/*.deb | tar --extract --directory=/ ./etc/apparmor.d && \
          mkdir -p /etc/apparmor.d/local/abstractions && touch /etc/apparmor.d/local/abstractions/libvirt-qemu",
     )?;
     Ok(machine)
