@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # For the postinst of each Debian package: debian/rules inserts it.
 
-# not_listening SOCKET: prints the paths of a socket unit at which nobody listens.
+# held_by_systemd PATH: prints something if systemd listens there. A program that it gave the socket listens too, until it ends.
+held_by_systemd() {
+    # As in proc(5): number, references, protocol, flags (listening), type, state, inode, path.
+    awk -v path="$1" '$4 == "00010000" && $8 == path { print $7 }' /proc/net/unix | while read -r inode; do
+        find /proc/1/fd -lname "socket:\\[$inode\\]" 2>/dev/null
+    done
+}
+
+# not_listening SOCKET: prints the paths of a socket unit at which systemd does not listen. A file that was removed is in the
+# list of sockets still.
 not_listening() {
     systemctl show --property=Listen --value "$1" | sed -n 's/^\(\/.*\) (Stream)$/\1/p' | while read -r path; do
-        # As in proc(5): number, references, protocol, flags (listening), type, state, inode, path. A file that was removed is
-        # there still.
-        if ! [ -S "$path" ] ||
-            ! awk -v path="$path" '$4 == "00010000" && $8 == path { found = 1 } END { exit !found }' /proc/net/unix; then
+        if ! [ -S "$path" ] || [ -z "$(held_by_systemd "$path")" ]; then
             echo "$path"
         fi
     done

@@ -6,9 +6,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod access_control;
 mod autopkgtest;
 mod contents;
 mod guest;
+mod installed;
 mod machine;
 mod removal;
 mod rpm;

@@ -94,3 +94,69 @@ fn purge_leaves_nothing(release: &str) -> anyhow::Result<()> {
     ensure!(units.trim().is_empty(), "{units}");
     Ok(())
 }
+
+/// systemd closes the sockets of units whose files are away when it reads its units again. The program that serves a VM has the
+/// socket as well, so that this shows only at the VM's next start.
+#[test]
+fn socket_that_systemd_lost_during_a_removal_is_named() -> anyhow::Result<()> {
+    const SOCKET: &str = "vhost-user-gpu@vm1.socket";
+    let machine = Machine::boot("trixie")?;
+    machine.install("deb")?;
+    machine.sh("vhostctl add console vm1 --now")?;
+    let mut vm = Vm::start(&machine, "vm1")?;
+    machine.apt("remove vhost-user-gpu")?;
+    // As the installation of any other package with units does.
+    machine.sandbox.systemctl(&["daemon-reload"])?;
+    let said = machine.install("deb")?;
+    let hint = format!(
+        "{SOCKET} does not listen any more. Once its VM is shut down: systemctl restart {SOCKET}"
+    );
+    ensure!(said.contains(&hint), "{said}");
+    vm.works()?;
+    drop(vm);
+    machine
+        .sandbox
+        .wait_property(&format!("{GPU}.service"), "ActiveState", "inactive", SOON)?;
+    let list = machine.sh("vhostctl list vm1:gpu --no-legend")?;
+    ensure!(list.contains("no-socket"), "{list}");
+    machine.sh("vhostctl restart vm1:gpu")?;
+    let list = machine.sh("vhostctl list vm1:gpu --no-legend")?;
+    ensure!(list.contains("listening"), "{list}");
+    let mut vm = Vm::start(&machine, "vm1")?;
+    vm.works()
+}
+
+/// One package without those that it recommends, or without those that its backends need.
+#[test]
+fn packages_that_are_missing_are_named() -> anyhow::Result<()> {
+    let machine = Machine::boot("trixie")?;
+    machine.apt("install --no-install-recommends /root/packages/deb/vhostctl_*.deb")?;
+    let fails = |line: &str, code: i32, hint: &str| -> anyhow::Result<()> {
+        let output = machine.run(line)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(code), "{line}: {output:?}");
+        ensure!(said.contains(hint), "{line}: {said}");
+        Ok(())
+    };
+    let gpu = "It is in the package vhost-user-gpu.";
+    fails("vhostctl add console vm1 --now", 5, gpu)?;
+    fails("vhostctl add gpu vm1", 5, gpu)?;
+    let left = machine.sh("find /etc/systemd/system -name 'vhost*'")?;
+    ensure!(left.trim().is_empty(), "{left}");
+
+    // A VM goes on without what was removed; what is there is restarted after an upgrade.
+    machine.install("deb")?;
+    machine.sh("vhostctl add console vm1 --now")?;
+    let mut vm = Vm::start(&machine, "vm1")?;
+    let pids = || -> anyhow::Result<[String; 2]> {
+        Ok([machine.pid(&vm.services[0])?, machine.pid(&vm.services[1])?])
+    };
+    let before = pids()?;
+    machine.apt("remove vhost-vnc")?;
+    let said = machine.apt("install --reinstall /root/packages/deb/vhost-user-*.deb")?;
+    let after = pids()?;
+    ensure!(said.contains("2 programs restarted."), "{said}");
+    ensure!(before[0] != after[0] && before[1] != after[1], "{said}");
+    vm.works()?;
+    Ok(())
+}

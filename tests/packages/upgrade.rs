@@ -7,6 +7,7 @@ use std::thread;
 
 use anyhow::{Context as _, ensure};
 use harness::staging::program_of_next_state;
+use harness::viewers::RfbViewer;
 
 use crate::machine::{Machine, OLD_VERSION, SOON};
 use crate::vms::Vm;
@@ -21,6 +22,54 @@ fn upgrade_on_debian_12_disturbs_no_vm() -> anyhow::Result<()> {
 #[test]
 fn upgrade_on_debian_13_disturbs_no_vm() -> anyhow::Result<()> {
     upgrade_disturbs_no_vm("trixie")
+}
+
+/// An upgrade and the way back while somebody looks, with settings of the administrator's own beside ours.
+#[test]
+fn viewer_and_own_settings_outlast_an_upgrade_and_a_downgrade() -> anyhow::Result<()> {
+    const CONSOLE: &str = "vhost-vnc@vm1.service";
+    const OWN: &str = "/etc/systemd/system/vhost-user-gpu@vm1.service.d/override.conf";
+    const NEEDRESTART: &str = "/etc/needrestart/conf.d/vhost-user.conf";
+    let machine = Machine::boot("trixie")?;
+    machine.install("old")?;
+    machine.sh("vhostctl add console vm1 --now")?;
+    machine.sandbox.write(OWN, "[Service]\nNice=3\n")?;
+    machine.sh(&format!(
+        "systemctl daemon-reload && echo '# our own' >>{NEEDRESTART}"
+    ))?;
+    let ours = "cat /etc/systemd/system/vhost*/50-vhostctl.conf";
+    let added = machine.sh(ours)?;
+    let mut vm = Vm::start(&machine, "vm1")?;
+    vm.works()?;
+    let viewer = machine.sandbox.path("/run/vhost-user/vnc/vm1.sock");
+    let mut viewer = RfbViewer::connect(&viewer, SOON)?;
+    viewer.wait_picture(&vm.drawn())?;
+    let console = machine.pid(CONSOLE)?;
+
+    for (kind, version) in [("deb", None), ("old", Some(OLD_VERSION)), ("deb", None)] {
+        let before = machine.pid(GPU)?;
+        let said = machine.install(kind)?;
+        ensure!(said.contains("2 programs restarted."), "{said}");
+        ensure!(machine.pid(GPU)? != before, "{said}");
+        let installed = machine.sh("dpkg-query -W -f '${Version}' vhost-vnc")?;
+        ensure!(
+            (installed == OLD_VERSION) == version.is_some(),
+            "{installed}: {said}"
+        );
+        vm.works().with_context(|| said.clone())?;
+        viewer
+            .wait_picture(&vm.drawn())
+            .with_context(|| said.clone())?;
+        ensure!(
+            machine.pid(CONSOLE)? == console,
+            "the console was restarted: {said}"
+        );
+        let nice = machine.sandbox.property(GPU, "Nice")?;
+        ensure!(nice == "3", "{nice}: {said}");
+        ensure!(machine.sh(ours)? == added, "{said}");
+        machine.sh(&format!("grep -q 'our own' {NEEDRESTART}"))?;
+    }
+    Ok(())
 }
 
 const GPU: &str = "vhost-user-gpu@vm1.service";

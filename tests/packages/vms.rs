@@ -9,6 +9,7 @@ use frontend::events::EventsClient;
 use frontend::gpu::{DisplayOptions, DisplayThread, Format, Gpu, GpuOptions, Rect};
 use frontend::input::{Event, Input, InputOptions};
 use frontend::{Memory, Session};
+use harness::image::Image;
 
 use crate::common::{Backing, Pieces, guest_memory, ok, picture};
 use crate::machine::Machine;
@@ -62,11 +63,25 @@ impl Vm {
         })
     }
 
+    /// What is drawn now.
+    pub(crate) fn drawn(&self) -> Image {
+        let places = (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| (x, y)));
+        let pixel = |(x, y)| {
+            let [red, green, blue] = color(self.drawn, x, y);
+            u32::from_be_bytes([0, red, green, blue])
+        };
+        Image {
+            width: SIZE.0,
+            height: SIZE.1,
+            pixels: places.map(pixel).collect(),
+        }
+    }
+
     /// What is drawn is shown, and a key arrives once.
     pub(crate) fn works(&mut self) -> anyhow::Result<()> {
         self.drawn = self.drawn.wrapping_add(1);
         let n = self.drawn;
-        let color = move |x: u32, y: u32| [x as u8 ^ n, y as u8, n];
+        let color = move |x: u32, y: u32| color(n, x, y);
         self.backing.write(0, &picture(FORMAT, SIZE, color));
         let whole = Rect::sized(SIZE.0, SIZE.1);
         ok(self.gpu.transfer_to_host_2d(SCREEN, whole, 0));
@@ -86,6 +101,11 @@ impl Vm {
         }
         Ok(())
     }
+}
+
+/// The colour of a pixel of a VM's picture.
+fn color(picture: u8, x: u32, y: u32) -> [u8; 3] {
+    [x as u8 ^ picture, y as u8, picture]
 }
 
 fn connect(path: &Path) -> anyhow::Result<Session> {

@@ -34,7 +34,18 @@ fn vhostctl_gives_a_vm_opengl_in_one_command() -> anyhow::Result<()> {
     let added = host.exec(["vhostctl", "add", "gpu", "vm1", "--virgl", "--now"])?;
     let said = String::from_utf8_lossy(&added.stderr).into_owned();
     ensure!(added.status.success(), "{said}");
-    draws(&host)
+    draws(&host)?;
+
+    // Shaders of a VM that is there no more are nobody's.
+    let removed = host.exec(["vhostctl", "remove", "vm1"])?;
+    let said = String::from_utf8_lossy(&removed.stderr).into_owned();
+    ensure!(
+        said.contains("Deleted /var/cache/vhost-user-gpu/vm1."),
+        "{said}"
+    );
+    let left = host.exec(["find", "/var/cache", "-name", "vm1"])?;
+    ensure!(left.stdout.is_empty(), "{left:?}");
+    Ok(())
 }
 
 /// Draws a triangle by the VM's GPU, and looks at the unit meanwhile.

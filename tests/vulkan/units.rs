@@ -68,7 +68,13 @@ fn vhostctl_gives_a_vm_vulkan_in_one_command() -> anyhow::Result<()> {
             );
         }
     }
-    run(&["vhostctl", "remove", "vm1"])?;
+    let said = run(&["vhostctl", "remove", "vm1"])?;
+    ensure!(
+        said.contains("Deleted /var/cache/vhost-render-server/vm1."),
+        "{said}"
+    );
+    let left = run(&["find", "/var/cache", "-name", "vm1"])?;
+    ensure!(left.is_empty(), "{left}");
     assert_eq!(
         run(&["sh", "-c", "ls -d /etc/systemd/system/vhost*; true"])?
             .lines()

@@ -6,6 +6,7 @@ mod command_line;
 mod details;
 mod device_type;
 mod kept_state;
+mod listeners;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,6 +27,7 @@ use crate::unit_folders;
 pub(crate) use details::{ConsoleSocket, Details, RenderServerUnit, WaitingFrontEnd};
 pub(crate) use device_type::WatchedTypes;
 use device_type::device_type;
+use listeners::Listeners;
 
 /// A backend: a socket, and the service that it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -78,9 +80,10 @@ pub(crate) async fn list(
 ) -> Result<Vec<Backend>, Error> {
     let mut instances = instances(queries).await?;
     instances.retain(|instance, _| chosen(instance));
+    let listeners = Listeners::default();
     each(instances, async |instance, units| {
         let facts = Facts::ask(queries, &instance, &units).await?;
-        Ok(backend(queries, instance, units, facts))
+        Ok(backend(queries, &listeners, instance, units, facts))
     })
     .await
 }
@@ -97,6 +100,7 @@ pub(crate) async fn details(
 ) -> Result<Vec<Details>, Error> {
     let mut instances = instances(queries).await?;
     instances.retain(|instance, _| chosen(instance));
+    let listeners = Listeners::default();
     each(instances, async |instance, units| {
         let unit = |unit_type| instance.unit(unit_type);
         let ask = async |unit_type, loaded| queries.properties(unit(unit_type), loaded).await;
@@ -110,7 +114,7 @@ pub(crate) async fn details(
             false => None,
         };
         let facts = Facts::read(&units, &socket, &service);
-        let backend = backend(queries, instance, units, facts);
+        let backend = backend(queries, &listeners, instance, units, facts);
         let missing = backend.device.as_ref().filter(|_| queries.is_local());
         let missing = missing.map(|address| is_missing(queries, address));
         let render_server = match backend.has_vulkan {
@@ -221,7 +225,13 @@ impl Facts {
     }
 }
 
-fn backend(queries: &Queries, instance: Instance, units: LoadedUnits, facts: Facts) -> Backend {
+fn backend(
+    queries: &Queries,
+    listeners: &Listeners,
+    instance: Instance,
+    units: LoadedUnits,
+    facts: Facts,
+) -> Backend {
     let status = facts.status.filter(|_| facts.pid.is_some());
     let options = match instance.kind() {
         UnitKind::Gpu | UnitKind::Input => {
@@ -230,7 +240,8 @@ fn backend(queries: &Queries, instance: Instance, units: LoadedUnits, facts: Fac
         UnitKind::Program | UnitKind::Vnc => ProgramOptions::None,
     };
     let device = options.address();
-    let is_gone = |path: &String| is_socket_gone(queries, path);
+    // Sockets of another host cannot be seen.
+    let is_gone = |path: &String| queries.is_local() && listeners.lack(path);
     let state = match units.state() {
         BackendState::Listening if facts.socket.as_ref().is_some_and(is_gone) => {
             BackendState::NoSocket
@@ -272,13 +283,6 @@ fn are_newer(files: &[String], than: Timestamp) -> bool {
         let written = written.ok().and_then(|time| Timestamp::try_from(time).ok());
         written.is_none_or(|written| written > than)
     })
-}
-
-/// Whether the file of a socket that systemd listens on was removed. Sockets of another host, and in folders that this user
-/// may not enter, cannot be seen.
-fn is_socket_gone(queries: &Queries, path: &str) -> bool {
-    let path = Path::new(path);
-    queries.is_local() && path.is_absolute() && matches!(path.try_exists(), Ok(false))
 }
 
 /// Whether a device of this host is missing. Those of another host cannot be seen.

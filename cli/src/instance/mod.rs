@@ -287,6 +287,11 @@ impl Instance {
         format!("vhost-render-server@{}.service", self.specifier())
     }
 
+    /// The socket by which a GPU with Vulkan uses it.
+    pub(crate) fn render_server_socket(&self) -> String {
+        format!("vhost-render-server@{}.socket", self.specifier())
+    }
+
     /// The names of all units that it may have.
     pub(crate) fn units(&self) -> Vec<String> {
         let types = self.kind.unit_types().iter();

@@ -20,7 +20,7 @@ pub(crate) enum BackendState {
     /// The socket waits, but the device of the host is missing: a VMM that connects is refused.
     #[serde(rename = "no-device")]
     NoDevice,
-    /// The socket waits, but its file was removed: no VMM can connect.
+    /// The socket waits, but its file was removed, or systemd has closed it: no VMM can connect.
     #[serde(rename = "no-socket")]
     NoSocket,
     /// A unit failed, and the socket does not listen.

@@ -20,7 +20,7 @@ backends that systemd has loaded, and those that are enabled or have drop-ins.
 
 STATE is 'listening' while the backend waits for a VMM or a viewer and 'running' while it serves one; 'released' if it
 serves one and the host has its device (vhostctl release); 'no-device' if it listens but its host device is missing, so
-that a VMM that connects is refused; 'no-socket' if it listens but the socket's file was removed, until it is restarted;
+that a VMM that connects is refused; 'no-socket' if it should listen but its socket is gone, until it is restarted;
 otherwise starting, stopping, failed or inactive.")]
 pub(crate) struct Args {
     /// List these: all of a VM, or one; shell patterns are allowed

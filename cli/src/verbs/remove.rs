@@ -7,7 +7,7 @@ use crate::completion;
 use crate::instance::{Instance, UnitKind, UnitType};
 use crate::output::Output;
 use crate::selector::Selector;
-use crate::systemd::Target;
+use crate::systemd::{Job, Target};
 use crate::unit_folders::UnitFolders;
 
 use super::error::Error;
@@ -25,7 +25,7 @@ using it. So vhostctl asks first; without a terminal it refuses, unless --force 
 first.
 
 Other drop-ins of the backend (systemctl edit) are kept. What only its service kept below /var/lib and /var/cache is
-deleted.")]
+deleted, such as the shaders of a GPU.")]
 pub(crate) struct Args {
     /// Remove these: all of a VM, or one
     #[arg(value_name = "VM[:NAME]", required = true, add = completion::backends())]
@@ -51,6 +51,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         let mut instances = delete_drop_ins(&mut controller, &folders, &units).await?;
         drop(lock);
         instances = controller.apply(Step::Stop, instances).await?;
+        let servers = stop_render_servers(&controller, &instances).await?;
         let mut removed = Vec::new();
         for units in &units {
             if !instances.contains(&units.instance) {
@@ -62,7 +63,8 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
             }
         }
         controller.manager().reload().await?;
-        let all: Vec<_> = removed.iter().flat_map(|units| units.all()).collect();
+        let all = removed.iter().flat_map(|units| units.all());
+        let all: Vec<_> = all.chain(servers).collect();
         controller.jobs().reset_failed(&all).await?;
         for BackendUnits { instance, .. } in removed {
             output.hint(&format!("Removed {instance}."));
@@ -85,6 +87,20 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         }
         controller.finish()
     })
+}
+
+/// Stops the render servers of GPUs, which write to what is deleted, and returns their units. One that cannot be stopped is no
+/// reason to keep a backend.
+async fn stop_render_servers(
+    controller: &UnitController<'_>,
+    instances: &[Instance],
+) -> Result<Vec<String>, Error> {
+    let gpus = instances.iter().filter(|one| one.kind() == UnitKind::Gpu);
+    let units: Vec<_> = gpus
+        .flat_map(|gpu| [gpu.render_server_socket(), gpu.render_server()])
+        .collect();
+    controller.jobs().run(Job::Stop, &units).await?;
+    Ok(units)
 }
 
 /// What systemd keeps on disk for each.

@@ -199,7 +199,7 @@ fn show(report: &Report, args: &Args, target: &Target, output: &Output) -> Resul
     if let Some(socket) = &backend.socket {
         let note = match backend.state {
             BackendState::NoSocket => format!(
-                " (was removed; 'vhostctl restart {}' creates it again)",
+                " (is gone; 'vhostctl restart {}' creates it again)",
                 backend.instance
             ),
             _ => String::new(),

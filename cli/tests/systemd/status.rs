@@ -298,7 +298,7 @@ fn removed_socket_is_reported_and_created_again() -> anyhow::Result<()> {
         let socket = field(&text, "Socket").context("no Socket")?;
         assert_eq!(
             socket,
-            format!("{PATH} (was removed; 'vhostctl restart vm1:gpu' creates it again)")
+            format!("{PATH} (is gone; 'vhostctl restart vm1:gpu' creates it again)")
         );
         let said = vhostctl(&sandbox, repair)?;
         assert!(said.status.success(), "{said:?}");

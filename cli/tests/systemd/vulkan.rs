@@ -64,6 +64,37 @@ fn render_node_is_the_render_servers() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A GPU that has no Vulkan any more has left its shaders, and its render server perhaps runs still.
+#[test]
+fn removal_leaves_no_shaders_and_no_render_server() -> anyhow::Result<()> {
+    const SOCKET: &str = "vhost-render-server@vm1.socket";
+    const CACHE: &str = "/var/cache/vhost-render-server";
+    let host = Host::new(&[])?;
+    host.ok(&["add", "gpu", "vm1", "--vulkan"])?;
+    host.sandbox.systemctl(&["start", SOCKET])?;
+    host.ok(&["add", "gpu", "vm1", "--force"])?;
+    host.ok(&["add", "gpu", "vm2", "--vulkan"])?;
+    // As systemd makes them for a dynamic user.
+    for vm in ["vm1", "vm2"] {
+        let folder = format!("/var/cache/private/vhost-render-server/{vm}");
+        host.sandbox.write(&format!("{folder}/shader"), "")?;
+        let link =
+            format!("mkdir -p {CACHE} && ln -s ../private/vhost-render-server/{vm} {CACHE}/{vm}");
+        let linked = host.sandbox.exec(["sh", "-c", &link])?;
+        ensure!(linked.status.success(), "{linked:?}");
+    }
+    let said = host.ok(&["remove", "vm1"])?;
+    ensure!(said.contains(&format!("Deleted {CACHE}/vm1.")), "{said}");
+    let found = host.sandbox.exec(["find", "/var/cache", "-name", "vm1"])?;
+    ensure!(found.stdout.is_empty(), "{found:?}");
+    assert_eq!(host.state(SOCKET)?, "inactive");
+    let other = host
+        .sandbox
+        .path("/var/cache/private/vhost-render-server/vm2/shader");
+    ensure!(other.exists(), "another VM's: {said}");
+    Ok(())
+}
+
 #[test]
 fn vmms_are_told_of_a_generic_device() -> anyhow::Result<()> {
     const DEVICE: &str = "vhost-user-test-device-pci";

@@ -84,16 +84,42 @@ impl DebianRoot {
         Ok(self.folder.join("archives"))
     }
 
+    /// Fetches this package of the archive alone into the same folder, to be unpacked; returns its file.
+    ///
+    /// # Errors
+    ///
+    /// If the archive lacks it or cannot be reached.
+    pub fn fetch_alone(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let _lock = self.lock()?;
+        let folder = tempfile::tempdir_in(&self.folder).context("cannot create a folder")?;
+        self.retried(|| {
+            let mut apt = self.apt();
+            apt.args(["download", name]).current_dir(folder.path());
+            run(&mut apt).map(drop)
+        })?;
+        let fetched = packages_in(folder.path())?;
+        let [package] = &fetched[..] else {
+            anyhow::bail!("apt-get download {name}: {fetched:?}");
+        };
+        let file = package.file_name().context("a file without a name")?;
+        let kept = self.folder.join("archives").join(file);
+        fs::rename(package, &kept).context("cannot move what was fetched")?;
+        Ok(kept)
+    }
+
     fn download(&self, which: impl Fn(&mut Command) -> &mut Command) -> anyhow::Result<()> {
-        let install = || {
+        self.retried(|| {
             let mut apt = self.apt();
             apt.args(["install", "--download-only", "--yes"]);
             run(which(&mut apt)).map(drop)
-        };
-        // The archive may have newer packages than it had for the lists.
-        install().or_else(|_| {
+        })
+    }
+
+    /// Tries it with new lists if it failed: the archive may have newer packages than it had for the old ones.
+    fn retried(&self, fetch: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        fetch().or_else(|_| {
             run(self.apt().arg("update"))?;
-            install()
+            fetch()
         })
     }
 

@@ -142,7 +142,10 @@ pub(crate) const TRIED: &[Tried] = &[
     tried(
         "docs/libvirt.md",
         "checkmodule",
-        None("no machine with SELinux; the document says that the module was only compiled"),
+        Test(
+            "tests/packages/access_control.rs",
+            "selinux_module_is_a_part_of_debians_policy",
+        ),
     ),
     tried("docs/other-vmms.md", "vhostctl add input", ADDED),
     tried("docs/other-vmms.md", "[Unit]", UNIT),

@@ -421,7 +421,7 @@ fn effect(instance: &Instance, before: BackendState, is_new: bool) -> Option<Str
             Some(format!("{instance} is already listening."))
         }
         (BackendState::NoSocket, _) => Some(format!(
-            "The socket of {instance} had been removed. It was created again."
+            "The socket of {instance} was gone. It was created again."
         )),
         (BackendState::Inactive | BackendState::Failed, _) => None,
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What systemd keeps on disk for one service after it ended: the folders of `StateDirectory=` and `CacheDirectory=`.
+//! What systemd keeps on disk for one backend after it ended: the folders of `StateDirectory=` and `CacheDirectory=`.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::instance::Instance;
+use crate::instance::{Instance, UnitKind};
 use crate::systemd::Properties;
 use crate::verbs::error::Error;
 
@@ -14,16 +14,22 @@ const FOLDERS: [(&str, &str); 2] = [
     ("StateDirectory", "/var/lib"),
     ("CacheDirectory", "/var/cache"),
 ];
+/// The shader caches of GPUs, in folders with the names of their VMs: those of vhost-user-gpu-virgl.conf and of
+/// vhost-render-server@.service.
+const SHADER_CACHES: [&str; 2] = [
+    "/var/cache/vhost-user-gpu",
+    "/var/cache/vhost-render-server",
+];
 /// With a dynamic user a folder is a link to one of the same name in here.
 const PRIVATE: &str = "private";
 
-/// The folders of a service that no other one has.
+/// The folders of a backend that no other one has.
 #[derive(Debug)]
 pub(crate) struct KeptFolders(Vec<PathBuf>);
 
 impl KeptFolders {
     /// Those of the service `properties`, of `instance`. A folder is its own if it has its name: a drop-in may name
-    /// one that others use as well.
+    /// one that others use as well. The shader caches of a GPU are its own also if its settings no longer name them.
     pub(crate) fn of(instance: &Instance, properties: &Properties) -> Self {
         let own = instance.to_string();
         let folders = FOLDERS.iter().flat_map(|(property, root)| {
@@ -31,7 +37,8 @@ impl KeptFolders {
             names.map(|name| (Path::new(root), name))
         });
         let own = folders.filter(|(_, name)| is_own(name, &own));
-        Self(own.map(|(root, name)| root.join(name)).collect())
+        let own = own.map(|(root, name)| root.join(name));
+        Self(own.chain(shader_caches(instance)).collect())
     }
 
     /// Deletes them. Returns those that there were.
@@ -50,6 +57,17 @@ impl KeptFolders {
         }
         Ok(deleted)
     }
+}
+
+/// Where the drivers of a GPU keep their shaders; nowhere for other backends.
+fn shader_caches(instance: &Instance) -> Vec<PathBuf> {
+    let vm = instance.specifier();
+    // Whoever starts a unit chooses its instance: one of these would name the folder of all.
+    if instance.kind() != UnitKind::Gpu || matches!(vm.as_str(), "." | "..") {
+        return Vec::new();
+    }
+    let caches = SHADER_CACHES.into_iter();
+    caches.map(|caches| Path::new(caches).join(&vm)).collect()
 }
 
 /// Whether the folder `name` has the name of the instance `own`.
@@ -102,6 +120,27 @@ mod tests {
             private(Path::new("/var/lib/a/vm1:kbd")).as_deref(),
             Some(Path::new("/var/lib/private/a/vm1:kbd"))
         );
+    }
+
+    #[test]
+    fn shader_caches_are_those_of_one_gpu() {
+        let caches = |unit: &str| shader_caches(&Instance::from_unit(unit).expect("a unit"));
+        assert_eq!(
+            caches("vhost-user-gpu@vm1.service"),
+            [
+                "/var/cache/vhost-user-gpu/vm1",
+                "/var/cache/vhost-render-server/vm1"
+            ]
+            .map(PathBuf::from)
+        );
+        for others in [
+            "vhost-user-gpu@..service",
+            "vhost-user-gpu@...service",
+            "vhost-vnc@vm1.service",
+            "vhost-user-input@vm1:kbd.service",
+        ] {
+            assert!(caches(others).is_empty(), "{others}");
+        }
     }
 
     #[test]
