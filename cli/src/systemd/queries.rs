@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use zbus::Message;
 use zbus::zvariant::{DynamicType, OwnedObjectPath, OwnedValue};
 
 use super::connection::Target;
-use super::direct_bus;
+use super::direct_bus::DirectBus;
 use super::error::{Error, during, unless_refused};
 use super::loaded_units::{self, LoadedUnit, LoadedUnits};
 use super::properties::Properties;
@@ -24,8 +25,15 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// Questions to the service manager, and the connection for them.
 pub(crate) struct Queries {
-    bus: zbus::Connection,
+    bus: Bus,
     is_local: bool,
+}
+
+enum Bus {
+    /// For questions alone.
+    Direct(Arc<DirectBus>),
+    /// Where other things are done too, or on another machine.
+    Shared(zbus::Connection),
 }
 
 /// Runs `asking`, which waits for nothing but the answers of the service manager.
@@ -35,8 +43,12 @@ pub(crate) fn ask<T, E: From<Error>>(
 ) -> Result<T, E> {
     match target.connect_direct() {
         Some(bus) => {
-            let queries = Queries::new(bus?, target);
-            direct_bus::drive(&queries.bus, asking(&queries))
+            let bus = Arc::new(bus?);
+            let queries = Queries {
+                bus: Bus::Direct(Arc::clone(&bus)),
+                is_local: target.is_local(),
+            };
+            bus.drive(asking(&queries))
         }
         None => zbus::block_on(async {
             let bus = target.connect().await?;
@@ -48,7 +60,7 @@ pub(crate) fn ask<T, E: From<Error>>(
 impl Queries {
     pub(super) fn new(bus: zbus::Connection, target: &Target) -> Self {
         Self {
-            bus,
+            bus: Bus::Shared(bus),
             is_local: target.is_local(),
         }
     }
@@ -65,9 +77,17 @@ impl Queries {
         method: &'static str,
         arguments: &(impl serde::Serialize + DynamicType),
     ) -> zbus::Result<Message> {
-        self.bus
-            .call_method(Some(SERVICE), path, Some(interface), method, arguments)
-            .await
+        let question = Message::method_call(path, method)?
+            .destination(SERVICE)?
+            .interface(interface)?;
+        match &self.bus {
+            Bus::Direct(bus) => bus.ask(&question.build(arguments)?).await,
+            Bus::Shared(bus) => {
+                let destination = Some(SERVICE);
+                bus.call_method(destination, path, Some(interface), method, arguments)
+                    .await
+            }
+        }
     }
 
     /// One property of an object.
