@@ -131,6 +131,11 @@ fn main() -> anyhow::Result<()> {
         let name = format!("{name}, in a window of QEMU");
         if wanted(&name) && trouble.is_none() {
             interrupt::check()?;
+            let effort = Effort {
+                time: bench.effort.time * window::TIMES,
+                ..bench.effort
+            };
+            let bench = Bench { effort, ..bench };
             bench.show(&name, &windows, |who| {
                 Ok(Some(Box::new(window::Window::start(who, scenario)?)))
             });

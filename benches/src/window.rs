@@ -34,6 +34,10 @@ const VIRGL: u64 = 1 << v::VIRTIO_GPU_F_VIRGL;
 const MEMORY: u64 = 64 << 20;
 const RESOURCE: u32 = 1;
 const CONTEXT: u32 = 1;
+/// From frame to frame. QEMU shows pixels at most every 30 ms, whatever it is sent; so it shows all frames of both.
+const FRAME: Duration = Duration::from_millis(40);
+/// How many times longer than other work it is done, as it waits most of the time.
+pub(crate) const TIMES: u32 = 5;
 /// Commands that are sent with one kick.
 const AT_ONCE: u32 = 50;
 
@@ -58,6 +62,7 @@ pub(crate) struct Window {
     scenario: Scenario,
     taken: u16,
     round: u32,
+    next: Instant,
     _cursor: Queue,
     _folder: TempDir,
 }
@@ -97,6 +102,7 @@ impl Window {
             scenario,
             taken: 0,
             round: 0,
+            next: Instant::now(),
             _cursor: cursor,
             _folder: folder,
         };
@@ -190,7 +196,9 @@ impl Window {
             Scenario::Submits(count) => count,
             _ => 1,
         };
+        std::thread::sleep(self.next.saturating_duration_since(Instant::now()));
         let start = Instant::now();
+        self.next = start + FRAME;
         for first in (0..count).step_by(AT_ONCE as usize) {
             let last = count.min(first + AT_ONCE);
             for n in first..last {

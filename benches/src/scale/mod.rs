@@ -67,6 +67,7 @@ pub(crate) fn show(sizes: &[usize], rounds: usize) -> anyhow::Result<()> {
     ]);
     for &count in sizes {
         interrupt::check()?;
+        eprintln!("measuring {count} VMs");
         host.configure(count)?;
         let by_hand = starts::by_hand(count)?;
         let (sessions, started) = starts::by_systemd(&host, count)?;

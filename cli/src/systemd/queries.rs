@@ -134,16 +134,8 @@ impl Queries {
         unit: String,
         loaded: Option<&LoadedUnit>,
     ) -> Result<Properties, Error> {
-        const WHAT: &str = "ask systemd about a unit";
-        let path = match loaded {
-            Some(unit) => Some(unit.path.clone()),
-            None => self.load(unit, WHAT).await?,
-        };
-        let Some(path) = path else {
-            return Ok(Properties::default());
-        };
-        let all = self.properties_of(&path).await;
-        Ok(unless_refused(all, WHAT)?.unwrap_or_default())
+        let all = self.properties_of(&object(loaded, unit)).await;
+        Ok(unless_refused(all, "ask systemd about a unit")?.unwrap_or_default())
     }
 
     /// The path on which a backend's socket listens.
@@ -152,16 +144,7 @@ impl Queries {
         instance: &Instance,
         units: &LoadedUnits,
     ) -> Result<Option<String>, Error> {
-        let path = match &units.socket {
-            Some(unit) => Some(unit.path.clone()),
-            None => {
-                self.load(instance.unit(UnitType::Socket), "load a unit")
-                    .await?
-            }
-        };
-        let Some(path) = path else {
-            return Ok(None);
-        };
+        let path = object(units.socket.as_ref(), instance.unit(UnitType::Socket));
         let listen = self
             .property::<Vec<(String, String)>>(&path, UNIT_SOCKET, "Listen")
             .await;
@@ -178,16 +161,9 @@ impl Queries {
         instance: &Instance,
         units: &LoadedUnits,
     ) -> Result<Vec<String>, Error> {
-        const WHAT: &str = "ask systemd for a device";
-        let path = match &units.service {
-            Some(unit) => Some(unit.path.clone()),
-            None => self.load(instance.unit(UnitType::Service), WHAT).await?,
-        };
-        let Some(path) = path else {
-            return Ok(Vec::new());
-        };
+        let path = object(units.service.as_ref(), instance.unit(UnitType::Service));
         let environment = self.property(&path, UNIT_SERVICE, "Environment").await;
-        Ok(unless_refused(environment, WHAT)?.unwrap_or_default())
+        Ok(unless_refused(environment, "ask systemd for a device")?.unwrap_or_default())
     }
 
     /// The main process of a backend's service, while it has one.
@@ -212,14 +188,12 @@ impl Queries {
     pub(crate) async fn program(&self, service: &str) -> Result<Option<String>, Error> {
         /// `ExecStart=` as systemd tells it: path, words, whether failures are ignored, and how it ran last.
         type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
-        const WHAT: &str = "ask systemd for a service's program";
-        let Some(path) = self.load(service.to_owned(), WHAT).await? else {
-            return Ok(None);
-        };
+        let path = object(None, service.to_owned());
         let commands = self
             .property::<Vec<Command>>(&path, UNIT_SERVICE, "ExecStart")
             .await;
-        let commands = unless_refused(commands, WHAT)?.unwrap_or_default();
+        let commands = unless_refused(commands, "ask systemd for a service's program")?;
+        let commands = commands.unwrap_or_default();
         Ok(commands.into_iter().next().map(|(path, ..)| path))
     }
 
@@ -233,19 +207,18 @@ impl Queries {
         self.properties_of(&path).await.ok()
     }
 
-    pub(super) async fn load(
-        &self,
-        unit: String,
-        what: &'static str,
-    ) -> Result<Option<OwnedObjectPath>, Error> {
-        let answer = self.call(MANAGER_PATH, MANAGER, "LoadUnit", &unit).await;
-        let path = answer.and_then(|answer| answer.body().deserialize());
-        unless_refused(path, what)
-    }
-
     /// The properties of all interfaces of an object.
-    pub(super) async fn properties_of(&self, path: &OwnedObjectPath) -> zbus::Result<Properties> {
+    pub(super) async fn properties_of(&self, path: &str) -> zbus::Result<Properties> {
         let answer = self.call(path, PROPERTIES, "GetAll", &"").await?;
         answer.body().deserialize()
+    }
+}
+
+/// The path of a unit's object. systemd loads a unit that is not loaded once its object is asked for: "LoadUnit" before would
+/// have it loaded twice, as it forgets a unit that nothing needs after each answer.
+fn object(loaded: Option<&LoadedUnit>, unit: String) -> String {
+    match loaded {
+        Some(unit) => unit.path.to_string(),
+        None => loaded_units::object_path(&unit),
     }
 }
