@@ -38,7 +38,7 @@ pub(super) struct Cost {
 /// What our command takes, and the other.
 pub(super) struct Costs {
     pub ours: Cost,
-    pub peer: Option<(&'static str, Cost)>,
+    pub peer: Option<Cost>,
 }
 
 /// Runs all commands in turn.
@@ -75,7 +75,7 @@ pub(super) fn measure(host: &Host, rounds: usize) -> anyhow::Result<Vec<(&'stati
             ours,
             Costs {
                 ours: costs.next().unwrap_or_default(),
-                peer: peer.zip(costs.next()),
+                peer: costs.next(),
             },
         ));
     }

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::interrupt;
 use crate::table::{Table, number};
 use crate::usage::Usage;
-use commands::Costs;
+use commands::{Cost, Costs};
 use groups::Pss;
 use host::Host;
 use starts::Start;
@@ -26,68 +26,92 @@ const WATCHED: Duration = Duration::from_secs(5);
 /// How long they get to become idle.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Measures `sizes` VMs, each time as many, and prints the tables.
+/// What was measured so far.
+struct Tables {
+    work: Table,
+    starts: Table,
+    commands: Table,
+}
+
+/// Measures `sizes` VMs, each time as many, and prints the tables: of those that were measured, if something fails.
 ///
 /// # Errors
 /// If the private systemd or a backend fails.
 pub(crate) fn show(sizes: &[usize], rounds: usize) -> anyhow::Result<()> {
     raise_file_limit()?;
     let mut host = Host::start()?;
-    let mut at_work = Table::new(&[
-        "VMs",
-        "PSS MiB",
-        "of it shared MiB",
-        "a GPU KiB",
-        "an input KiB",
-        "idle wake-ups/s",
-        "idle CPU ms/s",
-        "wake-ups a frame",
-        "CPU µs a frame",
-        "PID 1 MiB",
-    ]);
-    let mut starts = Table::new(&[
-        "VMs",
-        "programs",
-        "answered s",
-        "CPU s: PID 1",
-        "services",
-        "others",
-        "by hand s",
-        "by hand CPU s",
-    ]);
-    let mut listed = Table::new(&[
-        "VMs",
-        "command",
-        "CPU ms",
-        "of",
-        "to it",
-        "wall",
-        "systemd and bus ms",
-        "to it",
-    ]);
-    for &count in sizes {
-        interrupt::check()?;
-        eprintln!("measuring {count} VMs");
+    let mut tables = Tables {
+        work: Table::new(&[
+            "VMs",
+            "PSS MiB",
+            "of it shared MiB",
+            "a GPU KiB",
+            "an input KiB",
+            "idle wake-ups/s",
+            "idle CPU ms/s",
+            "wake-ups a frame",
+            "CPU µs a frame",
+            "PID 1 MiB",
+        ]),
+        starts: Table::new(&[
+            "VMs",
+            "programs",
+            "answered s",
+            "CPU s: PID 1",
+            "services",
+            "others",
+            "by hand s",
+            "by hand CPU s",
+        ]),
+        commands: Table::new(&[
+            "VMs",
+            "command",
+            "CPU ms",
+            "systemctl ms",
+            "to it",
+            "wall to it",
+            "manager ms",
+            "manager to it",
+        ]),
+    };
+    let mut measure = || -> anyhow::Result<()> {
+        for &count in sizes {
+            interrupt::check()?;
+            eprintln!("measuring {count} VMs");
+            tables.measure(&mut host, count, rounds)?;
+        }
+        Ok(())
+    };
+    let measured = measure();
+    let Tables {
+        work,
+        starts,
+        commands,
+    } = &tables;
+    println!("### idle, and drawing at 1 Hz\n\n{}", work.render());
+    println!("### all started at once\n\n{}", starts.render());
+    println!("### vhostctl beside systemctl\n\n{}", commands.render());
+    measured
+}
+
+impl Tables {
+    fn measure(&mut self, host: &mut Host, count: usize, rounds: usize) -> anyhow::Result<()> {
         host.configure(count)?;
         let by_hand = starts::by_hand(count)?;
-        let (sessions, started) = starts::by_systemd(&host, count)?;
-        starts.row(start_cells(count, &started, &by_hand));
+        let (sessions, started) = starts::by_systemd(host, count)?;
+        self.starts.row(start_cells(count, &started, &by_hand));
         let mut vms = Vec::new();
         for (index, sessions) in sessions.into_iter().enumerate() {
             let vm = Vm::start(sessions).with_context(|| format!("VM {}", index + 1));
             vms.push(vm?);
         }
-        at_work.row(work_cells(&host, &mut vms)?);
-        for (name, costs) in commands::measure(&host, rounds)? {
-            listed.row(command_cells(count, name, &costs));
+        self.work.row(work_cells(host, &mut vms)?);
+        for (name, costs) in commands::measure(host, rounds)? {
+            self.commands.row(command_cells(count, name, &costs));
         }
         drop(vms);
-        host.wait_left()?;
+        host.wait_left()
     }
-    println!("### idle, and drawing at 1 Hz\n\n{}", at_work.render());
-    println!("### all started at once\n\n{}", starts.render());
-    println!("### vhostctl beside systemctl\n\n{}", listed.render());
-    Ok(())
 }
 
 /// Each device of a VM has some ten descriptors here.
@@ -169,21 +193,18 @@ fn draw_at_one_hertz(vms: &mut [Vm]) -> anyhow::Result<()> {
 }
 
 fn command_cells(count: usize, name: &str, costs: &Costs) -> Vec<String> {
-    let mut cells = vec![count.to_string(), name.to_owned(), number(costs.ours.cpu)];
-    match &costs.peer {
-        Some((peer, cost)) => cells.extend([
-            format!("`{peer}`: {}", number(cost.cpu)),
-            number(costs.ours.cpu / cost.cpu),
-            number(costs.ours.wall / cost.wall),
-            number(costs.ours.manager),
-            number(costs.ours.manager / cost.manager),
-        ]),
-        None => cells.extend([
-            "-".into(),
-            "-".into(),
-            "-".into(),
-            number(costs.ours.manager),
-        ]),
-    }
+    let ours = &costs.ours;
+    let mut cells = vec![count.to_string(), name.to_owned(), number(ours.cpu)];
+    let to_peer = |of: fn(&Cost) -> f64| {
+        let peer = costs.peer.as_ref();
+        peer.map_or("-".into(), |peer| number(of(ours) / of(peer)))
+    };
+    cells.extend([
+        costs.peer.map_or("-".into(), |peer| number(peer.cpu)),
+        to_peer(|cost| cost.cpu),
+        to_peer(|cost| cost.wall),
+        number(ours.manager),
+        to_peer(|cost| cost.manager),
+    ]);
     cells
 }
