@@ -154,6 +154,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn second_sockets_are_told_from_first_ones() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for path in [
+            "vhost-user-display@vm1.socket.d",
+            "vhost-user-input@vm1:kbd.service.wants/vhost-user-events@vm1:kbd.socket",
+            "vhost-user-gpu@vm2.service.d",
+        ] {
+            fs::create_dir_all(folder.path().join(path)).expect("a folder in it");
+        }
+        let units = configured_units(&[folder.path().to_owned()]).into_iter();
+        let consoles = units.filter(|unit| unit.unit_type == UnitType::Console);
+        let mut consoles: Vec<_> = consoles.map(|unit| unit.instance.to_string()).collect();
+        consoles.sort();
+        assert_eq!(consoles, ["vm1:gpu", "vm1:kbd"]);
+    }
+
+    #[test]
     fn configured_instances_are_found_in_all_places() {
         let folder = tempfile::tempdir().expect("a folder");
         let make =
