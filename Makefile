@@ -45,6 +45,8 @@ ROOT_PACKAGES := debootstrap debian-archive-keyring
 VULKAN_PACKAGES := qemu-system-x86 virgl-server libvirglrenderer1 mesa-vulkan-drivers vulkan-tools libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri kmscube cage seatd \
 	systemd libnss-systemd dbus cpio kmod xz-utils zstd
 VULKAN_TESTS ?= all()
+# What bench-opengl needs there.
+OPENGL_PACKAGES := qemu-system-x86 qemu-system-modules-opengl qemu-system-gui xvfb xdotool libvirglrenderer1 libegl-mesa0 libgl1-mesa-dri
 # What "make packages" needs to build packages, and the oldest Rust of Debian that builds them.
 PACKAGES_RUST := 1.85
 PACKAGE_KINDS := deb rpm
@@ -58,8 +60,8 @@ TARGET_DIR = $(CARGO) metadata --no-deps --format-version 1 --offline | sed 's/.
 
 .DEFAULT_GOAL := all
 .PHONY: all deps demo check tools peers fmt lint doc deny test fuzz demo-debian check-debian test-debian check-packages \
-	check-packages-debian check-arm64 check-riscv64 check-vulkan debian-packages packages packages-arm64 packages-debian bench bench-compare gpu-check \
-	clean help
+	check-packages-debian check-arm64 check-riscv64 check-vulkan debian-packages packages packages-arm64 packages-debian bench bench-compare \
+	bench-scale bench-opengl gpu-check clean help
 
 # Builds all but the benchmarks, so that the demo and the installation share one build.
 all:
@@ -267,6 +269,19 @@ bench: deps
 	$(CARGO) build --release -p vhost-user-backends -p bench -p bench-evdev -p guest
 	@"$$($(TARGET_DIR))/release/bench"
 
+# Measures many VMs under a private systemd: memory, wake-ups, starts, and vhostctl beside systemctl. Needs root.
+bench-scale: deps
+	$(CARGO) build --release -p vhost-user-backends -p vhostctl -p bench
+	@$(SUDO) "$$($(TARGET_DIR))/release/bench" --scale $(VMS)
+
+# Measures OpenGL in a window of QEMU beside QEMU's own virtio-gpu-gl, in the root of Debian sid: both draw by its libvirglrenderer
+# and its Mesa.
+bench-opengl: PACKAGES := $(BUILD_PACKAGES) $(ROOT_PACKAGES)
+bench-opengl: deps
+	$(CARGO) build --release -p vhost-user-backends -p bench
+	$(IN_VULKAN_ROOT) make --no-print-directory debian-packages PACKAGES="$(OPENGL_PACKAGES)"
+	@$(IN_VULKAN_ROOT) "$$($(TARGET_DIR))/release/bench" --no-peers --only "in a window of QEMU"
+
 # Measures the programs beside those of an older revision, and parts of both by themselves. ONLY names some of the work.
 bench-compare: PACKAGES += $(BENCH_PACKAGES)
 bench-compare: deps
@@ -315,6 +330,10 @@ help:
 	@echo "make bench      measure the programs beside those of QEMU and rust-vmm"
 	@echo "make bench-compare OLD=REVISION"
 	@echo "                measure the programs beside those of an older revision (ONLY=TEXT: work of that name)"
+	@echo "make bench-scale"
+	@echo "                measure many VMs by units, and vhostctl beside systemctl (VMS=10,50,100,200); as root"
+	@echo "make bench-opengl"
+	@echo "                measure OpenGL beside QEMU's own GPU, in a root of Debian sid in build/"
 	@echo "make gpu-check  try OpenGL on the render nodes of this machine, and print a report to attach to a bug"
 	@echo "make deps       install the Debian packages needed for demo and check"
 	@echo "make tools      install cargo-nextest, cargo-deny and cargo-fuzz"

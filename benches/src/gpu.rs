@@ -66,7 +66,8 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    fn screen(self) -> (u32, u32) {
+    /// Width and height in pixels.
+    pub(crate) fn screen(self) -> (u32, u32) {
         match self {
             Self::Draw { screen, .. } | Self::DrawBlob { screen, .. } => screen,
             Self::Attach(entries) => (1024, entries),
@@ -75,7 +76,8 @@ impl Scenario {
         }
     }
 
-    fn is_3d(self) -> bool {
+    /// Whether it needs OpenGL.
+    pub(crate) fn is_3d(self) -> bool {
         matches!(self, Self::Submits(_) | Self::Readback)
     }
 

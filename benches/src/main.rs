@@ -14,11 +14,14 @@ mod measure;
 mod parts;
 mod pipe;
 mod program;
+mod qemu;
+mod scale;
 mod scattered;
 mod startup_and_idle;
 mod syscalls;
 mod table;
 mod usage;
+mod window;
 mod workload;
 
 use std::path::Path;
@@ -46,6 +49,9 @@ struct Args {
     /// Fetch no other programs to compare with
     #[arg(long)]
     no_peers: bool,
+    /// Measure so many VMs instead, in turn, by the units under a private systemd, and vhostctl beside systemctl (as root)
+    #[arg(long, value_name = "VMS", value_delimiter = ',', num_args = 0.., default_missing_values = ["10", "50", "100", "200"])]
+    scale: Vec<std::num::NonZeroUsize>,
     /// Measure only work whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
@@ -72,6 +78,10 @@ fn main() -> anyhow::Result<()> {
     interrupt::watch()?;
     if !args.parts.is_empty() {
         return parts::show(&args.parts, args.rounds.into());
+    }
+    if !args.scale.is_empty() {
+        let sizes: Vec<usize> = args.scale.iter().map(|size| size.get()).collect();
+        return scale::show(&sizes, args.rounds.into());
     }
     let mut notes = Vec::new();
     let mut gpus = vec![MeasuredProgram::ours("vhost-user-gpu")?];
@@ -112,6 +122,26 @@ fn main() -> anyhow::Result<()> {
         interrupt::check()?;
         bench.show(name, &own, |who| gpu::start(who, scenario));
     }
+    let windows = [
+        MeasuredProgram::part("ours", Style::Backend),
+        MeasuredProgram::part("QEMU", Style::OwnGpu),
+    ];
+    let trouble = window::missing();
+    for (name, scenario) in OWN_WORK.into_iter().filter(|(_, work)| work.is_3d()) {
+        let name = format!("{name}, in a window of QEMU");
+        if wanted(&name) && trouble.is_none() {
+            interrupt::check()?;
+            let effort = Effort {
+                time: bench.effort.time * window::TIMES,
+                ..bench.effort
+            };
+            let bench = Bench { effort, ..bench };
+            bench.show(&name, &windows, |who| {
+                Ok(Some(Box::new(window::Window::start(who, scenario)?)))
+            });
+        }
+    }
+    notes.extend(trouble);
     for (name, scenario) in INPUT_WORK.into_iter().filter(|(name, _)| wanted(name)) {
         interrupt::check()?;
         bench.show(name, &inputs, |who| input::start(who, scenario));

@@ -26,6 +26,10 @@ pub(crate) enum Style {
     Console,
     /// A QEMU with its own devices and VNC server: see [`crate::console`].
     Qemu,
+    /// Our GPU with OpenGL, in a QEMU with a window: see [`crate::window`].
+    Backend,
+    /// A QEMU with its own GPU with OpenGL, in a window.
+    OwnGpu,
 }
 
 /// A program that is measured.

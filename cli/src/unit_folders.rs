@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::instance::{Instance, UnitType};
+use crate::instance::{Instance, UnitName, UnitType};
 
 /// The name of our drop-ins. systemd reads drop-ins by name: `override.conf`, which is what `systemctl edit` makes,
 /// comes after it and counts more.
@@ -116,19 +116,23 @@ impl UnitFolders {
 /// The instances with a unit file, a drop-in or a `.wants` link of their own in one of the folders.
 /// systemd keeps these in memory only while something refers to them.
 pub(crate) fn configured_instances(folders: &[PathBuf]) -> BTreeSet<Instance> {
-    let mut found = BTreeSet::new();
+    let units = configured_units(folders).into_iter();
+    units.map(|unit| unit.instance).collect()
+}
+
+/// The units of backends with a unit file, a drop-in or a `.wants` link of their own in one of the folders; some twice.
+pub(crate) fn configured_units(folders: &[PathBuf]) -> Vec<UnitName> {
+    let mut found = Vec::new();
     for folder in folders {
         for name in names(folder) {
             if name.ends_with(".wants") || name.ends_with(".requires") {
                 found.extend(
                     names(&folder.join(&name))
                         .iter()
-                        .filter_map(|name| Instance::from_unit(name)),
+                        .filter_map(|name| UnitName::parse(name)),
                 );
             } else {
-                found.extend(Instance::from_unit(
-                    name.strip_suffix(".d").unwrap_or(&name),
-                ));
+                found.extend(UnitName::parse(name.strip_suffix(".d").unwrap_or(&name)));
             }
         }
     }
@@ -148,6 +152,23 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn second_sockets_are_told_from_first_ones() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for path in [
+            "vhost-user-display@vm1.socket.d",
+            "vhost-user-input@vm1:kbd.service.wants/vhost-user-events@vm1:kbd.socket",
+            "vhost-user-gpu@vm2.service.d",
+        ] {
+            fs::create_dir_all(folder.path().join(path)).expect("a folder in it");
+        }
+        let units = configured_units(&[folder.path().to_owned()]).into_iter();
+        let consoles = units.filter(|unit| unit.unit_type == UnitType::Console);
+        let mut consoles: Vec<_> = consoles.map(|unit| unit.instance.to_string()).collect();
+        consoles.sort();
+        assert_eq!(consoles, ["vm1:gpu", "vm1:kbd"]);
+    }
 
     #[test]
     fn configured_instances_are_found_in_all_places() {

@@ -6,7 +6,6 @@ mod guest;
 mod ours;
 mod picture;
 mod qemu;
-mod qtest;
 
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};

@@ -8,7 +8,7 @@ mod device_type;
 mod kept_state;
 mod listeners;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -78,7 +78,7 @@ pub(crate) async fn list(
     queries: &Queries,
     chosen: impl Fn(&Instance) -> bool,
 ) -> Result<Vec<Backend>, Error> {
-    let mut instances = instances(queries).await?;
+    let Known { mut instances, .. } = known(queries).await?;
     instances.retain(|instance, _| chosen(instance));
     let listeners = Listeners::default();
     each(instances, async |instance, units| {
@@ -90,7 +90,7 @@ pub(crate) async fn list(
 
 /// The names of all backends that are loaded, enabled or configured.
 pub(crate) async fn names(queries: &Queries) -> Result<Vec<Instance>, Error> {
-    Ok(instances(queries).await?.into_keys().collect())
+    Ok(known(queries).await?.instances.into_keys().collect())
 }
 
 /// Everything about the selected backends, by VM.
@@ -98,7 +98,10 @@ pub(crate) async fn details(
     queries: &Queries,
     chosen: impl Fn(&Instance) -> bool,
 ) -> Result<Vec<Details>, Error> {
-    let mut instances = instances(queries).await?;
+    let Known {
+        mut instances,
+        consoles,
+    } = known(queries).await?;
     instances.retain(|instance, _| chosen(instance));
     let listeners = Listeners::default();
     each(instances, async |instance, units| {
@@ -106,7 +109,11 @@ pub(crate) async fn details(
         let ask = async |unit_type, loaded| queries.properties(unit(unit_type), loaded).await;
         let socket = ask(UnitType::Socket, units.socket.as_ref()).await?;
         let service = ask(UnitType::Service, units.service.as_ref()).await?;
-        let console = match instance.kind().unit_types().contains(&UnitType::Console) {
+        // Each device could have one by the template: systemd would load it, only to say that there is none.
+        let may_have_console = !queries.is_local() || consoles.contains(&instance);
+        let console = match instance.kind().unit_types().contains(&UnitType::Console)
+            && (may_have_console || units.console.is_some())
+        {
             true => {
                 let properties = ask(UnitType::Console, units.console.as_ref()).await?;
                 ConsoleSocket::new(unit(UnitType::Console), &properties)
@@ -156,16 +163,30 @@ async fn each<T>(
     answers.buffered(AT_ONCE).try_collect().await
 }
 
-async fn instances(queries: &Queries) -> Result<BTreeMap<Instance, LoadedUnits>, Error> {
-    let mut instances = queries.loaded().await?;
+/// What there is on a host.
+struct Known {
+    /// The backends that are loaded, enabled or configured.
+    instances: BTreeMap<Instance, LoadedUnits>,
+    /// Those of which files set up the second socket, for a VNC server; none on another host.
+    consoles: BTreeSet<Instance>,
+}
+
+async fn known(queries: &Queries) -> Result<Known, Error> {
+    let mut known = Known {
+        instances: queries.loaded().await?,
+        consoles: BTreeSet::new(),
+    };
     let folders = queries.unit_folders().await?;
     // Only the units that are loaded can be seen on another machine; enabled ones are.
     if queries.is_local() {
-        for instance in unit_folders::configured_instances(&folders) {
-            instances.entry(instance).or_default();
+        for unit in unit_folders::configured_units(&folders) {
+            if unit.unit_type == UnitType::Console {
+                known.consoles.insert(unit.instance.clone());
+            }
+            known.instances.entry(unit.instance).or_default();
         }
     }
-    Ok(instances)
+    Ok(known)
 }
 
 /// What systemd says of a backend's units beside their states.

@@ -10,7 +10,7 @@ use zbus::address::Address;
 use zbus::address::transport::{Transport, Unixexec};
 use zbus::connection::Builder;
 
-use super::direct_bus;
+use super::direct_bus::DirectBus;
 use super::error::Error;
 use crate::remote_host::RemoteHost;
 
@@ -64,12 +64,12 @@ impl Target {
     }
 
     /// As [`Target::connect`], for questions alone; none where that cannot be had.
-    pub(super) fn connect_direct(&self) -> Option<Result<zbus::Connection, Error>> {
+    pub(super) fn connect_direct(&self) -> Option<Result<DirectBus, Error>> {
         if !self.is_local() {
             return None;
         }
         let address = Address::system().ok()?;
-        let bus = direct_bus::connect(&address, TIMEOUT)?;
+        let bus = DirectBus::connect(&address, TIMEOUT)?;
         Some(bus.map_err(|error| self.unreachable(with_address(error, &address))))
     }
 

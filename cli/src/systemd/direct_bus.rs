@@ -2,58 +2,146 @@
 //! A connection to the bus for questions alone, which the asking thread itself reads. The threads and the event loop that zbus
 //! starts otherwise cost more than the questions of a short command.
 
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io::{self, BufReader, Read as _, Write as _};
+use std::num::NonZeroU32;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use zbus::Connection;
+use futures_util::Stream as _;
 use zbus::address::Address;
 use zbus::address::transport::{Transport, UnixSocket};
 use zbus::connection::socket::{ReadHalf, Split, WriteHalf};
 use zbus::connection::{Builder, Socket};
+use zbus::message::Type;
+use zbus::{Connection, Message, MessageStream};
 
 /// What is read of the socket at once, if it is there.
 const READ_SIZE: usize = 64 << 10;
 
-/// Connects to `address`; none if that is no plain Unix socket. If nothing comes for as long as `timeout`, all questions fail.
-/// Only [`drive`] gets answers.
-pub(super) fn connect(address: &Address, timeout: Duration) -> Option<zbus::Result<Connection>> {
-    let Transport::Unix(unix) = address.transport() else {
-        return None;
-    };
-    let stream = match unix.path() {
-        // zbus checks the identity of a bus only where it opens the socket.
-        _ if address.guid().is_some() => return None,
-        UnixSocket::File(path) => UnixStream::connect(path),
-        UnixSocket::Abstract(name) => SocketAddr::from_abstract_name(name.as_bytes())
-            .and_then(|name| UnixStream::connect_addr(&name)),
-        _ => return None,
-    };
-    let connect = || {
-        let stream = stream?;
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
-        let builder = Builder::socket(BlockingSocket(stream)).internal_executor(false);
-        run(builder.build(), || {})
-    };
-    Some(connect())
+/// A connection whose questions get their answers only while [`DirectBus::drive`] runs.
+pub(super) struct DirectBus {
+    bus: Connection,
+    received: Mutex<MessageStream>,
+    answers: Mutex<Answers>,
 }
 
-/// Runs what waits for nothing but answers of this connection.
-pub(super) fn drive<T>(bus: &Connection, asking: impl Future<Output = T>) -> T {
-    let mut context = Context::from_waker(Waker::noop());
-    run(asking, || {
-        // One step: the socket's reader may have answers now.
-        let _ = pin!(bus.executor().tick()).poll(&mut context);
-    })
+/// The answers by the numbers of their questions. A call of zbus looks at all answers that come while it waits, so that the
+/// time of many calls at once grows with their square.
+#[derive(Default)]
+struct Answers {
+    waiting: HashMap<NonZeroU32, Waker>,
+    arrived: HashMap<NonZeroU32, Message>,
+    /// Why no more will come.
+    end: Option<zbus::Error>,
+}
+
+impl DirectBus {
+    /// Connects to `address`; none if that is no plain Unix socket. If nothing comes for as long as `timeout`, all questions
+    /// fail.
+    pub(super) fn connect(address: &Address, timeout: Duration) -> Option<zbus::Result<Self>> {
+        let Transport::Unix(unix) = address.transport() else {
+            return None;
+        };
+        let stream = match unix.path() {
+            // zbus checks the identity of a bus only where it opens the socket.
+            _ if address.guid().is_some() => return None,
+            UnixSocket::File(path) => UnixStream::connect(path),
+            UnixSocket::Abstract(name) => SocketAddr::from_abstract_name(name.as_bytes())
+                .and_then(|name| UnixStream::connect_addr(&name)),
+            _ => return None,
+        };
+        let connect = || {
+            let stream = stream?;
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
+            let builder = Builder::socket(BlockingSocket(stream)).internal_executor(false);
+            let bus = run(builder.build(), || {})?;
+            Ok(Self {
+                received: Mutex::new(MessageStream::from(&bus)),
+                answers: Mutex::default(),
+                bus,
+            })
+        };
+        Some(connect())
+    }
+
+    /// Asks a question, a method call, and waits for its answer.
+    pub(super) async fn ask(&self, question: &Message) -> zbus::Result<Message> {
+        let number = question.primary_header().serial_num();
+        lock(&self.answers).expect(number)?;
+        self.bus.send(question).await?;
+        let answer = poll_fn(|context| lock(&self.answers).poll(number, context)).await?;
+        match answer.message_type() {
+            Type::Error => Err(answer.into()),
+            _ => Ok(answer),
+        }
+    }
+
+    /// Runs what waits for nothing but answers of this connection.
+    pub(super) fn drive<T>(&self, asking: impl Future<Output = T>) -> T {
+        let mut context = Context::from_waker(Waker::noop());
+        run(asking, || {
+            // One step: the socket's reader may have messages now.
+            let _ = pin!(self.bus.executor().tick()).poll(&mut context);
+            let mut received = lock(&self.received);
+            while let Poll::Ready(message) = Pin::new(&mut *received).poll_next(&mut context) {
+                let closed = || io::Error::from(io::ErrorKind::BrokenPipe).into();
+                let is_end = !matches!(message, Some(Ok(_)));
+                lock(&self.answers).add(message.unwrap_or_else(|| Err(closed())));
+                if is_end {
+                    break;
+                }
+            }
+        })
+    }
+}
+
+impl Answers {
+    /// Takes a message, which may be an answer.
+    fn add(&mut self, message: zbus::Result<Message>) {
+        match message {
+            Ok(message) => {
+                // Signals and questions of others are no answers.
+                let Some(number) = message.header().reply_serial() else {
+                    return;
+                };
+                if let Some(waker) = self.waiting.remove(&number) {
+                    self.arrived.insert(number, message);
+                    waker.wake();
+                }
+            }
+            Err(error) => {
+                self.end.get_or_insert(error);
+                self.waiting.drain().for_each(|(_, waker)| waker.wake());
+            }
+        }
+    }
+
+    /// Keeps the answer to this question once it comes.
+    fn expect(&mut self, number: NonZeroU32) -> zbus::Result<()> {
+        self.waiting.insert(number, Waker::noop().clone());
+        self.end.clone().map_or(Ok(()), Err)
+    }
+
+    fn poll(&mut self, number: NonZeroU32, context: &Context) -> Poll<zbus::Result<Message>> {
+        if let Some(answer) = self.arrived.remove(&number) {
+            return Poll::Ready(Ok(answer));
+        }
+        if let Some(end) = &self.end {
+            return Poll::Ready(Err(end.clone()));
+        }
+        self.waiting.insert(number, context.waker().clone());
+        Poll::Pending
+    }
 }
 
 /// Polls a future until it is ready, and calls `idle` whenever it has nothing to do.
@@ -140,8 +228,8 @@ impl WriteHalf for Writer {
     }
 }
 
-fn lock(outgoing: &Outgoing) -> MutexGuard<'_, Vec<u8>> {
-    outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn yield_once() {
@@ -172,7 +260,6 @@ mod tests {
 
     use futures_util::future::{join, join_all};
     use tempfile::TempDir;
-    use zbus::Message;
     use zbus::message::Header;
 
     use super::*;
@@ -203,8 +290,8 @@ mod tests {
         (folder, address.parse().expect("an address"), bus)
     }
 
-    fn connect(address: &Address, timeout: Duration) -> zbus::Result<Connection> {
-        super::connect(address, timeout).expect("a Unix socket")
+    fn connect(address: &Address, timeout: Duration) -> zbus::Result<DirectBus> {
+        DirectBus::connect(address, timeout).expect("a Unix socket")
     }
 
     fn say(client: &Reader, bytes: &[u8]) {
@@ -235,10 +322,9 @@ mod tests {
         }
     }
 
-    async fn echo(bus: &Connection, text: &str) -> zbus::Result<String> {
-        let answer = bus
-            .call_method(Some("a.b"), "/a", Some("a.b"), "Echo", &text)
-            .await?;
+    async fn echo(bus: &DirectBus, text: &str) -> zbus::Result<String> {
+        let question = Message::method_call("/a", "Echo")?.destination("a.b")?;
+        let answer = bus.ask(&question.build(&text)?).await?;
         answer.body().deserialize()
     }
 
@@ -266,7 +352,7 @@ mod tests {
         });
         let bus = connect(&address, TIMEOUT).expect("a bus");
         let texts: Vec<_> = (0..COUNT).map(|number| number.to_string()).collect();
-        let (answers, last) = drive(&bus, async {
+        let (answers, last) = bus.drive(async {
             let asking = texts.iter().map(|text| echo(&bus, text));
             (join_all(asking).await, echo(&bus, "last").await)
         });
@@ -289,11 +375,11 @@ mod tests {
             say(client, error.data());
         });
         let bus = connect(&address, TIMEOUT).expect("a bus");
-        let (one, other) = drive(&bus, join(echo(&bus, "one"), echo(&bus, "other")));
+        let (one, other) = bus.drive(join(echo(&bus, "one"), echo(&bus, "other")));
         assert!(matches!(one, Err(zbus::Error::MethodError(..))), "{one:?}");
         let is_broken = |answer| matches!(answer, Err(zbus::Error::InputOutput(_)));
         assert!(is_broken(other));
-        assert!(is_broken(drive(&bus, echo(&bus, "later"))));
+        assert!(is_broken(bus.drive(echo(&bus, "later"))));
         thread.join().expect("a bus");
     }
 
@@ -322,7 +408,7 @@ mod tests {
             "unix:path=/a,guid=0123456789abcdef0123456789abcde0",
         ] {
             let address = address.parse().expect("an address");
-            assert!(super::connect(&address, TIMEOUT).is_none(), "{address}");
+            assert!(DirectBus::connect(&address, TIMEOUT).is_none(), "{address}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! The loaded units of backends: systemd's list of them and the D-Bus paths of their objects.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use zbus::zvariant::OwnedObjectPath;
 
@@ -95,14 +96,29 @@ pub(super) fn by_instance(listed: Vec<ListedUnit>) -> BTreeMap<Instance, LoadedU
     instances
 }
 
+const OBJECTS: &str = "/org/freedesktop/systemd1/unit/";
+
+/// The path of a unit's object, by systemd's rule: any byte but letters and digits, and a digit that comes first, is `_` and its
+/// number in hexadecimal.
+pub(super) fn object_path(unit: &str) -> String {
+    let mut path = OBJECTS.to_owned();
+    for (index, byte) in unit.bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || byte.is_ascii_digit() && index > 0 {
+            path.push(byte.into());
+        } else {
+            let _ = write!(path, "_{byte:02x}");
+        }
+    }
+    path
+}
+
 /// Reads the path of a unit's object; `None` if the unit is none of ours.
 pub(super) fn from_object_path(path: &str) -> Option<UnitName> {
-    let label = path.strip_prefix("/org/freedesktop/systemd1/unit/")?;
+    let label = path.strip_prefix(OBJECTS)?;
     UnitName::parse(&unescaped_label(label)?)
 }
 
-/// Undoes how systemd writes a unit's name in the path of its object: any byte but letters and digits is `_`
-/// and its number in hexadecimal.
+/// Undoes what [`object_path`] does to a unit's name.
 fn unescaped_label(label: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(label.len());
     let mut rest = label;
@@ -155,9 +171,15 @@ mod tests {
             from_object_path(&format!("/org/freedesktop/systemd1/unit/{label}"))
                 .map(|name| name.instance.unit(name.unit_type))
         };
+        let unit = "vhost-user-input@vm1:kbd.service";
+        let path = object_path(unit);
+        assert_eq!(
+            path,
+            "/org/freedesktop/systemd1/unit/vhost_2duser_2dinput_40vm1_3akbd_2eservice"
+        );
         assert_eq!(
             read("vhost_2duser_2dinput_40vm1_3akbd_2eservice").as_deref(),
-            Some("vhost-user-input@vm1:kbd.service")
+            Some(unit)
         );
         for other in ["dbus_2esocket", "vhost_2duser_2dgpu_40vm1_2", "_zz", "_"] {
             assert_eq!(read(other), None, "{other}");

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use zbus::Message;
 use zbus::zvariant::{DynamicType, OwnedObjectPath, OwnedValue};
 
 use super::connection::Target;
-use super::direct_bus;
+use super::direct_bus::DirectBus;
 use super::error::{Error, during, unless_refused};
 use super::loaded_units::{self, LoadedUnit, LoadedUnits};
 use super::properties::Properties;
@@ -24,8 +25,15 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// Questions to the service manager, and the connection for them.
 pub(crate) struct Queries {
-    bus: zbus::Connection,
+    bus: Bus,
     is_local: bool,
+}
+
+enum Bus {
+    /// For questions alone.
+    Direct(Arc<DirectBus>),
+    /// Where other things are done too, or on another machine.
+    Shared(zbus::Connection),
 }
 
 /// Runs `asking`, which waits for nothing but the answers of the service manager.
@@ -35,8 +43,12 @@ pub(crate) fn ask<T, E: From<Error>>(
 ) -> Result<T, E> {
     match target.connect_direct() {
         Some(bus) => {
-            let queries = Queries::new(bus?, target);
-            direct_bus::drive(&queries.bus, asking(&queries))
+            let bus = Arc::new(bus?);
+            let queries = Queries {
+                bus: Bus::Direct(Arc::clone(&bus)),
+                is_local: target.is_local(),
+            };
+            bus.drive(asking(&queries))
         }
         None => zbus::block_on(async {
             let bus = target.connect().await?;
@@ -48,7 +60,7 @@ pub(crate) fn ask<T, E: From<Error>>(
 impl Queries {
     pub(super) fn new(bus: zbus::Connection, target: &Target) -> Self {
         Self {
-            bus,
+            bus: Bus::Shared(bus),
             is_local: target.is_local(),
         }
     }
@@ -65,9 +77,17 @@ impl Queries {
         method: &'static str,
         arguments: &(impl serde::Serialize + DynamicType),
     ) -> zbus::Result<Message> {
-        self.bus
-            .call_method(Some(SERVICE), path, Some(interface), method, arguments)
-            .await
+        let question = Message::method_call(path, method)?
+            .destination(SERVICE)?
+            .interface(interface)?;
+        match &self.bus {
+            Bus::Direct(bus) => bus.ask(&question.build(arguments)?).await,
+            Bus::Shared(bus) => {
+                let destination = Some(SERVICE);
+                bus.call_method(destination, path, Some(interface), method, arguments)
+                    .await
+            }
+        }
     }
 
     /// One property of an object.
@@ -114,16 +134,8 @@ impl Queries {
         unit: String,
         loaded: Option<&LoadedUnit>,
     ) -> Result<Properties, Error> {
-        const WHAT: &str = "ask systemd about a unit";
-        let path = match loaded {
-            Some(unit) => Some(unit.path.clone()),
-            None => self.load(unit, WHAT).await?,
-        };
-        let Some(path) = path else {
-            return Ok(Properties::default());
-        };
-        let all = self.properties_of(&path).await;
-        Ok(unless_refused(all, WHAT)?.unwrap_or_default())
+        let all = self.properties_of(&object(loaded, unit)).await;
+        Ok(unless_refused(all, "ask systemd about a unit")?.unwrap_or_default())
     }
 
     /// The path on which a backend's socket listens.
@@ -132,16 +144,7 @@ impl Queries {
         instance: &Instance,
         units: &LoadedUnits,
     ) -> Result<Option<String>, Error> {
-        let path = match &units.socket {
-            Some(unit) => Some(unit.path.clone()),
-            None => {
-                self.load(instance.unit(UnitType::Socket), "load a unit")
-                    .await?
-            }
-        };
-        let Some(path) = path else {
-            return Ok(None);
-        };
+        let path = object(units.socket.as_ref(), instance.unit(UnitType::Socket));
         let listen = self
             .property::<Vec<(String, String)>>(&path, UNIT_SOCKET, "Listen")
             .await;
@@ -158,16 +161,9 @@ impl Queries {
         instance: &Instance,
         units: &LoadedUnits,
     ) -> Result<Vec<String>, Error> {
-        const WHAT: &str = "ask systemd for a device";
-        let path = match &units.service {
-            Some(unit) => Some(unit.path.clone()),
-            None => self.load(instance.unit(UnitType::Service), WHAT).await?,
-        };
-        let Some(path) = path else {
-            return Ok(Vec::new());
-        };
+        let path = object(units.service.as_ref(), instance.unit(UnitType::Service));
         let environment = self.property(&path, UNIT_SERVICE, "Environment").await;
-        Ok(unless_refused(environment, WHAT)?.unwrap_or_default())
+        Ok(unless_refused(environment, "ask systemd for a device")?.unwrap_or_default())
     }
 
     /// The main process of a backend's service, while it has one.
@@ -192,14 +188,12 @@ impl Queries {
     pub(crate) async fn program(&self, service: &str) -> Result<Option<String>, Error> {
         /// `ExecStart=` as systemd tells it: path, words, whether failures are ignored, and how it ran last.
         type Command = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
-        const WHAT: &str = "ask systemd for a service's program";
-        let Some(path) = self.load(service.to_owned(), WHAT).await? else {
-            return Ok(None);
-        };
+        let path = object(None, service.to_owned());
         let commands = self
             .property::<Vec<Command>>(&path, UNIT_SERVICE, "ExecStart")
             .await;
-        let commands = unless_refused(commands, WHAT)?.unwrap_or_default();
+        let commands = unless_refused(commands, "ask systemd for a service's program")?;
+        let commands = commands.unwrap_or_default();
         Ok(commands.into_iter().next().map(|(path, ..)| path))
     }
 
@@ -213,19 +207,18 @@ impl Queries {
         self.properties_of(&path).await.ok()
     }
 
-    pub(super) async fn load(
-        &self,
-        unit: String,
-        what: &'static str,
-    ) -> Result<Option<OwnedObjectPath>, Error> {
-        let answer = self.call(MANAGER_PATH, MANAGER, "LoadUnit", &unit).await;
-        let path = answer.and_then(|answer| answer.body().deserialize());
-        unless_refused(path, what)
-    }
-
     /// The properties of all interfaces of an object.
-    pub(super) async fn properties_of(&self, path: &OwnedObjectPath) -> zbus::Result<Properties> {
+    pub(super) async fn properties_of(&self, path: &str) -> zbus::Result<Properties> {
         let answer = self.call(path, PROPERTIES, "GetAll", &"").await?;
         answer.body().deserialize()
+    }
+}
+
+/// The path of a unit's object. systemd loads a unit that is not loaded once its object is asked for: "LoadUnit" before would
+/// have it loaded twice, as it forgets a unit that nothing needs after each answer.
+fn object(loaded: Option<&LoadedUnit>, unit: String) -> String {
+    match loaded {
+        Some(unit) => unit.path.to_string(),
+        None => loaded_units::object_path(&unit),
     }
 }

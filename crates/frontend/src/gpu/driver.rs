@@ -205,7 +205,11 @@ impl Gpu {
         self.run(display)
     }
 
-    fn run(&mut self, display: Option<impl AsFd>) -> Result<()> {
+    /// Hands over the display socket, the features and the memory, and starts both rings.
+    ///
+    /// # Errors
+    /// As [`Session::request`].
+    pub fn run(&mut self, display: Option<impl AsFd>) -> Result<()> {
         if let Some(display) = display {
             self.session.set_gpu_socket(display)?;
         }

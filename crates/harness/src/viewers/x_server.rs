@@ -25,7 +25,7 @@ pub struct XServer<'a> {
     folder: PathBuf,
     /// Where its clients run.
     sandbox: Option<&'a Sandbox>,
-    _server: Guarded,
+    server: Guarded,
     _temporary: Option<TempDir>,
 }
 
@@ -94,7 +94,7 @@ impl<'a> XServer<'a> {
             display: format!(":{}", number.trim()),
             folder,
             sandbox,
-            _server: server,
+            server,
             _temporary: temporary,
         })
     }
@@ -103,6 +103,12 @@ impl<'a> XServer<'a> {
     #[must_use]
     pub fn display(&self) -> &str {
         &self.display
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
     }
 
     /// Runs xdotool(1) and returns what it says.

@@ -51,7 +51,7 @@ const BAR_ROOM: u64 = 0x10_0000;
 
 /// A connection to QEMU's qtest socket.
 #[derive(Debug)]
-pub(super) struct Qtest {
+pub(crate) struct Qtest {
     stream: BufReader<UnixStream>,
     next_bar: u64,
 }
@@ -107,11 +107,16 @@ impl Qtest {
         self.command(&format!("outl 0xcfc {value:#x}")).map(drop)
     }
 
-    /// Starts the virtio device in slot `device` of bus 0 with these queues, and no feature but VERSION_1.
+    /// Starts the virtio device in slot `device` of bus 0 with these queues, and no features but VERSION_1 and `features`.
     ///
     /// # Errors
     /// If there is none, or it refuses.
-    pub(super) fn start(&mut self, device: u8, queues: &[&Queue]) -> anyhow::Result<Doorbells> {
+    pub(crate) fn start(
+        &mut self,
+        device: u8,
+        queues: &[&Queue],
+        features: u64,
+    ) -> anyhow::Result<Doorbells> {
         let parts = self.locate(device)?;
         let write = |qtest: &mut Self, size: char, field: u64, value: u64| {
             let address = parts.common + field;
@@ -122,7 +127,8 @@ impl Qtest {
         for status in [0, ACKNOWLEDGE, ACKNOWLEDGE | DRIVER] {
             write(self, 'b', common::DEVICE_STATUS, status.into())?;
         }
-        for (select, half) in [(0, VERSION_1 & 0xffff_ffff), (1, VERSION_1 >> 32)] {
+        let features = VERSION_1 | features;
+        for (select, half) in [(0, features & 0xffff_ffff), (1, features >> 32)] {
             write(self, 'l', common::DRIVER_FEATURE_SELECT, select)?;
             write(self, 'l', common::DRIVER_FEATURE, half)?;
         }
@@ -132,7 +138,7 @@ impl Qtest {
         let status = self.command(&format!("readb {status:#x}"))?;
         ensure!(
             status == u64::from(accepted),
-            "the device refuses VERSION_1: status {status:#x}"
+            "the device refuses features {features:#x}: status {status:#x}"
         );
         let mut doorbells = Vec::new();
         for (index, queue) in (0_u64..).zip(queues) {
@@ -157,7 +163,7 @@ impl Qtest {
     ///
     /// # Errors
     /// If QEMU has ended.
-    pub(super) fn kick(&mut self, doorbells: &Doorbells, queue: usize) -> anyhow::Result<()> {
+    pub(crate) fn kick(&mut self, doorbells: &Doorbells, queue: usize) -> anyhow::Result<()> {
         let doorbell = doorbells.0.get(queue).context("no such queue")?;
         self.command(doorbell).map(drop)
     }
@@ -207,4 +213,4 @@ struct Parts {
 
 /// By queue: the command that notifies the device.
 #[derive(Debug)]
-pub(super) struct Doorbells(Vec<String>);
+pub(crate) struct Doorbells(Vec<String>);
