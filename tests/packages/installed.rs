@@ -92,7 +92,7 @@ fn shells_and_man_find_what_is_theirs() -> anyhow::Result<()> {
             "MANWIDTH=100 man --warnings --encoding=UTF-8 {section} '{name}' | head -n 4"
         ))?;
         ensure!(
-            said.starts_with("VHOST") && said.contains("NAME") && !said.contains("warning"),
+            said.starts_with("vhost") && said.contains("NAME") && !said.contains("warning"),
             "{page}: {said}"
         );
     }
