@@ -126,22 +126,25 @@ fn main() -> anyhow::Result<()> {
         MeasuredProgram::part("ours", Style::Backend),
         MeasuredProgram::part("QEMU", Style::OwnGpu),
     ];
-    let trouble = window::missing();
     for (name, scenario) in OWN_WORK.into_iter().filter(|(_, work)| work.is_3d()) {
         let name = format!("{name}, in a window of QEMU");
-        if wanted(&name) && trouble.is_none() {
-            interrupt::check()?;
-            let effort = Effort {
-                time: bench.effort.time * window::TIMES,
-                ..bench.effort
-            };
-            let bench = Bench { effort, ..bench };
-            bench.show(&name, &windows, |who| {
-                Ok(Some(Box::new(window::Window::start(who, scenario)?)))
-            });
+        if !wanted(&name) {
+            continue;
         }
+        interrupt::check()?;
+        if let Some(trouble) = window::missing() {
+            notes.push(trouble);
+            break;
+        }
+        let effort = Effort {
+            time: bench.effort.time * window::TIMES,
+            ..bench.effort
+        };
+        let bench = Bench { effort, ..bench };
+        bench.show(&name, &windows, |who| {
+            Ok(Some(Box::new(window::Window::start(who, scenario)?)))
+        });
     }
-    notes.extend(trouble);
     for (name, scenario) in INPUT_WORK.into_iter().filter(|(name, _)| wanted(name)) {
         interrupt::check()?;
         bench.show(name, &inputs, |who| input::start(who, scenario));
