@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Blobs of the host's memory with a copy in the guest's, which the library would create and never copy to.
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use frontend::gpu::ResponseKind;
 use virtio_bindings::virtio_gpu as v;
 
@@ -24,8 +24,7 @@ fn blob_with_a_copy_in_the_guest_is_an_invalid_parameter() -> anyhow::Result<()>
     let words = [1, memory, flags, 1, 0, 0, PAGE, 0, low, high, PAGE, 0];
     let response = rig.gpu.command_on(CONTEXT, CREATE_BLOB, &words)?;
     assert_eq!(response.kind, ResponseKind::ErrInvalidParameter);
-    let said = rig.said();
-    ensure!(said.contains("with a copy in the guest's"), "{said}");
+    rig.wait_said("with a copy in the guest's")?;
     // Nothing has taken its id, and the context goes on.
     create_blob(&mut rig.gpu, 1, PAGE);
     rig.finish();

@@ -272,9 +272,9 @@ impl Rig {
         Ok(())
     }
 
-    /// What the GPU said.
-    pub(super) fn said(&self) -> String {
-        self.program.stderr()
+    /// Waits until the GPU has said this.
+    pub(super) fn wait_said(&self, text: &str) -> anyhow::Result<()> {
+        Ok(self.program.wait_stderr(text)?)
     }
 
     /// A console that asks for other sizes.
