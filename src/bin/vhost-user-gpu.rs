@@ -53,7 +53,7 @@ struct Options {
 
     /// Give the guest the driver of the host's own GPU, that of --render-node, by virglrenderer's
     /// native contexts (built with them, for amdgpu, i915, msm or asahi; QEMU 11.1 or newer, with
-    /// vhost-user-test-device-pci). Untried: no such GPU was at hand
+    /// vhost-user-test-device-pci). Not yet tried on a real GPU
     #[arg(
         long,
         help_heading = "GPU options",

@@ -21,10 +21,7 @@ pub(super) type OpenLibrary =
     dyn Fn(OwnedFd, Arc<RetiredFences>) -> Result<Library, Refused> + Send + Sync;
 
 /// For how long a context that is created waits for a new server.
-#[cfg(not(test))]
-const CONTEXT_PATIENCE: Duration = Duration::from_secs(2);
-#[cfg(test)]
-const CONTEXT_PATIENCE: Duration = Duration::from_millis(300);
+pub(super) const CONTEXT_PATIENCE: Duration = Duration::from_secs(2);
 /// A context that no guest has: by it, a new server shows that it answers.
 const PROBE: u32 = u32::MAX;
 

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{SealFlags, fcntl_get_seals};
 
 use super::limits::{BLOB_COST, CONTEXT_COST, MAX_CONTEXTS};
+use super::renewal::CONTEXT_PATIENCE;
 use super::testing::{
     CONTEXT_HANGS, DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, STUCK,
     connect_anew, crash, draw, end_connector, population, retire, streams,
@@ -351,7 +352,7 @@ fn library_that_never_returns_is_not_waited_for() {
     renderer.unref(5).unwrap();
     renderer.reset();
     drop(renderer);
-    assert!(began.elapsed() < Duration::from_millis(250));
+    assert!(began.elapsed() < CONTEXT_PATIENCE);
 }
 
 #[test]
@@ -523,7 +524,7 @@ fn guest_does_not_wait_again_for_a_server_that_does_not_come() {
     for _ in 0..100 {
         let _ = renderer.create_context(1, b"", VENUS).unwrap_err();
     }
-    assert!(began.elapsed() < Duration::from_millis(250));
+    assert!(began.elapsed() < CONTEXT_PATIENCE);
     // It comes late.
     let _next = connect_anew(true).unwrap();
     poll_until(&mut renderer, |renderer| renderer.name() == Some("a fake"));

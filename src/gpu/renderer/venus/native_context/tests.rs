@@ -27,7 +27,7 @@ fn renderer(budget: &Budget) -> VenusRenderer {
     });
     let library = starting.unwrap().wait(Duration::from_secs(60));
     let mut library = library.unwrap().unwrap();
-    library.set_patience(Duration::from_millis(300));
+    library.set_patience(testing::PATIENCE);
     let capset = library.capset(DRM).unwrap().unwrap();
     VenusRenderer::with_library(
         library,
