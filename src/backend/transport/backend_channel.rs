@@ -186,8 +186,8 @@ impl BackendChannel {
         }
     }
 
-    /// What becomes readable when the front-end has read an offer, or answered a request, or told of no memory in time, if one
-    /// of these is awaited.
+    /// What becomes readable when the front-end has read an offer, or answered a request, or let the time pass in which
+    /// it should have told of new memory, if one of these is awaited.
     pub(super) fn awaited_fd(&self) -> Option<BorrowedFd<'_>> {
         if self.offer.is_some() {
             return self.offers.as_ref().map(AsFd::as_fd);
@@ -351,6 +351,10 @@ impl BackendChannel {
                 .ok(),
             None => None,
         };
+        // Without it, a map would be complete before the guest sees it.
+        if self.deadline.is_none() {
+            self.offers = None;
+        }
         self.socket = socket;
         self.share_memory();
     }

@@ -99,13 +99,11 @@ impl Options {
         let continuity = context.continuity();
         let arena = continuity.arena(max_hostmem)?;
         let kept = KeptState::new(continuity.ledger(Owner::Device), arena.clone());
+        keep_freed_lists();
         let renderer = match arena {
             Some(arena) => SoftwareRenderer::resume(budget, memory, kept.clone(), arena)
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?,
-            None => {
-                keep_freed_lists();
-                SoftwareRenderer::new(budget, memory)
-            }
+            None => SoftwareRenderer::new(budget, memory),
         };
         Ok((Box::new(renderer), kept))
     }

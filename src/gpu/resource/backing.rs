@@ -27,7 +27,7 @@ const PREFETCH_STEP: usize = 512;
 /// Free memory that the allocator keeps, in bytes: room for the largest request of entries, and for their list.
 const KEPT_FREE: libc::c_int = 1 << 20;
 
-/// Has the allocator keep the memory of a list that is freed, for the next one. Otherwise glibc gives it back to the kernel,
+/// Has the allocator keep the memory of a list, and of the request with it, for the next one. Otherwise glibc gives it back to the kernel,
 /// which clears its pages again: two thirds of the time that a guest's attaching and detaching of 8192 entries takes.
 ///
 /// For the whole process, and for good: where a library draws, glibc goes on to find its own limits (mallopt(3)).

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Flushes of blobs that the host's GPU still draws in. They are done once that is over, for which nothing waits.
+//! Flushes of blobs that the host's GPU still draws in. They are done when the GPU has finished; the worker does not
+//! wait for it.
 
 use std::time::{Duration, Instant};
 

@@ -112,18 +112,20 @@ impl Contexts {
         }
     }
 
-    /// Contexts whose connections have ended. There may be more, while the events are ready.
-    pub(super) fn lost(&self) -> Vec<u32> {
+    /// What has happened. There may be more, while the events are ready.
+    pub(super) fn happened(&self) -> Happened {
         const MOST: usize = 16;
         let mut room = [const { MaybeUninit::uninit() }; MOST];
         let now = Timespec::default();
-        match epoll::wait(&*self.events, &mut room[..], Some(&now)) {
-            Ok((events, _)) => events
-                .iter()
-                .filter_map(|event| ended_context(event.data.u64()))
-                .collect(),
-            Err(_) => Vec::new(),
+        let Ok((events, _)) = epoll::wait(&*self.events, &mut room[..], Some(&now)) else {
+            return Happened::default();
+        };
+        let mut happened = Happened::default();
+        for event in events.iter().map(|event| event.data.u64()) {
+            happened.is_answered |= event == CONNECTOR_EVENT;
+            happened.ended.extend(ended_context(event));
         }
+        happened
     }
 
     /// Ends all contexts, without a word to the library, which is to be closed. Returns those that ran.
@@ -177,6 +179,18 @@ impl Contexts {
 /// The data of the event that a context ends, which has its id in the lower half.
 fn event_data(id: u32) -> u64 {
     1 << 32 | u64::from(id)
+}
+
+/// The event of the connector.
+pub(super) const CONNECTOR_EVENT: u64 = 1;
+
+/// What the events tell.
+#[derive(Debug, Default)]
+pub(super) struct Happened {
+    /// Contexts whose connections have ended.
+    pub(super) ended: Vec<u32>,
+    /// The connector has answered, or ended.
+    pub(super) is_answered: bool,
 }
 
 /// The context that has ended, if it is an event of one.

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{Shutdown, shutdown};
 
@@ -22,6 +22,11 @@ use crate::gpu::renderer::virglrenderer::Refused;
 /// Within which a call returns. The server may be busy for seconds with what a context had begun before. It is less than
 /// `WatchdogSec=` of the unit.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// After a call that did not return in time, others have a part of that only, for as long as the watchdog waits: several programs
+/// that hang at once must not keep the worker from it.
+const HURRY: Duration = Duration::from_secs(20);
+/// The part.
+const HURRY_PART: u32 = 5;
 /// Within which a call returns once its connection is shut down.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -77,6 +82,7 @@ impl StartingLibrary {
                 retired: self.retired,
                 connections: HashMap::new(),
                 patience: PATIENCE,
+                hurries_until: None,
             })),
             Ok(Some(refused)) => Ok(Err(refused.into())),
             Err(RecvTimeoutError::Timeout) => Err(self),
@@ -100,6 +106,7 @@ pub(super) struct LibraryThread {
     /// Of each context, to its process of the render server, where it is known.
     connections: HashMap<u32, OwnedFd>,
     patience: Duration,
+    hurries_until: Option<Instant>,
 }
 
 impl LibraryThread {
@@ -176,6 +183,15 @@ impl LibraryThread {
         self.connections.get(&context).map(OwnedFd::as_fd)
     }
 
+    /// For how long the next call is waited for.
+    fn patience_now(&self) -> Duration {
+        let hurries = |until: Instant| Instant::now() < until;
+        match self.hurries_until.is_some_and(hurries) {
+            true => self.patience / HURRY_PART,
+            false => self.patience,
+        }
+    }
+
     /// Calls the library, on its thread.
     fn call<T: Send + 'static>(
         &mut self,
@@ -198,7 +214,7 @@ impl LibraryThread {
         let calls = self.calls.as_ref().ok_or(CallError::Stuck)?;
         let sent = calls.send(call).is_ok();
         let mut returned = match sent {
-            true => result.recv_timeout(self.patience),
+            true => result.recv_timeout(self.patience_now()),
             false => Err(RecvTimeoutError::Disconnected),
         };
         let connection = context.and_then(|context| self.connections.get(&context));
@@ -207,6 +223,7 @@ impl LibraryThread {
             // It fails only where the connection has ended.
             let _ = shutdown(connection, Shutdown::Both);
             returned = result.recv_timeout(GRACE);
+            self.hurries_until = Instant::now().checked_add(HURRY);
         }
         returned.map_err(|_| {
             self.calls = None;

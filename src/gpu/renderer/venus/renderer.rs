@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustix::event::epoll;
 
-use super::contexts::{Contexts, context_error};
+use super::contexts::{CONNECTOR_EVENT, Contexts, Happened, context_error};
 use super::fences::PendingFences;
 use super::host_blobs::HostBlobs;
 use super::library_thread::LibraryThread;
@@ -96,6 +96,7 @@ impl VenusRenderer {
             epoll::add(&events, socket, data, epoll::EventFlags::RDHUP)?;
         }
         if let Some(event) = renewal.event() {
+            let data = epoll::EventData::new_u64(CONNECTOR_EVENT);
             epoll::add(&events, event, data, epoll::EventFlags::IN)?;
         }
         let events = Arc::new(events);
@@ -168,8 +169,8 @@ impl VenusRenderer {
     }
 
     /// Ends the contexts whose connections have.
-    fn end_lost_contexts(&mut self) {
-        for context in self.contexts.lost() {
+    fn end_contexts(&mut self, ended: Vec<u32>) {
+        for context in ended {
             self.log.warn(format_args!(
                 "the render server's process for context {context} has ended"
             ));
@@ -213,9 +214,10 @@ impl VenusRenderer {
         self.adopt(renewed);
     }
 
-    /// Has a new server in place of one that ended, if one can be had soon.
+    /// Has a new server in place of one that ended, if one can be had soon; one that has had its time makes room for it.
     fn need_server(&mut self) {
         self.look_at_server();
+        self.look_for_new_server();
         if self.server.is_none() {
             self.renewal.begin();
             let renewed = self.renewal.wait();
@@ -479,10 +481,13 @@ impl Renderer3d for VenusRenderer {
     }
 
     fn poll_fences(&mut self) {
-        self.end_lost_contexts();
+        let Happened { ended, is_answered } = self.contexts.happened();
+        self.end_contexts(ended);
         self.fences.update(self.library.retired());
         self.look_at_server();
-        self.look_for_new_server();
+        if is_answered || self.server.is_none() {
+            self.look_for_new_server();
+        }
     }
 
     fn is_retired(&self, fence: Fence) -> bool {

@@ -10,7 +10,7 @@ use rustix::fs::{SealFlags, fcntl_get_seals};
 use super::limits::{BLOB_COST, CONTEXT_COST, MAX_CONTEXTS};
 use super::renewal::CONTEXT_PATIENCE;
 use super::testing::{
-    CONTEXT_HANGS, DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, REFUSED, SHORT, STUCK,
+    CONTEXT_HANGS, DMABUF, DRIVERS_OWN, HANGS, LAVAPIPE, MEMFD, PATIENCE, REFUSED, SHORT, STUCK,
     connect_anew, crash, draw, end_connector, population, retire, streams,
 };
 use super::*;
@@ -320,6 +320,26 @@ fn streams_reach_the_context() {
     let error = renderer.submit(1, &mut [1]).unwrap_err();
     assert!(matches!(error, ContextError::Ended(1)));
     assert_eq!(streams(), [(1, vec![1, 2, 3]), (1, vec![0xbad])]);
+}
+
+/// The watchdog waits for 30 seconds, and each event of the worker may meet another program that hangs.
+#[test]
+fn programs_that_hang_at_once_are_not_each_waited_for_as_long() {
+    let (mut renderer, _server) = renderer(&budget());
+    for id in 1..=4 {
+        renderer.create_context(id, b"", VENUS).unwrap();
+    }
+    let began = Instant::now();
+    let error = renderer.submit(1, &mut [CONTEXT_HANGS]).unwrap_err();
+    assert!(matches!(error, ContextError::Refused(1)), "{error}");
+    assert!(began.elapsed() >= PATIENCE);
+    let began = Instant::now();
+    for id in 2..=3 {
+        let error = renderer.submit(id, &mut [CONTEXT_HANGS]).unwrap_err();
+        assert!(matches!(error, ContextError::Refused(_)), "{error}");
+    }
+    assert!(began.elapsed() < PATIENCE);
+    renderer.submit(4, &mut [1]).unwrap();
 }
 
 #[test]
