@@ -4,7 +4,7 @@
 # held_by_systemd PATH: prints something if systemd listens there. A program that it gave the socket listens too, until it ends.
 held_by_systemd() {
     # As in proc(5): number, references, protocol, flags (listening), type, state, inode, path.
-    awk -v path="$1" '$4 == "00010000" && $8 == path { print $7 }' /proc/net/unix | while read -r inode; do
+    awk -v path="$1" '$4 == "00010000" && $7 ~ /^[0-9]+$/ && $8 == path { print $7 }' /proc/net/unix | while read -r inode; do
         find /proc/1/fd -lname "socket:\\[$inode\\]" 2>/dev/null
     done
 }

@@ -21,8 +21,8 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Whether no VMM can connect to the socket of a unit that listens. Sockets in folders that this user may not enter
-    /// cannot be seen, but they are in the table.
+    /// Whether nobody listens at a path at which systemd says that a socket listens. Sockets in folders that this user may
+    /// not enter cannot be seen, but they are in the table.
     pub(super) fn lack(&self, path: &str) -> bool {
         let file = Path::new(path);
         if !file.is_absolute() {
@@ -44,6 +44,9 @@ fn listening(table: &str) -> Option<BTreeSet<String>> {
 }
 
 /// The path of one line, if its socket listens: address, references, protocol, flags, type, state, inode, path.
+///
+/// The kernel prints paths as they are, a line's end included. So a local user can add lines, which hide that a socket is
+/// lost, and nothing else: what is printed of it is a hint.
 fn listening_path(line: &str) -> Option<String> {
     let mut rest = line;
     let mut next = || {

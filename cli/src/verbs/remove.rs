@@ -7,7 +7,7 @@ use crate::completion;
 use crate::instance::{Instance, UnitKind, UnitType};
 use crate::output::Output;
 use crate::selector::Selector;
-use crate::systemd::{Job, Target};
+use crate::systemd::{Failure, Job, Target};
 use crate::unit_folders::UnitFolders;
 
 use super::error::Error;
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
         let mut instances = delete_drop_ins(&mut controller, &folders, &units).await?;
         drop(lock);
         instances = controller.apply(Step::Stop, instances).await?;
-        let servers = stop_render_servers(&controller, &instances).await?;
+        let servers = stop_render_servers(&controller, &instances, output).await?;
         let mut removed = Vec::new();
         for units in &units {
             if !instances.contains(&units.instance) {
@@ -94,12 +94,15 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
 async fn stop_render_servers(
     controller: &UnitController<'_>,
     instances: &[Instance],
+    output: &Output,
 ) -> Result<Vec<String>, Error> {
     let gpus = instances.iter().filter(|one| one.kind() == UnitKind::Gpu);
     let units: Vec<_> = gpus
         .flat_map(|gpu| [gpu.render_server_socket(), gpu.render_server()])
         .collect();
-    controller.jobs().run(Job::Stop, &units).await?;
+    for Failure { unit, error } in controller.jobs().run(Job::Stop, &units).await? {
+        output.hint(&format!("{unit} runs on: {error}"));
+    }
     Ok(units)
 }
 
