@@ -61,7 +61,11 @@ fn signals_end_the_program_while_the_front_end_floods_it() {
     let flood = messages.concat().repeat(100);
     for signal in [Signal::TERM, Signal::INT] {
         let mut program = gpu_command(SocketForm::Connected(3)).spawn().unwrap();
-        let session = program.session().unwrap();
+        let mut session = program.session().unwrap();
+        // It runs, and not only its loader, whom a signal ends as it likes.
+        session
+            .negotiate(Session::usual_protocol_features())
+            .unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| while session.channel.send_bytes(&flood, &[]).is_ok() {});
             std::thread::sleep(Duration::from_millis(200));
