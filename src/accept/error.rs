@@ -32,7 +32,11 @@ pub enum Error {
     Accept(#[source] io::Error),
     #[error("cannot pass the connection on as file descriptor {FIRST_PASSED_FD}: {0}")]
     Pass(#[source] io::Error),
-    #[error("cannot run {}: {error}", program.display())]
+    #[error(
+        "cannot run {}: {error}{}",
+        program.display(),
+        if error.kind() == io::ErrorKind::NotFound { "; install what provides it" } else { "" }
+    )]
     Run {
         program: PathBuf,
         #[source]

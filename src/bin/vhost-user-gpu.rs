@@ -16,14 +16,16 @@ use vhost_user_backends::gpu::render_node::{self, RenderNodeError};
 
 /// A virtio-gpu for a virtual machine, served over vhost-user
 ///
-/// QEMU: -chardev socket,id=gpu,path=PATH -device vhost-user-gpu-pci,chardev=gpu
+/// QEMU: -chardev socket,id=gpu,path=PATH -device vhost-user-gpu-pci,chardev=gpu; with --venus or --native-context:
+/// -device vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16,chardev=gpu
 #[derive(Parser)]
 #[command(name = VhostUserGpu::NAME, version)]
 struct Options {
     #[command(flatten)]
     common: CommonOptions,
 
-    /// Use the DRM render node PATH and no other (2D uses none; it is opened to check it)
+    /// Use the DRM render node PATH and no other (2D uses none; it is opened to check it; with --venus
+    /// the render server chooses)
     #[arg(long, value_name = "PATH", help_heading = "GPU options")]
     render_node: Option<PathBuf>,
 
@@ -47,7 +49,8 @@ struct Options {
         long,
         value_name = "PATH",
         help_heading = "GPU options",
-        requires = "venus"
+        requires = "venus",
+        conflicts_with_all = ["virgl", "native_context"]
     )]
     render_server: Option<PathBuf>,
 

@@ -79,8 +79,9 @@ pub(super) fn run(args: &Args, target: &Target, output: &Output) -> Result<(), E
                 let folder = folders.drop_in_folder(instance, *unit_type);
                 if folder.exists() {
                     output.hint(&format!(
-                        "Kept {}, which has other drop-ins.",
-                        folder.display()
+                        "Kept {}, which has other drop-ins. To delete them too: systemctl revert {}",
+                        folder.display(),
+                        instance.unit(*unit_type)
                     ));
                 }
             }

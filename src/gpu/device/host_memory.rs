@@ -58,6 +58,8 @@ pub(super) struct HostMemoryRegion {
     is_withdrawn: bool,
     /// A virtqueue brought an event since the last outcome was looked for.
     may_be_started: bool,
+    /// It was said that the front-end maps nothing.
+    has_warned: bool,
 }
 
 impl HostMemoryRegion {
@@ -71,6 +73,7 @@ impl HostMemoryRegion {
             region: Some(context.shared_memory(region, HOST_MEMORY)?),
             is_withdrawn: false,
             may_be_started: false,
+            has_warned: false,
         })
     }
 
@@ -80,6 +83,7 @@ impl HostMemoryRegion {
             region: None,
             is_withdrawn: false,
             may_be_started: false,
+            has_warned: false,
         }
     }
 
@@ -111,6 +115,12 @@ impl HostMemoryRegion {
         let Some(memory) = self.region.as_ref().filter(|_| !self.is_withdrawn) else {
             return false;
         };
+        if !memory.is_available() && !std::mem::replace(&mut self.has_warned, true) {
+            log::warn!(
+                "this front-end maps no memory into the guest, which has no Vulkan without: use QEMU 11.1 or newer and its \
+                 vhost-user-test-device-pci, as \"vhostctl qemu-args\" prints it"
+            );
+        }
         while let Some(request) = virtio_gpu.next_mapping() {
             if memory.send(request) {
                 break;

@@ -13,7 +13,8 @@ use crate::settings::{GrabToggle, HEADS_MAX, MaxHostmem, Resolutions, VirtualKin
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "\
-vhostctl add console VM [--heads=N] [--resolution=WxH] [--allow-resize] [--keyboard-layout=LAYOUT]
+vhostctl add console VM [--virgl|--vulkan] [--viewer-user=USER] [--heads=N] [--resolution=WxH] [--allow-resize]
+                              [--keyboard-layout=LAYOUT]
        vhostctl add gpu VM [--render-node=auto|PATH] [--virgl|--vulkan] [--max-hostmem=SIZE]
        vhostctl add input VM DEVICE [--all-nodes] [--name=NAME] [--no-grab] [--grab-toggle=CHORD] [--grab-group]
        vhostctl add input VM [DEVICE] --match=VENDOR:PRODUCT[:SERIAL] [--all-nodes] [--name=NAME] [--no-grab]
@@ -245,7 +246,7 @@ pub(super) struct AccessArgs {
     #[arg(help_heading = HEADING, long, value_name = "USER")]
     pub(super) socket_user: Option<String>,
 
-    /// Let this group connect [default: none; kvm for a GPU without --virgl and --render-node]
+    /// Let this group connect [default: none; kvm for a GPU without --virgl, --vulkan and --render-node]
     #[arg(help_heading = HEADING, long, value_name = "GROUP")]
     pub(super) socket_group: Option<String>,
 

@@ -36,10 +36,16 @@ pub(super) fn plans(args: &Args, host: &HostInventory) -> Result<Vec<Plan>, Erro
         may_connect = plan.set_access(args)?;
         plans.push(plan);
     }
+    let sockets = |plan: Option<&Plan>| plan.and_then(|plan| plan.socket.clone());
+    let what = match sockets(plans.first()) == sockets(plans.last()) {
+        true => "its devices",
+        // A GPU in 2D is for more users, or keeps those that it has.
+        false => "keyboard and tablet",
+    };
     if let (Some(plan), false) = (plans.last_mut(), args.access.are_given()) {
         let who = may_connect.map_or_else(|| "Only root".to_owned(), |access| access.named());
         plan.hints.push(format!(
-            "{who} may connect a VMM to keyboard and tablet. Use --socket-user= for a VMM that runs as another user."
+            "{who} may connect a VMM to {what}. Use --socket-user= for a VMM that runs as another user."
         ));
     }
     plans.push(vnc(args, heads)?);

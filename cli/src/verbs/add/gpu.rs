@@ -12,6 +12,9 @@ use crate::verbs::error::{AddError, Error};
 use super::args::Args;
 use super::plan::{HostInventory, Plan, reject_options};
 
+/// What the unit of a render server runs.
+const RENDER_SERVER: &str = "/usr/libexec/virgl_render_server";
+
 pub(super) fn plan(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
     reject_options(
         "a GPU",
@@ -50,6 +53,11 @@ pub(super) fn new(args: &Args, host: &HostInventory) -> Result<Plan, Error> {
         }
         other => other,
     };
+    if args.vulkan && !Path::new(RENDER_SERVER).exists() {
+        hints.push(format!(
+            "{RENDER_SERVER} is missing: the guest has no Vulkan until it is installed (Debian 13: apt install virgl-server mesa-vulkan-drivers)."
+        ));
+    }
     let device = match device {
         Some(wanted) => {
             let node = choose(wanted, host.devices.render_nodes()?)?;

@@ -64,12 +64,23 @@ impl RenderServer {
         Self { socket: None }
     }
 
-    /// What ends with it, and who it is.
-    pub(super) fn names(&self) -> (&'static str, &'static str) {
-        match self.socket {
+    /// Logs its end: `how` it came, whether a program of the guest used it, and whether another one follows. Returns a short form
+    /// of it.
+    pub(super) fn log_end(&self, how: &str, was_used: bool, is_followed: bool) -> String {
+        let (what, who) = match self.socket {
             Some(_) => ("Vulkan", "the render server"),
             None => ("the native context", "the GPU's driver"),
-        }
+        };
+        let whose = match was_used {
+            true => format!("the guest's programs that use {what} are lost"),
+            false => format!("no program of the guest used {what}"),
+        };
+        let next = match is_followed {
+            true => "programs that start from now on get a new one",
+            false => "there are no others until the VM is started again",
+        };
+        log::error!("{who} {how}: {whose}, and {next}");
+        format!("{what} is lost: {who} {how}")
     }
 
     /// The connection, if it is another process.

@@ -188,20 +188,16 @@ impl VenusRenderer {
             (false, true) => "does not answer",
             (false, false) => return,
         };
-        let (what, who) = server.names();
+        let lost = self.contexts.lose(&self.library);
+        let is_followed = self.renewal.is_possible();
+        self.lost = Some(server.log_end(how, !lost.is_empty(), is_followed));
         // The library has duplicates of the socket, so that to close this one does not take it out of the events.
         if let Some(socket) = server.socket() {
             let _ = epoll::delete(&*self.events, socket);
         }
         server.shut_down();
         self.server = None;
-        let next = match self.renewal.is_possible() {
-            true => "programs that start from now on get a new one",
-            false => "there are no others until the VM is started again",
-        };
-        log::error!("{who} {how}: the guest's programs that use {what} are lost, and {next}");
-        self.lost = Some(format!("{what} is lost: {who} {how}"));
-        for context in self.contexts.lose(&self.library) {
+        for context in lost {
             self.fences.forget_context(context, self.library.retired());
         }
         self.blobs.lose();
