@@ -288,7 +288,7 @@ impl BackendChannel {
 
     /// The front-end has had its time to tell of new memory: the guest has hidden the region, and waits for its answer.
     fn expire(&mut self) {
-        let is_over = self.deadline.as_ref().is_none_or(Deadline::is_over);
+        let is_over = self.deadline.as_ref().is_some_and(Deadline::is_over);
         if self.visibility == Visibility::Awaited && is_over {
             log::debug!("the front-end tells of no map: the guest does not see the region");
             self.memory_changes();
